@@ -1,1 +1,7 @@
-//! Skeleton.
+//! The training loop, optimizer, schedule, events and evaluation. No terminal, no environment.
+
+mod config;
+mod event;
+
+pub use config::{Schedule, TrainConfig};
+pub use event::{Event, Observer, Silent, StepMetrics, StepTiming};

@@ -1,0 +1,240 @@
+//! `config.json` of a gpt-oss checkpoint, read strictly.
+//!
+//! Every number the model needs comes from here, none is assumed. Ranges are checked before anything is
+//! allocated; a key that would change the arithmetic and that we do not implement is refused by name. Keys that
+//! only serve other programs (`transformers_version`, `use_cache`, ...) are let through.
+//! Reference: `GptOssConfig` of transformers 5, and the published config of openai/gpt-oss-20b.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::rope::Rope;
+
+/// Longest `config.json` we read.
+pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// Most layers, heads, experts: ten times the largest published model, so that a hostile file is told early.
+const MAX_COUNT: usize = 4096;
+/// Largest width of any axis except the vocabulary.
+const MAX_WIDTH: usize = 1 << 17;
+/// Largest vocabulary.
+const MAX_VOCABULARY: usize = 1 << 22;
+
+/// What a layer's attention sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayerType {
+    /// The last `sliding_window` keys, the query's own included.
+    SlidingAttention,
+    /// All earlier keys.
+    FullAttention,
+}
+
+/// The architecture, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of an expert.
+    pub intermediate_size: usize,
+    /// Decoder layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; divides the query heads.
+    pub num_key_value_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Experts in a layer.
+    pub num_local_experts: usize,
+    /// Experts a token goes to.
+    pub num_experts_per_tok: usize,
+    /// Rows of the embedding and of lm_head.
+    pub vocab_size: usize,
+    /// Keys a sliding layer sees, the query's own included.
+    pub sliding_window: usize,
+    /// One entry a layer.
+    pub layer_types: Vec<LayerType>,
+    /// Epsilon of RMSNorm.
+    pub rms_norm_eps: f64,
+    /// Clamp of the experts' gate and up.
+    pub swiglu_limit: f32,
+    /// Rotary embedding.
+    pub rope: Rope,
+    /// Whether the file says that experts are packed MXFP4.
+    pub mxfp4: bool,
+}
+
+impl Config {
+    /// Reads and checks `DIR/config.json`.
+    ///
+    /// # Errors
+    /// The file is missing, too long, not JSON, or describes a model that this crate does not compute.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let path = dir.join("config.json");
+        let bytes = descant_files::read_bounded(&path, MAX_CONFIG_BYTES)?;
+        Self::from_slice(&bytes).map_err(|reason| Error::Config { path, reason })
+    }
+
+    /// Reads and checks the text of a `config.json`.
+    ///
+    /// # Errors
+    /// As [`from_dir`](Self::from_dir); the text names the key.
+    pub fn from_slice(bytes: &[u8]) -> std::result::Result<Self, String> {
+        let raw: RawConfig = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        raw.check()
+    }
+
+    /// Width of the concatenated query heads.
+    pub fn query_width(&self) -> usize {
+        self.num_attention_heads * self.head_dim
+    }
+
+    /// Width of the concatenated key (or value) heads.
+    pub fn key_value_width(&self) -> usize {
+        self.num_key_value_heads * self.head_dim
+    }
+
+    /// Keys that layer `layer` sees, `None` for all.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        match self.layer_types[layer] {
+            LayerType::SlidingAttention => Some(self.sliding_window),
+            LayerType::FullAttention => None,
+        }
+    }
+}
+
+/// The file's keys as they stand there.
+#[derive(Deserialize)]
+struct RawConfig {
+    model_type: Option<String>,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: usize,
+    head_dim: usize,
+    num_local_experts: usize,
+    num_experts_per_tok: Option<usize>,
+    experts_per_token: Option<usize>,
+    vocab_size: usize,
+    sliding_window: usize,
+    layer_types: Option<Vec<LayerType>>,
+    rms_norm_eps: f64,
+    swiglu_limit: Option<f32>,
+    hidden_act: Option<String>,
+    attention_bias: Option<bool>,
+    tie_word_embeddings: Option<bool>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<serde_json::Value>,
+    rope_parameters: Option<serde_json::Value>,
+    quantization_config: Option<QuantizationConfig>,
+}
+
+#[derive(Deserialize)]
+struct QuantizationConfig {
+    quant_method: String,
+}
+
+impl RawConfig {
+    fn check(self) -> std::result::Result<Config, String> {
+        expect_value("model_type", self.model_type.as_deref(), "gpt_oss")?;
+        expect_value("hidden_act", self.hidden_act.as_deref(), "silu")?;
+        if self.attention_bias == Some(false) {
+            return Err("`attention_bias` is false; gpt-oss has biases on q, k, v and o".into());
+        }
+        if self.tie_word_embeddings == Some(true) {
+            return Err("`tie_word_embeddings` is true; gpt-oss has an lm_head of its own".into());
+        }
+        let mxfp4 = match self.quantization_config.as_ref().map(|q| q.quant_method.as_str()) {
+            None => false,
+            Some("mxfp4") => true,
+            Some(other) => {
+                return Err(format!(
+                    "`quantization_config.quant_method` is `{other}`; supported: mxfp4, or no quantization_config"
+                ));
+            }
+        };
+        let top_k = match (self.num_experts_per_tok, self.experts_per_token) {
+            (Some(a), Some(b)) if a != b => {
+                return Err(format!("`num_experts_per_tok` is {a} but `experts_per_token` is {b}"));
+            }
+            (Some(a), _) | (None, Some(a)) => a,
+            (None, None) => return Err("missing field `num_experts_per_tok`".into()),
+        };
+        for (key, value, limit) in [
+            ("num_hidden_layers", self.num_hidden_layers, MAX_COUNT),
+            ("num_attention_heads", self.num_attention_heads, MAX_COUNT),
+            ("num_key_value_heads", self.num_key_value_heads, MAX_COUNT),
+            ("head_dim", self.head_dim, MAX_COUNT),
+            ("num_local_experts", self.num_local_experts, MAX_COUNT),
+            ("num_experts_per_tok", top_k, self.num_local_experts),
+            ("hidden_size", self.hidden_size, MAX_WIDTH),
+            ("intermediate_size", self.intermediate_size, MAX_WIDTH),
+            ("sliding_window", self.sliding_window, usize::MAX),
+            ("vocab_size", self.vocab_size, MAX_VOCABULARY),
+        ] {
+            if value == 0 || value > limit {
+                return Err(format!("`{key}` is {value}; expected 1 to {limit}"));
+            }
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            return Err(format!(
+                "`num_key_value_heads` {} does not divide `num_attention_heads` {}",
+                self.num_key_value_heads, self.num_attention_heads
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(format!("`head_dim` {} is odd; the rotary embedding pairs halves", self.head_dim));
+        }
+        if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0) {
+            return Err(format!("`rms_norm_eps` is {}; expected a number in (0, 1)", self.rms_norm_eps));
+        }
+        let swiglu_limit = self.swiglu_limit.ok_or("missing field `swiglu_limit`")?;
+        if !(swiglu_limit > 0.0 && swiglu_limit.is_finite()) {
+            return Err(format!("`swiglu_limit` is {swiglu_limit}; expected a positive number"));
+        }
+        let layer_types = match self.layer_types {
+            Some(types) if types.len() != self.num_hidden_layers => {
+                return Err(format!(
+                    "`layer_types` has {} entries for {} layers",
+                    types.len(),
+                    self.num_hidden_layers
+                ));
+            }
+            Some(types) => types,
+            // transformers' default: even layers slide.
+            None => (0..self.num_hidden_layers)
+                .map(|i| if i % 2 == 0 { LayerType::SlidingAttention } else { LayerType::FullAttention })
+                .collect(),
+        };
+        let rope = Rope::from_config(self.rope_theta, self.rope_scaling, self.rope_parameters)?;
+        Ok(Config {
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            num_key_value_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
+            num_local_experts: self.num_local_experts,
+            num_experts_per_tok: top_k,
+            vocab_size: self.vocab_size,
+            sliding_window: self.sliding_window,
+            layer_types,
+            rms_norm_eps: self.rms_norm_eps,
+            swiglu_limit,
+            rope,
+            mxfp4,
+        })
+    }
+}
+
+fn expect_value(key: &str, value: Option<&str>, expected: &str) -> std::result::Result<(), String> {
+    match value {
+        Some(value) if value != expected => {
+            Err(format!("`{key}` is `{value}`; this program computes `{expected}`"))
+        }
+        _ => Ok(()),
+    }
+}

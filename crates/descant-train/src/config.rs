@@ -1,0 +1,105 @@
+//! The settings of the training loop, and their ranges.
+
+use serde::{Deserialize, Serialize};
+
+/// How the learning rate moves after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Straight down to zero.
+    Linear,
+    /// Half a cosine down to zero.
+    Cosine,
+    /// Stays.
+    Constant,
+}
+
+/// Settings of the loop and the optimizer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Optimizer steps.
+    pub max_steps: u64,
+    /// Sequences that go through the model at once.
+    pub micro_batch: usize,
+    /// Micro-batches whose gradients make one optimizer step.
+    pub accumulation: usize,
+    /// Longest sequence in tokens; longer ones are handled as `[data]` says, never cut in silence.
+    pub max_sequence: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// How the rate moves after the warm-up.
+    pub schedule: Schedule,
+    /// Steps of linear warm-up; the first step's rate is 0, as in transformers.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay of AdamW.
+    pub weight_decay: f64,
+    /// AdamW's decay of the first moment.
+    pub beta1: f64,
+    /// AdamW's decay of the second moment.
+    pub beta2: f64,
+    /// AdamW's denominator offset.
+    pub epsilon: f64,
+    /// The gradient is scaled down to this norm.
+    pub max_grad_norm: f64,
+    /// Seed of the adapter's initialization and of the data order.
+    pub seed: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            max_steps: 60,
+            micro_batch: 16,
+            accumulation: 1,
+            max_sequence: 4096,
+            learning_rate: 2e-4,
+            schedule: Schedule::Linear,
+            warmup_steps: 5,
+            weight_decay: 0.01,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            max_grad_norm: 1.0,
+            seed: 3407,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// A text naming the key, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), String> {
+        for (key, value) in [("max_steps", self.max_steps), ("max_sequence", self.max_sequence as u64)] {
+            if value == 0 {
+                return Err(format!("train.{key} is 0; expected at least 1"));
+            }
+        }
+        for (key, value) in [("micro_batch", self.micro_batch), ("accumulation", self.accumulation)] {
+            if value == 0 {
+                return Err(format!("train.{key} is 0; expected at least 1"));
+            }
+        }
+        for (key, value, low, high) in [
+            ("learning_rate", self.learning_rate, f64::MIN_POSITIVE, 1.0),
+            ("weight_decay", self.weight_decay, 0.0, 1.0),
+            ("beta1", self.beta1, 0.0, 1.0 - f64::EPSILON),
+            ("beta2", self.beta2, 0.0, 1.0 - f64::EPSILON),
+            ("epsilon", self.epsilon, f64::MIN_POSITIVE, 1.0),
+            ("max_grad_norm", self.max_grad_norm, f64::MIN_POSITIVE, f64::MAX),
+        ] {
+            if !(value >= low && value <= high) {
+                return Err(format!("train.{key} is {value}; expected a number from {low:e} to {high:e}"));
+            }
+        }
+        if self.warmup_steps > self.max_steps {
+            return Err(format!(
+                "train.warmup_steps is {} but the run has only {} steps",
+                self.warmup_steps, self.max_steps
+            ));
+        }
+        Ok(())
+    }
+}
