@@ -1,0 +1,117 @@
+//! Product with a frozen weight: a dense one, or one matrix an expert, packed or not.
+//!
+//! Rows of `x` that belong to one matrix follow each other; [`Groups`] says where each matrix' rows begin. The
+//! backward goes to `x` alone and reads the same packed weight.
+
+mod cpu;
+pub(crate) mod reference;
+mod weight;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Tensor;
+
+pub(crate) use cpu::tasks;
+pub use weight::{FrozenWeight, Groups};
+pub(crate) use weight::{RowGroups, WeightPrimitive};
+
+/// `x · weight^T + bias`, each row with its group's matrix.
+///
+/// # Shapes
+/// - `x` `[rows, in]`, the result `[rows, out]`
+/// - `bias` `[matrices, out]`
+pub fn linear(x: Tensor<2>, weight: &FrozenWeight, bias: Option<&Tensor<2>>, groups: &Groups) -> Tensor<2> {
+    if crate::is_cpu(&x.device()) {
+        let bias = match bias {
+            Some(bias) => bias.clone(),
+            None => Tensor::zeros([weight.n_matrices(), weight.d_out()], &x.device().inner()),
+        };
+        let (x, bias) = (x.into_dispatch(), bias.into_dispatch());
+        return Tensor::from_dispatch(Dispatch::linear(x, weight.primitive(), bias, groups.primitive()));
+    }
+    reference::linear(x, weight, bias, groups)
+}
+
+/// Forward and backward of a backend.
+pub(crate) trait LinearKernel: Backend {
+    fn linear_forward(
+        x: FloatTensor<Self>,
+        weight: WeightPrimitive<Self>,
+        bias: FloatTensor<Self>,
+        groups: RowGroups<Self>,
+    ) -> FloatTensor<Self>;
+
+    fn linear_backward(
+        grad: FloatTensor<Self>,
+        weight: WeightPrimitive<Self>,
+        groups: RowGroups<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait LinearOp: Backend {
+    fn linear(
+        x: FloatTensor<Self>,
+        #[extension_type] weight: WeightPrimitive<Self>,
+        bias: FloatTensor<Self>,
+        #[extension_type] groups: RowGroups<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+impl LinearOp for Flex {
+    fn linear(
+        x: FloatTensor<Self>,
+        weight: WeightPrimitive<Self>,
+        bias: FloatTensor<Self>,
+        groups: RowGroups<Self>,
+    ) -> FloatTensor<Self> {
+        Self::linear_forward(x, weight, bias, groups)
+    }
+}
+
+#[derive(Debug)]
+struct LinearBackward;
+
+impl<B: LinearKernel> Backward<B, 1> for LinearBackward {
+    type State = (WeightPrimitive<B>, RowGroups<B>);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let [parent] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        let (weight, groups) = ops.state;
+        if let Some(parent) = parent {
+            grads.register::<B>(parent.id, B::linear_backward(grad, weight, groups));
+        }
+    }
+}
+
+impl<B: LinearKernel, C: CheckpointStrategy> LinearOp for Autodiff<B, C> {
+    fn linear(
+        x: FloatTensor<Self>,
+        weight: WeightPrimitive<Self>,
+        bias: FloatTensor<Self>,
+        groups: RowGroups<Self>,
+    ) -> FloatTensor<Self> {
+        let (weight, groups, bias) = (weight.inner(), groups.inner(), bias.into_primitive());
+        match LinearBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = B::linear_forward(x.into_primitive(), weight.clone(), bias, groups.clone());
+                prep.finish((weight, groups), y)
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::linear_forward(x.into_primitive(), weight, bias, groups))
+            }
+        }
+    }
+}
+
+/// Where a weight lies.
+pub(crate) fn weight_device(weight: &FrozenWeight) -> burn::tensor::Device {
+    match weight {
+        FrozenWeight::Dense(w) | FrozenWeight::Transposed(w) => w.device(),
+        FrozenWeight::Mxfp4 { blocks, .. } => blocks.device(),
+    }
+}

@@ -1,0 +1,56 @@
+//! The product in burn operations, a matrix at a time; packed weights are decoded on the host.
+
+use burn::tensor::{Int, Tensor, TensorData};
+
+use super::weight::BLOCK;
+use super::{FrozenWeight, Groups};
+
+/// See [`crate::linear`].
+pub fn linear(x: Tensor<2>, weight: &FrozenWeight, bias: Option<&Tensor<2>>, groups: &Groups) -> Tensor<2> {
+    let parts = rows_of_groups(groups, x.dims()[0])
+        .into_iter()
+        .enumerate()
+        .filter(|(_, rows)| !rows.is_empty())
+        .map(|(e, rows)| {
+            let x = x.clone().slice([rows]);
+            let y = x.matmul(transposed_matrix(weight, e));
+            match bias {
+                Some(bias) => y + bias.clone().narrow(0, e, 1),
+                None => y,
+            }
+        })
+        .collect();
+    Tensor::cat(parts, 0)
+}
+
+/// The rows of each matrix, read from the device.
+pub(crate) fn rows_of_groups(groups: &Groups, n_rows: usize) -> Vec<std::ops::Range<usize>> {
+    match groups {
+        Groups::One => std::iter::once(0..n_rows).collect(),
+        Groups::Sorted { offsets } => {
+            let offsets: Vec<usize> =
+                offsets.clone().into_data().iter::<i64>().map(|offset| offset as usize).collect();
+            offsets.windows(2).map(|pair| pair[0]..pair[1]).collect()
+        }
+    }
+}
+
+/// Matrix `e`, `[in, out]`.
+fn transposed_matrix(weight: &FrozenWeight, e: usize) -> Tensor<2> {
+    match weight {
+        FrozenWeight::Dense(w) => w.clone().narrow(0, e, 1).squeeze_dim::<2>(0).transpose(),
+        FrozenWeight::Transposed(w) => w.clone().narrow(0, e, 1).squeeze_dim(0),
+        FrozenWeight::Mxfp4 { blocks, scales } => {
+            let (blocks, scales) =
+                (bytes(blocks.clone().narrow(0, e, 1)), bytes(scales.clone().narrow(0, e, 1)));
+            let mut values = vec![0.0f32; scales.len() * BLOCK];
+            descant_quant::mxfp4::decode(&blocks, &scales, &mut values);
+            let data = TensorData::new(values, [weight.d_out(), weight.d_in()]);
+            Tensor::<2>::from_data(data, &super::weight_device(weight)).transpose()
+        }
+    }
+}
+
+fn bytes<const D: usize>(tensor: Tensor<D, Int>) -> Vec<u8> {
+    tensor.into_data().iter::<i64>().map(|byte| byte as u8).collect()
+}

@@ -1,0 +1,123 @@
+//! Frozen matrices as a checkpoint stores them, and the assignment of rows to matrices.
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType};
+use burn::tensor::{Int, Tensor};
+
+/// Elements of an MXFP4 block.
+pub(crate) const BLOCK: usize = descant_quant::mxfp4::BLOCK;
+
+/// One or more frozen matrices of one shape.
+#[derive(Debug, Clone)]
+pub enum FrozenWeight {
+    /// `[matrices, out, in]`, as `nn.Linear` stores it.
+    Dense(Tensor<3>),
+    /// `[matrices, in, out]`, as transformers stores unpacked gpt-oss experts.
+    Transposed(Tensor<3>),
+    /// Packed MXFP4 as published: 32 values of a row in 16 bytes, low nibble first, and a power of two a block.
+    Mxfp4 {
+        /// `[matrices, out, in / 32, 16]`, u8.
+        blocks: Tensor<4, Int>,
+        /// `[matrices, out, in / 32]`, u8; the exponent plus 127.
+        scales: Tensor<3, Int>,
+    },
+}
+
+impl FrozenWeight {
+    /// Number of matrices.
+    pub fn n_matrices(&self) -> usize {
+        match self {
+            Self::Dense(w) | Self::Transposed(w) => w.dims()[0],
+            Self::Mxfp4 { scales, .. } => scales.dims()[0],
+        }
+    }
+
+    /// Input features.
+    pub fn d_in(&self) -> usize {
+        match self {
+            Self::Dense(w) => w.dims()[2],
+            Self::Transposed(w) => w.dims()[1],
+            Self::Mxfp4 { scales, .. } => scales.dims()[2] * BLOCK,
+        }
+    }
+
+    /// Output features.
+    pub fn d_out(&self) -> usize {
+        match self {
+            Self::Dense(w) => w.dims()[1],
+            Self::Transposed(w) => w.dims()[2],
+            Self::Mxfp4 { scales, .. } => scales.dims()[1],
+        }
+    }
+
+    pub(crate) fn primitive(&self) -> WeightPrimitive<Dispatch> {
+        match self {
+            Self::Dense(weight) => WeightPrimitive::Dense { weight: weight.clone().into_dispatch() },
+            Self::Transposed(weight) => {
+                WeightPrimitive::Transposed { weight: weight.clone().into_dispatch() }
+            }
+            Self::Mxfp4 { blocks, scales } => WeightPrimitive::Mxfp4 {
+                blocks: blocks.clone().into_dispatch(),
+                scales: scales.clone().into_dispatch(),
+            },
+        }
+    }
+}
+
+/// Which rows of an activation belong to which matrix.
+#[derive(Debug, Clone)]
+pub enum Groups {
+    /// All rows to the only matrix.
+    One,
+    /// Rows sorted by matrix.
+    Sorted {
+        /// `[matrices + 1]`, i32: matrix `e` has rows `offsets[e]..offsets[e + 1]`.
+        offsets: Tensor<1, Int>,
+    },
+}
+
+impl Groups {
+    pub(crate) fn primitive(&self) -> RowGroups<Dispatch> {
+        match self {
+            Self::One => RowGroups::One,
+            Self::Sorted { offsets } => RowGroups::Sorted { offsets: offsets.clone().into_dispatch() },
+        }
+    }
+}
+
+/// [`FrozenWeight`] of one backend.
+#[derive(Debug, Clone, ExtensionType)]
+pub(crate) enum WeightPrimitive<B: Backend> {
+    Dense { weight: FloatTensor<B> },
+    Transposed { weight: FloatTensor<B> },
+    Mxfp4 { blocks: IntTensor<B>, scales: IntTensor<B> },
+}
+
+impl<B: Backend, C: CheckpointStrategy> WeightPrimitive<Autodiff<B, C>> {
+    /// The same without the graph: frozen weights have none.
+    pub(crate) fn inner(self) -> WeightPrimitive<B> {
+        match self {
+            Self::Dense { weight } => WeightPrimitive::Dense { weight: weight.into_primitive() },
+            Self::Transposed { weight } => WeightPrimitive::Transposed { weight: weight.into_primitive() },
+            Self::Mxfp4 { blocks, scales } => WeightPrimitive::Mxfp4 { blocks, scales },
+        }
+    }
+}
+
+/// [`Groups`] of one backend.
+#[derive(Debug, Clone, ExtensionType)]
+pub(crate) enum RowGroups<B: Backend> {
+    One,
+    Sorted { offsets: IntTensor<B> },
+}
+
+impl<B: Backend, C: CheckpointStrategy> RowGroups<Autodiff<B, C>> {
+    /// The same without the graph.
+    pub(crate) fn inner(self) -> RowGroups<B> {
+        match self {
+            Self::One => RowGroups::One,
+            Self::Sorted { offsets } => RowGroups::Sorted { offsets },
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! lm_head and cross-entropy in one: the loss of each target token, without ever holding all logits.
+//!
+//! Rows go through the vocabulary a few at a time. When a gradient will be asked for, the forward already makes
+//! each row's gradient for a loss gradient of one, so that the backward only scales rows.
+
+mod cpu;
+pub(crate) mod reference;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::{Int, Tensor};
+
+/// Negative natural logarithm of each row's probability of its target.
+///
+/// # Shapes
+/// - `hidden` `[rows, features]`, after the final norm
+/// - `head` `[vocabulary, features]`, frozen
+/// - `targets` `[rows]`, i32, within the vocabulary
+pub fn token_losses(hidden: Tensor<2>, head: &Tensor<2>, targets: &Tensor<1, Int>) -> Tensor<1> {
+    if crate::is_cpu(&hidden.device()) {
+        let (head, targets) = (head.clone().into_dispatch(), targets.clone().into_dispatch());
+        return Tensor::from_dispatch(Dispatch::token_losses(hidden.into_dispatch(), head, targets));
+    }
+    reference::token_losses(hidden, head, targets)
+}
+
+/// Forward and backward of a backend.
+pub(crate) trait LossKernel: Backend {
+    /// Losses `[rows]`, and if asked each row's gradient of its loss, `[rows, features]`.
+    fn losses(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        with_gradient: bool,
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>);
+
+    /// Rows of `x` `[rows, features]` times `factors` `[rows]`.
+    fn scale_rows(x: FloatTensor<Self>, factors: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait LossOp: Backend {
+    fn token_losses(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+impl LossOp for Flex {
+    fn token_losses(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        Self::losses(hidden, head, targets, false).0
+    }
+}
+
+#[derive(Debug)]
+struct LossBackward;
+
+impl<B: LossKernel> Backward<B, 1> for LossBackward {
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let [parent] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        if let Some(parent) = parent {
+            grads.register::<B>(parent.id, B::scale_rows(ops.state, grad));
+        }
+    }
+}
+
+impl<B: LossKernel, C: CheckpointStrategy> LossOp for Autodiff<B, C> {
+    fn token_losses(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let prep = LossBackward.prepare::<C>([hidden.node()]).compute_bound();
+        let (hidden, head) = (hidden.into_primitive(), head.into_primitive());
+        match prep.stateful() {
+            OpsKind::Tracked(prep) => {
+                let (losses, gradient) = B::losses(hidden, head, targets, true);
+                prep.finish(gradient.expect("a gradient was asked for"), losses)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::losses(hidden, head, targets, false).0),
+        }
+    }
+}

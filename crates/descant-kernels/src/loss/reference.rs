@@ -1,0 +1,10 @@
+//! Cross-entropy in burn operations, all logits at once.
+
+use burn::tensor::{Int, Tensor, activation::log_softmax};
+
+/// See [`crate::token_losses`].
+pub fn token_losses(hidden: Tensor<2>, head: &Tensor<2>, targets: &Tensor<1, Int>) -> Tensor<1> {
+    let n_rows = hidden.dims()[0];
+    let log_probabilities = log_softmax(hidden.matmul(head.clone().transpose()), 1);
+    log_probabilities.gather(1, targets.clone().reshape([n_rows, 1])).reshape([n_rows]).neg()
+}

@@ -1,0 +1,112 @@
+//! The trainable path beside a frozen product: y = scaling · (x A^T) B^T, with one pair (A, B) or one an expert.
+//!
+//! Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
+
+mod cpu;
+pub(crate) mod reference;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Tensor;
+
+use crate::linear::{Groups, RowGroups};
+
+/// The low-rank product, each row with its group's pair.
+///
+/// # Shapes
+/// - `x` `[rows, in]`, the result `[rows, out]`
+/// - `a` `[matrices, rank, in]`, `b` `[matrices, out, rank]`
+pub fn low_rank(x: Tensor<2>, a: Tensor<3>, b: Tensor<3>, scaling: f32, groups: &Groups) -> Tensor<2> {
+    if crate::is_cpu(&x.device()) {
+        let (x, a, b) = (x.into_dispatch(), a.into_dispatch(), b.into_dispatch());
+        return Tensor::from_dispatch(Dispatch::low_rank(x, a, b, scaling, groups.primitive()));
+    }
+    reference::low_rank(x, a, b, scaling, groups)
+}
+
+/// What the backward needs again.
+#[derive(Debug, Clone)]
+pub(crate) struct Saved<B: Backend> {
+    pub(crate) x: FloatTensor<B>,
+    pub(crate) a: FloatTensor<B>,
+    pub(crate) b: FloatTensor<B>,
+    pub(crate) scaling: f32,
+    pub(crate) groups: RowGroups<B>,
+}
+
+/// Forward and backward of a backend.
+pub(crate) trait LowRankKernel: Backend {
+    fn low_rank_forward(saved: Saved<Self>) -> FloatTensor<Self>;
+
+    /// Gradients of x, a and b.
+    fn low_rank_backward(saved: Saved<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3];
+}
+
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait LowRankOp: Backend {
+    fn low_rank(
+        x: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scaling: f32,
+        #[extension_type] groups: RowGroups<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+impl LowRankOp for Flex {
+    fn low_rank(
+        x: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scaling: f32,
+        groups: RowGroups<Self>,
+    ) -> FloatTensor<Self> {
+        Self::low_rank_forward(Saved { x, a, b, scaling, groups })
+    }
+}
+
+#[derive(Debug)]
+struct LowRankBackward;
+
+impl<B: LowRankKernel> Backward<B, 3> for LowRankBackward {
+    type State = Saved<B>;
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let gradients = B::low_rank_backward(ops.state, grad);
+        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
+            if let Some(parent) = parent {
+                grads.register::<B>(parent.id, gradient);
+            }
+        }
+    }
+}
+
+impl<B: LowRankKernel, C: CheckpointStrategy> LowRankOp for Autodiff<B, C> {
+    fn low_rank(
+        x: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scaling: f32,
+        groups: RowGroups<Self>,
+    ) -> FloatTensor<Self> {
+        let prep = LowRankBackward.prepare::<C>([x.node(), a.node(), b.node()]).compute_bound();
+        let saved = Saved {
+            x: x.into_primitive(),
+            a: a.into_primitive(),
+            b: b.into_primitive(),
+            scaling,
+            groups: groups.inner(),
+        };
+        match prep.stateful() {
+            OpsKind::Tracked(prep) => {
+                let y = B::low_rank_forward(saved.clone());
+                prep.finish(saved, y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::low_rank_forward(saved)),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! RMSNorm: each row divided by its root mean square, times a weight a feature.
+//!
+//! Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization". The weight is frozen.
+
+mod cpu;
+pub(crate) mod reference;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Tensor;
+
+/// Normalizes the rows of `x`.
+///
+/// # Shapes
+/// `x` and the result `[tokens, features]`, `weight` `[features]`.
+pub fn rms_norm(x: Tensor<2>, weight: &Tensor<1>, epsilon: f64) -> Tensor<2> {
+    if crate::is_cpu(&x.device()) {
+        let y = Dispatch::rms_norm(x.into_dispatch(), weight.clone().into_dispatch(), epsilon);
+        return Tensor::from_dispatch(y);
+    }
+    reference::rms_norm(x, weight, epsilon)
+}
+
+/// Forward and backward of a backend.
+pub(crate) trait NormKernel: Backend {
+    fn rms_norm_forward(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+        grad: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait NormOp: Backend {
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;
+}
+
+impl NormOp for Flex {
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
+        Self::rms_norm_forward(x, weight, epsilon)
+    }
+}
+
+#[derive(Debug)]
+struct NormBackward;
+
+impl<B: NormKernel> Backward<B, 1> for NormBackward {
+    type State = (FloatTensor<B>, FloatTensor<B>, f64);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let [parent] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, weight, epsilon) = ops.state;
+        if let Some(parent) = parent {
+            grads.register::<B>(parent.id, B::rms_norm_backward(x, weight, epsilon, grad));
+        }
+    }
+}
+
+impl<B: NormKernel, C: CheckpointStrategy> NormOp for Autodiff<B, C> {
+    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
+        let weight = weight.into_primitive();
+        match NormBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let x = x.into_primitive();
+                let y = B::rms_norm_forward(x.clone(), weight.clone(), epsilon);
+                prep.finish((x, weight, epsilon), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::rms_norm_forward(x.into_primitive(), weight, epsilon)),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Mixture-of-experts routing: which experts a token goes to, the order in which experts work, and the way back.
+//!
+//! The router's `k` largest logits choose the experts; softmax over these alone gives their weights. A (token,
+//! slot) pair is numbered `token * k + slot`; experts work on pairs sorted by expert, and by number within an
+//! expert, so that every sum has one order. Everything stays on the device.
+
+mod autodiff;
+mod cpu;
+pub(crate) mod reference;
+
+use burn::backend::Dispatch;
+use burn::tensor::{Int, Tensor};
+
+use crate::linear::Groups;
+use autodiff::{CombineOp, RouteOp, TakeOp, WeightsOp};
+
+/// Where the tokens of a batch go. Index tensors are i32.
+#[derive(Debug, Clone)]
+pub struct Routing {
+    /// Chosen experts, largest logit first, ties to the lower number: `[tokens, k]`.
+    pub experts: Tensor<2, Int>,
+    /// Pair that stands at each sorted place: `[tokens * k]`.
+    pub pairs: Tensor<1, Int>,
+    /// Sorted place of each pair, the inverse of `pairs`: `[tokens * k]`.
+    pub places: Tensor<1, Int>,
+    /// First sorted place of each expert, and the end: `[experts + 1]`.
+    pub offsets: Tensor<1, Int>,
+}
+
+impl Routing {
+    /// The sorted pairs as rows of grouped products.
+    pub fn groups(&self) -> Groups {
+        Groups::Sorted { offsets: self.offsets.clone() }
+    }
+
+    /// Experts a token goes to.
+    pub fn top_k(&self) -> usize {
+        self.experts.dims()[1]
+    }
+}
+
+/// Chooses the `k` experts with the largest logits and sorts the pairs. Not differentiable, like any choice.
+///
+/// # Shapes
+/// `logits` `[tokens, experts]`
+pub fn route(logits: &Tensor<2>, k: usize) -> Routing {
+    if crate::is_cpu(&logits.device()) {
+        let (experts, pairs, places, offsets) = Dispatch::route(logits.clone().into_dispatch(), k);
+        return Routing {
+            experts: Tensor::from_dispatch(experts),
+            pairs: Tensor::from_dispatch(pairs),
+            places: Tensor::from_dispatch(places),
+            offsets: Tensor::from_dispatch(offsets),
+        };
+    }
+    reference::route(logits, k)
+}
+
+/// Softmax over the chosen logits: `[tokens, experts]` to `[tokens, k]`.
+pub fn expert_weights(logits: Tensor<2>, routing: &Routing) -> Tensor<2> {
+    if crate::is_cpu(&logits.device()) {
+        let experts = routing.experts.clone().into_dispatch();
+        return Tensor::from_dispatch(Dispatch::expert_weights(logits.into_dispatch(), experts));
+    }
+    reference::expert_weights(logits, routing)
+}
+
+/// A row for each pair, in sorted order: `[tokens, features]` to `[tokens * k, features]`.
+pub fn take_tokens(x: Tensor<2>, routing: &Routing) -> Tensor<2> {
+    if crate::is_cpu(&x.device()) {
+        let (pairs, places) = (routing.pairs.clone().into_dispatch(), routing.places.clone().into_dispatch());
+        return Tensor::from_dispatch(Dispatch::take_tokens(x.into_dispatch(), pairs, places));
+    }
+    reference::take_tokens(x, routing)
+}
+
+/// Each token's weighted sum over its pairs: `[tokens * k, features]` in sorted order to `[tokens, features]`.
+///
+/// # Shapes
+/// `weights` `[tokens, k]`
+pub fn combine_experts(y: Tensor<2>, weights: Tensor<2>, routing: &Routing) -> Tensor<2> {
+    if crate::is_cpu(&y.device()) {
+        let (pairs, places) = (routing.pairs.clone().into_dispatch(), routing.places.clone().into_dispatch());
+        let (y, weights) = (y.into_dispatch(), weights.into_dispatch());
+        return Tensor::from_dispatch(Dispatch::combine_experts(y, weights, pairs, places));
+    }
+    reference::combine_experts(y, weights, routing)
+}

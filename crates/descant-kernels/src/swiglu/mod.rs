@@ -1,0 +1,71 @@
+//! gpt-oss' activation: clamped SwiGLU on interleaved gate and up.
+//!
+//! With g = min(gate, limit) and u = clamp(up, -limit, limit): (u + 1) · g · sigmoid(1.702 · g). Feature 2k of the
+//! input is gate k, feature 2k + 1 is up k. Source: `GptOssExperts` of transformers; the reference code of OpenAI.
+
+mod cpu;
+pub(crate) mod reference;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Tensor;
+
+/// Slope of the sigmoid.
+pub(crate) const ALPHA: f32 = 1.702;
+
+/// The activation: `[rows, 2 * width]` to `[rows, width]`.
+pub fn swiglu(gate_up: Tensor<2>, limit: f32) -> Tensor<2> {
+    if crate::is_cpu(&gate_up.device()) {
+        return Tensor::from_dispatch(Dispatch::swiglu(gate_up.into_dispatch(), limit));
+    }
+    reference::swiglu(gate_up, limit)
+}
+
+/// Forward and backward of a backend.
+pub(crate) trait SwigluKernel: Backend {
+    fn swiglu_forward(gate_up: FloatTensor<Self>, limit: f32) -> FloatTensor<Self>;
+    fn swiglu_backward(gate_up: FloatTensor<Self>, limit: f32, grad: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait SwigluOp: Backend {
+    fn swiglu(gate_up: FloatTensor<Self>, limit: f32) -> FloatTensor<Self>;
+}
+
+impl SwigluOp for Flex {
+    fn swiglu(gate_up: FloatTensor<Self>, limit: f32) -> FloatTensor<Self> {
+        Self::swiglu_forward(gate_up, limit)
+    }
+}
+
+#[derive(Debug)]
+struct SwigluBackward;
+
+impl<B: SwigluKernel> Backward<B, 1> for SwigluBackward {
+    type State = (FloatTensor<B>, f32);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let [parent] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        let (gate_up, limit) = ops.state;
+        if let Some(parent) = parent {
+            grads.register::<B>(parent.id, B::swiglu_backward(gate_up, limit, grad));
+        }
+    }
+}
+
+impl<B: SwigluKernel, C: CheckpointStrategy> SwigluOp for Autodiff<B, C> {
+    fn swiglu(gate_up: FloatTensor<Self>, limit: f32) -> FloatTensor<Self> {
+        match SwigluBackward.prepare::<C>([gate_up.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let gate_up = gate_up.into_primitive();
+                let y = B::swiglu_forward(gate_up.clone(), limit);
+                prep.finish((gate_up, limit), y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::swiglu_forward(gate_up.into_primitive(), limit)),
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Every operator's CPU form against its definition, forward and backward, on inputs whose sizes are no multiple
+//! of anything, and against plain f64 formulas where the definition itself could be wrong.
+
+mod attention;
+mod experts;
+mod rows;
+mod support;
