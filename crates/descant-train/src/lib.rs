@@ -2,6 +2,7 @@
 
 mod config;
 mod event;
+pub mod measure;
 
 pub use config::{Schedule, TrainConfig};
 pub use event::{Event, Observer, Silent, StepMetrics, StepTiming};

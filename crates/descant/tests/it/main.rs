@@ -1,0 +1,3 @@
+//! What the workspace and the binary promise, seen from outside.
+
+mod edges;
