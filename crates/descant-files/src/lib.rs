@@ -2,8 +2,12 @@
 //!
 //! Skeleton: the bounded read that `config.json` needs; the rest follows.
 
+mod mapped;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+pub use mapped::MappedFile;
 
 /// An error of the file layer; every variant names the path.
 #[derive(Debug, thiserror::Error)]

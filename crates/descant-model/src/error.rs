@@ -1,4 +1,4 @@
-//! What can be wrong with a model directory.
+//! What can be wrong with a model directory, or with what is asked of a model.
 
 use std::path::PathBuf;
 
@@ -19,5 +19,101 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong, naming the key.
         reason: String,
+    },
+    /// There are no weights in the directory.
+    #[error("{dir}: neither model.safetensors nor model.safetensors.index.json is there", dir = dir.display())]
+    NoWeights {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// `model.safetensors.index.json` cannot be followed.
+    #[error("{path}: {reason}", path = path.display())]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A shard is no safetensors file.
+    #[error("{path}: not a safetensors file: {reason}", path = path.display())]
+    Shard {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor that the configuration asks for is in no shard.
+    #[error("{dir}: tensor `{name}` is missing", dir = dir.display())]
+    TensorMissing {
+        /// The model directory.
+        dir: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A shard holds a tensor that the configuration has no place for.
+    #[error("{path}: tensor `{name}` has no place in this configuration")]
+    TensorExtra {
+        /// The shard.
+        path: String,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor stands in two shards.
+    #[error("{path}: tensor `{name}` was already in another shard")]
+    TensorTwice {
+        /// The shard.
+        path: String,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{path}: tensor `{name}` is {actual:?}, the configuration says {expected:?}")]
+    TensorShape {
+        /// The shard.
+        path: String,
+        /// The tensor.
+        name: String,
+        /// Shape by the configuration.
+        expected: Vec<usize>,
+        /// Shape in the file.
+        actual: Vec<usize>,
+    },
+    /// A tensor has an element type that does not belong there.
+    #[error("{path}: tensor `{name}` is {actual}; expected {expected}")]
+    TensorType {
+        /// The shard.
+        path: String,
+        /// The tensor.
+        name: String,
+        /// Types that are read.
+        expected: &'static str,
+        /// Type in the file.
+        actual: String,
+    },
+    /// A tensor holds a value that is no number.
+    #[error("{path}: tensor `{name}` holds a value that is not finite, at element {element}")]
+    TensorNotFinite {
+        /// The shard.
+        path: String,
+        /// The tensor.
+        name: String,
+        /// First such element.
+        element: usize,
+    },
+    /// A token id that the model has no embedding for.
+    #[error("token {position} is {id}, the vocabulary has {vocabulary} rows")]
+    TokenId {
+        /// Position in the sequence, from 0.
+        position: usize,
+        /// The id.
+        id: u32,
+        /// Rows of the embedding.
+        vocabulary: usize,
+    },
+    /// A sequence without tokens.
+    #[error("sequence {index} of the batch is empty")]
+    EmptySequence {
+        /// Which sequence, from 0.
+        index: usize,
     },
 }

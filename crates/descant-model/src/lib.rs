@@ -1,14 +1,27 @@
 //! gpt-oss, frozen: configuration, weights, forward pass, key-value cache and sampling.
 //!
-//! The base model is inert data. At each [`Site`] the forward pass asks an overlay for what to add; what is
+//! The base model is inert data. At each [`Site`] the forward pass asks an [`Overlay`] for what to add; what is
 //! trainable lives there (descant-lora). This crate does not train, render text, or open sockets.
 
+mod batch;
+mod cache;
 mod config;
 mod error;
+mod generate;
+mod model;
+mod overlay;
 mod rope;
+mod sample;
+mod shards;
 mod site;
+mod weights;
 
+pub use batch::Batch;
 pub use config::{Config, LayerType, MAX_CONFIG_BYTES};
 pub use error::{Error, Result};
+pub use generate::{GenerateOptions, Generated, StopReason, stop_ids};
+pub use model::GptOss;
+pub use overlay::{Bare, Overlay};
 pub use rope::{Rope, Yarn};
+pub use sample::Sampling;
 pub use site::{Site, SiteDims, SiteKind};

@@ -1,8 +1,18 @@
 //! The training loop, optimizer, schedule, events and evaluation. No terminal, no environment.
 
 mod config;
+mod error;
 mod event;
 pub mod measure;
+mod optimizer;
+mod sample;
+mod schedule;
+mod score;
+mod trainer;
 
 pub use config::{Schedule, TrainConfig};
+pub use error::{Error, Result};
 pub use event::{Event, Observer, Silent, StepMetrics, StepTiming};
+pub use sample::Sample;
+pub use score::{IGNORED, Score, score};
+pub use trainer::{PROVEN_AFTER_STEP, StepResult, Trainer};

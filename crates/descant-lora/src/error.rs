@@ -1,0 +1,13 @@
+//! What can be wrong with adapters.
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of adapters.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The settings are out of range or name no site.
+    #[error("{0}")]
+    Config(String),
+}

@@ -1,0 +1,177 @@
+//! Continuing prompts, many at once.
+//!
+//! Prompts go through the model once and fill the cache; then every step adds one token to each sequence that is
+//! not done. A sequence that ends leaves the batch, so the last long one does not pay for the others.
+
+use std::path::Path;
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::batch::Batch;
+use crate::cache::KeyValueCache;
+use crate::error::{Error, Result};
+use crate::model::{GptOss, Pass};
+use crate::overlay::Overlay;
+use crate::sample::{Sampling, pick};
+
+/// Most prompt tokens that go through the model at once.
+const PREFILL_TOKENS: usize = 8192;
+/// Longest `generation_config.json` we read.
+const MAX_GENERATION_CONFIG_BYTES: u64 = 1 << 20;
+
+/// How to continue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerateOptions {
+    /// New tokens at most, for each prompt.
+    pub max_new_tokens: usize,
+    /// Ids after which a sequence is done; empty to go on to the end.
+    pub stop_ids: Vec<u32>,
+    /// How a token is chosen.
+    pub sampling: Sampling,
+}
+
+/// Why a sequence ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// A stop id came; it is the last of the new tokens.
+    StopToken,
+    /// `max_new_tokens` was reached.
+    Length,
+}
+
+/// A prompt's continuation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Generated {
+    /// New tokens only, the stop token included.
+    pub ids: Vec<u32>,
+    /// Why it ended.
+    pub stop: StopReason,
+}
+
+/// The stop ids of a model directory: `eos_token_id` of `generation_config.json`, else of `config.json`.
+///
+/// # Errors
+/// The file cannot be read, or says no ids.
+pub fn stop_ids(dir: &Path) -> Result<Vec<u32>> {
+    #[derive(Deserialize)]
+    struct File {
+        eos_token_id: Option<Ids>,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Ids {
+        One(u32),
+        Many(Vec<u32>),
+    }
+    let generation = dir.join("generation_config.json");
+    let path = if generation.exists() { generation } else { dir.join("config.json") };
+    let bytes = descant_files::read_bounded(&path, MAX_GENERATION_CONFIG_BYTES)?;
+    let file: File = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::Config { path: path.clone(), reason: e.to_string() })?;
+    match file.eos_token_id {
+        Some(Ids::One(id)) => Ok(vec![id]),
+        Some(Ids::Many(ids)) if !ids.is_empty() => Ok(ids),
+        _ => Err(Error::Config { path, reason: "missing field `eos_token_id`".into() }),
+    }
+}
+
+impl GptOss {
+    /// Continues each prompt. `progress` is told after each step how many sequences are done.
+    ///
+    /// Greedy results do not depend on what else is in the batch, up to rounding.
+    ///
+    /// # Errors
+    /// A prompt is empty or holds an id outside the vocabulary.
+    pub fn generate(
+        &self,
+        prompts: &[Vec<u32>],
+        overlay: &dyn Overlay,
+        options: &GenerateOptions,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Vec<Generated>> {
+        if prompts.is_empty() {
+            return Ok(Vec::new());
+        }
+        Batch::new(prompts.iter().map(Vec::as_slice), self.config.vocab_size)?;
+        let mut out: Vec<_> =
+            prompts.iter().map(|_| Generated { ids: Vec::new(), stop: StopReason::Length }).collect();
+        if options.max_new_tokens == 0 {
+            return Ok(out);
+        }
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        let capacity = longest + options.max_new_tokens;
+        let mut cache = KeyValueCache::new(&self.config, prompts.len(), capacity, &self.device().clone());
+        let mut active: Vec<usize> = (0..prompts.len()).collect();
+        let mut logits = self.prefill(prompts, overlay, &mut cache);
+        for step in 0..options.max_new_tokens {
+            let mut rows = logits.into_iter();
+            active.retain(|&slot| {
+                let row = rows.next().expect("a row of logits for each active sequence");
+                let id = pick(&row, &options.sampling, slot as u64, step as u64);
+                out[slot].ids.push(id);
+                let stopped = options.stop_ids.contains(&id);
+                if stopped {
+                    out[slot].stop = StopReason::StopToken;
+                }
+                !stopped
+            });
+            progress(prompts.len() - active.len());
+            if active.is_empty() || step + 1 == options.max_new_tokens {
+                break;
+            }
+            let ids: Vec<u32> =
+                active.iter().map(|&slot| *out[slot].ids.last().expect("just pushed")).collect();
+            logits = self.step(&active, &ids, &vec![1; ids.len()], overlay, &mut cache);
+        }
+        progress(prompts.len());
+        Ok(out)
+    }
+
+    /// Logits after each prompt.
+    fn prefill(
+        &self,
+        prompts: &[Vec<u32>],
+        overlay: &dyn Overlay,
+        cache: &mut KeyValueCache,
+    ) -> Vec<Vec<f32>> {
+        let mut logits = Vec::with_capacity(prompts.len());
+        let mut start = 0;
+        while start < prompts.len() {
+            let (mut end, mut tokens) = (start, 0);
+            while end < prompts.len() && (end == start || tokens + prompts[end].len() <= PREFILL_TOKENS) {
+                tokens += prompts[end].len();
+                end += 1;
+            }
+            let slots: Vec<usize> = (start..end).collect();
+            let counts: Vec<usize> = prompts[start..end].iter().map(Vec::len).collect();
+            logits.extend(self.step(&slots, &prompts[start..end].concat(), &counts, overlay, cache));
+            start = end;
+        }
+        logits
+    }
+
+    /// Adds `counts` tokens to the sequences in `slots`; logits after the last token of each.
+    fn step(
+        &self,
+        slots: &[usize],
+        ids: &[u32],
+        counts: &[usize],
+        overlay: &dyn Overlay,
+        cache: &mut KeyValueCache,
+    ) -> Vec<Vec<f32>> {
+        let (positions, rows, segments) = cache.reserve(slots, counts);
+        let ends: Vec<i32> =
+            segments.as_slice().iter().map(|s| (s.query_start + s.query_len - 1) as i32).collect();
+        let cache = Some((cache, self.indices(rows)));
+        let hidden = self.forward(Pass { ids, positions: &positions, segments, cache }, overlay);
+        rows_of(self.logits(hidden.select(0, self.indices(ends))))
+    }
+}
+
+fn rows_of(logits: Tensor<2>) -> Vec<Vec<f32>> {
+    let width = logits.dims()[1];
+    let values: Vec<f32> = logits.into_data().try_to_vec().expect("logits are f32");
+    values.chunks_exact(width).map(<[f32]>::to_vec).collect()
+}

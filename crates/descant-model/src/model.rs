@@ -1,0 +1,180 @@
+//! The forward pass of gpt-oss.
+//!
+//! Activations are `[tokens, features]` over all sequences of a batch. One function computes a layer, whether the
+//! sequences are whole (training, scoring) or continue from a key-value cache (generation).
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use descant_kernels::{
+    AttentionSpec, FrozenWeight, Groups, Segments, attention, combine_experts, expert_weights, linear,
+    rms_norm, rotary, route, swiglu, take_tokens, token_losses,
+};
+
+use crate::batch::Batch;
+use crate::cache::KeyValueCache;
+use crate::config::Config;
+use crate::error::Result;
+use crate::overlay::Overlay;
+use crate::site::{Site, SiteKind};
+use crate::weights::{LayerWeights, Linear, Weights};
+
+/// A frozen gpt-oss.
+#[derive(Debug)]
+pub struct GptOss {
+    /// Its architecture.
+    pub config: Config,
+    device: Device,
+    weights: Weights,
+    /// Cosines and sines of positions from 0, grown when a longer sequence comes.
+    angles: Mutex<(Vec<f32>, Vec<f32>)>,
+}
+
+/// Tokens of one forward pass, and where they stand.
+pub(crate) struct Pass<'a> {
+    pub(crate) ids: &'a [u32],
+    pub(crate) positions: &'a [usize],
+    pub(crate) segments: Segments,
+    /// The cache to read and extend, and the row of each token in it.
+    pub(crate) cache: Option<(&'a mut KeyValueCache, Tensor<1, Int>)>,
+}
+
+impl GptOss {
+    /// Loads a model directory: `config.json` and the safetensors shards.
+    ///
+    /// # Errors
+    /// Anything missing, extra, misshapen, mistyped or not supported, by file and tensor.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+        let device = device.clone().inner();
+        let config = Config::from_dir(dir)?;
+        let weights = Weights::load(dir, &config, &device)?;
+        Ok(Self { config, device, weights, angles: Mutex::new((Vec::new(), Vec::new())) })
+    }
+
+    /// Where the weights lie; a plain device, without a graph.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Final hidden states of whole sequences, after the last norm: `[tokens, hidden]`.
+    pub fn hidden(&self, batch: &Batch, overlay: &dyn Overlay) -> Tensor<2> {
+        let positions = batch.positions();
+        self.forward(
+            Pass { ids: batch.ids(), positions: &positions, segments: batch.segments(), cache: None },
+            overlay,
+        )
+    }
+
+    /// Logits of hidden states: `[rows, hidden]` to `[rows, vocabulary]`.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let head = FrozenWeight::Dense(self.weights.head.clone().unsqueeze());
+        linear(hidden, &head, None, &Groups::One)
+    }
+
+    /// Loss in nats of predicting `targets[i]` from row `rows[i]` of the hidden states: `[rows]`.
+    ///
+    /// # Panics
+    /// If a target is outside the vocabulary or the lengths differ.
+    pub fn token_losses(&self, hidden: Tensor<2>, rows: &[usize], targets: &[u32]) -> Tensor<1> {
+        assert_eq!(rows.len(), targets.len());
+        assert!(
+            targets.iter().all(|&t| (t as usize) < self.config.vocab_size),
+            "target outside the vocabulary"
+        );
+        let rows = self.indices(rows.iter().map(|&r| r as i32).collect());
+        let targets = self.indices(targets.iter().map(|&t| t as i32).collect());
+        token_losses(hidden.select(0, rows), &self.weights.head, &targets)
+    }
+
+    /// An i32 index tensor on the model's device.
+    pub(crate) fn indices(&self, values: Vec<i32>) -> Tensor<1, Int> {
+        let n = values.len();
+        Tensor::from_data(TensorData::new(values, [n]), (&self.device, DType::I32))
+    }
+
+    /// Final hidden states of a pass, after the last norm.
+    pub(crate) fn forward(&self, mut pass: Pass<'_>, overlay: &dyn Overlay) -> Tensor<2> {
+        let ids = self.indices(pass.ids.iter().map(|&id| id as i32).collect());
+        let angles = self.angles(pass.positions);
+        let mut x = self.weights.embedding.clone().select(0, ids);
+        for (index, layer) in self.weights.layers.iter().enumerate() {
+            let place = Place { config: &self.config, layer, index, overlay };
+            let normed = rms_norm(x.clone(), &layer.input_norm, self.config.rms_norm_eps);
+            x = x + place.attend(normed, &angles, &mut pass);
+            let normed = rms_norm(x.clone(), &layer.post_norm, self.config.rms_norm_eps);
+            x = x + place.mix(normed);
+        }
+        rms_norm(x, &self.weights.norm, self.config.rms_norm_eps)
+    }
+
+    /// Cosines and sines of these positions, each `[tokens, head_dim / 2]`.
+    fn angles(&self, positions: &[usize]) -> (Tensor<2>, Tensor<2>) {
+        let half = self.config.head_dim / 2;
+        let needed = positions.iter().max().map_or(0, |p| p + 1);
+        let mut table = self.angles.lock().expect("no thread panics while it holds the table");
+        if table.0.len() < needed * half {
+            *table = self.config.rope.table(self.config.head_dim, needed.next_power_of_two());
+        }
+        let rows = |from: &[f32]| {
+            let values: Vec<f32> =
+                positions.iter().flat_map(|&p| &from[p * half..][..half]).copied().collect();
+            Tensor::from_data(TensorData::new(values, [positions.len(), half]), (&self.device, DType::F32))
+        };
+        (rows(&table.0), rows(&table.1))
+    }
+}
+
+/// A layer at its place in the model.
+struct Place<'a> {
+    config: &'a Config,
+    layer: &'a LayerWeights,
+    index: usize,
+    overlay: &'a dyn Overlay,
+}
+
+impl Place<'_> {
+    /// The product at a site and what the overlay adds there.
+    fn project(&self, kind: SiteKind, of: &Linear, x: Tensor<2>, groups: &Groups) -> Tensor<2> {
+        let delta = self.overlay.delta(Site { layer: self.index, kind }, &x, groups);
+        let y = linear(x, &of.weight, Some(&of.bias), groups);
+        match delta {
+            Some(delta) => y + delta,
+            None => y,
+        }
+    }
+
+    /// What attention adds to the residual stream.
+    fn attend(&self, x: Tensor<2>, (cos, sin): &(Tensor<2>, Tensor<2>), pass: &mut Pass<'_>) -> Tensor<2> {
+        let config = self.config;
+        let n_tokens = x.dims()[0];
+        let (n_heads, n_kv, dim) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        let one = Groups::One;
+        let q = self.project(SiteKind::Query, &self.layer.query, x.clone(), &one);
+        let k = self.project(SiteKind::Key, &self.layer.key, x.clone(), &one);
+        let v = self.project(SiteKind::Value, &self.layer.value, x, &one);
+        let q = rotary(q.reshape([n_tokens, n_heads, dim]), cos, sin);
+        let mut k = rotary(k.reshape([n_tokens, n_kv, dim]), cos, sin);
+        let mut v = v.reshape([n_tokens, n_kv, dim]);
+        if let Some((cache, rows)) = &mut pass.cache {
+            (k, v) = cache.extend(self.index, rows, k, v);
+        }
+        let spec = AttentionSpec { window: config.window(self.index), scale: (dim as f32).sqrt().recip() };
+        let out = attention(q, k, v, &self.layer.sinks, spec, &pass.segments);
+        self.project(SiteKind::Output, &self.layer.output, out.reshape([n_tokens, n_heads * dim]), &one)
+    }
+
+    /// What the experts add to the residual stream.
+    fn mix(&self, x: Tensor<2>) -> Tensor<2> {
+        let logits = self.project(SiteKind::Router, &self.layer.router, x.clone(), &Groups::One);
+        let routing = route(&logits, self.config.num_experts_per_tok);
+        self.overlay.routed(self.index, &logits, &routing);
+        let weights = expert_weights(logits, &routing);
+        let groups = routing.groups();
+        let taken = take_tokens(x, &routing);
+        let gate_up = self.project(SiteKind::GateUp, &self.layer.gate_up, taken, &groups);
+        let inner = swiglu(gate_up, self.config.swiglu_limit);
+        let out = self.project(SiteKind::Down, &self.layer.down, inner, &groups);
+        combine_experts(out, weights, &routing)
+    }
+}

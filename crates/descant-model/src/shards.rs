@@ -1,0 +1,97 @@
+//! The weight files of a model directory, one shard mapped at a time.
+//!
+//! ```text
+//! model.safetensors                      everything, or
+//! model.safetensors.index.json           {"weight_map": {tensor: file}} and the files it names
+//! ```
+//!
+//! Knows files and bytes; which tensors belong there is `weights.rs`' business.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use descant_files::MappedFile;
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// Longest index we read; gpt-oss-120b's is 60 kB.
+const MAX_INDEX_BYTES: u64 = 64 << 20;
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Calls `visit` with every tensor of the directory: shards in the order of their names, and in a shard in the
+/// order of the tensors' names. One shard is mapped at a time.
+///
+/// # Errors
+/// A file that is missing or broken, a tensor that is not where the index says or stands twice, or what `visit`
+/// returns.
+pub(crate) fn visit_tensors(
+    dir: &Path,
+    mut visit: impl FnMut(&Path, &str, TensorView<'_>) -> Result<()>,
+) -> Result<()> {
+    let (files, map) = files(dir)?;
+    let mut seen = BTreeSet::new();
+    for file in &files {
+        let path = dir.join(file);
+        let mapped = MappedFile::open(&path)?;
+        let shard = SafeTensors::deserialize(&mapped)
+            .map_err(|e| Error::Shard { path: path.clone(), reason: e.to_string() })?;
+        let mut names = shard.names();
+        names.sort_unstable();
+        for name in names {
+            if !seen.insert(name.to_owned()) {
+                return Err(Error::TensorTwice { path: path.display().to_string(), name: name.to_owned() });
+            }
+            if let Some(map) = &map
+                && map.get(name) != Some(file)
+            {
+                let reason = format!("tensor `{name}` stands in `{file}`, the index says otherwise");
+                return Err(Error::Index { path: index_path(dir), reason });
+            }
+            let view = shard
+                .tensor(name)
+                .map_err(|e| Error::Shard { path: path.clone(), reason: format!("tensor `{name}`: {e}") })?;
+            visit(&path, name, view)?;
+        }
+    }
+    if let Some(name) = map.iter().flat_map(BTreeMap::keys).find(|name| !seen.contains(*name)) {
+        let reason = format!("tensor `{name}` is in the index and in no file");
+        return Err(Error::Index { path: index_path(dir), reason });
+    }
+    Ok(())
+}
+
+fn index_path(dir: &Path) -> PathBuf {
+    dir.join("model.safetensors.index.json")
+}
+
+/// The shards' file names in order, and the index if there is one.
+fn files(dir: &Path) -> Result<(Vec<String>, Option<BTreeMap<String, String>>)> {
+    let path = index_path(dir);
+    if !path.exists() {
+        if !dir.join("model.safetensors").exists() {
+            return Err(Error::NoWeights { dir: dir.to_owned() });
+        }
+        return Ok((vec!["model.safetensors".to_owned()], None));
+    }
+    let bytes = descant_files::read_bounded(&path, MAX_INDEX_BYTES)?;
+    let index: Index = serde_json::from_slice(&bytes)
+        .map_err(|e| Error::Index { path: path.clone(), reason: e.to_string() })?;
+    let files: BTreeSet<String> = index.weight_map.values().cloned().collect();
+    for file in &files {
+        // Shards lie beside the index; a name with a folder in it is somebody's attempt to leave.
+        let plain =
+            Path::new(file).file_name().is_some_and(|name| name == file.as_str()) && !file.contains('\\');
+        if !plain {
+            let reason = format!("`{file}` is no plain file name");
+            return Err(Error::Index { path, reason });
+        }
+    }
+    Ok((files.into_iter().collect(), Some(index.weight_map)))
+}

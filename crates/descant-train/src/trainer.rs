@@ -1,0 +1,236 @@
+//! One optimizer step: forward, loss, backward, the guards, and the update.
+//!
+//! The loss of a step is the weighted mean over all its trained tokens, however they are spread over
+//! micro-batches: each micro-batch contributes its sum divided by the whole step's weight. Nothing is updated
+//! unless loss and gradient norm are numbers.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{DType, Tensor, TensorData};
+use descant_lora::LoraAdapters;
+use descant_model::{Batch, GptOss, Site};
+
+use crate::config::TrainConfig;
+use crate::error::{Error, Result};
+use crate::optimizer::{AdamW, clip_factor, norm};
+use crate::sample::Sample;
+use crate::schedule::learning_rate;
+
+/// After this step a site without gradient is an error: A's gradient is zero while B is, and the first rate is 0.
+pub const PROVEN_AFTER_STEP: u64 = 3;
+
+/// The model, the adapter and the optimizer between steps.
+#[derive(Debug)]
+pub struct Trainer<'a> {
+    model: &'a GptOss,
+    config: TrainConfig,
+    adapters: LoraAdapters,
+    optimizer: AdamW,
+    steps: u64,
+    /// For each trainable tensor and matrix, whether a gradient was ever not zero; dropped once proven.
+    alive: Option<Vec<Vec<bool>>>,
+    unreached: BTreeMap<Site, usize>,
+}
+
+/// What a step did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepResult {
+    /// Optimizer step, from 1.
+    pub step: u64,
+    /// Weighted mean loss in nats over the trained tokens.
+    pub loss: f32,
+    /// Mean loss of the first analysis tokens, if the step had any.
+    pub first_analysis_loss: Option<f32>,
+    /// Rate of the update.
+    pub learning_rate: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f32,
+    /// Tokens through the model.
+    pub tokens: usize,
+    /// Tokens that carried loss.
+    pub trained_tokens: usize,
+}
+
+impl<'a> Trainer<'a> {
+    /// A trainer at step 0. The adapters must lie on an autodiff device.
+    ///
+    /// # Errors
+    /// A setting is out of range.
+    pub fn new(model: &'a GptOss, adapters: LoraAdapters, config: TrainConfig) -> Result<Self> {
+        config.validate().map_err(Error::Config)?;
+        let alive = adapters.tensors().map(|t| vec![false; t.dims()[0]]).collect();
+        adapters.count_reach(adapters.pairs().keys().any(|site| site.kind.is_expert()));
+        let optimizer = AdamW::new(&adapters);
+        Ok(Self {
+            model,
+            config,
+            adapters,
+            optimizer,
+            steps: 0,
+            alive: Some(alive),
+            unreached: BTreeMap::new(),
+        })
+    }
+
+    /// The adapters as they are now.
+    pub fn adapters(&self) -> &LoraAdapters {
+        &self.adapters
+    }
+
+    /// The adapters, at the end.
+    pub fn into_adapters(self) -> LoraAdapters {
+        self.adapters
+    }
+
+    /// Steps done.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Experts at each site that no token had reached by step [`PROVEN_AFTER_STEP`]; they are as they were.
+    pub fn unreached_experts(&self) -> &BTreeMap<Site, usize> {
+        &self.unreached
+    }
+
+    /// One optimizer step on these micro-batches.
+    ///
+    /// # Errors
+    /// A sample is malformed or nothing is trained; loss or gradient is no number; a site gets no gradient. In
+    /// every case the adapter is as before.
+    pub fn step(&mut self, micro_batches: &[Vec<&Sample>]) -> Result<StepResult> {
+        let step = self.steps + 1;
+        let samples = || micro_batches.iter().flatten();
+        samples().try_for_each(|sample| sample.check())?;
+        let weight: f64 = samples().flat_map(|s| s.targets()).map(|t| f64::from(t.weight)).sum();
+        if weight == 0.0 {
+            return Err(Error::NothingTrained { step, samples: samples().count() });
+        }
+        let mut gradients: Option<Vec<Tensor<3>>> = None;
+        let mut totals = Totals::default();
+        for micro_batch in micro_batches {
+            self.accumulate(micro_batch, weight, &mut gradients, &mut totals)?;
+        }
+        let gradients = gradients.expect("weight is not zero, so some micro-batch was trained");
+        let loss = (totals.loss / weight) as f32;
+        let grad_norm = norm(&gradients);
+        for (what, value) in [("the loss", loss), ("the gradient norm", grad_norm)] {
+            if !value.is_finite() {
+                let rows = samples().map(|s| s.row).collect();
+                return Err(Error::NotFinite { step, what, value, rows });
+            }
+        }
+        self.prove_gradients(step, &gradients)?;
+        let rate = learning_rate(&self.config, self.steps);
+        let factor = clip_factor(grad_norm, self.config.max_grad_norm);
+        self.optimizer.step(&self.config, rate, factor, &mut self.adapters, &gradients);
+        self.steps = step;
+        Ok(StepResult {
+            step,
+            loss,
+            first_analysis_loss: totals.first_analysis.mean(),
+            learning_rate: rate,
+            grad_norm,
+            tokens: totals.tokens,
+            trained_tokens: totals.trained_tokens,
+        })
+    }
+
+    /// Adds a micro-batch's gradients and counts.
+    fn accumulate(
+        &self,
+        micro_batch: &[&Sample],
+        weight: f64,
+        gradients: &mut Option<Vec<Tensor<3>>>,
+        totals: &mut Totals,
+    ) -> Result<()> {
+        let batch = Batch::new(micro_batch.iter().map(|s| s.ids.as_slice()), self.model.config.vocab_size)?;
+        totals.tokens += batch.ids().len();
+        let (mut rows, mut ids, mut weights, mut first) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut start = 0;
+        for sample in micro_batch {
+            for target in sample.targets() {
+                rows.push(start + target.row);
+                ids.push(target.id);
+                weights.push(target.weight);
+                first.push(target.is_first_analysis);
+            }
+            start += sample.ids.len();
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let hidden = self.model.hidden(&batch, &self.adapters);
+        let losses = self.model.token_losses(hidden, &rows, &ids);
+        let shares: Vec<f32> = weights.iter().map(|w| (f64::from(*w) / weight) as f32).collect();
+        let n = shares.len();
+        let shares = Tensor::<1>::from_data(TensorData::new(shares, [n]), (self.model.device(), DType::F32));
+        let values: Vec<f32> = losses.clone().inner().into_data().try_to_vec().expect("losses are f32");
+        let mut grads = (losses * Tensor::from_inner(shares)).sum().backward();
+        totals.trained_tokens += n;
+        totals.loss += values.iter().zip(&weights).map(|(l, w)| f64::from(*l) * f64::from(*w)).sum::<f64>();
+        values.iter().zip(first).filter(|(_, is)| *is).for_each(|(l, _)| totals.first_analysis.add(*l));
+        let new = self.adapters.tensors().map(|tensor| {
+            tensor.grad_remove(&mut grads).unwrap_or_else(|| tensor.clone().inner().zeros_like())
+        });
+        *gradients = Some(match gradients.take() {
+            None => new.collect(),
+            Some(old) => old.into_iter().zip(new).map(|(old, new)| old + new).collect(),
+        });
+        Ok(())
+    }
+
+    /// Until [`PROVEN_AFTER_STEP`], looks for tensors that get no gradient.
+    fn prove_gradients(&mut self, step: u64, gradients: &[Tensor<3>]) -> Result<()> {
+        let Some(alive) = &mut self.alive else { return Ok(()) };
+        for (alive, gradient) in alive.iter_mut().zip(gradients) {
+            let largest: Vec<f32> =
+                gradient.clone().abs().flatten::<2>(1, 2).max_dim(1).into_data().try_to_vec().expect("f32");
+            alive.iter_mut().zip(largest).for_each(|(alive, largest)| *alive |= largest > 0.0);
+        }
+        if step < PROVEN_AFTER_STEP {
+            return Ok(());
+        }
+        for (index, site) in self.adapters.pairs().keys().enumerate() {
+            let reach = site.kind.is_expert().then(|| self.adapters.reach(site.layer)).flatten();
+            let reached = |expert: usize| reach.as_ref().is_none_or(|counts| counts[expert] > 0);
+            for (tensor, alive) in ["A", "B"].into_iter().zip(&alive[2 * index..]) {
+                if (0..alive.len()).any(|expert| reached(expert) && !alive[expert]) {
+                    return Err(Error::ZeroGradient { site: *site, tensor, step });
+                }
+            }
+            let unreached = reach.map_or(0, |counts| counts.iter().filter(|&&n| n == 0).count());
+            if unreached > 0 {
+                self.unreached.insert(*site, unreached);
+            }
+        }
+        self.adapters.count_reach(false);
+        self.alive = None;
+        Ok(())
+    }
+}
+
+/// Sums over the micro-batches of a step.
+#[derive(Default)]
+struct Totals {
+    loss: f64,
+    tokens: usize,
+    trained_tokens: usize,
+    first_analysis: Mean,
+}
+
+#[derive(Default)]
+struct Mean {
+    sum: f64,
+    n: usize,
+}
+
+impl Mean {
+    fn add(&mut self, value: f32) {
+        self.sum += f64::from(value);
+        self.n += 1;
+    }
+
+    fn mean(&self) -> Option<f32> {
+        (self.n > 0).then(|| (self.sum / self.n as f64) as f32)
+    }
+}
