@@ -11,6 +11,8 @@ use std::fmt;
 
 mod from_json;
 
+pub(crate) use from_json::{head, wrong};
+
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {

@@ -6,8 +6,8 @@
 
 use crate::error::{Error, Result};
 use crate::limits;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use crate::read::inflate;
+use std::io::{self, BufRead};
 use std::path::Path;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -18,7 +18,7 @@ pub(crate) fn each_line(
     take: &mut impl FnMut(u64, Result<Vec<u8>>) -> Result<()>,
 ) -> Result<()> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
-    let mut reader = BufReader::with_capacity(1 << 16, File::open(path).map_err(io)?);
+    let mut reader = inflate::open(path)?;
     let mut number = 0;
     while let Some(line) = next_line(&mut reader, limits::LINE_BYTES).map_err(io)? {
         number += 1;
@@ -74,6 +74,7 @@ fn next_line(reader: &mut impl BufRead, limit: usize) -> io::Result<Option<Line>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::BufReader;
 
     #[test]
     fn a_long_line_is_passed_over_and_the_next_one_kept() {

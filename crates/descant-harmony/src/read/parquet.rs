@@ -11,17 +11,8 @@ use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 use serde_json::{Map, Number, Value as Json};
 use std::fs::File;
-use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-
-/// Whether a file begins as parquet does.
-pub(crate) fn is_parquet(path: &Path) -> Result<bool> {
-    let io = |source| Error::Io { path: path.to_path_buf(), source };
-    let mut magic = Vec::new();
-    File::open(path).map_err(io)?.take(4).read_to_end(&mut magic).map_err(io)?;
-    Ok(magic == b"PAR1")
-}
 
 /// Gives every row, with its number from 1, with those of `columns` that the file has.
 pub(crate) fn each_row(
