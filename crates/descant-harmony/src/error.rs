@@ -159,6 +159,12 @@ pub enum Error {
         /// The longest sequence.
         limit: usize,
     },
+    /// Not one row is left to train on.
+    #[error("{}: no row is left to train on", path.display())]
+    NothingLeft {
+        /// The file.
+        path: PathBuf,
+    },
     /// A line is no JSON object.
     #[error("not a JSON object: {reason}")]
     Json {

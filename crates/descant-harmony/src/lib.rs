@@ -9,7 +9,8 @@
 //! 2. [`Renderer`] runs the model's own chat template and encodes the text; control tokens come from the template alone.
 //! 3. [`parse`] finds the messages in the ids: role, channel, recipient, and where each begins and ends.
 //! 4. [`mask`] says which tokens are trained, as a policy over those messages.
-//! 5. [`Order`] says which row comes when, from a seed and a position.
+//! 5. [`prepare`] does all that for a whole file and accounts for every row.
+//! 6. [`Order`] says which example comes when, from a seed and a position; [`pack`] puts several into one sequence.
 
 pub mod conversation;
 mod date;
@@ -20,13 +21,16 @@ mod header;
 pub mod limits;
 pub mod mask;
 mod order;
+pub mod pack;
 pub mod parse;
+pub mod prepare;
 mod python;
 pub mod read;
 mod render;
 mod special;
 mod template;
 mod tokenizer;
+mod views;
 
 pub use conversation::{Conversation, Message, Role, ToolCall};
 pub use date::{Date, PINNED_DATE};
@@ -39,3 +43,4 @@ pub use render::{RenderOptions, Rendered, Renderer};
 pub use special::{ControlTokens, Piece};
 pub use template::{ChatTemplate, TemplateInput, TemplateSource};
 pub use tokenizer::{TextEncoder, Tokenizer};
+pub use views::{View, ViewPolicy};

@@ -38,6 +38,18 @@ impl Default for RenderOptions {
     }
 }
 
+impl RenderOptions {
+    /// Adds the effort and the identity where the input states none.
+    pub(crate) fn fill(&self, mut input: TemplateInput) -> TemplateInput {
+        for (key, value) in [("reasoning_effort", &self.effort), ("model_identity", &self.identity)] {
+            if let Some(value) = value {
+                input.kwargs.entry(key).or_insert_with(|| value.as_str().into());
+            }
+        }
+        input
+    }
+}
+
 /// A rendered conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
@@ -103,24 +115,27 @@ impl Renderer {
         self.render_input(input.clone(), options.date, options)
     }
 
-    fn render_input(
-        &self,
-        mut input: TemplateInput,
-        date: Date,
-        options: &RenderOptions,
-    ) -> Result<Rendered> {
-        for (key, value) in [("reasoning_effort", &options.effort), ("model_identity", &options.identity)] {
-            if let Some(value) = value {
-                input.kwargs.entry(key).or_insert_with(|| value.as_str().into());
-            }
-        }
-        let (text, segments) = self.segments(&input, date, options.exact)?;
-        let ids = self.encode(&segments)?;
+    /// Text that is Harmony already: special tokens in it are special.
+    ///
+    /// # Errors
+    /// When it is not Harmony.
+    pub fn rendered_text(&self, text: &str) -> Result<Rendered> {
+        let ids = self.tokenizer.encode_rendered(text)?;
+        self.parsed(text.to_owned(), ids, false)
+    }
+
+    fn render_input(&self, input: TemplateInput, date: Date, options: &RenderOptions) -> Result<Rendered> {
+        let (text, segments) = self.segments(&options.fill(input), date, options.exact)?;
+        self.parsed(text, self.encode(&segments)?, options.exact)
+    }
+
+    /// Finds the messages in ids.
+    pub(crate) fn parsed(&self, text: String, ids: Vec<u32>, exact: bool) -> Result<Rendered> {
         match parse_conversation(&self.tokenizer, &ids) {
             Ok(parsed) => {
                 Ok(Rendered { text, ids, messages: parsed.messages, prompt: parsed.prompt, broken: None })
             }
-            Err(error) if options.exact => {
+            Err(error) if exact => {
                 Ok(Rendered { text, ids, messages: Vec::new(), prompt: None, broken: Some(error) })
             }
             Err(error) => Err(error.into()),
@@ -128,7 +143,12 @@ impl Renderer {
     }
 
     /// The text of an input, and the same cut at its control tokens.
-    fn segments(&self, input: &TemplateInput, date: Date, exact: bool) -> Result<(String, Vec<Segment>)> {
+    pub(crate) fn segments(
+        &self,
+        input: &TemplateInput,
+        date: Date,
+        exact: bool,
+    ) -> Result<(String, Vec<Segment>)> {
         let control = self.tokenizer.control();
         // The template sees the real text first, so that it can refuse what it would refuse.
         let text = self.template.render(input, date)?;
@@ -148,7 +168,7 @@ impl Renderer {
         Ok((text, segments.collect()))
     }
 
-    fn encode(&self, segments: &[Segment]) -> Result<Vec<u32>> {
+    pub(crate) fn encode(&self, segments: &[Segment]) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         for segment in segments {
             match segment {
@@ -162,7 +182,7 @@ impl Renderer {
 
 /// A [`Piece`] that owns its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Segment {
+pub(crate) enum Segment {
     Control(u32),
     Text(String),
 }

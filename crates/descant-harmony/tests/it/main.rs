@@ -4,9 +4,11 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy knows test functions and not what they share")]
 
+mod batches;
 mod data;
 mod masks;
 mod oracle;
 mod parsing;
 mod support;
 mod tokens;
+mod views;
