@@ -1,0 +1,156 @@
+//! Data sets from files: which form they have, which rows are good, and what was wrong with the others.
+//!
+//! Reading never loses a row in silence: a bad row either ends the reading with its line and reason, or is counted and
+//! remembered with them.
+
+mod format;
+mod inflate;
+mod json;
+mod lines;
+mod parquet;
+
+pub use format::Format;
+
+use crate::conversation::Conversation;
+use crate::error::{Error, Result};
+use crate::limits;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+use std::path::{Path, PathBuf};
+
+/// What to do with a row that cannot be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnBadRow {
+    /// Stop at the first.
+    #[default]
+    Fail,
+    /// Leave it out, count it, and remember its line and reason.
+    Skip,
+}
+
+/// What a row holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// A conversation, still to be rendered.
+    Conversation(Conversation),
+    /// Harmony text, rendered already.
+    Text(String),
+}
+
+/// One row of a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The line of a text file, the row of a parquet file; the first is 1.
+    pub number: u64,
+    /// What it holds.
+    pub body: Body,
+    /// The language that the reasoning is meant to be in, where the data set says so.
+    pub reasoning_language: Option<String>,
+}
+
+impl Row {
+    /// The conversation, unless the row is text.
+    pub fn conversation(&self) -> Option<&Conversation> {
+        match &self.body {
+            Body::Conversation(conversation) => Some(conversation),
+            Body::Text(_) => None,
+        }
+    }
+}
+
+/// A row that was left out.
+#[derive(Debug)]
+pub struct Reject {
+    /// As [`Row::number`].
+    pub number: u64,
+    /// What was wrong with it.
+    pub reason: Error,
+}
+
+/// Rows that were left out: all counted, the first ones with their reasons.
+#[derive(Debug, Default)]
+pub struct Rejects {
+    /// How many.
+    pub count: u64,
+    /// The first of them, up to [`limits::REMEMBERED_REJECTS`].
+    pub first: Vec<Reject>,
+}
+
+impl Rejects {
+    /// Adds one.
+    pub fn add(&mut self, number: u64, reason: Error) {
+        self.count += 1;
+        if self.first.len() < limits::REMEMBERED_REJECTS {
+            self.first.push(Reject { number, reason });
+        }
+    }
+}
+
+/// A data set in memory.
+#[derive(Debug)]
+pub struct DataSet {
+    /// The file.
+    pub path: PathBuf,
+    /// The form of its rows; absent when no row was good.
+    pub format: Option<Format>,
+    /// The good rows, in the file's order.
+    pub rows: Vec<Row>,
+    /// The others.
+    pub rejects: Rejects,
+}
+
+/// How a file is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// The form of its rows; that of the first good row when absent.
+    pub format: Option<Format>,
+    /// What to do with a bad row.
+    pub on_bad_row: OnBadRow,
+}
+
+/// Reads a data set: parquet, or JSON lines, plain or in gzip or zstd; told apart by their first bytes.
+///
+/// # Errors
+/// When the file cannot be read, and under [`OnBadRow::Fail`] at the first bad row.
+pub fn read(path: &Path, options: &ReadOptions) -> Result<DataSet> {
+    let mut format = options.format;
+    let mut rows = Vec::new();
+    let mut rejects = Rejects::default();
+    each_object(path, |number, object| {
+        let row = object.and_then(|object| {
+            let form = format.or_else(|| Format::detect(&object)).ok_or_else(|| unknown_form(&object))?;
+            let row = form.row(number, &object)?;
+            format = Some(form);
+            Ok(row)
+        });
+        match row {
+            Ok(row) => rows.push(row),
+            Err(error) if options.on_bad_row == OnBadRow::Fail => return Err(error.in_row(path, number)),
+            Err(reason) => rejects.add(number, reason),
+        }
+        Ok(())
+    })?;
+    Ok(DataSet { path: path.to_path_buf(), format, rows, rejects })
+}
+
+/// Gives every row of a file as the object it is, nothing dropped or checked, or what kept it from being read. Ends at
+/// the first error that `take` returns. Of parquet only the columns that some form uses are read.
+///
+/// # Errors
+/// When the file cannot be read, and whatever `take` returns.
+pub fn each_object(
+    path: &Path,
+    mut take: impl FnMut(u64, Result<Map<String, Json>>) -> Result<()>,
+) -> Result<()> {
+    if inflate::magic(path)? == b"PAR1" {
+        return parquet::each_row(path, &Format::COLUMNS, &mut take);
+    }
+    lines::each_line(path, &mut |number, line| take(number, line.and_then(|line| json::object(&line))))
+}
+
+fn unknown_form(row: &Map<String, Json>) -> Error {
+    let keys: Vec<&str> = row.keys().map(String::as_str).take(12).collect();
+    let known = "messages, conversations, instruction + output, prompt + completion, or text";
+    Error::field("row", format!("no known form: expected {known}; found {}", keys.join(", ")))
+}

@@ -1,0 +1,101 @@
+//! Rows of a parquet file, only the columns that are used.
+//!
+//! Uses the record interface of the `parquet` crate, which gives a row as nested fields and needs no arrow. Its reader
+//! trusts what a file says of itself more than it should, so it runs guarded: a panic in it is a bad file.
+
+use crate::error::{Error, Result, chain};
+use crate::limits;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use parquet::record::reader::RowIter;
+use parquet::schema::types::Type;
+use serde_json::{Map, Number, Value as Json};
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+/// Gives every row, with its number from 1, with those of `columns` that the file has.
+pub(crate) fn each_row(
+    path: &Path,
+    columns: &[&str],
+    take: &mut impl FnMut(u64, Result<Map<String, Json>>) -> Result<()>,
+) -> Result<()> {
+    let bad = |reason: String| Error::DataFile { path: path.to_path_buf(), reason };
+    let file = File::open(path).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+    let length = file.metadata().map_err(|source| Error::Io { path: path.to_path_buf(), source })?.len();
+    if length > limits::PARQUET_BYTES {
+        return Err(Error::FileTooLarge { path: path.to_path_buf(), limit: limits::PARQUET_BYTES });
+    }
+    let reader = guarded(|| SerializedFileReader::new(file)).map_err(bad)?;
+    let projection = projection(reader.metadata().file_metadata().schema(), columns).map_err(bad)?;
+    let mut rows = guarded(|| RowIter::from_file(Some(projection), &reader)).map_err(bad)?;
+    let mut number = 0;
+    while let Some(row) =
+        guarded(|| rows.next().transpose()).map_err(|r| bad(format!("row {}: {r}", number + 1)))?
+    {
+        number += 1;
+        take(number, row.into_columns().into_iter().map(|(name, field)| Ok((name, json(field)?))).collect())?;
+    }
+    Ok(())
+}
+
+/// The file's schema with only the wanted columns.
+fn projection(schema: &Type, columns: &[&str]) -> Result<Type, String> {
+    let fields: Vec<_> =
+        schema.get_fields().iter().filter(|field| columns.contains(&field.name())).cloned().collect();
+    if fields.is_empty() {
+        let found: Vec<_> = schema.get_fields().iter().map(|field| field.name()).take(20).collect();
+        return Err(format!("none of its columns is used; it has: {}", found.join(", ")));
+    }
+    Type::group_type_builder(schema.name()).with_fields(fields).build().map_err(|error| chain(&error))
+}
+
+/// A field as JSON. Types that no conversation holds are refused rather than guessed.
+fn json(field: Field) -> Result<Json> {
+    Ok(match field {
+        Field::Null => Json::Null,
+        Field::Bool(value) => Json::Bool(value),
+        Field::Byte(value) => value.into(),
+        Field::Short(value) => value.into(),
+        Field::Int(value) => value.into(),
+        Field::Long(value) => value.into(),
+        Field::UByte(value) => value.into(),
+        Field::UShort(value) => value.into(),
+        Field::UInt(value) => value.into(),
+        Field::ULong(value) => value.into(),
+        Field::Float(value) => number(f64::from(value))?,
+        Field::Double(value) => number(value)?,
+        Field::Str(text) => Json::String(text),
+        Field::Group(row) => {
+            let entries = row.into_columns().into_iter().map(|(name, field)| Ok((name, json(field)?)));
+            Json::Object(entries.collect::<Result<_>>()?)
+        }
+        Field::ListInternal(list) => {
+            Json::Array(list.elements().iter().map(|field| json(field.clone())).collect::<Result<_>>()?)
+        }
+        Field::MapInternal(map) => {
+            let entries = map.entries().iter().map(|(key, value)| match key {
+                Field::Str(key) => Ok((key.clone(), json(value.clone())?)),
+                other => Err(Error::Json { reason: format!("a map key that is not text: {other}") }),
+            });
+            Json::Object(entries.collect::<Result<_>>()?)
+        }
+        other => {
+            return Err(Error::Json { reason: format!("a column type that no conversation holds: {other}") });
+        }
+    })
+}
+
+fn number(value: f64) -> Result<Json> {
+    let number = Number::from_f64(value).map(Json::Number);
+    number.ok_or_else(|| Error::Json { reason: "a number that is not finite".to_owned() })
+}
+
+/// Runs the reader; its panics and errors both come back as text.
+fn guarded<T>(work: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err("the parquet reader panicked; the file contradicts itself".to_owned()),
+    }
+}

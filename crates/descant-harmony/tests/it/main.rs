@@ -1,0 +1,14 @@
+//! The crate's tests against the real gpt-oss vocabulary, rendered references and real files.
+//!
+//! One binary, so that the 28 MB vocabulary is built once.
+
+#![expect(clippy::unwrap_used, reason = "clippy knows test functions and not what they share")]
+
+mod batches;
+mod data;
+mod masks;
+mod oracle;
+mod parsing;
+mod support;
+mod tokens;
+mod views;
