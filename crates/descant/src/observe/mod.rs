@@ -1,0 +1,27 @@
+//! What becomes of the events of a run: lines and bars for people, JSONL for everything else.
+
+use descant_train::{Event, Observer};
+
+mod pace;
+mod progress;
+mod records;
+
+pub(crate) use pace::clock;
+pub(crate) use progress::Progress;
+pub(crate) use records::Records;
+
+/// Hands every event to each of them in turn.
+pub(crate) struct Both<'a>(pub(crate) &'a mut dyn Observer, pub(crate) &'a mut dyn Observer);
+
+impl Observer for Both<'_> {
+    fn on(&mut self, event: &Event<'_>) {
+        self.0.on(event);
+        self.1.on(event);
+    }
+}
+
+/// A step with this loss, for tests.
+#[cfg(test)]
+pub(crate) fn step_of(step: u64, loss: f32) -> descant_train::StepMetrics {
+    pace::tests::step(step, loss).0
+}

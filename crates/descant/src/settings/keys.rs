@@ -1,0 +1,158 @@
+//! The keys there are, and which of them somebody may have meant.
+//!
+//! People come with the spellings of TRL, axolotl and unsloth in their fingers. Those are told our name and not
+//! accepted: one spelling for each thing.
+
+use super::{Data, Evaluate, Run, Settings};
+
+/// Spellings of other tools: what they are here, or why there is no such key.
+const ELSEWHERE: [(&str, &str); 47] = [
+    ("adam_beta1", "train.beta1"),
+    ("adam_beta2", "train.beta2"),
+    ("adam_epsilon", "train.epsilon"),
+    ("base_model", "model.path"),
+    ("batch_size", "train.micro_batch"),
+    ("bf16", "=there is none: the base stays as published, adapters and optimizer are f32"),
+    ("cutoff_len", "train.max_sequence"),
+    ("data_seed", "train.seed"),
+    ("dataset", "data.path"),
+    ("dataset_name", "data.path"),
+    ("datasets", "data.path"),
+    ("eval_file", "data.held_out"),
+    ("gradient_accumulation_steps", "train.accumulation"),
+    ("gradient_clipping", "train.max_grad_norm"),
+    ("load_in_4bit", "=there is none: the base stays as published, experts packed in MXFP4"),
+    ("lora_alpha", "lora.alpha"),
+    ("lora_dropout", "=there is none: adapters are trained without dropout"),
+    ("lora_modules", "lora.targets"),
+    ("lora_r", "lora.r"),
+    ("lora_rank", "lora.r"),
+    ("lora_target_modules", "lora.targets"),
+    ("lr", "train.learning_rate"),
+    ("lr_scheduler", "train.schedule"),
+    ("lr_scheduler_type", "train.schedule"),
+    ("max_length", "train.max_sequence"),
+    ("max_seq_len", "train.max_sequence"),
+    ("max_seq_length", "train.max_sequence"),
+    ("micro_batch_size", "train.micro_batch"),
+    ("model_name", "model.path"),
+    ("model_name_or_path", "model.path"),
+    ("num_epochs", "train.max_steps, in steps: epochs x rows / (train.micro_batch x train.accumulation)"),
+    (
+        "num_train_epochs",
+        "train.max_steps, in steps: epochs x rows / (train.micro_batch x train.accumulation)",
+    ),
+    ("optim", "=there is none: the optimizer is AdamW in f32"),
+    ("optimizer", "=there is none: the optimizer is AdamW in f32"),
+    ("output_dir", "run.folder"),
+    ("per_device_train_batch_size", "train.micro_batch"),
+    ("random_state", "train.seed"),
+    ("rank", "lora.r"),
+    ("reasoning_effort", "data.effort for rows that name none, evaluate.efforts for the measurement"),
+    ("sequence_len", "train.max_sequence"),
+    ("steps", "train.max_steps"),
+    ("target_modules", "lora.targets"),
+    ("test_file", "data.held_out"),
+    ("train_file", "data.path"),
+    ("train_on_responses_only", "data.mask = \"final_only\" (answers) or \"assistant\" (reasoning too)"),
+    ("val_set", "data.held_out"),
+    ("warmup_ratio", "train.warmup_steps, in steps"),
+];
+
+/// All keys as `section.key`. The optional ones are among them.
+pub(super) fn known() -> Vec<String> {
+    let everything = Settings {
+        data: Data { held_out: Some("x".into()), ..Data::default() },
+        evaluate: Evaluate { prompts: Some(1), ..Evaluate::default() },
+        run: Run { folder: Some("x".into()) },
+        ..Settings::default()
+    };
+    let table = toml::Table::try_from(everything).expect("settings are a table of tables");
+    let keys = |(section, value): (&String, &toml::Value)| -> Vec<String> {
+        value
+            .as_table()
+            .into_iter()
+            .flat_map(toml::Table::keys)
+            .map(|key| format!("{section}.{key}"))
+            .collect()
+    };
+    table.iter().flat_map(keys).collect()
+}
+
+/// A hint for a key that does not exist. `key` may have a section before it or none.
+pub(super) fn meant(key: &str) -> Option<String> {
+    let name = key.rsplit('.').next().unwrap_or(key);
+    let plain = name.trim_start_matches('-').replace('-', "_").to_lowercase();
+    if let Some((_, ours)) = ELSEWHERE.iter().find(|(theirs, _)| *theirs == plain) {
+        return Some(ours.strip_prefix('=').map_or_else(|| format!("write {ours}"), str::to_owned));
+    }
+    let known = known();
+    if let Some(exact) = known.iter().find(|full| last(full) == plain) {
+        return Some(format!("did you mean {exact}?"));
+    }
+    let sections = known.iter().filter_map(|full| full.split('.').next());
+    if let Some(section) = sections.min_by_key(|section| edit_distance(section, key))
+        && edit_distance(section, key) <= 2
+    {
+        return Some(format!("did you mean [{section}]?"));
+    }
+    let distance = |full: &String| edit_distance(last(full), &plain).min(edit_distance(full, key));
+    let nearest = known.iter().min_by_key(|full| distance(full))?;
+    (distance(nearest) <= 1 + plain.len() / 4).then(|| format!("did you mean {nearest}?"))
+}
+
+fn last(full: &str) -> &str {
+    full.rsplit('.').next().unwrap_or(full)
+}
+
+/// Letters to insert, remove or replace to make `b` of `a`.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_other_tools_lead_to_keys_that_exist() {
+        let known = known();
+        for (theirs, ours) in ELSEWHERE {
+            let key = ours.split([' ', ',']).next().unwrap();
+            assert!(ours.starts_with('=') || known.iter().any(|k| k == key), "{theirs} -> {ours}");
+            assert!(!known.iter().any(|k| last(k) == theirs), "{theirs} is a key of ours");
+        }
+        assert!(ELSEWHERE.is_sorted(), "kept in order");
+    }
+
+    #[test]
+    fn the_key_that_was_meant_is_found() {
+        for (wrong, hint) in [
+            ("train.per_device_train_batch_size", "write train.micro_batch"),
+            ("train.lora_alpha", "write lora.alpha"),
+            ("lora-alpha", "write lora.alpha"),
+            ("lora.dropout_rate", ""),
+            ("train.lora_dropout", "there is none: adapters are trained without dropout"),
+            ("train.learning_rat", "did you mean train.learning_rate?"),
+            ("train.max_step", "did you mean train.max_steps?"),
+            ("learning_rate", "did you mean train.learning_rate?"),
+            ("trian.seed", "did you mean train.seed?"),
+            ("modle.path", "did you mean data.path?"),
+            ("trainer", "did you mean [train]?"),
+            ("completely_else", ""),
+        ] {
+            assert_eq!(meant(wrong).unwrap_or_default(), hint, "{wrong}");
+        }
+    }
+}

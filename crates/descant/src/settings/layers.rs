@@ -1,0 +1,135 @@
+//! File and `--set` put together, each wrong word shown where it stands.
+//!
+//! Order: what the types hold as default, then the file (or, without one, the embedded default), then every
+//! `--set` in turn. What comes out is written down as TOML and hashed.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow};
+use serde::Deserialize as _;
+use sha2::{Digest as _, Sha256};
+use toml::de::{DeTable, DeValue};
+
+use super::{DEFAULT_TOML, Settings, keys};
+use crate::failure::Hinted;
+
+/// Longest settings file.
+const MAX_SETTINGS_BYTES: u64 = 1 << 20;
+
+/// Settings that hold for a run.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    /// The values.
+    pub(crate) settings: Settings,
+    /// The values as TOML, every key present that has a value.
+    pub(crate) text: String,
+    /// SHA-256 of `text` in hexadecimal.
+    pub(crate) sha256: String,
+    /// Where they came from, for people.
+    pub(crate) origin: String,
+}
+
+/// Reads `file` (or the embedded default) and applies `sets`.
+pub(crate) fn resolve(file: Option<&Path>, sets: &[String]) -> Result<Resolved> {
+    let (name, text) = match file {
+        None => ("embedded default".to_owned(), DEFAULT_TOML.to_owned()),
+        Some(path) => (path.display().to_string(), read(path)?),
+    };
+    let mut table = parse(&name, &text)?;
+    for set in sets {
+        apply(&mut table, set)?;
+    }
+    let settings = Settings::deserialize(table).context("settings")?;
+    let text = toml::to_string(&settings).context("writing the settings as TOML")?;
+    let sha256 = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+    let origin = match sets.len() {
+        0 => name,
+        n => format!("{name} + {n} --set"),
+    };
+    Ok(Resolved { settings, text, sha256, origin })
+}
+
+fn read(path: &Path) -> Result<String> {
+    let bytes = descant_files::read_bounded(path, MAX_SETTINGS_BYTES)
+        .map_err(|e| Hinted::new(e, "descant init writes a commented settings file"))?;
+    String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+/// Parses a file, refuses unknown keys and values of the wrong type.
+fn parse(name: &str, text: &str) -> Result<toml::Table> {
+    let document = DeTable::parse(text).map_err(|e| located(name, text, &e))?;
+    let known = keys::known();
+    for (section, value) in document.get_ref() {
+        let at = section.span().start;
+        let section = section.get_ref().as_ref();
+        let DeValue::Table(table) = value.get_ref() else {
+            return Err(unknown(name, text, at, section));
+        };
+        if !known.iter().any(|key| key.split('.').next() == Some(section)) {
+            return Err(unknown(name, text, at, section));
+        }
+        for key in table.keys() {
+            let full = format!("{section}.{}", key.get_ref());
+            if !known.contains(&full) {
+                return Err(unknown(name, text, key.span().start, &full));
+            }
+        }
+    }
+    toml::from_str::<Settings>(text).map_err(|e| located(name, text, &e))?;
+    toml::from_str(text).map_err(|e| located(name, text, &e))
+}
+
+/// The parser's error, where it stands.
+fn located(name: &str, text: &str, error: &toml::de::Error) -> anyhow::Error {
+    match error.span() {
+        Some(span) => anyhow!(shown(name, text, span.start, error.message())),
+        None => anyhow!("{name}: {}", error.message()),
+    }
+}
+
+fn unknown(name: &str, text: &str, at: usize, key: &str) -> anyhow::Error {
+    hinted(shown(name, text, at, &format!("unknown key `{key}`")), key)
+}
+
+/// A message with place, line and caret.
+fn shown(name: &str, text: &str, at: usize, message: &str) -> String {
+    let before = text.get(..at).unwrap_or(text);
+    let number = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    let (margin, indent) = (" ".repeat(number.to_string().len()), " ".repeat(column));
+    format!("{name}:{number}:{}: {message}\n{margin} |\n{number} | {line}\n{margin} | {indent}^", column + 1)
+}
+
+fn hinted(message: String, key: &str) -> anyhow::Error {
+    match keys::meant(key) {
+        Some(hint) => Hinted::new(anyhow!(message), hint).into(),
+        None => Hinted::new(anyhow!(message), "descant init writes a file with every key").into(),
+    }
+}
+
+/// Applies one `--set key=value`.
+fn apply(table: &mut toml::Table, set: &str) -> Result<()> {
+    let Some((key, value)) = set.split_once('=') else {
+        return Err(Hinted::new(anyhow!("--set {set}: no `=`"), "write --set train.max_steps=200").into());
+    };
+    let (key, value) = (key.trim(), value.trim());
+    if !keys::known().iter().any(|known| known == key) {
+        return Err(hinted(format!("--set {set}: unknown key `{key}`"), key));
+    }
+    let (section, name) = key.split_once('.').context("known keys have a section")?;
+    let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
+    let section = section.as_table_mut().context("sections are tables")?;
+    section.insert(name.to_owned(), typed(value));
+    Settings::deserialize(table.clone()).map_err(|e| anyhow!("--set {set}: {}", e.message()))?;
+    Ok(())
+}
+
+/// A value in TOML's syntax; what is none, and a date, is a string.
+fn typed(value: &str) -> toml::Value {
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok();
+    match parsed.and_then(|mut table| if table.len() == 1 { table.remove("value") } else { None }) {
+        Some(toml::Value::Datetime(_)) | None => toml::Value::String(value.to_owned()),
+        Some(typed) => typed,
+    }
+}

@@ -1,0 +1,176 @@
+//! The written file is the defaults; every key can be set; wrong words are shown and explained.
+
+use super::*;
+use crate::failure::hints;
+
+fn from_text(text: &str) -> anyhow::Result<Resolved> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.toml");
+    std::fs::File::create(&path)
+        .and_then(|mut f| std::io::Write::write_all(&mut f, text.as_bytes()))
+        .unwrap();
+    let display = dir.path().display().to_string() + "/";
+    resolve(Some(&path), &[]).map_err(|e| {
+        let hints = hints(&e).join("; ");
+        anyhow::anyhow!("{}\n{}", format!("{e:#}").replace(&display, ""), format!("hint: {hints}").trim_end())
+    })
+}
+
+fn sets(sets: &[&str]) -> anyhow::Result<Settings> {
+    Ok(resolve(None, &sets.iter().map(ToString::to_string).collect::<Vec<_>>())?.settings)
+}
+
+#[test]
+fn the_written_file_is_the_defaults_but_for_four_keys() {
+    let written = resolve(None, &[]).unwrap().settings;
+    written.validate().unwrap();
+    let mut defaults = Settings::default();
+    assert!((written.train.learning_rate - 5e-3).abs() < 1e-12);
+    defaults.train.learning_rate = written.train.learning_rate;
+    defaults.model.path = "fixtures/tiny-gpt-oss".into();
+    defaults.data.path = "fixtures/tiny-gpt-oss/data/multilingual-thinking-tiny-efforts.jsonl".into();
+    defaults.data.held_out = Some("fixtures/tiny-gpt-oss/data/held-out.jsonl".into());
+    assert_eq!(written, defaults);
+}
+
+#[test]
+fn the_written_file_names_and_explains_every_key() {
+    for key in keys::known() {
+        let (section, name) = key.split_once('.').unwrap();
+        let body = DEFAULT_TOML.split(&format!("\n[{section}]\n")).nth(1).expect(section);
+        let body = body.split("\n[").next().unwrap();
+        let line = body.lines().position(|l| l.trim_start_matches("# ").starts_with(&format!("{name} =")));
+        let line = line.unwrap_or_else(|| panic!("{key} is not in default.toml"));
+        let explained = body.lines().take(line).any(|l| l.starts_with("# "));
+        assert!(explained, "{key} is not explained");
+    }
+    assert!(DEFAULT_TOML.lines().all(|line| line.len() <= 120));
+}
+
+#[test]
+fn what_is_resolved_reads_back_as_itself() {
+    let first = resolve(None, &["run.folder=runs/x".into(), "evaluate.prompts=3".into()]).unwrap();
+    let second = from_text(&first.text).unwrap();
+    assert_eq!(first.settings, second.settings);
+    assert_eq!((&first.text, &first.sha256), (&second.text, &second.sha256));
+    assert_eq!(first.sha256.len(), 64);
+    assert_ne!(first.sha256, resolve(None, &[]).unwrap().sha256);
+    assert_eq!(first.origin, "embedded default + 2 --set");
+}
+
+#[test]
+fn set_is_typed_by_toml_and_bare_words_are_strings() {
+    let s = sets(&[
+        "train.max_steps=7",
+        "train.learning_rate = 1e-4",
+        "lora.targets=[\"q_proj\"]",
+        "lora.alpha=32",
+        "model.device=cuda:1",
+        "data.mask=final_only",
+        "data.date=2026-01-02",
+        "run.folder=runs/a b",
+        "train.schedule=\"cosine\"",
+    ])
+    .unwrap();
+    assert_eq!(s.train.max_steps, 7);
+    assert_eq!(s.train.learning_rate.to_bits(), 1e-4_f64.to_bits());
+    assert_eq!(s.lora.targets, ["q_proj"]);
+    assert_eq!(s.lora.alpha.to_bits(), 32_f64.to_bits());
+    assert_eq!(s.model.device, "cuda:1");
+    assert_eq!(s.data.mask, Mask::FinalOnly);
+    assert_eq!(s.data.date, "2026-01-02");
+    assert_eq!(s.run.folder, Some("runs/a b".into()));
+    assert_eq!(s.train.schedule, descant_train::Schedule::Cosine);
+    s.validate().unwrap();
+}
+
+#[test]
+fn wrong_sets_say_which_and_why() {
+    for (set, expected, hint) in [
+        ("train.max_steps", "--set train.max_steps: no `=`", "write --set train.max_steps=200"),
+        ("lr=1", "--set lr=1: unknown key `lr`", "write train.learning_rate"),
+        ("train.max_steps=-1", "--set train.max_steps=-1: invalid value: integer `-1`, expected u64", ""),
+        ("data.mask=all", "--set data.mask=all: unknown variant `all`", ""),
+        ("train.max_steps=1\nx=2", "--set train.max_steps=1\nx=2: invalid type: string", ""),
+    ] {
+        let error = sets(&[set]).unwrap_err();
+        assert!(format!("{error:#}").starts_with(expected), "{error:#}");
+        assert_eq!(hints(&error).join(""), hint);
+    }
+}
+
+#[test]
+fn values_out_of_range_are_refused_by_name() {
+    for (set, expected) in [
+        ("train.learning_rate=nan", "train.learning_rate is NaN"),
+        ("train.learning_rate=-1e-3", "train.learning_rate is -0.001"),
+        ("train.micro_batch=0", "train.micro_batch is 0"),
+        ("lora.r=0", "lora.r is 0; expected 1 to 4096"),
+        ("lora.r=1000000", "lora.r is 1000000"),
+        ("lora.alpha=inf", "lora.alpha is inf"),
+        ("lora.targets=[]", "lora.targets is empty"),
+        ("lora.targets=[\"q_proj\", \"q\"]", "lora.targets has `q`; expected some of q_proj, k_proj"),
+        ("lora.targets=[\"q_proj\", \"q_proj\"]", "lora.targets names `q_proj` twice"),
+        ("data.date=tomorrow", "data.date is `tomorrow`"),
+        ("data.date=2025-13-05", "data.date is `2025-13-05`"),
+        ("data.effort=hard", "data.effort is `hard`; expected low, medium or high"),
+        ("evaluate.efforts=[\"low\",\"low\"]", "evaluate.efforts names `low` twice"),
+        ("evaluate.batch=0", "evaluate.batch is 0"),
+        ("evaluate.prompts=0", "evaluate.prompts is 0; expected at least 1"),
+        ("model.path=\"\"", "model.path is not set"),
+        ("train.warmup_steps=61", "train.warmup_steps is 61 but the run has only 60 steps"),
+    ] {
+        let error = sets(&[set]).unwrap().validate().unwrap_err();
+        assert!(error.starts_with(expected), "{set}: {error}");
+    }
+}
+
+#[test]
+fn a_wrong_key_in_a_file_is_shown_where_it_stands() {
+    let files = [
+        "[train]\nmax_steps = 7\n  lora_alpha = 16\n",
+        "learning_rate = 3\n",
+        "[trainer]\nx = 3\n",
+        "[train]\nmax_steps = \"many\"\n",
+        "[train\n",
+    ];
+    let errors: Vec<_> = files.iter().map(|text| from_text(text).unwrap_err().to_string()).collect();
+    insta::assert_snapshot!(errors.join("\n\n"), @r##"
+    run.toml:3:3: unknown key `train.lora_alpha`
+      |
+    3 |   lora_alpha = 16
+      |   ^
+    hint: write lora.alpha
+
+    run.toml:1:1: unknown key `learning_rate`
+      |
+    1 | learning_rate = 3
+      | ^
+    hint: did you mean train.learning_rate?
+
+    run.toml:1:2: unknown key `trainer`
+      |
+    1 | [trainer]
+      |  ^
+    hint: did you mean [train]?
+
+    run.toml:2:13: invalid type: string "many", expected u64
+      |
+    2 | max_steps = "many"
+      |             ^
+    hint:
+
+    run.toml:1:7: unclosed table, expected `]`
+      |
+    1 | [train
+      |       ^
+    hint:
+    "##);
+}
+
+#[test]
+fn a_missing_file_is_named_and_init_is_offered() {
+    let error = resolve(Some(std::path::Path::new("no/such.toml")), &[]).unwrap_err();
+    assert!(format!("{error:#}").starts_with("open no/such.toml: "), "{error:#}");
+    assert_eq!(hints(&error), ["descant init writes a commented settings file"]);
+}

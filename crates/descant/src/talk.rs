@@ -1,0 +1,133 @@
+//! What people read: standard error, with colour where it is wanted, and the one door to standard output.
+//!
+//! Everything that is said goes through here; the rest of the binary never names a stream. Colour carries no
+//! meaning alone. Whether a stream takes colour is asked once, by `anstream`, which knows NO_COLOR and pipes.
+
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
+
+use anstream::ColorChoice;
+use clap::builder::styling::{AnsiColor, Style};
+
+use crate::cli::{Color, Global};
+use crate::failure::hints;
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    /// Results, warnings, errors.
+    Quiet,
+    /// What a run always says.
+    Normal,
+    /// Also what it took for granted.
+    Verbose,
+}
+
+/// How to talk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Talk {
+    level: Level,
+    progress: bool,
+}
+
+impl Talk {
+    /// Applies `--color`, `-q` and `-v`; `progress` is false when bars and ticking lines are not wanted.
+    pub(crate) fn new(global: &Global, progress: bool) -> Self {
+        match global.color {
+            Color::Auto => ColorChoice::Auto,
+            Color::Always => ColorChoice::Always,
+            Color::Never => ColorChoice::Never,
+        }
+        .write_global();
+        let level = match (global.quiet, global.verbose) {
+            (true, _) => Level::Quiet,
+            (false, 0) => Level::Normal,
+            (false, _) => Level::Verbose,
+        };
+        Self { level, progress: progress && level > Level::Quiet }
+    }
+
+    /// Whether to show progress at all.
+    pub(crate) fn shows_progress(self) -> bool {
+        self.progress
+    }
+
+    /// Whether progress may redraw a line.
+    pub(crate) fn is_terminal(self) -> bool {
+        std::io::stderr().is_terminal()
+    }
+
+    /// A line of talk.
+    pub(crate) fn say(self, text: impl Display) {
+        if self.level >= Level::Normal {
+            err(&format!("{text}\n"));
+        }
+    }
+
+    /// A line of talk for those who asked.
+    pub(crate) fn detail(self, text: impl Display) {
+        if self.level >= Level::Verbose {
+            err(&format!("{text}\n"));
+        }
+    }
+
+    /// `label` in a column of its own, then `text`.
+    pub(crate) fn item(self, label: &str, text: impl Display) {
+        self.say(format_args!("{}{label:<11}{} {text}", BOLD.render(), BOLD.render_reset()));
+    }
+
+    /// Something that is no error and must be seen.
+    pub(crate) fn warn(self, text: impl Display) {
+        err(&format!("{YELLOW}warning:{YELLOW:#} {text}\n"));
+    }
+
+    /// Advice.
+    pub(crate) fn hint(self, text: impl Display) {
+        self.say(format_args!("{CYAN}hint:{CYAN:#} {text}"));
+    }
+
+    /// An error with its causes and hints.
+    pub(crate) fn error(self, error: &anyhow::Error) {
+        err(&format!("{RED}error:{RED:#} {}", describe(error)));
+    }
+
+    /// Data, to standard output.
+    ///
+    /// # Errors
+    /// The reader has gone, or the disk is full.
+    pub(crate) fn data(self, text: impl Display) -> std::io::Result<()> {
+        let mut out = anstream::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()
+    }
+}
+
+pub(crate) const BOLD: Style = Style::new().bold();
+pub(crate) const DIM: Style = Style::new().dimmed();
+pub(crate) const GREEN: Style = AnsiColor::Green.on_default().bold();
+const RED: Style = AnsiColor::Red.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
+const CYAN: Style = AnsiColor::Cyan.on_default().bold();
+
+/// Error, causes and hints as lines; no colour.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = format!("{error}\n");
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        // Transparent wrappers say the same again.
+        if !text.trim_end().ends_with(&cause) {
+            text += &format!("  caused by: {}\n", cause.replace('\n', "\n  "));
+        }
+    }
+    for hint in hints(error) {
+        text += &format!("{CYAN}hint:{CYAN:#} {hint}\n");
+    }
+    text
+}
+
+/// Standard error is for talk; when it is closed there is nobody left to tell.
+fn err(text: &str) {
+    let mut stream = anstream::stderr().lock();
+    let _ = stream.write_all(text.as_bytes());
+    let _ = stream.flush();
+}

@@ -1,0 +1,77 @@
+//! Streams, exit status, colour and words of errors, as `docs/cli.md` promises them.
+
+use crate::binary::{descant, root};
+
+#[test]
+fn wrong_arguments_end_with_2_and_say_nothing_on_standard_output() {
+    let dir = tempfile::tempdir().unwrap();
+    for arguments in [
+        &["train", "--sett", "x=1"][..],
+        &["score", "--model", "x"],
+        &["generate"],
+        &["generate", "--ids", "1,x"],
+        &["generate", "--ids", "1", "--greedy", "--seed", "1"],
+        &["nothing"],
+        &["train", "-q", "-v"],
+        &["train", "no/such.toml"],
+        &["train", "--set", "train.max_steps=0"],
+        &["train", "--set", "model.path=no/such/model"],
+        &["score", "--model", "no/such/model", "--input", "x"],
+    ] {
+        let ran = descant(dir.path(), arguments);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}\n{}", ran.err);
+        assert!(ran.err.starts_with("error: "), "{arguments:?}\n{}", ran.err);
+        assert!(!ran.err.contains('\u{1b}') && !ran.err.contains("panicked"), "{arguments:?}\n{}", ran.err);
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was left behind");
+}
+
+#[test]
+fn errors_say_what_where_and_what_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |arguments: &[&str]| descant(dir.path(), arguments).err;
+    insta::assert_snapshot!(error(&["train", "no/such.toml"]), @"");
+    insta::assert_snapshot!(error(&["train", "--set", "train.lora_alpha=32"]), @"");
+    insta::assert_snapshot!(error(&["train", "--set", "lora.r=0"]), @"");
+}
+
+#[test]
+fn colour_is_there_when_asked_for_and_adds_no_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = descant(dir.path(), &["train", "no/such.toml", "--color", "never"]).err;
+    let coloured = descant(dir.path(), &["train", "no/such.toml", "--color", "always"]).err;
+    assert!(coloured.contains("\u{1b}[1m\u{1b}[31merror:") || coloured.contains("\u{1b}["), "{coloured:?}");
+    let mut stripped = String::new();
+    for (at, piece) in coloured.split('\u{1b}').enumerate() {
+        stripped += if at == 0 { piece } else { piece.split_once('m').unwrap().1 };
+    }
+    assert_eq!(stripped, plain);
+}
+
+#[test]
+fn init_writes_what_train_reads_and_does_not_overwrite() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = descant(dir.path(), &["init"]);
+    assert_eq!((first.code, first.out.as_str()), (0, ""));
+    assert_eq!(first.err, "wrote run.toml\nhint: descant train run.toml\n");
+    let again = descant(dir.path(), &["init"]);
+    assert_eq!(again.code, 2);
+    assert_eq!(again.err, "error: run.toml exists\nhint: give another --out, or --force to replace it\n");
+    assert_eq!(descant(dir.path(), &["init", "--force", "-q"]).err, "");
+    let shown = descant(dir.path(), &["init", "--out", "-"]);
+    let written = std::fs::read_to_string(dir.path().join("run.toml")).unwrap();
+    assert_eq!(shown.out, written);
+    assert_eq!(shown.err, "");
+}
+
+#[test]
+fn a_dry_run_prints_settings_that_can_be_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = descant(root(), &["train", "--dry-run", "--set", "train.max_steps=7"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out.contains("\nmax_steps = 7\n"), "{}", ran.out);
+    let file = dir.path().join("run.toml");
+    std::io::Write::write_all(&mut std::fs::File::create(&file).unwrap(), ran.out.as_bytes()).unwrap();
+    let again = descant(root(), &["train", "--dry-run", file.to_str().unwrap()]);
+    assert_eq!((again.code, again.out), (0, ran.out));
+}
