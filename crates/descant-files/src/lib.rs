@@ -1,49 +1,24 @@
 //! Outside names and bytes: safe relative paths, bounded reads, mapped files, durable writes.
 //!
-//! Skeleton: the bounded read that `config.json` needs; the rest follows.
+//! Everything that comes from outside this program by name goes through [`RelPath`], everything it reads whole
+//! has a limit, and everything it writes is either there completely or not at all. Other crates join no outside
+//! name to a path and call no writing function of the standard library.
+//!
+//! This crate knows no format, opens no socket and keeps no state between calls.
 
-mod mapped;
+mod append;
+mod atomic;
+mod error;
+mod hash;
+mod map;
+mod ops;
+mod read;
+mod rel_path;
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
-
-pub use mapped::MappedFile;
-
-/// An error of the file layer; every variant names the path.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The system refused an operation.
-    #[error("{operation} {path}: {source}", path = path.display())]
-    Io {
-        /// What was tried: open, read, write, sync, rename, remove.
-        operation: &'static str,
-        /// The path it was tried on.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// The file is longer than its kind may be.
-    #[error("{path}: longer than the limit of {limit} bytes", path = path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-        /// The limit in bytes.
-        limit: u64,
-    },
-}
-
-/// Reads a whole file of at most `limit` bytes.
-///
-/// # Errors
-/// The file cannot be opened or read, or is longer than `limit`.
-pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
-    let io = |operation, source| Error::Io { operation, path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(|e| io("open", e))?;
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| io("read", e))?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::TooLong { path: path.to_owned(), limit });
-    }
-    Ok(bytes)
-}
+pub use append::Appender;
+pub use atomic::{NewDir, write_atomic};
+pub use error::{Error, NameDefect, Result};
+pub use hash::{sha256, sha256_file};
+pub use map::MappedFile;
+pub use read::read_bounded;
+pub use rel_path::RelPath;

@@ -1,0 +1,136 @@
+//! Files and folders that appear completely or not at all.
+//!
+//! The new content is written under a temporary name in the same folder, brought to the disk, and only then given
+//! its name, which the file system does in one step. Whoever looks sees the old, or the new and whole.
+//!
+//! | stopped | what is there |
+//! |---|---|
+//! | by an error | what was there before; nothing of ours (an error after the renaming: the new, perhaps not durable) |
+//! | by kill -9 or loss of power | what was there before, perhaps a `NAME.tmp-PID-N` that nobody reads |
+//!
+//! There is no locking here: two writers of one name leave one of their contents.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+use crate::ops;
+use crate::rel_path::RelPath;
+
+/// Replaces, or makes, the file at `path`.
+///
+/// # Errors
+/// An operation was refused. The file is as it was, or has the new content whole, and nothing else is left.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = temporary_beside(path)?;
+    let written = write_synced(&temporary, bytes).and_then(|()| ops::rename(&temporary, path));
+    if let Err(error) = written {
+        ops::clean_up(&temporary);
+        return Err(error);
+    }
+    ops::sync_dir(folder_of(path))
+}
+
+/// A folder of files on its way to its name.
+///
+/// Dropped before [`commit`](Self::commit), it leaves nothing.
+#[derive(Debug)]
+pub struct NewDir {
+    path: PathBuf,
+    /// `None` once the folder has its name.
+    temporary: Option<PathBuf>,
+    /// Folders made inside, to be brought to the disk with their names.
+    folders: BTreeSet<PathBuf>,
+}
+
+impl NewDir {
+    /// Starts a folder that will be at `path`, in a folder that exists.
+    ///
+    /// # Errors
+    /// Something stands at `path`, or the temporary folder cannot be made.
+    pub fn create(path: &Path) -> Result<Self> {
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::Exists { path: path.to_owned() });
+        }
+        let temporary = temporary_beside(path)?;
+        ops::create_dir(&temporary)?;
+        let folders = BTreeSet::from([temporary.clone()]);
+        Ok(Self { path: path.to_owned(), temporary: Some(temporary), folders })
+    }
+
+    /// Writes one file and brings it to the disk; folders of its name are made.
+    ///
+    /// # Errors
+    /// The name was given before, or an operation was refused.
+    pub fn write(&mut self, name: &RelPath, bytes: &[u8]) -> Result<()> {
+        let mut folder = self.temporary().to_owned();
+        let (parents, file) = name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()));
+        for part in parents.split('/').filter(|part| !part.is_empty()) {
+            folder.push(part);
+            if !self.folders.contains(&folder) {
+                ops::create_dir(&folder)?;
+                self.folders.insert(folder.clone());
+            }
+        }
+        write_synced(&folder.join(file), bytes)
+    }
+
+    /// Gives the folder its name.
+    ///
+    /// # Errors
+    /// Something came to stand there meanwhile, or an operation was refused; then nothing is left.
+    pub fn commit(mut self) -> Result<()> {
+        for folder in &self.folders {
+            ops::sync_dir(folder)?;
+        }
+        // The system would put a new folder over an empty one without asking.
+        if self.path.symlink_metadata().is_ok() {
+            return Err(Error::Exists { path: self.path.clone() });
+        }
+        ops::rename(self.temporary(), &self.path)?;
+        self.temporary = None;
+        ops::sync_dir(folder_of(&self.path))
+    }
+
+    fn temporary(&self) -> &Path {
+        self.temporary.as_deref().expect("only commit takes it, and commit consumes the folder")
+    }
+}
+
+impl Drop for NewDir {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            ops::clean_up(temporary);
+        }
+    }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = ops::create(path)?;
+    ops::write(path, &mut file, bytes)?;
+    ops::sync(path, &file)
+}
+
+fn temporary_beside(path: &Path) -> Result<PathBuf> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let Some(name) = path.file_name() else {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path has no last part");
+        return Err(Error::Io { operation: "create", path: path.to_owned(), source });
+    };
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut temporary = OsString::from(name);
+    temporary.push(format!(".tmp-{}-{count}", std::process::id()));
+    Ok(path.with_file_name(temporary))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests;

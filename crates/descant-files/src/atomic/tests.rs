@@ -1,0 +1,115 @@
+//! Every operation of a durable write is made to fail once; then the folder is looked at.
+
+use super::*;
+use crate::ops::fault::fail_nth;
+
+/// More operations than any subject here has, so that a subject that never succeeds is told.
+const TOO_MANY: u32 = 64;
+
+/// All files below `root` with their content, in order.
+fn listing(root: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in folder.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                found.push((name + "/", Vec::new()));
+                folders.push(path);
+            } else {
+                found.push((name, crate::read_bounded(&path, 1 << 20).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Fails operation 0, 1, 2, ... of `subject` until it succeeds, each time in a fresh folder made by `before`.
+/// Returns what is wrong with the folder after a failure, if anything.
+fn first_damage(
+    before: impl Fn(&Path),
+    subject: impl Fn(&Path) -> Result<()>,
+    after: &[(&str, &[u8])],
+) -> Option<String> {
+    let after: Vec<_> = after.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.to_vec())).collect();
+    for n in 0..TOO_MANY {
+        let root = tempfile::tempdir().unwrap();
+        before(root.path());
+        let was = listing(root.path());
+        let (result, struck) = fail_nth(n, || subject(root.path()));
+        let is = listing(root.path());
+        if !struck {
+            result.unwrap();
+            assert_eq!(is, after, "a write that succeeds writes what was asked");
+            assert!(n >= 4, "create, write, sync, rename at least, and each was made to fail");
+            return None;
+        }
+        match result {
+            Ok(()) => return Some(format!("operation {n} failed unnoticed")),
+            Err(Error::Io { path, .. }) if !path.starts_with(root.path()) => {
+                return Some(format!("operation {n}: the error names {}", path.display()));
+            }
+            Err(Error::Io { .. }) if is == was || is == after => {}
+            Err(error) => return Some(format!("operation {n}: {error}; left {is:?}")),
+        }
+    }
+    Some("never succeeds".to_owned())
+}
+
+fn with_old(root: &Path) {
+    write_atomic(&root.join("state.json"), b"old").unwrap();
+}
+
+#[test]
+fn a_file_is_old_or_new_whichever_operation_fails() {
+    let write = |root: &Path| write_atomic(&root.join("state.json"), b"new content");
+    assert_eq!(first_damage(with_old, write, &[("state.json", b"new content")]), None);
+    assert_eq!(first_damage(|_| (), write, &[("state.json", b"new content")]), None);
+}
+
+#[test]
+fn a_folder_is_whole_or_absent_whichever_operation_fails() {
+    let write = |root: &Path| {
+        let mut dir = NewDir::create(&root.join("adapter"))?;
+        dir.write(&RelPath::new("config.json")?, b"{}")?;
+        dir.write(&RelPath::new("deep/er/weights")?, b"0123456789")?;
+        dir.commit()
+    };
+    let after: [(&str, &[u8]); 5] = [
+        ("adapter/", b""),
+        ("adapter/config.json", b"{}"),
+        ("adapter/deep/", b""),
+        ("adapter/deep/er/", b""),
+        ("adapter/deep/er/weights", b"0123456789"),
+    ];
+    assert_eq!(first_damage(|_| (), write, &after), None);
+}
+
+#[test]
+fn the_harness_sees_a_write_in_place() {
+    let careless = |root: &Path| {
+        let path = root.join("state.json");
+        let mut file = std::fs::File::create(&path).map_err(|source| Error::Io {
+            operation: "create",
+            path: path.clone(),
+            source,
+        })?;
+        ops::write(&path, &mut file, b"new content")?;
+        ops::sync(&path, &file)
+    };
+    let damage = first_damage(with_old, careless, &[("state.json", b"new content")]).unwrap();
+    assert!(damage.starts_with("operation 0"), "{damage}");
+}
+
+#[test]
+fn the_harness_sees_a_temporary_left_behind() {
+    let careless = |root: &Path| {
+        let temporary = root.join("state.json.tmp-1-0");
+        write_synced(&temporary, b"new content")?;
+        ops::rename(&temporary, &root.join("state.json"))
+    };
+    let damage = first_damage(with_old, careless, &[("state.json", b"new content")]).unwrap();
+    assert!(damage.contains("tmp-1-0"), "{damage}");
+}

@@ -1,0 +1,8 @@
+//! What descant-files promises, seen from outside.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod append;
+mod atomic;
+mod names;
+mod reads;
