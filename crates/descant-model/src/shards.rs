@@ -40,7 +40,7 @@ pub(crate) fn visit_tensors(
     for file in &files {
         let path = dir.join(file);
         let mapped = MappedFile::open(&path)?;
-        let shard = SafeTensors::deserialize(&mapped)
+        let shard = SafeTensors::deserialize(mapped.bytes())
             .map_err(|e| Error::Shard { path: path.clone(), reason: e.to_string() })?;
         let mut names = shard.names();
         names.sort_unstable();

@@ -1,0 +1,6 @@
+//! Reading model directories, right and wrong; rotary angles; generation.
+
+mod configs;
+mod generation;
+mod loading;
+mod rotary;
