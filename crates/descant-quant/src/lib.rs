@@ -1,15 +1,11 @@
-//! Skeleton with the one function descant-kernels calls, until the codec lands.
-#![allow(missing_docs)]
-pub mod mxfp4 {
-    pub const BLOCK: usize = 32;
-    pub fn decode(blocks: &[u8], scales: &[u8], out: &mut [f32]) {
-        const LUT: [f32; 16] = [0., 0.5, 1., 1.5, 2., 3., 4., 6., -0., -0.5, -1., -1.5, -2., -3., -4., -6.];
-        for ((b, &s), o) in blocks.chunks_exact(16).zip(scales).zip(out.chunks_exact_mut(32)) {
-            let scale = f32::from_bits(u32::from(s) << 23);
-            for (j, &byte) in b.iter().enumerate() {
-                o[2 * j] = LUT[(byte & 15) as usize] * scale;
-                o[2 * j + 1] = LUT[(byte >> 4) as usize] * scale;
-            }
-        }
-    }
-}
+//! Number formats of published checkpoints, as pure codecs over slices.
+//!
+//! [`mxfp4`] is what the experts of gpt-oss are published in, [`nf4`] is what bitsandbytes packs whole models
+//! into. Decoding is bit-exact against the reference libraries. Nothing here knows tensors, files or threads:
+//! callers cut the work into blocks and share it out.
+
+mod error;
+pub mod mxfp4;
+pub mod nf4;
+
+pub use error::{Error, Result};
