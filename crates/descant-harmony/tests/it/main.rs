@@ -6,8 +6,10 @@
 
 mod batches;
 mod data;
+mod hostile;
 mod masks;
 mod oracle;
+mod parity;
 mod parsing;
 mod support;
 mod tokens;
