@@ -11,6 +11,7 @@ mod masks;
 mod oracle;
 mod parity;
 mod parsing;
+mod previews;
 mod support;
 mod tokens;
 mod views;
