@@ -24,6 +24,7 @@ mod order;
 pub mod pack;
 pub mod parse;
 pub mod prepare;
+pub mod preview;
 mod python;
 pub mod read;
 mod render;

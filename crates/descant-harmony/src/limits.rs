@@ -12,7 +12,7 @@ pub const TEMPLATE_BYTES: u64 = 1 << 20;
 /// Largest `tokenizer_config.json`, read only for its chat template.
 pub const TOKENIZER_CONFIG_BYTES: u64 = 16 << 20;
 /// Instructions (and 64-byte units of data) that rendering one conversation may spend.
-pub const TEMPLATE_FUEL: u64 = 20_000_000;
+pub const TEMPLATE_FUEL: u64 = 5_000_000;
 /// Most bytes that rendering one conversation may give.
 pub const RENDERED_BYTES: usize = 64 << 20;
 /// Most tokens between `<|start|>` and `<|message|>`.

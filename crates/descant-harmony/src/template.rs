@@ -57,6 +57,19 @@ pub struct TemplateInput {
     pub add_generation_prompt: bool,
 }
 
+impl TemplateInput {
+    /// The input of a row as it is: its `messages`, `tools`, `template_kwargs` and `add_generation_prompt`.
+    pub fn from_row(row: &Map<String, Json>) -> Self {
+        let field = |key: &str| row.get(key).cloned().unwrap_or(Json::Null);
+        Self {
+            messages: field("messages"),
+            tools: field("tools"),
+            kwargs: row.get("template_kwargs").and_then(Json::as_object).cloned().unwrap_or_default(),
+            add_generation_prompt: row.get("add_generation_prompt").and_then(Json::as_bool).unwrap_or(false),
+        }
+    }
+}
+
 /// A compiled chat template.
 #[derive(Debug)]
 pub struct ChatTemplate {

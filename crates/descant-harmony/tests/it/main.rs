@@ -6,9 +6,12 @@
 
 mod batches;
 mod data;
+mod hostile;
 mod masks;
 mod oracle;
+mod parity;
 mod parsing;
+mod previews;
 mod support;
 mod tokens;
 mod views;
