@@ -10,4 +10,7 @@ pub enum Error {
     /// The settings are out of range or name no site.
     #[error("{0}")]
     Config(String),
+    /// An adapter's folder could not be read or written.
+    #[error(transparent)]
+    Peft(#[from] crate::peft::Error),
 }

@@ -5,6 +5,7 @@
 mod adapters;
 mod config;
 mod error;
+pub mod peft;
 
 pub use adapters::{LoraAdapters, Pair};
 pub use config::{LoraConfig, MAX_RANK};

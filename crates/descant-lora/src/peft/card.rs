@@ -1,0 +1,44 @@
+//! The model card that lies beside an adapter.
+
+use super::manifest::Manifest;
+
+/// The text of `README.md`: front matter that hubs index, what this is, what was trained.
+pub(super) fn card(
+    base_model: &str,
+    targets: &[String],
+    rank: usize,
+    alpha: f64,
+    manifest: &Manifest,
+) -> String {
+    // JSON's strings are YAML's double-quoted ones, so no name can break out of the front matter.
+    let base = serde_json::Value::from(base_model);
+    let targets = targets.iter().map(|target| format!("`{target}`")).collect::<Vec<_>>().join(", ");
+    let tensors = manifest.tensors.len();
+    let total = manifest.total;
+    format!(
+        "---\n\
+         base_model: {base}\n\
+         library_name: peft\n\
+         pipeline_tag: text-generation\n\
+         tags:\n\
+         - lora\n\
+         - gpt-oss\n\
+         - descant\n\
+         ---\n\
+         \n\
+         # LoRA adapter for {name}\n\
+         \n\
+         Trained with Descant on the frozen model; the model itself is unchanged.\n\
+         \n\
+         | | |\n\
+         | --- | --- |\n\
+         | rank | {rank} |\n\
+         | alpha | {alpha} |\n\
+         | targets | {targets} |\n\
+         | tensors | {tensors} |\n\
+         | parameters | {total} |\n\
+         \n\
+         It is in PEFT's format: `PeftModel.from_pretrained(base_model, folder)` loads it.\n",
+        name = base_model.lines().next().unwrap_or_default(),
+    )
+}

@@ -1,0 +1,116 @@
+//! Reading an adapter's folder, every tensor accounted for.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use descant_files::{MappedFile, RelPath, read_bounded};
+use descant_model::{Config, Site, SiteDims, SiteKind};
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors};
+
+use super::config::{MAX_CONFIG_BYTES, PeftConfig};
+use super::error::{Error, Result};
+use super::names::{self, Part};
+use super::resolve::{Form, Resolved, resolve};
+use super::{CONFIG_FILE, Factors, Sites, TENSORS_FILE, layout};
+
+/// What an adapter's folder holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
+    /// Its configuration.
+    pub config: PeftConfig,
+    /// Its factors.
+    pub sites: Sites,
+    /// Targets that are usual for other models and match nothing in this one; PEFT passes over them too.
+    pub passed_over: Vec<String>,
+}
+
+/// Reads the adapter in `dir` for `model`.
+///
+/// # Errors
+/// A file is missing or malformed, asks for what is not computed here, or does not fit the model: a missing,
+/// extra, misshapen, mistyped or non-finite tensor, or a target that matches nothing.
+pub fn load(dir: &Path, model: &Config) -> Result<Adapter> {
+    let path = RelPath::new(CONFIG_FILE)?.under(dir)?;
+    let config = PeftConfig::from_slice(&read_bounded(&path, MAX_CONFIG_BYTES)?, &path)?;
+    let (targets, passed_over) = resolve(&config, model, &path)?;
+
+    let file = MappedFile::open(&RelPath::new(TENSORS_FILE)?.under(dir)?)?;
+    let path = file.path().to_owned();
+    let tensors = SafeTensors::deserialize(file.bytes())
+        .map_err(|source| Error::Header { path: path.clone(), source })?;
+    let mut reader = Reader { path, left: tensors.tensors().into_iter().collect() };
+    let mut sites = Sites::new();
+    for (&site, &resolved) in &targets {
+        let gate_up_inside = is_nested(&targets, site.layer);
+        sites.insert(site, reader.factors(site, resolved, gate_up_inside, site.kind.dims(model))?);
+    }
+    match reader.left.pop_first() {
+        Some((tensor, _)) => Err(Error::ExtraTensor { path: reader.path, tensor }),
+        None => Ok(Adapter { config, sites, passed_over }),
+    }
+}
+
+/// Whether PEFT wraps both expert parameters of a layer, gate_up inside.
+fn is_nested(targets: &BTreeMap<Site, Resolved>, layer: usize) -> bool {
+    [SiteKind::GateUp, SiteKind::Down]
+        .into_iter()
+        .all(|kind| targets.get(&Site { layer, kind }).is_some_and(|found| found.form == Form::Whole))
+}
+
+/// The file's tensors, taken out as they are read.
+struct Reader<'a> {
+    path: PathBuf,
+    left: BTreeMap<String, safetensors::tensor::TensorView<'a>>,
+}
+
+impl Reader<'_> {
+    fn factors(&mut self, site: Site, found: Resolved, nested: bool, dims: SiteDims) -> Result<Factors> {
+        let Resolved { form, rank, scaling } = found;
+        let (a, b) = match form {
+            Form::Whole => {
+                let n = dims.n_matrices;
+                let a =
+                    self.take(names::tensor(site, Part::A, nested), names::shape(dims, rank, n, Part::A))?;
+                let b =
+                    self.take(names::tensor(site, Part::B, nested), names::shape(dims, rank, n, Part::B))?;
+                (a, layout::b_by_expert(&b, dims, rank))
+            }
+            Form::PerExpert => {
+                let (mut a, mut b) = (Vec::new(), Vec::new());
+                for expert in 0..dims.n_matrices {
+                    for (part, all) in [(Part::A, &mut a), (Part::B, &mut b)] {
+                        let name = names::expert_tensor(site, expert, part);
+                        all.extend(self.take(name, names::shape(dims, rank, 1, part))?);
+                    }
+                }
+                (a, b)
+            }
+        };
+        Ok(Factors { rank, scaling, a, b })
+    }
+
+    fn take(&mut self, tensor: String, expected: [usize; 2]) -> Result<Vec<f32>> {
+        let path = || self.path.clone();
+        let Some(view) = self.left.remove(&tensor) else {
+            return Err(Error::MissingTensor { path: path(), tensor });
+        };
+        if view.shape() != expected {
+            return Err(Error::Shape { path: path(), tensor, expected, actual: view.shape().to_vec() });
+        }
+        let values: Vec<f32> = match view.dtype() {
+            Dtype::F32 => view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+            Dtype::BF16 => halves(view.data(), |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            Dtype::F16 => halves(view.data(), |bytes| f16::from_le_bytes(bytes).to_f32()),
+            other => return Err(Error::Dtype { path: path(), tensor, actual: format!("{other:?}") }),
+        };
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(index) => Err(Error::NonFinite { path: path(), tensor, index }),
+            None => Ok(values),
+        }
+    }
+}
+
+fn halves(bytes: &[u8], read: fn([u8; 2]) -> f32) -> Vec<f32> {
+    bytes.as_chunks().0.iter().map(|&bytes| read(bytes)).collect()
+}
