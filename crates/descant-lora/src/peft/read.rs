@@ -1,4 +1,8 @@
 //! Reading an adapter's folder, every tensor accounted for.
+//!
+//! What shapes cannot tell is not told: PEFT above 0.18 over transformers below 5 stores expert factors the other
+//! way round, A over the output features. For gate_up, and for widths that differ, that is misshapen; for down alone
+//! in a model as wide as its experts (the published ones) it would be read as if it were the usual layout.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

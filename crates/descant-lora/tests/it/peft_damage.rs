@@ -1,12 +1,13 @@
 //! Every way in which an adapter's tensors can be wrong has its error, which names file and tensor.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use descant_lora::peft::{self, Error};
 use safetensors::Dtype;
 use tempfile::TempDir;
 
-use crate::support::{Stored, fixture, model, read_stored, write_stored};
+use crate::support::{Stored, fixture, model, numbers, read_stored, write_stored};
 
 const Q_A: &str = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight";
 const GATE_UP_B: &str = "base_model.model.model.layers.0.mlp.experts.base_layer.lora_B.weight";
@@ -107,4 +108,44 @@ fn tensors_outside_the_folder_are_not_read() {
     std::os::unix::fs::symlink(source.join("adapter_model.safetensors"), link).unwrap();
     let error = peft::load(dir.path(), &model("golden/peft_tiny/base")).unwrap_err();
     assert!(matches!(error, Error::File(descant_files::Error::Escapes { .. })), "{error}");
+}
+
+/// Bits flipped anywhere in the configuration or in the tensors' header: refused, or read as what is written there.
+#[test]
+fn flipped_bits_are_refused_or_harmless_but_never_a_panic() {
+    let model = model("golden/peft_tiny/base");
+    let dir = TempDir::new().unwrap();
+    let names = ["adapter_config.json", "adapter_model.safetensors"];
+    let good = names.map(|name| {
+        descant_files::read_bounded(&fixture("golden/peft_tiny/adapter").join(name), 1 << 20).unwrap()
+    });
+    let header = 8 + u64::from_le_bytes(good[1][..8].try_into().unwrap()) as usize;
+    let lengths = [good[0].len(), header];
+    let whole = load_damaged(|_| ()).unwrap();
+    let (mut refused, mut read) = (0, 0);
+    for (round, random) in numbers(1000, 7).into_iter().enumerate() {
+        let at = (f64::from(random) + 0.5) * lengths[round % 2] as f64 * 8.0;
+        for (which, name) in names.iter().enumerate() {
+            let mut bytes = good[which].clone();
+            if which == round % 2 {
+                bytes[at as usize / 8] ^= 1 << (at as usize % 8);
+            }
+            // Not written durably: a thousand syncs take half a minute.
+            std::fs::File::create(dir.path().join(name)).unwrap().write_all(&bytes).unwrap();
+        }
+        match peft::load(dir.path(), &model) {
+            Err(error) => {
+                assert!(error.to_string().contains("adapter_"), "{error}");
+                refused += 1;
+            }
+            // A rank is in every shape, so only names, alphas and values that change nothing are left to differ.
+            Ok(adapter) => {
+                for (site, factors) in &adapter.sites {
+                    assert_eq!(factors.rank, whole.sites[site].rank);
+                }
+                read += 1;
+            }
+        }
+    }
+    assert!(refused > 500 && read > 50, "{refused} refused, {read} read");
 }
