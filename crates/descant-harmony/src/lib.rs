@@ -32,6 +32,7 @@ mod special;
 mod template;
 mod tokenizer;
 mod views;
+mod words;
 
 pub use conversation::{Conversation, Message, Role, ToolCall};
 pub use date::{Date, PINNED_DATE};

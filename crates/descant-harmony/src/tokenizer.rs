@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::file::read_bounded;
 use crate::limits;
 use crate::special::{ControlTokens, Piece};
+use crate::words::{self, Words};
 use sha2::{Digest, Sha256};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -40,6 +41,8 @@ pub struct Tokenizer {
     control: ControlTokens,
     vocab_size: usize,
     sha256: String,
+    /// Present where words can be tokenized one by one.
+    words: Option<Words>,
 }
 
 impl Tokenizer {
@@ -71,9 +74,9 @@ impl Tokenizer {
         })
         .map_err(bad)?;
         let control = control_tokens(&engine, file)?;
-        check_ids(&engine, bytes).map_err(bad)?;
+        let words = check_file(&engine, bytes).map_err(bad)?.then(Words::default);
         let vocab_size = engine.get_vocab_size(false).max(control.max_id() as usize + 1);
-        let tokenizer = Self { engine, control, vocab_size, sha256: hex(&Sha256::digest(bytes)) };
+        let tokenizer = Self { engine, control, vocab_size, sha256: hex(&Sha256::digest(bytes)), words };
         // Some crafted files load and panic only when used.
         tokenizer.encode_text("A first text: 123, naïve café\n").map_err(|error| bad(error.to_string()))?;
         Ok(tokenizer)
@@ -89,6 +92,17 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// Encodes a text in one piece.
+    fn encode_whole(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = guarded(|| self.engine.encode_fast(text, false))
+            .map_err(|reason| Error::Encode { bytes: text.len(), reason })?;
+        let ids = encoding.get_ids().to_vec();
+        match ids.iter().find(|id| self.control.is_special(**id)) {
+            Some(id) => Err(Error::ContentBecameControl { id: *id }),
+            None => Ok(ids),
+        }
+    }
+
     /// SHA-256 of `tokenizer.json`, for the run's record.
     pub fn sha256(&self) -> &str {
         &self.sha256
@@ -97,12 +111,9 @@ impl Tokenizer {
 
 impl TextEncoder for Tokenizer {
     fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = guarded(|| self.engine.encode_fast(text, false))
-            .map_err(|reason| Error::Encode { bytes: text.len(), reason })?;
-        let ids = encoding.get_ids().to_vec();
-        match ids.iter().find(|id| self.control.is_special(**id)) {
-            Some(id) => Err(Error::ContentBecameControl { id: *id }),
-            None => Ok(ids),
+        match &self.words {
+            Some(words) => words.encode(text, |piece| self.encode_whole(piece)),
+            None => self.encode_whole(text),
         }
     }
 
@@ -154,27 +165,45 @@ fn control_tokens(engine: &tokenizers::Tokenizer, file: &str) -> Result<ControlT
     ControlTokens::find(specials).map_err(|token| Error::SpecialMissing { file: file.to_owned(), token })
 }
 
-/// Checks that added tokens have the ids that the file gives them: the engine numbers them in their order instead.
-fn check_ids(engine: &tokenizers::Tokenizer, bytes: &[u8]) -> Result<(), String> {
+/// Checks what the engine would pass over: it numbers added tokens in their order whatever ids the file gives them, and
+/// with a dropout it encodes the same text differently each time. Says whether words can be tokenized one by one.
+fn check_file(engine: &tokenizers::Tokenizer, bytes: &[u8]) -> Result<bool, String> {
     #[derive(serde::Deserialize)]
     struct File {
         #[serde(default)]
         added_tokens: Vec<Added>,
+        #[serde(default)]
+        normalizer: serde_json::Value,
+        #[serde(default)]
+        pre_tokenizer: serde_json::Value,
+        model: Model,
     }
     #[derive(serde::Deserialize)]
     struct Added {
         id: u32,
         content: String,
+        #[serde(default)]
+        special: bool,
+    }
+    #[derive(serde::Deserialize)]
+    struct Model {
+        #[serde(default)]
+        dropout: Option<f64>,
     }
     let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    for Added { id, content } in file.added_tokens {
-        let used = engine.token_to_id(&content);
-        if used != Some(id) {
+    if let Some(dropout) = file.model.dropout {
+        return Err(format!("model.dropout is {dropout}; the same text would give other tokens each time"));
+    }
+    for Added { id, content, .. } in &file.added_tokens {
+        let used = engine.token_to_id(content);
+        if used != Some(*id) {
             let used = used.map_or_else(|| "none".to_owned(), |used| used.to_string());
             return Err(format!("added token `{content}` has id {id} in the file and {used} in use"));
         }
     }
-    Ok(())
+    // An added token that is not special is found inside text, also across words.
+    let all_special = file.added_tokens.iter().all(|token| token.special);
+    Ok(all_special && words::splits_at_spaces(&file.normalizer, &file.pre_tokenizer))
 }
 
 /// Runs the engine; its panics and errors both come back as text.

@@ -111,6 +111,7 @@ fn ten_thousand_texts_encode_as_in_tiktoken_and_decode_to_themselves() {
     let mut different = Vec::new();
     for text in &texts {
         let ids = tokenizer.encode_text(text).unwrap();
+        assert_eq!(tokenizer.encode_text(text).unwrap(), ids, "the second time, from memory: {text:?}");
         if ids != reference.encode_ordinary(text) {
             different.push(text);
         }

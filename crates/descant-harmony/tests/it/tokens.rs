@@ -77,6 +77,35 @@ fn ids_that_the_engine_would_renumber_are_refused() {
 }
 
 #[test]
+fn another_split_pattern_is_not_cut_at_spaces() {
+    // With this pattern a token may hold a space in its middle, and cutting there would change it.
+    let changed = |pattern: &str| {
+        changed(|json| {
+            json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = pattern.into();
+            // One more token with a space inside, in place of the last one.
+            let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+            let last = vocab.iter().find(|(_, id)| **id == 1514).unwrap().0.clone();
+            vocab.shift_remove(&last);
+            vocab.insert("aĠb".into(), 1514.into());
+            json["model"]["merges"].as_array_mut().unwrap().pop();
+            json["model"]["ignore_merges"] = true.into();
+        })
+        .unwrap()
+    };
+    assert_eq!(changed("a b|.").encode_text("a b").unwrap(), [1514]);
+    let own = std::fs::read_to_string(fixtures().join("tiny/tokenizer.json")).unwrap();
+    let own: Value = serde_json::from_str(&own).unwrap();
+    let own = own["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"].as_str().unwrap().to_owned();
+    assert_ne!(changed(&own).encode_text("a b").unwrap(), [1514]);
+}
+
+#[test]
+fn a_dropout_is_refused() {
+    let error = changed(|json| json["model"]["dropout"] = 0.1.into()).unwrap_err();
+    assert!(error.to_string().contains("model.dropout is 0.1"), "{error}");
+}
+
+#[test]
 fn truncation_and_padding_of_the_file_are_ignored() {
     let tokenizer = changed(|json| {
         json["truncation"] =
