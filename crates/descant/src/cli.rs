@@ -28,16 +28,17 @@ VALUE is TOML; a bare word is a string. `descant init` writes a file that explai
 const EVALUATE_EXAMPLES: &str = "\
 Examples:
   descant evaluate run.toml --adapter runs/first/adapter
-  descant evaluate run.toml --set evaluate.prompts=20 --json > base.json";
+  descant evaluate run.toml --set evaluate.prompts=20 --json > base.json
+  descant evaluate run.toml --adapter runs/first/adapter --at-least 95 || echo not good enough";
 
 const GENERATE_EXAMPLES: &str = "\
 Examples:
   descant generate --model gpt-oss-20b --adapter runs/first/adapter 'Solve 3x + 3 = 9.'
-  descant generate --model gpt-oss-20b --developer 'reasoning language: German' --effort high 'What is 71 + 26?'
+  descant generate --model gpt-oss-20b --developer 'reasoning language: German' 'What is 71 + 26?'
   descant generate --model gpt-oss-20b --ids 200006,77944 --max-new-tokens 64 --greedy --json
 
 --json prints {\"ids\": [new tokens only], \"stop\": REASON}, and with a PROMPT also \"text\".
-REASON is \"eos\" (an id of generation_config.json, which is the last of ids) or \"length\".";
+REASON is \"stop_token\" (an id that generation_config.json names; it is the last of ids) or \"length\".";
 
 const SCORE_EXAMPLES: &str = "\
 Examples:
@@ -67,15 +68,15 @@ pub(crate) struct Cli {
 
 /// Holds for every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "General options")]
 pub(crate) struct Global {
     /// When to colour; without colour nothing is lost [default: auto, which respects NO_COLOR and pipes]
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
-    #[arg(hide_possible_values = false)]
     pub(crate) color: Color,
     /// Say only results, warnings and errors [default: off]
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Say more; twice for everything [default: off]
+    /// Say more; -vv for everything. RUST_LOG chooses by module [default: off]
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// Folder that the paths of the embedded default start from [default: the current one]
@@ -149,6 +150,10 @@ pub(crate) struct Evaluate {
     /// Adapter directory, as PEFT and `descant train` write it [default: none, the base alone]
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: Option<PathBuf>,
+    /// End with status 1 when the language asked is found in a smaller share of replies, at any effort, or English
+    /// where none was asked [default: no such limit]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) at_least: Option<u8>,
     /// Print the counts as one JSON object [default: a table]
     #[arg(long)]
     pub(crate) json: bool,

@@ -36,8 +36,18 @@ impl Exit {
 
 impl Exit {
     /// The status that an error deserves.
-    pub(crate) fn of(_error: &anyhow::Error) -> Self {
-        Self::Error
+    pub(crate) fn of(error: &anyhow::Error) -> Self {
+        let status = |cause: &(dyn StdError + 'static)| {
+            if let Some(hinted) = cause.downcast_ref::<Hinted>() {
+                return Some(Self::of(&hinted.error)).filter(|exit| *exit != Self::Error);
+            }
+            if let Some(descant_train::Error::NotFinite { .. }) = cause.downcast_ref() {
+                return Some(Self::Diverged);
+            }
+            let io = cause.downcast_ref::<std::io::Error>()?;
+            (io.kind() == std::io::ErrorKind::OutOfMemory).then_some(Self::OutOfMemory)
+        };
+        error.chain().find_map(status).unwrap_or(Self::Error)
     }
 }
 
@@ -76,4 +86,38 @@ impl StdError for Hinted {
 /// Every hint in the chain, outermost first.
 pub(crate) fn hints(error: &anyhow::Error) -> Vec<&str> {
     error.chain().filter_map(|cause| cause.downcast_ref::<Hinted>()).map(|h| h.hint.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn an_error_gets_its_status_wherever_it_is_in_the_chain() {
+        let diverged =
+            || descant_train::Error::NotFinite { step: 3, what: "the loss", value: f32::NAN, rows: vec![] };
+        let full = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+        for (error, exit) in [
+            (anyhow!("x"), Exit::Error),
+            (anyhow::Error::from(diverged()), Exit::Diverged),
+            (anyhow::Error::from(diverged()).context("train"), Exit::Diverged),
+            (Hinted::new(diverged(), "lower the rate").into(), Exit::Diverged),
+            (anyhow::Error::from(Hinted::new(diverged(), "h")).context("c"), Exit::Diverged),
+            (anyhow::Error::from(full()).context("map"), Exit::OutOfMemory),
+            (anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::NotFound)), Exit::Error),
+        ] {
+            assert_eq!(Exit::of(&error), exit, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn hints_come_outermost_first_and_are_no_part_of_the_message() {
+        let inner = Hinted::new(anyhow!("cause").context("what"), "inner");
+        let error = anyhow::Error::from(inner).context("where");
+        let error = anyhow::Error::from(Hinted::new(error, "outer"));
+        assert_eq!(hints(&error), ["outer", "inner"]);
+        assert_eq!(format!("{error:#}"), "where: what: cause");
+    }
 }

@@ -1,2 +1,31 @@
-//! Skeleton.
-fn main() {}
+//! `descant`: fine-tune gpt-oss with LoRA on a frozen base, and prove what came out.
+//!
+//! Arguments in, library called, result rendered. Only this crate prints, reads the environment and chooses an
+//! exit status.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+mod cli;
+mod command;
+mod failure;
+mod observe;
+mod report;
+mod run_folder;
+mod settings;
+mod talk;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let progress = std::env::var_os("DESCANT_NO_PROGRESS").is_none_or(|value| value.is_empty());
+    let talk = talk::Talk::new(&cli.global, progress);
+    match command::run(&cli, talk) {
+        Ok(exit) => exit,
+        Err(error) => {
+            talk.error(&error);
+            failure::Exit::of(&error)
+        }
+    }
+    .into()
+}

@@ -31,7 +31,9 @@ impl RunFolder {
         if occupied(path)? {
             if !force {
                 let error = anyhow!("{} holds files already", path.display());
-                return Err(Hinted::new(error, "set run.folder to another one, or --force to replace a run").into());
+                return Err(
+                    Hinted::new(error, "set run.folder to another one, or --force to replace a run").into()
+                );
             }
             if !path.join("config.toml").is_file() {
                 let error = anyhow!("{} is not a run folder: it has no config.toml", path.display());

@@ -8,6 +8,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use anstream::ColorChoice;
 use clap::builder::styling::{AnsiColor, Style};
+use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Color, Global};
 use crate::failure::hints;
@@ -30,6 +31,7 @@ pub(crate) struct Talk {
     progress: bool,
 }
 
+#[expect(clippy::unused_self, reason = "there is one way to talk, whether or not the level has a say")]
 impl Talk {
     /// Applies `--color`, `-q` and `-v`; `progress` is false when bars and ticking lines are not wanted.
     pub(crate) fn new(global: &Global, progress: bool) -> Self {
@@ -39,6 +41,10 @@ impl Talk {
             Color::Never => ColorChoice::Never,
         }
         .write_global();
+        // What libraries report goes the same way as all talk.
+        let chosen = ["warn", "info", "debug"][usize::from(global.verbose.min(2))];
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(chosen));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
         let level = match (global.quiet, global.verbose) {
             (true, _) => Level::Quiet,
             (false, 0) => Level::Normal,
@@ -102,27 +108,23 @@ impl Talk {
     }
 }
 
-pub(crate) const BOLD: Style = Style::new().bold();
-pub(crate) const DIM: Style = Style::new().dimmed();
-pub(crate) const GREEN: Style = AnsiColor::Green.on_default().bold();
+const BOLD: Style = Style::new().bold();
 const RED: Style = AnsiColor::Red.on_default().bold();
 const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
 const CYAN: Style = AnsiColor::Cyan.on_default().bold();
 
 /// Error, causes and hints as lines; no colour.
 fn describe(error: &anyhow::Error) -> String {
-    let mut text = format!("{error}\n");
+    let mut lines = vec![error.to_string()];
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
         // Transparent wrappers say the same again.
-        if !text.trim_end().ends_with(&cause) {
-            text += &format!("  caused by: {}\n", cause.replace('\n', "\n  "));
+        if lines.last().is_none_or(|line| !line.ends_with(&cause)) {
+            lines.push(format!("  caused by: {}", cause.replace('\n', "\n  ")));
         }
     }
-    for hint in hints(error) {
-        text += &format!("{CYAN}hint:{CYAN:#} {hint}\n");
-    }
-    text
+    lines.extend(hints(error).iter().map(|hint| format!("{CYAN}hint:{CYAN:#} {hint}")));
+    lines.join("\n") + "\n"
 }
 
 /// Standard error is for talk; when it is closed there is nobody left to tell.

@@ -1,9 +1,8 @@
 //! `descant init`: writes the commented settings.
 
-use std::io::Write as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use crate::cli::Init;
 use crate::failure::{Exit, Hinted};
@@ -20,9 +19,7 @@ pub(crate) fn run(args: &Init, talk: Talk) -> Result<Exit> {
         let error = anyhow!("{} exists", args.out.display());
         return Err(Hinted::new(error, "give another --out, or --force to replace it").into());
     }
-    let mut file =
-        std::fs::File::create(&args.out).with_context(|| format!("create {}", args.out.display()))?;
-    file.write_all(DEFAULT_TOML.as_bytes()).with_context(|| format!("write {}", args.out.display()))?;
+    descant_files::write_atomic(&args.out, DEFAULT_TOML.as_bytes())?;
     talk.say(format_args!("wrote {}", args.out.display()));
     talk.hint(format_args!("descant train {}", args.out.display()));
     Ok(Exit::Success)

@@ -51,16 +51,13 @@ impl Pace {
     /// All of it in a line.
     pub(crate) fn describe(&self, total: u64) -> String {
         let Some(last) = &self.last else { return String::new() };
-        let mut text = format!("loss {:.3}  ", self.loss());
+        let mut parts = vec![format!("loss {:.3}", self.loss())];
         // One token of each reply decides its language; the mean over all tokens hides it.
-        if let Some(first) = last.first_analysis_loss {
-            text += &format!("first token {first:.2}  ");
-        }
-        text += &format!("lr {:.1e}  {} tokens/s", last.learning_rate, two_digits(self.tokens_per_second()));
-        if let Some(left) = self.seconds_left(total) {
-            text += &format!("  {} left", clock(left));
-        }
-        text
+        parts.extend(last.first_analysis_loss.map(|first| format!("first token {first:.2}")));
+        parts.push(format!("lr {:.1e}", last.learning_rate));
+        parts.push(format!("{} tokens/s", two_digits(self.tokens_per_second())));
+        parts.extend(self.seconds_left(total).map(|left| format!("{} left", clock(left))));
+        parts.join("  ")
     }
 }
 

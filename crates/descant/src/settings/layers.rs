@@ -7,7 +7,6 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use serde::Deserialize as _;
-use sha2::{Digest as _, Sha256};
 use toml::de::{DeTable, DeValue};
 
 use super::{DEFAULT_TOML, Settings, keys};
@@ -41,7 +40,7 @@ pub(crate) fn resolve(file: Option<&Path>, sets: &[String]) -> Result<Resolved> 
     }
     let settings = Settings::deserialize(table).context("settings")?;
     let text = toml::to_string(&settings).context("writing the settings as TOML")?;
-    let sha256 = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+    let sha256 = descant_files::sha256(text.as_bytes());
     let origin = match sets.len() {
         0 => name,
         n => format!("{name} + {n} --set"),

@@ -5,7 +5,10 @@
 
 use std::path::PathBuf;
 
-use descant_model::SiteKind;
+use descant_harmony::prepare::OnTooLong;
+use descant_harmony::read::OnBadRow;
+use descant_harmony::{Date, MaskPolicy};
+use descant_lora::LoraConfig;
 use descant_train::TrainConfig;
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +29,7 @@ pub(crate) struct Settings {
     /// What it learns from.
     pub(crate) data: Data,
     /// What is trained.
-    pub(crate) lora: Lora,
+    pub(crate) lora: LoraConfig,
     /// How it is trained.
     pub(crate) train: TrainConfig,
     /// How the result is judged.
@@ -54,61 +57,15 @@ pub(crate) struct Data {
     /// Prompts to measure with.
     pub(crate) held_out: Option<PathBuf>,
     /// Tokens that carry loss.
-    pub(crate) mask: Mask,
+    pub(crate) mask: MaskPolicy,
     /// What a bad row does.
     pub(crate) on_bad_row: OnBadRow,
     /// What a row that is too long does.
-    pub(crate) too_long: TooLong,
+    pub(crate) too_long: OnTooLong,
     /// Date of the system message.
     pub(crate) date: String,
     /// Effort of rows that name none.
     pub(crate) effort: String,
-}
-
-/// Tokens that carry loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Mask {
-    /// Everything the assistant writes.
-    Assistant,
-    /// Its final messages.
-    FinalOnly,
-    /// All tokens.
-    Everything,
-}
-
-/// What a bad row does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum OnBadRow {
-    /// Stops the run.
-    Fail,
-    /// Is left out and counted.
-    Skip,
-}
-
-/// What a row longer than `train.max_sequence` does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum TooLong {
-    /// Stops the run.
-    Fail,
-    /// Is left out and counted.
-    Drop,
-    /// Is cut after its last message that fits.
-    Truncate,
-}
-
-/// `[lora]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Lora {
-    /// Rank.
-    pub(crate) r: usize,
-    /// Scale times rank.
-    pub(crate) alpha: f64,
-    /// Modules that get an adapter.
-    pub(crate) targets: Vec<String>,
 }
 
 /// `[evaluate]`
@@ -146,19 +103,12 @@ impl Default for Data {
         Self {
             path: PathBuf::new(),
             held_out: None,
-            mask: Mask::Assistant,
+            mask: MaskPolicy::Assistant,
             on_bad_row: OnBadRow::Fail,
-            too_long: TooLong::Fail,
+            too_long: OnTooLong::Fail,
             date: "2025-08-05".into(),
             effort: "medium".into(),
         }
-    }
-}
-
-impl Default for Lora {
-    fn default() -> Self {
-        let targets = [SiteKind::Query, SiteKind::Key, SiteKind::Value, SiteKind::Output];
-        Self { r: 8, alpha: 16.0, targets: targets.map(|kind| kind.name().to_owned()).to_vec() }
     }
 }
 
@@ -176,24 +126,16 @@ impl Default for Evaluate {
 
 /// Efforts that gpt-oss was trained with.
 pub(crate) const EFFORTS: [&str; 3] = ["low", "medium", "high"];
-/// Largest rank: beyond it an adapter is larger than what it adapts.
-const MAX_RANK: usize = 4096;
 
 impl Settings {
     /// Checks what types cannot say. The text names the key.
     pub(crate) fn validate(&self) -> Result<(), String> {
-        for (key, path) in [("model.path", &self.model.path), ("data.path", &self.data.path)] {
-            if path.as_os_str().is_empty() {
-                return Err(format!("{key} is not set"));
-            }
+        if self.model.path.as_os_str().is_empty() {
+            return Err("model.path is not set".into());
         }
-        check_date(&self.data.date)?;
+        self.date()?;
         check_effort("data.effort", &self.data.effort)?;
-        check_range("lora.r", self.lora.r, MAX_RANK)?;
-        if !(self.lora.alpha > 0.0 && self.lora.alpha.is_finite()) {
-            return Err(format!("lora.alpha is {}; expected a positive number", self.lora.alpha));
-        }
-        self.check_targets()?;
+        self.lora.validate()?;
         self.train.validate()?;
         if self.evaluate.efforts.is_empty() {
             return Err("evaluate.efforts is empty; expected at least one effort".into());
@@ -212,20 +154,10 @@ impl Settings {
         Ok(())
     }
 
-    fn check_targets(&self) -> Result<(), String> {
-        let names = SiteKind::ALL.map(SiteKind::name).join(", ");
-        if self.lora.targets.is_empty() {
-            return Err(format!("lora.targets is empty; expected some of {names}"));
-        }
-        for (at, target) in self.lora.targets.iter().enumerate() {
-            if SiteKind::from_name(target).is_none() {
-                return Err(format!("lora.targets has `{target}`; expected some of {names}"));
-            }
-            if self.lora.targets[..at].contains(target) {
-                return Err(format!("lora.targets names `{target}` twice"));
-            }
-        }
-        Ok(())
+    /// The date of system messages.
+    pub(crate) fn date(&self) -> Result<Date, String> {
+        let date = &self.data.date;
+        date.parse().map_err(|_| format!("data.date is `{date}`; expected a day such as 2025-08-05"))
     }
 }
 
@@ -245,15 +177,6 @@ pub(crate) fn check_effort(key: &str, effort: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{key} is `{effort}`; expected low, medium or high"))
-}
-
-/// Checks the form YYYY-MM-DD.
-fn check_date(date: &str) -> Result<(), String> {
-    let parsed = date.parse::<toml::value::Datetime>().ok();
-    match parsed {
-        Some(toml::value::Datetime { date: Some(_), time: None, offset: None }) => Ok(()),
-        _ => Err(format!("data.date is `{date}`; expected a day such as 2025-08-05")),
-    }
 }
 
 #[cfg(test)]

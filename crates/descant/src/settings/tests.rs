@@ -77,7 +77,7 @@ fn set_is_typed_by_toml_and_bare_words_are_strings() {
     assert_eq!(s.lora.targets, ["q_proj"]);
     assert_eq!(s.lora.alpha.to_bits(), 32_f64.to_bits());
     assert_eq!(s.model.device, "cuda:1");
-    assert_eq!(s.data.mask, Mask::FinalOnly);
+    assert_eq!(s.data.mask, MaskPolicy::FinalOnly);
     assert_eq!(s.data.date, "2026-01-02");
     assert_eq!(s.run.folder, Some("runs/a b".into()));
     assert_eq!(s.train.schedule, descant_train::Schedule::Cosine);
@@ -109,8 +109,11 @@ fn values_out_of_range_are_refused_by_name() {
         ("lora.r=1000000", "lora.r is 1000000"),
         ("lora.alpha=inf", "lora.alpha is inf"),
         ("lora.targets=[]", "lora.targets is empty"),
-        ("lora.targets=[\"q_proj\", \"q\"]", "lora.targets has `q`; expected some of q_proj, k_proj"),
-        ("lora.targets=[\"q_proj\", \"q_proj\"]", "lora.targets names `q_proj` twice"),
+        (
+            "lora.targets=[\"q_proj\", \"q\"]",
+            "lora.targets: `q` matches nothing in gpt-oss; known: q_proj, k_proj",
+        ),
+        ("lora.targets=[\"q_proj\", \"q_proj\"]", "lora.targets: `q_proj` stands there twice"),
         ("data.date=tomorrow", "data.date is `tomorrow`"),
         ("data.date=2025-13-05", "data.date is `2025-13-05`"),
         ("data.effort=hard", "data.effort is `hard`; expected low, medium or high"),

@@ -1,0 +1,66 @@
+//! `descant evaluate`: asks the held-out prompts of a model, with or without an adapter.
+
+use anyhow::{Context as _, Result, anyhow};
+use descant_harmony::Renderer;
+use descant_train::measure::{Asked, Evaluation};
+use serde_json::json;
+
+use super::load;
+use super::measure::Examination;
+use crate::cli::Evaluate;
+use crate::failure::{Exit, Hinted};
+use crate::observe::Progress;
+use crate::report::Table;
+use crate::settings::Resolved;
+use crate::talk::Talk;
+
+/// Loads, asks, prints.
+pub(crate) fn run(args: &Evaluate, resolved: &Resolved, talk: Talk) -> Result<Exit> {
+    let settings = &resolved.settings;
+    let held_out =
+        settings.data.held_out.as_deref().ok_or_else(|| {
+            Hinted::new(anyhow!("data.held_out is not set"), "write --set data.held_out=FILE")
+        })?;
+    let device = load::device(&settings.model.device)?;
+    load::check_dir(&settings.model.path)?;
+    let renderer = Renderer::load(&settings.model.path, None)
+        .with_context(|| format!("model {}", settings.model.path.display()))?;
+    let examination = Examination::new(settings, held_out, &renderer)?;
+    let model = load::model(&settings.model.path, &device.device)?;
+    let overlay = load::overlay(args.adapter.as_deref(), &model)?;
+    talk.item("model", settings.model.path.display());
+    talk.item("adapter", args.adapter.as_ref().map_or("none".into(), |dir| dir.display().to_string()));
+    talk.item("device", &device.why);
+    talk.item("held out", format_args!("{} prompts of {}", examination.prompts().len(), held_out.display()));
+    let name = if args.adapter.is_some() { "adapter" } else { "base" };
+    let mut progress = Progress::new(talk);
+    let (evaluation, _) = examination.ask(name, &model, &*overlay, &mut progress)?;
+    progress.finish();
+    if args.json {
+        talk.data(json!({
+            "schema_version": 1,
+            "model": settings.model.path,
+            "adapter": args.adapter,
+            "settings_sha256": resolved.sha256,
+            "cells": evaluation.cells,
+        }))?;
+    } else {
+        talk.data(Table::new(&[(name, &evaluation)]).to_text())?;
+    }
+    Ok(answer(&evaluation, args.at_least, talk))
+}
+
+/// Whether every cell reaches the limit; says which does not.
+fn answer(evaluation: &Evaluation, at_least: Option<u8>, talk: Talk) -> Exit {
+    let mut exit = Exit::Success;
+    for cell in &evaluation.cells {
+        let share = cell.percent(cell.hit);
+        if at_least.is_some_and(|limit| share < f64::from(limit)) && !matches!(cell.asked, Asked::Language(_))
+        {
+            let asked = if cell.asked == Asked::Nothing { "English unasked" } else { "the language asked" };
+            talk.warn(format_args!("{} effort: {asked} in {share:.1} % only", cell.effort));
+            exit = Exit::No;
+        }
+    }
+    exit
+}

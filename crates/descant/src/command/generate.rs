@@ -1,0 +1,106 @@
+//! `descant generate`: continues one prompt, given as text or as ids.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow};
+use descant_harmony::{Conversation, Message, RenderOptions, Renderer, Role, TextEncoder as _};
+use descant_model::{Bare, GenerateOptions, Generated, GptOss, Overlay, Sampling, stop_ids};
+use serde_json::json;
+
+use super::load;
+use crate::cli::Generate;
+use crate::failure::Exit;
+use crate::report::{Sample, side_by_side};
+use crate::settings::check_effort;
+use crate::talk::Talk;
+
+/// Width of two columns where nobody says how wide the terminal is.
+const WIDTH: usize = 100;
+
+/// Loads, continues, prints.
+pub(crate) fn run(args: &Generate, dir: &Path, talk: Talk) -> Result<Exit> {
+    let device = load::device(&args.model.device)?;
+    load::check_dir(dir)?;
+    let options = options(args, dir)?;
+    // The prompt first: it can be wrong, and the model takes long to load.
+    let text = args.prompt.as_deref().map(|user| prompt(args, dir, user)).transpose()?;
+    let model = load::model(dir, &device.device)?;
+    let overlay = load::overlay(args.model.adapter.as_deref(), &model)?;
+    match text {
+        None => {
+            let generated = complete(&model, &*overlay, &args.ids, &options)?;
+            let ids: Vec<String> = generated.ids.iter().map(ToString::to_string).collect();
+            let shown = if args.json { serde_json::to_string(&generated)? } else { ids.join(",") };
+            talk.data(shown)?;
+        }
+        Some((renderer, ids)) => {
+            let new = complete(&model, &*overlay, &ids, &options)?;
+            let base =
+                args.model.adapter.as_ref().map(|_| complete(&model, &Bare, &ids, &options)).transpose()?;
+            talk.data(show(args, &renderer, &new, base.as_ref())?)?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn options(args: &Generate, dir: &Path) -> Result<GenerateOptions> {
+    if !(args.temperature > 0.0 && args.temperature.is_finite()) {
+        return Err(anyhow!("--temperature {}; expected a positive number", args.temperature));
+    }
+    if !(args.top_p > 0.0 && args.top_p <= 1.0) {
+        return Err(anyhow!("--top-p {}; expected a number above 0 and up to 1", args.top_p));
+    }
+    let random = Sampling::Random { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
+    Ok(GenerateOptions {
+        max_new_tokens: args.max_new_tokens,
+        stop_ids: if args.ignore_eos { Vec::new() } else { stop_ids(dir)? },
+        sampling: if args.greedy { Sampling::Greedy } else { random },
+    })
+}
+
+/// The ids of a rendered conversation that waits for its reply.
+fn prompt(args: &Generate, dir: &Path, user: &str) -> Result<(Renderer, Vec<u32>)> {
+    check_effort("--effort", &args.effort).map_err(|reason| anyhow!(reason))?;
+    let date = args.date.parse().with_context(|| format!("--date {}", args.date))?;
+    let renderer = Renderer::load(dir, None)?;
+    let developer = args.developer.as_ref().map(|text| Message::text(Role::Developer, text));
+    let messages = developer.into_iter().chain([Message::text(Role::User, user)]).collect();
+    let conversation = Conversation::new(messages).with_effort(&args.effort);
+    let options = RenderOptions { date, add_generation_prompt: true, ..RenderOptions::default() };
+    let ids = renderer.render(&conversation, &options)?.ids;
+    Ok((renderer, ids))
+}
+
+fn complete(
+    model: &GptOss,
+    overlay: &dyn Overlay,
+    ids: &[u32],
+    options: &GenerateOptions,
+) -> Result<Generated> {
+    let generated = model.generate(&[ids.to_vec()], overlay, options, &mut |_| {})?;
+    generated.into_iter().next().context("one prompt has one continuation")
+}
+
+/// What is printed for a text prompt. `base` is the bare model's reply when an adapter wrote the other.
+fn show(args: &Generate, renderer: &Renderer, new: &Generated, base: Option<&Generated>) -> Result<String> {
+    let text = |generated: &Generated| renderer.tokenizer().decode(&generated.ids);
+    let json = |generated: &Generated| -> Result<serde_json::Value> {
+        Ok(json!({"ids": generated.ids, "stop": generated.stop, "text": text(generated)?}))
+    };
+    if args.json {
+        let mut value = json(new)?;
+        if let Some(base) = base {
+            value["base"] = json(base)?;
+        }
+        return Ok(value.to_string());
+    }
+    let Some(base) = base else { return Ok(text(new)?) };
+    let sample = Sample {
+        effort: args.effort.clone(),
+        asked: None,
+        user: args.prompt.clone().unwrap_or_default(),
+        before: text(base)?,
+        after: text(new)?,
+    };
+    Ok(side_by_side(&sample, WIDTH).trim_end().to_owned())
+}

@@ -1,0 +1,68 @@
+//! What every command begins with: a device, a model, an adapter.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow};
+use burn::tensor::Device;
+use descant_model::{Bare, GptOss, Overlay};
+
+use super::adapter;
+use crate::failure::Hinted;
+
+/// A device, and how it was chosen.
+pub(crate) struct Chosen {
+    /// The device.
+    pub(crate) device: Device,
+    /// For people.
+    pub(crate) why: String,
+}
+
+/// The device that `auto`, `cpu`, `cuda` or `cuda:N` means in this build.
+pub(crate) fn device(wanted: &str) -> Result<Chosen> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let cpu = |why: &str| Chosen { device: Device::flex(), why: format!("cpu, {threads} threads ({why})") };
+    match wanted.split_once(':').unwrap_or((wanted, "")) {
+        ("cpu", "") => Ok(cpu("as asked")),
+        // The operators for NVIDIA cards do not exist yet, so that no card is the better choice.
+        ("auto", "") => Ok(cpu("there are no operators for other devices yet")),
+        ("cuda", index) => cuda(wanted, index),
+        _ => Err(anyhow!("device is `{wanted}`; expected auto, cpu, cuda or cuda:N")),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(wanted: &str, index: &str) -> Result<Chosen> {
+    let index: usize = match index {
+        "" => 0,
+        index => index.parse().with_context(|| format!("device is `{wanted}`; expected cuda or cuda:N"))?,
+    };
+    Ok(Chosen { device: Device::cuda(index), why: format!("cuda:{index} (as asked)") })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(wanted: &str, _index: &str) -> Result<Chosen> {
+    let error = anyhow!("device is `{wanted}`, but this build has no CUDA");
+    Err(Hinted::new(error, "build with `--features cuda`, or run `cargo xtask --cuda ...`").into())
+}
+
+/// Says at once when a folder is no model directory at all.
+pub(crate) fn check_dir(dir: &Path) -> Result<()> {
+    if dir.join("config.json").is_file() {
+        return Ok(());
+    }
+    let error = anyhow!("{} is no model directory: it has no config.json", dir.display());
+    let hint =
+        "give a folder with config.json, the safetensors files, tokenizer.json and chat_template.jinja";
+    Err(Hinted::new(error, hint).into())
+}
+
+/// The frozen base of a model directory.
+pub(crate) fn model(dir: &Path, device: &Device) -> Result<GptOss> {
+    GptOss::load(dir, device).with_context(|| format!("model {}", dir.display()))
+}
+
+/// The adapter of a PEFT directory, not to be trained; the bare model without one.
+pub(crate) fn overlay(adapter: Option<&Path>, model: &GptOss) -> Result<Box<dyn Overlay>> {
+    let Some(dir) = adapter else { return Ok(Box::new(Bare)) };
+    Ok(Box::new(adapter::load(dir, &model.config, model.device())?))
+}

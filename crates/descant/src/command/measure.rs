@@ -1,0 +1,97 @@
+//! The held-out prompts: read once, asked of the base and of the adapter in the same way.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, anyhow};
+use descant_harmony::read::{ReadOptions, read};
+use descant_harmony::{Date, Renderer};
+use descant_model::{GenerateOptions, GptOss, Overlay, Sampling, stop_ids};
+use descant_train::measure::{Evaluation, HeldOut, Questions, Reply, ask};
+use descant_train::{Event, Observer};
+
+use crate::failure::Hinted;
+use crate::report::Sample;
+use crate::settings::Settings;
+
+/// Everything that asking needs and that does not change between base and adapter.
+pub(crate) struct Examination<'a> {
+    prompts: Vec<HeldOut>,
+    efforts: &'a [String],
+    date: Date,
+    batch: usize,
+    samples: usize,
+    options: GenerateOptions,
+    renderer: &'a Renderer,
+}
+
+impl<'a> Examination<'a> {
+    /// Reads the held-out prompts of the settings.
+    pub(crate) fn new(settings: &'a Settings, path: &Path, renderer: &'a Renderer) -> Result<Self> {
+        let set = read(path, &ReadOptions::default())?;
+        let rows = set.rows.iter().take(settings.evaluate.prompts.unwrap_or(usize::MAX));
+        let held_out = rows.map(|row| {
+            let conversation = row.conversation().ok_or("rendered text; expected messages");
+            let prompt = conversation.map_err(str::to_owned);
+            let prompt = prompt.and_then(|c| HeldOut::new(c, row.reasoning_language.as_deref()));
+            prompt.map_err(|reason| anyhow!("{}, row {}: {reason}", path.display(), row.number))
+        });
+        let prompts: Vec<HeldOut> = held_out
+            .collect::<Result<_>>()
+            .map_err(|error| Hinted::new(error, "leave data.held_out out to train without measuring"))?;
+        if prompts.is_empty() {
+            return Err(anyhow!("{} has no rows", path.display()));
+        }
+        Ok(Self {
+            prompts,
+            efforts: &settings.evaluate.efforts,
+            date: settings.date().map_err(|reason| anyhow!(reason))?,
+            batch: settings.evaluate.batch,
+            samples: settings.evaluate.samples,
+            options: GenerateOptions {
+                max_new_tokens: settings.evaluate.max_new_tokens,
+                stop_ids: stop_ids(&settings.model.path)?,
+                sampling: Sampling::Greedy,
+            },
+            renderer,
+        })
+    }
+
+    /// The prompts.
+    pub(crate) fn prompts(&self) -> &[HeldOut] {
+        &self.prompts
+    }
+
+    /// The first prompts of each effort, languages asked, with both replies.
+    pub(crate) fn samples(&self, before: &[Reply], after: &[Reply]) -> Vec<Sample> {
+        let kept = |(before, _): &(&Reply, &Reply)| before.asked && before.prompt < self.samples;
+        let sample = |(before, after): (&Reply, &Reply)| {
+            let prompt = &self.prompts[before.prompt];
+            Sample {
+                effort: before.effort.clone(),
+                asked: Some(prompt.language.name().to_owned()),
+                user: prompt.user.clone(),
+                before: before.text.clone(),
+                after: after.text.clone(),
+            }
+        };
+        before.iter().zip(after).filter(kept).map(sample).collect()
+    }
+
+    /// Asks everything. `name` is what the phase is called on the screen.
+    pub(crate) fn ask(
+        &self,
+        name: &str,
+        model: &GptOss,
+        overlay: &dyn Overlay,
+        observer: &mut dyn Observer,
+    ) -> Result<(Evaluation, Vec<Reply>)> {
+        let questions =
+            Questions { prompts: &self.prompts, efforts: self.efforts, date: self.date, batch: self.batch };
+        observer.on(&Event::Phase { name, total: Some(questions.len() as u64) });
+        let mut decode = |prompts: &[Vec<u32>], progress: &mut dyn FnMut(usize)| {
+            let generated = model.generate(prompts, overlay, &self.options, progress)?;
+            anyhow::Ok(generated.into_iter().map(|reply| reply.ids).collect())
+        };
+        ask(&questions, self.renderer, &mut decode, observer).with_context(|| name.to_owned())
+    }
+}

@@ -1,0 +1,228 @@
+//! `descant train`: samples and measures before, training, adapter, samples and measures after, report.
+//!
+//! Everything that can be wrong with settings and data is found before the run folder is made and before the model
+//! is asked anything.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow};
+use descant_harmony::prepare::{Account, PrepareOptions, prepare};
+use descant_harmony::read::{ReadOptions, read};
+use descant_harmony::{RenderOptions, Renderer};
+use descant_lora::LoraAdapters;
+use descant_lora::peft::Manifest;
+use descant_model::{Bare, GptOss};
+use descant_train::Sample;
+use descant_train::measure::{Evaluation, Reply};
+
+use super::measure::Examination;
+use super::summary::{Outcome, Summary};
+use super::{adapter, fit, load};
+use crate::cli::Train;
+use crate::failure::{Exit, Hinted};
+use crate::observe::{Both, Progress, Records};
+use crate::run_folder::RunFolder;
+use crate::settings::{Resolved, Settings};
+use crate::talk::Talk;
+
+/// The main job.
+pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit> {
+    let settings = &resolved.settings;
+    if args.dry_run {
+        talk.data(resolved.text.trim_end())?;
+        talk.say(format_args!("settings of {} hold; nothing was trained", resolved.origin));
+        return Ok(Exit::Success);
+    }
+    let started = Instant::now();
+    let device = load::device(&settings.model.device)?;
+    let dir = settings.model.path.as_path();
+    load::check_dir(dir)?;
+    let renderer = Renderer::load(dir, None).with_context(|| format!("model {}", dir.display()))?;
+    let (samples, account) = training_set(settings, &renderer)?;
+    let held_out = settings.data.held_out.as_deref();
+    let examination = held_out.map(|path| Examination::new(settings, path, &renderer)).transpose()?;
+    let model = load::model(dir, &device.device)?;
+    let trained = device.device.clone().autodiff();
+    let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
+    let manifest = adapter::manifest(&adapters, &model.config);
+    let folder = RunFolder::create(settings.run.folder.as_deref(), dir, args.force)?;
+    folder.write("config.toml", resolved.text.as_bytes())?;
+    folder.write_json("manifest.json", &manifest)?;
+    first_lines(talk, resolved, &device, &model, &manifest, &account, &folder);
+
+    let mut progress = Progress::new(talk);
+    let mut records = Records::open(folder.path())?;
+    let mut observer = Both(&mut progress, &mut records);
+    let before = match &examination {
+        Some(examination) => Some(examination.ask("before", &model, &Bare, &mut observer)?),
+        None => None,
+    };
+    let adapters = fit::fit(&model, adapters, &samples, &settings.train, &mut observer)?;
+    let saved = folder.join("adapter");
+    adapter::save(&adapters, &saved, &model.config, &dir.display().to_string())?;
+    // What is measured is what was written: the adapter is read back from its files.
+    let adapters = adapter::load(&saved, &model.config, model.device())?;
+    let after = match &examination {
+        Some(examination) => Some(examination.ask("after", &model, &adapters, &mut observer)?),
+        None => None,
+    };
+    progress.finish();
+    records.check()?;
+    let measured = examination.as_ref().zip(before.zip(after)).map(measured);
+    let outcome = Outcome {
+        settings,
+        resolved,
+        folder: &folder,
+        manifest: &manifest,
+        records: &records,
+        measured: measured.as_ref(),
+        wall_seconds: started.elapsed().as_secs_f64(),
+    };
+    let summary = Summary::write(&outcome)?;
+    summary.print(&outcome, args.json, talk)?;
+    Ok(Exit::Success)
+}
+
+/// Base and adapter on the same prompts.
+pub(crate) struct Measured {
+    /// Of the base.
+    pub(crate) before: Evaluation,
+    /// Of the adapter.
+    pub(crate) after: Evaluation,
+    /// Replies of both to the same prompt.
+    pub(crate) samples: Vec<crate::report::Sample>,
+}
+
+type Asked = (Evaluation, Vec<Reply>);
+
+fn measured((examination, (before, after)): (&Examination<'_>, (Asked, Asked))) -> Measured {
+    let samples = examination.samples(&before.1, &after.1);
+    Measured { before: before.0, after: after.0, samples }
+}
+
+/// The rows to learn from, and what became of those that are not among them.
+fn training_set(settings: &Settings, renderer: &Renderer) -> Result<(Vec<Sample>, Account)> {
+    let data = &settings.data;
+    if data.path.as_os_str().is_empty() {
+        return Err(Hinted::new(anyhow!("data.path is not set"), "write --set data.path=FILE").into());
+    }
+    let skip = |e| Hinted::new(e, "data.on_bad_row = \"skip\" leaves bad rows out and counts them");
+    let set = read(&data.path, &ReadOptions { on_bad_row: data.on_bad_row, ..ReadOptions::default() });
+    let set = set.map_err(skip)?;
+    let date = settings.date().map_err(|reason| anyhow!(reason))?;
+    let options = PrepareOptions {
+        render: RenderOptions { date, effort: Some(data.effort.clone()), ..RenderOptions::default() },
+        mask: data.mask,
+        max_tokens: Some(settings.train.max_sequence),
+        on_too_long: data.too_long,
+        on_bad_row: data.on_bad_row,
+        ..PrepareOptions::default()
+    };
+    let mut prepared = prepare(renderer, &set, &options).map_err(skip)?;
+    // What the reader left out belongs to the same account.
+    prepared.account.rejects.count += set.rejects.count;
+    let control = renderer.tokenizer().control();
+    let samples = prepared.examples.into_iter().map(|example| fit::sample(example, control)).collect();
+    Ok((samples, prepared.account))
+}
+
+/// What is going to happen.
+fn first_lines(
+    talk: Talk,
+    resolved: &Resolved,
+    device: &load::Chosen,
+    model: &GptOss,
+    manifest: &Manifest,
+    account: &Account,
+    folder: &RunFolder,
+) {
+    let settings = &resolved.settings;
+    let (config, train, lora) = (&model.config, &settings.train, &settings.lora);
+    let total = account.tokens.total();
+    let experts = if config.mxfp4 { "MXFP4 experts" } else { "unpacked experts" };
+    talk.item(
+        "model",
+        format_args!(
+            "{} ({} layers, {} experts, {experts})",
+            settings.model.path.display(),
+            config.num_hidden_layers,
+            config.num_local_experts
+        ),
+    );
+    talk.item("device", &device.why);
+    talk.item(
+        "trained",
+        format_args!(
+            "{} parameters: LoRA r {}, alpha {} on {}",
+            grouped(manifest.total as u64),
+            lora.r,
+            lora.alpha,
+            lora.targets.join(", ")
+        ),
+    );
+    talk.item(
+        "data",
+        format_args!(
+            "{} examples, {} tokens, {} of them trained ({})",
+            grouped(account.views - account.duplicates - account.dropped - account.empty),
+            grouped(total.tokens),
+            grouped(total.trained),
+            settings.data.mask
+        ),
+    );
+    for (count, what) in [
+        (account.rejects.count, "bad rows were left out"),
+        (account.duplicates, "duplicates were left out"),
+        (account.dropped, "too long ones were left out"),
+        (account.cut, "were cut at a message"),
+        (account.empty, "in which nothing is trained were left out"),
+    ] {
+        if count > 0 {
+            talk.warn(format_args!("{} {what}", grouped(count)));
+        }
+    }
+    for reject in account.rejects.first.iter().take(3) {
+        talk.warn(format_args!("row {}: {}", reject.number, reject.reason));
+    }
+    let examples = (train.micro_batch * train.accumulation) as f64;
+    let mean = total.tokens as f64 / (account.views.max(1)) as f64;
+    talk.item(
+        "steps",
+        format_args!(
+            "{} x {} examples, about {} tokens a step",
+            train.max_steps,
+            examples,
+            grouped((examples * mean) as u64)
+        ),
+    );
+    let hash = resolved.sha256.get(..12).unwrap_or_default();
+    talk.item("settings", format_args!("{} (sha256 {hash})", resolved.origin));
+    talk.item("seed", train.seed);
+    talk.item("run", folder.path().display());
+    talk.detail(format_args!("\n{}", resolved.text));
+}
+
+/// Digits in groups of three.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_stand_in_threes() {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (3_981_312, "3,981,312")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}
