@@ -1,3 +1,10 @@
 //! What the workspace and the binary promise, seen from outside.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
+
+mod binary;
 mod edges;
+mod help;
+mod main_job;
+mod manners;
+mod programs;

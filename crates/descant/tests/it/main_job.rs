@@ -1,0 +1,123 @@
+//! `descant train` and `descant evaluate` from end to end, as short as they can be.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::binary::{Ran, descant, root};
+
+/// Few steps, few prompts, one effort.
+const SHORT: [&str; 12] = [
+    "--set",
+    "train.max_steps=4",
+    "--set",
+    "train.warmup_steps=1",
+    "--set",
+    "train.micro_batch=3",
+    "--set",
+    "evaluate.prompts=3",
+    "--set",
+    "evaluate.max_new_tokens=60",
+    "--set",
+    "evaluate.efforts=[\"low\"]",
+];
+
+fn train(folder: &Path, more: &[&str]) -> Ran {
+    let place = format!("run.folder={}", folder.display());
+    descant(root(), &[&["train", "--set", &place], &SHORT[..], more].concat())
+}
+
+fn read(folder: &Path, name: &str) -> String {
+    std::fs::read_to_string(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+#[test]
+fn a_run_leaves_everything_it_promises_and_repeats_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+    let ran = train(&first, &["--json"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+
+    for label in
+        ["model", "device", "trained", "data", "steps", "settings", "seed", "run", "adapter", "report"]
+    {
+        assert!(ran.err.lines().any(|line| line.starts_with(label)), "{label}:\n{}", ran.err);
+    }
+    assert!(ran.err.contains("55,296 parameters: LoRA r 8, alpha 16 on q_proj, k_proj, v_proj, o_proj"));
+    let summary: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!((&summary["steps"], &summary["trained_parameters"]), (&Value::from(4), &Value::from(55_296)));
+
+    let metrics = read(&first, "metrics.jsonl");
+    let steps: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(steps.len(), 4);
+    assert_eq!(steps[0]["learning_rate"], 0.0, "the first rate is 0");
+    for (step, number) in steps.iter().zip(1..) {
+        assert_eq!((&step["v"], &step["step"], &step["samples"]), (&1.into(), &number.into(), &3.into()));
+        let bits = f32::from_bits(step["loss_bits"].as_u64().unwrap() as u32);
+        assert_eq!(bits.to_bits(), (step["loss"].as_f64().unwrap() as f32).to_bits());
+    }
+    assert_eq!(read(&first, "timing.jsonl").lines().count(), 4);
+    let manifest: Value = serde_json::from_str(&read(&first, "manifest.json")).unwrap();
+    assert_eq!(manifest["total"], 55_296);
+    let evaluation: Value = serde_json::from_str(&read(&first, "evaluation.json")).unwrap();
+    assert_eq!(evaluation["before"]["cells"][0]["n"], 3);
+    assert_eq!(evaluation["before"], summary["before"]);
+    let samples: Value = serde_json::from_str(&read(&first, "samples.json")).unwrap();
+    assert_eq!(samples["samples"].as_array().unwrap().len(), 3);
+    let report = read(&first, "report.html");
+    assert!(report.contains("<polyline class=\"loss\"") && report.contains("<h2>Held-out prompts</h2>"));
+    assert!(first.join("adapter/adapter_config.json").is_file());
+
+    // The saved settings are settings; another run of them is the same run.
+    let again = ["--set".to_owned(), format!("run.folder={}", second.display())];
+    let file = first.join("config.toml");
+    let ran = descant(root(), &["train", file.to_str().unwrap(), &again[0], &again[1], "-q"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+    assert!(ran.out.starts_with("effort  asked"), "{}", ran.out);
+    assert_eq!(read(&second, "metrics.jsonl"), metrics);
+    let adapter = |folder: &Path| std::fs::read(folder.join("adapter/adapter_model.safetensors")).unwrap();
+    assert_eq!(adapter(&first), adapter(&second));
+
+    // Other settings are another run: what was compared can differ.
+    let third = dir.path().join("third");
+    assert_eq!(train(&third, &["-q", "--set", "train.seed=1"]).code, 0);
+    assert_ne!(read(&third, "metrics.jsonl"), metrics);
+    assert_ne!(adapter(&first), adapter(&third));
+}
+
+#[test]
+fn an_earlier_run_is_replaced_only_when_forced() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("run");
+    std::fs::create_dir_all(folder.join("adapter")).unwrap();
+    let ran = train(&folder, &[]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("holds files already\nhint: set run.folder to another one"), "{}", ran.err);
+    assert!(folder.join("adapter").is_dir());
+}
+
+#[test]
+fn evaluate_counts_and_answers_no_below_a_limit() {
+    let arguments = [
+        "evaluate",
+        "--json",
+        "--at-least",
+        "95",
+        "--set",
+        "evaluate.prompts=4",
+        "--set",
+        "evaluate.efforts=[\"low\"]",
+    ];
+    let ran = descant(root(), &arguments);
+    let answer: Value = serde_json::from_str(&ran.out).unwrap();
+    let cell = |asked: &str| {
+        let cells = answer["cells"].as_array().unwrap().iter();
+        cells.clone().find(|cell| cell["asked"] == asked).unwrap_or_else(|| panic!("{answer}")).clone()
+    };
+    // The base reasons in English whatever is asked.
+    let (unasked, asked) = (cell("nothing"), cell("any"));
+    assert_eq!((&unasked["n"], &unasked["valid"], &unasked["hit"]), (&4.into(), &4.into(), &4.into()));
+    assert_eq!((&asked["n"], &asked["hit"], &asked["found"]["en"]), (&4.into(), &0.into(), &4.into()));
+    assert_eq!(ran.code, 1, "the language asked was found nowhere");
+    assert!(ran.err.contains("the language asked in 0.0 % only"), "{}", ran.err);
+}
