@@ -34,20 +34,22 @@ pub(crate) fn run(args: &Evaluate, resolved: &Resolved, talk: Talk) -> Result<Ex
     talk.item("held out", format_args!("{} prompts of {}", examination.prompts().len(), held_out.display()));
     let name = if args.adapter.is_some() { "adapter" } else { "base" };
     let mut progress = Progress::new(talk);
-    let (evaluation, _) = examination.ask(name, &model, &*overlay, &mut progress)?;
+    let marks = examination.ask(name, &model, &*overlay, &mut progress)?.marks;
     progress.finish();
+    talk.item("held out", format_args!("loss {:.4}", marks.loss));
     if args.json {
         talk.data(json!({
             "schema_version": 1,
             "model": settings.model.path,
             "adapter": args.adapter,
             "settings_sha256": resolved.sha256,
-            "cells": evaluation.cells,
+            "loss": marks.loss,
+            "cells": marks.evaluation.cells,
         }))?;
     } else {
-        talk.data(Table::new(&[(name, &evaluation)]).to_text())?;
+        talk.data(Table::new(&[(name, &marks.evaluation)]).to_text())?;
     }
-    Ok(answer(&evaluation, args.at_least, talk))
+    Ok(answer(&marks.evaluation, args.at_least, talk))
 }
 
 /// Whether every cell reaches the limit; says which does not.

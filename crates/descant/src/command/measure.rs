@@ -7,15 +7,46 @@ use descant_harmony::read::{ReadOptions, read};
 use descant_harmony::{Date, Renderer};
 use descant_model::{GenerateOptions, GptOss, Overlay, Sampling, stop_ids};
 use descant_train::measure::{Evaluation, HeldOut, Questions, Reply, ask};
-use descant_train::{Event, Observer};
+use descant_train::{Event, Observer, Sample as Row, score};
+use serde::Serialize;
 
+use super::rows;
 use crate::failure::Hinted;
 use crate::report::Sample;
 use crate::settings::Settings;
 
+/// What a model got.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Marks {
+    /// Mean loss in nats over the trained tokens of the held-out rows, as the rows answer them.
+    pub(crate) loss: f64,
+    /// Counts over its replies.
+    #[serde(flatten)]
+    pub(crate) evaluation: Evaluation,
+}
+
+/// What a model got, and what it said.
+pub(crate) struct Answers {
+    /// Loss and counts.
+    pub(crate) marks: Marks,
+    /// Every reply, in the order of the questions.
+    pub(crate) replies: Vec<Reply>,
+}
+
+/// Base and adapter on the same prompts.
+pub(crate) struct Measured {
+    /// Of the base.
+    pub(crate) before: Marks,
+    /// Of the adapter.
+    pub(crate) after: Marks,
+    /// Replies of both to the same prompt.
+    pub(crate) samples: Vec<Sample>,
+}
+
 /// Everything that asking needs and that does not change between base and adapter.
 pub(crate) struct Examination<'a> {
     prompts: Vec<HeldOut>,
+    rows: Vec<Row>,
     efforts: &'a [String],
     date: Date,
     batch: usize,
@@ -41,8 +72,11 @@ impl<'a> Examination<'a> {
         if prompts.is_empty() {
             return Err(anyhow!("{} has no rows", path.display()));
         }
+        let (mut rows, _) = rows::samples(settings, path, renderer)?;
+        rows.truncate(prompts.len());
         Ok(Self {
             prompts,
+            rows,
             efforts: &settings.evaluate.efforts,
             date: settings.date().map_err(|reason| anyhow!(reason))?,
             batch: settings.evaluate.batch,
@@ -84,14 +118,31 @@ impl<'a> Examination<'a> {
         model: &GptOss,
         overlay: &dyn Overlay,
         observer: &mut dyn Observer,
-    ) -> Result<(Evaluation, Vec<Reply>)> {
+    ) -> Result<Answers> {
         let questions =
             Questions { prompts: &self.prompts, efforts: self.efforts, date: self.date, batch: self.batch };
         observer.on(&Event::Phase { name, total: Some(questions.len() as u64) });
+        let loss = self.loss(model, overlay)?;
         let mut decode = |prompts: &[Vec<u32>], progress: &mut dyn FnMut(usize)| {
             let generated = model.generate(prompts, overlay, &self.options, progress)?;
             anyhow::Ok(generated.into_iter().map(|reply| reply.ids).collect())
         };
-        ask(&questions, self.renderer, &mut decode, observer).with_context(|| name.to_owned())
+        let (evaluation, replies) =
+            ask(&questions, self.renderer, &mut decode, observer).with_context(|| name.to_owned())?;
+        Ok(Answers { marks: Marks { loss, evaluation }, replies })
+    }
+
+    /// Mean loss over the trained tokens of all rows together.
+    fn loss(&self, model: &GptOss, overlay: &dyn Overlay) -> Result<f64> {
+        let (mut sum, mut weight) = (0.0, 0.0);
+        for row in &self.rows {
+            // The first token is never predicted.
+            let scored = score(model, overlay, &row.ids, None)?;
+            for (logprob, counts) in scored.logprobs.iter().zip(&row.weights[1..]) {
+                sum -= f64::from(*logprob) * f64::from(*counts);
+                weight += f64::from(*counts);
+            }
+        }
+        Ok(sum / weight)
     }
 }

@@ -16,6 +16,7 @@ mod generate;
 mod init;
 mod load;
 mod measure;
+mod rows;
 mod score;
 mod summary;
 mod train;

@@ -4,7 +4,8 @@ use anyhow::Result;
 use descant_lora::peft::Manifest;
 use serde_json::{Value, json};
 
-use super::train::{Measured, grouped};
+use super::measure::Measured;
+use super::train::grouped;
 use crate::observe::{Records, clock};
 use crate::report::{Page, Table, render, side_by_side};
 use crate::run_folder::RunFolder;
@@ -74,7 +75,8 @@ impl Summary {
         if as_json {
             talk.data(self.to_json(outcome))?;
         } else if let Some(measured) = outcome.measured {
-            let evaluations = [("before", &measured.before), ("after", &measured.after)];
+            let evaluations =
+                [("before", &measured.before.evaluation), ("after", &measured.after.evaluation)];
             talk.data(Table::new(&evaluations).to_text())?;
         }
         talk.say("");
@@ -93,8 +95,15 @@ impl Summary {
     }
 
     fn facts(&self, outcome: &Outcome<'_>) -> Vec<(&'static str, String)> {
-        vec![
-            ("loss", format!("{:.4} at the first step, {:.4} at the last", self.first_loss, self.last_loss)),
+        let mut facts = vec![(
+            "loss",
+            format!("{:.4} at the first step, {:.4} at the last", self.first_loss, self.last_loss),
+        )];
+        facts.extend(outcome.measured.map(|measured| {
+            let (before, after) = (measured.before.loss, measured.after.loss);
+            ("held out", format!("loss {before:.4} before, {after:.4} after"))
+        }));
+        facts.extend([
             (
                 "training",
                 format!(
@@ -107,7 +116,8 @@ impl Summary {
             ("wall time", clock(outcome.wall_seconds)),
             ("adapter", outcome.folder.join("adapter").display().to_string()),
             ("report", outcome.folder.join("report.html").display().to_string()),
-        ]
+        ]);
+        facts
     }
 
     fn page(&self, outcome: &Outcome<'_>) -> String {
@@ -129,8 +139,11 @@ impl Summary {
         ];
         facts.extend(self.facts(outcome).into_iter().filter(|(label, _)| *label != "report"));
         facts.push(("settings", format!("{} (sha256 {})", outcome.resolved.origin, outcome.resolved.sha256)));
-        let evaluations: Vec<_> =
-            outcome.measured.iter().flat_map(|m| [("before", &m.before), ("after", &m.after)]).collect();
+        let evaluations: Vec<_> = outcome
+            .measured
+            .iter()
+            .flat_map(|m| [("before", &m.before.evaluation), ("after", &m.after.evaluation)])
+            .collect();
         render(&Page {
             title: &format!("Descant: {}", outcome.folder.path().display()),
             facts: &facts,

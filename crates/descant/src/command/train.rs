@@ -5,25 +5,21 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow};
-use descant_harmony::prepare::{Account, PrepareOptions, prepare};
-use descant_harmony::read::{ReadOptions, read};
-use descant_harmony::{RenderOptions, Renderer};
-use descant_lora::LoraAdapters;
-use descant_lora::peft::Manifest;
-use descant_model::{Bare, GptOss};
-use descant_train::Sample;
-use descant_train::measure::{Evaluation, Reply};
-
-use super::measure::Examination;
+use super::measure::{Examination, Measured};
 use super::summary::{Outcome, Summary};
-use super::{adapter, fit, load};
+use super::{adapter, fit, load, rows};
 use crate::cli::Train;
 use crate::failure::{Exit, Hinted};
 use crate::observe::{Both, Progress, Records};
 use crate::run_folder::RunFolder;
-use crate::settings::{Resolved, Settings};
+use crate::settings::Resolved;
 use crate::talk::Talk;
+use anyhow::{Context as _, Result, anyhow};
+use descant_harmony::Renderer;
+use descant_harmony::prepare::Account;
+use descant_lora::LoraAdapters;
+use descant_lora::peft::Manifest;
+use descant_model::{Bare, GptOss};
 
 /// The main job.
 pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit> {
@@ -38,7 +34,10 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let dir = settings.model.path.as_path();
     load::check_dir(dir)?;
     let renderer = Renderer::load(dir, None).with_context(|| format!("model {}", dir.display()))?;
-    let (samples, account) = training_set(settings, &renderer)?;
+    if settings.data.path.as_os_str().is_empty() {
+        return Err(Hinted::new(anyhow!("data.path is not set"), "write --set data.path=FILE").into());
+    }
+    let (samples, account) = rows::samples(settings, &settings.data.path, &renderer)?;
     let held_out = settings.data.held_out.as_deref();
     let examination = held_out.map(|path| Examination::new(settings, path, &renderer)).transpose()?;
     let model = load::model(dir, &device.device)?;
@@ -68,7 +67,12 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     };
     progress.finish();
     records.check()?;
-    let measured = examination.as_ref().zip(before.zip(after)).map(measured);
+    let measured =
+        examination.as_ref().zip(before.zip(after)).map(|(examination, (before, after))| Measured {
+            samples: examination.samples(&before.replies, &after.replies),
+            before: before.marks,
+            after: after.marks,
+        });
     let outcome = Outcome {
         settings,
         resolved,
@@ -81,49 +85,6 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let summary = Summary::write(&outcome)?;
     summary.print(&outcome, args.json, talk)?;
     Ok(Exit::Success)
-}
-
-/// Base and adapter on the same prompts.
-pub(crate) struct Measured {
-    /// Of the base.
-    pub(crate) before: Evaluation,
-    /// Of the adapter.
-    pub(crate) after: Evaluation,
-    /// Replies of both to the same prompt.
-    pub(crate) samples: Vec<crate::report::Sample>,
-}
-
-type Asked = (Evaluation, Vec<Reply>);
-
-fn measured((examination, (before, after)): (&Examination<'_>, (Asked, Asked))) -> Measured {
-    let samples = examination.samples(&before.1, &after.1);
-    Measured { before: before.0, after: after.0, samples }
-}
-
-/// The rows to learn from, and what became of those that are not among them.
-fn training_set(settings: &Settings, renderer: &Renderer) -> Result<(Vec<Sample>, Account)> {
-    let data = &settings.data;
-    if data.path.as_os_str().is_empty() {
-        return Err(Hinted::new(anyhow!("data.path is not set"), "write --set data.path=FILE").into());
-    }
-    let skip = |e| Hinted::new(e, "data.on_bad_row = \"skip\" leaves bad rows out and counts them");
-    let set = read(&data.path, &ReadOptions { on_bad_row: data.on_bad_row, ..ReadOptions::default() });
-    let set = set.map_err(skip)?;
-    let date = settings.date().map_err(|reason| anyhow!(reason))?;
-    let options = PrepareOptions {
-        render: RenderOptions { date, effort: Some(data.effort.clone()), ..RenderOptions::default() },
-        mask: data.mask,
-        max_tokens: Some(settings.train.max_sequence),
-        on_too_long: data.too_long,
-        on_bad_row: data.on_bad_row,
-        ..PrepareOptions::default()
-    };
-    let mut prepared = prepare(renderer, &set, &options).map_err(skip)?;
-    // What the reader left out belongs to the same account.
-    prepared.account.rejects.count += set.rejects.count;
-    let control = renderer.tokenizer().control();
-    let samples = prepared.examples.into_iter().map(|example| fit::sample(example, control)).collect();
-    Ok((samples, prepared.account))
 }
 
 /// What is going to happen.

@@ -38,9 +38,10 @@ fn a_run_leaves_everything_it_promises_and_repeats_itself() {
     let ran = train(&first, &["--json"]);
     assert_eq!(ran.code, 0, "{}", ran.err);
 
-    for label in
-        ["model", "device", "trained", "data", "steps", "settings", "seed", "run", "adapter", "report"]
-    {
+    for label in [
+        "model", "device", "trained", "data", "steps", "settings", "seed", "run", "loss", "held out",
+        "adapter", "report",
+    ] {
         assert!(ran.err.lines().any(|line| line.starts_with(label)), "{label}:\n{}", ran.err);
     }
     assert!(ran.err.contains("55,296 parameters: LoRA r 8, alpha 16 on q_proj, k_proj, v_proj, o_proj"));
@@ -61,6 +62,8 @@ fn a_run_leaves_everything_it_promises_and_repeats_itself() {
     assert_eq!(manifest["total"], 55_296);
     let evaluation: Value = serde_json::from_str(&read(&first, "evaluation.json")).unwrap();
     assert_eq!(evaluation["before"]["cells"][0]["n"], 3);
+    let loss = |when: &str| evaluation[when]["loss"].as_f64().unwrap();
+    assert!(loss("after") < loss("before") && loss("after") > 0.0, "{evaluation}");
     assert_eq!(evaluation["before"], summary["before"]);
     let samples: Value = serde_json::from_str(&read(&first, "samples.json")).unwrap();
     assert_eq!(samples["samples"].as_array().unwrap().len(), 3);

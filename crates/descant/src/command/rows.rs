@@ -1,0 +1,89 @@
+//! Rows of a file as samples of the trainer, with an account of those that are not among them.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use descant_harmony::prepare::{Account, Example, PrepareOptions, prepare};
+use descant_harmony::read::{ReadOptions, read};
+use descant_harmony::{ControlTokens, RenderOptions, Renderer, TokenClass};
+use descant_train::Sample;
+
+use crate::failure::Hinted;
+use crate::settings::Settings;
+
+/// Reads and prepares a data set as `[data]` says.
+pub(crate) fn samples(
+    settings: &Settings,
+    path: &Path,
+    renderer: &Renderer,
+) -> Result<(Vec<Sample>, Account)> {
+    let data = &settings.data;
+    let skip = |e| Hinted::new(e, "data.on_bad_row = \"skip\" leaves bad rows out and counts them");
+    let set = read(path, &ReadOptions { on_bad_row: data.on_bad_row, ..ReadOptions::default() });
+    let set = set.map_err(skip)?;
+    let date = settings.date().map_err(|reason| anyhow!(reason))?;
+    let options = PrepareOptions {
+        render: RenderOptions { date, effort: Some(data.effort.clone()), ..RenderOptions::default() },
+        mask: data.mask,
+        max_tokens: Some(settings.train.max_sequence),
+        on_too_long: data.too_long,
+        on_bad_row: data.on_bad_row,
+        ..PrepareOptions::default()
+    };
+    let mut prepared = prepare(renderer, &set, &options).map_err(skip)?;
+    // What the reader left out belongs to the same account.
+    prepared.account.rejects.count += set.rejects.count;
+    prepared.account.rejects.first.extend(set.rejects.first);
+    let control = renderer.tokenizer().control();
+    let samples = prepared.examples.into_iter().map(|example| sample(example, control)).collect();
+    Ok((samples, prepared.account))
+}
+
+/// What the loop learns from, made of a prepared row.
+fn sample(example: Example, control: &ControlTokens) -> Sample {
+    let first_analysis = first_analysis(&example, control);
+    Sample { row: example.row as usize, ids: example.ids, weights: example.mask.weights, first_analysis }
+}
+
+/// Index of the first token of the first analysis body, when it is trained.
+fn first_analysis(example: &Example, control: &ControlTokens) -> Option<usize> {
+    let start = example.mask.classes.iter().position(|class| *class == TokenClass::Analysis)?;
+    let header = example.ids[start..].iter().position(|id| *id == control.message)?;
+    let first = start + header + 1;
+    example.mask.weights.get(first).is_some_and(|weight| *weight > 0.0).then_some(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use descant_harmony::{MaskPolicy, TextEncoder as _};
+
+    use super::*;
+
+    fn held_out(mask: MaskPolicy) -> (Renderer, Vec<Sample>) {
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt-oss"));
+        let renderer = Renderer::load(root, None).unwrap();
+        let mut settings = Settings::default();
+        settings.data.mask = mask;
+        let (samples, _) = samples(&settings, &root.join("data/held-out.jsonl"), &renderer).unwrap();
+        (renderer, samples)
+    }
+
+    #[test]
+    fn the_first_token_of_the_reasoning_is_found_in_every_row() {
+        let (renderer, samples) = held_out(MaskPolicy::Assistant);
+        assert_eq!(samples.len(), 100);
+        for sample in &samples {
+            let first = sample.first_analysis.unwrap();
+            let before = renderer.tokenizer().decode(&sample.ids[..first]).unwrap();
+            assert!(before.ends_with("<|start|>assistant<|channel|>analysis<|message|>"), "{before}");
+            assert!(sample.weights[first] > 0.0);
+        }
+    }
+
+    #[test]
+    fn reasoning_that_is_not_trained_has_no_first_token() {
+        let (_, samples) = held_out(MaskPolicy::FinalOnly);
+        assert!(samples.iter().all(|sample| sample.first_analysis.is_none()));
+        assert!(samples.iter().all(|sample| sample.weights.contains(&1.0)));
+    }
+}
