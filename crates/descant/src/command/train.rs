@@ -17,7 +17,7 @@ use descant_train::measure::{Evaluation, Reply};
 
 use super::measure::Examination;
 use super::summary::{Outcome, Summary};
-use super::{adapter, fit, load};
+use super::{fit, load};
 use crate::cli::Train;
 use crate::failure::{Exit, Hinted};
 use crate::observe::{Both, Progress, Records};
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let model = load::model(dir, &device.device)?;
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
-    let manifest = adapter::manifest(&adapters, &model.config);
+    let manifest = adapters.manifest(&model.config);
     let folder = RunFolder::create(settings.run.folder.as_deref(), dir, args.force)?;
     folder.write("config.toml", resolved.text.as_bytes())?;
     folder.write_json("manifest.json", &manifest)?;
@@ -59,9 +59,9 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     };
     let adapters = fit::fit(&model, adapters, &samples, &settings.train, &mut observer)?;
     let saved = folder.join("adapter");
-    adapter::save(&adapters, &saved, &model.config, &dir.display().to_string())?;
+    adapters.save_peft(&saved, &model.config, &dir.display().to_string())?;
     // What is measured is what was written: the adapter is read back from its files.
-    let adapters = adapter::load(&saved, &model.config, model.device())?;
+    let adapters = LoraAdapters::load_peft(&saved, &model.config, model.device())?;
     let after = match &examination {
         Some(examination) => Some(examination.ask("after", &model, &adapters, &mut observer)?),
         None => None,
