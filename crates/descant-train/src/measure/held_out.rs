@@ -38,7 +38,7 @@ impl HeldOut {
         let user = user.ok_or("no user message before the last assistant message")?;
         let asked = conversation.prefix(last);
         let plain = without_request(&asked, name)?;
-        Ok(Self { plain, language, answer, user, asked })
+        Ok(Self { asked, plain, language, answer, user })
     }
 }
 

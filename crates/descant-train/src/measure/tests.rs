@@ -9,13 +9,13 @@ const EXPECTATIONS: &str = include_str!("../../../../fixtures/measure/expectatio
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Line {
-    Text(Text),
+    Text(Single),
     Group(Group),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Text {
+struct Single {
     text: String,
     detect: String,
     parse: Option<(String, String)>,
@@ -36,13 +36,13 @@ fn lines() -> Vec<Line> {
     EXPECTATIONS.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn texts() -> Vec<Text> {
+fn texts() -> Vec<Single> {
     let text = |line| if let Line::Text(text) = line { Some(text) } else { None };
     lines().into_iter().filter_map(text).collect()
 }
 
 /// The strings for which `wrong` says that a measure is not the reference's.
-fn differences(wrong: impl Fn(&Text) -> bool) -> Vec<String> {
+fn differences(wrong: impl Fn(&Single) -> bool) -> Vec<String> {
     texts().into_iter().filter(|t| wrong(t)).map(|t| t.text).collect()
 }
 
@@ -57,8 +57,8 @@ fn detect_is_the_references() {
 
 #[test]
 fn parse_is_the_references() {
-    let expected = |t: &Text| t.parse.clone();
-    let ours = |t: &Text| parse(&t.text).map(|(a, f)| (a.to_owned(), f.to_owned()));
+    let expected = |t: &Single| t.parse.clone();
+    let ours = |t: &Single| parse(&t.text).map(|(a, f)| (a.to_owned(), f.to_owned()));
     assert_eq!(differences(|t| ours(t) != expected(t)), Vec::<String>::new());
 }
 

@@ -67,3 +67,41 @@ pub(crate) fn fit(
     }
     Ok(trainer.into_adapters())
 }
+
+#[cfg(test)]
+mod tests {
+    use descant_harmony::prepare::{PrepareOptions, prepare};
+    use descant_harmony::read::{ReadOptions, read};
+    use descant_harmony::{MaskPolicy, Renderer, TextEncoder as _};
+
+    use super::*;
+
+    fn samples(mask: MaskPolicy) -> (Renderer, Vec<Sample>) {
+        let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt-oss"));
+        let renderer = Renderer::load(root, None).unwrap();
+        let set = read(&root.join("data/held-out.jsonl"), &ReadOptions::default()).unwrap();
+        let prepared =
+            prepare(&renderer, &set, &PrepareOptions { mask, ..PrepareOptions::default() }).unwrap();
+        let control = renderer.tokenizer().control().clone();
+        (renderer, prepared.examples.into_iter().map(|example| sample(example, &control)).collect())
+    }
+
+    #[test]
+    fn the_first_token_of_the_reasoning_is_found_in_every_row() {
+        let (renderer, samples) = samples(MaskPolicy::Assistant);
+        assert_eq!(samples.len(), 100);
+        for sample in &samples {
+            let first = sample.first_analysis.unwrap();
+            let before = renderer.tokenizer().decode(&sample.ids[..first]).unwrap();
+            assert!(before.ends_with("<|start|>assistant<|channel|>analysis<|message|>"), "{before}");
+            assert!(sample.weights[first] > 0.0);
+        }
+    }
+
+    #[test]
+    fn reasoning_that_is_not_trained_has_no_first_token() {
+        let (_, samples) = samples(MaskPolicy::FinalOnly);
+        assert!(samples.iter().all(|sample| sample.first_analysis.is_none()));
+        assert!(samples.iter().all(|sample| sample.weights.contains(&1.0)));
+    }
+}

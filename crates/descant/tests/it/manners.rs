@@ -111,3 +111,18 @@ fn a_dry_run_prints_settings_that_can_be_run() {
     let again = descant(root(), &["train", "--dry-run", file.to_str().unwrap()]);
     assert_eq!((again.code, again.out), (0, ran.out));
 }
+
+#[test]
+fn the_embedded_default_is_found_from_any_folder_that_is_told_its_root() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = root().to_str().unwrap();
+    let arguments = ["generate", "--ids", "1523,30", "--max-new-tokens", "1", "--greedy"];
+    let lost = descant(dir.path(), &arguments);
+    assert_eq!(lost.code, 2);
+    assert!(lost.err.starts_with("error: fixtures/tiny-gpt-oss is no model directory"), "{}", lost.err);
+    let found = descant(dir.path(), &[&["--root", root][..], &arguments].concat());
+    assert_eq!(found.code, 0, "{}", found.err);
+    // What the user names starts where the user is.
+    let own = ["evaluate", "--root", root, "--set", "model.path=mine"];
+    assert!(descant(dir.path(), &own).err.starts_with("error: mine is no model directory"));
+}
