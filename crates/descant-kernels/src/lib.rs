@@ -12,6 +12,11 @@
 //!
 //! This crate knows no configuration, no tensor names and no files.
 
+#![expect(
+    clippy::inline_always,
+    reason = "`vectorized` compiles only what is inlined into it for wider registers"
+)]
+
 mod attention;
 mod cache;
 mod cpu;

@@ -5,6 +5,7 @@
 mod adapters;
 mod config;
 mod error;
+mod files;
 pub mod peft;
 
 pub use adapters::{LoraAdapters, Pair};

@@ -22,7 +22,7 @@ const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 #[derive(Deserialize)]
 struct Index {
-    weight_map: BTreeMap<String, String>,
+    weight_map: WeightMap,
 }
 
 /// Calls `visit` with every tensor of the directory: shards in the order of their names, and in a shard in the
@@ -71,8 +71,11 @@ fn index_path(dir: &Path) -> PathBuf {
     dir.join("model.safetensors.index.json")
 }
 
+/// The file of each tensor.
+type WeightMap = BTreeMap<String, String>;
+
 /// The shards' file names in order, and the index if there is one.
-fn files(dir: &Path) -> Result<(Vec<String>, Option<BTreeMap<String, String>>)> {
+fn files(dir: &Path) -> Result<(Vec<String>, Option<WeightMap>)> {
     let path = index_path(dir);
     if !path.exists() {
         if !dir.join("model.safetensors").exists() {

@@ -10,6 +10,7 @@ pub(crate) const BLOCK: usize = descant_quant::mxfp4::BLOCK;
 
 /// One or more frozen matrices of one shape.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a few live at a time, and a box would only hide handles")]
 pub enum FrozenWeight {
     /// `[matrices, out, in]`, as `nn.Linear` stores it.
     Dense(Tensor<3>),
@@ -67,6 +68,7 @@ impl FrozenWeight {
 
 /// Which rows of an activation belong to which matrix.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a few live at a time, and a box would only hide handles")]
 pub enum Groups {
     /// All rows to the only matrix.
     One,

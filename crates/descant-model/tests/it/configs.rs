@@ -62,7 +62,11 @@ fn what_would_change_the_arithmetic_is_refused_by_name() {
         ("layer_types", json!(["full_attention"]), "1 entries for 4 layers"),
         ("layer_types", json!(["full_attention", "x", "y", "z"]), "unknown variant `x`"),
         ("quantization_config", json!({"quant_method": "gptq"}), "`gptq`"),
-        ("rope_scaling", json!({"rope_type": "llama3", "factor": 8.0}), "`rope_scaling.rope_type` is `llama3`"),
+        (
+            "rope_scaling",
+            json!({"rope_type": "llama3", "factor": 8.0}),
+            "`rope_scaling.rope_type` is `llama3`",
+        ),
         ("rope_scaling", json!({"rope_type": "yarn"}), "missing field `rope_scaling.factor`"),
         ("rope_scaling", json!({"rope_type": "yarn", "new_knob": 2.0}), "unknown field `new_knob`"),
         ("rope_theta", json!(-5.0), "`rope_theta` is -5"),

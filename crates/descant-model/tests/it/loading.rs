@@ -100,7 +100,9 @@ fn values_that_are_no_numbers_are_named_with_their_place() {
     let dir = changed(|t| t.get_mut(BIAS).expect("is there").2[6..8].copy_from_slice(&[0xc0, 0x7f]));
     assert!(matches!(load(dir.path()), Err(Error::TensorNotFinite { name, element: 3, .. }) if name == BIAS));
     let dir = changed(|t| t.get_mut(SCALES).expect("is there").2[17] = 255);
-    assert!(matches!(load(dir.path()), Err(Error::TensorNotFinite { name, element: 17, .. }) if name == SCALES));
+    assert!(
+        matches!(load(dir.path()), Err(Error::TensorNotFinite { name, element: 17, .. }) if name == SCALES)
+    );
 }
 
 #[test]

@@ -19,9 +19,8 @@ fn yarn(truncate: bool) -> Rope {
 /// Frequency of pair `i`: interpolated by how often it turns in 4096 positions.
 fn expected(i: usize, dim: usize, truncate: bool) -> f64 {
     let frequency = 150_000f64.powf(-(2.0 * i as f64) / dim as f64);
-    let border = |turns: f64| {
-        dim as f64 * (4096.0 / (turns * std::f64::consts::TAU)).ln() / (2.0 * 150_000f64.ln())
-    };
+    let border =
+        |turns: f64| dim as f64 * (4096.0 / (turns * std::f64::consts::TAU)).ln() / (2.0 * 150_000f64.ln());
     let (mut low, mut high) = (border(32.0), border(1.0));
     if truncate {
         (low, high) = (low.floor(), high.ceil());

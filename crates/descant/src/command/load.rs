@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use burn::tensor::Device;
+use descant_lora::LoraAdapters;
 use descant_model::{Bare, GptOss, Overlay};
 
-use super::adapter;
 use crate::failure::Hinted;
 
 /// A device, and how it was chosen.
@@ -64,5 +64,5 @@ pub(crate) fn model(dir: &Path, device: &Device) -> Result<GptOss> {
 /// The adapter of a PEFT directory, not to be trained; the bare model without one.
 pub(crate) fn overlay(adapter: Option<&Path>, model: &GptOss) -> Result<Box<dyn Overlay>> {
     let Some(dir) = adapter else { return Ok(Box::new(Bare)) };
-    Ok(Box::new(adapter::load(dir, &model.config, model.device())?))
+    Ok(Box::new(LoraAdapters::load_peft(dir, &model.config, model.device())?))
 }

@@ -9,7 +9,6 @@ use crate::failure::Exit;
 use crate::settings::{Resolved, Settings, resolve};
 use crate::talk::Talk;
 
-mod adapter;
 mod evaluate;
 mod fit;
 mod generate;

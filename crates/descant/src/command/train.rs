@@ -5,21 +5,22 @@
 
 use std::time::Instant;
 
-use super::measure::{Examination, Measured};
-use super::summary::{Outcome, Summary};
-use super::{adapter, fit, load, rows};
-use crate::cli::Train;
-use crate::failure::{Exit, Hinted};
-use crate::observe::{Both, Progress, Records};
-use crate::run_folder::RunFolder;
-use crate::settings::Resolved;
-use crate::talk::Talk;
 use anyhow::{Context as _, Result, anyhow};
 use descant_harmony::Renderer;
 use descant_harmony::prepare::Account;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::{Bare, GptOss};
+
+use super::measure::{Examination, Measured};
+use super::summary::{Outcome, Summary};
+use super::{fit, load, rows};
+use crate::cli::Train;
+use crate::failure::{Exit, Hinted};
+use crate::observe::{Both, Progress, Records};
+use crate::run_folder::RunFolder;
+use crate::settings::Resolved;
+use crate::talk::Talk;
 
 /// The main job.
 pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit> {
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let model = load::model(dir, &device.device)?;
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
-    let manifest = adapter::manifest(&adapters, &model.config);
+    let manifest = adapters.manifest(&model.config);
     let folder = RunFolder::create(settings.run.folder.as_deref(), dir, args.force)?;
     folder.write("config.toml", resolved.text.as_bytes())?;
     folder.write_json("manifest.json", &manifest)?;
@@ -58,9 +59,9 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     };
     let adapters = fit::fit(&model, adapters, &samples, &settings.train, &mut observer)?;
     let saved = folder.join("adapter");
-    adapter::save(&adapters, &saved, &model.config, &dir.display().to_string())?;
+    adapters.save_peft(&saved, &model.config, &dir.display().to_string())?;
     // What is measured is what was written: the adapter is read back from its files.
-    let adapters = adapter::load(&saved, &model.config, model.device())?;
+    let adapters = LoraAdapters::load_peft(&saved, &model.config, model.device())?;
     let after = match &examination {
         Some(examination) => Some(examination.ask("after", &model, &adapters, &mut observer)?),
         None => None,

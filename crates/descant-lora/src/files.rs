@@ -1,0 +1,64 @@
+//! Adapters between PEFT directories and devices.
+//!
+//! [`peft`](crate::peft) knows files and lists of numbers; here they become tensors, and tensors become lists.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use descant_model::Config;
+
+use crate::adapters::{LoraAdapters, Pair, tensor};
+use crate::error::Result;
+use crate::peft::{self, Factors, Manifest, Sites};
+
+impl LoraAdapters {
+    /// Loads a PEFT directory. On an autodiff device the adapters can be trained further.
+    ///
+    /// # Errors
+    /// Anything about the directory that is not the adapter of this model, by file and tensor.
+    pub fn load_peft(dir: &Path, model: &Config, device: &Device) -> Result<Self> {
+        let adapter = peft::load(dir, model)?;
+        if !adapter.passed_over.is_empty() {
+            tracing::warn!(
+                "{}: targets that match nothing in gpt-oss were passed over, as PEFT does: {}",
+                dir.display(),
+                adapter.passed_over.join(", ")
+            );
+        }
+        let pairs = adapter.sites.into_iter().map(|(site, factors)| {
+            let dims = site.kind.dims(model);
+            let pair = Pair {
+                a: tensor(factors.a, [dims.n_matrices, factors.rank, dims.d_in], device),
+                b: tensor(factors.b, [dims.n_matrices, dims.d_out, factors.rank], device),
+                scaling: factors.scaling,
+            };
+            (site, pair)
+        });
+        Ok(Self::from_pairs(pairs.collect()))
+    }
+
+    /// Writes the adapters as a new PEFT directory; `base_model` is the name that PEFT will look for.
+    ///
+    /// # Errors
+    /// The directory exists or cannot be written.
+    pub fn save_peft(&self, dir: &Path, model: &Config, base_model: &str) -> Result<Manifest> {
+        let factors = |pair: &Pair| Factors {
+            rank: pair.a.dims()[1],
+            scaling: pair.scaling,
+            a: values(&pair.a),
+            b: values(&pair.b),
+        };
+        let sites: Sites = self.pairs().iter().map(|(site, pair)| (*site, factors(pair))).collect();
+        Ok(peft::save(dir, model, base_model, &sites)?)
+    }
+
+    /// Every tensor that is trained, with its shape in the files.
+    pub fn manifest(&self, model: &Config) -> Manifest {
+        Manifest::new(model, self.pairs().iter().map(|(site, pair)| (*site, pair.a.dims()[1])))
+    }
+}
+
+fn values(tensor: &Tensor<3>) -> Vec<f32> {
+    let plain = if tensor.device().is_autodiff() { tensor.clone().inner() } else { tensor.clone() };
+    plain.into_data().try_to_vec().expect("adapters are f32")
+}
