@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow};
 use burn::tensor::Device;
 use descant_lora::LoraAdapters;
-use descant_model::{Bare, GptOss, Overlay};
+use descant_model::{Bare, Config, GptOss, Overlay, SiteKind};
 
 use crate::failure::Hinted;
 
@@ -65,4 +65,42 @@ pub(crate) fn model(dir: &Path, device: &Device) -> Result<GptOss> {
 pub(crate) fn overlay(adapter: Option<&Path>, model: &GptOss) -> Result<Box<dyn Overlay>> {
     let Some(dir) = adapter else { return Ok(Box::new(Bare)) };
     Ok(Box::new(LoraAdapters::load_peft(dir, &model.config, model.device())?))
+}
+
+/// Parameters of the base, packed ones counted as the numbers they are.
+pub(crate) fn n_parameters(config: &Config) -> u64 {
+    let matrix = |kind: SiteKind| {
+        let dims = kind.dims(config);
+        // Every product of gpt-oss has a bias.
+        (dims.n_matrices * (dims.d_in + 1) * dims.d_out) as u64
+    };
+    let products: u64 = SiteKind::ALL.into_iter().map(matrix).sum();
+    let (hidden, heads) = (config.hidden_size as u64, config.num_attention_heads as u64);
+    let layer = products + heads + 2 * hidden;
+    config.num_hidden_layers as u64 * layer + 2 * config.vocab_size as u64 * hidden + hidden
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_those_of_the_models() {
+        let fixtures = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures"));
+        let tiny = Config::from_dir(&fixtures.join("tiny-gpt-oss")).unwrap();
+        assert_eq!(n_parameters(&tiny), 3_273_440);
+        let read = |name: &str| std::fs::read(fixtures.join("configs").join(name)).unwrap();
+        let published = Config::from_slice(&read("gpt-oss-20b.json")).unwrap();
+        assert_eq!(n_parameters(&published), 20_914_757_184);
+    }
+
+    #[test]
+    fn devices_are_those_of_this_build() {
+        assert!(device("cpu").is_ok() && device("auto").is_ok());
+        for wrong in ["", "gpu", "cpu:0", "auto:1", "cuda:x"] {
+            assert!(device(wrong).is_err(), "{wrong}");
+        }
+        #[cfg(not(feature = "cuda"))]
+        assert!(device("cuda:0").is_err());
+    }
 }

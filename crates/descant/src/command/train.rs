@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     first_lines(talk, resolved, &device, &model, &manifest, &account, &folder);
 
     let mut progress = Progress::new(talk);
-    let mut records = Records::open(folder.path())?;
+    let mut records = Records::create(folder.path())?;
     let mut observer = Both(&mut progress, &mut records);
     let before = match &examination {
         Some(examination) => Some(examination.ask("before", &model, &Bare, &mut observer)?),
@@ -115,8 +115,9 @@ fn first_lines(
     talk.item(
         "trained",
         format_args!(
-            "{} parameters: LoRA r {}, alpha {} on {}",
+            "{} of {} parameters: LoRA r {}, alpha {} on {}",
             grouped(manifest.total as u64),
+            grouped(load::n_parameters(config)),
             lora.r,
             lora.alpha,
             lora.targets.join(", ")

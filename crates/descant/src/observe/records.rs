@@ -1,14 +1,13 @@
 //! The run's own record: `metrics.jsonl`, which two equal runs share byte for byte, and `timing.jsonl`, which no
 //! two runs share.
 //!
-//! One object a step, each with the version `v` of its form. A line is written whole and flushed, so that what is
-//! in the file when a run is killed is true.
+//! One object a step, each with the version `v` of its form. A line is written whole, so that what is in the file
+//! when a run is killed is true.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use descant_files::Appender;
 use descant_train::{Event, Observer, StepMetrics};
 use serde::Serialize;
 
@@ -17,8 +16,8 @@ const VERSION: u32 = 1;
 
 /// Writes both files, and remembers the losses for the report.
 pub(crate) struct Records {
-    metrics: File,
-    timing: File,
+    metrics: Appender,
+    timing: Appender,
     steps: Vec<StepMetrics>,
     seconds: f64,
     warnings: Vec<String>,
@@ -33,19 +32,11 @@ struct Line<'a, T> {
 }
 
 impl Records {
-    /// Opens both files in a run folder, at their ends.
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
-        let open = |name| {
-            let path = folder.join(name);
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&path)
-                .with_context(|| format!("open {}", path.display()))
-        };
+    /// Starts both files in a run folder.
+    pub(crate) fn create(folder: &Path) -> Result<Self> {
         Ok(Self {
-            metrics: open("metrics.jsonl")?,
-            timing: open("timing.jsonl")?,
+            metrics: Appender::create(&folder.join("metrics.jsonl"))?,
+            timing: Appender::create(&folder.join("timing.jsonl"))?,
             steps: Vec::new(),
             seconds: 0.0,
             warnings: Vec::new(),
@@ -78,8 +69,8 @@ impl Observer for Records {
     fn on(&mut self, event: &Event<'_>) {
         match event {
             Event::Step { metrics, timing, .. } => {
-                let written = append(&mut self.metrics, *metrics).context("write metrics.jsonl");
-                let written = written.and(append(&mut self.timing, timing).context("write timing.jsonl"));
+                let written = append(&mut self.metrics, *metrics);
+                let written = written.and(append(&mut self.timing, timing));
                 self.failure = self.failure.take().or(written.err());
                 self.steps.push((*metrics).clone());
                 self.seconds += timing.seconds;
@@ -90,10 +81,8 @@ impl Observer for Records {
     }
 }
 
-fn append<T: Serialize>(file: &mut File, step: &T) -> Result<()> {
-    let mut line = serde_json::to_vec(&Line { v: VERSION, step })?;
-    line.push(b'\n');
-    Ok(file.write_all(&line)?)
+fn append<T: Serialize>(file: &mut Appender, step: &T) -> Result<()> {
+    Ok(file.append(&serde_json::to_string(&Line { v: VERSION, step })?)?)
 }
 
 #[cfg(test)]
@@ -104,7 +93,7 @@ mod tests {
     #[test]
     fn metrics_hold_no_time_and_timing_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let mut records = Records::open(dir.path()).unwrap();
+        let mut records = Records::create(dir.path()).unwrap();
         for n in 1..=2 {
             let (metrics, timing) = step(n, 0.1);
             records.on(&Event::Step { metrics: &metrics, timing, total: 2 });

@@ -15,11 +15,16 @@ pub(crate) struct Ran {
 
 /// Runs `descant` in `folder`.
 pub(crate) fn descant(folder: &Path, arguments: &[&str]) -> Ran {
+    descant_with(folder, arguments, &[])
+}
+
+/// As [`descant`], with these variables.
+pub(crate) fn descant_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_descant"));
     for name in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG", "DESCANT_NO_PROGRESS"] {
         command.env_remove(name);
     }
-    command.env("RUST_BACKTRACE", "0").current_dir(folder).args(arguments);
+    command.env("RUST_BACKTRACE", "0").envs(variables.iter().copied()).current_dir(folder).args(arguments);
     ran(&command.output().unwrap())
 }
 

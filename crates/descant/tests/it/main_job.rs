@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::binary::{Ran, descant, root};
+use crate::binary::{Ran, descant, descant_with, root};
 
 /// Few steps, few prompts, one effort.
 const SHORT: [&str; 12] = [
@@ -44,7 +44,10 @@ fn a_run_leaves_everything_it_promises_and_repeats_itself() {
     ] {
         assert!(ran.err.lines().any(|line| line.starts_with(label)), "{label}:\n{}", ran.err);
     }
-    assert!(ran.err.contains("55,296 parameters: LoRA r 8, alpha 16 on q_proj, k_proj, v_proj, o_proj"));
+    assert!(
+        ran.err
+            .contains("55,296 of 3,273,440 parameters: LoRA r 8, alpha 16 on q_proj, k_proj, v_proj, o_proj")
+    );
     let summary: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!((&summary["steps"], &summary["trained_parameters"]), (&Value::from(4), &Value::from(55_296)));
 
@@ -123,4 +126,16 @@ fn evaluate_counts_and_answers_no_below_a_limit() {
     assert_eq!((&asked["n"], &asked["hit"], &asked["found"]["en"]), (&4.into(), &0.into(), &4.into()));
     assert_eq!(ran.code, 1, "the language asked was found nowhere");
     assert!(ran.err.contains("the language asked in 0.0 % only"), "{}", ran.err);
+}
+
+#[test]
+fn progress_is_shown_as_lines_unless_nobody_wants_it() {
+    let few = ["--set", "evaluate.prompts=1", "--set", "evaluate.efforts=[\"low\"]"];
+    let arguments = [&["evaluate"][..], &few].concat();
+    let shows = |err: &str| err.lines().any(|line| line.starts_with("base ") && line.contains("2/2 in "));
+    let shown = descant(root(), &arguments);
+    assert!(shown.code == 0 && shows(&shown.err), "{}", shown.err);
+    let hidden = descant_with(root(), &arguments, &[("DESCANT_NO_PROGRESS", "1")]);
+    assert!(hidden.code == 0 && !shows(&hidden.err) && hidden.err.starts_with("model "), "{}", hidden.err);
+    assert_eq!(shown.out, hidden.out);
 }
