@@ -26,14 +26,14 @@ pub(crate) fn read(path: &str) -> BTreeMap<String, Golden> {
     let one = |name: &str| {
         let view = file.tensor(name).expect("the name comes from the file");
         let (mut floats, mut ints) = (Vec::new(), Vec::new());
+        let data = view.data();
         match view.dtype() {
             Dtype::F32 => {
-                floats =
-                    view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+                floats = data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
             }
             Dtype::I64 => {
-                ints =
-                    view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect()
+                let int = |b: &[u8]| i64::from_le_bytes(b.try_into().expect("chunks of eight"));
+                ints = data.chunks_exact(8).map(int).collect();
             }
             other => panic!("{name} is {other:?}"),
         }

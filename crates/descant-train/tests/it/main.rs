@@ -1,4 +1,7 @@
-//! The whole model, its gradients and its optimizer against goldens made by the reference implementations.
+//! The whole model, its gradients and its optimizer against goldens made by the reference implementations, and the
+//! guards of the training step.
 
+mod all_sites;
 mod golden;
+mod guards;
 mod parity;
