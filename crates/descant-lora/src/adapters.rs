@@ -3,11 +3,10 @@
 //! This is the only thing that learns: the optimizer and checkpoints hold it and nothing else. New pairs start as
 //! PEFT starts them: A uniform in ±1/sqrt(d_in) (Kaiming with a = sqrt(5)), B zero, so that the model is unchanged.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use descant_kernels::{Groups, Routing, low_rank};
+use descant_kernels::{Groups, low_rank};
 use descant_model::{Config, Overlay, Site};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -30,8 +29,6 @@ pub struct Pair {
 #[derive(Debug)]
 pub struct LoraAdapters {
     pairs: BTreeMap<Site, Pair>,
-    /// Pairs of tokens and slots that each expert has seen, by layer; only while someone counts.
-    reach: RefCell<Option<BTreeMap<usize, Vec<u64>>>>,
 }
 
 impl LoraAdapters {
@@ -65,7 +62,7 @@ impl LoraAdapters {
 
     /// Pairs that come from elsewhere.
     pub fn from_pairs(pairs: BTreeMap<Site, Pair>) -> Self {
-        Self { pairs, reach: RefCell::new(None) }
+        Self { pairs }
     }
 
     /// The pairs, in the order of their sites.
@@ -93,35 +90,12 @@ impl LoraAdapters {
     pub fn n_parameters(&self) -> usize {
         self.tensors().map(|t| t.dims().iter().product::<usize>()).sum()
     }
-
-    /// Starts to count which experts tokens reach. Reads the routing back to the host in every layer, so it is for
-    /// the first steps only.
-    pub fn count_reach(&self, on: bool) {
-        *self.reach.borrow_mut() = on.then(BTreeMap::new);
-    }
-
-    /// Pairs of tokens and slots that each expert of a layer has seen since counting began; `None` when nobody
-    /// counts or the layer has not run.
-    pub fn reach(&self, layer: usize) -> Option<Vec<u64>> {
-        self.reach.borrow().as_ref()?.get(&layer).cloned()
-    }
 }
 
 impl Overlay for LoraAdapters {
     fn delta(&self, site: Site, x: &Tensor<2>, groups: &Groups) -> Option<Tensor<2>> {
         let pair = self.pairs.get(&site)?;
         Some(low_rank(x.clone(), pair.a.clone(), pair.b.clone(), pair.scaling, groups))
-    }
-
-    fn routed(&self, layer: usize, _logits: &Tensor<2>, routing: &Routing) {
-        if let Some(reach) = self.reach.borrow_mut().as_mut() {
-            let offsets: Vec<u64> =
-                routing.offsets.clone().into_data().iter::<i64>().map(|o| o as u64).collect();
-            let counts = reach.entry(layer).or_insert_with(|| vec![0; offsets.len() - 1]);
-            for (count, border) in counts.iter_mut().zip(offsets.windows(2)) {
-                *count += border[1] - border[0];
-            }
-        }
     }
 }
 

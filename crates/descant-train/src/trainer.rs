@@ -59,7 +59,6 @@ impl<'a> Trainer<'a> {
     pub fn new(model: &'a GptOss, adapters: LoraAdapters, config: TrainConfig) -> Result<Self> {
         config.validate().map_err(Error::Config)?;
         let alive = adapters.tensors().map(|t| vec![false; t.dims()[0]]).collect();
-        adapters.count_reach(adapters.pairs().keys().any(|site| site.kind.is_expert()));
         let optimizer = AdamW::new(&adapters);
         Ok(Self {
             model,
@@ -87,7 +86,8 @@ impl<'a> Trainer<'a> {
         self.steps
     }
 
-    /// Experts at each site that no token had reached by step [`PROVEN_AFTER_STEP`]; they are as they were.
+    /// Experts at each site that had no gradient by step [`PROVEN_AFTER_STEP`], because no token that bears on the
+    /// loss had gone to them.
     pub fn unreached_experts(&self) -> &BTreeMap<Site, usize> {
         &self.unreached
     }
@@ -191,19 +191,18 @@ impl<'a> Trainer<'a> {
             return Ok(());
         }
         for (index, site) in self.adapters.pairs().keys().enumerate() {
-            let reach = site.kind.is_expert().then(|| self.adapters.reach(site.layer)).flatten();
-            let reached = |expert: usize| reach.as_ref().is_none_or(|counts| counts[expert] > 0);
+            let mut unreached = 0;
             for (tensor, alive) in ["A", "B"].into_iter().zip(&alive[2 * index..]) {
-                if (0..alive.len()).any(|expert| reached(expert) && !alive[expert]) {
+                let dead = alive.iter().filter(|alive| !**alive).count();
+                if dead == alive.len() {
                     return Err(Error::ZeroGradient { site: *site, tensor, step });
                 }
+                unreached = unreached.max(dead);
             }
-            let unreached = reach.map_or(0, |counts| counts.iter().filter(|&&n| n == 0).count());
             if unreached > 0 {
                 self.unreached.insert(*site, unreached);
             }
         }
-        self.adapters.count_reach(false);
         self.alive = None;
         Ok(())
     }
