@@ -83,9 +83,6 @@ impl Summary {
         for (label, text) in self.facts(outcome) {
             talk.item(label, text);
         }
-        for warning in outcome.records.warnings() {
-            talk.warn(warning);
-        }
         talk.hint(format_args!(
             "descant generate --model {} --adapter {} 'Solve 3x + 3 = 9.'",
             outcome.settings.model.path.display(),
@@ -138,6 +135,7 @@ impl Summary {
             ),
         ];
         facts.extend(self.facts(outcome).into_iter().filter(|(label, _)| *label != "report"));
+        facts.extend(outcome.records.warnings().iter().map(|warning| ("warning", warning.clone())));
         facts.push(("settings", format!("{} (sha256 {})", outcome.resolved.origin, outcome.resolved.sha256)));
         let evaluations: Vec<_> = outcome
             .measured
