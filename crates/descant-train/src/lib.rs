@@ -3,6 +3,7 @@
 mod config;
 mod error;
 mod event;
+mod fit;
 pub mod measure;
 mod optimizer;
 mod sample;
@@ -13,6 +14,7 @@ mod trainer;
 pub use config::{Schedule, TrainConfig};
 pub use error::{Error, Result};
 pub use event::{Event, Observer, Silent, StepMetrics, StepTiming};
+pub use fit::fit;
 pub use sample::Sample;
 pub use score::{IGNORED, Score, score};
 pub use trainer::{PROVEN_AFTER_STEP, StepResult, Trainer};

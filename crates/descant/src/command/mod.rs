@@ -10,7 +10,6 @@ use crate::settings::{Resolved, Settings, resolve};
 use crate::talk::Talk;
 
 mod evaluate;
-mod fit;
 mod generate;
 mod init;
 mod load;

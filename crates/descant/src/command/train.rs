@@ -11,10 +11,11 @@ use descant_harmony::prepare::Account;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::{Bare, GptOss};
+use descant_train::fit;
 
 use super::measure::{Examination, Measured};
 use super::summary::{Outcome, Summary};
-use super::{fit, load, rows};
+use super::{load, rows};
 use crate::cli::Train;
 use crate::failure::{Exit, Hinted};
 use crate::observe::{Both, Progress, Records};
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
         Some(examination) => Some(examination.ask("before", &model, &Bare, &mut observer)?),
         None => None,
     };
-    let adapters = fit::fit(&model, adapters, &samples, &settings.train, &mut observer)?;
+    let adapters = fit(&model, adapters, &samples, &settings.train, &mut observer)?;
     let saved = folder.join("adapter");
     adapters.save_peft(&saved, &model.config, &dir.display().to_string())?;
     // What is measured is what was written: the adapter is read back from its files.

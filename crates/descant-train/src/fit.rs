@@ -1,22 +1,29 @@
-//! The rows of a run in their order, as steps of the trainer, as events.
+//! The whole run of the optimizer: samples in their seeded order, step after step, told as events.
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
 use descant_harmony::Order;
 use descant_lora::LoraAdapters;
 use descant_model::GptOss;
-use descant_train::{Event, Observer, Sample, StepMetrics, StepTiming, TrainConfig, Trainer};
 
-/// Trains to the last step.
-pub(crate) fn fit(
+use crate::config::TrainConfig;
+use crate::error::{Error, Result};
+use crate::event::{Event, Observer, StepMetrics, StepTiming};
+use crate::sample::Sample;
+use crate::trainer::Trainer;
+
+/// Trains to the last step. The position in the order is all that decides which samples a step takes.
+///
+/// # Errors
+/// There are no samples, or a step fails; see [`Trainer::step`].
+pub fn fit(
     model: &GptOss,
     adapters: LoraAdapters,
     samples: &[Sample],
     config: &TrainConfig,
     observer: &mut dyn Observer,
 ) -> Result<LoraAdapters> {
-    let mut order = Order::shuffled(samples.len(), config.seed).context("there are no rows to train on")?;
+    let mut order = Order::shuffled(samples.len(), config.seed).ok_or(Error::NoSamples)?;
     let mut trainer = Trainer::new(model, adapters, config.clone())?;
     let mut position = 0;
     observer.on(&Event::Phase { name: "train", total: Some(config.max_steps) });
@@ -47,8 +54,10 @@ pub(crate) fn fit(
         observer.on(&Event::Step { metrics: &metrics, timing, total: config.max_steps });
     }
     for (site, experts) in trainer.unreached_experts() {
-        observer
-            .on(&Event::Warning(&format!("{site}: no token reached {experts} experts; they are untrained")));
+        let text = format!(
+            "{site}: {experts} experts had no gradient; no token that bears on the loss reached them"
+        );
+        observer.on(&Event::Warning(&text));
     }
     Ok(trainer.into_adapters())
 }
