@@ -1,9 +1,25 @@
 //! Which form of an operator a device gets.
 
 use burn::backend::DispatchDevice;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 
 /// Whether `device` is burn's CPU backend, for which the operators have their own form.
 pub fn is_cpu(device: &Device) -> bool {
     matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))
+}
+
+/// Whether `device` is a CUDA card, for which the operators have their own form on bf16 activations.
+pub fn is_cuda(device: &Device) -> bool {
+    #[cfg(feature = "cuda")]
+    return crate::cuda::index_of(device).is_some();
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
+/// Whether an operator on activations of this type has a form of its own here; elsewhere its definition runs.
+pub(crate) fn has_form(device: &Device, dtype: DType) -> bool {
+    is_cpu(device) || (dtype == DType::BF16 && is_cuda(device))
 }

@@ -20,6 +20,8 @@
 mod attention;
 mod cache;
 mod cpu;
+#[cfg(feature = "nvrtc")]
+pub mod cuda;
 mod device;
 mod linear;
 mod loss;
@@ -31,7 +33,7 @@ mod swiglu;
 
 pub use attention::{AttentionSpec, Segment, Segments, attention};
 pub use cache::write_rows;
-pub use device::is_cpu;
+pub use device::{is_cpu, is_cuda};
 pub use linear::{FrozenWeight, Groups, linear};
 pub use loss::token_losses;
 pub use low_rank::low_rank;

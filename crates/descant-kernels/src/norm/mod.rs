@@ -3,6 +3,8 @@
 //! Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization". The weight is frozen.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod reference;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -12,12 +14,14 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
+use crate::device::has_form;
+
 /// Normalizes the rows of `x`.
 ///
 /// # Shapes
 /// `x` and the result `[tokens, features]`, `weight` `[features]`.
 pub fn rms_norm(x: Tensor<2>, weight: &Tensor<1>, epsilon: f64) -> Tensor<2> {
-    if crate::is_cpu(&x.device()) {
+    if has_form(&x.device(), x.dtype()) {
         let y = Dispatch::rms_norm(x.into_dispatch(), weight.clone().into_dispatch(), epsilon);
         return Tensor::from_dispatch(y);
     }
@@ -35,7 +39,7 @@ pub(crate) trait NormKernel: Backend {
     ) -> FloatTensor<Self>;
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
 pub(crate) trait NormOp: Backend {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;
 }

@@ -35,7 +35,7 @@ const EDGES: [(&str, &[&str]); 10] = [
 
 /// What only these crates may depend on: terminals stay in the binary, tensors out of text and files, and nothing
 /// opens a socket.
-const FENCES: [(&str, &[&str]); 14] = [
+const FENCES: [(&str, &[&str]); 16] = [
     ("anstream", &["crates/descant"]),
     ("anyhow", &["crates/descant", "xtask"]),
     (
@@ -48,9 +48,11 @@ const FENCES: [(&str, &[&str]); 14] = [
             "crates/descant-train",
         ],
     ),
+    ("burn-cubecl", &["crates/descant-kernels"]),
     ("burn-flex", &["crates/descant-kernels"]),
     ("clap", &["crates/descant"]),
     ("cubecl", &["crates/descant-kernels"]),
+    ("cudarc", &["crates/descant-kernels"]),
     ("hf-hub", &[]),
     ("indicatif", &["crates/descant"]),
     ("minijinja", &["crates/descant-harmony"]),

@@ -1,0 +1,154 @@
+//! Dense products by cuBLASLt, with the fastest of its eight best guesses for each shape.
+//!
+//! The library's first guess is up to a third slower than its best one. Guesses are timed once a shape, on the
+//! product's own operands, and the choice is kept in the process and in the store: two algorithms may add in another
+//! order, so that a choice made anew could change the last bits of a run that is repeated.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::driver::{self, Event, Stream};
+use super::error::{CudaError, Result};
+use super::gpu::Gpu;
+use super::lt::{Addresses, Algorithm, Description, Handle};
+use super::spec::{MatmulSpec, alignment, key};
+use super::store;
+
+/// Guesses that are timed.
+const GUESSES: usize = 8;
+/// Timed runs of a guess; the fastest counts.
+const RUNS: usize = 3;
+/// Products of fewer operations are not worth a search.
+const SMALL: f64 = 1e8;
+/// A later guess must be faster by this factor, so that noise does not choose.
+const CLEARLY: f32 = 0.97;
+
+/// A card's products.
+#[derive(Debug, Default)]
+pub(crate) struct Blas(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    handle: Option<Handle>,
+    chosen: BTreeMap<String, Algorithm>,
+}
+
+/// Products in a stream.
+pub struct Products<'a> {
+    state: &'a Mutex<State>,
+    gpu: &'a Gpu,
+    stream: Stream,
+}
+
+impl Blas {
+    pub(crate) fn on<'a>(&'a self, gpu: &'a Gpu, stream: Stream) -> Products<'a> {
+        Products { state: &self.0, gpu, stream }
+    }
+}
+
+impl Products<'_> {
+    /// Queues the product. `c` is read only where beta is not 0, and may be `d`; `bias` only where the product has
+    /// one; `workspace` is an address and its bytes, for this product alone until the stream is past it.
+    ///
+    /// # Errors
+    /// There is no cuBLASLt, or it has no algorithm for this product.
+    pub fn matmul(
+        &self,
+        spec: &MatmulSpec,
+        a: u64,
+        b: u64,
+        c: u64,
+        d: u64,
+        bias: u64,
+        workspace: (u64, usize),
+    ) -> Result<()> {
+        let wrong =
+            |text: &str| CudaError::Blas { call: "matmul", text: text.to_owned(), product: spec.to_string() };
+        if spec.m == 0 || spec.n == 0 {
+            return Ok(());
+        }
+        if let Some(text) = spec.wrong() {
+            return Err(wrong(text));
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = match state.handle {
+            Some(handle) => handle,
+            None => *state.handle.insert(Handle::new()?),
+        };
+        let c = if spec.beta == 0.0 { d } else { c };
+        let at = Addresses { a, b, c, d, workspace: workspace.0, workspace_bytes: workspace.1 };
+        let description = Description::new(handle, spec, bias)?;
+        let aligned = alignment(&[a, b, c, d]);
+        let key = key(spec, aligned, workspace.1, Handle::version(), self.gpu.name());
+        if let Some(known) = state.chosen.get(&key)
+            && (spec.m == super::spec::bucket(spec.m) || description.fits(known, workspace.1))
+        {
+            return description.run(self.stream, known, &at);
+        }
+        let kept = store::load(&key).and_then(|bytes| decode(&bytes));
+        let chosen = if let Some(kept) = kept.filter(|kept| description.fits(kept, workspace.1)) {
+            kept
+        } else {
+            let guesses = description.guesses(aligned, workspace.1, GUESSES)?;
+            let first = *guesses.first().ok_or_else(|| wrong("no algorithm"))?;
+            let work = 2.0 * spec.count as f64 * spec.m as f64 * spec.n as f64 * spec.k as f64;
+            let best = if work < SMALL { first } else { self.fastest(&description, &guesses, spec, &at)? };
+            store::save(&key, &encode(&best));
+            best
+        };
+        state.chosen.insert(key, chosen);
+        description.run(self.stream, &chosen, &at)
+    }
+
+    /// The fastest of the guesses on these operands; D is computed anew afterwards.
+    fn fastest(
+        &self,
+        description: &Description<'_>,
+        guesses: &[Algorithm],
+        spec: &MatmulSpec,
+        at: &Addresses,
+    ) -> Result<Algorithm> {
+        // Where C counts, D may be C, and must keep what it has until the one real run.
+        let scratch = if spec.beta == 0.0 { None } else { Some(driver::Scratch::new(spec.d_bytes())?) };
+        let at = Addresses { d: scratch.as_ref().map_or(at.d, |scratch| scratch.address), ..*at };
+        let (start, end) = (Event::new(true)?, Event::new(true)?);
+        let mut best: Option<(Algorithm, f32)> = None;
+        for guess in guesses {
+            // The first run loads the kernel. A guess that fails here is no candidate.
+            if description.run(self.stream, guess, &at).is_err() {
+                continue;
+            }
+            let mut time = f32::INFINITY;
+            for _ in 0..RUNS {
+                start.record(self.stream)?;
+                description.run(self.stream, guess, &at)?;
+                end.record(self.stream)?;
+                end.wait()?;
+                time = time.min(end.since(&start)?);
+            }
+            if best.is_none_or(|(_, least)| time < least * CLEARLY) {
+                best = Some((*guess, time));
+            }
+        }
+        best.map(|(algorithm, _)| algorithm).ok_or_else(|| CudaError::Blas {
+            call: "matmul",
+            text: "no algorithm ran".to_owned(),
+            product: spec.to_string(),
+        })
+    }
+}
+
+fn encode(algorithm: &Algorithm) -> Vec<u8> {
+    algorithm.data.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn decode(bytes: &[u8]) -> Option<Algorithm> {
+    let mut algorithm = Algorithm { data: [0; 8] };
+    if bytes.len() != 64 {
+        return None;
+    }
+    for (word, bytes) in algorithm.data.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = u64::from_le_bytes(bytes.try_into().ok()?);
+    }
+    Some(algorithm)
+}

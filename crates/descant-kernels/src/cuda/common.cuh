@@ -1,0 +1,65 @@
+// What every kernel file shares: types, bf16 conversions, 16-byte accesses, warp reductions, asynchronous copies.
+//
+// No CUDA header is included anywhere, so that NVRTC needs nothing but our own text: bf16 is its raw 16 bits,
+// converted by shifts (exact) and by cvt.rn.bf16 (round to nearest even, sm_80 and later).
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short bf16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define FULL_WARP 0xffffffffu
+
+__device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float((u32)x << 16); }
+__device__ __forceinline__ float low_float(u32 pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float high_float(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+__device__ __forceinline__ bf16 to_bf16(float x) {
+    bf16 y;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
+    return y;
+}
+// Two values in one register, the first in the low half.
+__device__ __forceinline__ u32 to_bf16x2(float low, float high) {
+    u32 y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+}
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+    for (int offset = 16; offset > 0; offset >>= 1) x += __shfl_xor_sync(FULL_WARP, x, offset);
+    return x;
+}
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+    for (int offset = 16; offset > 0; offset >>= 1) x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, offset));
+    return x;
+}
+__device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
+// 16 bytes from device to shared memory; zeros where `valid` is false.
+__device__ __forceinline__ void copy_async16(u32 to, const void* from, bool valid = true) {
+    int bytes = valid ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> __device__ __forceinline__ void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+// 16 bytes are eight bf16: to floats and back.
+__device__ __forceinline__ void unpack8(uint4 v, float* f) {
+    f[0] = low_float(v.x), f[1] = high_float(v.x), f[2] = low_float(v.y), f[3] = high_float(v.y);
+    f[4] = low_float(v.z), f[5] = high_float(v.z), f[6] = low_float(v.w), f[7] = high_float(v.w);
+}
+__device__ __forceinline__ uint4 pack8(const float* f) {
+    return make_uint4(to_bf16x2(f[0], f[1]), to_bf16x2(f[2], f[3]), to_bf16x2(f[4], f[5]), to_bf16x2(f[6], f[7]));
+}
+__device__ __forceinline__ uint4 load16(const void* p) { return *(const uint4*)p; }
+__device__ __forceinline__ void store16(void* p, uint4 v) { *(uint4*)p = v; }
+// Sum over the block, the same bits in every thread. `scratch` is 32 floats of shared memory, free again on return.
+__device__ __forceinline__ float block_sum(float x, float* scratch) {
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_warps = (blockDim.x + 31) >> 5;
+    x = warp_sum(x);
+    if (lane == 0) scratch[warp] = x;
+    __syncthreads();
+    x = warp_sum(lane < n_warps ? scratch[lane] : 0.0f);
+    __syncthreads();
+    return x;
+}

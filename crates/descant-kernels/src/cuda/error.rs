@@ -1,0 +1,176 @@
+//! What can go wrong between us and the card, with what a person can do about it.
+
+/// A failure of the driver, the compiler, cuBLASLt, or of our own use of them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CudaError {
+    /// A library that is looked up when the program runs is not there.
+    #[error("the library {library} was not found")]
+    NoLibrary {
+        /// Which one.
+        library: Library,
+    },
+    /// The driver refused a call.
+    #[error("{call}: {text}")]
+    Driver {
+        /// The driver's function.
+        call: &'static str,
+        /// The driver's own words.
+        text: String,
+    },
+    /// A kernel file did not compile.
+    #[error("kernel file `{unit}` does not compile for {architecture}:\n{log}")]
+    Compile {
+        /// The file's name in the table.
+        unit: &'static str,
+        /// For which architecture.
+        architecture: String,
+        /// The compiler's own words.
+        log: String,
+    },
+    /// The compiler refused a call for another reason than the text.
+    #[error("{call}: {text}")]
+    Nvrtc {
+        /// The compiler's function.
+        call: &'static str,
+        /// The compiler's own words.
+        text: String,
+    },
+    /// cuBLASLt refused a call.
+    #[error("{call}: {text} ({product})")]
+    Blas {
+        /// The library's function.
+        call: &'static str,
+        /// The library's own words.
+        text: String,
+        /// The product that was asked for.
+        product: String,
+    },
+    /// A name that the table of kernel files does not have.
+    #[error("there is no kernel file `{unit}`")]
+    NoUnit {
+        /// The name.
+        unit: String,
+    },
+    /// A launch whose arguments are not those of the kernel.
+    #[error("kernel `{kernel}`: {what}")]
+    Arguments {
+        /// The kernel's name.
+        kernel: &'static str,
+        /// What differs.
+        what: String,
+    },
+    /// No kernel was written for what was asked on this card.
+    #[error("{operator} has no kernel for {what}")]
+    NoKernel {
+        /// The operator.
+        operator: &'static str,
+        /// What is missing.
+        what: String,
+    },
+    /// CubeCL, which owns memory and stream, refused.
+    #[error("CubeCL: {text}")]
+    Backend {
+        /// Its own words.
+        text: String,
+    },
+    /// Our own code panicked on CubeCL's thread, where it must not pass.
+    #[error("a launch panicked: {text}")]
+    Panicked {
+        /// The panic's message.
+        text: String,
+    },
+}
+
+/// Libraries that are looked up by name when the program runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    /// The driver.
+    Driver,
+    /// The run-time compiler.
+    Nvrtc,
+    /// Matrix products.
+    CublasLt,
+}
+
+impl std::fmt::Display for Library {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Driver => "libcuda (NVIDIA's driver)",
+            Self::Nvrtc => "libnvrtc (CUDA's run-time compiler)",
+            Self::CublasLt => "libcublasLt (CUDA's matrix products)",
+        })
+    }
+}
+
+impl CudaError {
+    /// What a person can do about it, where that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoLibrary { library: Library::Driver } => {
+                Some("install NVIDIA's driver, or choose the device `cpu`")
+            }
+            Self::NoLibrary { library: Library::Nvrtc } => Some(
+                "install CUDA 12.8 or later, or `pip install nvidia-cuda-nvrtc`, and put the folder of \
+                 libnvrtc.so on LD_LIBRARY_PATH",
+            ),
+            Self::NoLibrary { library: Library::CublasLt } => Some(
+                "install CUDA 12.8 or later, or `pip install nvidia-cublas`, and put the folder of \
+                 libcublasLt.so on LD_LIBRARY_PATH",
+            ),
+            Self::Driver { text, .. } if text.contains("OUT_OF_MEMORY") => {
+                Some("another program may hold memory of the card; else use a smaller batch")
+            }
+            Self::Driver { text, .. } if text.contains("UNSUPPORTED_PTX") || text.contains("NO_BINARY") => {
+                Some("the driver is older than the run-time compiler: update it, or use an older CUDA")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Results of this module.
+pub type Result<T> = std::result::Result<T, CudaError>;
+
+/// Whether a library can be loaded, as an error where it cannot: cudarc panics on first use instead.
+///
+/// # Errors
+/// It is not found.
+pub fn require(library: Library) -> Result<()> {
+    use std::sync::OnceLock;
+    static FOUND: [OnceLock<bool>; 3] = [const { OnceLock::new() }; 3];
+    #[expect(unsafe_code, reason = "loading a library runs its initializers")]
+    let found = *FOUND[library as usize].get_or_init(|| match library {
+        // SAFETY: these are NVIDIA's own libraries under their fixed names; their initializers have no conditions.
+        Library::Driver => unsafe { cudarc::driver::sys::is_culib_present() },
+        // SAFETY: as above.
+        Library::Nvrtc => unsafe { cudarc::nvrtc::sys::is_culib_present() },
+        // SAFETY: as above.
+        Library::CublasLt => unsafe { cudarc::cublaslt::sys::is_culib_present() },
+    });
+    if found { Ok(()) } else { Err(CudaError::NoLibrary { library }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_library_is_named_and_has_a_hint() {
+        for library in [Library::Driver, Library::Nvrtc, Library::CublasLt] {
+            let error = CudaError::NoLibrary { library };
+            assert!(error.to_string().contains("lib"), "{error}");
+            assert!(error.to_string().contains("was not found"), "{error}");
+            assert!(error.hint().is_some());
+            // On a machine without CUDA this is the error itself; nothing panics either way.
+            assert!(require(library).is_ok() || require(library) == Err(error));
+        }
+    }
+
+    #[test]
+    fn running_out_of_memory_has_a_hint_and_a_wrong_argument_has_none() {
+        let driver = |text: &str| CudaError::Driver { call: "cuMemAlloc", text: text.to_owned() };
+        assert!(driver("CUDA_ERROR_OUT_OF_MEMORY").hint().is_some());
+        assert!(driver("CUDA_ERROR_INVALID_VALUE").hint().is_none());
+    }
+}

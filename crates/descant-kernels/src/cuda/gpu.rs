@@ -1,0 +1,240 @@
+//! One card as our operators see it: its kernels, its products, its stream by way of CubeCL, and its errors.
+//!
+//! Work is queued and not waited for, so that an error cannot be returned where it is caused. The first is kept,
+//! what follows it is skipped, and whoever reads a result back asks with [`Gpu::take_error`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cubecl::server::Handle;
+
+use super::args::{Arg, Extent};
+use super::blas::Blas;
+use super::driver::{self, Card, Context, Stream};
+use super::error::{CudaError, Result};
+use super::interop::{Thread, guarded};
+use super::launch::{Function, Kernels, launch};
+use super::table::{Architecture, Capability, Define};
+
+/// A card; cheap to clone.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+struct Inner {
+    index: usize,
+    card: Card,
+    context: Context,
+    thread: Thread,
+    kernels: Kernels,
+    blas: Blas,
+    error: Mutex<Option<CudaError>>,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gpu")
+            .field("index", &self.0.index)
+            .field("card", &self.0.card)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The cards that were opened, by index.
+static GPUS: Mutex<BTreeMap<usize, Gpu>> = Mutex::new(BTreeMap::new());
+
+impl Gpu {
+    /// The card of this index; opened at first use.
+    ///
+    /// # Errors
+    /// There is no driver or no such card.
+    pub fn of(index: usize) -> Result<Self> {
+        let mut gpus = GPUS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gpu) = gpus.get(&index) {
+            return Ok(gpu.clone());
+        }
+        let card = Card::of(index)?;
+        let context = Context::of(card.device)?;
+        let gpu = Self(Arc::new(Inner {
+            index,
+            card,
+            context,
+            thread: Thread::of(index),
+            kernels: Kernels::default(),
+            blas: Blas::default(),
+            error: Mutex::new(None),
+        }));
+        gpus.insert(index, gpu.clone());
+        Ok(gpu)
+    }
+
+    /// Its index.
+    pub fn index(&self) -> usize {
+        self.0.index
+    }
+
+    /// Its product name.
+    pub fn name(&self) -> &str {
+        &self.0.card.name
+    }
+
+    /// Its compute capability.
+    pub fn capability(&self) -> Capability {
+        self.0.card.capability
+    }
+
+    /// What its kernels are compiled for.
+    pub fn architecture(&self) -> Architecture {
+        Architecture::of(self.0.card.capability)
+    }
+
+    /// Streaming multiprocessors.
+    pub fn multiprocessors(&self) -> u32 {
+        self.0.card.multiprocessors
+    }
+
+    /// Free and all memory, in bytes, as the driver sees it for all programs.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub fn memory(&self) -> Result<(usize, usize)> {
+        self.0.thread.call(Vec::new(), |_, _| driver::memory())
+    }
+
+    /// Queues `f` in burn's stream, behind everything this thread queued before; nothing waits.
+    ///
+    /// It gets an address for each handle, in order, good until it returns: work it puts on the stream may use
+    /// them, because CubeCL hands a freed buffer only to later work of the same stream.
+    pub fn enqueue(
+        &self,
+        handles: Vec<Handle>,
+        f: impl FnOnce(&Run<'_>, &[u64]) -> Result<()> + Send + 'static,
+    ) {
+        let gpu = self.clone();
+        self.0.thread.queue(handles, move |resolved| {
+            if gpu.failed() {
+                return;
+            }
+            let result = resolved.and_then(|(stream, held)| {
+                let pointers: Vec<u64> = held.iter().map(|held| held.address).collect();
+                guarded(|| f(&Run { gpu: &gpu, stream }, &pointers))
+            });
+            if let Err(error) = result {
+                gpu.fail(error);
+            }
+        });
+    }
+
+    /// Runs `f` like [`enqueue`](Self::enqueue) and waits until it has returned; the card may still be at work.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn call<R: Send>(
+        &self,
+        handles: Vec<Handle>,
+        f: impl FnOnce(&Run<'_>, &[u64]) -> Result<R> + Send,
+    ) -> Result<R> {
+        self.0.thread.call(handles, |stream, held| {
+            let pointers: Vec<u64> = held.iter().map(|held| held.address).collect();
+            f(&Run { gpu: self, stream }, &pointers)
+        })
+    }
+
+    /// The first error since the last time, once everything queued before was launched.
+    ///
+    /// After an error nothing is launched until it was taken, and what was to be computed is garbage: this is to be
+    /// asked wherever the host reads a result.
+    pub fn take_error(&self) -> Option<CudaError> {
+        let settled = self.0.thread.settle();
+        let first = self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.or_else(|| settled.err())
+    }
+
+    /// Whether an error waits to be taken.
+    fn failed(&self) -> bool {
+        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Keeps an error, if it is the first.
+    pub(crate) fn fail(&self, error: CudaError) {
+        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    /// Makes the card's context the current one of this thread, for calls of the driver outside CubeCL's.
+    pub(crate) fn enter(&self) -> Result<()> {
+        self.0.context.enter()
+    }
+
+    pub(crate) fn thread(&self) -> &Thread {
+        &self.0.thread
+    }
+}
+
+/// The inside of an enqueued closure: everything here puts work on burn's stream.
+pub struct Run<'a> {
+    gpu: &'a Gpu,
+    stream: Stream,
+}
+
+impl Run<'_> {
+    /// The card.
+    pub fn gpu(&self) -> &Gpu {
+        self.gpu
+    }
+
+    /// The kernel `entry` of the file `unit` with these constants; compiled at first use.
+    ///
+    /// # Errors
+    /// It is not in the table, does not compile, or there is no compiler.
+    pub fn kernel(
+        &self,
+        unit: &'static str,
+        entry: &'static str,
+        defines: &[Define],
+    ) -> Result<&'static Function> {
+        self.gpu.0.kernels.get(self.gpu.architecture(), unit, entry, defines)
+    }
+
+    /// Launches a kernel; nothing at all for an empty grid.
+    ///
+    /// # Errors
+    /// The arguments are not the kernel's, or the driver refuses.
+    pub fn launch(
+        &self,
+        function: &Function,
+        grid: impl Into<Extent>,
+        block: impl Into<Extent>,
+        shared_bytes: u32,
+        arguments: &[Arg],
+    ) -> Result<()> {
+        launch(self.stream, function, grid.into(), block.into(), shared_bytes, arguments)
+    }
+
+    /// Matrix products.
+    pub fn blas(&self) -> super::blas::Products<'_> {
+        self.gpu.0.blas.on(self.gpu, self.stream)
+    }
+
+    /// Sets bytes.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub fn memset(&self, to: u64, value: u8, bytes: usize) -> Result<()> {
+        if bytes == 0 { Ok(()) } else { driver::memset(self.stream, to, value, bytes) }
+    }
+
+    /// Copies on the device.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        if bytes == 0 { Ok(()) } else { driver::copy(self.stream, to, from, bytes) }
+    }
+
+    /// Copies small host data, for example a list of segments; the source may go right after.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub fn upload(&self, to: u64, from: &[u8]) -> Result<()> {
+        if from.is_empty() { Ok(()) } else { driver::copy_from_host(self.stream, to, from) }
+    }
+}

@@ -1,0 +1,116 @@
+//! Our launches in burn's stream: the only place that leans on what CubeCL shows but does not promise.
+//!
+//! CubeCL runs everything that concerns a card on one thread of its own, and everything a caller's thread asks for
+//! on one stream. A closure queued here runs on that thread, between burn's launches, and gets the stream and the
+//! addresses of buffers. Buffers may be moved by CubeCL's pool, so an address is good only inside the closure.
+//!
+//! CubeCL starts its thread's work when 32 tasks are queued or somebody waits; a closure of ours is often a whole
+//! layer, so the queue is flushed after each.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use cubecl::device::DeviceId;
+use cubecl::device_handle::DeviceHandle;
+use cubecl::server::{Handle, ServerStorage};
+use cubecl_environment::stream::StreamId;
+use cubecl_server::runtime::Runtime;
+use cubecl_server::stream::WriteScoped;
+
+use super::driver::Stream;
+use super::error::{CudaError, Result};
+
+/// CubeCL's server for CUDA.
+type Server = <cubecl::cuda::CudaRuntime as Runtime>::Server;
+
+/// CubeCL's number for the CUDA runtime in a device's id.
+const CUDA: u16 = 0;
+
+/// The way to a card's thread.
+#[derive(Clone)]
+pub(crate) struct Thread(DeviceHandle<Server>);
+
+/// An address that is good as long as this lives.
+pub(crate) struct Held {
+    pub(crate) address: u64,
+    /// Keeps the buffer where it is.
+    _guard: Box<dyn Send>,
+}
+
+impl Thread {
+    /// To the card of this index; starts it where it is the first.
+    pub(crate) fn of(index: usize) -> Self {
+        Self(DeviceHandle::new(DeviceId { type_id: CUDA, index_id: index as u16 }))
+    }
+
+    /// Queues `f` in the caller's stream. It gets the stream and an address for each handle, or what went wrong
+    /// before; nothing waits.
+    pub(crate) fn queue(
+        &self,
+        handles: Vec<Handle>,
+        f: impl FnOnce(Result<(Stream, Vec<Held>)>) + Send + 'static,
+    ) {
+        let stream = StreamId::current();
+        self.0.submit(move |server: &mut Server| f(resolve(server, stream, handles)));
+        self.0.flush_queue();
+    }
+
+    /// Runs `f` like [`queue`](Self::queue) and waits for its result.
+    pub(crate) fn call<R: Send>(
+        &self,
+        handles: Vec<Handle>,
+        f: impl FnOnce(Stream, Vec<Held>) -> Result<R> + Send,
+    ) -> Result<R> {
+        let stream = StreamId::current();
+        let result = self.0.submit_blocking(move |server: &mut Server| {
+            let (stream, held) = resolve(server, stream, handles)?;
+            guarded(|| f(stream, held))
+        });
+        result.unwrap_or_else(|error| Err(CudaError::Backend { text: format!("{error:?}") }))
+    }
+
+    /// Waits until everything queued before has been handed to the driver.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let result = self.0.submit_blocking(|_: &mut Server| ());
+        result.map_err(|error| CudaError::Backend { text: format!("{error:?}") })
+    }
+}
+
+/// The stream of `id`, and the buffers bound in place, ordered behind whoever wrote them.
+fn resolve(server: &mut Server, id: StreamId, handles: Vec<Handle>) -> Result<(Stream, Vec<Held>)> {
+    let failed = |text: String| CudaError::Backend { text };
+    // Makes the stream where this is its first use.
+    drop(server.write_streams().resolve(id, [].into_iter()).map_err(|e| failed(e.to_string()))?);
+    let mut held = Vec::with_capacity(handles.len());
+    for handle in handles {
+        let guard = server.get_resource(handle.binding(), id).map_err(|e| failed(e.to_string()))?;
+        held.push(Held { address: guard.resource().ptr, _guard: Box::new(guard) });
+    }
+    let stream = server.write_streams().try_stream_mut(&id);
+    let stream = stream.ok_or_else(|| failed("the stream that was just made is gone".to_owned()))?.sys;
+    Ok((stream, held))
+}
+
+/// A panic as an error: on CubeCL's thread it would end the thread, and the process would wait for ever.
+pub(crate) fn guarded<R>(f: impl FnOnce() -> Result<R>) -> Result<R> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(CudaError::Panicked { text: text.to_owned() })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error_with_its_message() {
+        let panicked = |f: fn() -> Result<()>| match guarded(f) {
+            Err(CudaError::Panicked { text }) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(panicked(|| panic!("plain")), "plain");
+        assert_eq!(panicked(|| panic!("{}", 5)), "5");
+        assert_eq!(guarded(|| Ok(3)), Ok(3));
+    }
+}

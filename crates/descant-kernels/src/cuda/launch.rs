@@ -1,0 +1,155 @@
+//! Kernels of a card: compiled or loaded at first use, kept for the process, launched with checked arguments.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use cudarc::driver::sys;
+
+use super::args::{Arg, Extent, mismatch, pack};
+use super::driver::{self, Loaded, Stream};
+use super::error::{CudaError, Result};
+use super::table::{Architecture, Define, unit};
+use super::{nvrtc, store};
+
+/// Dynamic shared memory that needs no permission, in bytes.
+const FREE_SHARED: u32 = 48 * 1024;
+
+/// A kernel, ready to launch.
+#[derive(Debug)]
+pub struct Function {
+    name: &'static str,
+    loaded: Loaded,
+    /// Dynamic shared memory that was allowed so far.
+    shared: AtomicU32,
+}
+
+#[expect(unsafe_code, reason = "a function handle may be used from any thread")]
+// SAFETY: the driver's function handles are not bound to a thread, and modules are never unloaded.
+unsafe impl Send for Function {}
+#[expect(unsafe_code, reason = "as above")]
+// SAFETY: as above; what changes is atomic.
+unsafe impl Sync for Function {}
+
+/// All kernels of one card.
+#[derive(Debug, Default)]
+pub(crate) struct Kernels(Mutex<Cache>);
+
+#[derive(Debug, Default)]
+struct Cache {
+    modules: BTreeMap<(&'static str, Vec<Define>), Module>,
+    /// By file and entry, and there by constants: looking one up allocates nothing.
+    functions: BTreeMap<(&'static str, &'static str), Vec<Variant>>,
+}
+
+/// A function compiled with these constants.
+type Variant = (Vec<Define>, &'static Function);
+
+#[derive(Debug, Clone, Copy)]
+struct Module(sys::CUmodule);
+
+#[expect(unsafe_code, reason = "a module handle may be used from any thread")]
+// SAFETY: the driver's module handles are not bound to a thread.
+unsafe impl Send for Module {}
+
+impl Kernels {
+    /// The function `entry` of a file compiled with these constants.
+    pub(crate) fn get(
+        &self,
+        architecture: Architecture,
+        id: &'static str,
+        entry: &'static str,
+        defines: &[Define],
+    ) -> Result<&'static Function> {
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = cache
+            .functions
+            .get(&(id, entry))
+            .and_then(|all| all.iter().find(|(known, _)| known == defines).map(|(_, function)| *function));
+        if let Some(function) = known {
+            return Ok(function);
+        }
+        let key = (id, defines.to_vec());
+        let module = if let Some(module) = cache.modules.get(&key) {
+            *module
+        } else {
+            let module = Module(load(architecture, id, defines)?);
+            cache.modules.insert(key, module);
+            module
+        };
+        let loaded = driver::function(module.0, entry)?;
+        // A few functions a process, needed until its end.
+        let function: &'static Function =
+            Box::leak(Box::new(Function { name: entry, loaded, shared: AtomicU32::new(FREE_SHARED) }));
+        cache.functions.entry((id, entry)).or_default().push((defines.to_vec(), function));
+        Ok(function)
+    }
+}
+
+/// The module of a file, from the store or the compiler.
+fn load(architecture: Architecture, id: &str, defines: &[Define]) -> Result<sys::CUmodule> {
+    let unit = unit(id).ok_or_else(|| CudaError::NoUnit { unit: id.to_owned() })?;
+    let options = nvrtc::options(architecture, defines, false);
+    let key = nvrtc::key(unit, &options, nvrtc::version()?);
+    // A kept binary that this driver refuses is made again.
+    if let Some(module) = store::load(&key).and_then(|image| driver::load_module(&image).ok()) {
+        return Ok(module);
+    }
+    let image = nvrtc::compile(unit, architecture, &options)?.image;
+    let module = driver::load_module(&image)?;
+    store::save(&key, &image);
+    Ok(module)
+}
+
+/// Puts a kernel on the stream. An empty grid is no launch and no error.
+pub(crate) fn launch(
+    stream: Stream,
+    function: &Function,
+    grid: Extent,
+    block: Extent,
+    shared_bytes: u32,
+    arguments: &[Arg],
+) -> Result<()> {
+    if let Some(parameters) = &function.loaded.parameters
+        && let Some(what) = mismatch(arguments, parameters)
+    {
+        return Err(CudaError::Arguments { kernel: function.name, what });
+    }
+    if grid.is_empty() {
+        return Ok(());
+    }
+    if shared_bytes > function.shared.load(Ordering::Relaxed) {
+        driver::allow_shared(function.loaded.function, shared_bytes)?;
+        function.shared.store(shared_bytes, Ordering::Relaxed);
+    }
+    let mut packed = pack(arguments);
+    let ([gx, gy, gz], [bx, by, bz]) = (grid.0, block.0);
+    #[expect(unsafe_code, reason = "calls the driver")]
+    // SAFETY: the addresses lead to `arguments`, whose number and sizes are the kernel's; the driver copies them.
+    // That pointers lead to buffers of the right size and life is for the operator to say.
+    let result = unsafe {
+        sys::cuLaunchKernel(
+            function.loaded.function,
+            gx,
+            gy,
+            gz,
+            bx,
+            by,
+            bz,
+            shared_bytes,
+            stream,
+            packed.as_mut_ptr(),
+            std::ptr::null_mut(),
+        )
+    };
+    driver::check("cuLaunchKernel", result).map_err(|error| match error {
+        CudaError::Driver { call, text } => CudaError::Driver {
+            call,
+            text: format!(
+                "{text} (kernel `{}`, grid {gx}x{gy}x{gz}, block {bx}x{by}x{bz}, {shared_bytes} B shared)",
+                function.name
+            ),
+        },
+        other => other,
+    })
+}

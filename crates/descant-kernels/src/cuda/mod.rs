@@ -1,0 +1,60 @@
+//! The shell between our CUDA C++ and burn: compiling, launching, products, streams, errors.
+//!
+//! With the feature `nvrtc` alone there is the table of kernel files and the compiler, which need no card: the check
+//! `cargo xtask kernels` is made of them. With `cuda` there is [`Gpu`], and the operators on it:
+//!
+//! ```text
+//! operator ── Gpu::enqueue ──▶ CubeCL's thread, burn's stream ── Run::kernel, launch, blas ──▶ card
+//!                                   │ first error kept
+//! reader of a result ◀── Gpu::take_error
+//! ```
+//!
+//! No step waits for the card: kernels are found by name in the process, launches are queued, and an error is
+//! reported to whoever reads a result back.
+
+pub mod args;
+pub mod error;
+pub mod nvrtc;
+pub mod resources;
+pub mod spec;
+pub mod store;
+pub mod table;
+
+#[cfg(feature = "cuda")]
+mod blas;
+#[cfg(feature = "cuda")]
+mod driver;
+#[cfg(feature = "cuda")]
+mod gpu;
+#[cfg(feature = "cuda")]
+mod host;
+#[cfg(feature = "cuda")]
+mod interop;
+#[cfg(feature = "cuda")]
+mod launch;
+#[cfg(feature = "cuda")]
+mod lt;
+#[cfg(feature = "cuda")]
+mod tensor;
+#[cfg(feature = "cuda")]
+mod upload;
+
+pub use args::{Arg, Extent, TensorMap};
+pub use error::{CudaError, Result};
+pub use spec::{Element, MatmulSpec, Operand};
+pub use store::{Store, set_store};
+
+#[cfg(feature = "cuda")]
+pub use blas::Products;
+#[cfg(feature = "cuda")]
+pub use gpu::{Gpu, Run};
+#[cfg(feature = "cuda")]
+pub use host::HostMemory;
+#[cfg(feature = "cuda")]
+pub use launch::Function;
+#[cfg(feature = "cuda")]
+pub use tensor::{
+    contiguous, empty, floats, gpu_of, gpu_of_device, handles, index_of, matrix, primitive, tensor,
+};
+#[cfg(feature = "cuda")]
+pub use upload::Uploader;

@@ -1,0 +1,73 @@
+//! Where compiled kernels and chosen algorithms outlive the process.
+//!
+//! This crate writes no files: the binary hands in a [`Store`] over a folder of its own. Without one everything
+//! is compiled and chosen once a process. What comes back from a store is checked and never trusted.
+
+use std::sync::{Arc, OnceLock};
+
+use sha2::{Digest as _, Sha256};
+
+/// Named small pieces of bytes. Names are plain file names.
+pub trait Store: Send + Sync {
+    /// What was saved under `name`, or `None`: absence and failure are the same, the piece is made again.
+    fn load(&self, name: &str) -> Option<Vec<u8>>;
+    /// Keeps `bytes` under `name`, completely or not at all. A failure costs time on the next start and no more.
+    fn save(&self, name: &str, bytes: &[u8]);
+}
+
+static STORE: OnceLock<Arc<dyn Store>> = OnceLock::new();
+
+/// Sets the store of this process; the first call wins.
+pub fn set_store(store: Arc<dyn Store>) {
+    let _ = STORE.set(store);
+}
+
+/// What was kept under `name`, if it is whole.
+pub fn load(name: &str) -> Option<Vec<u8>> {
+    unseal(STORE.get()?.load(name)?)
+}
+
+/// Keeps `bytes` under `name`, if there is a store.
+pub fn save(name: &str, bytes: &[u8]) {
+    if let Some(store) = STORE.get() {
+        store.save(name, &seal(bytes));
+    }
+}
+
+/// Bytes of a checksum.
+const SEAL: usize = 32;
+
+/// The bytes with their SHA-256 behind them.
+fn seal(bytes: &[u8]) -> Vec<u8> {
+    let mut sealed = bytes.to_vec();
+    sealed.extend(Sha256::digest(bytes));
+    sealed
+}
+
+/// The bytes before their checksum; `None` where it is not theirs.
+fn unseal(mut sealed: Vec<u8>) -> Option<Vec<u8>> {
+    let length = sealed.len().checked_sub(SEAL)?;
+    let seal = sealed.split_off(length);
+    (Sha256::digest(&sealed)[..] == seal[..]).then_some(sealed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sealed_comes_back_and_nothing_else_does() {
+        for bytes in [&b""[..], b"a kernel"] {
+            let sealed = seal(bytes);
+            assert_eq!(unseal(sealed.clone()).as_deref(), Some(bytes));
+            for cut in 0..sealed.len() {
+                assert_eq!(unseal(sealed[..cut].to_vec()), None, "cut at {cut}");
+            }
+            for at in 0..sealed.len() {
+                let mut wrong = sealed.clone();
+                wrong[at] ^= 1;
+                assert_eq!(unseal(wrong), None, "a bit at {at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Every file of CUDA C++, the architectures we know, and which file serves which.
+//!
+//! The one place to look up what runs on a card. The check `cargo xtask kernels` compiles each row of it for each
+//! architecture it is meant for.
+
+/// A card's compute capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Capability {
+    /// 9 of sm_90.
+    pub major: u8,
+    /// 0 of sm_90.
+    pub minor: u8,
+}
+
+/// What NVRTC compiles for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Architecture {
+    /// 90 of sm_90a.
+    pub number: u16,
+    /// Whether with the instructions that only this very architecture has (the `a` of sm_90a).
+    pub specific: bool,
+}
+
+/// The architectures for which the check compiles: data-center and consumer cards since Ampere.
+pub const ARCHITECTURES: [Architecture; 6] = [
+    Architecture { number: 80, specific: false },
+    Architecture { number: 86, specific: false },
+    Architecture { number: 89, specific: false },
+    Architecture { number: 90, specific: true },
+    Architecture { number: 100, specific: true },
+    Architecture { number: 120, specific: true },
+];
+
+impl Architecture {
+    /// Of a card. Since Hopper an architecture has instructions of its own, and a binary is for it alone anyway.
+    pub const fn of(capability: Capability) -> Self {
+        let number = capability.major as u16 * 10 + capability.minor as u16;
+        Self { number, specific: number >= 90 }
+    }
+
+    /// Shared memory a block may use, in bytes.
+    pub const fn shared_memory(self) -> u32 {
+        match self.number {
+            80 | 87 => 163 * 1024,
+            90 | 100 | 103 => 227 * 1024,
+            _ => 99 * 1024,
+        }
+    }
+}
+
+impl std::fmt::Display for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "sm_{}{}", self.number, if self.specific { "a" } else { "" })
+    }
+}
+
+/// A constant given to the compiler: name and value.
+pub type Define = (&'static str, i64);
+
+/// A file of CUDA C++.
+#[derive(Debug)]
+pub struct Unit {
+    /// How the code names it: the operator's folder, and the file where there are several.
+    pub id: &'static str,
+    /// Its text.
+    pub text: &'static str,
+    /// Sets of constants with which it is used, all checked.
+    pub variants: &'static [&'static [Define]],
+    /// The only architecture it is for; `None` for all.
+    pub only: Option<u16>,
+}
+
+/// Texts that kernel files include, by the name in the `#include`.
+pub const HEADERS: [(&str, &str); 1] = [("common.cuh", include_str!("common.cuh"))];
+
+/// Without constants.
+const PLAIN: &[&[Define]] = &[&[]];
+
+/// All files.
+pub const UNITS: [Unit; 1] =
+    [Unit { id: "norm", text: include_str!("../norm/norm.cu"), variants: PLAIN, only: None }];
+
+/// The file of this name.
+pub fn unit(id: &str) -> Option<&'static Unit> {
+    // A promoted constant, so that the reference outlives the call.
+    const ALL: &[Unit] = &UNITS;
+    ALL.iter().find(|unit| unit.id == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_architectures_are_those_of_nvrtc() {
+        let name = |major, minor| Architecture::of(Capability { major, minor }).to_string();
+        assert_eq!(name(8, 0), "sm_80");
+        assert_eq!(name(8, 6), "sm_86");
+        assert_eq!(name(8, 9), "sm_89");
+        assert_eq!(name(9, 0), "sm_90a");
+        assert_eq!(name(10, 0), "sm_100a");
+        assert_eq!(name(12, 0), "sm_120a");
+    }
+
+    #[test]
+    fn every_checked_architecture_is_that_of_a_card() {
+        for architecture in ARCHITECTURES {
+            let (major, minor) = ((architecture.number / 10) as u8, (architecture.number % 10) as u8);
+            assert_eq!(Architecture::of(Capability { major, minor }), architecture);
+        }
+    }
+
+    #[test]
+    fn ids_are_unique_and_every_unit_has_a_variant() {
+        for (i, unit) in UNITS.iter().enumerate() {
+            assert!(UNITS[i + 1..].iter().all(|other| other.id != unit.id), "{} stands twice", unit.id);
+            assert!(!unit.variants.is_empty(), "{} would not be checked", unit.id);
+            assert!(unit.only.is_none_or(|number| ARCHITECTURES.iter().any(|a| a.number == number)));
+            assert_eq!(super::unit(unit.id).map(|u| u.text), Some(unit.text));
+        }
+        assert!(super::unit("no such file").is_none());
+    }
+
+    #[test]
+    fn whatever_a_unit_includes_is_there() {
+        for unit in &UNITS {
+            let names = unit.text.lines().filter_map(|line| line.trim().strip_prefix("#include "));
+            for name in names {
+                let name = name.trim_matches('"');
+                assert!(HEADERS.iter().any(|(known, _)| *known == name), "{} includes {name}", unit.id);
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Between burn's tensors and our launches: buffers out of tensors, tensors over new buffers.
+
+use burn::backend::tensor::Device as BackendDevice;
+use burn::backend::{DispatchDevice, TensorMetadata as _};
+use burn::tensor::{DType, Device, Shape, Tensor};
+use burn_cubecl::kernel::{cast, into_contiguous};
+use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{CubeBackend, CubeDevice};
+use cubecl::server::Handle;
+
+use super::error::{CudaError, Result};
+use super::gpu::Gpu;
+
+/// The index of the CUDA card that a device is, if it is one; an autodiff device is its inner one.
+pub fn index_of(device: &Device) -> Option<usize> {
+    match device.clone().inner().as_dispatch() {
+        DispatchDevice::Cube(CubeDevice::Cuda(card)) => Some(card.index),
+        _ => None,
+    }
+}
+
+/// The card of a tensor.
+///
+/// # Panics
+/// If it is on no CUDA card or the driver is gone: the operators are called for CUDA tensors alone, and such a
+/// tensor cannot be without its card.
+pub fn gpu_of(tensor: &CubeTensor) -> Gpu {
+    gpu_of_device(&tensor.device).expect("a tensor on a CUDA card")
+}
+
+/// The card of a backend's device.
+///
+/// # Errors
+/// It is no CUDA card, or the driver refuses.
+pub fn gpu_of_device(device: &BackendDevice<CubeBackend>) -> Result<Gpu> {
+    match device {
+        CubeDevice::Cuda(card) => Gpu::of(card.index),
+        other => Err(CudaError::Backend { text: format!("{other:?} is no CUDA card") }),
+    }
+}
+
+/// A new contiguous tensor with arbitrary contents.
+pub fn empty(shape: impl Into<Shape>, dtype: DType, device: &BackendDevice<CubeBackend>) -> CubeTensor {
+    let shape = shape.into();
+    let client = device.client();
+    let buffer = client.empty(shape.num_elements() * dtype.size());
+    CubeTensor::new_contiguous(client, device.clone(), shape, buffer, dtype)
+}
+
+/// The tensor with its elements in row-major order, without gaps.
+pub fn contiguous(tensor: CubeTensor) -> CubeTensor {
+    into_contiguous(tensor)
+}
+
+/// The same values in f32, contiguous: what kernels take as weights of a norm, biases and the like.
+pub fn floats(tensor: CubeTensor) -> CubeTensor {
+    contiguous(if tensor.dtype == DType::F32 { tensor } else { cast(tensor, DType::F32) })
+}
+
+/// Buffers of contiguous tensors, for [`Gpu::enqueue`].
+pub fn handles<const N: usize>(tensors: [&CubeTensor; N]) -> Vec<Handle> {
+    tensors.into_iter().map(|tensor| tensor.handle.clone()).collect()
+}
+
+/// Rows and columns.
+///
+/// # Panics
+/// If the tensor is no matrix.
+pub fn matrix(tensor: &CubeTensor) -> [usize; 2] {
+    tensor.shape().dims()
+}
+
+/// The primitive of a tensor on a plain CUDA device.
+///
+/// # Errors
+/// It is elsewhere, or in a graph.
+pub fn primitive<const D: usize>(tensor: Tensor<D>) -> Result<CubeTensor> {
+    tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::Backend { text: format!("{e:?}") })
+}
+
+/// The tensor of a primitive.
+pub fn tensor<const D: usize>(primitive: CubeTensor) -> Tensor<D> {
+    Tensor::from_primitive::<CubeBackend>(primitive)
+}
+
+/// The backend's name for the card of this index.
+pub(crate) fn cube_device(index: usize) -> CubeDevice {
+    CubeDevice::Cuda(cubecl::cuda::CudaDevice::new(index))
+}

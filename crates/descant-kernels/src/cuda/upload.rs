@@ -1,0 +1,116 @@
+//! Weights from mapped files into burn's buffers: through two pinned buffers, on a stream of their own.
+//!
+//! While the card takes one buffer over the bus, the host fills the other from the file's pages. No other copy of
+//! the model exists on the host.
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::server::Handle;
+use rayon::prelude::*;
+
+use super::driver::{self, Event, OwnStream};
+use super::error::{CudaError, Result};
+use super::gpu::Gpu;
+use super::host::HostMemory;
+use super::tensor;
+
+/// Bytes of a pinned buffer: long enough that the bus is busy, short enough to be nothing beside a model.
+const BUFFER: usize = 32 << 20;
+/// Bytes a thread copies at a time.
+const PIECE: usize = 1 << 20;
+
+/// Copies host bytes into tensors on one card.
+#[derive(Debug)]
+pub struct Uploader {
+    gpu: Gpu,
+    stream: OwnStream,
+    buffers: [Buffer; 2],
+    /// Which buffer is next.
+    turn: usize,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    memory: HostMemory,
+    /// Passed when the card has taken what is in it.
+    taken: Event,
+}
+
+impl Buffer {
+    fn new(gpu: &Gpu) -> Result<Self> {
+        Ok(Self { memory: HostMemory::new(gpu, BUFFER)?, taken: Event::new(false)? })
+    }
+}
+
+impl Uploader {
+    /// Of a card.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub fn new(gpu: &Gpu) -> Result<Self> {
+        gpu.enter()?;
+        let buffers = [Buffer::new(gpu)?, Buffer::new(gpu)?];
+        Ok(Self { gpu: gpu.clone(), stream: OwnStream::new()?, buffers, turn: 0 })
+    }
+
+    /// A tensor of these bytes, in memory of exactly its size that stays for as long as the tensor.
+    ///
+    /// Work that this thread queues later finds the bytes there; the host may give up the source when this returns.
+    ///
+    /// # Errors
+    /// The bytes are not those of the shape, or the driver refuses.
+    pub fn tensor(&mut self, bytes: &[u8], shape: impl Into<Shape>, dtype: DType) -> Result<CubeTensor> {
+        let shape = shape.into();
+        let expected = shape.num_elements() * dtype.size();
+        if expected != bytes.len() {
+            let text = format!("{} bytes for a tensor of {expected}", bytes.len());
+            return Err(CudaError::Backend { text });
+        }
+        let device = tensor::cube_device(self.gpu.index());
+        let new = device.client().memory_persistent_allocation((), |()| tensor::empty(shape, dtype, &device));
+        self.copy(&new.handle, bytes)?;
+        Ok(new)
+    }
+
+    /// Copies `bytes` to the beginning of a buffer.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub fn copy(&mut self, to: &Handle, bytes: &[u8]) -> Result<()> {
+        self.gpu.enter()?;
+        // Whatever used the memory before, in burn's stream, comes first.
+        let (held, before) = self.gpu.thread().call(vec![to.clone()], |stream, held| {
+            let before = Event::new(false)?;
+            before.record(stream)?;
+            Ok((held, before))
+        })?;
+        before.hold(self.stream.0)?;
+        let start = held[0].address;
+        for (n, chunk) in bytes.chunks(BUFFER).enumerate() {
+            let buffer = &mut self.buffers[self.turn];
+            self.turn = 1 - self.turn;
+            buffer.taken.wait()?;
+            let pinned = &mut buffer.memory.bytes_mut()[..chunk.len()];
+            pinned.par_chunks_mut(PIECE).zip(chunk.par_chunks(PIECE)).for_each(|(to, from)| {
+                to.copy_from_slice(from);
+            });
+            driver::copy_from_host(self.stream.0, start + (n * BUFFER) as u64, pinned)?;
+            buffer.taken.record(self.stream.0)?;
+        }
+        let after = Event::new(false)?;
+        after.record(self.stream.0)?;
+        self.gpu.thread().call(Vec::new(), move |stream, _| after.hold(stream))?;
+        // Only now may the pool move or give away the memory: burn's stream is behind the copies.
+        drop(held);
+        Ok(())
+    }
+
+    /// Waits until everything has arrived.
+    ///
+    /// # Errors
+    /// The driver reports a failure of the copies.
+    pub fn finish(self) -> Result<()> {
+        self.gpu.enter()?;
+        self.stream.wait()
+    }
+}
