@@ -23,9 +23,12 @@ mod cpu;
 #[cfg(feature = "nvrtc")]
 pub mod cuda;
 mod device;
+pub mod gauge;
+mod layer;
 mod linear;
 mod loss;
 mod low_rank;
+mod memory;
 mod norm;
 mod rotary;
 mod route;
@@ -34,9 +37,15 @@ mod swiglu;
 pub use attention::{AttentionSpec, Segment, Segments, attention};
 pub use cache::write_rows;
 pub use device::{is_cpu, is_cuda};
+pub use layer::plan::plan;
+pub use layer::{
+    Angles, DecoderLayer, Keep, Kept, LayerPairs, LayerPlace, LayerSizes, LayerSpec, LayerTensors,
+    LowRankPair,
+};
 pub use linear::{FrozenWeight, Groups, linear};
 pub use loss::token_losses;
 pub use low_rank::low_rank;
+pub use memory::{MemorySettings, memory_settings, set_memory};
 pub use norm::rms_norm;
 pub use rotary::rotary;
 pub use route::{Routing, combine_experts, expert_weights, route, take_tokens};

@@ -1,0 +1,37 @@
+//! How much of a device's memory the operators may use, and for what.
+//!
+//! One setting a device, made before the first step and read when buffers are planned. The CPU plans nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use burn::tensor::Device;
+
+use crate::layer::Keep;
+
+/// What a device may use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemorySettings {
+    /// Most bytes in use on the card, the driver's own included; all of it when `None`.
+    pub limit: Option<u64>,
+    /// What layers keep from forward to backward.
+    pub keep: Keep,
+    /// Bytes that others will still ask for: gradients, the optimizer.
+    pub reserved: u64,
+}
+
+static SETTINGS: Mutex<BTreeMap<String, MemorySettings>> = Mutex::new(BTreeMap::new());
+
+/// Sets what a device may use.
+pub fn set_memory(device: &Device, settings: MemorySettings) {
+    SETTINGS.lock().unwrap_or_else(PoisonError::into_inner).insert(key(device), settings);
+}
+
+/// What a device may use: what was set, or all of it.
+pub fn memory_settings(device: &Device) -> MemorySettings {
+    SETTINGS.lock().unwrap_or_else(PoisonError::into_inner).get(&key(device)).copied().unwrap_or_default()
+}
+
+fn key(device: &Device) -> String {
+    format!("{:?}", device.clone().inner())
+}
