@@ -1,7 +1,7 @@
 // Copies of the adapters as the dense and grouped products read them: bf16, padded, at their place in wider matrices.
 #include "common.cuh"
 
-#define MAX_PARTS 64
+#define MAX_PARTS 63
 
 // One region of a packed matrix: out[m, i, j] = scale * from[m, i, j - column] where the source has that element, else 0,
 // for i < out_rows, j < out_columns. `from` f32 [matrices, rows, columns] dense; `to` bf16 with rows of stride ld, matrices
