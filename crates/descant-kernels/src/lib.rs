@@ -23,6 +23,8 @@ mod cpu;
 #[cfg(feature = "nvrtc")]
 pub mod cuda;
 mod device;
+#[cfg(feature = "cuda")]
+mod experts;
 pub mod gauge;
 mod layer;
 mod linear;

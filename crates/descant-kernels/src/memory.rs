@@ -32,6 +32,22 @@ pub fn memory_settings(device: &Device) -> MemorySettings {
     SETTINGS.lock().unwrap_or_else(PoisonError::into_inner).get(&key(device)).copied().unwrap_or_default()
 }
 
+/// What the card of this index may use.
+#[cfg(feature = "cuda")]
+pub(crate) fn settings_of_card(index: usize) -> MemorySettings {
+    let key = card_key(index);
+    SETTINGS.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied().unwrap_or_default()
+}
+
+#[cfg(feature = "cuda")]
+fn card_key(index: usize) -> String {
+    format!("cuda:{index}")
+}
+
 fn key(device: &Device) -> String {
+    #[cfg(feature = "cuda")]
+    if let Some(index) = crate::cuda::index_of(device) {
+        return card_key(index);
+    }
     format!("{:?}", device.clone().inner())
 }

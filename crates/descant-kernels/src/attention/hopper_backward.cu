@@ -2,7 +2,7 @@
 //
 // In both passes the tile that stays gives the rows of every result, so P and dS go from accumulator to left operand
 // without leaving registers, and each product of a step is issued before the previous one is waited for.
-#include "hopper.cuh"
+#include "warpgroup.cuh"
 
 // ---- dq: three warpgroups of 64 stacked query rows, 64 keys a step
 constexpr int WORKERS = 3, ROWS = 64 * WORKERS, POSITIONS = ROWS / GROUP, KEYS = 64, STAGES = 4;
@@ -14,7 +14,7 @@ constexpr int ROWS_BYTES = ROWS * 128, KV_BYTES = KEYS * 128;
 extern "C" __global__ void __launch_bounds__(128 * (WORKERS + 1), 1)
 attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                      const bf16* __restrict__ out, const bf16* __restrict__ dout, const float* __restrict__ lse,
-                     bf16* __restrict__ dq, float2* __restrict__ statistics, const int* __restrict__ tiles, int q_ld,
+                     bf16* __restrict__ dq, float* __restrict__ delta, const int* __restrict__ tiles, int q_ld,
                      int kv_ld, int out_ld, int dout_ld, int dq_ld, int n_rows, int window, float scale, int n_items,
                      int kv_heads) {
     extern __shared__ u8 shared[];
@@ -108,15 +108,15 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
                     deltas[row] = x;
                     const int query = tile.first + row / GROUP;
                     if (row / GROUP < POSITIONS && query < tile.query_len)
-                        statistics[(u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + query] = make_float2(lses[dor.stage][row] * LOG2E, x);
+                        delta[(u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + query] = x;
                 }
             }
             u32 qf[4][4], ds[4][4];
 #pragma unroll
             for (int d = 0; d < 4; d++) load_a(qf[d], q_tile, row0, d, lane);
             __syncwarp();
-            const float lse2[2] = {lses[dor.stage][row_a] * LOG2E, lses[dor.stage][row_a + 8] * LOG2E};
-            const float delta[2] = {deltas[row_a], deltas[row_a + 8]};
+            const float lse2[2] = {lses[dor.stage][row_a], lses[dor.stage][row_a + 8]};
+            const float delta_a[2] = {deltas[row_a], deltas[row_a + 8]};
             release(q_empty);
             qr.next();
 
@@ -163,7 +163,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
                         const int at = 8 * n + 2 * i;
-                        ds[n][i] = to_bf16x2(s[at] * (dp[at] - delta[i & 1]), s[at + 1] * (dp[at + 1] - delta[i & 1]));
+                        ds[n][i] = to_bf16x2(s[at] * (dp[at] - delta_a[i & 1]), s[at + 1] * (dp[at + 1] - delta_a[i & 1]));
                     }
             };
             auto queries = [&](u32 k_tile) {
@@ -220,8 +220,8 @@ constexpr int TILE_BYTES = KV_ROWS * 128, Q_BYTES = QUERIES * 128;
 // 1024 + 4 * 16384 + 8 * 8192.
 extern "C" __global__ void __launch_bounds__(128 * (KV_WORKERS + 1), 1)
 attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                      const bf16* __restrict__ dout, const float2* __restrict__ statistics, bf16* __restrict__ dk,
-                      bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld, int kv_ld, int dout_ld, int dkv_ld,
+                      const bf16* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+                      bf16* __restrict__ dk, bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld, int kv_ld, int dout_ld, int dkv_ld,
                       int n_rows, int window, float scale, int n_items, int kv_heads) {
     extern __shared__ u8 shared[];
     __shared__ __align__(8) u64 barriers[2 + 2 * Q_STAGES];
@@ -258,17 +258,17 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
             kvr.next();
             const bf16* q_from = q + (u64)tile.query_start * q_ld + column;
             const bf16* do_from = dout + (u64)tile.query_start * dout_ld + column;
-            const int row = threadIdx.x;
-            const float2* statistic = statistics + (u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + row / GROUP;
+            // Half of the threads fetch a row's lse, half its delta.
+            const int row = threadIdx.x % QUERIES, which = threadIdx.x / QUERIES;
+            const float* statistic = (which ? delta : lse) + (u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + row / GROUP;
             for (int query0 = begin; query0 < end; query0 += STEP_POSITIONS) {
                 announcer.acquire(q_empty + 8 * qr.stage, qr.parity ^ 1);
                 const u32 to = q_tiles + qr.stage * 2 * Q_BYTES;
                 produce_queries<QUERIES>(to, q_from, q_ld, query0, end);
                 produce_queries<QUERIES>(to + Q_BYTES, do_from, dout_ld, query0, end);
                 // Zeros for a row that is not there: its q and dout are zero, and with them all it gives.
-                if (row < QUERIES)
-                    copy_async_small<8>(shared_address(&rows[qr.stage][row]), statistic + query0,
-                                        row / GROUP < STEP_POSITIONS && query0 + row / GROUP < end);
+                copy_async_small<4>(shared_address(&rows[qr.stage][row]) + 4 * which, statistic + query0,
+                                    row / GROUP < STEP_POSITIONS && query0 + row / GROUP < end);
                 announcer.copies_issued(q_full + 8 * qr.stage);
                 qr.next();
             }
@@ -323,7 +323,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                 products_commit();
             };
             hand_on(own_begin);
-            auto probabilities = [&](int step, float2 (&delta)[8]) {
+            auto probabilities = [&](int step, float2 (&deltas)[8]) {
                 const int position0 = begin + step * STEP_POSITIONS + offset;
                 const u32 stats = shared_address(&rows[qr.stage][2 * (lane & 3)]);
                 const bool mask = position0 < key0 + 63 || (window > 0 && position0 + STEP_POSITIONS - 1 - window >= key0);
@@ -331,7 +331,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                 for (int n = 0; n < 8; n++) {
                     float4 x;
                     asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "r"(stats + n * 64) : "memory");
-                    delta[n] = make_float2(x.y, x.w);
+                    deltas[n] = make_float2(x.y, x.w);
 #pragma unroll
                     for (int h = 0; h < 2; h++)
 #pragma unroll
@@ -354,13 +354,13 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                 for (int n = 0; n < 4; n++) product_by_rows(dv_acc, p[n], operand(do_tile + n * 16 * 128), true);
                 products_commit();
             };
-            auto gradients = [&](const float2 (&delta)[8]) {
+            auto gradients = [&](const float2 (&deltas)[8]) {
 #pragma unroll
                 for (int n = 0; n < 4; n++)
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
                         const int at = 8 * n + 2 * i;
-                        const float2 d = delta[2 * n + i / 2];
+                        const float2 d = deltas[2 * n + i / 2];
                         ds[n][i] = to_bf16x2(s[at] * (dp[at] - d.x), s[at + 1] * (dp[at + 1] - d.y));
                     }
             };
@@ -371,7 +371,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
             };
             // The compiler must see on every path which products are in flight: the last step stands by itself.
             if (own_begin < own_end) {
-                float2 delta[8];
+                float2 deltas[8];
                 barrier_wait(q_full + 8 * qr.stage, qr.parity);
                 pin(s);
                 pin(dp);
@@ -382,10 +382,10 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                 for (int step = own_begin; step + 1 < own_end; step++) {
                     const int previous = qr.stage;
                     const u32 q_tile = q_tiles + previous * 2 * Q_BYTES;
-                    probabilities(step, delta);
+                    probabilities(step, deltas);
                     products_wait<0>();
                     pin(dp);
-                    gradients(delta);
+                    gradients(deltas);
                     qr.next();
                     barrier_wait(q_full + 8 * qr.stage, qr.parity);
                     pin(s);
@@ -403,10 +403,10 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                     release(q_empty + 8 * previous);
                 }
                 const u32 q_tile = q_tiles + qr.stage * 2 * Q_BYTES;
-                probabilities(own_end - 1, delta);
+                probabilities(own_end - 1, deltas);
                 products_wait<0>();
                 pin(dp);
-                gradients(delta);
+                gradients(deltas);
                 pin(dk_acc);
                 pin(dv_acc);
                 products_begin();

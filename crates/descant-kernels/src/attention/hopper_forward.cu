@@ -3,7 +3,7 @@
 // Three warpgroups of 64 stacked rows compute, a fourth loads; one block a multiprocessor walks over the work list.
 // The scores of the next keys are multiplied while the softmax of these runs, as in Shah et al. 2024,
 // "FlashAttention-3"; three warpgroups keep the tensor cores busy without an order among them.
-#include "hopper.cuh"
+#include "warpgroup.cuh"
 
 #ifndef KEYS
 #define KEYS 128  // keys a step; 80 where a window of 128 makes two steps of 151 keys
@@ -178,7 +178,7 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
                 const float kept = exp2_fast(best - shift), total = all * kept + exp2_fast(sink - shift);
                 const int query = tile.first + row / GROUP;
                 if ((lane & 3) == 0 && row / GROUP < POSITIONS && query < tile.query_len)
-                    lse[(u64)head * n_rows + tile.query_start + query] = (shift + log2f(total)) * LN2;
+                    lse[(u64)head * n_rows + tile.query_start + query] = shift + log2f(total);
                 const float divide = kept / total;
 #pragma unroll
                 for (int n = 0; n < 8; n++)

@@ -17,7 +17,7 @@ use super::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors};
 use crate::attention::Segments;
 use crate::attention::cuda::{Sequences, Table};
 use crate::cuda::{CudaError, Gpu, contiguous, empty, gpu_of, primitive, tensor};
-use crate::experts::cuda::Weight;
+use crate::experts::cuda::{ExpertData, Experts};
 use crate::linear::FrozenWeight;
 
 /// A layer's frozen tensors on their card.
@@ -98,17 +98,23 @@ impl Prepared {
 
     fn frozen(&self, at: &[u64]) -> Frozen {
         let mut next = 11;
-        let mut bank = |form: Form| match form {
-            Form::Packed => {
-                next += 2;
-                Weight::Packed { blocks: at[next - 2], scales: at[next - 1] }
-            }
-            Form::Transposed => {
-                next += 1;
-                Weight::Transposed { weight: at[next - 1] }
+        // As stored: packed experts as `[out, in]`, unpacked ones as `[in, out]`.
+        let mut bank = |form: Form, outputs: usize, inputs: usize| {
+            let count = self.sizes.n_experts;
+            match form {
+                Form::Packed => {
+                    next += 2;
+                    let data = ExpertData::Mxfp4 { blocks: at[next - 2], scales: at[next - 1] };
+                    Experts { data, count, rows: outputs, columns: inputs }
+                }
+                Form::Transposed => {
+                    next += 1;
+                    Experts { data: ExpertData::Bf16(at[next - 1]), count, rows: inputs, columns: outputs }
+                }
             }
         };
-        let (gate_up, down) = (bank(self.gate_up), bank(self.down));
+        let gate_up = bank(self.gate_up, 2 * self.sizes.inner, self.sizes.hidden);
+        let down = bank(self.down, self.sizes.hidden, self.sizes.inner);
         Frozen {
             input_norm: at[0],
             qkv: at[1],

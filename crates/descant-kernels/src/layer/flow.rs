@@ -9,12 +9,14 @@
 //!                                                           └──(+)── combine ◀─ down ◀─ SwiGLU ◀─ gate_up
 //! ```
 
-use super::layout::{At, Buffers, DENSE_COLUMNS, EXPERT_COLUMNS, Plan, WORKSPACE};
+use super::layout::{At, Buffers, DENSE_COLUMNS, Plan, WORKSPACE};
 use super::plan::Kept;
 use super::{LayerSpec, lora};
 use crate::attention::cuda as attention;
 use crate::cuda::{Element, MatmulSpec, Result, Run};
-use crate::experts::cuda as experts;
+use crate::experts::cuda::{
+    self as experts, ExpertData, Experts, Factor, LowRank, Output, RANK_WIDTH, Side, Sorted,
+};
 use crate::norm::cuda as norm;
 use crate::rotary::cuda as rotary;
 use crate::route::cuda as route;
@@ -32,9 +34,9 @@ pub(super) struct Frozen {
     pub(super) post_norm: u64,
     pub(super) router: u64,
     pub(super) router_bias: u64,
-    pub(super) gate_up: experts::Weight,
+    pub(super) gate_up: Experts,
     pub(super) gate_up_bias: u64,
-    pub(super) down: experts::Weight,
+    pub(super) down: Experts,
     pub(super) down_bias: u64,
 }
 
@@ -188,6 +190,11 @@ impl Flow<'_> {
         })
     }
 
+    fn norm_rows(&self) -> norm::Rows {
+        let width = self.plan.sizes.hidden;
+        norm::Rows { count: self.tokens(), width, stride: width, epsilon: self.spec.epsilon }
+    }
+
     fn normed(&self, x: u64, weight: u64, out: At, rms: At) -> Result<()> {
         let (t, hidden) = (self.tokens(), self.plan.sizes.hidden);
         self.run.stage("norm", 0.0, 4.0 * (t * hidden) as f64, || {
@@ -233,14 +240,10 @@ impl Flow<'_> {
         let heads = self.spec.n_heads + self.spec.n_kv;
         let bytes = 4.0 * (self.tokens() * heads * self.spec.head_dim) as f64;
         self.run.stage("rotary", 0.0, bytes, || {
-            rotary::rotary(
-                self.run,
-                qkv,
-                self.cos,
-                self.sin,
-                [self.tokens(), heads, self.spec.head_dim, self.width()],
-                sign,
-            )
+            let strides = [self.width(); 2];
+            let heads =
+                rotary::Heads { n_tokens: self.tokens(), count: heads, dim: self.spec.head_dim, strides };
+            rotary::turn(self.run, qkv, self.cos, self.sin, qkv, heads, sign)
         })
     }
 
@@ -348,14 +351,21 @@ impl Flow<'_> {
         })
     }
 
-    fn rows(&self) -> experts::Rows {
-        experts::Rows {
-            offsets: self.at(self.buffers.offsets),
-            pairs: self.at(self.buffers.pairs),
-            n_pairs: self.n_pairs(),
-            n_experts: self.plan.sizes.n_experts,
+    /// Rows sorted by expert: `data` has one a pair, in order.
+    fn sorted(&self, data: u64, stride: usize) -> Sorted {
+        Sorted {
+            data,
+            stride,
+            pairs: None,
             top_k: self.spec.top_k,
+            offsets: self.at(self.buffers.offsets),
+            places: self.n_pairs(),
         }
+    }
+
+    /// Rows sorted by expert: `data` has one a token.
+    fn gathered(&self, data: u64, stride: usize) -> Sorted {
+        Sorted { pairs: Some(self.at(self.buffers.pairs)), ..self.sorted(data, stride) }
     }
 
     fn expert_cost(&self, inputs: usize, outputs: usize) -> (f64, f64) {
@@ -364,72 +374,76 @@ impl Flow<'_> {
         (2.0 * pairs * (inputs * outputs) as f64, weights + 2.0 * pairs * (inputs + outputs) as f64)
     }
 
-    /// u = x A^T of an expert pair, `[pairs, EXPERT_COLUMNS]`.
-    fn expert_u(&self, pair: &Pair, x: experts::Input, inputs: usize, to: At) -> Result<()> {
-        let pairs = self.n_pairs() as f64;
-        let cost = (2.0 * pairs * (inputs * pair.rank) as f64, 2.0 * pairs * inputs as f64);
-        self.run.stage("experts low rank", cost.0, cost.1, || {
-            experts::low_rank_in(self.run, &self.rows(), x, inputs, pair.a, pair.rank, self.at(to))
-        })
+    fn low_rank(&self, pair: &Pair, features: usize) -> LowRank {
+        LowRank { experts: self.plan.sizes.n_experts, features, rank: pair.rank }
     }
 
-    /// The experts' first product and its activation.
-    fn gate_up(&self, pre: u64, inner: u64) -> Result<()> {
-        let (b, s) = (&self.buffers, &self.plan.sizes);
-        let x = experts::Input::Gathered { x: self.at(b.second_normed), stride: s.hidden };
-        if let Some(pair) = &self.pairs[GATE_UP] {
-            let shape = [2 * s.inner, pair.rank];
+    /// A expert pair in the form that products read: s B, and A transposed.
+    fn pack_expert_pair(&self, site: usize, b_to: At, a_to: At, [outputs, inputs]: [usize; 2]) -> Result<()> {
+        let Some(pair) = &self.pairs[site] else { return Ok(()) };
+        let n = self.plan.sizes.n_experts;
+        self.run.stage("pack pairs", 0.0, 0.0, || {
             lora::pack_experts(
                 self.run,
                 pair.b,
-                self.at(b.gate_up_v),
-                s.n_experts,
-                shape,
+                self.at(b_to),
+                n,
+                [outputs, pair.rank],
                 false,
                 pair.scaling,
             )?;
-            self.expert_u(pair, x, s.hidden, b.gate_up_u)?;
+            lora::pack_experts(self.run, pair.a, self.at(a_to), n, [inputs, pair.rank], true, 1.0)
+        })
+    }
+
+    /// Rows by a packed factor: u = x A^T, or du = dy (s B).
+    fn expert_u(&self, pair: &Pair, rows: &Sorted, factor: At, features: usize, to: At) -> Result<()> {
+        let pairs = self.n_pairs() as f64;
+        let (flops, bytes) = (2.0 * pairs * (features * pair.rank) as f64, 2.0 * pairs * features as f64);
+        let sizes = self.low_rank(pair, features);
+        self.run.stage("experts low rank", flops, bytes, || {
+            experts::low_rank_rows(self.run, rows, self.at(factor), self.at(to), RANK_WIDTH, sizes)
+        })
+    }
+
+    /// The experts' first product and its activation; each is stored where it has a place.
+    fn gate_up(&self, pre: u64, inner: u64) -> Result<()> {
+        let (b, s) = (&self.buffers, &self.plan.sizes);
+        let x = self.gathered(self.at(b.second_normed), s.hidden);
+        self.pack_expert_pair(GATE_UP, b.gate_up_v, b.gate_up_dv, [2 * s.inner, s.hidden])?;
+        if let Some(pair) = &self.pairs[GATE_UP] {
+            self.expert_u(pair, &x, b.gate_up_dv, s.hidden, b.gate_up_u)?;
         }
-        let low_rank = self.pairs[GATE_UP].map(|_| (self.at(b.gate_up_u), self.at(b.gate_up_v)));
+        let place = |address: u64| (address != 0).then_some(address);
+        let to = Output {
+            bias: Some(self.frozen.gate_up_bias),
+            low_rank: self.pairs[GATE_UP].map(|_| (self.at(b.gate_up_u), self.at(b.gate_up_v))),
+            out: place(pre),
+            swiglu: place(inner).map(|inner| (inner, self.spec.limit)),
+        };
         let (flops, bytes) = self.expert_cost(s.hidden, 2 * s.inner);
         self.run.stage("experts gate_up", flops, bytes, || {
-            let to = experts::Outputs { product: pre, activated: inner, limit: self.spec.limit };
-            experts::forward(
-                self.run,
-                &self.rows(),
-                x,
-                &self.frozen.gate_up,
-                self.frozen.gate_up_bias,
-                low_rank,
-                [s.hidden, 2 * s.inner],
-                to,
-            )
+            experts::product(self.run, &x, &self.frozen.gate_up, forward_side(&self.frozen.gate_up), &to)
         })
     }
 
     /// The experts' second product.
     fn down(&self) -> Result<()> {
         let (b, s) = (&self.buffers, &self.plan.sizes);
-        let x = experts::Input::Sorted { x: self.at(b.inner) };
+        let x = self.sorted(self.at(b.inner), s.inner);
+        self.pack_expert_pair(DOWN, b.down_v, b.down_dv, [s.hidden, s.inner])?;
         if let Some(pair) = &self.pairs[DOWN] {
-            let shape = [s.hidden, pair.rank];
-            lora::pack_experts(self.run, pair.b, self.at(b.down_v), s.n_experts, shape, false, pair.scaling)?;
-            self.expert_u(pair, x, s.inner, b.down_u)?;
+            self.expert_u(pair, &x, b.down_dv, s.inner, b.down_u)?;
         }
-        let low_rank = self.pairs[DOWN].map(|_| (self.at(b.down_u), self.at(b.down_v)));
+        let to = Output {
+            bias: Some(self.frozen.down_bias),
+            low_rank: self.pairs[DOWN].map(|_| (self.at(b.down_u), self.at(b.down_v))),
+            out: Some(self.at(b.expert_out)),
+            swiglu: None,
+        };
         let (flops, bytes) = self.expert_cost(s.inner, s.hidden);
         self.run.stage("experts down", flops, bytes, || {
-            let to = experts::Outputs { product: self.at(b.expert_out), activated: 0, limit: 0.0 };
-            experts::forward(
-                self.run,
-                &self.rows(),
-                x,
-                &self.frozen.down,
-                self.frozen.down_bias,
-                low_rank,
-                [s.inner, s.hidden],
-                to,
-            )
+            experts::product(self.run, &x, &self.frozen.down, forward_side(&self.frozen.down), &to)
         })
     }
 
@@ -459,10 +473,11 @@ impl Flow<'_> {
             self.gate_up(self.at(b.pre), 0)?;
         } else {
             self.normed(self.at(b.middle), self.frozen.post_norm, b.second_normed, b.second_rms)?;
+            let s = &self.plan.sizes;
+            self.pack_expert_pair(GATE_UP, b.gate_up_v, b.gate_up_dv, [2 * s.inner, s.hidden])?;
             if let Some(pair) = &self.pairs[GATE_UP] {
-                let x =
-                    experts::Input::Gathered { x: self.at(b.second_normed), stride: self.plan.sizes.hidden };
-                self.expert_u(pair, x, self.plan.sizes.hidden, b.gate_up_u)?;
+                let x = self.gathered(self.at(b.second_normed), s.hidden);
+                self.expert_u(pair, &x, b.gate_up_dv, s.hidden, b.gate_up_u)?;
             }
         }
         self.experts_backward(grad, gradients)?;
@@ -473,140 +488,97 @@ impl Flow<'_> {
     /// From the gradient of the layer's output to that of each pair's expert input.
     fn experts_backward(&self, grad: u64, gradients: &[Option<[u64; 2]>; 7]) -> Result<()> {
         let (b, s) = (&self.buffers, &self.plan.sizes);
-        let rows = self.rows();
-        let out = experts::Input::Gathered { x: grad, stride: s.hidden };
-        let mut low_rank = None;
+        let d_out = self.gathered(grad, s.hidden);
+        self.pack_expert_pair(DOWN, b.down_v, b.down_dv, [s.hidden, s.inner])?;
         if let Some(pair) = &self.pairs[DOWN] {
-            let [up, back] = [[s.hidden, pair.rank], [s.inner, pair.rank]];
-            lora::pack_experts(self.run, pair.b, self.at(b.down_v), s.n_experts, up, false, pair.scaling)?;
-            lora::pack_experts(self.run, pair.a, self.at(b.down_dv), s.n_experts, back, true, 1.0)?;
-            self.run.stage("experts low rank", 0.0, 0.0, || {
-                let packed = self.at(b.down_v);
-                experts::low_rank_back(self.run, &rows, out, s.hidden, packed, pair.rank, self.at(b.down_du))
-            })?;
-            low_rank = Some((self.at(b.down_du), self.at(b.down_dv)));
+            self.expert_u(pair, &d_out, b.down_v, s.hidden, b.down_du)?;
         }
+        let to = Output {
+            low_rank: self.pairs[DOWN].map(|_| (self.at(b.down_du), self.at(b.down_dv))),
+            out: Some(self.at(b.d_inner)),
+            ..Output::default()
+        };
         let (flops, bytes) = self.expert_cost(s.inner, s.hidden);
         self.run.stage("experts down, back", flops, bytes, || {
-            let sizes = [s.hidden, s.inner];
-            experts::backward(self.run, &rows, out, &self.frozen.down, low_rank, sizes, self.at(b.d_inner))
+            experts::product(self.run, &d_out, &self.frozen.down, backward_side(&self.frozen.down), &to)
         })?;
-        let h = self.pairs[DOWN].map_or(0, |_| self.at(b.inner));
+        let inner = self.pairs[DOWN].map_or(0, |_| self.at(b.inner));
         let bytes = 2.0 * self.n_pairs() as f64 * (5 * s.inner + s.hidden) as f64;
         self.run.stage("swiglu, back", 0.0, bytes, || {
-            swiglu::backward(
-                self.run,
-                &swiglu::Backward {
-                    pre: self.at(b.pre),
-                    dh: self.at(b.d_inner),
-                    dpre: self.at(b.pre),
-                    h_out: h,
-                    dh_weighted: 0,
-                    pairs: self.at(b.pairs),
-                    experts: self.at(b.experts),
-                    weights: self.at(b.weights),
-                    d_out: grad,
-                    bias: self.frozen.down_bias,
-                    d_weights: self.at(b.d_weights),
-                },
-                [self.n_pairs(), s.inner, s.hidden, s.top_k],
-                self.spec.limit,
-            )
+            let at = swiglu::Backward {
+                pre: self.at(b.pre),
+                dh: self.at(b.d_inner),
+                dpre: self.at(b.pre),
+                h_out: inner,
+                dh_weighted: 0,
+                pairs: self.at(b.pairs),
+                experts: self.at(b.experts),
+                weights: self.at(b.weights),
+                d_out: grad,
+                bias: self.frozen.down_bias,
+                d_weights: self.at(b.d_weights),
+            };
+            swiglu::backward(self.run, &at, [self.n_pairs(), s.inner, s.hidden, s.top_k], self.spec.limit)
         })?;
-        if let (Some(pair), Some([da, db])) = (&self.pairs[DOWN], gradients[DOWN]) {
-            let inner = experts::Input::Sorted { x: self.at(b.inner) };
-            self.expert_u(pair, inner, s.inner, b.down_u)?;
+        if let (Some(pair), Some(to)) = (&self.pairs[DOWN], gradients[DOWN]) {
+            let inner = self.sorted(inner, s.inner);
+            self.expert_u(pair, &inner, b.down_dv, s.inner, b.down_u)?;
             for side in [b.down_u, b.down_du] {
-                lora::weigh_rows(self.run, self.at(side), rows.pairs, self.at(b.weights), rows.n_pairs)?;
+                let (pairs, weights) = (self.at(b.pairs), self.at(b.weights));
+                lora::weigh_rows(self.run, self.at(side), pairs, weights, self.n_pairs())?;
             }
-            self.run.stage(
-                "experts gradients",
-                0.0,
-                2.0 * (rows.n_pairs * (s.inner + s.hidden)) as f64,
-                || {
-                    let partial = self.at(b.skinny);
-                    experts::gradient_b(
-                        self.run,
-                        &rows,
-                        out,
-                        s.hidden,
-                        self.at(b.down_u),
-                        pair.rank,
-                        pair.scaling,
-                        db,
-                        partial,
-                    )?;
-                    experts::gradient_a(
-                        self.run,
-                        &rows,
-                        inner,
-                        s.inner,
-                        self.at(b.down_du),
-                        pair.rank,
-                        1.0,
-                        da,
-                        partial,
-                    )
-                },
-            )?;
+            self.expert_gradients(pair, to, [(&d_out, s.hidden, b.down_u), (&inner, s.inner, b.down_du)])?;
         }
-        let dpre = experts::Input::Sorted { x: self.at(b.pre) };
-        let mut low_rank = None;
+        let d_pre = self.sorted(self.at(b.pre), 2 * s.inner);
         if let Some(pair) = &self.pairs[GATE_UP] {
-            let [up, back] = [[2 * s.inner, pair.rank], [s.hidden, pair.rank]];
-            lora::pack_experts(self.run, pair.b, self.at(b.gate_up_v), s.n_experts, up, false, pair.scaling)?;
-            lora::pack_experts(self.run, pair.a, self.at(b.gate_up_dv), s.n_experts, back, true, 1.0)?;
-            self.run.stage("experts low rank", 0.0, 0.0, || {
-                let packed = self.at(b.gate_up_v);
-                experts::low_rank_back(
-                    self.run,
-                    &rows,
-                    dpre,
-                    2 * s.inner,
-                    packed,
-                    pair.rank,
-                    self.at(b.gate_up_du),
-                )
-            })?;
-            low_rank = Some((self.at(b.gate_up_du), self.at(b.gate_up_dv)));
+            self.expert_u(pair, &d_pre, b.gate_up_v, 2 * s.inner, b.gate_up_du)?;
         }
+        let to = Output {
+            low_rank: self.pairs[GATE_UP].map(|_| (self.at(b.gate_up_du), self.at(b.gate_up_dv))),
+            out: Some(self.at(b.d_expert_in)),
+            ..Output::default()
+        };
         let (flops, bytes) = self.expert_cost(s.hidden, 2 * s.inner);
         self.run.stage("experts gate_up, back", flops, bytes, || {
-            let sizes = [2 * s.inner, s.hidden];
-            experts::backward(
-                self.run,
-                &rows,
-                dpre,
-                &self.frozen.gate_up,
-                low_rank,
-                sizes,
-                self.at(b.d_expert_in),
-            )
+            experts::product(self.run, &d_pre, &self.frozen.gate_up, backward_side(&self.frozen.gate_up), &to)
         })?;
-        if let (Some(pair), Some([da, db])) = (&self.pairs[GATE_UP], gradients[GATE_UP]) {
-            let x = experts::Input::Gathered { x: self.at(b.second_normed), stride: s.hidden };
-            self.run.stage(
-                "experts gradients",
-                0.0,
-                2.0 * (rows.n_pairs * (2 * s.inner + s.hidden)) as f64,
-                || {
-                    let (u, du, partial) = (self.at(b.gate_up_u), self.at(b.gate_up_du), self.at(b.skinny));
-                    experts::gradient_b(
-                        self.run,
-                        &rows,
-                        dpre,
-                        2 * s.inner,
-                        u,
-                        pair.rank,
-                        pair.scaling,
-                        db,
-                        partial,
-                    )?;
-                    experts::gradient_a(self.run, &rows, x, s.hidden, du, pair.rank, 1.0, da, partial)
-                },
+        if let (Some(pair), Some(to)) = (&self.pairs[GATE_UP], gradients[GATE_UP]) {
+            let x = self.gathered(self.at(b.second_normed), s.hidden);
+            self.expert_gradients(
+                pair,
+                to,
+                [(&d_pre, 2 * s.inner, b.gate_up_u), (&x, s.hidden, b.gate_up_du)],
             )?;
         }
         Ok(())
+    }
+
+    /// dB = s dy^T u and dA = du^T x of an expert pair; `du` has the scaling already.
+    fn expert_gradients(&self, pair: &Pair, [da, db]: [u64; 2], of: [(&Sorted, usize, At); 2]) -> Result<()> {
+        let [(dy, outputs, u), (x, inputs, du)] = of;
+        let n = self.plan.sizes.n_experts * pair.rank;
+        let bytes = 2.0 * (self.n_pairs() * (outputs + inputs)) as f64;
+        self.run.stage(
+            "experts gradients",
+            2.0 * self.n_pairs() as f64 * (pair.rank * (outputs + inputs)) as f64,
+            bytes,
+            || {
+                // The kernels add to what is there.
+                self.run.memset(db, 0, n * outputs * size_of::<f32>())?;
+                self.run.memset(da, 0, n * inputs * size_of::<f32>())?;
+                let (b, a) = (self.low_rank(pair, outputs), self.low_rank(pair, inputs));
+                experts::low_rank_gradient(
+                    self.run,
+                    dy,
+                    self.at(u),
+                    RANK_WIDTH,
+                    (db, Factor::B),
+                    b,
+                    pair.scaling,
+                )?;
+                experts::low_rank_gradient(self.run, x, self.at(du), RANK_WIDTH, (da, Factor::A), a, 1.0)
+            },
+        )
     }
 
     /// From the gradient of each pair's expert input and of the router's weights to that of `middle`, which
@@ -726,17 +698,15 @@ impl Flow<'_> {
             }
         }
         self.run.stage("norm, back", 0.0, 8.0 * (t * s.hidden) as f64, || {
-            norm::rms_norm_backward(
+            norm::backward(
                 self.run,
                 x,
                 self.frozen.input_norm,
-                self.at(b.first_rms),
+                Some(self.at(b.first_rms)),
                 d_normed,
+                Some(dx),
                 dx,
-                dx,
-                t,
-                s.hidden,
-                s.hidden,
+                self.norm_rows(),
             )
         })
     }
@@ -793,6 +763,21 @@ struct Dense {
     du: u64,
 }
 
+/// Packed experts are stored by output, unpacked ones by input.
+fn forward_side(experts: &Experts) -> Side {
+    match experts.data {
+        ExpertData::Mxfp4 { .. } => Side::Columns,
+        ExpertData::Bf16(_) => Side::Rows,
+    }
+}
+
+fn backward_side(experts: &Experts) -> Side {
+    match forward_side(experts) {
+        Side::Columns => Side::Rows,
+        Side::Rows => Side::Columns,
+    }
+}
+
 /// D `[m, n]` in f32 = A^T B over `tokens` rows of A `[tokens, m]` and B `[tokens, n]`.
 fn gradient(m: usize, n: usize, tokens: usize) -> MatmulSpec {
     let mut spec = MatmulSpec::backward(m, n, tokens);
@@ -807,4 +792,4 @@ pub(super) fn dense_columns(rank: usize) -> usize {
 }
 
 /// Largest rank of an expert pair.
-pub(super) const MAX_EXPERT_RANK: usize = EXPERT_COLUMNS;
+pub(super) const MAX_EXPERT_RANK: usize = RANK_WIDTH;

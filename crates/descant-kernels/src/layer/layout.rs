@@ -6,11 +6,11 @@
 //! what is planned is what is used.
 
 use super::plan::{ALIGNMENT, Kept, LayerSizes};
+use crate::experts::cuda::RANK_WIDTH;
+use crate::route::cuda::sort_bytes;
 
 /// Bytes of cuBLASLt's workspace.
 pub(super) const WORKSPACE: u64 = 32 << 20;
-/// Columns that a low-rank path of an expert is padded to.
-pub(super) const EXPERT_COLUMNS: usize = 64;
 /// Columns that low-rank paths of attention are padded to a multiple of.
 pub(super) const DENSE_COLUMNS: usize = 16;
 
@@ -111,7 +111,6 @@ pub(super) struct Buffers {
     pub(super) d_normed: At,
     pub(super) d_dense_a: At,
     pub(super) d_dense_b: At,
-    pub(super) skinny: At,
     /// Bytes of scratch memory in all.
     pub(super) scratch_bytes: u64,
     /// Bytes of kept memory in all.
@@ -230,26 +229,26 @@ impl Plan {
         let (s, tokens, pairs) = (&self.sizes, self.tokens, self.pairs());
         let (hidden, inner, experts) = (s.hidden, s.inner, s.n_experts);
         let mut take = |bytes: usize| At::Scratch(scratch.take(bytes));
-        let row = EXPERT_COLUMNS * BF16;
+        let row = RANK_WIDTH * BF16;
         let (gate_up, down) = (self.paths.gate_up > 0, self.paths.down > 0);
         out.second_normed = take(tokens * hidden * BF16);
         out.logits = take(tokens * experts * F32);
         out.sort = take(sort_bytes(pairs, experts));
         if gate_up {
             out.gate_up_v = take(experts * 2 * inner * row);
+            out.gate_up_dv = take(experts * hidden * row);
             out.gate_up_u = take(pairs * row);
         }
         if down {
             out.down_v = take(experts * hidden * row);
+            out.down_dv = take(experts * inner * row);
             out.down_u = take(pairs * row);
         }
         if backward {
             if gate_up {
-                out.gate_up_dv = take(experts * hidden * row);
                 out.gate_up_du = take(pairs * row);
             }
             if down {
-                out.down_dv = take(experts * inner * row);
                 out.down_du = take(pairs * row);
             }
             out.d_weights = take(pairs * F32);
@@ -260,9 +259,6 @@ impl Plan {
             if down {
                 out.inner = take(pairs * inner * BF16);
             }
-            if gate_up || down {
-                out.skinny = take(skinny_bytes());
-            }
             // The gradient of the experts' input is written when that of their inner features was read.
             let both = take(pairs * hidden.max(inner) * BF16);
             (out.d_inner, out.d_expert_in) = (both, both);
@@ -271,16 +267,6 @@ impl Plan {
             out.expert_out = take(pairs * hidden * BF16);
         }
     }
-}
-
-/// Bytes that sorting pairs by expert needs beside its results; see `route.cu`.
-fn sort_bytes(pairs: usize, experts: usize) -> usize {
-    (pairs.div_ceil(1024) + 1) * (experts + 1) * I32 * 2
-}
-
-/// Bytes of partial sums of the skinny products.
-fn skinny_bytes() -> usize {
-    64 << 20
 }
 
 #[cfg(test)]

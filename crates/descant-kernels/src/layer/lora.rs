@@ -1,8 +1,8 @@
 //! Launches of `lora.cu`.
 
 use super::flow::Pair;
-use super::layout::EXPERT_COLUMNS;
 use crate::cuda::{Arg, Result, Run};
+use crate::experts::cuda::RANK_WIDTH;
 
 const UNIT: &str = "layer/lora";
 const BLOCK: usize = 256;
@@ -75,19 +75,18 @@ pub(super) fn pack_experts(
         Arg::Ptr(to),
         Arg::size(rows),
         Arg::size(columns),
-        Arg::size(EXPERT_COLUMNS),
+        Arg::size(RANK_WIDTH),
         Arg::I32(transposed.into()),
         Arg::F32(factor),
     ];
-    let grid = (blocks(rows * EXPERT_COLUMNS), n_experts);
+    let grid = (blocks(rows * RANK_WIDTH), n_experts);
     run.launch(run.kernel(UNIT, "pack_experts", &[])?, grid, BLOCK, 0, &arguments)
 }
 
 /// Multiplies each pair's padded row by the router's weight of the pair.
 pub(super) fn weigh_rows(run: &Run<'_>, x: u64, pairs: u64, weights: u64, n_pairs: usize) -> Result<()> {
-    let n = n_pairs * EXPERT_COLUMNS;
-    let arguments =
-        [Arg::Ptr(x), Arg::Ptr(pairs), Arg::Ptr(weights), Arg::size(n), Arg::size(EXPERT_COLUMNS)];
+    let n = n_pairs * RANK_WIDTH;
+    let arguments = [Arg::Ptr(x), Arg::Ptr(pairs), Arg::Ptr(weights), Arg::size(n), Arg::size(RANK_WIDTH)];
     run.launch(run.kernel(UNIT, "weigh_rows", &[])?, blocks(n), BLOCK, 0, &arguments)
 }
 
