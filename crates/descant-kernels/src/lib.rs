@@ -47,7 +47,7 @@ pub use layer::{
 pub use linear::{FrozenWeight, Groups, linear};
 pub use loss::token_losses;
 pub use low_rank::low_rank;
-pub use memory::{MemorySettings, memory_settings, set_memory};
+pub use memory::{MemorySettings, memory_settings, reserve_memory, set_memory};
 pub use norm::rms_norm;
 pub use rotary::rotary;
 pub use route::{Routing, combine_experts, expert_weights, route, take_tokens};

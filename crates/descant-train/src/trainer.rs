@@ -19,6 +19,9 @@ use crate::schedule::learning_rate;
 /// After this step a site without gradient is an error: A's gradient is zero while B is, and the first rate is 0.
 pub const PROVEN_AFTER_STEP: u64 = 3;
 
+/// Copies of the adapters that a step makes beside them: gradients, their sum over micro-batches, two moments.
+const COPIES_OF_ADAPTERS: usize = 4;
+
 /// The model, the adapter and the optimizer between steps.
 #[derive(Debug)]
 pub struct Trainer<'a> {
@@ -60,6 +63,8 @@ impl<'a> Trainer<'a> {
         config.validate().map_err(Error::Config)?;
         let alive = adapters.tensors().map(|t| vec![false; t.dims()[0]]).collect();
         let optimizer = AdamW::new(&adapters);
+        let bytes = adapters.n_parameters() * size_of::<f32>();
+        descant_kernels::reserve_memory(model.device(), (COPIES_OF_ADAPTERS * bytes) as u64);
         Ok(Self {
             model,
             config,
