@@ -80,12 +80,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) combine_gradients(const bf
 }
 
 struct Token {
-    const bf16 *dxp, *extra, *router_w;
+    const bf16* dxp;
+    const void* router_w;
+    bool router_is_f32;
     int places[MAX_K], experts[MAX_K];
     float d_logits[MAX_K];
 };
 
-// Gradient of the norm's output at eight columns: sum of the pairs' rows, then the router's part, then `extra`.
+// Gradient of the norm's output at eight columns: sum of the pairs' rows and of the router's part.
 __device__ __forceinline__ void normed_gradient(const Token& token, int D, int k, int c, float* g) {
 #pragma unroll
     for (int j = 0; j < 8; j++) g[j] = 0.0f;
@@ -100,24 +102,25 @@ __device__ __forceinline__ void normed_gradient(const Token& token, int D, int k
         for (int i = 0; i < 4; i++) {
             if (start + i >= k) break;
             float f[8], w[8];
+            u64 at = (u64)token.experts[start + i] * D + 8 * c;
             unpack8(v[i], f);
-            unpack8(load16(token.router_w + (u64)token.experts[start + i] * D + 8 * c), w);
+            if (token.router_is_f32) {
+                const float4* from = (const float4*)((const float*)token.router_w + at);
+                float4 w0 = from[0], w1 = from[1];
+                w[0] = w0.x, w[1] = w0.y, w[2] = w0.z, w[3] = w0.w, w[4] = w1.x, w[5] = w1.y, w[6] = w1.z, w[7] = w1.w;
+            } else {
+                unpack8(load16((const bf16*)token.router_w + at), w);
+            }
 #pragma unroll
             for (int j = 0; j < 8; j++) g[j] += f[j] + token.d_logits[start + i] * w[j];
         }
-    }
-    if (token.extra) {
-        float f[8];
-        unpack8(load16(token.extra + 8 * c), f);
-#pragma unroll
-        for (int j = 0; j < 8; j++) g[j] += f[j];
     }
 }
 
 // V vectors a thread stay in registers between the two passes; with V = 0 the second pass computes them again.
 template <int V>
-__device__ __forceinline__ void finish_token(const Token& token, const bf16* x, const float* w, bf16* grad, float scale, int D, int k,
-                                             float* scratch) {
+__device__ __forceinline__ void finish_token(const Token& token, const bf16* x, const float* w, const bf16* grad, bf16* out,
+                                             float scale, int D, int k, float* scratch) {
     float kept[V > 0 ? V : 1][8];
     uint4 rows[V > 0 ? V : 1];
     float sum = 0.0f;
@@ -162,94 +165,62 @@ __device__ __forceinline__ void finish_token(const Token& token, const bf16* x, 
         unpack8(load16(grad + 8 * c), r);
 #pragma unroll
         for (int j = 0; j < 8; j++) r[j] += scale * (g[j] - f[j] * along);
-        store16(grad + 8 * c, pack8(r));
+        store16(out + 8 * c, pack8(r));
     }
 }
 
 // The end of the expert half's backward, for each token t with experts e_i:
-//   dw_i     = d_weights[t, i] + dot(grad[t], down_bias[e_i])            (second term where down_bias is given)
-//   dl_i     = weights_i (dw_i - sum_j weights_j dw_j)                   -> d_logits[t, i]
-//   dxn      = sum_i dxp[places[t, i]] + sum_i dl_i router_w[e_i] + extra[t]
-//   grad[t] += gradient of RMSNorm (x_mid, inv_rms, norm_w) at dxn
-// Where d_weights is null, d_logits is an input: the caller computed it to put a trained router's part into `extra`.
-// dxp bf16 [P, D]; places, experts i32 [T, k]; d_weights, weights, d_logits f32 [T, k]; router_w, down_bias bf16 [E, D];
-// extra bf16 [T, D] or null; x_mid bf16 [T, D]; inv_rms f32 [T]; norm_w f32 [D]; grad bf16 [T, D], in and out. k <= 8.
+//   dw_i   = d_weights[t, i] + dot(grad[t], down_bias[e_i])              (second term where down_bias is given)
+//   dl_i   = weights_i (dw_i - sum_j weights_j dw_j)                     -> d_logits[t, i], where it is not null
+//   dxn    = sum_i dxp[places[t, i]] + sum_i dl_i router_w[e_i]
+//   out[t] = grad[t] + gradient of RMSNorm (x_mid, inv_rms, norm_w) at dxn
+// dxp bf16 [P, D]; places, experts i32 [T, k]; d_weights, weights, d_logits f32 [T, k]; router_w [E, D], f32 or bf16;
+// down_bias bf16 [E, D]; x_mid bf16 [T, D]; inv_rms f32 [T]; norm_w f32 [D]; grad, out bf16 [T, D], may be one. k <= 8.
 // Grid: T. Block: 128.
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
 combine_backward(const bf16* dxp, const int* places, const int* experts, const float* d_weights, const float* weights,
-                 const bf16* router_w, const bf16* down_bias, const bf16* extra, const bf16* x_mid, const float* inv_rms,
-                 const float* norm_w, bf16* grad, float* d_logits, int T, int D, int k) {
+                 const void* router_w, const bf16* down_bias, const bf16* x_mid, const float* inv_rms, const float* norm_w,
+                 const bf16* grad, bf16* out, float* d_logits, int D, int k, int router_is_f32) {
     __shared__ float scratch[32];
     u64 t = blockIdx.x;
     Token token;
-    token.dxp = dxp, token.router_w = router_w, token.extra = extra ? extra + t * D : 0;
-    grad += t * D;
+    token.dxp = dxp, token.router_w = router_w, token.router_is_f32 = router_is_f32;
+    grad += t * D, out += t * D;
+    float dw[MAX_K], mean = 0.0f;
+#pragma unroll
+    for (int i = 0; i < MAX_K; i++) {
+        dw[i] = 0.0f;
+        if (i < k) token.places[i] = places[t * k + i], token.experts[i] = experts[t * k + i];
+    }
+    if (down_bias) {
+        for (int c = threadIdx.x; c < D / 8; c += THREADS) {
+            float f[8];
+            unpack8(load16(grad + 8 * c), f);
+#pragma unroll
+            for (int i = 0; i < MAX_K; i++) {
+                if (i >= k) break;
+                float b[8];
+                unpack8(load16(down_bias + (u64)token.experts[i] * D + 8 * c), b);
+#pragma unroll
+                for (int j = 0; j < 8; j++) dw[i] += f[j] * b[j];
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < MAX_K; i++)
+            if (i < k) dw[i] = block_sum(dw[i], scratch);
+    }
 #pragma unroll
     for (int i = 0; i < MAX_K; i++)
-        if (i < k) token.places[i] = places[t * k + i], token.experts[i] = experts[t * k + i];
-    if (d_weights) {
-        float dw[MAX_K], mean = 0.0f;
+        if (i < k) dw[i] += d_weights[t * k + i], mean += weights[t * k + i] * dw[i];
 #pragma unroll
-        for (int i = 0; i < MAX_K; i++) dw[i] = 0.0f;
-        if (down_bias) {
-            for (int c = threadIdx.x; c < D / 8; c += THREADS) {
-                float f[8];
-                unpack8(load16(grad + 8 * c), f);
-#pragma unroll
-                for (int i = 0; i < MAX_K; i++) {
-                    if (i >= k) break;
-                    float b[8];
-                    unpack8(load16(down_bias + (u64)token.experts[i] * D + 8 * c), b);
-#pragma unroll
-                    for (int j = 0; j < 8; j++) dw[i] += f[j] * b[j];
-                }
-            }
-#pragma unroll
-            for (int i = 0; i < MAX_K; i++)
-                if (i < k) dw[i] = block_sum(dw[i], scratch);
-        }
-#pragma unroll
-        for (int i = 0; i < MAX_K; i++)
-            if (i < k) dw[i] += d_weights[t * k + i], mean += weights[t * k + i] * dw[i];
-#pragma unroll
-        for (int i = 0; i < MAX_K; i++) {
-            if (i >= k) break;
-            token.d_logits[i] = weights[t * k + i] * (dw[i] - mean);
-            if (threadIdx.x == 0 && d_logits) d_logits[t * k + i] = token.d_logits[i];
-        }
-    } else {
-#pragma unroll
-        for (int i = 0; i < MAX_K; i++)
-            if (i < k) token.d_logits[i] = d_logits[t * k + i];
+    for (int i = 0; i < MAX_K; i++) {
+        if (i >= k) break;
+        token.d_logits[i] = weights[t * k + i] * (dw[i] - mean);
+        if (threadIdx.x == 0 && d_logits) d_logits[t * k + i] = token.d_logits[i];
     }
     const bf16* x = x_mid + t * D;
     int v = (D / 8 + THREADS - 1) / THREADS;
-    if (v == 1) finish_token<1>(token, x, norm_w, grad, inv_rms[t], D, k, scratch);
-    else if (v <= 3) finish_token<3>(token, x, norm_w, grad, inv_rms[t], D, k, scratch);
-    else finish_token<0>(token, x, norm_w, grad, inv_rms[t], D, k, scratch);
-}
-
-// d_logits[t, i] of the chosen experts, as combine_backward's first two lines; for a trained router.
-// Grid: T. Block: 128. Shapes as above; grad may be null with down_bias.
-extern "C" __global__ void __launch_bounds__(THREADS)
-choice_gradient(const int* experts, const float* d_weights, const float* weights, const bf16* down_bias, const bf16* grad,
-                float* d_logits, int D, int k) {
-    __shared__ float scratch[32];
-    u64 t = blockIdx.x;
-    float dw[MAX_K], mean = 0.0f;
-    for (int i = 0; i < k; i++) {
-        float sum = 0.0f;
-        if (down_bias)
-            for (int c = threadIdx.x; c < D / 8; c += THREADS) {
-                float f[8], b[8];
-                unpack8(load16(grad + t * D + 8 * c), f);
-                unpack8(load16(down_bias + (u64)experts[t * k + i] * D + 8 * c), b);
-#pragma unroll
-                for (int j = 0; j < 8; j++) sum += f[j] * b[j];
-            }
-        dw[i] = block_sum(sum, scratch) + d_weights[t * k + i];
-        mean += weights[t * k + i] * dw[i];
-    }
-    if (threadIdx.x == 0)
-        for (int i = 0; i < k; i++) d_logits[t * k + i] = weights[t * k + i] * (dw[i] - mean);
+    if (v == 1) finish_token<1>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
+    else if (v <= 3) finish_token<3>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
+    else finish_token<0>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
 }
