@@ -11,9 +11,7 @@
 //! There is no locking here: two writers of one name leave one of their contents.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::ops;
@@ -24,13 +22,13 @@ use crate::rel_path::RelPath;
 /// # Errors
 /// An operation was refused. The file is as it was, or has the new content whole, and nothing else is left.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = temporary_beside(path)?;
+    let temporary = ops::temporary_beside(path)?;
     let written = write_synced(&temporary, bytes).and_then(|()| ops::rename(&temporary, path));
     if let Err(error) = written {
         ops::clean_up(&temporary);
         return Err(error);
     }
-    ops::sync_dir(folder_of(path))
+    ops::sync_dir(ops::folder_of(path))
 }
 
 /// A folder of files on its way to its name.
@@ -54,7 +52,7 @@ impl NewDir {
         if path.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: path.to_owned() });
         }
-        let temporary = temporary_beside(path)?;
+        let temporary = ops::temporary_beside(path)?;
         ops::create_dir(&temporary)?;
         let folders = BTreeSet::from([temporary.clone()]);
         Ok(Self { path: path.to_owned(), temporary: Some(temporary), folders })
@@ -91,7 +89,7 @@ impl NewDir {
         }
         ops::rename(self.temporary(), &self.path)?;
         self.temporary = None;
-        ops::sync_dir(folder_of(&self.path))
+        ops::sync_dir(ops::folder_of(&self.path))
     }
 
     fn temporary(&self) -> &Path {
@@ -111,25 +109,6 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = ops::create(path)?;
     ops::write(path, &mut file, bytes)?;
     ops::sync(path, &file)
-}
-
-fn temporary_beside(path: &Path) -> Result<PathBuf> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let Some(name) = path.file_name() else {
-        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path has no last part");
-        return Err(Error::Io { operation: "create", path: path.to_owned(), source });
-    };
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let mut temporary = OsString::from(name);
-    temporary.push(format!(".tmp-{}-{count}", std::process::id()));
-    Ok(path.with_file_name(temporary))
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 #[cfg(test)]

@@ -12,13 +12,17 @@ mod error;
 mod hash;
 mod map;
 mod ops;
+mod partial;
 mod read;
 mod rel_path;
+mod share;
 
 pub use append::Appender;
 pub use atomic::{NewDir, write_atomic};
 pub use error::{Error, NameDefect, Result};
 pub use hash::{sha256, sha256_file};
 pub use map::MappedFile;
+pub use partial::Partial;
 pub use read::read_bounded;
 pub use rel_path::RelPath;
+pub use share::{FileLock, create_dirs, free_bytes, link_relative};

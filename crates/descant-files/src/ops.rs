@@ -3,15 +3,22 @@
 //! Durable writing is an order of these operations. They lie in one place so that a test can make the first, the
 //! second, ... of them fail and look at what is left; errors name the operation and its path.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
 /// Makes a file that must not exist yet.
 pub(crate) fn create(path: &Path) -> Result<File> {
     run("create", path, || File::options().write(true).create_new(true).open(path))
+}
+
+/// Opens a file to go on with it, or makes it.
+pub(crate) fn open_or_create(path: &Path) -> Result<File> {
+    run("open", path, || File::options().read(true).write(true).create(true).truncate(false).open(path))
 }
 
 /// Makes a folder that must not exist yet, in one that does.
@@ -52,6 +59,27 @@ pub(crate) fn set_len(path: &Path, file: &File, length: u64) -> Result<()> {
 /// Removes what a failed write left; its own failure is not reported, the first one matters.
 pub(crate) fn clean_up(path: &Path) {
     let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+}
+
+/// A provisional name in the same folder that nobody else uses.
+pub(crate) fn temporary_beside(path: &Path) -> Result<PathBuf> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let Some(name) = path.file_name() else {
+        let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the path has no last part");
+        return Err(Error::Io { operation: "create", path: path.to_owned(), source });
+    };
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let mut temporary = OsString::from(name);
+    temporary.push(format!(".tmp-{}-{count}", std::process::id()));
+    Ok(path.with_file_name(temporary))
+}
+
+/// The folder that a path lies in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 fn run<T>(operation: &'static str, path: &Path, op: impl FnOnce() -> std::io::Result<T>) -> Result<T> {

@@ -23,9 +23,14 @@ mod cpu;
 #[cfg(feature = "nvrtc")]
 pub mod cuda;
 mod device;
+#[cfg(feature = "cuda")]
+mod experts;
+pub mod gauge;
+mod layer;
 mod linear;
 mod loss;
 mod low_rank;
+mod memory;
 mod norm;
 mod optimizer;
 mod rotary;
@@ -35,9 +40,15 @@ mod swiglu;
 pub use attention::{AttentionSpec, Segment, Segments, attention};
 pub use cache::write_rows;
 pub use device::{is_cpu, is_cuda};
+pub use layer::plan::plan;
+pub use layer::{
+    Angles, DecoderLayer, Keep, Kept, LayerPairs, LayerPlace, LayerSizes, LayerSpec, LayerTensors,
+    LowRankPair,
+};
 pub use linear::{FrozenWeight, Groups, linear};
 pub use loss::token_losses;
 pub use low_rank::low_rank;
+pub use memory::{MemorySettings, memory_settings, set_memory};
 pub use norm::rms_norm;
 pub use optimizer::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm};
 pub use rotary::rotary;

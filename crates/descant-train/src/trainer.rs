@@ -106,10 +106,11 @@ impl<'a> Trainer<'a> {
             return Err(Error::NothingTrained { step, samples: samples().count() });
         }
         let mut gradients: Option<Vec<Tensor<3>>> = None;
-        let mut totals = Totals::default();
+        let mut told = Told::default();
         for micro_batch in micro_batches {
-            self.accumulate(micro_batch, weight, &mut gradients, &mut totals)?;
+            self.accumulate(micro_batch, weight, &mut gradients, &mut told)?;
         }
+        let totals = told.read();
         let gradients = gradients.expect("weight is not zero, so some micro-batch was trained");
         let loss = (totals.loss / weight) as f32;
         let grad_norm = norm(&gradients);
@@ -141,10 +142,10 @@ impl<'a> Trainer<'a> {
         micro_batch: &[&Sample],
         weight: f64,
         gradients: &mut Option<Vec<Tensor<3>>>,
-        totals: &mut Totals,
+        told: &mut Told,
     ) -> Result<()> {
         let batch = Batch::new(micro_batch.iter().map(|s| s.ids.as_slice()), self.model.config.vocab_size)?;
-        totals.tokens += batch.ids().len();
+        told.tokens += batch.ids().len();
         let (mut rows, mut ids, mut weights, mut first) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut start = 0;
         for sample in micro_batch {
@@ -164,11 +165,10 @@ impl<'a> Trainer<'a> {
         let shares: Vec<f32> = weights.iter().map(|w| (f64::from(*w) / weight) as f32).collect();
         let n = shares.len();
         let shares = Tensor::<1>::from_data(TensorData::new(shares, [n]), (self.model.device(), DType::F32));
-        let values: Vec<f32> = losses.clone().inner().into_data().try_to_vec().expect("losses are f32");
+        told.losses.push(losses.clone().inner());
         let mut grads = (losses * Tensor::from_inner(shares)).sum().backward();
-        totals.trained_tokens += n;
-        totals.loss += values.iter().zip(&weights).map(|(l, w)| f64::from(*l) * f64::from(*w)).sum::<f64>();
-        values.iter().zip(first).filter(|(_, is)| *is).for_each(|(l, _)| totals.first_analysis.add(*l));
+        told.weights.extend(weights);
+        told.first.extend(first);
         let new = self.adapters.tensors().map(|tensor| {
             tensor.grad_remove(&mut grads).unwrap_or_else(|| tensor.clone().inner().zeros_like())
         });
@@ -205,6 +205,35 @@ impl<'a> Trainer<'a> {
         }
         self.alive = None;
         Ok(())
+    }
+}
+
+/// What the micro-batches of a step leave behind, read from the device once, when all of them are on their way.
+#[derive(Default)]
+struct Told {
+    tokens: usize,
+    /// Of each micro-batch.
+    losses: Vec<Tensor<1>>,
+    /// Of each trained token, over all micro-batches.
+    weights: Vec<f32>,
+    /// Whether it is the first of an analysis.
+    first: Vec<bool>,
+}
+
+impl Told {
+    fn read(self) -> Totals {
+        let losses = self.losses.into_iter().map(|losses| losses.into_data().try_to_vec::<f32>());
+        let losses: Vec<f32> = losses.flat_map(|losses| losses.expect("losses are f32")).collect();
+        let mut totals = Totals { tokens: self.tokens, trained_tokens: losses.len(), ..Totals::default() };
+        let mut loss = 0.0;
+        for ((value, weight), first) in losses.into_iter().zip(self.weights).zip(self.first) {
+            loss += f64::from(value) * f64::from(weight);
+            if first {
+                totals.first_analysis.add(value);
+            }
+        }
+        totals.loss = loss;
+        totals
     }
 }
 

@@ -12,6 +12,7 @@ use super::args::{Arg, Extent};
 use super::blas::Blas;
 use super::driver::{self, Card, Context, Stream};
 use super::error::{CudaError, Result};
+use super::gauge::Recorder;
 use super::interop::{Thread, guarded};
 use super::launch::{Function, Kernels, launch};
 use super::table::{Architecture, Capability, Define};
@@ -28,6 +29,7 @@ struct Inner {
     kernels: Kernels,
     blas: Blas,
     error: Mutex<Option<CudaError>>,
+    recorder: Recorder,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -62,6 +64,7 @@ impl Gpu {
             kernels: Kernels::default(),
             blas: Blas::default(),
             error: Mutex::new(None),
+            recorder: Recorder::default(),
         }));
         gpus.insert(index, gpu.clone());
         Ok(gpu)
@@ -162,6 +165,10 @@ impl Gpu {
     /// Makes the card's context the current one of this thread, for calls of the driver outside CubeCL's.
     pub(crate) fn enter(&self) -> Result<()> {
         self.0.context.enter()
+    }
+
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.0.recorder
     }
 
     pub(crate) fn thread(&self) -> &Thread {

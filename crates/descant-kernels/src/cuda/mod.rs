@@ -25,6 +25,8 @@ mod blas;
 #[cfg(feature = "cuda")]
 mod driver;
 #[cfg(feature = "cuda")]
+pub(crate) mod gauge;
+#[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(feature = "cuda")]
 mod host;
@@ -34,6 +36,8 @@ mod interop;
 mod launch;
 #[cfg(feature = "cuda")]
 mod lt;
+#[cfg(feature = "cuda")]
+mod memory;
 #[cfg(feature = "cuda")]
 mod tensor;
 #[cfg(feature = "cuda")]
@@ -53,8 +57,11 @@ pub use host::HostMemory;
 #[cfg(feature = "cuda")]
 pub use launch::Function;
 #[cfg(feature = "cuda")]
+pub use memory::DeviceMemory;
+#[cfg(feature = "cuda")]
 pub use tensor::{
-    contiguous, empty, floats, gpu_of, gpu_of_device, handles, index_of, matrix, primitive, tensor,
+    contiguous, empty, floats, gpu_of, gpu_of_device, handles, index_of, int_primitive, matrix, primitive,
+    tensor,
 };
 #[cfg(feature = "cuda")]
 pub use upload::Uploader;

@@ -2,7 +2,7 @@
 
 use burn::backend::tensor::Device as BackendDevice;
 use burn::backend::{DispatchDevice, TensorMetadata as _};
-use burn::tensor::{DType, Device, Shape, Tensor};
+use burn::tensor::{DType, Device, Int, Shape, Tensor};
 use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
@@ -75,6 +75,14 @@ pub fn matrix(tensor: &CubeTensor) -> [usize; 2] {
 /// # Errors
 /// It is elsewhere, or in a graph.
 pub fn primitive<const D: usize>(tensor: Tensor<D>) -> Result<CubeTensor> {
+    tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::Backend { text: format!("{e:?}") })
+}
+
+/// The primitive of an integer tensor on a CUDA device.
+///
+/// # Errors
+/// It is elsewhere.
+pub fn int_primitive<const D: usize>(tensor: Tensor<D, Int>) -> Result<CubeTensor> {
     tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::Backend { text: format!("{e:?}") })
 }
 

@@ -3,6 +3,8 @@
 //! Pairs are (i, i + dim / 2), as in transformers ("halves", not interleaved). Source: Su et al. 2021, "RoFormer".
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod reference;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};

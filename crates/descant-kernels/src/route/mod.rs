@@ -6,6 +6,8 @@
 
 mod autodiff;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod reference;
 
 use burn::backend::Dispatch;

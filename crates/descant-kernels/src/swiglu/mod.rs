@@ -4,6 +4,8 @@
 //! input is gate k, feature 2k + 1 is up k. Source: `GptOssExperts` of transformers; the reference code of OpenAI.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod reference;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};

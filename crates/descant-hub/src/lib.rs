@@ -1,0 +1,51 @@
+//! Models and data sets of a hub: pinned to a commit, fetched, verified, kept in the shared cache.
+//!
+//! ```no_run
+//! use descant_hub::{Cache, Hub, HubConfig, Reference};
+//!
+//! # fn main() -> Result<(), descant_hub::Error> {
+//! let cache = Cache::new("/data/hub");
+//! let reference = Reference::parse("hf://openai/gpt-oss-20b")?;
+//! let model = match cache.find(&reference) {
+//!     Ok(snapshot) => snapshot,
+//!     Err(_) => Hub::new(HubConfig::default(), cache)?.download(&reference, false, &())?.snapshot,
+//! };
+//! println!("{} is in {}", model.reference, model.path.display());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it promises, whatever a server does:
+//!
+//! * a file gets its name only when its length and hash are the published ones;
+//! * nothing is written outside the cache, because every name from outside is a checked relative path;
+//! * the token goes to the hub's own origin and to no other, and no text or log holds it;
+//! * an interrupted download goes on by range where it stopped;
+//! * [`Cache::find`] and [`Cache::verify`] open no socket; without the feature `net` nothing here can.
+//!
+//! It reads no environment and prints nothing. It does not know what the files mean beyond which of them a run needs.
+//!
+//! # Why not `hf-hub`
+//!
+//! hf-hub 1.0.0 and 0.5 both give the shared cache, and neither compares what it fetched with a hash; one starts
+//! broken files anew, the other sends the token to the host that a redirect names. What is left of either once the
+//! promises above are kept is the HTTP client below it, so that is what this crate uses. The README has the table.
+
+mod cache;
+mod checksum;
+mod error;
+mod listing;
+#[cfg(feature = "net")]
+mod net;
+mod reference;
+mod select;
+mod verify;
+
+pub use cache::{Cache, Snapshot};
+pub use checksum::Checksum;
+pub use error::{Error, Refusal, Result};
+pub use listing::{Listing, MAX_LISTING_BYTES, Published};
+#[cfg(feature = "net")]
+pub use net::{DEFAULT_ENDPOINT, Event, Fetched, Hub, HubConfig, Patience, Secret, Watch, page};
+pub use reference::{Commit, Kind, Reference, Repo};
+pub use verify::{Checked, Outcome, check_dir};

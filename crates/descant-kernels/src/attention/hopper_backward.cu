@@ -1,0 +1,444 @@
+// Backward of attention for Hopper: the same two passes as backward.cu, on warpgroup products.
+//
+// In both passes the tile that stays gives the rows of every result, so P and dS go from accumulator to left operand
+// without leaving registers, and each product of a step is issued before the previous one is waited for.
+#include "warpgroup.cuh"
+
+// ---- dq: three warpgroups of 64 stacked query rows, 64 keys a step
+constexpr int WORKERS = 3, ROWS = 64 * WORKERS, POSITIONS = ROWS / GROUP, KEYS = 64, STAGES = 4;
+constexpr int ROWS_BYTES = ROWS * 128, KV_BYTES = KEYS * 128;
+
+// Arguments as backward.cu's attention_backward_q, then the number of tiles times key heads, and of key heads. Tiles
+// are those of hopper_forward.cu. Grid at most the number of multiprocessors, block 512, dynamic shared memory
+// 1024 + 5 * 24576 + 8 * 8192.
+extern "C" __global__ void __launch_bounds__(128 * (WORKERS + 1), 1)
+attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
+                     const bf16* __restrict__ out, const bf16* __restrict__ dout, const float* __restrict__ lse,
+                     bf16* __restrict__ dq, float* __restrict__ delta, const int* __restrict__ tiles, int q_ld,
+                     int kv_ld, int out_ld, int dout_ld, int dq_ld, int n_rows, int window, float scale, int n_items,
+                     int kv_heads) {
+    extern __shared__ u8 shared[];
+    __shared__ __align__(8) u64 barriers[6 + 2 * STAGES];
+    __shared__ float lses[2][ROWS], deltas[ROWS];
+    // Q and out are read once, into registers; dout stays, so it has two places, to be loaded ahead.
+    const u32 q_tile = (shared_address(shared) + 1023) & ~1023u, out_tile = q_tile + ROWS_BYTES, do_tiles = out_tile + ROWS_BYTES,
+              dq_tile = do_tiles + 2 * ROWS_BYTES, kv_tiles = dq_tile + ROWS_BYTES;
+    const u32 q_full = shared_address(barriers), q_empty = q_full + 8, do_full = q_full + 16, do_empty = q_full + 32,
+              kv_full = q_full + 48, kv_empty = kv_full + 8 * STAGES;
+    if (threadIdx.x == 0) {
+        barrier_init(q_full, 4); barrier_init(q_empty, 4 * WORKERS);
+        for (int i = 0; i < 2; i++) { barrier_init(do_full + 8 * i, 4); barrier_init(do_empty + 8 * i, 4 * WORKERS); }
+        for (int i = 0; i < STAGES; i++) { barrier_init(kv_full + 8 * i, 4); barrier_init(kv_empty + 8 * i, 4 * WORKERS); }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncthreads();
+    Ring<1> qr;
+    Ring<2> dor;
+    Ring<STAGES> kvr;
+    const int worker = (int)(threadIdx.x >> 7) - 1;
+
+    if (worker < 0) {
+        set_registers_down<32>();
+        Announcer announcer;
+        for (int round = 0; round * (int)gridDim.x < n_items; round++) {
+            const int item = item_of_round(round);
+            if (item >= n_items) continue;
+            const int kv = item % kv_heads, column = kv * GROUP * HEAD_DIM;
+            const Tile tile = read_tile(tiles, item / kv_heads);
+            const int offset = tile.key_len - tile.query_len;
+            const int last = min(tile.first + POSITIONS, tile.query_len) - 1 + offset;
+            const int low = window > 0 ? max(0, tile.first + offset - window + 1) : 0;
+            announcer.acquire(do_empty + 8 * dor.stage, dor.parity ^ 1);
+            produce_queries<ROWS>(do_tiles + dor.stage * ROWS_BYTES, dout + (u64)tile.query_start * dout_ld + column, dout_ld, tile.first, tile.query_len);
+            const u32 lse_to = shared_address(&lses[dor.stage][0]);
+            for (int row = threadIdx.x; row < ROWS; row += 128) {
+                const int query = tile.first + row / GROUP;
+                // A row that is not there gets 0: its dout is zero, and with it all it gives.
+                copy_async_small<4>(lse_to + row * 4, lse + (u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + query,
+                                    row / GROUP < POSITIONS && query < tile.query_len);
+            }
+            announcer.copies_issued(do_full + 8 * dor.stage);
+            dor.next();
+            announcer.acquire(q_empty, qr.parity ^ 1);
+            produce_queries<ROWS>(q_tile, q + (u64)tile.query_start * q_ld + column, q_ld, tile.first, tile.query_len);
+            produce_queries<ROWS>(out_tile, out + (u64)tile.query_start * out_ld + column, out_ld, tile.first, tile.query_len);
+            announcer.copies_issued(q_full);
+            qr.next();
+            const u64 from = (u64)tile.key_start * kv_ld + kv * HEAD_DIM;
+            for (int key0 = low; key0 <= last; key0 += KEYS) {
+                announcer.acquire(kv_empty + 8 * kvr.stage, kvr.parity ^ 1);
+                const u32 to = kv_tiles + kvr.stage * 2 * KV_BYTES;
+                produce_keys<KEYS>(to, k + from, kv_ld, key0, last + 1);
+                produce_keys<KEYS>(to + KV_BYTES, v + from, kv_ld, key0, last + 1);
+                announcer.copies_issued(kv_full + 8 * kvr.stage);
+                kvr.next();
+            }
+        }
+        announcer.flush();
+    } else {
+        set_registers_up<160>();
+        const int lane = threadIdx.x & 31, row0 = worker * 64 + ((threadIdx.x >> 5) & 3) * 16, row_a = row0 + lane / 4;
+        const float factor = scale * LOG2E;
+        for (int round = 0; round * (int)gridDim.x < n_items; round++) {
+            const int item = item_of_round(round);
+            if (item >= n_items) continue;
+            const int kv = item % kv_heads;
+            const Tile tile = read_tile(tiles, item / kv_heads);
+            const int offset = tile.key_len - tile.query_len;
+            const int last = min(tile.first + POSITIONS, tile.query_len) - 1 + offset;
+            const int low = window > 0 ? max(0, tile.first + offset - window + 1) : 0;
+            const int steps = (last + 1 - low + KEYS - 1) / KEYS;
+            const u32 do_tile = do_tiles + dor.stage * ROWS_BYTES;
+            const int position[2] = {tile.first + offset + row_a / GROUP, tile.first + offset + (row_a + 8) / GROUP};
+
+            barrier_wait(do_full + 8 * dor.stage, dor.parity);
+            barrier_wait(q_full, qr.parity);
+            // delta of the warp's 16 rows, 8 lanes a row.
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int row = row0 + i * 4 + lane / 8, chunk = lane & 7;
+                const uint4 a = load_shared16(do_tile + swizzled(row, chunk)), b = load_shared16(out_tile + swizzled(row, chunk));
+                float x = low_float(a.x) * low_float(b.x) + high_float(a.x) * high_float(b.x) + low_float(a.y) * low_float(b.y) +
+                          high_float(a.y) * high_float(b.y) + low_float(a.z) * low_float(b.z) + high_float(a.z) * high_float(b.z) +
+                          low_float(a.w) * low_float(b.w) + high_float(a.w) * high_float(b.w);
+                x += __shfl_xor_sync(FULL_WARP, x, 1);
+                x += __shfl_xor_sync(FULL_WARP, x, 2);
+                x += __shfl_xor_sync(FULL_WARP, x, 4);
+                if (chunk == 0) {
+                    deltas[row] = x;
+                    const int query = tile.first + row / GROUP;
+                    if (row / GROUP < POSITIONS && query < tile.query_len)
+                        delta[(u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + query] = x;
+                }
+            }
+            u32 qf[4][4], ds[4][4];
+#pragma unroll
+            for (int d = 0; d < 4; d++) load_a(qf[d], q_tile, row0, d, lane);
+            __syncwarp();
+            const float lse2[2] = {lses[dor.stage][row_a], lses[dor.stage][row_a + 8]};
+            const float delta_a[2] = {deltas[row_a], deltas[row_a + 8]};
+            release(q_empty);
+            qr.next();
+
+            float s[32], dp[32], acc[32];
+#pragma unroll
+            for (int i = 0; i < 32; i++) acc[i] = 0.0f;
+            auto scores = [&]() {
+                const u32 k_tile = kv_tiles + kvr.stage * 2 * KV_BYTES;
+#pragma unroll
+                for (int d = 0; d < 4; d++) product(s, qf[d], operand(k_tile + d * 32), d > 0);
+                products_commit();
+#pragma unroll
+                for (int d = 0; d < 4; d++)
+                    product(dp, operand(do_tile + worker * 64 * 128 + d * 32), operand(k_tile + KV_BYTES + d * 32), d > 0);
+                products_commit();
+            };
+            barrier_wait(kv_full + 8 * kvr.stage, kvr.parity);
+            pin(s);
+            pin(dp);
+            products_begin();
+            scores();
+            // P and dS of a step whose scores are under way. No product is issued inside: the compiler must see on every
+            // path which ones are in flight.
+            auto gradients = [&](int step) {
+                const int key0 = low + step * KEYS;
+                const bool mask = key0 + KEYS - 1 > tile.first + offset || (window > 0 && key0 <= last - window);
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    const int high = position[h] - key0, low = window > 0 ? high - window : -1;
+#pragma unroll
+                    for (int n = 0; n < 8; n++)
+#pragma unroll
+                        for (int e = 0; e < 2; e++) {
+                            float& x = s[4 * n + 2 * h + e];
+                            x = exp2_fast(x * factor - lse2[h]);
+                            const int key = n * 8 + 2 * (lane & 3) + e;
+                            if (mask && (key > high || key <= low)) x = 0.0f;
+                        }
+                }
+                products_wait<0>();
+                pin(dp);
+#pragma unroll
+                for (int n = 0; n < 4; n++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        const int at = 8 * n + 2 * i;
+                        ds[n][i] = to_bf16x2(s[at] * (dp[at] - delta_a[i & 1]), s[at + 1] * (dp[at + 1] - delta_a[i & 1]));
+                    }
+            };
+            auto queries = [&](u32 k_tile) {
+#pragma unroll
+                for (int n = 0; n < 4; n++) product_by_rows(acc, ds[n], operand(k_tile + n * 16 * 128), true);
+                products_commit();
+            };
+            products_wait<1>();
+            pin(s);
+            for (int step = 0; step + 1 < steps; step++) {
+                gradients(step);
+                const int previous = kvr.stage;
+                kvr.next();
+                barrier_wait(kv_full + 8 * kvr.stage, kvr.parity);
+                pin(s);
+                pin(dp);
+                pin(acc);
+                products_begin();
+                queries(kv_tiles + previous * 2 * KV_BYTES);
+                scores();
+                products_wait<1>();
+                pin(s);
+                pin(acc);
+                release(kv_empty + 8 * previous);
+            }
+            gradients(steps - 1);
+            pin(acc);
+            products_begin();
+            queries(kv_tiles + kvr.stage * 2 * KV_BYTES);
+            products_wait<0>();
+            pin(acc);
+            release(kv_empty + 8 * kvr.stage);
+            kvr.next();
+            release(do_empty + 8 * dor.stage);
+            dor.next();
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+#pragma unroll
+                for (int n = 0; n < 8; n++)
+                    store_shared(dq_tile + swizzled(row_a + 8 * h, n) + (lane & 3) * 4, to_bf16x2(acc[4 * n + 2 * h] * scale, acc[4 * n + 2 * h + 1] * scale));
+            __syncwarp();
+            store_queries<16>(dq + (u64)tile.query_start * dq_ld + kv * GROUP * HEAD_DIM, dq_ld, dq_tile, row0, POSITIONS, tile.first, tile.query_len, lane);
+            __syncwarp();
+        }
+    }
+}
+
+// ---- dk, dv: two warpgroups of 64 keys, 64 stacked query rows a step
+constexpr int KV_WORKERS = 2, KV_ROWS = 64 * KV_WORKERS, QUERIES = 64, STEP_POSITIONS = QUERIES / GROUP, Q_STAGES = 4;
+constexpr int TILE_BYTES = KV_ROWS * 128, Q_BYTES = QUERIES * 128;
+
+// Arguments as backward.cu's attention_backward_kv, then the number of tiles times key heads, and of key heads. Tiles
+// of keys, `first` a multiple of 128. Grid at most the number of multiprocessors, block 384, dynamic shared memory
+// 1024 + 4 * 16384 + 8 * 8192.
+extern "C" __global__ void __launch_bounds__(128 * (KV_WORKERS + 1), 1)
+attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
+                      const bf16* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+                      bf16* __restrict__ dk, bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld, int kv_ld, int dout_ld, int dkv_ld,
+                      int n_rows, int window, float scale, int n_items, int kv_heads) {
+    extern __shared__ u8 shared[];
+    __shared__ __align__(8) u64 barriers[2 + 2 * Q_STAGES];
+    __shared__ __align__(16) float2 rows[Q_STAGES][QUERIES];
+    const u32 k_tile = (shared_address(shared) + 1023) & ~1023u, v_tile = k_tile + TILE_BYTES, dk_tile = v_tile + TILE_BYTES,
+              dv_tile = dk_tile + TILE_BYTES, q_tiles = dv_tile + TILE_BYTES;
+    const u32 kv_full = shared_address(barriers), kv_empty = kv_full + 8, q_full = kv_full + 16, q_empty = q_full + 8 * Q_STAGES;
+    if (threadIdx.x == 0) {
+        barrier_init(kv_full, 4); barrier_init(kv_empty, 4 * KV_WORKERS);
+        for (int i = 0; i < Q_STAGES; i++) { barrier_init(q_full + 8 * i, 4); barrier_init(q_empty + 8 * i, 4 * KV_WORKERS); }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncthreads();
+    Ring<1> kvr;
+    Ring<Q_STAGES> qr;
+    const int worker = (int)(threadIdx.x >> 7) - 1;
+
+    if (worker < 0) {
+        set_registers_down<40>();
+        Announcer announcer;
+        for (int round = 0; round * (int)gridDim.x < n_items; round++) {
+            const int item = item_of_round(round);
+            if (item >= n_items) continue;
+            const int kv = item % kv_heads, column = kv * GROUP * HEAD_DIM;
+            const Tile tile = read_tile(tiles, item / kv_heads);
+            const int offset = tile.key_len - tile.query_len, key_end = min(tile.first + KV_ROWS, tile.key_len);
+            const int begin = max(tile.first - offset, 0);
+            const int end = window > 0 ? min(tile.query_len, key_end - 1 + window - offset) : tile.query_len;
+            const u64 from = (u64)tile.key_start * kv_ld + kv * HEAD_DIM;
+            announcer.acquire(kv_empty, kvr.parity ^ 1);
+            produce_keys<KV_ROWS>(k_tile, k + from, kv_ld, tile.first, tile.key_len);
+            produce_keys<KV_ROWS>(v_tile, v + from, kv_ld, tile.first, tile.key_len);
+            announcer.copies_issued(kv_full);
+            kvr.next();
+            const bf16* q_from = q + (u64)tile.query_start * q_ld + column;
+            const bf16* do_from = dout + (u64)tile.query_start * dout_ld + column;
+            // Half of the threads fetch a row's lse, half its delta.
+            const int row = threadIdx.x % QUERIES, which = threadIdx.x / QUERIES;
+            const float* statistic = (which ? delta : lse) + (u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + row / GROUP;
+            for (int query0 = begin; query0 < end; query0 += STEP_POSITIONS) {
+                announcer.acquire(q_empty + 8 * qr.stage, qr.parity ^ 1);
+                const u32 to = q_tiles + qr.stage * 2 * Q_BYTES;
+                produce_queries<QUERIES>(to, q_from, q_ld, query0, end);
+                produce_queries<QUERIES>(to + Q_BYTES, do_from, dout_ld, query0, end);
+                // Zeros for a row that is not there: its q and dout are zero, and with them all it gives.
+                copy_async_small<4>(shared_address(&rows[qr.stage][row]) + 4 * which, statistic + query0,
+                                    row / GROUP < STEP_POSITIONS && query0 + row / GROUP < end);
+                announcer.copies_issued(q_full + 8 * qr.stage);
+                qr.next();
+            }
+        }
+        announcer.flush();
+    } else {
+        set_registers_up<232>();
+        const int lane = threadIdx.x & 31, row0 = worker * 64 + ((threadIdx.x >> 5) & 3) * 16, row_a = row0 + lane / 4;
+        const float factor = scale * LOG2E;
+        for (int round = 0; round * (int)gridDim.x < n_items; round++) {
+            const int item = item_of_round(round);
+            if (item >= n_items) continue;
+            const int kv = item % kv_heads;
+            const Tile tile = read_tile(tiles, item / kv_heads);
+            const int offset = tile.key_len - tile.query_len, key_end = min(tile.first + KV_ROWS, tile.key_len);
+            const int begin = max(tile.first - offset, 0);
+            const int end = window > 0 ? min(tile.query_len, key_end - 1 + window - offset) : tile.query_len;
+            const int steps = max(0, (end - begin + STEP_POSITIONS - 1) / STEP_POSITIONS);
+            // Steps in which a query sees one of this warpgroup's 64 keys; in the others it only hands the stage on.
+            const int key0 = tile.first + worker * 64;
+            int own_begin = min(max(0, (key0 - offset - begin) / STEP_POSITIONS), steps), own_end = steps;
+            if (key0 >= tile.key_len) own_begin = steps;
+            else if (window > 0) own_end = min(steps, max(0, (min(key0 + 63, key_end - 1) + window - offset - begin + STEP_POSITIONS - 1) / STEP_POSITIONS));
+            own_end = max(own_begin, own_end);
+            auto hand_on = [&](int n) {
+                for (int i = 0; i < n; i++) {
+                    barrier_wait(q_full + 8 * qr.stage, qr.parity);
+                    release(q_empty + 8 * qr.stage);
+                    qr.next();
+                }
+            };
+
+            barrier_wait(kv_full, kvr.parity);
+            u32 kf[4][4], vf[4][4], p[4][4], ds[4][4];
+#pragma unroll
+            for (int d = 0; d < 4; d++) {
+                load_a(kf[d], k_tile, row0, d, lane);
+                load_a(vf[d], v_tile, row0, d, lane);
+            }
+            release(kv_empty);
+            kvr.next();
+            float s[32], dp[32], dk_acc[32], dv_acc[32];
+#pragma unroll
+            for (int i = 0; i < 32; i++) dk_acc[i] = dv_acc[i] = 0.0f;
+            auto scores = [&]() {
+                const u32 q_tile = q_tiles + qr.stage * 2 * Q_BYTES;
+#pragma unroll
+                for (int d = 0; d < 4; d++) product(s, kf[d], operand(q_tile + d * 32), d > 0);
+                products_commit();
+#pragma unroll
+                for (int d = 0; d < 4; d++) product(dp, vf[d], operand(q_tile + Q_BYTES + d * 32), d > 0);
+                products_commit();
+            };
+            hand_on(own_begin);
+            auto probabilities = [&](int step, float2 (&deltas)[8]) {
+                const int position0 = begin + step * STEP_POSITIONS + offset;
+                const u32 stats = shared_address(&rows[qr.stage][2 * (lane & 3)]);
+                const bool mask = position0 < key0 + 63 || (window > 0 && position0 + STEP_POSITIONS - 1 - window >= key0);
+#pragma unroll
+                for (int n = 0; n < 8; n++) {
+                    float4 x;
+                    asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "r"(stats + n * 64) : "memory");
+                    deltas[n] = make_float2(x.y, x.w);
+#pragma unroll
+                    for (int h = 0; h < 2; h++)
+#pragma unroll
+                        for (int e = 0; e < 2; e++) {
+                            float& y = s[4 * n + 2 * h + e];
+                            y = exp2_fast(y * factor - (e ? x.z : x.x));
+                            if (mask) {
+                                const int key = tile.first + row_a + 8 * h, position = position0 + (n * 8 + 2 * (lane & 3) + e) / GROUP;
+                                if (key > position || (window > 0 && key <= position - window)) y = 0.0f;
+                            }
+                        }
+                }
+#pragma unroll
+                for (int n = 0; n < 4; n++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) p[n][i] = to_bf16x2(s[8 * n + 2 * i], s[8 * n + 2 * i + 1]);
+            };
+            auto values = [&](u32 do_tile) {
+#pragma unroll
+                for (int n = 0; n < 4; n++) product_by_rows(dv_acc, p[n], operand(do_tile + n * 16 * 128), true);
+                products_commit();
+            };
+            auto gradients = [&](const float2 (&deltas)[8]) {
+#pragma unroll
+                for (int n = 0; n < 4; n++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        const int at = 8 * n + 2 * i;
+                        const float2 d = deltas[2 * n + i / 2];
+                        ds[n][i] = to_bf16x2(s[at] * (dp[at] - d.x), s[at + 1] * (dp[at + 1] - d.y));
+                    }
+            };
+            auto keys = [&](u32 q_tile) {
+#pragma unroll
+                for (int n = 0; n < 4; n++) product_by_rows(dk_acc, ds[n], operand(q_tile + n * 16 * 128), true);
+                products_commit();
+            };
+            // The compiler must see on every path which products are in flight: the last step stands by itself.
+            if (own_begin < own_end) {
+                float2 deltas[8];
+                barrier_wait(q_full + 8 * qr.stage, qr.parity);
+                pin(s);
+                pin(dp);
+                products_begin();
+                scores();
+                products_wait<1>();
+                pin(s);
+                for (int step = own_begin; step + 1 < own_end; step++) {
+                    const int previous = qr.stage;
+                    const u32 q_tile = q_tiles + previous * 2 * Q_BYTES;
+                    probabilities(step, deltas);
+                    products_wait<0>();
+                    pin(dp);
+                    gradients(deltas);
+                    qr.next();
+                    barrier_wait(q_full + 8 * qr.stage, qr.parity);
+                    pin(s);
+                    pin(dp);
+                    pin(dk_acc);
+                    pin(dv_acc);
+                    products_begin();
+                    values(q_tile + Q_BYTES);
+                    keys(q_tile);
+                    scores();
+                    products_wait<1>();
+                    pin(s);
+                    pin(dk_acc);
+                    pin(dv_acc);
+                    release(q_empty + 8 * previous);
+                }
+                const u32 q_tile = q_tiles + qr.stage * 2 * Q_BYTES;
+                probabilities(own_end - 1, deltas);
+                products_wait<0>();
+                pin(dp);
+                gradients(deltas);
+                pin(dk_acc);
+                pin(dv_acc);
+                products_begin();
+                values(q_tile + Q_BYTES);
+                keys(q_tile);
+                products_wait<0>();
+                pin(dk_acc);
+                pin(dv_acc);
+                release(q_empty + 8 * qr.stage);
+                qr.next();
+            }
+            hand_on(steps - own_end);
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+#pragma unroll
+                for (int n = 0; n < 8; n++) {
+                    const u32 at = swizzled(row_a + 8 * h, n) + (lane & 3) * 4;
+                    store_shared(dk_tile + at, to_bf16x2(dk_acc[4 * n + 2 * h] * scale, dk_acc[4 * n + 2 * h + 1] * scale));
+                    store_shared(dv_tile + at, to_bf16x2(dv_acc[4 * n + 2 * h], dv_acc[4 * n + 2 * h + 1]));
+                }
+            __syncwarp();
+            const u64 to = (u64)tile.key_start * dkv_ld + kv * HEAD_DIM;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int row = row0 + i * 4 + lane / 8, chunk = lane & 7;
+                if (tile.first + row < tile.key_len) {
+                    const u64 place = to + (u64)(tile.first + row) * dkv_ld + chunk * 8;
+                    *reinterpret_cast<uint4*>(dk + place) = load_shared16(dk_tile + swizzled(row, chunk));
+                    *reinterpret_cast<uint4*>(dv + place) = load_shared16(dv_tile + swizzled(row, chunk));
+                }
+            }
+            __syncwarp();
+        }
+    }
+}

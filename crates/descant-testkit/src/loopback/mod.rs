@@ -1,0 +1,271 @@
+//! A model hub on this machine that misbehaves on request.
+//!
+//! ```text
+//! home    /api/models/OWNER/NAME/revision/REV?blobs=true    the list
+//!         /OWNER/NAME/resolve/COMMIT/FILE                   small files; large ones: 302 to the store
+//! store   /blob/SHA256?Signature=...                        another port, so another origin: no token may come here
+//! ```
+//!
+//! Speaks HTTP/1.1 as far as a client of a hub needs it, one request a connection, on 127.0.0.1 only, and remembers
+//! every request.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256};
+
+mod answer;
+mod server;
+
+use server::Server;
+
+/// Files of at least this length lie in the store, as in git LFS.
+const LARGE_BYTES: usize = 4096;
+
+/// What a server does instead of answering well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Ends the connection after this many bytes of the body.
+    Cut(usize),
+    /// Changes the byte at this place of the file.
+    Flip(usize),
+    /// Announces this many bytes more than there are and ends the connection.
+    AnnounceMore(usize),
+    /// Sends and announces this many bytes too few.
+    Short(usize),
+    /// Sends this many bytes too many, without announcing a length.
+    Long(usize),
+    /// Answers with this status and a page of HTML; with seconds, as `Retry-After`.
+    Status(u16, Option<u64>),
+    /// Answers 200 with a page of HTML that asks to log in.
+    LoginPage,
+    /// Sends the pointer of git LFS in place of the file.
+    Pointer,
+    /// Sends this many bytes, then nothing for this long.
+    Stall(usize, Duration),
+    /// Answers a request for a range with the whole file.
+    IgnoreRange,
+    /// Answers a request for a range with the range one byte later.
+    OtherRange,
+    /// Redirects there.
+    Redirect(String),
+    /// Answers nothing and closes.
+    Hang,
+}
+
+/// A request that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Whether it came to the store, and not to the hub itself.
+    pub at_store: bool,
+    /// `GET` or `HEAD`.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// The header `Authorization`.
+    pub authorization: Option<String>,
+    /// The header `Range`.
+    pub range: Option<String>,
+    /// Everything that was sent, as it came.
+    pub head: String,
+}
+
+#[derive(Debug, Clone)]
+struct File {
+    bytes: Arc<Vec<u8>>,
+    sha256: String,
+    git: String,
+}
+
+#[derive(Debug, Default)]
+struct Repository {
+    commit: String,
+    files: BTreeMap<String, File>,
+    /// Entries of the list that no file stands behind.
+    also: Vec<Value>,
+    /// Whether the list names sizes and hashes.
+    silent: bool,
+    /// The token that opens it.
+    token: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By `models/OWNER/NAME` or `datasets/OWNER/NAME`.
+    repositories: BTreeMap<String, Repository>,
+    /// What befalls requests whose target contains the text, and how many of them still.
+    faults: Vec<(String, usize, Fault)>,
+    seen: Vec<Seen>,
+    store: String,
+}
+
+/// A hub that lives as long as this value.
+#[derive(Debug)]
+pub struct LoopbackHub {
+    state: Arc<Mutex<State>>,
+    home: Server,
+    store: Server,
+}
+
+impl LoopbackHub {
+    /// Starts a hub without repositories.
+    ///
+    /// # Panics
+    /// The system gives no port.
+    pub fn start() -> Self {
+        let state = Arc::new(Mutex::new(State::default()));
+        let store = Server::start(Arc::clone(&state), true);
+        let home = Server::start(Arc::clone(&state), false);
+        state.lock().expect("no thread of the hub panics").store = store.address();
+        Self { state, home, store }
+    }
+
+    /// Its address, for `HF_ENDPOINT`.
+    pub fn endpoint(&self) -> String {
+        self.home.address()
+    }
+
+    /// The address of the host that large files are on.
+    pub fn store(&self) -> String {
+        self.store.address()
+    }
+
+    /// Publishes files under `models/OWNER/NAME` or `datasets/OWNER/NAME`, in place of what was there. Returns the
+    /// commit, which depends on names and contents alone.
+    pub fn publish(&self, repo: &str, files: &[(&str, Vec<u8>)]) -> String {
+        let files: BTreeMap<String, File> =
+            files.iter().map(|(name, bytes)| ((*name).to_owned(), File::new(bytes.clone()))).collect();
+        let mut hash = Sha1::new();
+        for (name, file) in &files {
+            hash.update(name);
+            hash.update(&file.sha256);
+        }
+        let commit = hex(&hash.finalize());
+        let repository = Repository { commit: commit.clone(), files, ..Repository::default() };
+        self.lock().repositories.insert(repo.to_owned(), repository);
+        commit
+    }
+
+    /// Publishes every file of a folder; folders in it are left out.
+    ///
+    /// # Panics
+    /// The folder cannot be read.
+    pub fn publish_folder(&self, repo: &str, folder: &std::path::Path) -> String {
+        let mut files = Vec::new();
+        for entry in folder.read_dir().expect("the folder is there") {
+            let entry = entry.expect("the folder can be read");
+            if entry.path().is_file() {
+                let name = entry.file_name().into_string().expect("names of fixtures are text");
+                files.push((name, std::fs::read(entry.path()).expect("fixtures can be read")));
+            }
+        }
+        let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+        self.publish(repo, &files)
+    }
+
+    /// Adds an entry to a list, as it will be sent.
+    pub fn list_also(&self, repo: &str, entry: Value) {
+        self.with(repo, |repository| repository.also.push(entry));
+    }
+
+    /// Lets a list name no sizes and no hashes, as some mirrors do.
+    pub fn keep_silent(&self, repo: &str) {
+        self.with(repo, |repository| repository.silent = true);
+    }
+
+    /// Lets a repository open only with this token.
+    pub fn require(&self, repo: &str, token: &str) {
+        self.with(repo, |repository| repository.token = Some(token.to_owned()));
+    }
+
+    /// Lets the next `times` requests whose target contains `part` meet a fault.
+    pub fn fail(&self, part: &str, times: usize, fault: Fault) {
+        self.lock().faults.push((part.to_owned(), times, fault));
+    }
+
+    /// Part of the target under which the content of a file is asked for: its hash when it lies in the store.
+    ///
+    /// # Panics
+    /// There is no such file.
+    pub fn target_of(&self, repo: &str, name: &str) -> String {
+        let state = self.lock();
+        let file = &state.repositories[repo].files[name];
+        if file.is_large() { file.sha256.clone() } else { format!("/{name}") }
+    }
+
+    /// Every request so far, in the order in which they came.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.lock().seen.clone()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget(&self) {
+        self.lock().seen.clear();
+    }
+
+    /// Connections that were opened so far, with or without a request.
+    pub fn connections(&self) -> usize {
+        self.home.connections() + self.store.connections()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread of the hub panics")
+    }
+
+    fn with(&self, repo: &str, change: impl FnOnce(&mut Repository)) {
+        change(self.lock().repositories.get_mut(repo).expect("it was published"));
+    }
+}
+
+impl File {
+    fn new(bytes: Vec<u8>) -> Self {
+        let sha256 = hex(&Sha256::digest(&bytes));
+        let git =
+            hex(&Sha1::new().chain_update(format!("blob {}\0", bytes.len())).chain_update(&bytes).finalize());
+        Self { bytes: Arc::new(bytes), sha256, git }
+    }
+
+    fn is_large(&self) -> bool {
+        self.bytes.len() >= LARGE_BYTES
+    }
+
+    /// The tag under which caches keep it.
+    fn tag(&self) -> &str {
+        if self.is_large() { &self.sha256 } else { &self.git }
+    }
+
+    fn pointer(&self) -> String {
+        let (sha256, size) = (&self.sha256, self.bytes.len());
+        format!("version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n")
+    }
+}
+
+impl Repository {
+    fn list(&self) -> Value {
+        let entry = |(name, file): (&String, &File)| {
+            let size = file.bytes.len();
+            if self.silent {
+                return json!({"rfilename": name});
+            }
+            let mut entry = json!({"rfilename": name, "size": size, "blobId": file.git});
+            if file.is_large() {
+                entry["lfs"] =
+                    json!({"sha256": file.sha256, "size": size, "pointerSize": file.pointer().len()});
+            }
+            entry
+        };
+        let siblings: Vec<Value> = self.files.iter().map(entry).chain(self.also.iter().cloned()).collect();
+        json!({"id": "x", "sha": self.commit, "siblings": siblings})
+    }
+}
+
+fn hex(digest: &[u8]) -> String {
+    use std::fmt::Write as _;
+    digest.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes all text");
+        text
+    })
+}
