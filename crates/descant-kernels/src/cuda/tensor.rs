@@ -57,6 +57,12 @@ pub fn floats(tensor: CubeTensor) -> CubeTensor {
     contiguous(if tensor.dtype == DType::F32 { tensor } else { cast(tensor, DType::F32) })
 }
 
+/// The tensor in a buffer that nobody else holds, contiguous: itself, or a copy. For kernels that write in place.
+pub fn owned(tensor: CubeTensor) -> CubeTensor {
+    let tensor = contiguous(tensor);
+    if tensor.can_mut() { tensor } else { tensor.copy() }
+}
+
 /// Buffers of contiguous tensors, for [`Gpu::enqueue`].
 pub fn handles<const N: usize>(tensors: [&CubeTensor; N]) -> Vec<Handle> {
     tensors.into_iter().map(|tensor| tensor.handle.clone()).collect()

@@ -12,6 +12,8 @@ mod blocks;
 mod cuda;
 mod moments;
 pub(crate) mod reference;
+#[cfg(feature = "cuda")]
+mod table;
 
 use burn::tensor::Tensor;
 

@@ -1,6 +1,12 @@
-//! Rotary position embedding on a CUDA card: the launch.
+//! Rotary position embedding on a CUDA card: the launch, and the operator made of it.
 
-use crate::cuda::{Arg, Result, Run};
+use burn::backend::TensorMetadata as _;
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::{RotaryKernel, RotaryOp, Turn};
+use crate::cuda::{self, Arg, Result, Run};
 
 /// Heads to turn, in rows that may hold more than them.
 #[derive(Debug, Clone, Copy)]
@@ -43,4 +49,24 @@ pub(crate) fn turn(
         Arg::F32(sign),
     ];
     run.launch(kernel, threads.div_ceil(256), 256u32, 0, &arguments)
+}
+
+impl RotaryKernel for CubeBackend {
+    fn turn(x: CubeTensor, cos: CubeTensor, sin: CubeTensor, way: Turn) -> CubeTensor {
+        let (x, cos, sin) = (cuda::contiguous(x), cuda::floats(cos), cuda::floats(sin));
+        let [n_tokens, count, dim] = x.shape().dims();
+        let y = cuda::empty(x.shape(), DType::BF16, &x.device);
+        let heads = Heads { n_tokens, count, dim, strides: [count * dim; 2] };
+        let sign = if way == Turn::Forward { 1.0 } else { -1.0 };
+        cuda::gpu_of(&x).enqueue(cuda::handles([&x, &cos, &sin, &y]), move |run, p| {
+            turn(run, p[0], p[1], p[2], p[3], heads, sign)
+        });
+        y
+    }
+}
+
+impl RotaryOp for CubeBackend {
+    fn rotary(x: CubeTensor, cos: CubeTensor, sin: CubeTensor) -> CubeTensor {
+        Self::turn(x, cos, sin, Turn::Forward)
+    }
 }

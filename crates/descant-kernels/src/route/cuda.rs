@@ -1,4 +1,4 @@
-//! Routing on a CUDA card: the launches.
+//! Routing on a CUDA card: the launches. The operators made of them are in `cuda_ops.rs`.
 
 use crate::cuda::{Arg, CudaError, Result, Run};
 
@@ -7,6 +7,11 @@ const MAX_EXPERTS: usize = 256;
 const MAX_TOP_K: usize = 8;
 /// Pairs that a block sorts.
 const CHUNK: usize = 1024;
+
+/// Whether the kernels choose `top_k` of so many experts.
+pub(crate) const fn can_choose(top_k: usize, n_experts: usize) -> bool {
+    n_experts <= MAX_EXPERTS && top_k <= MAX_TOP_K && top_k <= n_experts
+}
 
 /// The router's weight, `[experts, hidden]`.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +65,7 @@ pub(crate) fn choose(
     weights: u64,
     [n_tokens, n_experts, top_k]: [usize; 3],
 ) -> Result<()> {
-    if n_experts > MAX_EXPERTS || top_k > MAX_TOP_K || top_k > n_experts {
+    if !can_choose(top_k, n_experts) {
         let what = format!("{top_k} of {n_experts} experts; at most {MAX_TOP_K} of {MAX_EXPERTS}");
         return Err(CudaError::NoKernel { operator: "route", what });
     }
@@ -173,4 +178,65 @@ pub(crate) fn combine_backward(
         Arg::I32(matches!(at.router, RouterWeight::F32(_)).into()),
     ];
     run.launch(run.kernel("route/rows", "combine_backward", &[])?, n_tokens, 128u32, 0, &arguments)
+}
+
+/// `weights = softmax of the chosen logits`, f32 `[tokens, k]`.
+pub(crate) fn expert_weights(
+    run: &Run<'_>,
+    logits: u64,
+    experts: u64,
+    weights: u64,
+    sizes: [usize; 3],
+) -> Result<()> {
+    let mut arguments = vec![Arg::Ptr(logits), Arg::Ptr(experts), Arg::Ptr(weights)];
+    arguments.extend(sizes.map(Arg::size));
+    run.launch(run.kernel("route", "expert_weights", &[])?, sizes[0].div_ceil(256), 256u32, 0, &arguments)
+}
+
+/// Gradient of all logits, f32 `[tokens, experts]`, from that of the weights.
+pub(crate) fn expert_weights_backward(
+    run: &Run<'_>,
+    weights: u64,
+    experts: u64,
+    grad: u64,
+    d_logits: u64,
+    sizes: [usize; 3],
+) -> Result<()> {
+    let mut arguments = vec![Arg::Ptr(weights), Arg::Ptr(experts), Arg::Ptr(grad), Arg::Ptr(d_logits)];
+    arguments.extend(sizes.map(Arg::size));
+    let kernel = run.kernel("route", "expert_weights_backward", &[])?;
+    run.launch(kernel, sizes[0].div_ceil(8), 256u32, 0, &arguments)
+}
+
+/// A row for each sorted place.
+pub(crate) fn take(
+    run: &Run<'_>,
+    x: u64,
+    pairs: u64,
+    out: u64,
+    [n_pairs, hidden, top_k]: [usize; 3],
+) -> Result<()> {
+    let vectors = n_pairs * hidden / 8;
+    let arguments = [
+        Arg::Ptr(x),
+        Arg::Ptr(pairs),
+        Arg::Ptr(out),
+        Arg::I64(vectors as i64),
+        Arg::size(hidden),
+        Arg::size(hidden),
+        Arg::size(top_k),
+    ];
+    run.launch(run.kernel("route/rows", "take_tokens", &[])?, vectors.div_ceil(1024), 256u32, 0, &arguments)
+}
+
+/// Gradients of [`combine`]: of `y`, and of the weights.
+pub(crate) fn combine_gradients(
+    run: &Run<'_>,
+    [y, weights, pairs, grad]: [u64; 4],
+    [dy, d_weights]: [u64; 2],
+    [n_pairs, hidden, top_k]: [usize; 3],
+) -> Result<()> {
+    let mut arguments = [y, weights, pairs, grad, dy, d_weights].map(Arg::Ptr).to_vec();
+    arguments.extend([hidden, top_k].map(Arg::size));
+    run.launch(run.kernel("route/rows", "combine_gradients", &[])?, n_pairs, 128u32, 0, &arguments)
 }

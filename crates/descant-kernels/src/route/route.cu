@@ -140,7 +140,9 @@ extern "C" __global__ void __launch_bounds__(256) choose(const float* __restrict
         if (lane == slot) mine = MAX_EXPERTS - (int)(u32)best;
     }
     float value = logits[(u64)token * E + mine];
-    float p = lane < k ? expf(value - __shfl_sync(FULL_WARP, value, 0)) : 0.0f;
+    // All lanes take part in the exchange; those beyond k then count for nothing.
+    float largest = __shfl_sync(FULL_WARP, value, 0);
+    float p = lane < k ? expf(value - largest) : 0.0f;
     float sum = warp_sum(p);
     if (lane >= k) return;
     experts[(u64)token * k + lane] = mine;

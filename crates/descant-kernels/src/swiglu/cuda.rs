@@ -1,6 +1,12 @@
-//! Clamped SwiGLU on a CUDA card: the launches.
+//! Clamped SwiGLU on a CUDA card: the launches, and the operator made of them.
 
-use crate::cuda::{Arg, Result, Run};
+use burn::backend::TensorMetadata as _;
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::{SwigluKernel, SwigluOp};
+use crate::cuda::{self, Arg, Result, Run};
 
 /// `h = swiglu(pre)` for `rows` of `width` results.
 pub(crate) fn forward(run: &Run<'_>, pre: u64, h: u64, rows: usize, width: usize, limit: f32) -> Result<()> {
@@ -63,4 +69,33 @@ pub(crate) fn backward(
         Arg::F32(limit),
     ];
     run.launch(kernel, rows, 128u32, 0, &arguments)
+}
+
+impl SwigluKernel for CubeBackend {
+    fn swiglu_forward(gate_up: CubeTensor, limit: f32) -> CubeTensor {
+        let pre = cuda::contiguous(gate_up);
+        let [rows, inputs] = cuda::matrix(&pre);
+        let h = cuda::empty([rows, inputs / 2], DType::BF16, &pre.device);
+        cuda::gpu_of(&pre).enqueue(cuda::handles([&pre, &h]), move |run, p| {
+            forward(run, p[0], p[1], rows, inputs / 2, limit)
+        });
+        h
+    }
+
+    fn swiglu_backward(gate_up: CubeTensor, limit: f32, grad: CubeTensor) -> CubeTensor {
+        let (pre, grad) = (cuda::contiguous(gate_up), cuda::contiguous(grad));
+        let [rows, inputs] = cuda::matrix(&pre);
+        let dx = cuda::empty(pre.shape(), DType::BF16, &pre.device);
+        cuda::gpu_of(&pre).enqueue(cuda::handles([&pre, &grad, &dx]), move |run, p| {
+            let at = Backward { pre: p[0], dh: p[1], dpre: p[2], ..Backward::default() };
+            backward(run, &at, [rows, inputs / 2, 0, 1], limit)
+        });
+        dx
+    }
+}
+
+impl SwigluOp for CubeBackend {
+    fn swiglu(gate_up: CubeTensor, limit: f32) -> CubeTensor {
+        Self::swiglu_forward(gate_up, limit)
+    }
 }

@@ -1,6 +1,8 @@
 //! NF4: bit-exact decoding and nibbles, code books, double quantization, wrong lengths.
 
-use descant_quant::nf4::{BLOCK, NESTED_BLOCK, Precision, QUANT_MAP, Scales, decode, dynamic_map, encode, unsigned_dynamic_map};
+use descant_quant::nf4::{
+    BLOCK, NESTED_BLOCK, Precision, QUANT_MAP, Scales, decode, dynamic_map, encode, unsigned_dynamic_map,
+};
 use descant_quant::{Error, Result};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -88,7 +90,9 @@ fn the_unsigned_map_has_twice_the_steps() {
     assert!(map.windows(2).all(|pair| pair[0] < pair[1]));
     assert_eq!((map[0], map[255]), (0.0, 1.0));
     let step = 0.9 / 128.0;
-    for (code, expected) in [(1, 3.25e-7), (2, 7.75e-7), (3, 2.125e-6), (127, 0.1 + step / 2.0), (254, 1.0 - step / 2.0)] {
+    for (code, expected) in
+        [(1, 3.25e-7), (2, 7.75e-7), (3, 2.125e-6), (127, 0.1 + step / 2.0), (254, 1.0 - step / 2.0)]
+    {
         let off = f64::from(map[code]) - expected;
         assert!(off.abs() < 1e-6 * expected, "code {code} is {}, not {expected}", map[code]);
     }
