@@ -50,9 +50,9 @@ impl Run<'_> {
             return work();
         }
         let (start, end) = (Event::new(true)?, Event::new(true)?);
-        start.record(self.stream())?;
+        start.record(self.stream)?;
         work()?;
-        end.record(self.stream())?;
+        end.record(self.stream)?;
         self.gpu().recorder().with(|recorded| {
             if let Some(recorded) = recorded {
                 recorded.push(Recorded { name, flops, bytes, start, end });
@@ -172,9 +172,9 @@ fn best(run: &Run<'_>, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     work()?;
     let mut least = f64::INFINITY;
     for _ in 0..REPETITIONS {
-        start.record(run.stream())?;
+        start.record(run.stream)?;
         work()?;
-        end.record(run.stream())?;
+        end.record(run.stream)?;
         end.wait()?;
         least = least.min(f64::from(end.since(&start)?) / 1e3);
     }

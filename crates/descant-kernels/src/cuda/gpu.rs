@@ -179,7 +179,7 @@ impl Gpu {
 /// The inside of an enqueued closure: everything here puts work on burn's stream.
 pub struct Run<'a> {
     gpu: &'a Gpu,
-    stream: Stream,
+    pub(crate) stream: Stream,
 }
 
 impl Run<'_> {

@@ -1,6 +1,7 @@
 //! Launches of the grouped products: which form of a kernel serves which card and how many rows.
 
-use crate::cuda::{Arg, CudaError, Define, Result, Run};
+use crate::cuda::table::Define;
+use crate::cuda::{Arg, CudaError, Result, Run};
 
 /// Columns of a packed adapter factor: ranks are padded with zeros to this.
 pub(crate) const RANK_WIDTH: usize = 64;

@@ -13,6 +13,7 @@ use super::layout::{At, Buffers, DENSE_COLUMNS, Plan, WORKSPACE};
 use super::plan::Kept;
 use super::{LayerSpec, lora};
 use crate::attention::cuda as attention;
+use crate::attention::table::Sequences;
 use crate::cuda::{Element, MatmulSpec, Result, Run};
 use crate::experts::cuda::{
     self as experts, ExpertData, Experts, Factor, LowRank, Output, RANK_WIDTH, Side, Sorted,
@@ -57,7 +58,7 @@ pub(super) struct Flow<'a> {
     pub(super) frozen: Frozen,
     /// By site, in the order of `LayerPairs`.
     pub(super) pairs: [Option<Pair>; 7],
-    pub(super) sequences: attention::Sequences,
+    pub(super) sequences: Sequences,
     pub(super) cos: u64,
     pub(super) sin: u64,
     pub(super) buffers: Buffers,
@@ -198,17 +199,7 @@ impl Flow<'_> {
     fn normed(&self, x: u64, weight: u64, out: At, rms: At) -> Result<()> {
         let (t, hidden) = (self.tokens(), self.plan.sizes.hidden);
         self.run.stage("norm", 0.0, 4.0 * (t * hidden) as f64, || {
-            norm::rms_norm(
-                self.run,
-                x,
-                weight,
-                self.at(out),
-                self.at(rms),
-                t,
-                hidden,
-                hidden,
-                self.spec.epsilon as f32,
-            )
+            norm::forward(self.run, x, weight, self.at(out), Some(self.at(rms)), self.norm_rows())
         })
     }
 
