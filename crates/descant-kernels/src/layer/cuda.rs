@@ -12,11 +12,11 @@ use super::arena::{Lease, Need, lease};
 use super::autodiff::{LayerKernel, SITES, Saved};
 use super::flow::{Flow, Frozen, MAX_EXPERT_RANK, Pair, dense_columns};
 use super::layout::{Paths, Plan};
-use super::plan::{Kept, LayerSizes};
+use super::plan::LayerSizes;
 use super::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors};
 use crate::attention::Segments;
-use crate::attention::cuda::{Sequences, Table};
-use crate::cuda::{CudaError, Gpu, contiguous, empty, gpu_of, primitive, tensor};
+use crate::attention::table::{Sequences, Table};
+use crate::cuda::{CudaError, Gpu, contiguous, empty, gpu_of, primitive};
 use crate::experts::cuda::{ExpertData, Experts};
 use crate::linear::FrozenWeight;
 

@@ -57,7 +57,7 @@ pub(super) struct Flow<'a> {
     pub(super) frozen: Frozen,
     /// By site, in the order of `LayerPairs`.
     pub(super) pairs: [Option<Pair>; 7],
-    pub(super) sequences: attention::Sequences,
+    pub(super) sequences: crate::attention::table::Sequences,
     pub(super) cos: u64,
     pub(super) sin: u64,
     pub(super) buffers: Buffers,
@@ -198,17 +198,7 @@ impl Flow<'_> {
     fn normed(&self, x: u64, weight: u64, out: At, rms: At) -> Result<()> {
         let (t, hidden) = (self.tokens(), self.plan.sizes.hidden);
         self.run.stage("norm", 0.0, 4.0 * (t * hidden) as f64, || {
-            norm::rms_norm(
-                self.run,
-                x,
-                weight,
-                self.at(out),
-                self.at(rms),
-                t,
-                hidden,
-                hidden,
-                self.spec.epsilon as f32,
-            )
+            norm::forward(self.run, x, weight, self.at(out), Some(self.at(rms)), self.norm_rows())
         })
     }
 
