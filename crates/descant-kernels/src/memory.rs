@@ -22,9 +22,18 @@ pub struct MemorySettings {
 
 static SETTINGS: Mutex<BTreeMap<String, MemorySettings>> = Mutex::new(BTreeMap::new());
 
-/// Sets what a device may use.
-pub fn set_memory(device: &Device, settings: MemorySettings) {
-    SETTINGS.lock().unwrap_or_else(PoisonError::into_inner).insert(key(device), settings);
+/// Sets what a device may use; what was reserved stays.
+pub fn set_memory(device: &Device, limit: Option<u64>, keep: Keep) {
+    change(device, |settings| (settings.limit, settings.keep) = (limit, keep));
+}
+
+/// Leaves bytes free for those who will ask for them later: gradients, the optimizer.
+pub fn reserve_memory(device: &Device, bytes: u64) {
+    change(device, |settings| settings.reserved = bytes);
+}
+
+fn change(device: &Device, f: impl FnOnce(&mut MemorySettings)) {
+    f(SETTINGS.lock().unwrap_or_else(PoisonError::into_inner).entry(key(device)).or_default());
 }
 
 /// What a device may use: what was set, or all of it.

@@ -7,17 +7,21 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
+use descant_kernels::{accumulate, grad_norm};
 use descant_lora::LoraAdapters;
 use descant_model::{Batch, GptOss, Site};
 
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
-use crate::optimizer::{AdamW, clip_factor, norm};
+use crate::optimizer::AdamW;
 use crate::sample::Sample;
 use crate::schedule::learning_rate;
 
 /// After this step a site without gradient is an error: A's gradient is zero while B is, and the first rate is 0.
 pub const PROVEN_AFTER_STEP: u64 = 3;
+
+/// Copies of the adapters that a step makes beside them: gradients, their sum over micro-batches, two moments.
+const COPIES_OF_ADAPTERS: usize = 4;
 
 /// The model, the adapter and the optimizer between steps.
 #[derive(Debug)]
@@ -59,7 +63,9 @@ impl<'a> Trainer<'a> {
     pub fn new(model: &'a GptOss, adapters: LoraAdapters, config: TrainConfig) -> Result<Self> {
         config.validate().map_err(Error::Config)?;
         let alive = adapters.tensors().map(|t| vec![false; t.dims()[0]]).collect();
-        let optimizer = AdamW::new(&adapters);
+        let optimizer = AdamW::new(&config, &adapters);
+        let bytes = adapters.n_parameters() * size_of::<f32>();
+        descant_kernels::reserve_memory(model.device(), (COPIES_OF_ADAPTERS * bytes) as u64);
         Ok(Self {
             model,
             config,
@@ -113,7 +119,8 @@ impl<'a> Trainer<'a> {
         let totals = told.read();
         let gradients = gradients.expect("weight is not zero, so some micro-batch was trained");
         let loss = (totals.loss / weight) as f32;
-        let grad_norm = norm(&gradients);
+        let norm = grad_norm(&gradients);
+        let grad_norm = norm.clone().into_scalar();
         for (what, value) in [("the loss", loss), ("the gradient norm", grad_norm)] {
             if !value.is_finite() {
                 let rows = samples().map(|s| s.row).collect();
@@ -122,8 +129,7 @@ impl<'a> Trainer<'a> {
         }
         self.prove_gradients(step, &gradients)?;
         let rate = learning_rate(&self.config, self.steps);
-        let factor = clip_factor(grad_norm, self.config.max_grad_norm);
-        self.optimizer.step(&self.config, rate, factor, &mut self.adapters, &gradients);
+        self.optimizer.step(&self.config, rate, &norm, &mut self.adapters, &gradients);
         self.steps = step;
         Ok(StepResult {
             step,
@@ -172,9 +178,10 @@ impl<'a> Trainer<'a> {
         let new = self.adapters.tensors().map(|tensor| {
             tensor.grad_remove(&mut grads).unwrap_or_else(|| tensor.clone().inner().zeros_like())
         });
+        let new: Vec<Tensor<3>> = new.collect();
         *gradients = Some(match gradients.take() {
-            None => new.collect(),
-            Some(old) => old.into_iter().zip(new).map(|(old, new)| old + new).collect(),
+            None => new,
+            Some(old) => accumulate(old, &new),
         });
         Ok(())
     }

@@ -69,8 +69,7 @@ pub(crate) fn step(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
     if descant_kernels::is_cpu(&device.device) && (args.memory.is_some() || args.keep != Keep::Auto) {
         return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));
     }
-    let settings = descant_kernels::MemorySettings { limit: args.memory, keep: args.keep };
-    descant_kernels::set_memory(&device.device, settings);
+    descant_kernels::set_memory(&device.device, args.memory, args.keep);
     let started = Instant::now();
     let model = load::model(model, &device.device)?;
     gauge::synchronize(&device.device).map_err(|reason| anyhow!(reason))?;
