@@ -47,6 +47,7 @@ pub use args::{Arg, Extent, TensorMap};
 pub use error::{CudaError, Result};
 pub use spec::{Element, MatmulSpec, Operand};
 pub use store::{Store, set_store};
+pub use table::Define;
 
 #[cfg(feature = "cuda")]
 pub use blas::Products;
@@ -60,8 +61,8 @@ pub use launch::Function;
 pub use memory::DeviceMemory;
 #[cfg(feature = "cuda")]
 pub use tensor::{
-    contiguous, empty, floats, gpu_of, gpu_of_device, handles, index_of, int_primitive, matrix, owned,
-    primitive, tensor,
+    contiguous, empty, floats, gpu_of, gpu_of_device, halves, handles, index_of, int_primitive, matrix,
+    owned, primitive, tensor,
 };
 #[cfg(feature = "cuda")]
 pub use upload::Uploader;

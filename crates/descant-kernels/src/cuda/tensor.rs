@@ -63,6 +63,11 @@ pub fn owned(tensor: CubeTensor) -> CubeTensor {
     if tensor.can_mut() { tensor } else { tensor.copy() }
 }
 
+/// The same values in bf16, contiguous: what kernels take as activations and matrices.
+pub fn halves(tensor: CubeTensor) -> CubeTensor {
+    contiguous(if tensor.dtype == DType::BF16 { tensor } else { cast(tensor, DType::BF16) })
+}
+
 /// Buffers of contiguous tensors, for [`Gpu::enqueue`].
 pub fn handles<const N: usize>(tensors: [&CubeTensor; N]) -> Vec<Handle> {
     tensors.into_iter().map(|tensor| tensor.handle.clone()).collect()
