@@ -9,7 +9,7 @@
 constexpr int ROWS = 128, KEYS = 64, THREADS = 128;
 constexpr int POSITIONS = ROWS / GROUP;
 
-// out[t, h] = softmax([q . k * scale, sink_h])[keys] v; lse[h, t] natural, with the sink.
+// out[t, h] = softmax([q . k * scale, sink_h])[keys] v; lse[h, t] = log2 of the denominator, the sink's share in it.
 //
 // q [*, q_ld], head h at column h * HEAD_DIM; k, v [*, kv_ld], head at column kv * HEAD_DIM; sinks f32 [heads];
 // out [*, out_ld]; lse f32 [heads, n_rows]; tiles: 8 ints each (struct Tile), `first` a multiple of 128 / GROUP.
@@ -163,7 +163,7 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
             }
             const int query = tile.first + row / GROUP;
             if ((lane & 3) == 0 && row / GROUP < POSITIONS && query < tile.query_len)
-                lse[(u64)head * n_rows + tile.query_start + query] = (shift + log2f(total)) * LN2;
+                lse[(u64)head * n_rows + tile.query_start + query] = shift + log2f(total);
         }
     // The rows of Q are this warp's own, and it has read them.
     stage(q_tile, row0, o, lane);

@@ -17,7 +17,6 @@ constexpr int CHUNKS = HEAD_DIM / 8;      // 16-byte pieces of a row
 constexpr int STEPS = HEAD_DIM / 16;      // mma steps over a row
 constexpr int ROW_BYTES = HEAD_DIM * 2;
 constexpr float LOG2E = 1.4426950408889634f;
-constexpr float LN2 = 0.6931471805599453f;
 #define INFINITY_F __int_as_float(0x7f800000)
 static_assert(HEAD_DIM == 16 || HEAD_DIM == 32 || HEAD_DIM == 64, "a row is 32, 64 or 128 bytes");
 static_assert(GROUP >= 1 && GROUP <= 64, "a block of 64 rows holds at least one position");

@@ -12,15 +12,15 @@ constexpr int KEYS = 64;     // keys a step of the dq pass
 constexpr int QUERIES = 64;  // stacked rows a step of the dk, dv pass
 constexpr int STEP_POSITIONS = QUERIES / GROUP;
 
-// dq = scale * dS K with dS = P * (dout v - delta); also statistics[h, t] = (log-sum-exp in powers of two, delta).
+// dq = scale * dS K with dS = P * (dout v - delta); also delta[h, t] = rowsum(dout * out).
 //
 // q [*, q_ld], k, v [*, kv_ld], out [*, out_ld], dout [*, dout_ld], lse f32 [heads, n_rows] as the forward;
-// dq [*, dq_ld]; statistics f32 [heads, n_rows, 2]. tiles: of queries, as the forward's.
+// dq [*, dq_ld]; delta f32 [heads, n_rows]. tiles: of queries, as the forward's.
 // Grid (key heads, tiles), block 128, dynamic shared memory (2 * 128 + 4 * 64) * 2 * HEAD_DIM bytes.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                      const bf16* __restrict__ out, const bf16* __restrict__ dout, const float* __restrict__ lse,
-                     bf16* __restrict__ dq, float2* __restrict__ statistics, const int* __restrict__ tiles, int q_ld,
+                     bf16* __restrict__ dq, float* __restrict__ delta, const int* __restrict__ tiles, int q_ld,
                      int kv_ld, int out_ld, int dout_ld, int dq_ld, int n_rows, int window, float scale) {
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ float deltas[ROWS];
@@ -64,10 +64,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
         for (int mask = 1; mask < CHUNKS; mask <<= 1) x += __shfl_xor_sync(FULL_WARP, x, mask);
         if (chunk == 0) {
             deltas[row] = x;
-            if (valid) {
-                const u64 at = (u64)(kv * GROUP + head) * n_rows + tile.query_start + query;
-                statistics[at] = make_float2(lse[at] * LOG2E, x);
-            }
+            if (valid) delta[(u64)(kv * GROUP + head) * n_rows + tile.query_start + query] = x;
         }
     }
     __syncthreads();
@@ -87,7 +84,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             const int row = row0 + m * 16 + h * 8 + lane / 4, query = tile.first + row / GROUP;
             const bool valid = row / GROUP < POSITIONS && query < tile.query_len;
             // A row that is not there has probability zero.
-            lse2[m][h] = valid ? lse[(u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + query] * LOG2E : INFINITY_F;
+            lse2[m][h] = valid ? lse[(u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + query] : INFINITY_F;
             del[m][h] = deltas[row];
             position[m][h] = query + offset;
         }
@@ -185,11 +182,11 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
 // (2 * 128 + 4 * 64) * 2 * HEAD_DIM bytes.
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                      const bf16* __restrict__ dout, const float2* __restrict__ statistics,
+                      const bf16* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
                       bf16* __restrict__ dk, bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld, int kv_ld,
                       int dout_ld, int dkv_ld, int n_rows, int window, float scale) {
     extern __shared__ __align__(1024) u8 shared[];
-    __shared__ float2 rows[2][QUERIES];  // their statistics
+    __shared__ float2 rows[2][QUERIES];  // their lse and delta
     const u32 k_tile = shared_address(shared), v_tile = k_tile + ROWS * ROW_BYTES, q_tiles = v_tile + ROWS * ROW_BYTES;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, row0 = warp * 32;
     const int kv = blockIdx.x;
@@ -206,13 +203,13 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
     const u64 kv_at = (u64)tile.key_start * kv_ld + kv * HEAD_DIM;
     const float factor = scale * LOG2E;
 
-    // The first 64 threads fetch a row's statistics.
+    // The first 64 threads fetch what belongs to a row.
     const int own = threadIdx.x;
-    statistics += (u64)(kv * GROUP + own % GROUP) * n_rows + tile.query_start;
+    const u64 own_row = (u64)(kv * GROUP + own % GROUP) * n_rows + tile.query_start;
     auto fetch = [&](int first) {
         const int query = first + own / GROUP;
         // A row that is not there has probability zero.
-        return own / GROUP < STEP_POSITIONS && query < end ? statistics[query] : make_float2(INFINITY_F, 0.0f);
+        return own / GROUP < STEP_POSITIONS && query < end ? make_float2(lse[own_row + query], delta[own_row + query]) : make_float2(INFINITY_F, 0.0f);
     };
 
     load_keys<ROWS, THREADS>(k_tile, k + kv_at, kv_ld, tile.first, tile.key_len, threadIdx.x);

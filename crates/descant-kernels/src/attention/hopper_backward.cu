@@ -14,7 +14,7 @@ constexpr int ROWS_BYTES = ROWS * 128, KV_BYTES = KEYS * 128;
 extern "C" __global__ void __launch_bounds__(128 * (WORKERS + 1), 1)
 attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                      const bf16* __restrict__ out, const bf16* __restrict__ dout, const float* __restrict__ lse,
-                     bf16* __restrict__ dq, float2* __restrict__ statistics, const int* __restrict__ tiles, int q_ld,
+                     bf16* __restrict__ dq, float* __restrict__ delta, const int* __restrict__ tiles, int q_ld,
                      int kv_ld, int out_ld, int dout_ld, int dq_ld, int n_rows, int window, float scale, int n_items,
                      int kv_heads) {
     extern __shared__ u8 shared[];
@@ -35,7 +35,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
     Ring<1> qr;
     Ring<2> dor;
     Ring<STAGES> kvr;
-    const int worker = (int)(threadIdx.x >> 7) - 1;
+    const int worker = warpgroup() - 1;
 
     if (worker < 0) {
         set_registers_down<32>();
@@ -77,7 +77,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
         announcer.flush();
     } else {
         set_registers_up<160>();
-        const int lane = threadIdx.x & 31, row0 = worker * 64 + ((threadIdx.x >> 5) & 3) * 16, row_a = row0 + lane / 4;
+        const int lane = threadIdx.x & 31, row0 = worker * 64 + warp_of_group() * 16, row_a = row0 + lane / 4;
         const float factor = scale * LOG2E;
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
             const int item = item_of_round(round);
@@ -108,15 +108,15 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
                     deltas[row] = x;
                     const int query = tile.first + row / GROUP;
                     if (row / GROUP < POSITIONS && query < tile.query_len)
-                        statistics[(u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + query] = make_float2(lses[dor.stage][row] * LOG2E, x);
+                        delta[(u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + query] = x;
                 }
             }
             u32 qf[4][4], ds[4][4];
 #pragma unroll
             for (int d = 0; d < 4; d++) load_a(qf[d], q_tile, row0, d, lane);
             __syncwarp();
-            const float lse2[2] = {lses[dor.stage][row_a] * LOG2E, lses[dor.stage][row_a + 8] * LOG2E};
-            const float delta[2] = {deltas[row_a], deltas[row_a + 8]};
+            const float lse2[2] = {lses[dor.stage][row_a], lses[dor.stage][row_a + 8]};
+            const float delta_a[2] = {deltas[row_a], deltas[row_a + 8]};
             release(q_empty);
             qr.next();
 
@@ -128,34 +128,39 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
 #pragma unroll
                 for (int d = 0; d < 4; d++) product(s, qf[d], operand(k_tile + d * 32), d > 0);
                 products_commit();
+            };
+            auto value_scores = [&]() {
+                const u32 v_tile = kv_tiles + kvr.stage * 2 * KV_BYTES + KV_BYTES;
 #pragma unroll
                 for (int d = 0; d < 4; d++)
-                    product(dp, operand(do_tile + worker * 64 * 128 + d * 32), operand(k_tile + KV_BYTES + d * 32), d > 0);
+                    product(dp, operand(do_tile + worker * 64 * 128 + d * 32), operand(v_tile + d * 32), d > 0);
                 products_commit();
             };
             barrier_wait(kv_full + 8 * kvr.stage, kvr.parity);
             pin(s);
             pin(dp);
+            pin(acc);
             products_begin();
             scores();
+            value_scores();
             // P and dS of a step whose scores are under way. No product is issued inside: the compiler must see on every
             // path which ones are in flight.
             auto gradients = [&](int step) {
                 const int key0 = low + step * KEYS;
                 const bool mask = key0 + KEYS - 1 > tile.first + offset || (window > 0 && key0 <= last - window);
 #pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    const int high = position[h] - key0, low = window > 0 ? high - window : -1;
+                for (int i = 0; i < 32; i++) s[i] = exp2_fast(s[i] * factor - lse2[(i >> 1) & 1]);
+                // Apart from the above, so that the many steps without a mask stay free of branches.
+                if (mask) {
 #pragma unroll
-                    for (int n = 0; n < 8; n++)
-#pragma unroll
-                        for (int e = 0; e < 2; e++) {
-                            float& x = s[4 * n + 2 * h + e];
-                            x = exp2_fast(x * factor - lse2[h]);
-                            const int key = n * 8 + 2 * (lane & 3) + e;
-                            if (mask && (key > high || key <= low)) x = 0.0f;
-                        }
+                    for (int i = 0; i < 32; i++) {
+                        const int high = position[(i >> 1) & 1] - key0, key = (i >> 2) * 8 + 2 * (lane & 3) + (i & 1);
+                        if (key > high || (window > 0 && key <= high - window)) s[i] = 0.0f;
+                    }
                 }
+                products_wait<1>();
+                pin(acc);
+                if (step > 0) release(kv_empty + 8 * (kvr.stage == 0 ? STAGES - 1 : kvr.stage - 1));
                 products_wait<0>();
                 pin(dp);
 #pragma unroll
@@ -163,7 +168,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
                         const int at = 8 * n + 2 * i;
-                        ds[n][i] = to_bf16x2(s[at] * (dp[at] - delta[i & 1]), s[at + 1] * (dp[at + 1] - delta[i & 1]));
+                        ds[n][i] = to_bf16x2(s[at] * (dp[at] - delta_a[i & 1]), s[at + 1] * (dp[at + 1] - delta_a[i & 1]));
                     }
             };
             auto queries = [&](u32 k_tile) {
@@ -182,12 +187,12 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
                 pin(dp);
                 pin(acc);
                 products_begin();
-                queries(kv_tiles + previous * 2 * KV_BYTES);
+                // The next scores first: their softmax runs beside the other products.
                 scores();
-                products_wait<1>();
+                queries(kv_tiles + previous * 2 * KV_BYTES);
+                value_scores();
+                products_wait<2>();
                 pin(s);
-                pin(acc);
-                release(kv_empty + 8 * previous);
             }
             gradients(steps - 1);
             pin(acc);
@@ -220,8 +225,8 @@ constexpr int TILE_BYTES = KV_ROWS * 128, Q_BYTES = QUERIES * 128;
 // 1024 + 4 * 16384 + 8 * 8192.
 extern "C" __global__ void __launch_bounds__(128 * (KV_WORKERS + 1), 1)
 attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                      const bf16* __restrict__ dout, const float2* __restrict__ statistics, bf16* __restrict__ dk,
-                      bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld, int kv_ld, int dout_ld, int dkv_ld,
+                      const bf16* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+                      bf16* __restrict__ dk, bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld, int kv_ld, int dout_ld, int dkv_ld,
                       int n_rows, int window, float scale, int n_items, int kv_heads) {
     extern __shared__ u8 shared[];
     __shared__ __align__(8) u64 barriers[2 + 2 * Q_STAGES];
@@ -237,7 +242,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
     __syncthreads();
     Ring<1> kvr;
     Ring<Q_STAGES> qr;
-    const int worker = (int)(threadIdx.x >> 7) - 1;
+    const int worker = warpgroup() - 1;
 
     if (worker < 0) {
         set_registers_down<40>();
@@ -258,17 +263,17 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
             kvr.next();
             const bf16* q_from = q + (u64)tile.query_start * q_ld + column;
             const bf16* do_from = dout + (u64)tile.query_start * dout_ld + column;
-            const int row = threadIdx.x;
-            const float2* statistic = statistics + (u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + row / GROUP;
+            // Half of the threads fetch a row's lse, half its delta.
+            const int row = threadIdx.x % QUERIES, which = threadIdx.x / QUERIES;
+            const float* statistic = (which ? delta : lse) + (u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + row / GROUP;
             for (int query0 = begin; query0 < end; query0 += STEP_POSITIONS) {
                 announcer.acquire(q_empty + 8 * qr.stage, qr.parity ^ 1);
                 const u32 to = q_tiles + qr.stage * 2 * Q_BYTES;
                 produce_queries<QUERIES>(to, q_from, q_ld, query0, end);
                 produce_queries<QUERIES>(to + Q_BYTES, do_from, dout_ld, query0, end);
                 // Zeros for a row that is not there: its q and dout are zero, and with them all it gives.
-                if (row < QUERIES)
-                    copy_async_small<8>(shared_address(&rows[qr.stage][row]), statistic + query0,
-                                        row / GROUP < STEP_POSITIONS && query0 + row / GROUP < end);
+                copy_async_small<4>(shared_address(&rows[qr.stage][row]) + 4 * which, statistic + query0,
+                                    row / GROUP < STEP_POSITIONS && query0 + row / GROUP < end);
                 announcer.copies_issued(q_full + 8 * qr.stage);
                 qr.next();
             }
@@ -276,7 +281,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
         announcer.flush();
     } else {
         set_registers_up<232>();
-        const int lane = threadIdx.x & 31, row0 = worker * 64 + ((threadIdx.x >> 5) & 3) * 16, row_a = row0 + lane / 4;
+        const int lane = threadIdx.x & 31, row0 = worker * 64 + warp_of_group() * 16, row_a = row0 + lane / 4;
         const float factor = scale * LOG2E;
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
             const int item = item_of_round(round);
@@ -318,74 +323,86 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
 #pragma unroll
                 for (int d = 0; d < 4; d++) product(s, kf[d], operand(q_tile + d * 32), d > 0);
                 products_commit();
+            };
+            auto value_scores = [&]() {
+                const u32 do_tile = q_tiles + qr.stage * 2 * Q_BYTES + Q_BYTES;
 #pragma unroll
-                for (int d = 0; d < 4; d++) product(dp, vf[d], operand(q_tile + Q_BYTES + d * 32), d > 0);
+                for (int d = 0; d < 4; d++) product(dp, vf[d], operand(do_tile + d * 32), d > 0);
                 products_commit();
             };
             hand_on(own_begin);
-            auto probabilities = [&](int step, float2 (&delta)[8]) {
+            auto probabilities = [&](int step, float2 (&deltas)[8]) {
                 const int position0 = begin + step * STEP_POSITIONS + offset;
-                const u32 stats = shared_address(&rows[qr.stage][2 * (lane & 3)]);
                 const bool mask = position0 < key0 + 63 || (window > 0 && position0 + STEP_POSITIONS - 1 - window >= key0);
 #pragma unroll
                 for (int n = 0; n < 8; n++) {
-                    float4 x;
-                    asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "r"(stats + n * 64) : "memory");
-                    delta[n] = make_float2(x.y, x.w);
+                    const float4 x = *reinterpret_cast<const float4*>(&rows[qr.stage][n * 8 + 2 * (lane & 3)]);
+                    deltas[n] = make_float2(x.y, x.w);
 #pragma unroll
-                    for (int h = 0; h < 2; h++)
+                    for (int i = 0; i < 4; i++) s[4 * n + i] = exp2_fast(s[4 * n + i] * factor - (i & 1 ? x.z : x.x));
+                }
+                // Apart from the above, so that the many steps without a mask stay free of branches.
+                if (mask) {
 #pragma unroll
-                        for (int e = 0; e < 2; e++) {
-                            float& y = s[4 * n + 2 * h + e];
-                            y = exp2_fast(y * factor - (e ? x.z : x.x));
-                            if (mask) {
-                                const int key = tile.first + row_a + 8 * h, position = position0 + (n * 8 + 2 * (lane & 3) + e) / GROUP;
-                                if (key > position || (window > 0 && key <= position - window)) y = 0.0f;
-                            }
+                    for (int n = 0; n < 8; n++)
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+                            const int key = tile.first + row_a + 8 * (i >> 1), position = position0 + (n * 8 + 2 * (lane & 3) + (i & 1)) / GROUP;
+                            if (key > position || (window > 0 && key <= position - window)) s[4 * n + i] = 0.0f;
                         }
                 }
+            };
+            auto pack = [&]() {
 #pragma unroll
                 for (int n = 0; n < 4; n++)
 #pragma unroll
                     for (int i = 0; i < 4; i++) p[n][i] = to_bf16x2(s[8 * n + 2 * i], s[8 * n + 2 * i + 1]);
             };
-            auto values = [&](u32 do_tile) {
-#pragma unroll
-                for (int n = 0; n < 4; n++) product_by_rows(dv_acc, p[n], operand(do_tile + n * 16 * 128), true);
-                products_commit();
-            };
-            auto gradients = [&](const float2 (&delta)[8]) {
+            auto gradients = [&](const float2 (&deltas)[8]) {
 #pragma unroll
                 for (int n = 0; n < 4; n++)
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
                         const int at = 8 * n + 2 * i;
-                        const float2 d = delta[2 * n + i / 2];
+                        const float2 d = deltas[2 * n + i / 2];
                         ds[n][i] = to_bf16x2(s[at] * (dp[at] - d.x), s[at + 1] * (dp[at + 1] - d.y));
                     }
             };
-            auto keys = [&](u32 q_tile) {
+            auto keys_and_values = [&](u32 q_tile) {
+#pragma unroll
+                for (int n = 0; n < 4; n++) product_by_rows(dv_acc, p[n], operand(q_tile + Q_BYTES + n * 16 * 128), true);
 #pragma unroll
                 for (int n = 0; n < 4; n++) product_by_rows(dk_acc, ds[n], operand(q_tile + n * 16 * 128), true);
                 products_commit();
             };
             // The compiler must see on every path which products are in flight: the last step stands by itself.
             if (own_begin < own_end) {
-                float2 delta[8];
+                float2 deltas[8];
+                auto finish = [&](int step) {
+                    probabilities(step, deltas);
+                    // The last step's products have read P and the stage.
+                    products_wait<1>();
+                    pin(dk_acc);
+                    pin(dv_acc);
+                    if (step > own_begin) release(q_empty + 8 * (qr.stage == 0 ? Q_STAGES - 1 : qr.stage - 1));
+                    pack();
+                    products_wait<0>();
+                    pin(dp);
+                    gradients(deltas);
+                };
                 barrier_wait(q_full + 8 * qr.stage, qr.parity);
                 pin(s);
                 pin(dp);
+                pin(dk_acc);
+                pin(dv_acc);
                 products_begin();
                 scores();
+                value_scores();
                 products_wait<1>();
                 pin(s);
                 for (int step = own_begin; step + 1 < own_end; step++) {
-                    const int previous = qr.stage;
-                    const u32 q_tile = q_tiles + previous * 2 * Q_BYTES;
-                    probabilities(step, delta);
-                    products_wait<0>();
-                    pin(dp);
-                    gradients(delta);
+                    finish(step);
+                    const u32 q_tile = q_tiles + qr.stage * 2 * Q_BYTES;
                     qr.next();
                     barrier_wait(q_full + 8 * qr.stage, qr.parity);
                     pin(s);
@@ -393,25 +410,18 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                     pin(dk_acc);
                     pin(dv_acc);
                     products_begin();
-                    values(q_tile + Q_BYTES);
-                    keys(q_tile);
+                    // The next scores first: their exponentials run beside the other products.
                     scores();
-                    products_wait<1>();
+                    keys_and_values(q_tile);
+                    value_scores();
+                    products_wait<2>();
                     pin(s);
-                    pin(dk_acc);
-                    pin(dv_acc);
-                    release(q_empty + 8 * previous);
                 }
-                const u32 q_tile = q_tiles + qr.stage * 2 * Q_BYTES;
-                probabilities(own_end - 1, delta);
-                products_wait<0>();
-                pin(dp);
-                gradients(delta);
+                finish(own_end - 1);
                 pin(dk_acc);
                 pin(dv_acc);
                 products_begin();
-                values(q_tile + Q_BYTES);
-                keys(q_tile);
+                keys_and_values(q_tiles + qr.stage * 2 * Q_BYTES);
                 products_wait<0>();
                 pin(dk_acc);
                 pin(dv_acc);

@@ -7,8 +7,14 @@
 //! transformers' gpt-oss for the sink.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod reference;
 mod segments;
+#[cfg(feature = "cuda")]
+pub(crate) mod table;
+#[cfg(any(feature = "cuda", test))]
+pub(crate) mod tiles;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
@@ -47,12 +53,23 @@ pub fn attention(
     segments: &Segments,
 ) -> Tensor<3> {
     segments.check(q.dims()[0], k.dims()[0]);
-    if crate::is_cpu(&q.device()) {
+    if crate::device::has_form(&q.device(), q.dtype()) && has_kernel(&q, &k) {
         let sinks = sinks.clone().into_dispatch();
         let (q, k, v) = (q.into_dispatch(), k.into_dispatch(), v.into_dispatch());
         return Tensor::from_dispatch(Dispatch::attention(q, k, v, sinks, spec, segments.clone()));
     }
     reference::attention(q, k, v, sinks, spec, segments)
+}
+
+/// Whether the device's own form is written for these sizes; the CPU's takes all.
+fn has_kernel(q: &Tensor<3>, k: &Tensor<3>) -> bool {
+    #[cfg(feature = "cuda")]
+    if crate::is_cuda(&q.device()) {
+        let ([_, heads, dim], [_, n_kv, _]) = (q.dims(), k.dims());
+        return cuda::has_kernel(dim, heads / n_kv);
+    }
+    let _ = (q, k);
+    true
 }
 
 /// What the backward needs again.
@@ -62,7 +79,7 @@ pub(crate) struct Saved<B: Backend> {
     pub(crate) k: FloatTensor<B>,
     pub(crate) v: FloatTensor<B>,
     pub(crate) out: FloatTensor<B>,
-    /// Logarithm of the softmax denominator, `[query rows, heads]`.
+    /// Logarithm of the softmax denominator, in the backend's own order and base.
     pub(crate) lse: FloatTensor<B>,
     pub(crate) spec: AttentionSpec,
     pub(crate) segments: Segments,
@@ -84,7 +101,7 @@ pub(crate) trait AttentionKernel: Backend {
     fn attention_backward(saved: Saved<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3];
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
 pub(crate) trait AttentionOp: Backend {
     fn attention(
         q: FloatTensor<Self>,

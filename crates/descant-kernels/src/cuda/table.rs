@@ -71,14 +71,48 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 1] = [("common.cuh", include_str!("common.cuh"))];
+pub const HEADERS: [(&str, &str); 3] = [
+    ("common.cuh", include_str!("common.cuh")),
+    ("attention.cuh", include_str!("../attention/attention.cuh")),
+    ("hopper.cuh", include_str!("../attention/hopper.cuh")),
+];
 
 /// Without constants.
 const PLAIN: &[&[Define]] = &[&[]];
 
+/// Heads of gpt-oss, and the widths and groups of small models.
+const HEADS: &[&[Define]] = &[
+    &[("HEAD_DIM", 64), ("GROUP", 8)],
+    &[("HEAD_DIM", 32), ("GROUP", 4)],
+    &[("HEAD_DIM", 16), ("GROUP", 3)],
+];
+const HOPPER_HEADS: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_DIM", 64), ("GROUP", 3)]];
+const HOPPER_FORWARD: &[&[Define]] =
+    &[&[("HEAD_DIM", 64), ("GROUP", 8), ("KEYS", 128)], &[("HEAD_DIM", 64), ("GROUP", 8), ("KEYS", 80)]];
+
 /// All files.
-pub const UNITS: [Unit; 1] =
-    [Unit { id: "norm", text: include_str!("../norm/norm.cu"), variants: PLAIN, only: None }];
+pub const UNITS: [Unit; 5] = [
+    Unit { id: "norm", text: include_str!("../norm/norm.cu"), variants: PLAIN, only: None },
+    Unit { id: "attention", text: include_str!("../attention/attention.cu"), variants: HEADS, only: None },
+    Unit {
+        id: "attention/backward",
+        text: include_str!("../attention/backward.cu"),
+        variants: HEADS,
+        only: None,
+    },
+    Unit {
+        id: "attention/hopper_forward",
+        text: include_str!("../attention/hopper_forward.cu"),
+        variants: HOPPER_FORWARD,
+        only: Some(90),
+    },
+    Unit {
+        id: "attention/hopper_backward",
+        text: include_str!("../attention/hopper_backward.cu"),
+        variants: HOPPER_HEADS,
+        only: Some(90),
+    },
+];
 
 /// The file of this name.
 pub fn unit(id: &str) -> Option<&'static Unit> {

@@ -1,0 +1,300 @@
+//! Attention on a CUDA card: the launches on raw addresses, and the operator made of them.
+//!
+//! Hopper has kernels of its own for heads of 64; every other card and width goes through mma.sync. Both have the
+//! same arguments, and differ in the rows of a tile, so the work list is made for one form.
+
+use burn::backend::TensorMetadata as _;
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::table::{Sequences, Table};
+use super::{AttentionKernel, AttentionOp, AttentionSpec, Saved, Segments};
+use crate::cuda::table::Define;
+use crate::cuda::{self, Arg, CudaError, Result, Run};
+
+/// Widths of a head that the kernels are written for.
+const WIDTHS: [usize; 3] = [16, 32, 64];
+/// Query heads of a key head at most: a block of 64 rows holds one position of each.
+pub(super) const MAX_GROUP: usize = 64;
+/// Keys of a tile in the pass over keys.
+pub(super) const KEY_ROWS: usize = 128;
+/// Bytes of 64 features, and of the alignment of shared memory for wgmma.
+const ROW: usize = 128;
+const ALIGN: usize = 1024;
+
+/// Sizes that all calls of a layer share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Shape {
+    pub(crate) n_tokens: usize,
+    pub(crate) n_heads: usize,
+    pub(crate) n_kv: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) window: Option<usize>,
+    pub(crate) scale: f32,
+}
+
+/// Query, key and value, or their gradients: addresses, and elements from a row to the next. Head `h` of each begins
+/// at column `h * head_dim` of its own address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) query: u64,
+    pub(crate) key: u64,
+    pub(crate) value: u64,
+    pub(crate) query_stride: usize,
+    pub(crate) key_stride: usize,
+}
+
+/// The same as parts of one row.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packed {
+    pub(crate) query: u64,
+    pub(crate) key: u64,
+    pub(crate) value: u64,
+    pub(crate) stride: usize,
+}
+
+impl From<Packed> for Rows {
+    fn from(packed: Packed) -> Self {
+        let Packed { query, key, value, stride } = packed;
+        Self { query, key, value, query_stride: stride, key_stride: stride }
+    }
+}
+
+/// What the backward reads beside query, key and value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Backward {
+    /// The forward's result and its gradient, bf16 `[tokens, heads * dim]`.
+    pub(crate) out: u64,
+    pub(crate) d_out: u64,
+    /// Elements from a row of both to the next.
+    pub(crate) stride: usize,
+    /// From the forward: f32 `[heads, tokens]`.
+    pub(crate) lse: u64,
+    /// Scratch of the same size.
+    pub(crate) delta: u64,
+}
+
+/// Whether there are kernels for heads of this width, `group` of which share a key head.
+pub(crate) fn has_kernel(head_dim: usize, group: usize) -> bool {
+    WIDTHS.contains(&head_dim) && (1..=MAX_GROUP).contains(&group)
+}
+
+/// Which kernels run, and how.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    hopper: bool,
+    group: usize,
+    head_dim: usize,
+}
+
+impl Form {
+    fn new(run: &Run<'_>, shape: &Shape, strides: &[usize]) -> Result<Self> {
+        let group = shape.n_heads / shape.n_kv;
+        let fits = shape.n_heads == group * shape.n_kv
+            && has_kernel(shape.head_dim, group)
+            && strides.iter().all(|stride| stride.is_multiple_of(8));
+        if !fits {
+            let what = format!(
+                "{} heads of {} over {} key heads, rows {strides:?} apart",
+                shape.n_heads, shape.head_dim, shape.n_kv
+            );
+            return Err(CudaError::NoKernel { operator: "attention", what });
+        }
+        let hopper = run.gpu().architecture().number == 90 && shape.head_dim == 64;
+        Ok(Self { hopper, group, head_dim: shape.head_dim })
+    }
+
+    /// Positions of a tile of queries.
+    fn positions(self) -> usize {
+        if self.hopper { 192 / self.group } else { 128 / self.group }
+    }
+
+    fn defines(self) -> [Define; 2] {
+        [("HEAD_DIM", self.head_dim as i64), ("GROUP", self.group as i64)]
+    }
+}
+
+/// One launch over a work list: Hopper's blocks stay and walk over it, the others are one an entry.
+fn launch(
+    run: &Run<'_>,
+    form: Form,
+    shape: &Shape,
+    kernel: (&'static str, &'static str, &[Define]),
+    threads: u32,
+    shared_bytes: usize,
+    n_tiles: usize,
+    mut arguments: Vec<Arg>,
+) -> Result<()> {
+    let (unit, entry, defines) = kernel;
+    let function = run.kernel(unit, entry, defines)?;
+    if form.hopper {
+        let items = n_tiles * shape.n_kv;
+        arguments.extend([Arg::size(items), Arg::size(shape.n_kv)]);
+        let grid = items.min(run.gpu().multiprocessors() as usize);
+        return run.launch(function, grid, threads, shared_bytes as u32, &arguments);
+    }
+    run.launch(function, (shape.n_kv, n_tiles), threads, shared_bytes as u32, &arguments)
+}
+
+/// Attention of `rows` into `out`, bf16 rows `out_stride` apart, and the logarithms of the denominators, base 2 and
+/// with the sink, f32 `[heads, tokens]`. `sinks` f32 `[heads]`.
+pub(crate) fn forward(
+    run: &Run<'_>,
+    shape: &Shape,
+    sequences: &Sequences,
+    rows: impl Into<Rows>,
+    sinks: u64,
+    out: u64,
+    out_stride: usize,
+    lse: u64,
+) -> Result<()> {
+    let rows = rows.into();
+    let form = Form::new(run, shape, &[rows.query_stride, rows.key_stride, out_stride])?;
+    let work = sequences.work(run, form.positions())?;
+    let arguments = vec![
+        Arg::Ptr(rows.query),
+        Arg::Ptr(rows.key),
+        Arg::Ptr(rows.value),
+        Arg::Ptr(sinks),
+        Arg::Ptr(out),
+        Arg::Ptr(lse),
+        Arg::Ptr(work.queries),
+        Arg::size(rows.query_stride),
+        Arg::size(rows.key_stride),
+        Arg::size(out_stride),
+        Arg::size(shape.n_tokens),
+        Arg::size(shape.window.unwrap_or(0)),
+        Arg::F32(shape.scale),
+    ];
+    let [width, group] = form.defines();
+    if form.hopper {
+        // A window of 128 shows a tile of 24 positions 151 keys: two steps of 80, or two of 128 half empty.
+        let keys = if shape.window.is_some_and(|window| window <= 256) { 80 } else { 128 };
+        let stages = if keys > 80 { 3 } else { 4 };
+        let shared = ALIGN + 2 * 192 * ROW + stages * 2 * keys * ROW;
+        let defines = [width, group, ("KEYS", keys as i64)];
+        let kernel = ("attention/hopper_forward", "attention_forward", &defines[..]);
+        return launch(run, form, shape, kernel, 512, shared, work.n_queries, arguments);
+    }
+    let shared = (128 + 4 * 64) * 2 * form.head_dim;
+    let kernel = ("attention", "attention_forward", &[width, group][..]);
+    launch(run, form, shape, kernel, 128, shared, work.n_queries, arguments)
+}
+
+/// Gradients of query, key and value into `gradients`, every row of which is written.
+pub(crate) fn backward(
+    run: &Run<'_>,
+    shape: &Shape,
+    sequences: &Sequences,
+    rows: impl Into<Rows>,
+    given: Backward,
+    gradients: impl Into<Rows>,
+) -> Result<()> {
+    let (rows, to) = (rows.into(), gradients.into());
+    let strides = [rows.query_stride, rows.key_stride, given.stride, to.query_stride, to.key_stride];
+    let form = Form::new(run, shape, &strides)?;
+    let work = sequences.work(run, form.positions())?;
+    let inputs = [Arg::Ptr(rows.query), Arg::Ptr(rows.key), Arg::Ptr(rows.value)];
+    let strides = [Arg::size(rows.query_stride), Arg::size(rows.key_stride)];
+    let rest = [Arg::size(shape.n_tokens), Arg::size(shape.window.unwrap_or(0)), Arg::F32(shape.scale)];
+    let (unit, shared) = if form.hopper {
+        ("attention/hopper_backward", [ALIGN + (5 * 192 + 8 * 64) * ROW, ALIGN + (4 * 128 + 8 * 64) * ROW])
+    } else {
+        ("attention/backward", [(2 * 128 + 4 * 64) * 2 * form.head_dim; 2])
+    };
+    let threads = if form.hopper { [512, 384] } else { [128, 128] };
+    let defines = form.defines();
+
+    // The pass over queries writes delta, which the other reads.
+    let mut arguments = inputs.to_vec();
+    arguments.extend([Arg::Ptr(given.out), Arg::Ptr(given.d_out), Arg::Ptr(given.lse)]);
+    arguments.extend([Arg::Ptr(to.query), Arg::Ptr(given.delta), Arg::Ptr(work.queries)]);
+    arguments.extend(strides);
+    arguments.extend([Arg::size(given.stride), Arg::size(given.stride), Arg::size(to.query_stride)]);
+    arguments.extend(rest);
+    let kernel = (unit, "attention_backward_q", &defines[..]);
+    launch(run, form, shape, kernel, threads[0], shared[0], work.n_queries, arguments)?;
+
+    let mut arguments = inputs.to_vec();
+    arguments.extend([Arg::Ptr(given.d_out), Arg::Ptr(given.lse), Arg::Ptr(given.delta)]);
+    arguments.extend([Arg::Ptr(to.key), Arg::Ptr(to.value), Arg::Ptr(work.keys)]);
+    arguments.extend(strides);
+    arguments.extend([Arg::size(given.stride), Arg::size(to.key_stride)]);
+    arguments.extend(rest);
+    let kernel = (unit, "attention_backward_kv", &defines[..]);
+    launch(run, form, shape, kernel, threads[1], shared[1], work.n_keys, arguments)
+}
+
+/// Sizes of tensors `[rows, heads, dim]`.
+fn shape_of(q: &CubeTensor, k: &CubeTensor, spec: AttentionSpec) -> Shape {
+    let [n_tokens, n_heads, head_dim] = q.shape().dims();
+    let [_, n_kv, _] = k.shape().dims::<3>();
+    Shape { n_tokens, n_heads, n_kv, head_dim, window: spec.window, scale: spec.scale }
+}
+
+impl Shape {
+    /// Tensors of their own, without gaps.
+    fn rows(&self, query: u64, key: u64, value: u64) -> Rows {
+        let (query_stride, key_stride) = (self.n_heads * self.head_dim, self.n_kv * self.head_dim);
+        Rows { query, key, value, query_stride, key_stride }
+    }
+}
+
+impl AttentionKernel for CubeBackend {
+    fn attention_forward(
+        q: CubeTensor,
+        k: CubeTensor,
+        v: CubeTensor,
+        sinks: CubeTensor,
+        spec: AttentionSpec,
+        segments: Segments,
+    ) -> Saved<Self> {
+        let (q, k, v) = (cuda::contiguous(q), cuda::contiguous(k), cuda::contiguous(v));
+        let sinks = cuda::floats(sinks);
+        let shape = shape_of(&q, &k, spec);
+        let out = cuda::empty(q.shape(), DType::BF16, &q.device);
+        let lse = cuda::empty([shape.n_heads, shape.n_tokens], DType::F32, &q.device);
+        let table = Table::of(&segments, &q.device);
+        let handles = cuda::handles([&q, &k, &v, &sinks, &out, &lse, table.tensor()]);
+        cuda::gpu_of(&q).enqueue(handles, move |run, p| {
+            let stride = shape.n_heads * shape.head_dim;
+            forward(run, &shape, &table.at(p[6]), shape.rows(p[0], p[1], p[2]), p[3], p[4], stride, p[5])
+        });
+        Saved { q, k, v, out, lse, spec, segments }
+    }
+
+    fn attention_backward(saved: Saved<Self>, grad: CubeTensor) -> [CubeTensor; 3] {
+        let Saved { q, k, v, out, lse, spec, segments } = saved;
+        let grad = cuda::contiguous(grad);
+        let shape = shape_of(&q, &k, spec);
+        assert!(
+            segments.keys_are_disjoint_and_ordered(k.shape()[0]),
+            "the backward of attention needs each sequence's keys beside the next one's"
+        );
+        let [dq, dk, dv] = [&q, &k, &v].map(|x| cuda::empty(x.shape(), DType::BF16, &x.device));
+        let delta = cuda::empty(lse.shape(), DType::F32, &q.device);
+        let table = Table::of(&segments, &q.device);
+        let handles = cuda::handles([&q, &k, &v, &out, &grad, &lse, &delta, &dq, &dk, &dv, table.tensor()]);
+        cuda::gpu_of(&q).enqueue(handles, move |run, p| {
+            let stride = shape.n_heads * shape.head_dim;
+            let given = Backward { out: p[3], d_out: p[4], stride, lse: p[5], delta: p[6] };
+            let (rows, to) = (shape.rows(p[0], p[1], p[2]), shape.rows(p[7], p[8], p[9]));
+            backward(run, &shape, &table.at(p[10]), rows, given, to)
+        });
+        [dq, dk, dv]
+    }
+}
+
+impl AttentionOp for CubeBackend {
+    fn attention(
+        q: CubeTensor,
+        k: CubeTensor,
+        v: CubeTensor,
+        sinks: CubeTensor,
+        spec: AttentionSpec,
+        segments: Segments,
+    ) -> CubeTensor {
+        Self::attention_forward(q, k, v, sinks, spec, segments).out
+    }
+}

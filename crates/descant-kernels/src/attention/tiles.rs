@@ -1,0 +1,138 @@
+//! The work lists of the CUDA kernels: tiles of queries and of keys, the largest work first.
+//!
+//! An entry is 8 numbers, `struct Tile` of `attention.cuh`: where the segment's queries and keys lie, and the first
+//! query or key of the tile. Order decides only who works when, never a result: every tile is computed by itself.
+
+use super::{Segment, Segments};
+
+/// Numbers of an entry.
+pub(crate) const ENTRY: usize = 8;
+
+/// Tiles of `positions` queries each.
+pub(crate) fn of_queries(segments: &Segments, positions: usize) -> Vec<i32> {
+    // The later a query, the more keys it sees.
+    list(
+        segments,
+        positions,
+        |s| s.query_len,
+        |s, first| s.first_position() + (first + positions).min(s.query_len),
+    )
+}
+
+/// Tiles of `keys` keys each.
+pub(crate) fn of_keys(segments: &Segments, keys: usize) -> Vec<i32> {
+    // The earlier a key, the more queries see it.
+    list(
+        segments,
+        keys,
+        |s| s.key_len,
+        |s, first| s.query_len - first.saturating_sub(s.first_position()).min(s.query_len),
+    )
+}
+
+/// Entries that the lists need at most, for any number of positions from `positions` on.
+pub(crate) fn at_most(segments: &Segments, positions: usize, keys: usize) -> usize {
+    segments.as_slice().iter().map(|s| s.query_len.div_ceil(positions) + s.key_len.div_ceil(keys)).sum()
+}
+
+fn list(
+    segments: &Segments,
+    step: usize,
+    len: impl Fn(&Segment) -> usize,
+    work: impl Fn(&Segment, usize) -> usize,
+) -> Vec<i32> {
+    let mut tiles: Vec<(usize, [usize; ENTRY])> = Vec::new();
+    for s in segments.as_slice() {
+        for first in (0..len(s)).step_by(step) {
+            let entry = [s.query_start, s.query_len, s.key_start, s.key_len, first, 0, 0, 0];
+            tiles.push((work(s, first), entry));
+        }
+    }
+    // Stable: equal work stays in the order of the rows.
+    tiles.sort_by_key(|(work, _)| std::cmp::Reverse(*work));
+    tiles.iter().flat_map(|(_, entry)| entry.map(|n| n as i32)).collect()
+}
+
+/// Pairs of a query and a key that it sees.
+#[allow(dead_code, reason = "for whoever counts operations: the decoder layer")]
+pub(crate) fn visible(segments: &Segments, window: Option<usize>) -> f64 {
+    let triangle = |n: usize| n as f64 * (n as f64 + 1.0) / 2.0;
+    let seen = |s: &Segment| {
+        let (first, end) = (s.first_position(), s.key_len);
+        let all = triangle(end) - triangle(first);
+        let hidden = |n: usize, window: usize| triangle(n.saturating_sub(window));
+        window.map_or(all, |w| all - (hidden(end, w) - hidden(first, w)))
+    };
+    segments.as_slice().iter().map(seen).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some() -> Segments {
+        let segment = |query_start, query_len, key_start, key_len| Segment {
+            query_start,
+            query_len,
+            key_start,
+            key_len,
+        };
+        Segments::new([
+            segment(0, 50, 0, 50),
+            segment(50, 1, 50, 700),
+            segment(51, 129, 750, 129),
+            segment(180, 24, 879, 100),
+        ])
+    }
+
+    #[test]
+    fn tiles_cover_every_query_and_key_once() {
+        let segments = some();
+        for step in [1, 16, 24, 128] {
+            for (tiles, keys) in [(of_queries(&segments, step), false), (of_keys(&segments, step), true)] {
+                let mut covered = vec![0; 1000];
+                for tile in tiles.chunks_exact(ENTRY) {
+                    let [query_start, query_len, key_start, key_len, first] =
+                        std::array::from_fn(|i| tile[i] as usize);
+                    let (start, len) = if keys { (key_start, key_len) } else { (query_start, query_len) };
+                    assert!(first < len && first % step == 0);
+                    for row in first..len.min(first + step) {
+                        covered[start + row] += 1;
+                    }
+                }
+                let rows = if keys { 979 } else { 204 };
+                assert!(covered[..rows].iter().all(|n| *n == 1), "step {step}, keys {keys}");
+                assert!(covered[rows..].iter().all(|n| *n == 0));
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_work_comes_first() {
+        let segments = some();
+        let queries = of_queries(&segments, 16);
+        // The query behind 699 keys, then the last tile of the sequence of 129.
+        assert_eq!(queries[..5], [50, 1, 50, 700, 0]);
+        assert_eq!(queries[ENTRY..ENTRY + 5], [51, 129, 750, 129, 128]);
+        let keys = of_keys(&segments, 128);
+        assert_eq!(keys[..5], [51, 129, 750, 129, 0]);
+        let n = (queries.len() + keys.len()) / ENTRY;
+        assert_eq!(at_most(&segments, 16, 128), n);
+        assert!(at_most(&segments, 2, 128) > n);
+    }
+
+    #[test]
+    fn visible_counts_what_a_mask_shows() {
+        let segments = some();
+        for window in [None, Some(1), Some(7), Some(64), Some(5000)] {
+            let mut count = 0;
+            for s in segments.as_slice() {
+                for position in s.first_position()..s.key_len {
+                    count += (position + 1).min(window.unwrap_or(usize::MAX));
+                }
+            }
+            let difference = visible(&segments, window) - f64::from(count as u32);
+            assert!(difference.abs() < 0.5, "window {window:?}: {difference}");
+        }
+    }
+}
