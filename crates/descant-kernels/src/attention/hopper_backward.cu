@@ -35,7 +35,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
     Ring<1> qr;
     Ring<2> dor;
     Ring<STAGES> kvr;
-    const int worker = (int)(threadIdx.x >> 7) - 1;
+    const int worker = warpgroup() - 1;
 
     if (worker < 0) {
         set_registers_down<32>();
@@ -77,7 +77,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
         announcer.flush();
     } else {
         set_registers_up<160>();
-        const int lane = threadIdx.x & 31, row0 = worker * 64 + ((threadIdx.x >> 5) & 3) * 16, row_a = row0 + lane / 4;
+        const int lane = threadIdx.x & 31, row0 = worker * 64 + warp_of_group() * 16, row_a = row0 + lane / 4;
         const float factor = scale * LOG2E;
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
             const int item = item_of_round(round);
@@ -128,34 +128,39 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
 #pragma unroll
                 for (int d = 0; d < 4; d++) product(s, qf[d], operand(k_tile + d * 32), d > 0);
                 products_commit();
+            };
+            auto value_scores = [&]() {
+                const u32 v_tile = kv_tiles + kvr.stage * 2 * KV_BYTES + KV_BYTES;
 #pragma unroll
                 for (int d = 0; d < 4; d++)
-                    product(dp, operand(do_tile + worker * 64 * 128 + d * 32), operand(k_tile + KV_BYTES + d * 32), d > 0);
+                    product(dp, operand(do_tile + worker * 64 * 128 + d * 32), operand(v_tile + d * 32), d > 0);
                 products_commit();
             };
             barrier_wait(kv_full + 8 * kvr.stage, kvr.parity);
             pin(s);
             pin(dp);
+            pin(acc);
             products_begin();
             scores();
+            value_scores();
             // P and dS of a step whose scores are under way. No product is issued inside: the compiler must see on every
             // path which ones are in flight.
             auto gradients = [&](int step) {
                 const int key0 = low + step * KEYS;
                 const bool mask = key0 + KEYS - 1 > tile.first + offset || (window > 0 && key0 <= last - window);
 #pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    const int high = position[h] - key0, low = window > 0 ? high - window : -1;
+                for (int i = 0; i < 32; i++) s[i] = exp2_fast(s[i] * factor - lse2[(i >> 1) & 1]);
+                // Apart from the above, so that the many steps without a mask stay free of branches.
+                if (mask) {
 #pragma unroll
-                    for (int n = 0; n < 8; n++)
-#pragma unroll
-                        for (int e = 0; e < 2; e++) {
-                            float& x = s[4 * n + 2 * h + e];
-                            x = exp2_fast(x * factor - lse2[h]);
-                            const int key = n * 8 + 2 * (lane & 3) + e;
-                            if (mask && (key > high || key <= low)) x = 0.0f;
-                        }
+                    for (int i = 0; i < 32; i++) {
+                        const int high = position[(i >> 1) & 1] - key0, key = (i >> 2) * 8 + 2 * (lane & 3) + (i & 1);
+                        if (key > high || (window > 0 && key <= high - window)) s[i] = 0.0f;
+                    }
                 }
+                products_wait<1>();
+                pin(acc);
+                if (step > 0) release(kv_empty + 8 * (kvr.stage == 0 ? STAGES - 1 : kvr.stage - 1));
                 products_wait<0>();
                 pin(dp);
 #pragma unroll
@@ -182,12 +187,12 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
                 pin(dp);
                 pin(acc);
                 products_begin();
-                queries(kv_tiles + previous * 2 * KV_BYTES);
+                // The next scores first: their softmax runs beside the other products.
                 scores();
-                products_wait<1>();
+                queries(kv_tiles + previous * 2 * KV_BYTES);
+                value_scores();
+                products_wait<2>();
                 pin(s);
-                pin(acc);
-                release(kv_empty + 8 * previous);
             }
             gradients(steps - 1);
             pin(acc);
@@ -237,7 +242,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
     __syncthreads();
     Ring<1> kvr;
     Ring<Q_STAGES> qr;
-    const int worker = (int)(threadIdx.x >> 7) - 1;
+    const int worker = warpgroup() - 1;
 
     if (worker < 0) {
         set_registers_down<40>();
@@ -276,7 +281,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
         announcer.flush();
     } else {
         set_registers_up<232>();
-        const int lane = threadIdx.x & 31, row0 = worker * 64 + ((threadIdx.x >> 5) & 3) * 16, row_a = row0 + lane / 4;
+        const int lane = threadIdx.x & 31, row0 = worker * 64 + warp_of_group() * 16, row_a = row0 + lane / 4;
         const float factor = scale * LOG2E;
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
             const int item = item_of_round(round);
@@ -318,41 +323,40 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
 #pragma unroll
                 for (int d = 0; d < 4; d++) product(s, kf[d], operand(q_tile + d * 32), d > 0);
                 products_commit();
+            };
+            auto value_scores = [&]() {
+                const u32 do_tile = q_tiles + qr.stage * 2 * Q_BYTES + Q_BYTES;
 #pragma unroll
-                for (int d = 0; d < 4; d++) product(dp, vf[d], operand(q_tile + Q_BYTES + d * 32), d > 0);
+                for (int d = 0; d < 4; d++) product(dp, vf[d], operand(do_tile + d * 32), d > 0);
                 products_commit();
             };
             hand_on(own_begin);
             auto probabilities = [&](int step, float2 (&deltas)[8]) {
                 const int position0 = begin + step * STEP_POSITIONS + offset;
-                const u32 stats = shared_address(&rows[qr.stage][2 * (lane & 3)]);
                 const bool mask = position0 < key0 + 63 || (window > 0 && position0 + STEP_POSITIONS - 1 - window >= key0);
 #pragma unroll
                 for (int n = 0; n < 8; n++) {
-                    float4 x;
-                    asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w) : "r"(stats + n * 64) : "memory");
+                    const float4 x = *reinterpret_cast<const float4*>(&rows[qr.stage][n * 8 + 2 * (lane & 3)]);
                     deltas[n] = make_float2(x.y, x.w);
 #pragma unroll
-                    for (int h = 0; h < 2; h++)
+                    for (int i = 0; i < 4; i++) s[4 * n + i] = exp2_fast(s[4 * n + i] * factor - (i & 1 ? x.z : x.x));
+                }
+                // Apart from the above, so that the many steps without a mask stay free of branches.
+                if (mask) {
 #pragma unroll
-                        for (int e = 0; e < 2; e++) {
-                            float& y = s[4 * n + 2 * h + e];
-                            y = exp2_fast(y * factor - (e ? x.z : x.x));
-                            if (mask) {
-                                const int key = tile.first + row_a + 8 * h, position = position0 + (n * 8 + 2 * (lane & 3) + e) / GROUP;
-                                if (key > position || (window > 0 && key <= position - window)) y = 0.0f;
-                            }
+                    for (int n = 0; n < 8; n++)
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+                            const int key = tile.first + row_a + 8 * (i >> 1), position = position0 + (n * 8 + 2 * (lane & 3) + (i & 1)) / GROUP;
+                            if (key > position || (window > 0 && key <= position - window)) s[4 * n + i] = 0.0f;
                         }
                 }
+            };
+            auto pack = [&]() {
 #pragma unroll
                 for (int n = 0; n < 4; n++)
 #pragma unroll
                     for (int i = 0; i < 4; i++) p[n][i] = to_bf16x2(s[8 * n + 2 * i], s[8 * n + 2 * i + 1]);
-            };
-            auto values = [&](u32 do_tile) {
-#pragma unroll
-                for (int n = 0; n < 4; n++) product_by_rows(dv_acc, p[n], operand(do_tile + n * 16 * 128), true);
-                products_commit();
             };
             auto gradients = [&](const float2 (&deltas)[8]) {
 #pragma unroll
@@ -364,7 +368,9 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                         ds[n][i] = to_bf16x2(s[at] * (dp[at] - d.x), s[at + 1] * (dp[at + 1] - d.y));
                     }
             };
-            auto keys = [&](u32 q_tile) {
+            auto keys_and_values = [&](u32 q_tile) {
+#pragma unroll
+                for (int n = 0; n < 4; n++) product_by_rows(dv_acc, p[n], operand(q_tile + Q_BYTES + n * 16 * 128), true);
 #pragma unroll
                 for (int n = 0; n < 4; n++) product_by_rows(dk_acc, ds[n], operand(q_tile + n * 16 * 128), true);
                 products_commit();
@@ -372,20 +378,31 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
             // The compiler must see on every path which products are in flight: the last step stands by itself.
             if (own_begin < own_end) {
                 float2 deltas[8];
-                barrier_wait(q_full + 8 * qr.stage, qr.parity);
-                pin(s);
-                pin(dp);
-                products_begin();
-                scores();
-                products_wait<1>();
-                pin(s);
-                for (int step = own_begin; step + 1 < own_end; step++) {
-                    const int previous = qr.stage;
-                    const u32 q_tile = q_tiles + previous * 2 * Q_BYTES;
+                auto finish = [&](int step) {
                     probabilities(step, deltas);
+                    // The last step's products have read P and the stage.
+                    products_wait<1>();
+                    pin(dk_acc);
+                    pin(dv_acc);
+                    if (step > own_begin) release(q_empty + 8 * (qr.stage == 0 ? Q_STAGES - 1 : qr.stage - 1));
+                    pack();
                     products_wait<0>();
                     pin(dp);
                     gradients(deltas);
+                };
+                barrier_wait(q_full + 8 * qr.stage, qr.parity);
+                pin(s);
+                pin(dp);
+                pin(dk_acc);
+                pin(dv_acc);
+                products_begin();
+                scores();
+                value_scores();
+                products_wait<1>();
+                pin(s);
+                for (int step = own_begin; step + 1 < own_end; step++) {
+                    finish(step);
+                    const u32 q_tile = q_tiles + qr.stage * 2 * Q_BYTES;
                     qr.next();
                     barrier_wait(q_full + 8 * qr.stage, qr.parity);
                     pin(s);
@@ -393,25 +410,18 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                     pin(dk_acc);
                     pin(dv_acc);
                     products_begin();
-                    values(q_tile + Q_BYTES);
-                    keys(q_tile);
+                    // The next scores first: their exponentials run beside the other products.
                     scores();
-                    products_wait<1>();
+                    keys_and_values(q_tile);
+                    value_scores();
+                    products_wait<2>();
                     pin(s);
-                    pin(dk_acc);
-                    pin(dv_acc);
-                    release(q_empty + 8 * previous);
                 }
-                const u32 q_tile = q_tiles + qr.stage * 2 * Q_BYTES;
-                probabilities(own_end - 1, deltas);
-                products_wait<0>();
-                pin(dp);
-                gradients(deltas);
+                finish(own_end - 1);
                 pin(dk_acc);
                 pin(dv_acc);
                 products_begin();
-                values(q_tile + Q_BYTES);
-                keys(q_tile);
+                keys_and_values(q_tiles + qr.stage * 2 * Q_BYTES);
                 products_wait<0>();
                 pin(dk_acc);
                 pin(dv_acc);

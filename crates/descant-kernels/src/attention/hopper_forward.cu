@@ -33,7 +33,7 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
     __syncthreads();
     Ring<2> qr;
     Ring<STAGES> kvr;
-    const int worker = (int)(threadIdx.x >> 7) - 1;
+    const int worker = warpgroup() - 1;
 
     if (worker < 0) {
         set_registers_down<32>();
@@ -63,7 +63,7 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
         announcer.flush();
     } else {
         set_registers_up<160>();
-        const int lane = threadIdx.x & 31, row0 = worker * 64 + ((threadIdx.x >> 5) & 3) * 16, row_a = row0 + lane / 4;
+        const int lane = threadIdx.x & 31, row0 = worker * 64 + warp_of_group() * 16, row_a = row0 + lane / 4;
         const float factor = scale * LOG2E;
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
             const int item = item_of_round(round);

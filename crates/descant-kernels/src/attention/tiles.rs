@@ -54,6 +54,7 @@ fn list(
 }
 
 /// Pairs of a query and a key that it sees.
+#[allow(dead_code, reason = "for whoever counts operations: the decoder layer")]
 pub(crate) fn visible(segments: &Segments, window: Option<usize>) -> f64 {
     let triangle = |n: usize| n as f64 * (n as f64 + 1.0) / 2.0;
     let seen = |s: &Segment| {
@@ -130,7 +131,8 @@ mod tests {
                     count += (position + 1).min(window.unwrap_or(usize::MAX));
                 }
             }
-            assert_eq!(visible(&segments, window), f64::from(count as u32), "window {window:?}");
+            let difference = visible(&segments, window) - f64::from(count as u32);
+            assert!(difference.abs() < 0.5, "window {window:?}: {difference}");
         }
     }
 }

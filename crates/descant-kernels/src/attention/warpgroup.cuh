@@ -8,6 +8,11 @@
 #include "attention.cuh"
 static_assert(HEAD_DIM == 64, "the swizzle and the products below are those of 128-byte rows");
 
+// Which warpgroup, and which warp of it: the same in all lanes, and the compiler is told so, because what depends on
+// them goes into uniform registers.
+__device__ __forceinline__ int warpgroup() { return __shfl_sync(FULL_WARP, (int)threadIdx.x >> 7, 0); }
+__device__ __forceinline__ int warp_of_group() { return __shfl_sync(FULL_WARP, ((int)threadIdx.x >> 5) & 3, 0); }
+
 // ---- barriers
 __device__ __forceinline__ void barrier_init(u32 b, u32 count) { asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(b), "r"(count) : "memory"); }
 __device__ __forceinline__ void barrier_arrive(u32 b) { asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(b) : "memory"); }
