@@ -16,7 +16,7 @@ use crate::attention::cuda as attention;
 use crate::attention::table::Sequences;
 use crate::cuda::{Element, MatmulSpec, Result, Run};
 use crate::experts::cuda::{
-    self as experts, ExpertData, Experts, Factor, LowRank, Output, RANK_WIDTH, Side, Sorted,
+    self as experts, ExpertData, Experts, Factor, Gradient, LowRank, Output, RANK_WIDTH, Side, Sorted,
 };
 use crate::norm::cuda as norm;
 use crate::rotary::cuda as rotary;
@@ -558,16 +558,9 @@ impl Flow<'_> {
                 self.run.memset(db, 0, n * outputs * size_of::<f32>())?;
                 self.run.memset(da, 0, n * inputs * size_of::<f32>())?;
                 let (b, a) = (self.low_rank(pair, outputs), self.low_rank(pair, inputs));
-                experts::low_rank_gradient(
-                    self.run,
-                    dy,
-                    self.at(u),
-                    RANK_WIDTH,
-                    (db, Factor::B),
-                    b,
-                    pair.scaling,
-                )?;
-                experts::low_rank_gradient(self.run, x, self.at(du), RANK_WIDTH, (da, Factor::A), a, 1.0)
+                let to = |grad, factor, alpha| Gradient { grad, factor, alpha, workspace: self.at(self.buffers.partial) };
+                experts::low_rank_gradient(self.run, dy, self.at(u), RANK_WIDTH, to(db, Factor::B, pair.scaling), b)?;
+                experts::low_rank_gradient(self.run, x, self.at(du), RANK_WIDTH, to(da, Factor::A, 1.0), a)
             },
         )
     }
