@@ -2,7 +2,7 @@
 //
 // In both passes the tile that stays gives the rows of every result, so P and dS go from accumulator to left operand
 // without leaving registers, and each product of a step is issued before the previous one is waited for.
-#include "hopper.cuh"
+#include "warpgroup.cuh"
 
 // ---- dq: three warpgroups of 64 stacked query rows, 64 keys a step
 constexpr int WORKERS = 3, ROWS = 64 * WORKERS, POSITIONS = ROWS / GROUP, KEYS = 64, STAGES = 4;

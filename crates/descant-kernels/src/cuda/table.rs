@@ -74,7 +74,7 @@ pub struct Unit {
 pub const HEADERS: [(&str, &str); 3] = [
     ("common.cuh", include_str!("common.cuh")),
     ("attention.cuh", include_str!("../attention/attention.cuh")),
-    ("hopper.cuh", include_str!("../attention/hopper.cuh")),
+    ("warpgroup.cuh", include_str!("../attention/warpgroup.cuh")),
 ];
 
 /// Without constants.
@@ -87,8 +87,6 @@ const HEADS: &[&[Define]] = &[
     &[("HEAD_DIM", 16), ("GROUP", 3)],
 ];
 const HOPPER_HEADS: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_DIM", 64), ("GROUP", 3)]];
-const HOPPER_FORWARD: &[&[Define]] =
-    &[&[("HEAD_DIM", 64), ("GROUP", 8), ("KEYS", 128)], &[("HEAD_DIM", 64), ("GROUP", 8), ("KEYS", 80)]];
 
 /// All files.
 pub const UNITS: [Unit; 5] = [
@@ -103,7 +101,7 @@ pub const UNITS: [Unit; 5] = [
     Unit {
         id: "attention/hopper_forward",
         text: include_str!("../attention/hopper_forward.cu"),
-        variants: HOPPER_FORWARD,
+        variants: HOPPER_HEADS,
         only: Some(90),
     },
     Unit {
