@@ -12,7 +12,7 @@ const HELP: &str = "\
 Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
 
 Commands:
-  train, evaluate, generate, score, init
+  train, evaluate, generate, score, init, bench
            build descant (optimized) and run it with these arguments; without a settings
            file `train` and `evaluate` take the embedded default: the tiny model under fixtures/
   ci       every check: format, lints, tests, documentation, the CUDA feature
@@ -21,7 +21,7 @@ Options:
   --cuda   build with the CUDA backend [default: CPU only]";
 
 /// Commands that are handed to the binary.
-const PASSED_ON: [&str; 5] = ["train", "evaluate", "generate", "score", "init"];
+const PASSED_ON: [&str; 6] = ["train", "evaluate", "generate", "score", "init", "bench"];
 
 /// One check of CI: what it is called, cargo's arguments, a variable to set.
 type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);

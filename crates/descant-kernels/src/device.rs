@@ -21,5 +21,10 @@ pub fn is_cuda(device: &Device) -> bool {
 
 /// Whether an operator on activations of this type has a form of its own here; elsewhere its definition runs.
 pub(crate) fn has_form(device: &Device, dtype: DType) -> bool {
-    is_cpu(device) || (dtype == DType::BF16 && is_cuda(device))
+    has_form_if(device, dtype, true)
+}
+
+/// The same for an operator whose kernels move 16 bytes at a time, which not all sizes fit.
+pub(crate) fn has_form_if(device: &Device, dtype: DType, fits: bool) -> bool {
+    is_cpu(device) || (fits && dtype == DType::BF16 && is_cuda(device))
 }

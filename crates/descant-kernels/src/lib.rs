@@ -23,10 +23,16 @@ mod cpu;
 #[cfg(feature = "nvrtc")]
 pub mod cuda;
 mod device;
+#[cfg(feature = "cuda")]
+mod experts;
+pub mod gauge;
+mod layer;
 mod linear;
 mod loss;
 mod low_rank;
+mod memory;
 mod norm;
+mod optimizer;
 mod rotary;
 mod route;
 mod swiglu;
@@ -34,10 +40,17 @@ mod swiglu;
 pub use attention::{AttentionSpec, Segment, Segments, attention};
 pub use cache::write_rows;
 pub use device::{is_cpu, is_cuda};
+pub use layer::plan::plan;
+pub use layer::{
+    Angles, DecoderLayer, Keep, Kept, LayerPairs, LayerPlace, LayerSizes, LayerSpec, LayerTensors,
+    LowRankPair,
+};
 pub use linear::{FrozenWeight, Groups, linear};
 pub use loss::token_losses;
 pub use low_rank::low_rank;
+pub use memory::{MemorySettings, memory_settings, reserve_memory, set_memory};
 pub use norm::rms_norm;
+pub use optimizer::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm};
 pub use rotary::rotary;
 pub use route::{Routing, combine_experts, expert_weights, route, take_tokens};
 pub use swiglu::swiglu;
@@ -50,6 +63,7 @@ pub mod reference {
     pub use crate::loss::reference::token_losses;
     pub use crate::low_rank::reference::low_rank;
     pub use crate::norm::reference::rms_norm;
+    pub use crate::optimizer::reference::{accumulate, grad_norm};
     pub use crate::rotary::reference::rotary;
     pub use crate::route::reference::{combine_experts, expert_weights, route, take_tokens};
     pub use crate::swiglu::reference::swiglu;

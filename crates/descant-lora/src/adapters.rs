@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use descant_kernels::{Groups, low_rank};
-use descant_model::{Config, Overlay, Site};
+use descant_kernels::{Groups, LayerPairs, LowRankPair, low_rank};
+use descant_model::{Config, Overlay, Site, SiteKind};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -96,6 +96,22 @@ impl Overlay for LoraAdapters {
     fn delta(&self, site: Site, x: &Tensor<2>, groups: &Groups) -> Option<Tensor<2>> {
         let pair = self.pairs.get(&site)?;
         Some(low_rank(x.clone(), pair.a.clone(), pair.b.clone(), pair.scaling, groups))
+    }
+
+    fn pairs(&self, layer: usize) -> Option<LayerPairs> {
+        let at = |kind| {
+            let pair = self.pairs.get(&Site { layer, kind })?;
+            Some(LowRankPair { a: pair.a.clone(), b: pair.b.clone(), scaling: pair.scaling })
+        };
+        Some(LayerPairs {
+            query: at(SiteKind::Query),
+            key: at(SiteKind::Key),
+            value: at(SiteKind::Value),
+            output: at(SiteKind::Output),
+            router: at(SiteKind::Router),
+            gate_up: at(SiteKind::GateUp),
+            down: at(SiteKind::Down),
+        })
     }
 }
 

@@ -1,15 +1,16 @@
 //! The forward pass of gpt-oss.
 //!
 //! Activations are `[tokens, features]` over all sequences of a batch. One function computes a layer, whether the
-//! sequences are whole (training, scoring) or continue from a key-value cache (generation).
+//! sequences are whole (training, scoring) or continue from a key-value cache (generation). Where a device computes
+//! a whole layer as one operator, whole sequences take that way; it is the same function, and tests hold them equal.
 
 use std::path::Path;
 use std::sync::Mutex;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use descant_kernels::{
-    AttentionSpec, FrozenWeight, Groups, Segments, attention, combine_experts, expert_weights, linear,
-    rms_norm, rotary, route, swiglu, take_tokens, token_losses,
+    Angles, AttentionSpec, FrozenWeight, Groups, Segments, attention, combine_experts, expert_weights,
+    linear, rms_norm, rotary, route, swiglu, take_tokens, token_losses,
 };
 
 use crate::batch::Batch;
@@ -99,6 +100,12 @@ impl GptOss {
         let angles = self.angles(pass.positions);
         let mut x = self.weights.embedding.clone().select(0, ids);
         for (index, layer) in self.weights.layers.iter().enumerate() {
+            if let (Some(whole), None) = (&layer.whole, &pass.cache)
+                && let Some(pairs) = overlay.pairs(index)
+            {
+                x = whole.forward(x, &pairs, &angles, &pass.segments);
+                continue;
+            }
             let place = Place { config: &self.config, layer, index, overlay };
             let normed = rms_norm(x.clone(), &layer.input_norm, self.config.rms_norm_eps);
             x = x + place.attend(normed, &angles, &mut pass);
@@ -109,7 +116,7 @@ impl GptOss {
     }
 
     /// Cosines and sines of these positions, each `[tokens, head_dim / 2]`.
-    fn angles(&self, positions: &[usize]) -> (Tensor<2>, Tensor<2>) {
+    fn angles(&self, positions: &[usize]) -> Angles {
         let half = self.config.head_dim / 2;
         let needed = positions.iter().max().map_or(0, |p| p + 1);
         let mut table = self.angles.lock().expect("no thread panics while it holds the table");
@@ -121,7 +128,7 @@ impl GptOss {
                 positions.iter().flat_map(|&p| &from[p * half..][..half]).copied().collect();
             Tensor::from_data(TensorData::new(values, [positions.len(), half]), (&self.device, DType::F32))
         };
-        (rows(&table.0), rows(&table.1))
+        Angles { cos: rows(&table.0), sin: rows(&table.1) }
     }
 }
 
@@ -145,7 +152,7 @@ impl Place<'_> {
     }
 
     /// What attention adds to the residual stream.
-    fn attend(&self, x: Tensor<2>, (cos, sin): &(Tensor<2>, Tensor<2>), pass: &mut Pass<'_>) -> Tensor<2> {
+    fn attend(&self, x: Tensor<2>, Angles { cos, sin }: &Angles, pass: &mut Pass<'_>) -> Tensor<2> {
         let config = self.config;
         let n_tokens = x.dims()[0];
         let (n_heads, n_kv, dim) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);

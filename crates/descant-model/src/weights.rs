@@ -1,13 +1,14 @@
 //! The tensors of a published gpt-oss checkpoint: their names, shapes and types, and nothing else anywhere.
 //!
 //! Every tensor of the files is accounted for: one that is missing, extra, misshapen or mistyped is an error.
-//! Packed experts stay packed; everything else becomes the device's compute type.
+//! Packed experts stay packed. On the CPU everything else becomes f32; on a GPU the matrices become bf16, which is
+//! what is published, and only what is small and summed (norms, sinks, biases of router and experts) is f32.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use descant_kernels::FrozenWeight;
+use descant_kernels::{DecoderLayer, FrozenWeight, LayerPlace, LayerSpec, LayerTensors};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -42,6 +43,8 @@ pub(crate) struct LayerWeights {
     pub(crate) router: Linear,
     pub(crate) gate_up: Linear,
     pub(crate) down: Linear,
+    /// All of the above as one operator, where the device has one.
+    pub(crate) whole: Option<DecoderLayer>,
 }
 
 /// The whole model.
@@ -59,7 +62,8 @@ impl Weights {
     /// Reads the shards of `dir`.
     pub(crate) fn load(dir: &Path, config: &Config, device: &Device) -> Result<Self> {
         let expected = expected(config);
-        let mut read = Read { dir, tensors: BTreeMap::new() };
+        let fused = !descant_kernels::is_cpu(device);
+        let mut read = Read { dir, fused, tensors: BTreeMap::new() };
         visit_tensors(dir, |path, name, view| {
             let Some(kind) = expected.get(name) else {
                 return Err(Error::TensorExtra { path: path.display().to_string(), name: name.to_owned() });
@@ -73,12 +77,33 @@ impl Weights {
 
 /// What the configuration says of a tensor.
 enum Kind {
-    Float(Vec<usize>),
+    Float {
+        shape: Vec<usize>,
+        role: Role,
+    },
     /// Packed bytes; `scales` are checked for NaN.
     Bytes {
         shape: Vec<usize>,
         scales: bool,
     },
+}
+
+/// What a float tensor is for, which decides its type on a GPU.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Read by products, or added to their bf16 results.
+    Product,
+    /// Small, and read by what computes in f32.
+    Fine,
+}
+
+impl Role {
+    fn dtype(self, device: &Device) -> DType {
+        match self {
+            Self::Product if !descant_kernels::is_cpu(device) => DType::BF16,
+            _ => DType::F32,
+        }
+    }
 }
 
 enum Loaded {
@@ -90,38 +115,38 @@ enum Loaded {
 fn expected(config: &Config) -> BTreeMap<String, Kind> {
     let (hidden, inner, experts) = (config.hidden_size, config.intermediate_size, config.num_local_experts);
     let mut all = BTreeMap::new();
-    let mut float = |name: String, shape: &[usize]| {
-        all.insert(name, Kind::Float(shape.to_vec()));
+    let mut float = |role: Role, name: String, shape: &[usize]| {
+        all.insert(name, Kind::Float { shape: shape.to_vec(), role });
     };
-    float("model.embed_tokens.weight".into(), &[config.vocab_size, hidden]);
-    float("model.norm.weight".into(), &[hidden]);
-    float("lm_head.weight".into(), &[config.vocab_size, hidden]);
+    float(Role::Product, "model.embed_tokens.weight".into(), &[config.vocab_size, hidden]);
+    float(Role::Fine, "model.norm.weight".into(), &[hidden]);
+    float(Role::Product, "lm_head.weight".into(), &[config.vocab_size, hidden]);
     for n in 0..config.num_hidden_layers {
         let p = format!("model.layers.{n}");
-        float(format!("{p}.input_layernorm.weight"), &[hidden]);
-        float(format!("{p}.post_attention_layernorm.weight"), &[hidden]);
+        float(Role::Fine, format!("{p}.input_layernorm.weight"), &[hidden]);
+        float(Role::Fine, format!("{p}.post_attention_layernorm.weight"), &[hidden]);
         let (query, key_value) = (config.query_width(), config.key_value_width());
         for (name, d_in, d_out) in
             [("q", hidden, query), ("k", hidden, key_value), ("v", hidden, key_value), ("o", query, hidden)]
         {
-            float(format!("{p}.self_attn.{name}_proj.weight"), &[d_out, d_in]);
-            float(format!("{p}.self_attn.{name}_proj.bias"), &[d_out]);
+            float(Role::Product, format!("{p}.self_attn.{name}_proj.weight"), &[d_out, d_in]);
+            float(Role::Product, format!("{p}.self_attn.{name}_proj.bias"), &[d_out]);
         }
-        float(format!("{p}.self_attn.sinks"), &[config.num_attention_heads]);
-        float(format!("{p}.mlp.router.weight"), &[experts, hidden]);
-        float(format!("{p}.mlp.router.bias"), &[experts]);
+        float(Role::Fine, format!("{p}.self_attn.sinks"), &[config.num_attention_heads]);
+        float(Role::Product, format!("{p}.mlp.router.weight"), &[experts, hidden]);
+        float(Role::Fine, format!("{p}.mlp.router.bias"), &[experts]);
     }
     for n in 0..config.num_hidden_layers {
         for (name, d_in, d_out) in [("gate_up", hidden, 2 * inner), ("down", inner, hidden)] {
             let p = format!("model.layers.{n}.mlp.experts.{name}_proj");
-            all.insert(format!("{p}_bias"), Kind::Float(vec![experts, d_out]));
+            all.insert(format!("{p}_bias"), Kind::Float { shape: vec![experts, d_out], role: Role::Product });
             if config.mxfp4 {
                 let scales = vec![experts, d_out, d_in / BLOCK];
                 let blocks = vec![experts, d_out, d_in / BLOCK, BLOCK / 2];
                 all.insert(format!("{p}_blocks"), Kind::Bytes { shape: blocks, scales: false });
                 all.insert(format!("{p}_scales"), Kind::Bytes { shape: scales, scales: true });
             } else {
-                all.insert(p, Kind::Float(vec![experts, d_in, d_out]));
+                all.insert(p, Kind::Float { shape: vec![experts, d_in, d_out], role: Role::Product });
             }
         }
     }
@@ -136,7 +161,7 @@ fn load_tensor(
     device: &Device,
 ) -> Result<Loaded> {
     let path = || path.display().to_string();
-    let (Kind::Float(shape) | Kind::Bytes { shape, .. }) = kind;
+    let (Kind::Float { shape, .. } | Kind::Bytes { shape, .. }) = kind;
     if view.shape() != shape.as_slice() {
         return Err(Error::TensorShape {
             path: path(),
@@ -153,16 +178,23 @@ fn load_tensor(
     };
     let not_finite = |element| Error::TensorNotFinite { path: path(), name: name.to_owned(), element };
     match kind {
-        Kind::Float(_) => {
-            let values = floats(view).ok_or_else(|| mistyped("BF16, F16 or F32"))?;
-            if let Some(element) = values.iter().position(|x| !x.is_finite()) {
-                return Err(not_finite(element));
-            }
-            let n = values.len();
-            Ok(Loaded::Float(
-                shape.clone(),
-                Tensor::from_data(TensorData::new(values, [n]), (device, DType::F32)),
-            ))
+        Kind::Float { role, .. } => {
+            let dtype = role.dtype(device);
+            let data = if dtype == DType::BF16 && view.dtype() == Dtype::BF16 {
+                // As published: the bytes go to the device as they are.
+                if let Some(element) = first_not_finite_bf16(view.data()) {
+                    return Err(not_finite(element));
+                }
+                TensorData::from_bytes_vec(view.data().to_vec(), [view.data().len() / 2], DType::BF16)
+            } else {
+                let values = floats(view).ok_or_else(|| mistyped("BF16, F16 or F32"))?;
+                if let Some(element) = values.iter().position(|x| !x.is_finite()) {
+                    return Err(not_finite(element));
+                }
+                let n = values.len();
+                TensorData::new(values, [n])
+            };
+            Ok(Loaded::Float(shape.clone(), Tensor::from_data(data, (device, dtype))))
         }
         Kind::Bytes { scales, .. } => {
             if view.dtype() != Dtype::U8 {
@@ -175,6 +207,11 @@ fn load_tensor(
             Ok(Loaded::Bytes(shape.clone(), Tensor::from_data(data, (device, DType::U8))))
         }
     }
+}
+
+/// The first element whose exponent is all ones: infinite or not a number.
+fn first_not_finite_bf16(bytes: &[u8]) -> Option<usize> {
+    bytes.chunks_exact(2).position(|b| u16::from_le_bytes([b[0], b[1]]) & 0x7f80 == 0x7f80)
 }
 
 /// The values as f32, `None` for a type that is no float we read. Bytes are little-endian and maybe unaligned.
@@ -193,6 +230,8 @@ fn floats(view: &TensorView<'_>) -> Option<Vec<f32>> {
 /// Tensors that were read, and how the layers take them.
 struct Read<'a> {
     dir: &'a Path,
+    /// Whether query, key and value become one matrix.
+    fused: bool,
     tensors: BTreeMap<String, Loaded>,
 }
 
@@ -201,18 +240,27 @@ impl Read<'_> {
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for n in 0..config.num_hidden_layers {
             let p = format!("model.layers.{n}");
-            layers.push(LayerWeights {
+            let mut parts = Vec::with_capacity(3);
+            for name in ["q_proj", "k_proj", "v_proj"] {
+                parts.push(self.dense(&format!("{p}.self_attn.{name}"))?);
+            }
+            let attention_input = self.fused.then(|| fuse(&mut parts));
+            let [query, key, value] = parts.try_into().expect("three were pushed");
+            let mut layer = LayerWeights {
                 input_norm: self.float(&format!("{p}.input_layernorm.weight"))?,
-                query: self.dense(&format!("{p}.self_attn.q_proj"))?,
-                key: self.dense(&format!("{p}.self_attn.k_proj"))?,
-                value: self.dense(&format!("{p}.self_attn.v_proj"))?,
+                query,
+                key,
+                value,
                 output: self.dense(&format!("{p}.self_attn.o_proj"))?,
                 sinks: self.float(&format!("{p}.self_attn.sinks"))?,
                 post_norm: self.float(&format!("{p}.post_attention_layernorm.weight"))?,
                 router: self.dense(&format!("{p}.mlp.router"))?,
                 gate_up: self.experts(&format!("{p}.mlp.experts.gate_up_proj"), config.mxfp4)?,
                 down: self.experts(&format!("{p}.mlp.experts.down_proj"), config.mxfp4)?,
-            });
+                whole: None,
+            };
+            layer.whole = attention_input.and_then(|fused| whole(&layer, &fused, config, n));
+            layers.push(layer);
         }
         Ok(Weights {
             embedding: self.float("model.embed_tokens.weight")?,
@@ -260,6 +308,59 @@ impl Read<'_> {
         };
         Ok(Linear { weight, bias: self.float(&format!("{name}_bias"))? })
     }
+}
+
+/// The layer as one operator, where the device has one.
+fn whole(layer: &LayerWeights, attention_input: &Linear, config: &Config, n: usize) -> Option<DecoderLayer> {
+    let matrix = |linear: &Linear| match &linear.weight {
+        FrozenWeight::Dense(weight) => weight.clone().squeeze_dim::<2>(0),
+        _ => unreachable!("only experts come in other forms"),
+    };
+    let bias = |linear: &Linear| linear.bias.clone().squeeze_dim::<1>(0);
+    let tensors = LayerTensors {
+        input_norm: layer.input_norm.clone(),
+        attention_input: matrix(attention_input),
+        attention_input_bias: bias(attention_input),
+        sinks: layer.sinks.clone(),
+        output: matrix(&layer.output),
+        output_bias: bias(&layer.output),
+        post_norm: layer.post_norm.clone(),
+        router: matrix(&layer.router),
+        router_bias: bias(&layer.router),
+        gate_up: layer.gate_up.weight.clone(),
+        gate_up_bias: layer.gate_up.bias.clone(),
+        down: layer.down.weight.clone(),
+        down_bias: layer.down.bias.clone(),
+    };
+    let spec = LayerSpec {
+        n_heads: config.num_attention_heads,
+        n_kv: config.num_key_value_heads,
+        head_dim: config.head_dim,
+        top_k: config.num_experts_per_tok,
+        window: config.window(n),
+        epsilon: config.rms_norm_eps,
+        limit: config.swiglu_limit,
+    };
+    let windows = (0..config.num_hidden_layers).map(|layer| config.window(layer)).collect();
+    DecoderLayer::new(&tensors, spec, LayerPlace { index: n, windows })
+}
+
+/// Puts matrices below each other, and makes them views of the result.
+fn fuse(parts: &mut [Linear]) -> Linear {
+    let rows: Vec<usize> = parts.iter().map(|part| part.weight.d_out()).collect();
+    let weights = parts.iter().map(|part| match &part.weight {
+        FrozenWeight::Dense(weight) => weight.clone(),
+        _ => unreachable!("attention's matrices are dense"),
+    });
+    let weight = Tensor::cat(weights.collect(), 1);
+    let bias = Tensor::cat(parts.iter().map(|part| part.bias.clone()).collect(), 1);
+    let mut start = 0;
+    for (part, rows) in parts.iter_mut().zip(rows) {
+        part.weight = FrozenWeight::Dense(weight.clone().narrow(1, start, rows));
+        part.bias = bias.clone().narrow(1, start, rows);
+        start += rows;
+    }
+    Linear { weight: FrozenWeight::Dense(weight), bias }
 }
 
 fn axes<const D: usize>(shape: &[usize]) -> [usize; D] {

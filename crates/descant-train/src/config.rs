@@ -14,6 +14,17 @@ pub enum Schedule {
     Constant,
 }
 
+/// How the optimizer keeps its moments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OptimizerKind {
+    /// AdamW with f32 moments.
+    #[serde(rename = "adamw")]
+    AdamW,
+    /// AdamW with 8-bit moments in blocks of 256: a quarter of the memory.
+    #[serde(rename = "adamw_8bit")]
+    AdamW8bit,
+}
+
 /// Settings of the loop and the optimizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -32,6 +43,8 @@ pub struct TrainConfig {
     pub schedule: Schedule,
     /// Steps of linear warm-up; the first step's rate is 0, as in transformers.
     pub warmup_steps: u64,
+    /// Which optimizer.
+    pub optimizer: OptimizerKind,
     /// Decoupled weight decay of AdamW.
     pub weight_decay: f64,
     /// AdamW's decay of the first moment.
@@ -56,6 +69,7 @@ impl Default for TrainConfig {
             learning_rate: 2e-4,
             schedule: Schedule::Linear,
             warmup_steps: 5,
+            optimizer: OptimizerKind::AdamW,
             weight_decay: 0.01,
             beta1: 0.9,
             beta2: 0.999,

@@ -11,7 +11,7 @@ mod schedule;
 mod score;
 mod trainer;
 
-pub use config::{Schedule, TrainConfig};
+pub use config::{OptimizerKind, Schedule, TrainConfig};
 pub use error::{Error, Result};
 pub use event::{Event, Observer, Silent, StepMetrics, StepTiming};
 pub use fit::fit;

@@ -1,65 +1,45 @@
-//! AdamW with f32 moments, as torch computes it.
-//!
-//! Source: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization"; the order of operations is that of
-//! `torch.optim.AdamW`, so that losses can be compared step by step.
+//! AdamW over the adapters: descant-kernels' operator with this crate's settings.
 
 use burn::tensor::Tensor;
+use descant_kernels::{AdamWSpec, Clip, MomentFormat};
 use descant_lora::LoraAdapters;
 
-use crate::config::TrainConfig;
+use crate::config::{OptimizerKind, TrainConfig};
 
-/// Keeps the clipping factor finite, as in `torch.nn.utils.clip_grad_norm_`.
-const CLIP_EPSILON: f64 = 1e-6;
-
-/// Moments of every trainable tensor.
+/// The optimizer between steps.
 #[derive(Debug)]
 pub(crate) struct AdamW {
-    moments: Vec<Option<[Tensor<3>; 2]>>,
-    steps: i32,
+    inner: descant_kernels::AdamW,
 }
 
 impl AdamW {
-    pub(crate) fn new(adapters: &LoraAdapters) -> Self {
-        Self { moments: adapters.tensors().map(|_| None).collect(), steps: 0 }
+    pub(crate) fn new(config: &TrainConfig, adapters: &LoraAdapters) -> Self {
+        let format = match config.optimizer {
+            OptimizerKind::AdamW => MomentFormat::Float,
+            OptimizerKind::AdamW8bit => MomentFormat::Blocks,
+        };
+        Self { inner: descant_kernels::AdamW::new(format, adapters.tensors()) }
     }
 
-    /// One update with gradients scaled by `factor`.
+    /// One update with gradients whose norm is `norm`, `[1]`, on their device.
     pub(crate) fn step(
         &mut self,
         config: &TrainConfig,
         rate: f64,
-        factor: f64,
+        norm: &Tensor<1>,
         adapters: &mut LoraAdapters,
         gradients: &[Tensor<3>],
     ) {
-        self.steps += 1;
-        let correction1 = 1.0 - config.beta1.powi(self.steps);
-        let correction2 = 1.0 - config.beta2.powi(self.steps);
-        adapters.update(|index, parameter| {
-            let gradient = gradients[index].clone() * factor;
-            let fresh = || [gradient.zeros_like(), gradient.zeros_like()];
-            let [first, second] = self.moments[index].take().unwrap_or_else(fresh);
-            let first = first * config.beta1 + gradient.clone() * (1.0 - config.beta1);
-            let second = second * config.beta2 + gradient.powi_scalar(2) * (1.0 - config.beta2);
-            let denominator = second.clone().sqrt() / correction2.sqrt() + config.epsilon;
-            let device = parameter.device();
-            let decayed = parameter.inner() * (1.0 - rate * config.weight_decay);
-            let updated = decayed - first.clone() / denominator * (rate / correction1);
-            self.moments[index] = Some([first, second]);
-            let updated = Tensor::from_inner(updated);
-            debug_assert_eq!(updated.device(), device);
-            updated.require_grad()
-        });
+        let spec = AdamWSpec {
+            beta1: config.beta1,
+            beta2: config.beta2,
+            epsilon: config.epsilon,
+            weight_decay: config.weight_decay,
+        };
+        let clip = Clip { norm, max_norm: config.max_grad_norm };
+        let parameters = adapters.tensors().cloned().collect();
+        let updated = self.inner.step(parameters, gradients, rate, &spec, Some(clip));
+        let mut updated = updated.into_iter();
+        adapters.update(|_, _| updated.next().expect("a tensor comes back for each that was given"));
     }
-}
-
-/// Norm of all gradients together.
-pub(crate) fn norm(gradients: &[Tensor<3>]) -> f32 {
-    let squares = gradients.iter().map(|g| g.clone().powi_scalar(2).sum()).collect();
-    Tensor::cat(squares, 0).sum().sqrt().into_scalar()
-}
-
-/// What gradients of this norm are multiplied by.
-pub(crate) fn clip_factor(norm: f32, max_norm: f64) -> f64 {
-    (max_norm / (f64::from(norm) + CLIP_EPSILON)).min(1.0)
 }

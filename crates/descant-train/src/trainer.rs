@@ -7,17 +7,21 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
+use descant_kernels::{accumulate, grad_norm};
 use descant_lora::LoraAdapters;
 use descant_model::{Batch, GptOss, Site};
 
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
-use crate::optimizer::{AdamW, clip_factor, norm};
+use crate::optimizer::AdamW;
 use crate::sample::Sample;
 use crate::schedule::learning_rate;
 
 /// After this step a site without gradient is an error: A's gradient is zero while B is, and the first rate is 0.
 pub const PROVEN_AFTER_STEP: u64 = 3;
+
+/// Copies of the adapters that a step makes beside them: gradients, their sum over micro-batches, two moments.
+const COPIES_OF_ADAPTERS: usize = 4;
 
 /// The model, the adapter and the optimizer between steps.
 #[derive(Debug)]
@@ -59,7 +63,9 @@ impl<'a> Trainer<'a> {
     pub fn new(model: &'a GptOss, adapters: LoraAdapters, config: TrainConfig) -> Result<Self> {
         config.validate().map_err(Error::Config)?;
         let alive = adapters.tensors().map(|t| vec![false; t.dims()[0]]).collect();
-        let optimizer = AdamW::new(&adapters);
+        let optimizer = AdamW::new(&config, &adapters);
+        let bytes = adapters.n_parameters() * size_of::<f32>();
+        descant_kernels::reserve_memory(model.device(), (COPIES_OF_ADAPTERS * bytes) as u64);
         Ok(Self {
             model,
             config,
@@ -106,13 +112,15 @@ impl<'a> Trainer<'a> {
             return Err(Error::NothingTrained { step, samples: samples().count() });
         }
         let mut gradients: Option<Vec<Tensor<3>>> = None;
-        let mut totals = Totals::default();
+        let mut told = Told::default();
         for micro_batch in micro_batches {
-            self.accumulate(micro_batch, weight, &mut gradients, &mut totals)?;
+            self.accumulate(micro_batch, weight, &mut gradients, &mut told)?;
         }
+        let totals = told.read();
         let gradients = gradients.expect("weight is not zero, so some micro-batch was trained");
         let loss = (totals.loss / weight) as f32;
-        let grad_norm = norm(&gradients);
+        let norm = grad_norm(&gradients);
+        let grad_norm = norm.clone().into_scalar();
         for (what, value) in [("the loss", loss), ("the gradient norm", grad_norm)] {
             if !value.is_finite() {
                 let rows = samples().map(|s| s.row).collect();
@@ -121,8 +129,7 @@ impl<'a> Trainer<'a> {
         }
         self.prove_gradients(step, &gradients)?;
         let rate = learning_rate(&self.config, self.steps);
-        let factor = clip_factor(grad_norm, self.config.max_grad_norm);
-        self.optimizer.step(&self.config, rate, factor, &mut self.adapters, &gradients);
+        self.optimizer.step(&self.config, rate, &norm, &mut self.adapters, &gradients);
         self.steps = step;
         Ok(StepResult {
             step,
@@ -141,10 +148,10 @@ impl<'a> Trainer<'a> {
         micro_batch: &[&Sample],
         weight: f64,
         gradients: &mut Option<Vec<Tensor<3>>>,
-        totals: &mut Totals,
+        told: &mut Told,
     ) -> Result<()> {
         let batch = Batch::new(micro_batch.iter().map(|s| s.ids.as_slice()), self.model.config.vocab_size)?;
-        totals.tokens += batch.ids().len();
+        told.tokens += batch.ids().len();
         let (mut rows, mut ids, mut weights, mut first) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut start = 0;
         for sample in micro_batch {
@@ -164,17 +171,17 @@ impl<'a> Trainer<'a> {
         let shares: Vec<f32> = weights.iter().map(|w| (f64::from(*w) / weight) as f32).collect();
         let n = shares.len();
         let shares = Tensor::<1>::from_data(TensorData::new(shares, [n]), (self.model.device(), DType::F32));
-        let values: Vec<f32> = losses.clone().inner().into_data().try_to_vec().expect("losses are f32");
+        told.losses.push(losses.clone().inner());
         let mut grads = (losses * Tensor::from_inner(shares)).sum().backward();
-        totals.trained_tokens += n;
-        totals.loss += values.iter().zip(&weights).map(|(l, w)| f64::from(*l) * f64::from(*w)).sum::<f64>();
-        values.iter().zip(first).filter(|(_, is)| *is).for_each(|(l, _)| totals.first_analysis.add(*l));
+        told.weights.extend(weights);
+        told.first.extend(first);
         let new = self.adapters.tensors().map(|tensor| {
             tensor.grad_remove(&mut grads).unwrap_or_else(|| tensor.clone().inner().zeros_like())
         });
+        let new: Vec<Tensor<3>> = new.collect();
         *gradients = Some(match gradients.take() {
-            None => new.collect(),
-            Some(old) => old.into_iter().zip(new).map(|(old, new)| old + new).collect(),
+            None => new,
+            Some(old) => accumulate(old, &new),
         });
         Ok(())
     }
@@ -205,6 +212,35 @@ impl<'a> Trainer<'a> {
         }
         self.alive = None;
         Ok(())
+    }
+}
+
+/// What the micro-batches of a step leave behind, read from the device once, when all of them are on their way.
+#[derive(Default)]
+struct Told {
+    tokens: usize,
+    /// Of each micro-batch.
+    losses: Vec<Tensor<1>>,
+    /// Of each trained token, over all micro-batches.
+    weights: Vec<f32>,
+    /// Whether it is the first of an analysis.
+    first: Vec<bool>,
+}
+
+impl Told {
+    fn read(self) -> Totals {
+        let losses = self.losses.into_iter().map(|losses| losses.into_data().try_to_vec::<f32>());
+        let losses: Vec<f32> = losses.flat_map(|losses| losses.expect("losses are f32")).collect();
+        let mut totals = Totals { tokens: self.tokens, trained_tokens: losses.len(), ..Totals::default() };
+        let mut loss = 0.0;
+        for ((value, weight), first) in losses.into_iter().zip(self.weights).zip(self.first) {
+            loss += f64::from(value) * f64::from(weight);
+            if first {
+                totals.first_analysis.add(value);
+            }
+        }
+        totals.loss = loss;
+        totals
     }
 }
 

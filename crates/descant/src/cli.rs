@@ -49,6 +49,16 @@ Each line of FILE is {\"ids\": [...]} or {\"ids\": [...], \"labels\": [...]}. Ea
 ids[..=i], and loss the mean of -logprob over the positions whose next label is not -100 (all of them without
 labels; null where none is left).";
 
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  descant bench step --batch 2 --sequence 128                              the embedded model on the CPU
+  descant bench step --model gpt-oss-20b --device cuda --batch 4 --sequence 4096 --json
+  descant bench step --model gpt-oss-20b --device cuda --accumulate 4 --sequence 1024 --memory 14.5GiB
+
+A step is forward, backward, clipping and the optimizer on random ids, every position a label. The table of
+operators (CUDA only) is from one more step with their times recorded; a floor is the least time that an
+operator's operations and bytes take at the rates measured in the same process.";
+
 const INIT_EXAMPLES: &str = "\
 Examples:
   descant init
@@ -113,6 +123,84 @@ pub(crate) enum Command {
     /// Write a settings file that explains every key
     #[command(after_help = INIT_EXAMPLES, after_long_help = format!("{INIT_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Init(Init),
+    /// Measure how fast the parts of Descant are on this machine
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+/// `descant bench`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Time training steps, with the memory they take and the device's own rates beside them
+    #[command(after_help = BENCH_EXAMPLES, after_long_help = format!("{BENCH_EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Step(BenchStep),
+}
+
+/// `descant bench step`
+#[derive(Debug, Args)]
+pub(crate) struct BenchStep {
+    /// Model directory [default: the embedded one, fixtures/tiny-gpt-oss]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA card where there is one
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
+    /// Sequences that go through the model at once
+    #[arg(long, value_name = "B", default_value_t = 1, value_parser = positive)]
+    pub(crate) batch: usize,
+    /// Tokens of a sequence
+    #[arg(long, value_name = "T", default_value_t = 1024, value_parser = positive)]
+    pub(crate) sequence: usize,
+    /// Batches whose gradients make one optimizer step
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    pub(crate) accumulate: usize,
+    /// Train the experts too [default: attention alone]
+    #[arg(long)]
+    pub(crate) experts: bool,
+    /// Most memory of the card to use, context included, as 14.5GiB or a number of bytes [default: all of it]
+    #[arg(long, value_name = "LIMIT", value_parser = bytes)]
+    pub(crate) memory: Option<u64>,
+    /// What to keep from forward to backward: auto, minimal, balanced, all, or a number of bytes
+    #[arg(long, value_name = "POLICY", default_value = "auto")]
+    pub(crate) keep: descant_kernels::Keep,
+    /// Timed steps
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = positive)]
+    pub(crate) steps: usize,
+    /// Steps before them
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) warmup: usize,
+    /// Print one JSON object [default: a table]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("expected a number of at least 1".into()),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// Units of memory, longest name first.
+const UNITS: [(&str, f64); 7] = [
+    ("GiB", (1_u64 << 30) as f64),
+    ("MiB", (1_u64 << 20) as f64),
+    ("KiB", (1_u64 << 10) as f64),
+    ("GB", 1e9),
+    ("MB", 1e6),
+    ("kB", 1e3),
+    ("", 1.0),
+];
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let (number, factor) = UNITS
+        .iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))
+        .expect("the empty unit ends every text");
+    match number.trim().parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok((number * factor) as u64),
+        _ => Err("expected an amount such as 14.5GiB, 900MB or a number of bytes".into()),
+    }
 }
 
 /// Where settings come from.
@@ -238,4 +326,21 @@ pub(crate) struct Init {
     /// Replace the file when it exists [default: refuse]
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_of_memory_are_read() {
+        for (text, expected) in
+            [("14.5GiB", 15_569_256_448), ("1 GB", 1_000_000_000), ("512", 512), ("2MiB", 2 << 20)]
+        {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for wrong in ["", "GiB", "-1GB", "nan", "inf", "1 GB2", "much"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 }

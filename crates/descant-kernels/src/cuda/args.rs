@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 /// One argument of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Arg {
+pub enum Arg<'a> {
     /// An address on the device, or 0 for none.
     Ptr(u64),
     /// `int`.
@@ -17,6 +17,8 @@ pub enum Arg {
     F32(f32),
     /// A `CUtensorMap`, `const __grid_constant__`.
     Tensor(TensorMap),
+    /// A struct, `const __grid_constant__`, as its bytes.
+    Struct(&'a [u8]),
 }
 
 /// The bytes of a `CUtensorMap`, aligned as CUDA wants them.
@@ -24,7 +26,7 @@ pub enum Arg {
 #[repr(C, align(64))]
 pub struct TensorMap(pub [u64; 16]);
 
-impl Arg {
+impl Arg<'_> {
     /// An address, none where there is none.
     pub fn maybe(pointer: Option<u64>) -> Self {
         Self::Ptr(pointer.unwrap_or(0))
@@ -44,6 +46,7 @@ impl Arg {
             Self::Ptr(_) | Self::I64(_) => 8,
             Self::I32(_) | Self::U32(_) | Self::F32(_) => 4,
             Self::Tensor(_) => 128,
+            Self::Struct(bytes) => bytes.len(),
         }
     }
 
@@ -56,18 +59,19 @@ impl Arg {
             Self::I64(value) => std::ptr::from_ref(value).cast(),
             Self::F32(value) => std::ptr::from_ref(value).cast(),
             Self::Tensor(value) => std::ptr::from_ref(value).cast(),
+            Self::Struct(bytes) => bytes.as_ptr().cast(),
         };
         address.cast_mut()
     }
 }
 
 /// Addresses of the arguments' values, as `cuLaunchKernel` takes them; valid as long as `arguments` stay in place.
-pub fn pack(arguments: &[Arg]) -> Vec<*mut c_void> {
+pub fn pack(arguments: &[Arg<'_>]) -> Vec<*mut c_void> {
     arguments.iter().map(Arg::address).collect()
 }
 
 /// How `arguments` differ from the parameter sizes of a kernel, if they do.
-pub fn mismatch(arguments: &[Arg], parameters: &[usize]) -> Option<String> {
+pub fn mismatch(arguments: &[Arg<'_>], parameters: &[usize]) -> Option<String> {
     if arguments.len() != parameters.len() {
         return Some(format!("takes {} arguments, not {}", parameters.len(), arguments.len()));
     }
@@ -131,6 +135,7 @@ mod tests {
             Arg::I64(-1),
             Arg::F32(0.5),
             Arg::Tensor(map),
+            Arg::Struct(&[1, 2, 3]),
         ];
         let packed = pack(&arguments);
         let read = |i: usize| {
@@ -145,6 +150,7 @@ mod tests {
         assert_eq!(read(3), (-1i64).to_le_bytes());
         assert_eq!(read(4), 0.5f32.to_le_bytes());
         assert_eq!(read(5)[8..16], 8u64.to_le_bytes());
+        assert_eq!(read(6), [1, 2, 3]);
         assert_eq!(packed[5] as usize % 64, 0, "a tensor map is aligned");
     }
 

@@ -12,6 +12,7 @@ use super::args::{Arg, Extent};
 use super::blas::Blas;
 use super::driver::{self, Card, Context, Stream};
 use super::error::{CudaError, Result};
+use super::gauge::Recorder;
 use super::interop::{Thread, guarded};
 use super::launch::{Function, Kernels, launch};
 use super::table::{Architecture, Capability, Define};
@@ -28,6 +29,7 @@ struct Inner {
     kernels: Kernels,
     blas: Blas,
     error: Mutex<Option<CudaError>>,
+    recorder: Recorder,
 }
 
 impl std::fmt::Debug for Gpu {
@@ -62,6 +64,7 @@ impl Gpu {
             kernels: Kernels::default(),
             blas: Blas::default(),
             error: Mutex::new(None),
+            recorder: Recorder::default(),
         }));
         gpus.insert(index, gpu.clone());
         Ok(gpu)
@@ -164,6 +167,10 @@ impl Gpu {
         self.0.context.enter()
     }
 
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.0.recorder
+    }
+
     pub(crate) fn thread(&self) -> &Thread {
         &self.0.thread
     }
@@ -172,13 +179,18 @@ impl Gpu {
 /// The inside of an enqueued closure: everything here puts work on burn's stream.
 pub struct Run<'a> {
     gpu: &'a Gpu,
-    stream: Stream,
+    pub(crate) stream: Stream,
 }
 
 impl Run<'_> {
     /// The card.
     pub fn gpu(&self) -> &Gpu {
         self.gpu
+    }
+
+    /// The driver's stream.
+    pub(crate) fn stream(&self) -> Stream {
+        self.stream
     }
 
     /// The kernel `entry` of the file `unit` with these constants; compiled at first use.

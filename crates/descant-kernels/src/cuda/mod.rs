@@ -25,6 +25,8 @@ mod blas;
 #[cfg(feature = "cuda")]
 mod driver;
 #[cfg(feature = "cuda")]
+pub(crate) mod gauge;
+#[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(feature = "cuda")]
 mod host;
@@ -35,6 +37,8 @@ mod launch;
 #[cfg(feature = "cuda")]
 mod lt;
 #[cfg(feature = "cuda")]
+mod memory;
+#[cfg(feature = "cuda")]
 mod tensor;
 #[cfg(feature = "cuda")]
 mod upload;
@@ -43,6 +47,7 @@ pub use args::{Arg, Extent, TensorMap};
 pub use error::{CudaError, Result};
 pub use spec::{Element, MatmulSpec, Operand};
 pub use store::{Store, set_store};
+pub use table::Define;
 
 #[cfg(feature = "cuda")]
 pub use blas::Products;
@@ -53,8 +58,11 @@ pub use host::HostMemory;
 #[cfg(feature = "cuda")]
 pub use launch::Function;
 #[cfg(feature = "cuda")]
+pub use memory::DeviceMemory;
+#[cfg(feature = "cuda")]
 pub use tensor::{
-    contiguous, empty, floats, gpu_of, gpu_of_device, handles, index_of, matrix, primitive, tensor,
+    contiguous, empty, floats, gpu_of, gpu_of_device, halves, handles, index_of, int_primitive, matrix,
+    owned, primitive, tensor,
 };
 #[cfg(feature = "cuda")]
 pub use upload::Uploader;

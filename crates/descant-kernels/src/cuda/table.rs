@@ -71,10 +71,14 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 3] = [
+pub const HEADERS: [(&str, &str); 7] = [
     ("common.cuh", include_str!("common.cuh")),
     ("attention.cuh", include_str!("../attention/attention.cuh")),
     ("warpgroup.cuh", include_str!("../attention/warpgroup.cuh")),
+    ("grouped.cuh", include_str!("../experts/grouped.cuh")),
+    ("hopper.cuh", include_str!("../experts/hopper.cuh")),
+    ("mma.cuh", include_str!("../experts/mma.cuh")),
+    ("mxfp4.cuh", include_str!("../experts/mxfp4.cuh")),
 ];
 
 /// Without constants.
@@ -88,9 +92,20 @@ const HEADS: &[&[Define]] = &[
 ];
 const HOPPER_HEADS: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_DIM", 64), ("GROUP", 3)]];
 
+/// Packed MXFP4 and bf16 experts.
+const EXPERTS: &[&[Define]] = &[&[], &[("UNPACKED", 1)]];
+
 /// All files.
-pub const UNITS: [Unit; 5] = [
+pub const UNITS: [Unit; 18] = [
     Unit { id: "norm", text: include_str!("../norm/norm.cu"), variants: PLAIN, only: None },
+    Unit { id: "rotary", text: include_str!("../rotary/rotary.cu"), variants: PLAIN, only: None },
+    Unit { id: "swiglu", text: include_str!("../swiglu/swiglu.cu"), variants: PLAIN, only: None },
+    Unit { id: "route", text: include_str!("../route/route.cu"), variants: PLAIN, only: None },
+    Unit { id: "route/rows", text: include_str!("../route/rows.cu"), variants: PLAIN, only: None },
+    Unit { id: "loss", text: include_str!("../loss/loss.cu"), variants: PLAIN, only: None },
+    Unit { id: "cache", text: include_str!("../cache/rows.cu"), variants: PLAIN, only: None },
+    Unit { id: "optimizer", text: include_str!("../optimizer/optimizer.cu"), variants: PLAIN, only: None },
+    Unit { id: "layer/lora", text: include_str!("../layer/lora.cu"), variants: PLAIN, only: None },
     Unit { id: "attention", text: include_str!("../attention/attention.cu"), variants: HEADS, only: None },
     Unit {
         id: "attention/backward",
@@ -109,6 +124,26 @@ pub const UNITS: [Unit; 5] = [
         text: include_str!("../attention/hopper_backward.cu"),
         variants: HOPPER_HEADS,
         only: Some(90),
+    },
+    Unit { id: "experts", text: include_str!("../experts/grouped.cu"), variants: EXPERTS, only: None },
+    Unit {
+        id: "experts_sm90",
+        text: include_str!("../experts/grouped_sm90.cu"),
+        variants: EXPERTS,
+        only: Some(90),
+    },
+    Unit { id: "experts_few", text: include_str!("../experts/few.cu"), variants: PLAIN, only: None },
+    Unit {
+        id: "experts_low_rank",
+        text: include_str!("../experts/low_rank.cu"),
+        variants: PLAIN,
+        only: None,
+    },
+    Unit {
+        id: "experts_dequantize",
+        text: include_str!("../experts/dequantize.cu"),
+        variants: PLAIN,
+        only: None,
     },
 ];
 

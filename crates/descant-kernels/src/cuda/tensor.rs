@@ -2,7 +2,7 @@
 
 use burn::backend::tensor::Device as BackendDevice;
 use burn::backend::{DispatchDevice, TensorMetadata as _};
-use burn::tensor::{DType, Device, Shape, Tensor};
+use burn::tensor::{DType, Device, Int, Shape, Tensor};
 use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
@@ -57,6 +57,17 @@ pub fn floats(tensor: CubeTensor) -> CubeTensor {
     contiguous(if tensor.dtype == DType::F32 { tensor } else { cast(tensor, DType::F32) })
 }
 
+/// The tensor in a buffer that nobody else holds, contiguous: itself, or a copy. For kernels that write in place.
+pub fn owned(tensor: CubeTensor) -> CubeTensor {
+    let tensor = contiguous(tensor);
+    if tensor.can_mut() { tensor } else { tensor.copy() }
+}
+
+/// The same values in bf16, contiguous: what kernels take as activations and matrices.
+pub fn halves(tensor: CubeTensor) -> CubeTensor {
+    contiguous(if tensor.dtype == DType::BF16 { tensor } else { cast(tensor, DType::BF16) })
+}
+
 /// Buffers of contiguous tensors, for [`Gpu::enqueue`].
 pub fn handles<const N: usize>(tensors: [&CubeTensor; N]) -> Vec<Handle> {
     tensors.into_iter().map(|tensor| tensor.handle.clone()).collect()
@@ -75,6 +86,14 @@ pub fn matrix(tensor: &CubeTensor) -> [usize; 2] {
 /// # Errors
 /// It is elsewhere, or in a graph.
 pub fn primitive<const D: usize>(tensor: Tensor<D>) -> Result<CubeTensor> {
+    tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::Backend { text: format!("{e:?}") })
+}
+
+/// The primitive of an integer tensor on a CUDA device.
+///
+/// # Errors
+/// It is elsewhere.
+pub fn int_primitive<const D: usize>(tensor: Tensor<D, Int>) -> Result<CubeTensor> {
     tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::Backend { text: format!("{e:?}") })
 }
 

@@ -4,6 +4,8 @@
 //! backward goes to `x` alone and reads the same packed weight.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod reference;
 mod weight;
 
@@ -12,7 +14,7 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
 
 pub(crate) use cpu::tasks;
 pub use weight::{FrozenWeight, Groups};
@@ -24,15 +26,24 @@ pub(crate) use weight::{RowGroups, WeightPrimitive};
 /// - `x` `[rows, in]`, the result `[rows, out]`
 /// - `bias` `[matrices, out]`
 pub fn linear(x: Tensor<2>, weight: &FrozenWeight, bias: Option<&Tensor<2>>, groups: &Groups) -> Tensor<2> {
-    if crate::is_cpu(&x.device()) {
+    if has_form(&x.device(), x.dtype(), weight, groups) {
         let bias = match bias {
             Some(bias) => bias.clone(),
-            None => Tensor::zeros([weight.n_matrices(), weight.d_out()], &x.device().inner()),
+            None => Tensor::zeros([weight.n_matrices(), weight.d_out()], (&x.device().inner(), x.dtype())),
         };
         let (x, bias) = (x.into_dispatch(), bias.into_dispatch());
         return Tensor::from_dispatch(Dispatch::linear(x, weight.primitive(), bias, groups.primitive()));
     }
     reference::linear(x, weight, bias, groups)
+}
+
+/// Whether the device's own form is written for these sizes; the CPU's takes all.
+fn has_form(device: &Device, dtype: DType, weight: &FrozenWeight, groups: &Groups) -> bool {
+    // Grouped products on a card go by 32 features; a single dense one is cuBLASLt's.
+    let one = matches!((weight, groups), (FrozenWeight::Dense(_), Groups::One));
+    let unit = if one { 8 } else { 32 };
+    let fits = [weight.d_in(), weight.d_out()].iter().all(|n| n.is_multiple_of(unit));
+    crate::is_cpu(device) || (fits && crate::device::has_form(device, dtype))
 }
 
 /// Forward and backward of a backend.
@@ -51,7 +62,7 @@ pub(crate) trait LinearKernel: Backend {
     ) -> FloatTensor<Self>;
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
 pub(crate) trait LinearOp: Backend {
     fn linear(
         x: FloatTensor<Self>,

@@ -4,6 +4,8 @@
 //! each row's gradient for a loss gradient of one, so that the backward only scales rows.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod reference;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -13,6 +15,8 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Int, Tensor};
 
+use crate::device::has_form_if;
+
 /// Negative natural logarithm of each row's probability of its target.
 ///
 /// # Shapes
@@ -20,7 +24,8 @@ use burn::tensor::{Int, Tensor};
 /// - `head` `[vocabulary, features]`, frozen
 /// - `targets` `[rows]`, i32, within the vocabulary
 pub fn token_losses(hidden: Tensor<2>, head: &Tensor<2>, targets: &Tensor<1, Int>) -> Tensor<1> {
-    if crate::is_cpu(&hidden.device()) {
+    let fits = hidden.dims()[1].is_multiple_of(8) && head.dims()[0].is_multiple_of(8);
+    if has_form_if(&hidden.device(), hidden.dtype(), fits && hidden.dtype() == head.dtype()) {
         let (head, targets) = (head.clone().into_dispatch(), targets.clone().into_dispatch());
         return Tensor::from_dispatch(Dispatch::token_losses(hidden.into_dispatch(), head, targets));
     }
@@ -41,7 +46,7 @@ pub(crate) trait LossKernel: Backend {
     fn scale_rows(x: FloatTensor<Self>, factors: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
 pub(crate) trait LossOp: Backend {
     fn token_losses(
         hidden: FloatTensor<Self>,

@@ -3,6 +3,8 @@
 //! Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub(crate) mod reference;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -20,11 +22,21 @@ use crate::linear::{Groups, RowGroups};
 /// - `x` `[rows, in]`, the result `[rows, out]`
 /// - `a` `[matrices, rank, in]`, `b` `[matrices, out, rank]`
 pub fn low_rank(x: Tensor<2>, a: Tensor<3>, b: Tensor<3>, scaling: f32, groups: &Groups) -> Tensor<2> {
-    if crate::is_cpu(&x.device()) {
+    if has_form(&x, &a, &b) {
         let (x, a, b) = (x.into_dispatch(), a.into_dispatch(), b.into_dispatch());
         return Tensor::from_dispatch(Dispatch::low_rank(x, a, b, scaling, groups.primitive()));
     }
     reference::low_rank(x, a, b, scaling, groups)
+}
+
+/// Largest rank of a card's form.
+pub(crate) const MAX_RANK: usize = 64;
+
+/// Whether the device's own form is written for these sizes; the CPU's takes all.
+fn has_form(x: &Tensor<2>, a: &Tensor<3>, b: &Tensor<3>) -> bool {
+    let ([_, rank, d_in], [_, d_out, _]) = (a.dims(), b.dims());
+    let fits = rank <= MAX_RANK && d_in.is_multiple_of(32) && d_out.is_multiple_of(32);
+    crate::is_cpu(&x.device()) || (fits && crate::device::has_form(&x.device(), x.dtype()))
 }
 
 /// What the backward needs again.
@@ -45,7 +57,7 @@ pub(crate) trait LowRankKernel: Backend {
     fn low_rank_backward(saved: Saved<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3];
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
 pub(crate) trait LowRankOp: Backend {
     fn low_rank(
         x: FloatTensor<Self>,

@@ -14,14 +14,14 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
-use crate::device::has_form;
+use crate::device::has_form_if;
 
 /// Normalizes the rows of `x`.
 ///
 /// # Shapes
 /// `x` and the result `[tokens, features]`, `weight` `[features]`.
 pub fn rms_norm(x: Tensor<2>, weight: &Tensor<1>, epsilon: f64) -> Tensor<2> {
-    if has_form(&x.device(), x.dtype()) {
+    if has_form_if(&x.device(), x.dtype(), x.dims()[1].is_multiple_of(8)) {
         let y = Dispatch::rms_norm(x.into_dispatch(), weight.clone().into_dispatch(), epsilon);
         return Tensor::from_dispatch(y);
     }

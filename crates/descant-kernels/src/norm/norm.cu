@@ -86,7 +86,7 @@ __device__ __forceinline__ void norm_long_rows(const bf16* x, const float* w, bf
 // out[t, i] = x[t, i] * inv_rms[t] * w[i], with inv_rms[t] = 1 / sqrt(mean(x[t]^2) + eps).
 // x bf16 [T, D]; w f32 [D]; out bf16 [T, ld], columns D.. untouched; inv_rms f32 [T] or null. D a multiple of 8, 16-byte rows.
 // Grid: any, at most T (16 blocks a multiprocessor are enough). Block: 128.
-extern "C" __global__ void __launch_bounds__(THREADS, 8)
+extern "C" __global__ void __launch_bounds__(THREADS, 6)
 rms_norm(const bf16* x, const float* w, bf16* out, float* inv_rms, int T, int D, int ld, float eps) {
     int v = (D / 8 + THREADS - 1) / THREADS;
     if (v == 1) norm_rows<1>(x, w, out, inv_rms, T, D, ld, eps);

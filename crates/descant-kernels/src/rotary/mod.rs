@@ -3,6 +3,8 @@
 //! Pairs are (i, i + dim / 2), as in transformers ("halves", not interleaved). Source: Su et al. 2021, "RoFormer".
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod reference;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -12,12 +14,14 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
+use crate::device::has_form_if;
+
 /// Turns `x` by the angles of its tokens.
 ///
 /// # Shapes
 /// `x` and the result `[tokens, heads, dim]`; `cos` and `sin` `[tokens, dim / 2]`, of each token's position.
 pub fn rotary(x: Tensor<3>, cos: &Tensor<2>, sin: &Tensor<2>) -> Tensor<3> {
-    if crate::is_cpu(&x.device()) {
+    if has_form_if(&x.device(), x.dtype(), x.dims()[2].is_multiple_of(16)) {
         let (cos, sin) = (cos.clone().into_dispatch(), sin.clone().into_dispatch());
         return Tensor::from_dispatch(Dispatch::rotary(x.into_dispatch(), cos, sin));
     }
@@ -42,7 +46,7 @@ pub(crate) trait RotaryKernel: Backend {
     ) -> FloatTensor<Self>;
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
 pub(crate) trait RotaryOp: Backend {
     fn rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
 }

@@ -38,7 +38,7 @@ pub(super) trait RouteKernel: Backend {
     ) -> [FloatTensor<Self>; 2];
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
 pub(super) trait RouteOp: Backend {
     fn route(
         logits: FloatTensor<Self>,
@@ -64,7 +64,7 @@ impl<B: RouteKernel, C: CheckpointStrategy> RouteOp for Autodiff<B, C> {
     }
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
 pub(super) trait WeightsOp: Backend {
     fn expert_weights(logits: FloatTensor<Self>, experts: IntTensor<Self>) -> FloatTensor<Self>;
 }
@@ -104,7 +104,7 @@ impl<B: RouteKernel, C: CheckpointStrategy> WeightsOp for Autodiff<B, C> {
     }
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
 pub(super) trait TakeOp: Backend {
     fn take_tokens(
         x: FloatTensor<Self>,
@@ -156,7 +156,7 @@ impl<B: RouteKernel, C: CheckpointStrategy> TakeOp for Autodiff<B, C> {
     }
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
 pub(super) trait CombineOp: Backend {
     fn combine_experts(
         y: FloatTensor<Self>,

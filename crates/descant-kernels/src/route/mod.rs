@@ -6,11 +6,16 @@
 
 mod autodiff;
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+#[cfg(feature = "cuda")]
+mod cuda_ops;
 pub(crate) mod reference;
 
 use burn::backend::Dispatch;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor};
 
+use crate::device::has_form_if;
 use crate::linear::Groups;
 use autodiff::{CombineOp, RouteOp, TakeOp, WeightsOp};
 
@@ -44,7 +49,7 @@ impl Routing {
 /// # Shapes
 /// `logits` `[tokens, experts]`
 pub fn route(logits: &Tensor<2>, k: usize) -> Routing {
-    if crate::is_cpu(&logits.device()) {
+    if chooses(&logits.device(), k, logits.dims()[1]) {
         let (experts, pairs, places, offsets) = Dispatch::route(logits.clone().into_dispatch(), k);
         return Routing {
             experts: Tensor::from_dispatch(experts),
@@ -58,8 +63,10 @@ pub fn route(logits: &Tensor<2>, k: usize) -> Routing {
 
 /// Softmax over the chosen logits: `[tokens, experts]` to `[tokens, k]`.
 pub fn expert_weights(logits: Tensor<2>, routing: &Routing) -> Tensor<2> {
-    if crate::is_cpu(&logits.device()) {
+    if chooses(&logits.device(), routing.top_k(), logits.dims()[1]) {
         let experts = routing.experts.clone().into_dispatch();
+        // Weights are f32, whatever made the logits; no cast where there is nothing to do.
+        let logits = logits.cast(DType::F32);
         return Tensor::from_dispatch(Dispatch::expert_weights(logits.into_dispatch(), experts));
     }
     reference::expert_weights(logits, routing)
@@ -67,7 +74,7 @@ pub fn expert_weights(logits: Tensor<2>, routing: &Routing) -> Tensor<2> {
 
 /// A row for each pair, in sorted order: `[tokens, features]` to `[tokens * k, features]`.
 pub fn take_tokens(x: Tensor<2>, routing: &Routing) -> Tensor<2> {
-    if crate::is_cpu(&x.device()) {
+    if has_form_if(&x.device(), x.dtype(), x.dims()[1].is_multiple_of(8)) {
         let (pairs, places) = (routing.pairs.clone().into_dispatch(), routing.places.clone().into_dispatch());
         return Tensor::from_dispatch(Dispatch::take_tokens(x.into_dispatch(), pairs, places));
     }
@@ -79,10 +86,19 @@ pub fn take_tokens(x: Tensor<2>, routing: &Routing) -> Tensor<2> {
 /// # Shapes
 /// `weights` `[tokens, k]`
 pub fn combine_experts(y: Tensor<2>, weights: Tensor<2>, routing: &Routing) -> Tensor<2> {
-    if crate::is_cpu(&y.device()) {
+    if has_form_if(&y.device(), y.dtype(), y.dims()[1].is_multiple_of(8)) {
         let (pairs, places) = (routing.pairs.clone().into_dispatch(), routing.places.clone().into_dispatch());
-        let (y, weights) = (y.into_dispatch(), weights.into_dispatch());
+        let (y, weights) = (y.into_dispatch(), weights.cast(DType::F32).into_dispatch());
         return Tensor::from_dispatch(Dispatch::combine_experts(y, weights, pairs, places));
     }
     reference::combine_experts(y, weights, routing)
+}
+
+/// Whether a device has a form that chooses `k` of so many experts.
+fn chooses(device: &Device, k: usize, n_experts: usize) -> bool {
+    #[cfg(feature = "cuda")]
+    let fits = cuda::can_choose(k, n_experts);
+    #[cfg(not(feature = "cuda"))]
+    let fits = k <= n_experts;
+    crate::is_cpu(device) || (fits && crate::is_cuda(device))
 }

@@ -4,6 +4,8 @@
 //! input is gate k, feature 2k + 1 is up k. Source: `GptOssExperts` of transformers; the reference code of OpenAI.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod reference;
 
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
@@ -13,12 +15,14 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
+use crate::device::has_form_if;
+
 /// Slope of the sigmoid.
 pub(crate) const ALPHA: f32 = 1.702;
 
 /// The activation: `[rows, 2 * width]` to `[rows, width]`.
 pub fn swiglu(gate_up: Tensor<2>, limit: f32) -> Tensor<2> {
-    if crate::is_cpu(&gate_up.device()) {
+    if has_form_if(&gate_up.device(), gate_up.dtype(), gate_up.dims()[1].is_multiple_of(16)) {
         return Tensor::from_dispatch(Dispatch::swiglu(gate_up.into_dispatch(), limit));
     }
     reference::swiglu(gate_up, limit)
@@ -30,7 +34,7 @@ pub(crate) trait SwigluKernel: Backend {
     fn swiglu_backward(gate_up: FloatTensor<Self>, limit: f32, grad: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
 pub(crate) trait SwigluOp: Backend {
     fn swiglu(gate_up: FloatTensor<Self>, limit: f32) -> FloatTensor<Self>;
 }

@@ -2,6 +2,8 @@
 //! of anything, and against plain f64 formulas where the definition itself could be wrong.
 
 mod attention;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod experts;
 mod rows;
 mod support;

@@ -32,21 +32,34 @@ const DECADES: i32 = 7;
 /// multiply-add from the nearer end, in f32.
 pub fn dynamic_map() -> [f32; 256] {
     let mut map = [0.0; 256];
-    let mut filled = 0;
-    for decade in 0..DECADES {
-        let parts = 1 << decade;
-        let unit = 10.0_f64.powi(decade - DECADES + 1) as f32;
-        for part in 0..parts {
-            let middle = f32::midpoint(boundary(part, parts), boundary(part + 1, parts));
-            map[filled] = unit * middle;
-            map[filled + 1] = -(unit * middle);
-            filled += 2;
-        }
+    let magnitudes = magnitudes(1);
+    for (pair, magnitude) in map.chunks_exact_mut(2).zip(magnitudes) {
+        pair.copy_from_slice(&[magnitude, -magnitude]);
     }
     // 254 entries so far; the 255th stays 0.
-    map[filled + 1] = 1.0;
+    map[255] = 1.0;
     map.sort_by(f32::total_cmp);
     map
+}
+
+/// The unsigned dynamic 8-bit map, sorted: as [`dynamic_map`] with twice the steps in every decade and no signs. Code 0
+/// is 0, code 255 is 1. bitsandbytes keeps second moments in it.
+pub fn unsigned_dynamic_map() -> [f32; 256] {
+    let mut map = [0.0; 256];
+    for (entry, magnitude) in map[1..].iter_mut().zip(magnitudes(2)) {
+        *entry = magnitude;
+    }
+    map[255] = 1.0;
+    map
+}
+
+/// The middles of all decades, rising; the lowest decade has `parts` of them.
+fn magnitudes(parts: u16) -> impl Iterator<Item = f32> {
+    (0..DECADES).flat_map(move |decade| {
+        let parts = parts << decade;
+        let unit = 10.0_f64.powi(decade - DECADES + 1) as f32;
+        (0..parts).map(move |part| unit * f32::midpoint(boundary(part, parts), boundary(part + 1, parts)))
+    })
 }
 
 /// Point `index` of `parts + 1` that divide [0.1, 1] evenly.

@@ -21,7 +21,7 @@ mod maps;
 
 pub use decode::{Precision, Scales, decode};
 pub use encode::{Encoded, encode};
-pub use maps::{QUANT_MAP, dynamic_map};
+pub use maps::{QUANT_MAP, dynamic_map, unsigned_dynamic_map};
 
 /// Elements that share a scale.
 pub const BLOCK: usize = 64;

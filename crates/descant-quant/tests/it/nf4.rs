@@ -1,6 +1,8 @@
 //! NF4: bit-exact decoding and nibbles, code books, double quantization, wrong lengths.
 
-use descant_quant::nf4::{BLOCK, NESTED_BLOCK, Precision, QUANT_MAP, Scales, decode, dynamic_map, encode};
+use descant_quant::nf4::{
+    BLOCK, NESTED_BLOCK, Precision, QUANT_MAP, Scales, decode, dynamic_map, encode, unsigned_dynamic_map,
+};
 use descant_quant::{Error, Result};
 use proptest::prelude::*;
 use safetensors::SafeTensors;
@@ -78,6 +80,22 @@ fn both_code_books_are_bit_exact() {
     assert_eq!(bits(&QUANT_MAP), bits(&case.quant_map));
     assert_eq!(bits(&dynamic_map()), bits(&case.nested_map));
     assert_eq!((dynamic_map()[127], dynamic_map()[255]), (0.0, 1.0));
+}
+
+/// Numbers of `create_dynamic_map(signed=False)`: 1e-6 times the middles of the halves of [0.1, 1], the next decade's
+/// first, and the last of 128 parts.
+#[test]
+fn the_unsigned_map_has_twice_the_steps() {
+    let map = unsigned_dynamic_map();
+    assert!(map.windows(2).all(|pair| pair[0] < pair[1]));
+    assert_eq!((map[0], map[255]), (0.0, 1.0));
+    let step = 0.9 / 128.0;
+    for (code, expected) in
+        [(1, 3.25e-7), (2, 7.75e-7), (3, 2.125e-6), (127, 0.1 + step / 2.0), (254, 1.0 - step / 2.0)]
+    {
+        let off = f64::from(map[code]) - expected;
+        assert!(off.abs() < 1e-6 * expected, "code {code} is {}, not {expected}", map[code]);
+    }
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
-use crate::cli::{Cli, Command, SettingsArgs};
+use crate::cli::{Bench, Cli, Command, SettingsArgs};
 use crate::failure::Exit;
 use crate::settings::{Resolved, Settings, resolve};
 use crate::talk::Talk;
 
+mod bench;
 mod evaluate;
 mod generate;
 mod init;
@@ -28,6 +29,7 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
         Command::Generate(args) => generate::run(args, &model(args.model.model.as_ref(), root)?, talk),
         Command::Score(args) => score::run(args, &model(args.model.model.as_ref(), root)?, talk),
         Command::Init(args) => init::run(args, talk),
+        Command::Bench(Bench::Step(args)) => bench::step(args, &model(args.model.as_ref(), root)?, talk),
     }
 }
 

@@ -1,0 +1,182 @@
+//! Times of stages on the card, and the card's ceilings.
+//!
+//! While recording is on, each stage is put between two events; reading them waits for the card, so it is done once,
+//! after the step. Off, a stage costs nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use burn::tensor::Device;
+
+use super::driver::{self, Event, Scratch};
+use super::error::Result;
+use super::gpu::{Gpu, Run};
+use super::spec::MatmulSpec;
+use super::tensor::index_of;
+use crate::gauge::{OperatorTime, Rates};
+
+/// What was recorded, if recording is on.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder(Mutex<Option<Vec<Recorded>>>);
+
+#[derive(Debug)]
+struct Recorded {
+    name: &'static str,
+    flops: f64,
+    bytes: f64,
+    start: Event,
+    end: Event,
+}
+
+impl Recorder {
+    fn with<R>(&self, f: impl FnOnce(&mut Option<Vec<Recorded>>) -> R) -> R {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Run<'_> {
+    /// Does `work`, a part of an operator that has so many operations to do and bytes to move at least.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn stage(
+        &self,
+        name: &'static str,
+        flops: f64,
+        bytes: f64,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        if self.gpu().recorder().with(|recorded| recorded.is_none()) {
+            return work();
+        }
+        let (start, end) = (Event::new(true)?, Event::new(true)?);
+        start.record(self.stream)?;
+        work()?;
+        end.record(self.stream)?;
+        self.gpu().recorder().with(|recorded| {
+            if let Some(recorded) = recorded {
+                recorded.push(Recorded { name, flops, bytes, start, end });
+            }
+        });
+        Ok(())
+    }
+}
+
+fn gpu(device: &Device) -> Option<Gpu> {
+    Gpu::of(index_of(device)?).ok()
+}
+
+/// See [`crate::gauge::profile`].
+pub(crate) fn profile(device: &Device, on: bool) {
+    if let Some(gpu) = gpu(device) {
+        gpu.recorder().with(|recorded| *recorded = on.then(Vec::new));
+    }
+}
+
+/// See [`crate::gauge::profiled`].
+pub(crate) fn profiled(device: &Device) -> Vec<OperatorTime> {
+    let Some(gpu) = gpu(device) else { return Vec::new() };
+    if synchronize(device).is_err() {
+        return Vec::new();
+    }
+    let recorded = gpu.recorder().with(|recorded| recorded.take()).unwrap_or_default();
+    let mut sums: BTreeMap<&'static str, OperatorTime> = BTreeMap::new();
+    for one in &recorded {
+        let none = OperatorTime { name: one.name, count: 0, seconds: 0.0, flops: 0.0, bytes: 0.0 };
+        let sum = sums.entry(one.name).or_insert(none);
+        sum.count += 1;
+        sum.seconds += one.end.since(&one.start).map_or(f64::NAN, |ms| f64::from(ms) / 1e3);
+        sum.flops += one.flops;
+        sum.bytes += one.bytes;
+    }
+    let mut all: Vec<OperatorTime> = sums.into_values().collect();
+    all.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    all
+}
+
+/// See [`crate::gauge::synchronize`].
+pub(crate) fn synchronize(device: &Device) -> std::result::Result<(), String> {
+    let index = index_of(device).ok_or("no CUDA card")?;
+    let gpu = Gpu::of(index).map_err(|error| error.to_string())?;
+    let waited = gpu.call(Vec::new(), |_, _| driver::synchronize());
+    match gpu.take_error().or(waited.err()) {
+        None => Ok(()),
+        Some(error) => Err(match error.hint() {
+            Some(hint) => format!("{error} (hint: {hint})"),
+            None => error.to_string(),
+        }),
+    }
+}
+
+/// See [`crate::gauge::memory_in_use`].
+pub(crate) fn memory_in_use(device: &Device) -> Option<u64> {
+    let (free, total) = gpu(device)?.memory().ok()?;
+    Some((total - free) as u64)
+}
+
+/// See [`crate::gauge::card`].
+pub(crate) fn card(device: &Device) -> Option<String> {
+    Some(gpu(device)?.name().to_owned())
+}
+
+/// Rows, inputs and outputs of the measured product.
+const PRODUCT: usize = 8192;
+/// Bytes of the measured copy.
+const COPY: usize = 1 << 30;
+/// Repetitions, of which the best counts.
+const REPETITIONS: usize = 10;
+const WORKSPACE: usize = 64 << 20;
+
+/// See [`crate::gauge::rates`]. NaN where the card refuses.
+pub(crate) fn rates(device: &Device) -> Rates {
+    let nothing = Rates { flops: f64::NAN, bytes: f64::NAN };
+    let Some(gpu) = gpu(device) else { return nothing };
+    gpu.call(Vec::new(), measure).unwrap_or(nothing)
+}
+
+fn measure(run: &Run<'_>, _: &[u64]) -> Result<Rates> {
+    // The ends of one buffer are the operands; bytes that are no zeros, because zeros run faster than data.
+    let matrix = PRODUCT * PRODUCT * 2;
+    let buffer = Scratch::new(2 * COPY.max(2 * matrix))?;
+    let at = buffer.address;
+    fill(run, at, 2 * matrix)?;
+    let spec = MatmulSpec::forward(PRODUCT, PRODUCT, PRODUCT);
+    let workspace = Scratch::new(WORKSPACE)?;
+    let (a, b, d) = (at, at + matrix as u64, at + 2 * matrix as u64);
+    let product = best(run, || run.blas().matmul(&spec, a, b, 0, d, 0, (workspace.address, WORKSPACE)))?;
+    let copy = best(run, || run.copy(at + COPY as u64, at, COPY))?;
+    Ok(Rates { flops: 2.0 * (PRODUCT as f64).powi(3) / product, bytes: 2.0 * COPY as f64 / copy })
+}
+
+/// bf16 values around one with random signs and mantissas (xorshift).
+fn fill(run: &Run<'_>, to: u64, bytes: usize) -> Result<()> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let block: Vec<u8> = (0..(1 << 22))
+        .flat_map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let bits = (state >> 32) as u16;
+            ((bits & 0x807f) | 0x3f80).to_le_bytes()
+        })
+        .collect();
+    for start in (0..bytes).step_by(block.len()) {
+        let n = block.len().min(bytes - start);
+        run.upload(to + start as u64, &block[..n])?;
+    }
+    Ok(())
+}
+
+fn best(run: &Run<'_>, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let (start, end) = (Event::new(true)?, Event::new(true)?);
+    work()?;
+    let mut least = f64::INFINITY;
+    for _ in 0..REPETITIONS {
+        start.record(run.stream)?;
+        work()?;
+        end.record(run.stream)?;
+        end.wait()?;
+        least = least.min(f64::from(end.since(&start)?) / 1e3);
+    }
+    Ok(least)
+}

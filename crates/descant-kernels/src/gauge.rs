@@ -1,0 +1,132 @@
+//! What a device gives, measured: the rate of a large product, the rate of a copy, the memory in use, and the time
+//! of each operator of a layer. The ceilings that figures of training steps are held against.
+//!
+//! Nothing here runs inside a step, except the recording of times while [`profile`] is on.
+
+use std::time::Instant;
+
+use burn::tensor::{DType, Device, Distribution, Tensor};
+
+use crate::{FrozenWeight, Groups, linear};
+
+/// Ceilings of a device.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    /// Floating-point operations a second of a large dense product, in the type that products use there.
+    pub flops: f64,
+    /// Bytes a second of a large copy, read and written counted.
+    pub bytes: f64,
+}
+
+/// Time of one kind of operator since [`profile`] was switched on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OperatorTime {
+    /// What it does.
+    pub name: &'static str,
+    /// How often it ran.
+    pub count: u64,
+    /// Seconds on the device.
+    pub seconds: f64,
+    /// Floating-point operations it had to do.
+    pub flops: f64,
+    /// Bytes it had to move: each input read once, each output written once.
+    pub bytes: f64,
+}
+
+impl OperatorTime {
+    /// The least time that these operations and bytes take at the device's ceilings.
+    pub fn floor(&self, rates: &Rates) -> f64 {
+        (self.flops / rates.flops).max(self.bytes / rates.bytes)
+    }
+}
+
+/// Measures the ceilings of a device. Takes a second or two.
+pub fn rates(device: &Device) -> Rates {
+    #[cfg(feature = "cuda")]
+    if !crate::is_cpu(device) {
+        return crate::cuda::gauge::rates(device);
+    }
+    cpu_rates(device)
+}
+
+/// Bytes of device memory in use on the whole card, `None` where that has no meaning (the CPU).
+pub fn memory_in_use(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    if !crate::is_cpu(device) {
+        return crate::cuda::gauge::memory_in_use(device);
+    }
+    let _ = device;
+    None
+}
+
+/// The card's name, `None` on the CPU.
+pub fn card(device: &Device) -> Option<String> {
+    #[cfg(feature = "cuda")]
+    if !crate::is_cpu(device) {
+        return crate::cuda::gauge::card(device);
+    }
+    let _ = device;
+    None
+}
+
+/// Switches the recording of operators' times on or off; on forgets what was recorded. Recording slows a step down
+/// a little, so that a step's time and its operators' times are not taken from the same step.
+pub fn profile(device: &Device, on: bool) {
+    #[cfg(feature = "cuda")]
+    if !crate::is_cpu(device) {
+        crate::cuda::gauge::profile(device, on);
+    }
+    let _ = (device, on);
+}
+
+/// What was recorded, longest first; empty on devices that record nothing.
+pub fn profiled(device: &Device) -> Vec<OperatorTime> {
+    #[cfg(feature = "cuda")]
+    if !crate::is_cpu(device) {
+        return crate::cuda::gauge::profiled(device);
+    }
+    let _ = device;
+    Vec::new()
+}
+
+/// Waits until the device has done everything it was told.
+///
+/// # Errors
+/// What went wrong on the device since it was last asked.
+pub fn synchronize(device: &Device) -> Result<(), String> {
+    #[cfg(feature = "cuda")]
+    if !crate::is_cpu(device) {
+        return crate::cuda::gauge::synchronize(device);
+    }
+    let _ = device;
+    Ok(())
+}
+
+/// Rows, inputs and outputs of the measured product on the CPU.
+const CPU_PRODUCT: usize = 1024;
+/// Elements of the measured copy on the CPU: 64 MB, beyond the caches.
+const CPU_COPY: usize = 16 << 20;
+/// Repetitions, of which the best counts.
+const REPETITIONS: usize = 5;
+
+fn cpu_rates(device: &Device) -> Rates {
+    let n = CPU_PRODUCT;
+    let plain = device.clone().inner();
+    let random = |shape| Tensor::<2>::random(shape, Distribution::Default, (&plain, DType::F32));
+    let (x, weight) = (random([n, n]), FrozenWeight::Dense(random([n, n]).unsqueeze()));
+    let product = best(|| drop(linear(x.clone(), &weight, None, &Groups::One)));
+    let from = vec![1.0_f32; CPU_COPY];
+    let mut to = vec![0.0_f32; CPU_COPY];
+    let copy = best(|| std::hint::black_box(&mut to).copy_from_slice(std::hint::black_box(&from)));
+    Rates { flops: 2.0 * (n as f64).powi(3) / product, bytes: 8.0 * CPU_COPY as f64 / copy }
+}
+
+fn best(mut work: impl FnMut()) -> f64 {
+    work();
+    let time = |_| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_secs_f64()
+    };
+    (0..REPETITIONS).map(time).fold(f64::INFINITY, f64::min)
+}

@@ -1,0 +1,150 @@
+//! The memory that layers work in: one piece of scratch that all of them use in turn, and a slot a layer for what its
+//! forward keeps.
+//!
+//! There is one arena a card, allocated when the first layer runs and again when a longer batch comes. It is not of
+//! burn's pool: its pages would grow to the largest piece, and it would not know what may be planned. A slot belongs
+//! to the last forward that took it; a backward that comes later finds its lease outdated and runs the layer again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::layout::{Paths, Plan};
+use super::plan::{Kept, LayerSizes, plan};
+use crate::cuda::{DeviceMemory, Gpu, Result};
+use crate::memory::MemorySettings;
+
+/// Memory that is left free for what is not planned: the driver's own growth, kernels, small tensors.
+const MARGIN: u64 = 192 << 20;
+/// Copies of the residual stream that burn holds at most at once beyond one a layer: gradients, the embedding, the
+/// last norm, and what its pool cannot hand out because of its pages.
+const STREAM_COPIES: u64 = 6;
+
+/// What a pass needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Need {
+    pub(super) sizes: LayerSizes,
+    pub(super) paths: Paths,
+    pub(super) tokens: usize,
+    /// Tokens of the longest sequence.
+    pub(super) longest: usize,
+    /// Of all layers.
+    pub(super) windows: Arc<[Option<usize>]>,
+}
+
+#[derive(Debug)]
+struct Arena {
+    need: Need,
+    settings: MemorySettings,
+    memory: Arc<DeviceMemory>,
+    scratch_bytes: u64,
+    kept: Vec<Kept>,
+    /// Where each layer's slot begins, behind the scratch.
+    slots: Vec<u64>,
+    /// Which forward has each slot.
+    owners: Arc<[AtomicU64]>,
+}
+
+/// The right to use the scratch, and a slot.
+#[derive(Debug, Clone)]
+pub(super) struct Lease {
+    memory: Arc<DeviceMemory>,
+    slot: u64,
+    /// What the slot has room for.
+    pub(super) kept: Kept,
+    owner: Option<(Arc<[AtomicU64]>, usize, u64)>,
+}
+
+static ARENAS: Mutex<BTreeMap<usize, Arena>> = Mutex::new(BTreeMap::new());
+static OWNERS: AtomicU64 = AtomicU64::new(1);
+
+/// The memory for a layer. With `keep` the layer's slot is taken from whoever had it; without, only scratch.
+pub(super) fn lease(gpu: &Gpu, need: &Need, layer: usize, keep: bool) -> Result<Lease> {
+    let settings = crate::memory::settings_of_card(gpu.index());
+    let mut arenas = ARENAS.lock().unwrap_or_else(PoisonError::into_inner);
+    let serves = |arena: &Arena| {
+        let (have, want) = (&arena.need, need);
+        arena.settings == settings
+            && have.tokens >= want.tokens
+            && have.sizes == want.sizes
+            && have.windows == want.windows
+            && (have.paths == want.paths || !keep && want.paths == Paths::default())
+    };
+    if !arenas.get(&gpu.index()).is_some_and(serves) {
+        // The old one goes first: both may not fit.
+        drop(arenas.remove(&gpu.index()));
+        let arena = Arena::new(gpu, need.clone(), settings)?;
+        arenas.insert(gpu.index(), arena);
+    }
+    let arena = &arenas[&gpu.index()];
+    let memory = Arc::clone(&arena.memory);
+    if !keep {
+        return Ok(Lease { memory, slot: 0, kept: Kept::Input, owner: None });
+    }
+    let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
+    arena.owners[layer].store(owner, Ordering::Relaxed);
+    Ok(Lease {
+        memory,
+        slot: arena.slots[layer],
+        kept: arena.kept[layer],
+        owner: Some((Arc::clone(&arena.owners), layer, owner)),
+    })
+}
+
+impl Lease {
+    /// Whether what was kept is still there.
+    pub(super) fn is_current(&self) -> bool {
+        self.owner
+            .as_ref()
+            .is_some_and(|(owners, layer, owner)| owners[*layer].load(Ordering::Relaxed) == *owner)
+    }
+
+    pub(super) fn scratch_address(&self) -> u64 {
+        self.memory.address()
+    }
+
+    pub(super) fn kept_address(&self) -> u64 {
+        self.memory.address() + self.slot
+    }
+}
+
+impl Arena {
+    fn new(gpu: &Gpu, need: Need, settings: MemorySettings) -> Result<Self> {
+        let at = |kept: Kept| Plan { sizes: need.sizes, tokens: need.tokens, paths: need.paths, kept };
+        let scratch_bytes = Kept::ALL
+            .into_iter()
+            .map(|kept| at(kept).forward().scratch_bytes.max(at(kept).backward().scratch_bytes))
+            .max()
+            .expect("there are kinds of keeping");
+        let n_layers = need.windows.len() as u64;
+        let (free, total) = gpu.memory()?;
+        let used = (total - free) as u64;
+        let allowed = settings.limit.unwrap_or(total as u64).min(total as u64);
+        let streams = (n_layers + STREAM_COPIES) * (need.tokens * need.sizes.hidden * 2) as u64;
+        let left = allowed.saturating_sub(used + scratch_bytes + streams + settings.reserved + MARGIN);
+        let kept = plan(settings.keep, &need.sizes, &need.windows, need.tokens, need.longest, left);
+        let mut slots = Vec::with_capacity(kept.len());
+        let mut next = scratch_bytes;
+        for kept in &kept {
+            slots.push(next);
+            next += at(*kept).forward().kept_bytes;
+        }
+        let memory = Arc::new(DeviceMemory::new(gpu, next as usize)?);
+        let count = |kind: Kept| kept.iter().filter(|kept| **kept == kind).count();
+        tracing::info!(
+            "{} tokens at once: {:.2} GiB of working memory, of which {:.2} GiB keep results for the backward \
+             (layers that keep everything {}, queries keys and values {}, attention {}, only their input {}; \
+             policy {})",
+            need.tokens,
+            next as f64 / (1_u64 << 30) as f64,
+            (next - scratch_bytes) as f64 / (1_u64 << 30) as f64,
+            count(Kept::Experts),
+            count(Kept::Projections),
+            count(Kept::Attention),
+            count(Kept::Input),
+            settings.keep,
+        );
+        let owners = kept.iter().map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { need, settings, memory, scratch_bytes, kept, slots, owners })
+    }
+}

@@ -1,0 +1,90 @@
+// The low-rank pairs of a layer between their f32 form, which the optimizer holds, and the bf16 form that products read.
+//
+// Matrices are small (a rank is a few columns), so each thread moves one element; grids cover elements, blocks have 256
+// threads. All of a layer's pairs at one product stand in one matrix: A below each other, B in blocks of its diagonal.
+#include "common.cuh"
+
+// to[row0 + i, j] = from[i, j] * factor for i < rows, j < columns; `to` has rows of `ld`.
+extern "C" __global__ void pack(const float* __restrict__ from, bf16* __restrict__ to, int rows, int columns, int row0, int column0,
+                                int ld, float factor) {
+    int n = blockIdx.x * blockDim.x + threadIdx.x;
+    if (n >= rows * columns) return;
+    int i = n / columns, j = n % columns;
+    to[(u64)(row0 + i) * ld + column0 + j] = to_bf16(from[n] * factor);
+}
+
+// to[i, j] = from[row0 + i, column0 + j] * factor for i < rows, j < columns; `from` has rows of `ld`.
+extern "C" __global__ void unpack(const float* __restrict__ from, float* __restrict__ to, int rows, int columns, int row0,
+                                  int column0, int ld, float factor) {
+    int n = blockIdx.x * blockDim.x + threadIdx.x;
+    if (n >= rows * columns) return;
+    int i = n / columns, j = n % columns;
+    to[n] = from[(u64)(row0 + i) * ld + column0 + j] * factor;
+}
+
+// The same for one matrix an expert (blockIdx.y): to[e][i, j] = from[e][i, j] * factor, or from[e][j, i] where
+// `transposed`, for i < rows, j < columns, and zero for the columns up to `ld`.
+extern "C" __global__ void pack_experts(const float* __restrict__ from, bf16* __restrict__ to, int rows, int columns, int ld,
+                                        int transposed, float factor) {
+    int n = blockIdx.x * blockDim.x + threadIdx.x;
+    if (n >= rows * ld) return;
+    int i = n / ld, j = n % ld;
+    from += (u64)blockIdx.y * rows * columns;
+    float value = j < columns ? from[transposed ? j * rows + i : i * columns + j] * factor : 0.0f;
+    to[(u64)blockIdx.y * rows * ld + n] = to_bf16(value);
+}
+
+// x[place, j] *= weights[pairs[place]] for rows of `ld`; n = P * ld.
+extern "C" __global__ void weigh_rows(bf16* __restrict__ x, const int* __restrict__ pairs, const float* __restrict__ weights, int n,
+                                      int ld) {
+    int at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at >= n) return;
+    x[at] = to_bf16(to_float(x[at]) * weights[pairs[at / ld]]);
+}
+
+// The router with its pair merged, in f32, because a small change would vanish in bf16:
+// merged[e, j] = w[e, j] + factor * sum_r b[e, r] a[r, j].
+extern "C" __global__ void merge_router(const bf16* __restrict__ w, const float* __restrict__ a, const float* __restrict__ b,
+                                        float* __restrict__ merged, int experts, int hidden, int rank, float factor) {
+    int n = blockIdx.x * blockDim.x + threadIdx.x;
+    if (n >= experts * hidden) return;
+    int e = n / hidden, j = n % hidden;
+    float sum = 0.0f;
+    for (int r = 0; r < rank; r++) sum += b[e * rank + r] * a[r * hidden + j];
+    merged[n] = to_float(w[n]) + factor * sum;
+}
+
+// The gradient of the whole router weight from those of the chosen logits: to[e, j] = sum_t d_logit[t, e] x[t, j], where
+// a token has `k` gradients and they are of the experts it chose. Grid (hidden / 256, experts): a block goes over all
+// tokens in order and skips those that did not choose its expert.
+extern "C" __global__ void router_gradient(const float* __restrict__ d_logits, const int* __restrict__ experts,
+                                           const bf16* __restrict__ x, float* __restrict__ to, int tokens, int hidden, int k) {
+    int j = blockIdx.x * blockDim.x + threadIdx.x, e = blockIdx.y;
+    float sum = 0.0f;
+    for (int t = 0; t < tokens; t++)
+        for (int slot = 0; slot < k; slot++)
+            if (experts[t * k + slot] == e && j < hidden) sum += d_logits[t * k + slot] * to_float(x[(u64)t * hidden + j]);
+    if (j < hidden) to[(u64)e * hidden + j] = sum;
+}
+
+// da[r, j] = factor * sum_e b[e, r] whole[e, j].
+extern "C" __global__ void router_gradient_a(const float* __restrict__ whole, const float* a, const float* __restrict__ b,
+                                             float* __restrict__ da, int experts, int hidden, int rank, float factor) {
+    int n = blockIdx.x * blockDim.x + threadIdx.x;
+    if (n >= rank * hidden) return;
+    int r = n / hidden, j = n % hidden;
+    float sum = 0.0f;
+    for (int e = 0; e < experts; e++) sum += b[e * rank + r] * whole[(u64)e * hidden + j];
+    da[n] = factor * sum;
+}
+
+// db[e, r] = factor * sum_j whole[e, j] a[r, j].
+extern "C" __global__ void router_gradient_b(const float* __restrict__ whole, const float* __restrict__ a, const float* b,
+                                             float* __restrict__ db, int experts, int hidden, int rank, float factor) {
+    int n = blockIdx.x * blockDim.x + threadIdx.x;
+    if (n >= experts * rank) return;
+    int e = n / rank, r = n % rank;
+    float sum = 0.0f;
+    for (int j = 0; j < hidden; j++) sum += whole[(u64)e * hidden + j] * a[(u64)r * hidden + j];
+    db[n] = factor * sum;
+}

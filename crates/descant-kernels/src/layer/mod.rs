@@ -1,0 +1,177 @@
+//! A whole decoder layer as one operator, where a device has such a form: forward keeps little, backward runs the
+//! parts of the layer again that it needs.
+//!
+//! Its definition is the layer put together from the other operators, as descant-model does it on every device;
+//! this form computes the same with fewer passes over memory and without a node of the graph for each product.
+//! How much of the forward is kept instead of computed again is [`plan`]'s business. There is no form for the CPU:
+//! there the separate operators are as fast.
+
+#[cfg(feature = "cuda")]
+mod arena;
+#[cfg(feature = "cuda")]
+mod autodiff;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(feature = "cuda")]
+mod flow;
+#[cfg(feature = "cuda")]
+mod layout;
+#[cfg(feature = "cuda")]
+mod lora;
+pub(crate) mod plan;
+
+use burn::tensor::Tensor;
+
+use crate::attention::Segments;
+use crate::linear::FrozenWeight;
+pub use plan::{Keep, Kept, LayerSizes};
+
+/// The low-rank pair at a site: adds `scaling · (x A^T) B^T` to the product there.
+#[derive(Debug, Clone)]
+pub struct LowRankPair {
+    /// `[matrices, rank, in]`
+    pub a: Tensor<3>,
+    /// `[matrices, out, rank]`
+    pub b: Tensor<3>,
+    /// Factor on the product.
+    pub scaling: f32,
+}
+
+/// The pairs of a layer, by site.
+#[derive(Debug, Clone, Default)]
+pub struct LayerPairs {
+    /// At the query product.
+    pub query: Option<LowRankPair>,
+    /// At the key product.
+    pub key: Option<LowRankPair>,
+    /// At the value product.
+    pub value: Option<LowRankPair>,
+    /// At attention's output product.
+    pub output: Option<LowRankPair>,
+    /// At the router.
+    pub router: Option<LowRankPair>,
+    /// At the experts' first product, one pair an expert.
+    pub gate_up: Option<LowRankPair>,
+    /// At the experts' second product, one pair an expert.
+    pub down: Option<LowRankPair>,
+}
+
+impl LayerPairs {
+    /// All seven, in the order of the fields.
+    pub fn all(&self) -> [Option<&LowRankPair>; 7] {
+        [&self.query, &self.key, &self.value, &self.output, &self.router, &self.gate_up, &self.down]
+            .map(Option::as_ref)
+    }
+}
+
+/// The frozen tensors of a layer.
+#[derive(Debug, Clone)]
+pub struct LayerTensors {
+    /// `[hidden]`, f32
+    pub input_norm: Tensor<1>,
+    /// Query, key and value below each other: `[query + 2 · key value, hidden]`
+    pub attention_input: Tensor<2>,
+    /// `[query + 2 · key value]`
+    pub attention_input_bias: Tensor<1>,
+    /// `[heads]`, f32
+    pub sinks: Tensor<1>,
+    /// `[hidden, query]`
+    pub output: Tensor<2>,
+    /// `[hidden]`
+    pub output_bias: Tensor<1>,
+    /// `[hidden]`, f32
+    pub post_norm: Tensor<1>,
+    /// `[experts, hidden]`
+    pub router: Tensor<2>,
+    /// `[experts]`, f32
+    pub router_bias: Tensor<1>,
+    /// `[experts, 2 · inner, hidden]`
+    pub gate_up: FrozenWeight,
+    /// `[experts, 2 · inner]`, f32
+    pub gate_up_bias: Tensor<2>,
+    /// `[experts, hidden, inner]`
+    pub down: FrozenWeight,
+    /// `[experts, hidden]`, f32
+    pub down_bias: Tensor<2>,
+}
+
+/// What does not depend on weights or tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerSpec {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads.
+    pub n_kv: usize,
+    /// Features of a head.
+    pub head_dim: usize,
+    /// Experts a token goes to.
+    pub top_k: usize,
+    /// Keys a query sees, its own included; `None` for all earlier ones.
+    pub window: Option<usize>,
+    /// Added to the mean square.
+    pub epsilon: f64,
+    /// Clamp of SwiGLU.
+    pub limit: f32,
+}
+
+/// Where a layer stands among all of them. Decides which kept memory is its own, and how much that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerPlace {
+    /// From 0.
+    pub index: usize,
+    /// How many keys a query sees at most, of each layer; `None` for all earlier ones.
+    pub windows: std::sync::Arc<[Option<usize>]>,
+}
+
+/// Rotary angles of each token: cosines and sines, `[tokens, head_dim / 2]`, f32.
+#[derive(Debug, Clone)]
+pub struct Angles {
+    /// Cosines.
+    pub cos: Tensor<2>,
+    /// Sines.
+    pub sin: Tensor<2>,
+}
+
+/// A frozen layer, ready for one device's own form.
+#[derive(Debug, Clone)]
+pub struct DecoderLayer {
+    #[cfg(feature = "cuda")]
+    inner: std::sync::Arc<cuda::Prepared>,
+    #[cfg(not(feature = "cuda"))]
+    inner: std::convert::Infallible,
+}
+
+impl DecoderLayer {
+    /// Prepares a layer, or `None` where the tensors' device has no form of a whole layer or the weights are in a
+    /// layout that it does not read.
+    pub fn new(tensors: &LayerTensors, spec: LayerSpec, place: LayerPlace) -> Option<Self> {
+        #[cfg(feature = "cuda")]
+        return cuda::Prepared::new(tensors, spec, place)
+            .map(|inner| Self { inner: std::sync::Arc::new(inner) });
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = (tensors, spec, place);
+            None
+        }
+    }
+
+    /// The layer's output for whole sequences.
+    ///
+    /// # Shapes
+    /// `x` and the result `[tokens, hidden]`, bf16
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        pairs: &LayerPairs,
+        angles: &Angles,
+        segments: &Segments,
+    ) -> Tensor<2> {
+        #[cfg(feature = "cuda")]
+        return autodiff::decoder_layer(&self.inner, x, pairs, angles, segments);
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = (x, pairs, angles, segments);
+            match self.inner {}
+        }
+    }
+}

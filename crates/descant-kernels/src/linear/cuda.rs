@@ -1,0 +1,188 @@
+//! Products with frozen weights on a CUDA card: a dense one by cuBLASLt, sorted rows by the grouped kernels, which
+//! read packed weights as they are.
+
+use burn::backend::TensorMetadata as _;
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::server::Handle;
+
+use super::{LinearKernel, LinearOp, RowGroups, WeightPrimitive};
+use crate::cuda::{self, Element, MatmulSpec, Result, Run};
+use crate::experts::cuda::{ExpertData, Experts, Output, Side, Sorted, product};
+
+/// Scratch memory of cuBLASLt.
+const WORKSPACE: usize = 32 << 20;
+
+/// Matrices of a product, ready to be read: `[count, rows, columns]`.
+pub(crate) struct Matrices {
+    /// One buffer, or the blocks and scales of packed ones.
+    buffers: Vec<Handle>,
+    count: usize,
+    rows: usize,
+    columns: usize,
+    /// Whether rows are output features.
+    rows_are_out: bool,
+}
+
+impl Matrices {
+    fn of(weight: WeightPrimitive<CubeBackend>) -> Self {
+        let dense = |weight: CubeTensor, rows_are_out| {
+            let weight = cuda::halves(weight);
+            let [count, rows, columns] = weight.shape().dims();
+            Self { buffers: vec![weight.handle], count, rows, columns, rows_are_out }
+        };
+        match weight {
+            WeightPrimitive::Dense { weight } => dense(weight, true),
+            WeightPrimitive::Transposed { weight } => dense(weight, false),
+            WeightPrimitive::Mxfp4 { blocks, scales } => {
+                let (blocks, scales) = (cuda::contiguous(blocks), cuda::contiguous(scales));
+                let [count, rows, parts] = scales.shape().dims();
+                let columns = parts * super::weight::BLOCK;
+                let buffers = vec![blocks.handle, scales.handle];
+                Self { buffers, count, rows, columns, rows_are_out: true }
+            }
+        }
+    }
+
+    fn features(&self) -> (usize, usize) {
+        if self.rows_are_out { (self.columns, self.rows) } else { (self.rows, self.columns) }
+    }
+
+    fn is_one_dense(&self) -> bool {
+        self.count == 1 && self.rows_are_out && self.buffers.len() == 1
+    }
+
+    /// At the addresses of its buffers.
+    fn at(&self, addresses: &[u64]) -> Experts {
+        let data = match addresses {
+            [blocks, scales] => ExpertData::Mxfp4 { blocks: *blocks, scales: *scales },
+            _ => ExpertData::Bf16(addresses[0]),
+        };
+        Experts { data, count: self.count, rows: self.rows, columns: self.columns }
+    }
+}
+
+/// Where each matrix' rows begin.
+pub(crate) enum Offsets {
+    /// On the card already.
+    Known(CubeTensor),
+    /// All rows to one matrix: to be written by the launch.
+    One(CubeTensor, usize),
+}
+
+impl Offsets {
+    pub(crate) fn of(groups: RowGroups<CubeBackend>, rows: usize, like: &CubeTensor) -> Self {
+        match groups {
+            RowGroups::One => Self::One(cuda::empty([2], DType::I32, &like.device), rows),
+            RowGroups::Sorted { offsets } => Self::Known(cuda::contiguous(offsets)),
+        }
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        match self {
+            Self::Known(offsets) | Self::One(offsets, _) => offsets.handle.clone(),
+        }
+    }
+
+    /// Rows to write before the first product.
+    pub(crate) fn rows(&self) -> Option<usize> {
+        match self {
+            Self::Known(_) => None,
+            Self::One(_, rows) => Some(*rows),
+        }
+    }
+}
+
+/// Writes the offsets of one matrix, where they are not known.
+pub(crate) fn write_offsets(run: &Run<'_>, offsets: u64, rows: Option<usize>) -> Result<()> {
+    let Some(rows) = rows else { return Ok(()) };
+    let bytes: Vec<u8> = [0, rows as i32].into_iter().flat_map(i32::to_le_bytes).collect();
+    run.upload(offsets, &bytes)
+}
+
+/// `x` times each row's matrix, or its transpose on the way back.
+fn grouped(
+    x: &CubeTensor,
+    matrices: Matrices,
+    bias: Option<&CubeTensor>,
+    groups: RowGroups<CubeBackend>,
+    back: bool,
+) -> CubeTensor {
+    let [rows, stride] = cuda::matrix(x);
+    let (d_in, d_out) = matrices.features();
+    let out = cuda::empty([rows, if back { d_in } else { d_out }], DType::BF16, &x.device);
+    let offsets = Offsets::of(groups, rows, x);
+    let known = offsets.rows();
+    let side = if matrices.rows_are_out == back { Side::Rows } else { Side::Columns };
+    let mut handles = cuda::handles([x, &out]);
+    handles.push(offsets.handle());
+    handles.extend(bias.map(|bias| bias.handle.clone()));
+    let first = handles.len();
+    handles.extend(matrices.buffers.clone());
+    cuda::gpu_of(x).enqueue(handles, move |run, p| {
+        write_offsets(run, p[2], known)?;
+        let a = Sorted { data: p[0], stride, pairs: None, top_k: 1, offsets: p[2], places: rows };
+        let bias = (first > 3).then(|| p[3]);
+        let to = Output { bias, out: Some(p[1]), ..Output::default() };
+        product(run, &a, &matrices.at(&p[first..]), side, &to)
+    });
+    out
+}
+
+/// The same by cuBLASLt for one dense matrix.
+fn dense(x: &CubeTensor, matrices: &Matrices, bias: Option<&CubeTensor>, back: bool) -> CubeTensor {
+    let [rows, _] = cuda::matrix(x);
+    let (d_in, d_out) = matrices.features();
+    let mut spec =
+        if back { MatmulSpec::backward(rows, d_in, d_out) } else { MatmulSpec::forward(rows, d_out, d_in) };
+    spec.bias = bias.map(|_| Element::Bf16);
+    let out = cuda::empty([rows, spec.n], DType::BF16, &x.device);
+    let workspace = cuda::empty([WORKSPACE], DType::U8, &x.device);
+    let mut handles = cuda::handles([x, &out, &workspace]);
+    handles.extend(matrices.buffers.clone());
+    handles.extend(bias.map(|bias| bias.handle.clone()));
+    cuda::gpu_of(x).enqueue(handles, move |run, p| {
+        let bias = p.get(4).copied().unwrap_or(0);
+        run.blas().matmul(&spec, p[0], p[3], 0, p[1], bias, (p[2], WORKSPACE))
+    });
+    out
+}
+
+impl LinearKernel for CubeBackend {
+    fn linear_forward(
+        x: CubeTensor,
+        weight: WeightPrimitive<Self>,
+        bias: CubeTensor,
+        groups: RowGroups<Self>,
+    ) -> CubeTensor {
+        let (x, bias, matrices) = (cuda::halves(x), cuda::halves(bias), Matrices::of(weight));
+        if matrices.is_one_dense() {
+            return dense(&x, &matrices, Some(&bias), false);
+        }
+        grouped(&x, matrices, Some(&bias), groups, false)
+    }
+
+    fn linear_backward(
+        grad: CubeTensor,
+        weight: WeightPrimitive<Self>,
+        groups: RowGroups<Self>,
+    ) -> CubeTensor {
+        let (grad, matrices) = (cuda::halves(grad), Matrices::of(weight));
+        if matrices.is_one_dense() {
+            return dense(&grad, &matrices, None, true);
+        }
+        grouped(&grad, matrices, None, groups, true)
+    }
+}
+
+impl LinearOp for CubeBackend {
+    fn linear(
+        x: CubeTensor,
+        weight: WeightPrimitive<Self>,
+        bias: CubeTensor,
+        groups: RowGroups<Self>,
+    ) -> CubeTensor {
+        Self::linear_forward(x, weight, bias, groups)
+    }
+}

@@ -1,0 +1,162 @@
+//! lm_head and cross-entropy on a CUDA card: the logits of some rows, their losses and gradients over them, the product
+//! back, and on to the next rows in the same buffer.
+
+use burn::backend::TensorMetadata as _;
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::{LossKernel, LossOp};
+use crate::cuda::{self, Arg, MatmulSpec, Result, Run};
+
+/// Bytes of logits that exist at once, at most, but for a single run of [`ROWS`] rows.
+const LOGITS: usize = 256 << 20;
+/// Rows come in multiples of this, as products like them.
+const ROWS: usize = 128;
+/// For the products.
+const WORKSPACE: usize = 32 << 20;
+/// Shared memory that the kernel has beside the kept logits, and the driver's own.
+const OTHER_SHARED: u32 = 2 * 1024;
+
+/// Rows whose logits are made at once.
+pub(crate) fn rows_at_once(n_rows: usize, vocabulary: usize) -> usize {
+    let fit = LOGITS / (2 * vocabulary.max(1)) / ROWS * ROWS;
+    fit.clamp(ROWS, n_rows.next_multiple_of(ROWS)).min(n_rows.max(1))
+}
+
+/// Losses of rows of logits, and their gradients times `factor` (or one, where 0) over them.
+pub(crate) fn cross_entropy(
+    run: &Run<'_>,
+    logits: u64,
+    targets: u64,
+    factor: u64,
+    losses: u64,
+    [rows, vocabulary]: [usize; 2],
+    with_gradient: bool,
+) -> Result<()> {
+    let room = (run.gpu().architecture().shared_memory() - OTHER_SHARED) / 16;
+    let kept = if with_gradient { room.min((vocabulary / 8) as u32) } else { 0 };
+    let mut arguments = [logits, targets, factor, losses].map(Arg::Ptr).to_vec();
+    arguments.extend([Arg::size(vocabulary), Arg::U32(kept), Arg::I32(with_gradient.into())]);
+    run.launch(run.kernel("loss", "cross_entropy", &[])?, rows, 1024u32, 16 * kept, &arguments)
+}
+
+/// `out = x` with each row times its factor; `out` may be `x`.
+pub(crate) fn scale_rows(
+    run: &Run<'_>,
+    x: u64,
+    factors: u64,
+    out: u64,
+    [rows, width]: [usize; 2],
+) -> Result<()> {
+    let vectors = rows * width / 8;
+    let mut arguments = [x, factors, out].map(Arg::Ptr).to_vec();
+    arguments.extend([Arg::I64(vectors as i64), Arg::size(width)]);
+    run.launch(run.kernel("loss", "scale_rows", &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
+}
+
+/// Where the whole operator reads and writes; `gradient` 0 for none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Losses {
+    /// bf16 `[rows, hidden]`
+    pub(crate) hidden: u64,
+    /// bf16 `[vocabulary, hidden]`
+    pub(crate) head: u64,
+    /// i32 `[rows]`
+    pub(crate) targets: u64,
+    /// f32 `[rows]`, what each loss counts in the gradient; 0 for ones.
+    pub(crate) factor: u64,
+    /// f32 `[rows]`
+    pub(crate) losses: u64,
+    /// bf16 `[rows, hidden]`, may be `hidden`.
+    pub(crate) gradient: u64,
+    /// bf16 `[rows_at_once, vocabulary]`
+    pub(crate) logits: u64,
+    /// For the products, address and bytes.
+    pub(crate) workspace: (u64, usize),
+}
+
+/// All rows, so many at a time as [`rows_at_once`] says.
+pub(crate) fn losses(run: &Run<'_>, at: &Losses, [rows, width, vocabulary]: [usize; 3]) -> Result<()> {
+    let most = rows_at_once(rows, vocabulary);
+    for start in (0..rows).step_by(most) {
+        let n = most.min(rows - start);
+        let row = |base: u64, bytes: usize| if base == 0 { 0 } else { base + (start * bytes) as u64 };
+        let (hidden, gradient) = (row(at.hidden, 2 * width), row(at.gradient, 2 * width));
+        let product = MatmulSpec::forward(n, vocabulary, width);
+        run.blas().matmul(&product, hidden, at.head, 0, at.logits, 0, at.workspace)?;
+        let (targets, factor, losses) = (row(at.targets, 4), row(at.factor, 4), row(at.losses, 4));
+        cross_entropy(run, at.logits, targets, factor, losses, [n, vocabulary], gradient != 0)?;
+        if gradient != 0 {
+            let product = MatmulSpec::backward(n, width, vocabulary);
+            run.blas().matmul(&product, at.logits, at.head, 0, gradient, 0, at.workspace)?;
+        }
+    }
+    Ok(())
+}
+
+impl LossKernel for CubeBackend {
+    fn losses(
+        hidden: CubeTensor,
+        head: CubeTensor,
+        targets: CubeTensor,
+        with_gradient: bool,
+    ) -> (CubeTensor, Option<CubeTensor>) {
+        let (hidden, head, targets) =
+            (cuda::contiguous(hidden), cuda::contiguous(head), cuda::contiguous(targets));
+        let ([rows, width], [vocabulary, _]) = (cuda::matrix(&hidden), cuda::matrix(&head));
+        let device = &hidden.device;
+        let values = cuda::empty([rows], DType::F32, device);
+        let gradient = with_gradient.then(|| cuda::empty(hidden.shape(), DType::BF16, device));
+        let logits = cuda::empty([rows_at_once(rows, vocabulary), vocabulary], DType::BF16, device);
+        let workspace = cuda::empty([WORKSPACE], DType::U8, device);
+        // Without a gradient its place is taken by something that nobody writes.
+        let place = gradient.as_ref().unwrap_or(&values);
+        let all = cuda::handles([&hidden, &head, &targets, &values, place, &logits, &workspace]);
+        cuda::gpu_of(&hidden).enqueue(all, move |run, p| {
+            let at = Losses {
+                hidden: p[0],
+                head: p[1],
+                targets: p[2],
+                factor: 0,
+                losses: p[3],
+                gradient: if with_gradient { p[4] } else { 0 },
+                logits: p[5],
+                workspace: (p[6], WORKSPACE),
+            };
+            losses(run, &at, [rows, width, vocabulary])
+        });
+        (values, gradient)
+    }
+
+    fn scale_rows(x: CubeTensor, factors: CubeTensor) -> CubeTensor {
+        let (x, factors) = (cuda::contiguous(x), cuda::floats(factors));
+        let sizes = cuda::matrix(&x);
+        let out = cuda::empty(x.shape(), DType::BF16, &x.device);
+        cuda::gpu_of(&x).enqueue(cuda::handles([&x, &factors, &out]), move |run, p| {
+            scale_rows(run, p[0], p[1], p[2], sizes)
+        });
+        out
+    }
+}
+
+impl LossOp for CubeBackend {
+    fn token_losses(hidden: CubeTensor, head: CubeTensor, targets: CubeTensor) -> CubeTensor {
+        Self::losses(hidden, head, targets, false).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logits_stay_within_their_bytes_and_no_row_is_lost() {
+        for (rows, vocabulary) in [(1, 201_088), (7, 96), (16_384, 201_088), (5000, 64), (129, 10_000_000)] {
+            let most = rows_at_once(rows, vocabulary);
+            assert!(most >= 1 && most <= rows);
+            assert!(most <= ROWS || most * vocabulary * 2 <= LOGITS, "{most} rows of {vocabulary}");
+        }
+        assert_eq!(rows_at_once(16_384, 201_088), 640);
+    }
+}

@@ -1,0 +1,110 @@
+// Cross-entropy of rows of logits, the gradient written over them.
+//
+// One block a row. A row of gpt-oss' vocabulary is 402 KB: what fits stays in shared memory between the two passes, and
+// the rest is read again, from L2 while the blocks of a wave keep little enough there. Logarithm-sum-exp in f32 by a
+// running maximum a thread (Milakov and Gimelshein 2018), merged in one order.
+#include "common.cuh"
+
+#define THREADS 1024
+#define BATCH 4
+#define LOWEST -3.0e38f
+
+struct Running {
+    float largest, sum;
+};
+
+__device__ __forceinline__ Running merge(Running a, Running b) {
+    float largest = fmaxf(a.largest, b.largest);
+    return {largest, a.sum * __expf(a.largest - largest) + b.sum * __expf(b.largest - largest)};
+}
+
+__device__ __forceinline__ void add(Running& r, uint4 v) {
+    float f[8], top, sum = 0.0f;
+    unpack8(v, f);
+    top = fmaxf(fmaxf(fmaxf(f[0], f[1]), fmaxf(f[2], f[3])), fmaxf(fmaxf(f[4], f[5]), fmaxf(f[6], f[7])));
+    if (top > r.largest) {
+        r.sum *= __expf(r.largest - top);
+        r.largest = top;
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++) sum += __expf(f[j] - r.largest);
+    r.sum += sum;
+}
+
+// losses[r] = log(sum_v exp(logits[r, v])) - logits[r, targets[r]]; with_gradient: logits[r, v] <-
+// factor[r] * (softmax(logits[r])[v] - [v = targets[r]]), otherwise the logits stay. A logit that is no number makes the loss none.
+// logits bf16 [rows, V], V a multiple of 8; targets i32 in 0..V; factor f32 [rows] or null for ones; losses f32 [rows].
+// `cached` vectors of 16 bytes of a row are kept in dynamic shared memory, of which the launch gives 16 * cached bytes:
+// min(V / 8, what a block may have less 1 KB). Grid: rows. Block: 1024.
+extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy(bf16* logits, const int* __restrict__ targets,
+                                                                    const float* __restrict__ factor, float* losses, int V, int cached,
+                                                                    int with_gradient) {
+    extern __shared__ uint4 kept[];
+    __shared__ Running parts[32];
+    u64 row = blockIdx.x;
+    bf16* x = logits + row * V;
+    int n = V / 8, lane = threadIdx.x & 31, target = targets[row];
+    float wanted = to_float(x[target]);
+    Running r = {LOWEST, 0.0f};
+    for (int start = threadIdx.x; start < n; start += BATCH * THREADS) {
+        uint4 v[BATCH];
+#pragma unroll
+        for (int i = 0; i < BATCH; i++)
+            if (start + i * THREADS < n) v[i] = load16(x + 8 * (u64)(start + i * THREADS));
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            int c = start + i * THREADS;
+            if (c >= n) break;
+            if (c < cached) kept[c] = v[i];
+            add(r, v[i]);
+        }
+    }
+#pragma unroll
+    for (int offset = 16; offset > 0; offset >>= 1) {
+        Running other = {__shfl_xor_sync(FULL_WARP, r.largest, offset), __shfl_xor_sync(FULL_WARP, r.sum, offset)};
+        r = merge(r, other);
+    }
+    if (lane == 0) parts[threadIdx.x >> 5] = r;
+    __syncthreads();
+    r = parts[lane];
+#pragma unroll
+    for (int offset = 16; offset > 0; offset >>= 1) {
+        Running other = {__shfl_xor_sync(FULL_WARP, r.largest, offset), __shfl_xor_sync(FULL_WARP, r.sum, offset)};
+        r = merge(r, other);
+    }
+    if (threadIdx.x == 0) losses[row] = r.largest - wanted + logf(r.sum);
+    if (!with_gradient) return;
+    float scale = factor ? factor[row] : 1.0f, inverse = scale / r.sum;
+    for (int start = threadIdx.x; start < n; start += BATCH * THREADS) {
+        uint4 v[BATCH];
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            int c = start + i * THREADS;
+            if (c < n) v[i] = c < cached ? kept[c] : load16(x + 8 * (u64)c);
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            int c = start + i * THREADS;
+            if (c >= n) break;
+            float f[8];
+            unpack8(v[i], f);
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                f[j] = __expf(f[j] - r.largest) * inverse;
+                if (8 * c + j == target) f[j] -= scale;
+            }
+            store16(x + 8 * (u64)c, pack8(f));
+        }
+    }
+}
+
+// out[r] = x[r] * factors[r]. x, out bf16 [rows, D] (may be the same), n = rows * D / 8. Grid: ceil(n / 256). Block: 256.
+extern "C" __global__ void __launch_bounds__(256) scale_rows(const bf16* x, const float* __restrict__ factors, bf16* out, u64 n, int D) {
+    u64 item = (u64)blockIdx.x * 256 + threadIdx.x;
+    if (item >= n) return;
+    float f[8], factor = factors[item / (D / 8)];
+    unpack8(load16(x + item * 8), f);
+#pragma unroll
+    for (int j = 0; j < 8; j++) f[j] *= factor;
+    store16(out + item * 8, pack8(f));
+}

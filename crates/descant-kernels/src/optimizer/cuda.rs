@@ -1,0 +1,191 @@
+//! The update on a CUDA card: all tensors in one launch, nothing read back.
+
+use burn::backend::TensorMetadata as _;
+use burn::tensor::{DType, Int, Tensor};
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::server::Handle;
+
+use super::moments::Moments;
+use super::table::{Entry, Table, chunks, tables};
+use super::{Clip, StepNumbers};
+use crate::cuda::{self, Arg, Gpu, Result, Run};
+
+/// Threads of a block, as `optimizer.cu` has it.
+const THREADS: u32 = 256;
+const ON_A_CARD: &str = "the caller looked where the tensors lie";
+
+fn floats(tensor: Tensor<3>) -> CubeTensor {
+    cuda::contiguous(cuda::primitive(tensor).expect(ON_A_CARD))
+}
+
+fn elements(tensor: &CubeTensor) -> usize {
+    tensor.shape().num_elements()
+}
+
+/// The buffers of a step, and which of them each tensor uses.
+#[derive(Default)]
+struct Buffers {
+    handles: Vec<Handle>,
+    /// Places in `handles`, in the order of `Entry`; `None` for no address.
+    entries: Vec<([Option<usize>; 7], usize)>,
+}
+
+impl Buffers {
+    fn add(&mut self, tensor: &CubeTensor) -> Option<usize> {
+        self.handles.push(tensor.handle.clone());
+        Some(self.handles.len() - 1)
+    }
+
+    /// The tables, once the addresses are known.
+    fn tables(entries: &[([Option<usize>; 7], usize)], addresses: &[u64]) -> Vec<Table> {
+        let entries: Vec<Entry> = entries
+            .iter()
+            .map(|(places, n)| {
+                let [param, out, grad, first, second, scale1, scale2] =
+                    places.map(|place| place.map_or(0, |place| addresses[place]));
+                Entry { param, out, grad, moments: [first, second], scales: [scale1, scale2], n: *n }
+            })
+            .collect();
+        tables(&entries)
+    }
+}
+
+/// Blocks that fill the card.
+fn grid(run: &Run<'_>, table: &Table) -> usize {
+    table.chunks.min(run.gpu().multiprocessors() as usize * 8)
+}
+
+/// See [`super::grad_norm`]: a sum a chunk, then their sum.
+pub(super) fn grad_norm(grads: &[Tensor<3>]) -> Tensor<1> {
+    let grads: Vec<CubeTensor> = grads.iter().cloned().map(floats).collect();
+    let device = &grads[0].device;
+    let n_chunks = chunks(grads.iter().map(elements));
+    let (norm, partials) =
+        (cuda::empty([1], DType::F32, device), cuda::empty([n_chunks.max(1)], DType::F32, device));
+    let mut buffers = Buffers::default();
+    for grad in &grads {
+        let place = buffers.add(grad);
+        buffers.entries.push(([None, None, place, None, None, None, None], elements(grad)));
+    }
+    buffers.handles.extend(cuda::handles([&norm, &partials]));
+    let Buffers { handles, entries } = buffers;
+    let gpu: Gpu = cuda::gpu_of(&norm);
+    gpu.enqueue(handles, move |run, p| {
+        let [.., norm, partials] = p else { unreachable!("the last two are ours") };
+        let mut done = 0;
+        for table in Buffers::tables(&entries, p) {
+            let arguments = [Arg::Struct(&table.bytes), Arg::Ptr(*partials), Arg::U32(done)];
+            let kernel = run.kernel("optimizer", "square_sums", &[])?;
+            run.launch(kernel, grid(run, &table), THREADS, 0, &arguments)?;
+            done += table.chunks as u32;
+        }
+        let arguments = [Arg::Ptr(*partials), Arg::Ptr(*norm), Arg::U32(done)];
+        run.launch(run.kernel("optimizer", "norm_of_sums", &[])?, 1usize, 1024u32, 0, &arguments)
+    });
+    cuda::tensor(norm)
+}
+
+/// See [`super::accumulate`].
+pub(super) fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor<3>> {
+    let mut buffers = Buffers::default();
+    let sums: Vec<CubeTensor> = grads
+        .into_iter()
+        .zip(new)
+        .map(|(old, new)| {
+            let (old, new) = (cuda::owned(floats(old)), floats(new.clone()));
+            let (old_place, new_place) = (buffers.add(&old), buffers.add(&new));
+            buffers.entries.push(([old_place, old_place, new_place, None, None, None, None], elements(&old)));
+            old
+        })
+        .collect();
+    let Some(first) = sums.first() else { return Vec::new() };
+    let Buffers { handles, entries } = buffers;
+    cuda::gpu_of(first).enqueue(handles, move |run, p| {
+        for table in Buffers::tables(&entries, p) {
+            let kernel = run.kernel("optimizer", "accumulate", &[])?;
+            run.launch(kernel, grid(run, &table), THREADS, 0, &[Arg::Struct(&table.bytes)])?;
+        }
+        Ok(())
+    });
+    sums.into_iter().map(cuda::tensor).collect()
+}
+
+/// See [`super::update`]. Parameters and moments that nobody else holds are updated where they lie.
+pub(super) fn update(
+    params: Vec<Tensor<3>>,
+    grads: &[Tensor<3>],
+    moments: Vec<Moments>,
+    numbers: StepNumbers,
+    clip: Option<Clip<'_>>,
+) -> (Vec<Tensor<3>>, Vec<Moments>) {
+    let mut buffers = Buffers::default();
+    let mut blocks = false;
+    let mut results = Vec::with_capacity(params.len());
+    let mut kept = Vec::with_capacity(params.len());
+    for ((param, grad), moments) in params.into_iter().zip(grads).zip(moments) {
+        let (param, grad) = (floats(param), floats(grad.clone()));
+        let n = elements(&param);
+        let out = if param.can_mut() {
+            param.clone()
+        } else {
+            cuda::empty(param.shape(), DType::F32, &param.device)
+        };
+        let mut places = [buffers.add(&param), buffers.add(&out), buffers.add(&grad), None, None, None, None];
+        kept.push(match moments {
+            Moments::Float { first, second } => {
+                let (first, second) = (cuda::owned(floats(first)), cuda::owned(floats(second)));
+                (places[3], places[4]) = (buffers.add(&first), buffers.add(&second));
+                Moments::Float { first: cuda::tensor(first), second: cuda::tensor(second) }
+            }
+            Moments::Blocks { codes, scales } => {
+                blocks = true;
+                let codes = codes.map(|c| cuda::owned(cuda::int_primitive(c).expect(ON_A_CARD)));
+                let scales = scales.map(|s| cuda::owned(cuda::primitive(s).expect(ON_A_CARD)));
+                (places[3], places[4]) = (buffers.add(&codes[0]), buffers.add(&codes[1]));
+                (places[5], places[6]) = (buffers.add(&scales[0]), buffers.add(&scales[1]));
+                let codes = codes.map(Tensor::<1, Int>::from_primitive::<CubeBackend>);
+                Moments::Blocks { codes, scales: scales.map(cuda::tensor) }
+            }
+        });
+        buffers.entries.push((places, n));
+        results.push(out);
+    }
+    let Some(first) = results.first() else { return (Vec::new(), kept) };
+    let gpu = cuda::gpu_of(first);
+    let max_norm = clip.map_or(f64::MAX, |clip| clip.max_norm);
+    let clips = clip.map(|clip| cuda::primitive(clip.norm.clone()).expect(ON_A_CARD));
+    let norm = clips.as_ref().and_then(|norm| buffers.add(norm));
+    let Buffers { handles, entries } = buffers;
+    gpu.enqueue(handles, move |run, p| {
+        let norm = norm.map(|norm| p[norm]);
+        let entry = if blocks { "adamw8" } else { "adamw" };
+        launch(run, entry, &Buffers::tables(&entries, p), norm, &step(numbers, max_norm))
+    });
+    (results.into_iter().map(cuda::tensor).collect(), kept)
+}
+
+fn launch(
+    run: &Run<'_>,
+    entry: &'static str,
+    tables: &[Table],
+    norm: Option<u64>,
+    step: &[u8],
+) -> Result<()> {
+    let kernel = run.kernel("optimizer", entry, &[])?;
+    for table in tables {
+        let arguments = [Arg::Struct(&table.bytes), Arg::maybe(norm), Arg::Struct(step)];
+        run.launch(kernel, grid(run, table), THREADS, 0, &arguments)?;
+    }
+    Ok(())
+}
+
+/// The bytes of `struct Step`.
+fn step(numbers: StepNumbers, max_norm: f64) -> Vec<u8> {
+    let StepNumbers { beta1, beta2, correction2, epsilon, keep, rate } = numbers;
+    let mut bytes = max_norm.to_le_bytes().to_vec();
+    for number in [beta1, 1.0 - beta1, beta2, 1.0 - beta2, correction2, epsilon, keep, rate] {
+        bytes.extend((number as f32).to_le_bytes());
+    }
+    bytes
+}

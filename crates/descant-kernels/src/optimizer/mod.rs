@@ -1,0 +1,197 @@
+//! The update of the trainable tensors: gradient norm, clipping, AdamW with f32 or 8-bit moments, accumulation.
+//!
+//! All tensors of an adapter go through at once, and nothing is read back: the norm is a tensor on the device, and an
+//! update whose norm is no finite number changes nothing. On a CUDA card each of the functions is one or two launches.
+//! Sources: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization"; Dettmers et al. 2022, "8-bit
+//! Optimizers via Block-wise Quantization". The order of operations is that of `torch.optim.AdamW`.
+//!
+//! Tensors here are f32 and stand in one order, the adapters' own. No schedule and no checks: the caller has them.
+
+mod blocks;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod moments;
+pub(crate) mod reference;
+#[cfg(feature = "cuda")]
+mod table;
+
+use burn::tensor::Tensor;
+
+pub use moments::{MomentFormat, Moments};
+
+/// Keeps the clipping factor finite, as in `torch.nn.utils.clip_grad_norm_`.
+const CLIP_EPSILON: f64 = 1e-6;
+
+/// AdamW's numbers that stay for a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWSpec {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Offset of the denominator.
+    pub epsilon: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+/// Gradients are scaled down where their norm is larger than this.
+#[derive(Debug, Clone, Copy)]
+pub struct Clip<'a> {
+    /// Norm of all gradients together, from [`grad_norm`]: `[1]`.
+    pub norm: &'a Tensor<1>,
+    /// Largest norm that is let through.
+    pub max_norm: f64,
+}
+
+impl Clip<'_> {
+    /// What gradients of this norm are multiplied by.
+    fn factor(norm: f32, max_norm: f64) -> f64 {
+        (max_norm / (f64::from(norm) + CLIP_EPSILON)).min(1.0)
+    }
+}
+
+/// The numbers of one step, as the formulas need them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepNumbers {
+    pub(crate) beta1: f64,
+    pub(crate) beta2: f64,
+    /// `sqrt(1 - beta2^t)`
+    pub(crate) correction2: f64,
+    pub(crate) epsilon: f64,
+    /// What decay leaves of a parameter.
+    pub(crate) keep: f64,
+    /// `rate / (1 - beta1^t)`
+    pub(crate) rate: f64,
+}
+
+impl StepNumbers {
+    fn new(spec: &AdamWSpec, rate: f64, step: i32) -> Self {
+        Self {
+            beta1: spec.beta1,
+            beta2: spec.beta2,
+            correction2: (1.0 - spec.beta2.powi(step)).sqrt(),
+            epsilon: spec.epsilon,
+            keep: 1.0 - rate * spec.weight_decay,
+            rate: rate / (1.0 - spec.beta1.powi(step)),
+        }
+    }
+}
+
+/// The moments of every tensor, and how many steps they have seen.
+#[derive(Debug)]
+pub struct AdamW {
+    format: MomentFormat,
+    moments: Vec<Moments>,
+    steps: i32,
+}
+
+impl AdamW {
+    /// Zero moments for these tensors, beside them.
+    pub fn new<'a>(format: MomentFormat, tensors: impl IntoIterator<Item = &'a Tensor<3>>) -> Self {
+        Self { format, moments: tensors.into_iter().map(|t| Moments::zeros(format, t)).collect(), steps: 0 }
+    }
+
+    /// Moments that come from elsewhere, for example a checkpoint; all in one format.
+    ///
+    /// # Panics
+    /// If they are not.
+    pub fn from_parts(format: MomentFormat, moments: Vec<Moments>, steps: i32) -> Self {
+        assert!(moments.iter().all(|m| m.format() == format), "moments of one optimizer have one format");
+        Self { format, moments, steps }
+    }
+
+    /// How moments are kept.
+    pub fn format(&self) -> MomentFormat {
+        self.format
+    }
+
+    /// The moments, a pair a tensor.
+    pub fn moments(&self) -> &[Moments] {
+        &self.moments
+    }
+
+    /// Steps so far.
+    pub fn steps(&self) -> i32 {
+        self.steps
+    }
+
+    /// One update of all tensors. Parameters that lie in a graph come back as its leaves.
+    ///
+    /// Where the norm of `clip` is no finite number, parameters come back as they were and moments stay; the count of
+    /// steps is not taken back, because nobody waits to see: read the norm before the next step.
+    ///
+    /// # Panics
+    /// If the lists do not have one length, that of the moments.
+    #[must_use]
+    pub fn step(
+        &mut self,
+        params: Vec<Tensor<3>>,
+        grads: &[Tensor<3>],
+        rate: f64,
+        spec: &AdamWSpec,
+        clip: Option<Clip<'_>>,
+    ) -> Vec<Tensor<3>> {
+        assert_eq!(params.len(), self.moments.len(), "a parameter for each pair of moments");
+        assert_eq!(grads.len(), self.moments.len(), "a gradient for each pair of moments");
+        self.steps += 1;
+        let numbers = StepNumbers::new(spec, rate, self.steps);
+        let in_graph: Vec<bool> = params.iter().map(|p| p.device().is_autodiff()).collect();
+        let plain = params.into_iter().zip(&in_graph).map(|(p, graph)| if *graph { p.inner() } else { p });
+        let plain = plain.collect();
+        let moments = std::mem::take(&mut self.moments);
+        let (updated, moments) = update(plain, grads, moments, numbers, clip);
+        self.moments = moments;
+        let leaf = |(p, graph)| if graph { Tensor::from_inner(p).require_grad() } else { p };
+        updated.into_iter().zip(in_graph).map(leaf).collect()
+    }
+}
+
+/// Parameters and moments after a step.
+fn update(
+    params: Vec<Tensor<3>>,
+    grads: &[Tensor<3>],
+    moments: Vec<Moments>,
+    numbers: StepNumbers,
+    clip: Option<Clip<'_>>,
+) -> (Vec<Tensor<3>>, Vec<Moments>) {
+    #[cfg(feature = "cuda")]
+    if on_card(&params) {
+        return cuda::update(params, grads, moments, numbers, clip);
+    }
+    reference::update(params, grads, moments, numbers, clip)
+}
+
+/// Norm of all gradients together, on their device: `[1]`.
+///
+/// # Panics
+/// If there are none.
+pub fn grad_norm(grads: &[Tensor<3>]) -> Tensor<1> {
+    assert!(!grads.is_empty(), "a norm of something");
+    #[cfg(feature = "cuda")]
+    if on_card(grads) {
+        return cuda::grad_norm(grads);
+    }
+    reference::grad_norm(grads)
+}
+
+/// Each gradient plus the new one of its tensor.
+///
+/// # Panics
+/// If the lists do not have one length.
+#[must_use]
+pub fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor<3>> {
+    assert_eq!(grads.len(), new.len(), "a new gradient for each old one");
+    #[cfg(feature = "cuda")]
+    if on_card(&grads) {
+        return cuda::accumulate(grads, new);
+    }
+    reference::accumulate(grads, new)
+}
+
+/// Whether tensors lie on a CUDA card, where there is a form for f32.
+#[cfg(feature = "cuda")]
+fn on_card(tensors: &[Tensor<3>]) -> bool {
+    let f32 = burn::tensor::DType::F32;
+    tensors.first().is_some_and(|t| crate::is_cuda(&t.device())) && tensors.iter().all(|t| t.dtype() == f32)
+}

@@ -1,0 +1,61 @@
+//! What AdamW remembers of a tensor.
+
+use burn::tensor::{DType, Int, Tensor};
+
+use super::blocks::{BLOCK, ZERO_FIRST};
+
+/// How moments are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MomentFormat {
+    /// As f32.
+    #[default]
+    Float,
+    /// As 8-bit codes in blocks of 256 elements, each block with its largest magnitude.
+    Blocks,
+}
+
+/// The two moments of a tensor, its elements in row-major order.
+#[derive(Debug, Clone)]
+pub enum Moments {
+    /// As f32, in the tensor's shape.
+    Float {
+        /// Mean of the gradient.
+        first: Tensor<3>,
+        /// Mean of its square.
+        second: Tensor<3>,
+    },
+    /// As codes, `[elements]` in u8, and scales in f32, one a block of 256: the first moment's, then the second's.
+    Blocks {
+        /// Places in the signed, and for the second moment the unsigned dynamic map.
+        codes: [Tensor<1, Int>; 2],
+        /// Largest magnitude of each block.
+        scales: [Tensor<1>; 2],
+    },
+}
+
+impl Moments {
+    /// Zeros for a tensor, on its device.
+    pub(super) fn zeros(format: MomentFormat, tensor: &Tensor<3>) -> Self {
+        let device = tensor.device().inner();
+        let n = tensor.dims().iter().product::<usize>();
+        match format {
+            MomentFormat::Float => {
+                let zeros = || Tensor::zeros(tensor.dims(), (&device, DType::F32));
+                Self::Float { first: zeros(), second: zeros() }
+            }
+            MomentFormat::Blocks => {
+                let codes = |code: u8| Tensor::full([n], i64::from(code), (&device, DType::U8));
+                let scales = || Tensor::zeros([n.div_ceil(BLOCK)], (&device, DType::F32));
+                Self::Blocks { codes: [codes(ZERO_FIRST), codes(0)], scales: [scales(), scales()] }
+            }
+        }
+    }
+
+    /// How they are kept.
+    pub fn format(&self) -> MomentFormat {
+        match self {
+            Self::Float { .. } => MomentFormat::Float,
+            Self::Blocks { .. } => MomentFormat::Blocks,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The tables of tensors that the kernels of `optimizer.cu` take as a parameter.
+
+/// Tensors that a table holds, as the kernels have it: what fits the 32764 bytes of a launch's parameters.
+const MAX_TENSORS: usize = 480;
+/// Elements that a block takes at once.
+const CHUNK: usize = 4096;
+
+/// Addresses of one tensor; 0 where a kernel has no use for one.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Entry {
+    pub(super) param: u64,
+    /// Where the result goes; may be `param`.
+    pub(super) out: u64,
+    pub(super) grad: u64,
+    pub(super) moments: [u64; 2],
+    pub(super) scales: [u64; 2],
+    /// Elements.
+    pub(super) n: usize,
+}
+
+/// One launch's tensors, as the bytes of `struct Table`.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) bytes: Vec<u8>,
+    /// Blocks of work.
+    pub(super) chunks: usize,
+}
+
+/// As many tables as the tensors need; one for any adapter of a published model.
+pub(super) fn tables(entries: &[Entry]) -> Vec<Table> {
+    entries.chunks(MAX_TENSORS).map(table).collect()
+}
+
+/// Chunks of all tensors.
+pub(super) fn chunks(sizes: impl IntoIterator<Item = usize>) -> usize {
+    sizes.into_iter().map(|n| n.div_ceil(CHUNK)).sum()
+}
+
+fn table(entries: &[Entry]) -> Table {
+    let mut body = Vec::with_capacity(8 + 64 * MAX_TENSORS);
+    let mut done = 0;
+    for entry in entries {
+        let [first, second] = entry.moments;
+        let [scale1, scale2] = entry.scales;
+        for address in [entry.param, entry.out, entry.grad, first, second, scale1, scale2] {
+            body.extend(address.to_le_bytes());
+        }
+        body.extend((entry.n as u32).to_le_bytes());
+        body.extend((done as u32).to_le_bytes());
+        done += entry.n.div_ceil(CHUNK);
+    }
+    let mut bytes = (entries.len() as u32).to_le_bytes().to_vec();
+    bytes.extend((done as u32).to_le_bytes());
+    bytes.extend(body);
+    bytes.resize(8 + 64 * MAX_TENSORS, 0);
+    Table { bytes, chunks: done }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_follow_each_other_through_a_table() {
+        let sizes = [1, 4096, 4097, 0, 10_000];
+        let entries = sizes.map(|n| Entry { param: n as u64 + 1, n, ..Entry::default() });
+        let [table] = &tables(&entries)[..] else { panic!("one table") };
+        let word = |at: usize| u32::from_le_bytes(table.bytes[at..at + 4].try_into().expect("four bytes"));
+        assert_eq!((word(0), word(4)), (5, 7));
+        assert_eq!(table.chunks, chunks(sizes));
+        for (i, first) in [0, 1, 2, 4, 4].into_iter().enumerate() {
+            let at = 8 + 64 * i;
+            assert_eq!(
+                (word(at), word(at + 56), word(at + 60)),
+                (sizes[i] as u32 + 1, sizes[i] as u32, first)
+            );
+        }
+        assert!(table.bytes.len() + 64 <= 32_764, "with the other parameters it fits a launch");
+    }
+
+    #[test]
+    fn too_many_tensors_take_two_tables() {
+        let entries = vec![Entry { n: 5000, ..Entry::default() }; MAX_TENSORS + 3];
+        let sizes: Vec<usize> = tables(&entries).iter().map(|t| t.chunks).collect();
+        assert_eq!(sizes, [2 * MAX_TENSORS, 6]);
+    }
+}

@@ -1,0 +1,242 @@
+//! Routing on a CUDA card: the launches. The operators made of them are in `cuda_ops.rs`.
+
+use crate::cuda::{Arg, CudaError, Result, Run};
+
+/// Most experts that the kernels sort, and most that a token may go to.
+const MAX_EXPERTS: usize = 256;
+const MAX_TOP_K: usize = 8;
+/// Pairs that a block sorts.
+const CHUNK: usize = 1024;
+
+/// Whether the kernels choose `top_k` of so many experts.
+pub(crate) const fn can_choose(top_k: usize, n_experts: usize) -> bool {
+    n_experts <= MAX_EXPERTS && top_k <= MAX_TOP_K && top_k <= n_experts
+}
+
+/// The router's weight, `[experts, hidden]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RouterWeight {
+    /// As published.
+    Bf16(u64),
+    /// With something added that bf16 would lose.
+    F32(u64),
+}
+
+impl RouterWeight {
+    fn address(self) -> u64 {
+        match self {
+            Self::Bf16(address) | Self::F32(address) => address,
+        }
+    }
+}
+
+/// `logits = x · weight^T + bias`, f32 `[tokens, experts]`; rows of `x` are `stride` apart.
+pub(crate) fn router(
+    run: &Run<'_>,
+    x: u64,
+    weight: RouterWeight,
+    bias: u64,
+    logits: u64,
+    [n_tokens, hidden, n_experts]: [usize; 3],
+    stride: usize,
+) -> Result<()> {
+    let entry = match weight {
+        RouterWeight::Bf16(_) => "router",
+        RouterWeight::F32(_) => "router_f32",
+    };
+    let arguments = [
+        Arg::Ptr(x),
+        Arg::Ptr(weight.address()),
+        Arg::Ptr(bias),
+        Arg::Ptr(logits),
+        Arg::size(n_tokens),
+        Arg::size(hidden),
+        Arg::size(stride),
+        Arg::size(n_experts),
+    ];
+    run.launch(run.kernel("route", entry, &[])?, n_tokens.div_ceil(32), 256u32, 0, &arguments)
+}
+
+/// The `top_k` experts with the largest logits, and the softmax over them.
+pub(crate) fn choose(
+    run: &Run<'_>,
+    logits: u64,
+    experts: u64,
+    weights: u64,
+    [n_tokens, n_experts, top_k]: [usize; 3],
+) -> Result<()> {
+    if !can_choose(top_k, n_experts) {
+        let what = format!("{top_k} of {n_experts} experts; at most {MAX_TOP_K} of {MAX_EXPERTS}");
+        return Err(CudaError::NoKernel { operator: "route", what });
+    }
+    let arguments = [
+        Arg::Ptr(logits),
+        Arg::Ptr(experts),
+        Arg::Ptr(weights),
+        Arg::size(n_tokens),
+        Arg::size(n_experts),
+        Arg::size(top_k),
+    ];
+    run.launch(run.kernel("route", "choose", &[])?, n_tokens.div_ceil(8), 256u32, 0, &arguments)
+}
+
+/// Bytes of scratch memory that [`sort`] needs.
+pub(crate) const fn sort_bytes(n_pairs: usize, n_experts: usize) -> usize {
+    n_pairs.div_ceil(CHUNK) * n_experts * size_of::<i32>()
+}
+
+/// Sorts pairs by expert, in the order of their numbers within an expert.
+pub(crate) fn sort(
+    run: &Run<'_>,
+    experts: u64,
+    pairs: u64,
+    places: u64,
+    offsets: u64,
+    scratch: u64,
+    [n_pairs, n_experts]: [usize; 2],
+) -> Result<()> {
+    let blocks = n_pairs.div_ceil(CHUNK).max(1);
+    let sizes = [Arg::size(n_pairs), Arg::size(n_experts)];
+    let arguments = [&[Arg::Ptr(experts), Arg::Ptr(scratch)][..], &sizes].concat();
+    run.launch(run.kernel("route", "count_pairs", &[])?, blocks, CHUNK, 0, &arguments)?;
+    let to = [Arg::Ptr(pairs), Arg::Ptr(places), Arg::Ptr(offsets)];
+    let arguments = [&[Arg::Ptr(experts), Arg::Ptr(scratch)][..], &to, &sizes].concat();
+    run.launch(run.kernel("route", "sort_pairs", &[])?, blocks, CHUNK, 0, &arguments)
+}
+
+/// `out = residual + sum of a token's rows of y by their weights`; weights and residual may be none (0).
+pub(crate) fn combine(
+    run: &Run<'_>,
+    y: u64,
+    weights: u64,
+    places: u64,
+    residual: u64,
+    out: u64,
+    [n_tokens, hidden, top_k]: [usize; 3],
+) -> Result<()> {
+    let vectors = n_tokens * hidden / 8;
+    let arguments = [
+        Arg::Ptr(y),
+        Arg::Ptr(weights),
+        Arg::Ptr(places),
+        Arg::Ptr(residual),
+        Arg::Ptr(out),
+        Arg::I64(vectors as i64),
+        Arg::size(hidden),
+        Arg::size(top_k),
+    ];
+    run.launch(run.kernel("route/rows", "combine", &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
+}
+
+/// Addresses of [`combine_backward`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CombineBackward {
+    /// Gradient of each pair's expert input, `[pairs, hidden]`, sorted.
+    pub(crate) d_rows: u64,
+    /// Sorted place of each pair.
+    pub(crate) places: u64,
+    /// Expert of each pair.
+    pub(crate) experts: u64,
+    /// The router's weight of each pair, and its gradient.
+    pub(crate) weights: u64,
+    pub(crate) d_weights: u64,
+    pub(crate) router: RouterWeight,
+    /// The residual stream before the norm, the norm's factors and weight.
+    pub(crate) middle: u64,
+    pub(crate) inverse_rms: u64,
+    pub(crate) norm: u64,
+    /// Gradient of the layer's output, and the result; they may be one.
+    pub(crate) grad: u64,
+    pub(crate) out: u64,
+    /// Gradient of the chosen logits, f32 `[tokens, k]`.
+    pub(crate) d_logits: u64,
+}
+
+/// From the gradients of the experts' inputs and of the router's weights to that of the residual stream.
+pub(crate) fn combine_backward(
+    run: &Run<'_>,
+    at: &CombineBackward,
+    [n_tokens, hidden, top_k]: [usize; 3],
+) -> Result<()> {
+    let arguments = [
+        Arg::Ptr(at.d_rows),
+        Arg::Ptr(at.places),
+        Arg::Ptr(at.experts),
+        Arg::Ptr(at.d_weights),
+        Arg::Ptr(at.weights),
+        Arg::Ptr(at.router.address()),
+        // The bias' part of the weights' gradients is in them already.
+        Arg::Ptr(0),
+        Arg::Ptr(at.middle),
+        Arg::Ptr(at.inverse_rms),
+        Arg::Ptr(at.norm),
+        Arg::Ptr(at.grad),
+        Arg::Ptr(at.out),
+        Arg::Ptr(at.d_logits),
+        Arg::size(hidden),
+        Arg::size(top_k),
+        Arg::I32(matches!(at.router, RouterWeight::F32(_)).into()),
+    ];
+    run.launch(run.kernel("route/rows", "combine_backward", &[])?, n_tokens, 128u32, 0, &arguments)
+}
+
+/// `weights = softmax of the chosen logits`, f32 `[tokens, k]`.
+pub(crate) fn expert_weights(
+    run: &Run<'_>,
+    logits: u64,
+    experts: u64,
+    weights: u64,
+    sizes: [usize; 3],
+) -> Result<()> {
+    let mut arguments = vec![Arg::Ptr(logits), Arg::Ptr(experts), Arg::Ptr(weights)];
+    arguments.extend(sizes.map(Arg::size));
+    run.launch(run.kernel("route", "expert_weights", &[])?, sizes[0].div_ceil(256), 256u32, 0, &arguments)
+}
+
+/// Gradient of all logits, f32 `[tokens, experts]`, from that of the weights.
+pub(crate) fn expert_weights_backward(
+    run: &Run<'_>,
+    weights: u64,
+    experts: u64,
+    grad: u64,
+    d_logits: u64,
+    sizes: [usize; 3],
+) -> Result<()> {
+    let mut arguments = vec![Arg::Ptr(weights), Arg::Ptr(experts), Arg::Ptr(grad), Arg::Ptr(d_logits)];
+    arguments.extend(sizes.map(Arg::size));
+    let kernel = run.kernel("route", "expert_weights_backward", &[])?;
+    run.launch(kernel, sizes[0].div_ceil(8), 256u32, 0, &arguments)
+}
+
+/// A row for each sorted place.
+pub(crate) fn take(
+    run: &Run<'_>,
+    x: u64,
+    pairs: u64,
+    out: u64,
+    [n_pairs, hidden, top_k]: [usize; 3],
+) -> Result<()> {
+    let vectors = n_pairs * hidden / 8;
+    let arguments = [
+        Arg::Ptr(x),
+        Arg::Ptr(pairs),
+        Arg::Ptr(out),
+        Arg::I64(vectors as i64),
+        Arg::size(hidden),
+        Arg::size(hidden),
+        Arg::size(top_k),
+    ];
+    run.launch(run.kernel("route/rows", "take_tokens", &[])?, vectors.div_ceil(1024), 256u32, 0, &arguments)
+}
+
+/// Gradients of [`combine`]: of `y`, and of the weights.
+pub(crate) fn combine_gradients(
+    run: &Run<'_>,
+    [y, weights, pairs, grad]: [u64; 4],
+    [dy, d_weights]: [u64; 2],
+    [n_pairs, hidden, top_k]: [usize; 3],
+) -> Result<()> {
+    let mut arguments = [y, weights, pairs, grad, dy, d_weights].map(Arg::Ptr).to_vec();
+    arguments.extend([hidden, top_k].map(Arg::size));
+    run.launch(run.kernel("route/rows", "combine_gradients", &[])?, n_pairs, 128u32, 0, &arguments)
+}

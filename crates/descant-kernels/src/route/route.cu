@@ -1,0 +1,246 @@
+// Routing: router logits, the choice of experts, the stable sort of (token, slot) pairs by expert.
+//
+// No atomics on floats and none that decide an order: a pair's place is the number of pairs before it, counted by
+// ballots within a chunk of 1024 pairs and by sums over the chunks before. Index arrays are i32.
+#include "common.cuh"
+
+#define EXPERT_TILE 32
+
+__device__ __forceinline__ void multiply(float* c, uint4 a0, uint4 a1, uint4 b) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0.x), "r"(a1.x), "r"(a0.y), "r"(a1.y), "r"(b.x), "r"(b.y));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0.z), "r"(a1.z), "r"(a0.w), "r"(a1.w), "r"(b.z), "r"(b.w));
+}
+
+// Takes the leading bf16 of eight floats, and leaves what is missing in them.
+__device__ __forceinline__ uint4 split(float* f) {
+    uint4 lead = pack8(f);
+    float taken[8];
+    unpack8(lead, taken);
+#pragma unroll
+    for (int j = 0; j < 8; j++) f[j] -= taken[j];
+    return lead;
+}
+
+template <bool F32>
+__device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const void* __restrict__ w, const float* __restrict__ bias,
+                                              float* __restrict__ logits, int T, int D, int ld, int E) {
+    __shared__ float partial[8][32][EXPERT_TILE];
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
+    int first = blockIdx.x * 32;
+    for (int e0 = 0; e0 < E; e0 += EXPERT_TILE) {
+        float acc[2][4][4] = {};
+#pragma unroll 2
+        for (int turn = warp; turn < D / 32; turn += 8) {
+            int column = turn * 32 + t * 8;
+            uint4 a[2][2];
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                int token = first + i * 8 + g;
+                a[i >> 1][i & 1] = token < T ? load16(x + (u64)token * ld + column) : make_uint4(0, 0, 0, 0);
+            }
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                int expert = e0 + n * 8 + g;
+                if (F32) {
+                    float f[8] = {};
+                    if (expert < E) {
+                        const float4* from = (const float4*)((const float*)w + (u64)expert * D + column);
+                        ((float4*)f)[0] = from[0], ((float4*)f)[1] = from[1];
+                    }
+#pragma unroll
+                    for (int part = 0; part < 3; part++) {
+                        uint4 b = split(f);
+                        multiply(acc[0][n], a[0][0], a[0][1], b);
+                        multiply(acc[1][n], a[1][0], a[1][1], b);
+                    }
+                } else {
+                    uint4 b = make_uint4(0, 0, 0, 0);
+                    if (expert < E) b = load16((const bf16*)w + (u64)expert * D + column);
+                    multiply(acc[0][n], a[0][0], a[0][1], b);
+                    multiply(acc[1][n], a[1][0], a[1][1], b);
+                }
+            }
+        }
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) partial[warp][m * 16 + (i >> 1) * 8 + g][n * 8 + t * 2 + (i & 1)] = acc[m][n][i];
+        __syncthreads();
+        for (int i = threadIdx.x; i < 32 * EXPERT_TILE; i += 256) {
+            int token = first + i / EXPERT_TILE, expert = e0 + i % EXPERT_TILE;
+            if (token >= T || expert >= E) continue;
+            float sum = 0.0f;
+#pragma unroll
+            for (int part = 0; part < 8; part++) sum += partial[part][i / EXPERT_TILE][i % EXPERT_TILE];
+            logits[(u64)token * E + expert] = sum + (bias ? bias[expert] : 0.0f);
+        }
+        __syncthreads();
+    }
+}
+
+// logits[t, e] = dot(x[t], w[e]) + bias[e], on tensor cores with f32 accumulators: products of bf16 are exact in f32.
+//
+// A block owns 32 tokens; its eight warps take the columns in turns of 32 and are summed in order. Within a turn a lane
+// loads 16 bytes of a row; both operands use the same order of columns, which a dot product does not see.
+// x bf16 rows of stride ld; w bf16 [E, D]; bias f32 [E] or null; logits f32 [T, E]. D a multiple of 32, any E.
+// Grid: ceil(T / 32). Block: 256.
+extern "C" __global__ void __launch_bounds__(256) router(const bf16* x, const bf16* w, const float* bias, float* logits, int T, int D,
+                                                         int ld, int E) {
+    router_logits<false>(x, w, bias, logits, T, D, ld, E);
+}
+
+// The same with w f32 [E, D] (a router with its low-rank part added), as the sum of three bf16 products.
+extern "C" __global__ void __launch_bounds__(256) router_f32(const bf16* x, const float* w, const float* bias, float* logits, int T,
+                                                             int D, int ld, int E) {
+    router_logits<true>(x, w, bias, logits, T, D, ld, E);
+}
+
+#define CHUNK 1024
+#define MAX_EXPERTS 256
+#define WARPS 32
+
+// Orders floats as unsigned integers; -0 counts as 0, so that a tie is a tie.
+__device__ __forceinline__ u32 ordered(float x) {
+    u32 bits = __float_as_uint(x + 0.0f);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+// The k largest logits of each token, largest first, ties to the lower expert, and their softmax.
+// logits f32 [T, E]; experts i32 [T, k]; weights f32 [T, k] or null. k <= 32, k <= E <= 256.
+// Grid: ceil(T / 8). Block: 256, a warp a token.
+extern "C" __global__ void __launch_bounds__(256) choose(const float* __restrict__ logits, int* experts, float* weights, int T, int E,
+                                                         int k) {
+    int lane = threadIdx.x & 31, token = blockIdx.x * 8 + (threadIdx.x >> 5);
+    if (token >= T) return;
+    // A key is the logit above and the reversed expert below, never 0; a lane keeps up to eight.
+    u64 keys[MAX_EXPERTS / 32];
+#pragma unroll
+    for (int j = 0; j < MAX_EXPERTS / 32; j++) {
+        int e = j * 32 + lane;
+        keys[j] = e < E ? (u64)ordered(logits[(u64)token * E + e]) << 32 | (u32)(MAX_EXPERTS - e) : 0;
+    }
+    int mine = 0;
+    for (int slot = 0; slot < k; slot++) {
+        u64 best = 0;
+#pragma unroll
+        for (int j = 0; j < MAX_EXPERTS / 32; j++) best = keys[j] > best ? keys[j] : best;
+#pragma unroll
+        for (int offset = 16; offset > 0; offset >>= 1) {
+            u64 other = __shfl_xor_sync(FULL_WARP, best, offset);
+            best = other > best ? other : best;
+        }
+#pragma unroll
+        for (int j = 0; j < MAX_EXPERTS / 32; j++) keys[j] = keys[j] == best ? 0 : keys[j];
+        if (lane == slot) mine = MAX_EXPERTS - (int)(u32)best;
+    }
+    float value = logits[(u64)token * E + mine];
+    // All lanes take part in the exchange; those beyond k then count for nothing.
+    float largest = __shfl_sync(FULL_WARP, value, 0);
+    float p = lane < k ? expf(value - largest) : 0.0f;
+    float sum = warp_sum(p);
+    if (lane >= k) return;
+    experts[(u64)token * k + lane] = mine;
+    if (weights) weights[(u64)token * k + lane] = p / sum;
+}
+
+// How often each expert stands in each chunk of 1024 pairs. experts i32 [P]; counts i32 [ceil(P / 1024), E]. E <= 256.
+// Grid: ceil(P / 1024). Block: 1024.
+extern "C" __global__ void __launch_bounds__(1024) count_pairs(const int* __restrict__ experts, int* counts, int P, int E) {
+    __shared__ int chosen[MAX_EXPERTS];
+    for (int e = threadIdx.x; e < E; e += 1024) chosen[e] = 0;
+    __syncthreads();
+    int pair = blockIdx.x * CHUNK + threadIdx.x;
+    if (pair < P) atomicAdd(&chosen[experts[pair]], 1); // A count of integers is the same in any order.
+    __syncthreads();
+    for (int e = threadIdx.x; e < E; e += 1024) counts[blockIdx.x * E + e] = chosen[e];
+}
+
+// Stable sort of the pairs by expert: place of a pair = pairs of smaller experts + earlier pairs of its expert.
+// experts i32 [P]; counts as `count_pairs` wrote it; pairs, places i32 [P]; offsets i32 [E + 1]. E <= 256.
+// Grid: ceil(P / 1024), at least 1. Block: 1024.
+extern "C" __global__ void __launch_bounds__(1024) sort_pairs(const int* __restrict__ experts, const int* __restrict__ counts,
+                                                              int* pairs, int* places, int* offsets, int P, int E) {
+    __shared__ int before[MAX_EXPERTS], total[MAX_EXPERTS], by_warp[WARPS][MAX_EXPERTS];
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_chunks = (P + CHUNK - 1) / CHUNK, chunk = blockIdx.x;
+    // Counts of all chunks, and of those before this one: warps take chunks in turns, then one thread an expert sums.
+    for (int part = 0; part < 2; part++) {
+        int end = part ? chunk : n_chunks;
+        for (int e = lane; e < E; e += 32) {
+            int sum = 0;
+            for (int c = warp; c < end; c += WARPS) sum += counts[c * E + e];
+            by_warp[warp][e] = sum;
+        }
+        __syncthreads();
+        for (int e = threadIdx.x; e < E; e += 1024) {
+            int sum = 0;
+            for (int w = 0; w < WARPS; w++) sum += by_warp[w][e];
+            (part ? before : total)[e] = sum;
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) {
+        int sum = 0;
+        for (int e = 0; e < E; e++) {
+            before[e] += sum;
+            if (chunk == 0) offsets[e] = sum;
+            sum += total[e];
+        }
+        if (chunk == 0) offsets[E] = sum;
+    }
+    for (int e = lane; e < E; e += 32) by_warp[warp][e] = 0;
+    __syncthreads();
+    int pair = chunk * CHUNK + threadIdx.x, e = pair < P ? experts[pair] : -1;
+    u32 same = __match_any_sync(FULL_WARP, e);
+    int rank = __popc(same & ((1u << lane) - 1));
+    if (e >= 0 && rank == 0) by_warp[warp][e] = __popc(same);
+    __syncthreads();
+    for (int i = threadIdx.x; i < E; i += 1024) {
+        int sum = before[i];
+        for (int w = 0; w < WARPS; w++) {
+            int n = by_warp[w][i];
+            by_warp[w][i] = sum;
+            sum += n;
+        }
+    }
+    __syncthreads();
+    if (e < 0) return;
+    int place = by_warp[warp][e] + rank;
+    places[pair] = place;
+    pairs[place] = pair;
+}
+
+// weights[t] = softmax(logits[t, experts[t]]). logits f32 [T, E], experts i32 [T, k], weights f32 [T, k].
+// The first expert is taken as the one with the largest logit. Grid: ceil(T / 256). Block: 256, a thread a token.
+extern "C" __global__ void expert_weights(const float* __restrict__ logits, const int* __restrict__ experts, float* weights, int T,
+                                          int E, int k) {
+    u64 token = (u64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (token >= T) return;
+    logits += token * E, experts += token * k, weights += token * k;
+    float largest = logits[experts[0]], sum = 0.0f;
+    for (int i = 1; i < k; i++) largest = fmaxf(largest, logits[experts[i]]);
+    for (int i = 0; i < k; i++) sum += expf(logits[experts[i]] - largest);
+    for (int i = 0; i < k; i++) weights[i] = expf(logits[experts[i]] - largest) / sum;
+}
+
+// Gradient of all logits of a token, zero where it did not go: dlogits[t, e_i] = w_i (g_i - sum_j w_j g_j).
+// weights, grad f32 [T, k]; experts i32 [T, k]; dlogits f32 [T, E]. Grid: ceil(T / 8). Block: 256, a warp a token.
+extern "C" __global__ void expert_weights_backward(const float* __restrict__ weights, const int* __restrict__ experts,
+                                                   const float* __restrict__ grad, float* dlogits, int T, int E, int k) {
+    u64 token = (u64)blockIdx.x * 8 + (threadIdx.x >> 5);
+    if (token >= T) return;
+    weights += token * k, experts += token * k, grad += token * k;
+    float mean = 0.0f;
+    for (int i = 0; i < k; i++) mean += weights[i] * grad[i];
+    for (int e = threadIdx.x & 31; e < E; e += 32) {
+        float value = 0.0f;
+        for (int i = 0; i < k; i++)
+            if (experts[i] == e) value = weights[i] * (grad[i] - mean);
+        dlogits[token * E + e] = value;
+    }
+}

@@ -1,0 +1,226 @@
+// Rows between tokens and sorted pairs: gather, weighted sum, their gradients, and the fused end of the expert half's
+// backward. All sums over a token's pairs run in slot order.
+#include "common.cuh"
+
+#define THREADS 128
+#define MAX_K 8
+
+// out[p] = x[pairs[p] / k]: a row for each sorted place. x bf16 rows of stride ld, out bf16 [P, D] dense, n = P * D / 8.
+// Grid: ceil(n / 1024). Block: 256, four vectors a thread.
+extern "C" __global__ void __launch_bounds__(256) take_tokens(const bf16* __restrict__ x, const int* __restrict__ pairs,
+                                                              bf16* __restrict__ out, u64 n, int D, int ld, int k) {
+    int width = D / 8;
+    u64 base = (u64)blockIdx.x * 1024 + threadIdx.x;
+    uint4 v[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        u64 item = base + 256 * i;
+        if (item < n) v[i] = load16(x + (u64)(pairs[item / width] / k) * ld + item % width * 8);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (base + 256 * i < n) store16(out + (base + 256 * i) * 8, v[i]);
+}
+
+// out[t] = residual[t] + sum over slots i of weights[t, i] * y[places[t, i]].
+// y bf16 [P, D]; weights f32 [T, k], null for ones (the gradient of take_tokens); residual bf16 [T, D] or null;
+// out bf16 [T, D], may be residual. n = T * D / 8. Grid: ceil(n / 256). Block: 256, a vector a thread.
+extern "C" __global__ void __launch_bounds__(256) combine(const bf16* __restrict__ y, const float* __restrict__ weights,
+                                                          const int* __restrict__ places, const bf16* residual, bf16* out, u64 n,
+                                                          int D, int k) {
+    u64 item = (u64)blockIdx.x * 256 + threadIdx.x;
+    if (item >= n) return;
+    int width = D / 8, column = item % width * 8;
+    u64 token = item / width;
+    float sum[8] = {};
+    if (residual) unpack8(load16(residual + item * 8), sum);
+    for (int start = 0; start < k; start += 4) {
+        uint4 v[4];
+        float w[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            u64 pair = token * k + start + i;
+            if (start + i < k) v[i] = load16(y + (u64)places[pair] * D + column), w[i] = weights ? weights[pair] : 1.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (start + i >= k) break;
+            float f[8];
+            unpack8(v[i], f);
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum[j] += w[i] * f[j];
+        }
+    }
+    store16(out + item * 8, pack8(sum));
+}
+
+// The gradients of `combine`: dy[p] = weights[q] * grad[q / k], d_weights[q] = dot(grad[q / k], y[p]) with q = pairs[p].
+// y, dy bf16 [P, D] (dy may be y); grad bf16 [T, D]; weights, d_weights f32 [T, k]. Grid: P. Block: 128.
+extern "C" __global__ void __launch_bounds__(THREADS) combine_gradients(const bf16* y, const float* __restrict__ weights,
+                                                                        const int* __restrict__ pairs, const bf16* __restrict__ grad,
+                                                                        bf16* dy, float* d_weights, int D, int k) {
+    __shared__ float scratch[32];
+    u64 place = blockIdx.x;
+    int pair = pairs[place];
+    float weight = weights[pair], sum = 0.0f;
+    grad += (u64)(pair / k) * D, y += place * D, dy += place * D;
+    for (int c = threadIdx.x; c < D / 8; c += THREADS) {
+        float a[8], b[8];
+        unpack8(load16(grad + 8 * c), a);
+        unpack8(load16(y + 8 * c), b);
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            sum += a[j] * b[j];
+            a[j] *= weight;
+        }
+        store16(dy + 8 * c, pack8(a));
+    }
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) d_weights[pair] = sum;
+}
+
+struct Token {
+    const bf16* dxp;
+    const void* router_w;
+    bool router_is_f32;
+    int places[MAX_K], experts[MAX_K];
+    float d_logits[MAX_K];
+};
+
+// Gradient of the norm's output at eight columns: sum of the pairs' rows and of the router's part.
+__device__ __forceinline__ void normed_gradient(const Token& token, int D, int k, int c, float* g) {
+#pragma unroll
+    for (int j = 0; j < 8; j++) g[j] = 0.0f;
+#pragma unroll
+    for (int start = 0; start < MAX_K; start += 4) {
+        if (start >= k) break;
+        uint4 v[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (start + i < k) v[i] = load16(token.dxp + (u64)token.places[start + i] * D + 8 * c);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (start + i >= k) break;
+            float f[8], w[8];
+            u64 at = (u64)token.experts[start + i] * D + 8 * c;
+            unpack8(v[i], f);
+            if (token.router_is_f32) {
+                const float4* from = (const float4*)((const float*)token.router_w + at);
+                float4 w0 = from[0], w1 = from[1];
+                w[0] = w0.x, w[1] = w0.y, w[2] = w0.z, w[3] = w0.w, w[4] = w1.x, w[5] = w1.y, w[6] = w1.z, w[7] = w1.w;
+            } else {
+                unpack8(load16((const bf16*)token.router_w + at), w);
+            }
+#pragma unroll
+            for (int j = 0; j < 8; j++) g[j] += f[j] + token.d_logits[start + i] * w[j];
+        }
+    }
+}
+
+// V vectors a thread stay in registers between the two passes; with V = 0 the second pass computes them again.
+template <int V>
+__device__ __forceinline__ void finish_token(const Token& token, const bf16* x, const float* w, const bf16* grad, bf16* out,
+                                             float scale, int D, int k, float* scratch) {
+    float kept[V > 0 ? V : 1][8];
+    uint4 rows[V > 0 ? V : 1];
+    float sum = 0.0f;
+    int n = D / 8;
+#pragma unroll
+    for (int i = 0; i < (V > 0 ? V : (n + THREADS - 1) / THREADS); i++) {
+        int c = threadIdx.x + i * THREADS;
+        if (c >= n) break;
+        float g[8], f[8];
+        uint4 row = load16(x + 8 * c);
+        normed_gradient(token, D, k, c, g);
+        unpack8(row, f);
+        const float4* from = (const float4*)w + 2 * c;
+        float4 w0 = from[0], w1 = from[1];
+        float weight[8] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            g[j] *= weight[j];
+            sum += g[j] * f[j];
+        }
+        if (V > 0) {
+            rows[V > 0 ? i : 0] = row;
+#pragma unroll
+            for (int j = 0; j < 8; j++) kept[V > 0 ? i : 0][j] = g[j];
+        }
+    }
+    float along = block_sum(sum, scratch) * scale * scale / D;
+#pragma unroll
+    for (int i = 0; i < (V > 0 ? V : (n + THREADS - 1) / THREADS); i++) {
+        int c = threadIdx.x + i * THREADS;
+        if (c >= n) break;
+        float g[8], f[8], r[8];
+        if (V > 0) {
+#pragma unroll
+            for (int j = 0; j < 8; j++) g[j] = kept[V > 0 ? i : 0][j];
+            unpack8(rows[V > 0 ? i : 0], f);
+        } else {
+            normed_gradient(token, D, k, c, g);
+            for (int j = 0; j < 8; j++) g[j] *= w[8 * c + j];
+            unpack8(load16(x + 8 * c), f);
+        }
+        unpack8(load16(grad + 8 * c), r);
+#pragma unroll
+        for (int j = 0; j < 8; j++) r[j] += scale * (g[j] - f[j] * along);
+        store16(out + 8 * c, pack8(r));
+    }
+}
+
+// The end of the expert half's backward, for each token t with experts e_i:
+//   dw_i   = d_weights[t, i] + dot(grad[t], down_bias[e_i])              (second term where down_bias is given)
+//   dl_i   = weights_i (dw_i - sum_j weights_j dw_j)                     -> d_logits[t, i], where it is not null
+//   dxn    = sum_i dxp[places[t, i]] + sum_i dl_i router_w[e_i]
+//   out[t] = grad[t] + gradient of RMSNorm (x_mid, inv_rms, norm_w) at dxn
+// dxp bf16 [P, D]; places, experts i32 [T, k]; d_weights, weights, d_logits f32 [T, k]; router_w [E, D], f32 or bf16;
+// down_bias bf16 [E, D]; x_mid bf16 [T, D]; inv_rms f32 [T]; norm_w f32 [D]; grad, out bf16 [T, D], may be one. k <= 8.
+// Grid: T. Block: 128.
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
+combine_backward(const bf16* dxp, const int* places, const int* experts, const float* d_weights, const float* weights,
+                 const void* router_w, const bf16* down_bias, const bf16* x_mid, const float* inv_rms, const float* norm_w,
+                 const bf16* grad, bf16* out, float* d_logits, int D, int k, int router_is_f32) {
+    __shared__ float scratch[32];
+    u64 t = blockIdx.x;
+    Token token;
+    token.dxp = dxp, token.router_w = router_w, token.router_is_f32 = router_is_f32;
+    grad += t * D, out += t * D;
+    float dw[MAX_K], mean = 0.0f;
+#pragma unroll
+    for (int i = 0; i < MAX_K; i++) {
+        dw[i] = 0.0f;
+        if (i < k) token.places[i] = places[t * k + i], token.experts[i] = experts[t * k + i];
+    }
+    if (down_bias) {
+        for (int c = threadIdx.x; c < D / 8; c += THREADS) {
+            float f[8];
+            unpack8(load16(grad + 8 * c), f);
+#pragma unroll
+            for (int i = 0; i < MAX_K; i++) {
+                if (i >= k) break;
+                float b[8];
+                unpack8(load16(down_bias + (u64)token.experts[i] * D + 8 * c), b);
+#pragma unroll
+                for (int j = 0; j < 8; j++) dw[i] += f[j] * b[j];
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < MAX_K; i++)
+            if (i < k) dw[i] = block_sum(dw[i], scratch);
+    }
+#pragma unroll
+    for (int i = 0; i < MAX_K; i++)
+        if (i < k) dw[i] += d_weights[t * k + i], mean += weights[t * k + i] * dw[i];
+#pragma unroll
+    for (int i = 0; i < MAX_K; i++) {
+        if (i >= k) break;
+        token.d_logits[i] = weights[t * k + i] * (dw[i] - mean);
+        if (threadIdx.x == 0 && d_logits) d_logits[t * k + i] = token.d_logits[i];
+    }
+    const bf16* x = x_mid + t * D;
+    int v = (D / 8 + THREADS - 1) / THREADS;
+    if (v == 1) finish_token<1>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
+    else if (v <= 3) finish_token<3>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
+    else finish_token<0>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
+}

@@ -1,0 +1,101 @@
+//! Clamped SwiGLU on a CUDA card: the launches, and the operator made of them.
+
+use burn::backend::TensorMetadata as _;
+use burn::tensor::DType;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::{SwigluKernel, SwigluOp};
+use crate::cuda::{self, Arg, Result, Run};
+
+/// `h = swiglu(pre)` for `rows` of `width` results.
+pub(crate) fn forward(run: &Run<'_>, pre: u64, h: u64, rows: usize, width: usize, limit: f32) -> Result<()> {
+    let kernel = run.kernel("swiglu", "swiglu", &[])?;
+    let vectors = rows * width / 8;
+    let arguments = [Arg::Ptr(pre), Arg::Ptr(h), Arg::I64(vectors as i64), Arg::F32(limit)];
+    run.launch(kernel, vectors.div_ceil(512), 256u32, 0, &arguments)
+}
+
+/// Addresses of the backward; 0 where there is none.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Backward {
+    /// `[rows, 2 · width]`
+    pub(crate) pre: u64,
+    /// `[rows, width]`, without the router's weight.
+    pub(crate) dh: u64,
+    /// `[rows, 2 · width]`; may be `pre`.
+    pub(crate) dpre: u64,
+    /// The activation again, or none.
+    pub(crate) h_out: u64,
+    /// `dh` with the router's weight, or none.
+    pub(crate) dh_weighted: u64,
+    /// Pair of each row, or none.
+    pub(crate) pairs: u64,
+    /// Expert of each pair, or none.
+    pub(crate) experts: u64,
+    /// The router's weight of each pair, or none.
+    pub(crate) weights: u64,
+    /// `[tokens, features]` gradient of the experts' sum, or none.
+    pub(crate) d_out: u64,
+    /// `[experts, features]` bias of the second product, where `d_out` is given.
+    pub(crate) bias: u64,
+    /// Gradient of each pair's weight, or none.
+    pub(crate) d_weights: u64,
+}
+
+/// The gradient of the activation's input, and where asked that of the router's weights.
+pub(crate) fn backward(
+    run: &Run<'_>,
+    at: &Backward,
+    [rows, width, features, top_k]: [usize; 4],
+    limit: f32,
+) -> Result<()> {
+    let kernel = run.kernel("swiglu", "swiglu_backward", &[])?;
+    let arguments = [
+        Arg::Ptr(at.pre),
+        Arg::Ptr(at.dh),
+        Arg::Ptr(at.dpre),
+        Arg::Ptr(at.h_out),
+        Arg::Ptr(at.dh_weighted),
+        Arg::Ptr(at.pairs),
+        Arg::Ptr(at.experts),
+        Arg::Ptr(at.weights),
+        Arg::Ptr(at.d_out),
+        Arg::Ptr(at.bias),
+        Arg::Ptr(at.d_weights),
+        Arg::size(width),
+        Arg::size(features),
+        Arg::size(top_k),
+        Arg::F32(limit),
+    ];
+    run.launch(kernel, rows, 128u32, 0, &arguments)
+}
+
+impl SwigluKernel for CubeBackend {
+    fn swiglu_forward(gate_up: CubeTensor, limit: f32) -> CubeTensor {
+        let pre = cuda::contiguous(gate_up);
+        let [rows, inputs] = cuda::matrix(&pre);
+        let h = cuda::empty([rows, inputs / 2], DType::BF16, &pre.device);
+        cuda::gpu_of(&pre).enqueue(cuda::handles([&pre, &h]), move |run, p| {
+            forward(run, p[0], p[1], rows, inputs / 2, limit)
+        });
+        h
+    }
+
+    fn swiglu_backward(gate_up: CubeTensor, limit: f32, grad: CubeTensor) -> CubeTensor {
+        let (pre, grad) = (cuda::contiguous(gate_up), cuda::contiguous(grad));
+        let [rows, inputs] = cuda::matrix(&pre);
+        let dx = cuda::empty(pre.shape(), DType::BF16, &pre.device);
+        cuda::gpu_of(&pre).enqueue(cuda::handles([&pre, &grad, &dx]), move |run, p| {
+            let at = Backward { pre: p[0], dh: p[1], dpre: p[2], ..Backward::default() };
+            backward(run, &at, [rows, inputs / 2, 0, 1], limit)
+        });
+        dx
+    }
+}
+
+impl SwigluOp for CubeBackend {
+    fn swiglu(gate_up: CubeTensor, limit: f32) -> CubeTensor {
+        Self::swiglu_forward(gate_up, limit)
+    }
+}

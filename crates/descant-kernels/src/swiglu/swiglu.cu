@@ -1,0 +1,106 @@
+// gpt-oss' clamped SwiGLU on interleaved gate and up, forward, and backward with the router weight folded in.
+//
+// Both are bound by bytes. The backward rebuilds the activation from its input, so that nothing but the input is kept:
+// one pass gives the input's gradient (over the input itself), the router weights' gradients, and where the low-rank
+// path asks for them the activation and the weighted gradient.
+#include "common.cuh"
+
+#define ALPHA 1.702f
+#define VECTORS 3
+#define THREADS 128
+
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+
+// Eight activations from sixteen inputs.
+__device__ __forceinline__ void activate(const float* x, float limit, float* h) {
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+        float gate = fminf(x[2 * j], limit), up = fminf(fmaxf(x[2 * j + 1], -limit), limit);
+        h[j] = (up + 1.0f) * gate * sigmoid(ALPHA * gate);
+    }
+}
+
+// h[p, i] = (u + 1) g sigmoid(1.702 g) with g = min(pre[p, 2i], limit), u = clamp(pre[p, 2i + 1]).
+// pre bf16 [rows, 2F], h bf16 [rows, F], both dense; n = rows * F / 8. Grid: ceil(n / 512). Block: 256.
+extern "C" __global__ void __launch_bounds__(256) swiglu(const bf16* __restrict__ pre, bf16* __restrict__ h, u64 n, float limit) {
+    u64 base = (u64)blockIdx.x * 512 + threadIdx.x;
+    uint4 in[2][2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        u64 v = base + 256 * i;
+        if (v < n) in[i][0] = load16(pre + 16 * v), in[i][1] = load16(pre + 16 * v + 8);
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        u64 v = base + 256 * i;
+        if (v >= n) return;
+        float x[16], y[8];
+        unpack8(in[i][0], x);
+        unpack8(in[i][1], x + 8);
+        activate(x, limit, y);
+        store16(h + 8 * v, pack8(y));
+    }
+}
+
+// Row p = place of a pair: with h = swiglu(pre[p]), q = pairs[p], weight = weights[q] (1 where `weights` is null):
+//   dpre[p] = weight * swiglu'(pre[p]) dh[p]                     (dpre may be pre)
+//   d_weights[q] = dot(dh[p], h) + dot(d_out[q / k], bias[experts[q]])   (second term only where d_out is given)
+//   h_out[p] = h, dh_weighted[p] = weight * dh[p]                (each may be null; dh_weighted may be dh)
+// A clamp passes the gradient where it does not bite, its borders included.
+// pre, dpre bf16 [P, 2F]; dh, h_out, dh_weighted bf16 [P, F]; pairs i32 [P]; experts i32, weights, d_weights f32 [T, k];
+// d_out bf16 [T, D]; bias bf16 [E, D]. pairs, experts, weights and d_weights may all be null. Grid: P. Block: 128.
+extern "C" __global__ void __launch_bounds__(THREADS, 6)
+swiglu_backward(const bf16* pre, const bf16* dh, bf16* dpre, bf16* h_out, bf16* dh_weighted, const int* pairs,
+                const int* experts, const float* weights, const bf16* d_out, const bf16* bias, float* d_weights, int F, int D,
+                int k, float limit) {
+    __shared__ float scratch[32];
+    u64 place = blockIdx.x;
+    int pair = pairs ? pairs[place] : 0;
+    float weight = weights ? weights[pair] : 1.0f, sum = 0.0f;
+    pre += place * 2 * F, dpre += place * 2 * F, dh += place * F;
+    int n = F / 8;
+    for (int start = 0; start < n; start += VECTORS * THREADS) {
+        uint4 in[VECTORS][2], grad[VECTORS];
+#pragma unroll
+        for (int i = 0; i < VECTORS; i++) {
+            int c = start + i * THREADS + threadIdx.x;
+            if (c < n) in[i][0] = load16(pre + 16 * c), in[i][1] = load16(pre + 16 * c + 8), grad[i] = load16(dh + 8 * c);
+        }
+#pragma unroll
+        for (int i = 0; i < VECTORS; i++) {
+            int c = start + i * THREADS + threadIdx.x;
+            if (c >= n) break;
+            float x[16], g[8], h[8];
+            unpack8(in[i][0], x);
+            unpack8(in[i][1], x + 8);
+            unpack8(grad[i], g);
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                float x0 = x[2 * j], x1 = x[2 * j + 1];
+                float gate = fminf(x0, limit), up = fminf(fmaxf(x1, -limit), limit), s = sigmoid(ALPHA * gate);
+                h[j] = to_float(to_bf16((up + 1.0f) * gate * s));
+                sum += g[j] * h[j];
+                g[j] *= weight;
+                x[2 * j] = x0 <= limit ? g[j] * (up + 1.0f) * (s + ALPHA * gate * s * (1.0f - s)) : 0.0f;
+                x[2 * j + 1] = fabsf(x1) <= limit ? g[j] * gate * s : 0.0f;
+            }
+            store16(dpre + 16 * c, pack8(x));
+            store16(dpre + 16 * c + 8, pack8(x + 8));
+            if (h_out) store16(h_out + place * F + 8 * c, pack8(h));
+            if (dh_weighted) store16(dh_weighted + place * F + 8 * c, pack8(g));
+        }
+    }
+    if (!d_weights) return;
+    if (d_out) {
+        d_out += (u64)(pair / k) * D, bias += (u64)experts[pair] * D;
+        for (int c = threadIdx.x; c < D / 8; c += THREADS) {
+            float a[8], b[8];
+            unpack8(load16(d_out + 8 * c), a);
+            unpack8(load16(bias + 8 * c), b);
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum += a[j] * b[j];
+        }
+    }
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) d_weights[pair] = sum;
+}

@@ -1,0 +1,366 @@
+//! Every operator's form for a CUDA card against its definition in f32 on the CPU, forward and backward, on inputs
+//! that bf16 holds exactly. Where there is no card there is nothing to compare, and the tests say so.
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use descant_kernels as k;
+use descant_kernels::cuda::{Arg, CudaError, Gpu, Uploader};
+use descant_kernels::{AttentionSpec, FrozenWeight, Groups, Segments};
+
+use crate::support::{Random, ints};
+
+/// Norm of the difference by norm of the definition's result: results are rounded to 8 bits once or twice.
+const TOLERANCE: f64 = 1e-2;
+
+/// Sizes with tails: one row, an odd few, more than a tile, more than a block of them.
+const ROWS: [usize; 4] = [1, 7, 129, 1000];
+
+/// The first card, or nothing.
+fn card() -> Option<Device> {
+    match Gpu::of(0) {
+        Ok(_) => Some(Device::cuda(0)),
+        Err(error) => {
+            println!("no card: {error}");
+            None
+        }
+    }
+}
+
+/// The values rounded to bf16, on the CPU in f32.
+fn rounded<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.cast(DType::BF16).cast(DType::F32)
+}
+
+/// A copy on a device, in a type.
+fn on<const D: usize>(x: &Tensor<D>, device: &Device, dtype: DType) -> Tensor<D> {
+    Tensor::<D>::from_data(x.clone().into_data(), (device, DType::F32)).cast(dtype)
+}
+
+fn ints_on<const D: usize>(x: &Tensor<D, Int>, device: &Device) -> Tensor<D, Int> {
+    let dtype = x.dtype();
+    Tensor::from_data(x.clone().into_data(), (device, dtype))
+}
+
+fn floats<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.cast(DType::F32).into_data().try_to_vec().expect("f32")
+}
+
+/// Result of `f` on a device, and the gradient of `sum(f * seed)` at each input.
+fn run<const D: usize, const N: usize, const O: usize>(
+    device: &Device,
+    dtypes: [DType; N],
+    inputs: [&Tensor<D>; N],
+    seed: &Tensor<O>,
+    f: &dyn Fn([Tensor<D>; N], &Device) -> Tensor<O>,
+) -> Vec<Vec<f32>> {
+    let graph = device.clone().autodiff();
+    let mut leaves = Vec::new();
+    for (input, dtype) in inputs.into_iter().zip(dtypes) {
+        leaves.push(on(input, &graph, dtype).detach().require_grad());
+    }
+    let leaves: [Tensor<D>; N] = leaves.try_into().expect("as many");
+    let y = f(leaves.clone(), device);
+    let seed = on(seed, &graph, y.dtype());
+    let gradients = (y.clone() * seed).sum().backward();
+    let mut all = vec![floats(y.inner())];
+    all.extend(leaves.iter().map(|leaf| floats(leaf.grad(&gradients).expect("a gradient"))));
+    all
+}
+
+fn error(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let square = |x: f64| x * x;
+    let difference: f64 = a.iter().zip(b).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    let norm: f64 = b.iter().map(|b| square(f64::from(*b))).sum();
+    (difference / norm.max(1e-30)).sqrt()
+}
+
+/// Asserts that the card's form, run twice, gives the same bits, and nearly those of the definition.
+fn same<const D: usize, const N: usize, const O: usize>(
+    card: &Device,
+    what: &str,
+    dtypes: [DType; N],
+    inputs: [&Tensor<D>; N],
+    seed: &Tensor<O>,
+    own: impl Fn([Tensor<D>; N], &Device) -> Tensor<O>,
+    definition: impl Fn([Tensor<D>; N], &Device) -> Tensor<O>,
+) {
+    let first = run(card, dtypes, inputs, seed, &own);
+    assert_eq!(Gpu::of(0).expect("the card").take_error(), None, "{what}");
+    let again = run(card, dtypes, inputs, seed, &own);
+    let slow = run(&Device::flex(), [DType::F32; N], inputs, seed, &definition);
+    for (i, ((a, again), b)) in first.iter().zip(&again).zip(&slow).enumerate() {
+        let e = error(a, b);
+        println!("{what}: tensor {i}: {e:.2e}");
+        assert!(
+            a.iter().zip(again).all(|(a, b)| a.to_bits() == b.to_bits()),
+            "{what}: other bits in tensor {i}"
+        );
+        assert!(e <= TOLERANCE, "{what}: tensor {i} (0 is the output) differs by {e:e}");
+    }
+}
+
+const BF16: DType = DType::BF16;
+
+#[test]
+fn rows_on_a_card_equal_their_definitions() {
+    let Some(card) = card() else { return };
+    let mut random = Random(31);
+    for rows in ROWS {
+        for width in [64, 96, 2880] {
+            let (x, weight) = (rounded(random.floats([rows, width])), random.floats([width]));
+            let seed = rounded(random.floats([rows, width]));
+            let norm = |w: &Tensor<1>, d: &Device| on(w, d, DType::F32);
+            same(
+                &card,
+                &format!("rms_norm {rows}x{width}"),
+                [BF16],
+                [&x],
+                &seed,
+                |[x], d| k::rms_norm(x, &norm(&weight, d), 1e-5),
+                |[x], d| k::reference::rms_norm(x, &norm(&weight, d), 1e-5),
+            );
+            let (x, seed) = (rounded(random.floats([rows, 2 * width]) * 4.0), seed);
+            let what = format!("swiglu {rows}x{width}");
+            same(
+                &card,
+                &what,
+                [BF16],
+                [&x],
+                &seed,
+                |[x], _| k::swiglu(x, 7.0),
+                |[x], _| k::reference::swiglu(x, 7.0),
+            );
+        }
+        for dim in [16, 64] {
+            let (x, angles) = (rounded(random.floats([rows, 5, dim])), random.floats([rows, dim / 2]));
+            let seed = rounded(random.floats([rows, 5, dim]));
+            let turn = |a: &Tensor<2>, d: &Device| {
+                (on(&a.clone().cos(), d, DType::F32), on(&a.clone().sin(), d, DType::F32))
+            };
+            let own = |[x]: [Tensor<3>; 1], d: &Device| {
+                let (cos, sin) = turn(&angles, d);
+                k::rotary(x, &cos, &sin)
+            };
+            let definition = |[x]: [Tensor<3>; 1], d: &Device| {
+                let (cos, sin) = turn(&angles, d);
+                k::reference::rotary(x, &cos, &sin)
+            };
+            same(&card, &format!("rotary {rows}x{dim}"), [BF16], [&x], &seed, own, definition);
+        }
+    }
+}
+
+#[test]
+fn losses_on_a_card_equal_their_definition() {
+    let Some(card) = card() else { return };
+    let mut random = Random(32);
+    for (rows, features, words) in [(1, 64, 304), (129, 96, 1000), (600, 64, 201_088)] {
+        let (hidden, head) =
+            (rounded(random.floats([rows, features])), rounded(random.floats([words, features]) * 0.25));
+        let targets: Vec<i32> = (0..rows).map(|_| (random.bits() % words as u64) as i32).collect();
+        let targets = ints(&targets, [rows]);
+        let seed = random.floats([rows]);
+        let what = format!("token_losses {rows}x{features}x{words}");
+        let own =
+            |[h]: [Tensor<2>; 1], d: &Device| k::token_losses(h, &on(&head, d, BF16), &ints_on(&targets, d));
+        let definition = |[h]: [Tensor<2>; 1], d: &Device| {
+            k::token_losses(h, &on(&head, d, DType::F32), &ints_on(&targets, d))
+        };
+        same(&card, &what, [BF16], [&hidden], &seed, own, definition);
+    }
+}
+
+/// Rows of eight experts: none, one, and many.
+const SPREADS: [&[usize]; 3] = [&[3, 0, 1, 130, 7, 0, 2, 40], &[0, 0, 0, 200, 0, 0, 0, 0], &[1]];
+
+fn groups(spread: &[usize]) -> (Tensor<1, Int>, usize) {
+    let mut offsets = vec![0i32];
+    for rows in spread {
+        offsets.push(offsets[offsets.len() - 1] + *rows as i32);
+    }
+    (ints(&offsets, [offsets.len()]), spread.iter().sum())
+}
+
+fn weight_on(weight: &FrozenWeight, device: &Device, dtype: DType) -> FrozenWeight {
+    match weight {
+        FrozenWeight::Dense(w) => FrozenWeight::Dense(on(w, device, dtype)),
+        FrozenWeight::Transposed(w) => FrozenWeight::Transposed(on(w, device, dtype)),
+        FrozenWeight::Mxfp4 { blocks, scales } => {
+            FrozenWeight::Mxfp4 { blocks: ints_on(blocks, device), scales: ints_on(scales, device) }
+        }
+    }
+}
+
+#[test]
+fn products_on_a_card_equal_their_definitions_in_every_storage() {
+    let Some(card) = card() else { return };
+    let mut random = Random(33);
+    for spread in SPREADS {
+        let ((offsets, rows), n) = (groups(spread), spread.len());
+        for (d_in, d_out) in [(64, 96), (2880, 128)] {
+            let scale = (d_in as f32).sqrt().recip();
+            let weights = [
+                FrozenWeight::Dense(rounded(random.floats([n, d_out, d_in]) * scale)),
+                FrozenWeight::Transposed(rounded(random.floats([n, d_in, d_out]) * scale)),
+                FrozenWeight::Mxfp4 {
+                    blocks: random.bytes([n, d_out, d_in / 32, 16], 0, 255),
+                    scales: random.bytes([n, d_out, d_in / 32], 120, 123),
+                },
+            ];
+            for weight in &weights {
+                let (x, bias) = (rounded(random.floats([rows, d_in])), rounded(random.floats([n, d_out])));
+                let seed = rounded(random.floats([rows, d_out]));
+                for one in [false, true] {
+                    if one && n > 1 {
+                        continue;
+                    }
+                    let grouping = |d: &Device| {
+                        if one { Groups::One } else { Groups::Sorted { offsets: ints_on(&offsets, d) } }
+                    };
+                    let what = format!("linear {spread:?} {d_in}x{d_out} one {one}");
+                    let own = |[x]: [Tensor<2>; 1], d: &Device| {
+                        k::linear(x, &weight_on(weight, d, BF16), Some(&on(&bias, d, BF16)), &grouping(d))
+                    };
+                    let definition = |[x]: [Tensor<2>; 1], d: &Device| {
+                        let bias = on(&bias, d, DType::F32);
+                        k::linear(x, &weight_on(weight, d, DType::F32), Some(&bias), &grouping(d))
+                    };
+                    same(&card, &what, [BF16], [&x], &seed, own, definition);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_trainable_path_on_a_card_equals_its_definition() {
+    let Some(card) = card() else { return };
+    let mut random = Random(34);
+    for (spread, rank) in [(SPREADS[0], 8), (SPREADS[1], 3), (SPREADS[2], 64)] {
+        let ((offsets, rows), n) = (groups(spread), spread.len());
+        let (d_in, d_out) = (96, 64);
+        let x = rounded(random.floats([1, rows, d_in]));
+        let (a, b) =
+            (rounded(random.floats([n, rank, d_in]) * 0.1), rounded(random.floats([n, d_out, rank])));
+        let seed = rounded(random.floats([rows, d_out]));
+        let f = |[x, a, b]: [Tensor<3>; 3], d: &Device| {
+            let groups = Groups::Sorted { offsets: ints_on(&offsets, d) };
+            k::low_rank(x.squeeze_dim(0), a, b, 1.7, &groups)
+        };
+        let what = format!("low_rank {spread:?} rank {rank}");
+        same(&card, &what, [BF16, DType::F32, DType::F32], [&x, &a, &b], &seed, f, f);
+    }
+}
+
+#[test]
+fn routing_on_a_card_equals_its_definition() {
+    let Some(card) = card() else { return };
+    let mut random = Random(35);
+    for (tokens, experts, top) in [(1, 4, 4), (7, 8, 2), (1000, 32, 4)] {
+        let logits = random.floats([tokens, experts]);
+        let slow = k::route(&logits, top);
+        let fast = k::route(&on(&logits, &card, DType::F32), top);
+        let same_ints = |a: Vec<i64>, b: Vec<i64>, what: &str| assert_eq!(a, b, "{what} of {tokens}");
+        let values = |x: &Tensor<1, Int>| x.clone().into_data().iter::<i64>().collect::<Vec<_>>();
+        same_ints(values(&fast.pairs), values(&slow.pairs), "pairs");
+        same_ints(values(&fast.places), values(&slow.places), "places");
+        same_ints(values(&fast.offsets), values(&slow.offsets), "offsets");
+        let routing = |d: &Device| k::route(&on(&logits, d, DType::F32), top);
+        let seed = random.floats([tokens, top]);
+        let weigh = |[l]: [Tensor<2>; 1], d: &Device| k::expert_weights(l, &routing(d));
+        same(&card, "expert_weights", [DType::F32], [&logits], &seed, weigh, weigh);
+        let width = 96;
+        let (x, seed) =
+            (rounded(random.floats([tokens, width])), rounded(random.floats([tokens * top, width])));
+        let take = |[x]: [Tensor<2>; 1], d: &Device| k::take_tokens(x, &routing(d));
+        same(&card, "take_tokens", [BF16], [&x], &seed, take, take);
+        let (y, weights) = (rounded(random.floats([tokens * top, width])), random.floats([tokens, top]));
+        let seed = rounded(random.floats([tokens, width]));
+        let combine = |[y, w]: [Tensor<2>; 2], d: &Device| k::combine_experts(y, w, &routing(d));
+        same(&card, "combine_experts", [BF16, DType::F32], [&y, &weights], &seed, combine, combine);
+    }
+}
+
+#[test]
+fn attention_on_a_card_equals_its_definition() {
+    let Some(card) = card() else { return };
+    let mut random = Random(36);
+    for (dim, heads, n_kv, window) in
+        [(64, 8, 1, None), (64, 16, 2, Some(128)), (16, 6, 2, Some(5)), (32, 4, 1, None)]
+    {
+        let lengths = [1usize, 150, 7, 300];
+        let start: usize = lengths.iter().sum();
+        let segments = Segments::from_lengths(&lengths);
+        let (q, kv) = ([start, heads, dim], [start, n_kv, dim]);
+        let (q, key, value) =
+            (rounded(random.floats(q)), rounded(random.floats(kv)), rounded(random.floats(kv)));
+        let (sinks, seed) = (random.floats([heads]), rounded(random.floats([start, heads, dim])));
+        let spec = AttentionSpec { window, scale: (dim as f32).sqrt().recip() };
+        let f = |[q, key, value]: [Tensor<3>; 3], d: &Device| {
+            k::attention(q, key, value, &on(&sinks, d, DType::F32), spec, &segments)
+        };
+        let what = format!("attention {heads}/{n_kv} of {dim}, window {window:?}");
+        same(&card, &what, [BF16; 3], [&q, &key, &value], &seed, f, f);
+    }
+}
+
+#[test]
+fn cache_rows_on_a_card_are_written_and_the_rest_stays() {
+    let Some(card) = card() else { return };
+    let mut random = Random(37);
+    let (cache, new) = (rounded(random.floats([9, 64])), rounded(random.floats([3, 64])));
+    let rows = ints(&[8, 0, 5], [3]);
+    let fast = k::write_rows(on(&cache, &card, BF16), &ints_on(&rows, &card), on(&new, &card, BF16));
+    assert_eq!(floats(fast), floats(k::write_rows(cache, &rows, new)));
+}
+
+#[test]
+fn uploaded_bytes_arrive() {
+    let Some(_) = card() else { return };
+    let gpu = Gpu::of(0).expect("the card");
+    let mut uploader = Uploader::new(&gpu).expect("pinned memory");
+    // More than both buffers, and no multiple of one.
+    let bytes: Vec<u8> =
+        (0..(100u64 << 20) + 12).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let n = bytes.len() / 4;
+    let start = std::time::Instant::now();
+    let tensor = uploader.tensor(&bytes, [n], DType::F32).expect("a copy");
+    uploader.finish().expect("the copies");
+    println!("upload: {:.1} GB/s", bytes.len() as f64 / start.elapsed().as_secs_f64() / 1e9);
+    let back = k::cuda::tensor::<1>(tensor).into_data();
+    assert!(back.as_bytes() == bytes, "other bytes");
+}
+
+#[test]
+fn wrong_launches_are_reported_to_the_reader_and_what_follows_is_skipped() {
+    let Some(_) = card() else { return };
+    let gpu = Gpu::of(0).expect("the card");
+    let run = |arguments: Vec<Arg<'static>>| {
+        gpu.enqueue(Vec::new(), move |run, _| {
+            let kernel = run.kernel("norm", "rms_norm", &[])?;
+            run.launch(kernel, 1u32, 128u32, 0, &arguments)
+        });
+    };
+    run(vec![Arg::Ptr(0)]);
+    gpu.enqueue(Vec::new(), |_, _| panic!("must be skipped"));
+    match gpu.take_error() {
+        Some(CudaError::Arguments { kernel: "rms_norm", what }) => {
+            assert!(what.contains("8 arguments"), "{what}")
+        }
+        other => panic!("{other:?}"),
+    }
+    gpu.enqueue(Vec::new(), |_, _| panic!("a bug of ours"));
+    assert_eq!(gpu.take_error(), Some(CudaError::Panicked { text: "a bug of ours".into() }));
+    gpu.enqueue(Vec::new(), |run, _| run.kernel("norm", "no_such_kernel", &[]).map(|_| ()));
+    assert!(matches!(gpu.take_error(), Some(CudaError::Driver { .. })));
+    gpu.enqueue(Vec::new(), |run, _| run.kernel("no such file", "x", &[]).map(|_| ()));
+    assert!(matches!(gpu.take_error(), Some(CudaError::NoUnit { .. })));
+    assert_eq!(gpu.take_error(), None);
+}
+
+#[test]
+fn integers_keep_their_type_on_the_way() {
+    let Some(card) = card() else { return };
+    let bytes = Tensor::<1, Int>::from_data(TensorData::new(vec![0u8, 255, 7], [3]), (&card, DType::U8));
+    assert_eq!(bytes.into_data().as_bytes(), [0, 255, 7]);
+}

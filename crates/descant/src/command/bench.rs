@@ -1,0 +1,311 @@
+//! `descant bench step`: how fast a training step is, in how much memory, and how far its parts are from what the
+//! device gives.
+//!
+//! A step is what docs/benchmarks.md compares: random ids, every position a label, forward, backward, clipping, the
+//! optimizer. Ceilings are measured in the same process, so that every ratio is of one run.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow};
+use descant_kernels::{Keep, gauge};
+use descant_lora::{LoraAdapters, LoraConfig};
+use descant_model::{Config, SiteKind};
+use descant_train::{Sample, Schedule, TrainConfig, Trainer};
+use serde::Serialize;
+
+use super::load;
+use super::train::grouped;
+use crate::cli::BenchStep;
+use crate::failure::Exit;
+use crate::talk::Talk;
+
+/// Ids are drawn below this, as the peers' were, or below a smaller vocabulary.
+const ID_LIMIT: u32 = 199_000;
+const GIB: f64 = (1_u64 << 30) as f64;
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct Answer {
+    device: String,
+    card: Option<String>,
+    batch: usize,
+    sequence: usize,
+    accumulate: usize,
+    experts: bool,
+    keep: String,
+    trained_parameters: usize,
+    tokens_per_step: usize,
+    load_seconds: f64,
+    first_step_seconds: f64,
+    step_seconds: Vec<f64>,
+    step_seconds_median: f64,
+    tokens_per_second: f64,
+    peak_memory_gib: Option<f64>,
+    model_tflops: f64,
+    model_to_gemm: f64,
+    gemm_tflops: f64,
+    copy_gb_per_second: f64,
+    losses: Vec<f32>,
+    operators: Vec<Operator>,
+}
+
+/// A row of the table.
+#[derive(Debug, Serialize)]
+struct Operator {
+    name: &'static str,
+    count: u64,
+    milliseconds: f64,
+    floor_milliseconds: f64,
+    ratio: f64,
+    tflops: f64,
+    gb_per_second: f64,
+}
+
+/// Measures and prints.
+pub(crate) fn step(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
+    let device = load::device(&args.device)?;
+    load::check_dir(model)?;
+    if descant_kernels::is_cpu(&device.device) && (args.memory.is_some() || args.keep != Keep::Auto) {
+        return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));
+    }
+    descant_kernels::set_memory(&device.device, args.memory, args.keep);
+    let started = Instant::now();
+    let model = load::model(model, &device.device)?;
+    gauge::synchronize(&device.device).map_err(|reason| anyhow!(reason))?;
+    let load_seconds = started.elapsed().as_secs_f64();
+    let mut lora = LoraConfig::default();
+    if args.experts {
+        lora.targets.extend([SiteKind::GateUp, SiteKind::Down].map(|kind| kind.name().to_owned()));
+    }
+    let config = TrainConfig {
+        micro_batch: args.batch,
+        accumulation: args.accumulate,
+        max_sequence: args.sequence,
+        max_steps: args.steps as u64 + args.warmup as u64,
+        schedule: Schedule::Constant,
+        warmup_steps: 1,
+        ..TrainConfig::default()
+    };
+    let adapters = LoraAdapters::init(&model.config, &lora, config.seed, &device.device.clone().autodiff())?;
+    let trained_parameters = adapters.n_parameters();
+    let mut trainer = Trainer::new(&model, adapters, config)?;
+    let samples = samples(args, model.config.vocab_size);
+    let micro_batches: Vec<Vec<&Sample>> =
+        samples.chunks(args.batch).map(|chunk| chunk.iter().collect()).collect();
+    let (mut seconds, mut losses, mut peak) = (Vec::new(), Vec::new(), None);
+    let mut run_step = |losses: &mut Vec<f32>| -> Result<f64> {
+        let start = Instant::now();
+        let result = trainer.step(&micro_batches)?;
+        gauge::synchronize(&device.device).map_err(|reason| anyhow!(reason))?;
+        losses.push(result.loss);
+        peak = peak.max(gauge::memory_in_use(&device.device));
+        Ok(start.elapsed().as_secs_f64())
+    };
+    for number in 0..args.warmup + args.steps {
+        let took = run_step(&mut losses).with_context(|| format!("step {}", number + 1))?;
+        talk.detail(format_args!("step {}: {took:.3} s", number + 1));
+        seconds.push(took);
+    }
+    gauge::profile(&device.device, true);
+    run_step(&mut Vec::new())?;
+    let operators = gauge::profiled(&device.device);
+    gauge::profile(&device.device, false);
+    let rates = gauge::rates(&device.device);
+    let timed = seconds.split_off(args.warmup);
+    let first_step_seconds = seconds.first().or(timed.first()).copied().unwrap_or(f64::NAN);
+    let median = median(&timed);
+    let tokens = args.batch * args.sequence * args.accumulate;
+    let model_flops = flops_per_token(&model.config, args.sequence) * tokens as f64 / median;
+    let answer = Answer {
+        device: device.why,
+        card: gauge::card(&device.device),
+        batch: args.batch,
+        sequence: args.sequence,
+        accumulate: args.accumulate,
+        experts: args.experts,
+        keep: args.keep.to_string(),
+        trained_parameters,
+        tokens_per_step: tokens,
+        load_seconds,
+        first_step_seconds,
+        step_seconds_median: median,
+        step_seconds: timed,
+        tokens_per_second: tokens as f64 / median,
+        peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
+        model_tflops: model_flops / 1e12,
+        model_to_gemm: model_flops / rates.flops,
+        gemm_tflops: rates.flops / 1e12,
+        copy_gb_per_second: rates.bytes / 1e9,
+        losses,
+        operators: operators.iter().map(|operator| row(operator, &rates)).collect(),
+    };
+    if args.json {
+        talk.data(serde_json::to_string(&answer)?)?;
+    } else {
+        print(&answer, talk)?;
+    }
+    Ok(Exit::Success)
+}
+
+fn row(operator: &gauge::OperatorTime, rates: &gauge::Rates) -> Operator {
+    let floor = operator.floor(rates);
+    Operator {
+        name: operator.name,
+        count: operator.count,
+        milliseconds: operator.seconds * 1e3,
+        floor_milliseconds: floor * 1e3,
+        ratio: operator.seconds / floor,
+        tflops: operator.flops / operator.seconds / 1e12,
+        gb_per_second: operator.bytes / operator.seconds / 1e9,
+    }
+}
+
+fn print(answer: &Answer, talk: Talk) -> Result<()> {
+    talk.data(format_args!(
+        "{} x {} tokens x {}: {} tok/s, {:.3} s a step (median of {})",
+        answer.batch,
+        answer.sequence,
+        answer.accumulate,
+        grouped(answer.tokens_per_second as u64),
+        answer.step_seconds_median,
+        answer.step_seconds.len()
+    ))?;
+    if let Some(peak) = answer.peak_memory_gib {
+        talk.data(format_args!("memory of the card in use, at most {peak:.2} GiB"))?;
+    }
+    talk.data(format_args!(
+        "model {:.3} TFLOP/s, {:.1} % of a large product's {:.3}; copies {:.0} GB/s; load {:.1} s, first step {:.1} s",
+        answer.model_tflops,
+        100.0 * answer.model_to_gemm,
+        answer.gemm_tflops,
+        answer.copy_gb_per_second,
+        answer.load_seconds,
+        answer.first_step_seconds
+    ))?;
+    if !answer.operators.is_empty() {
+        talk.data(format_args!(
+            "{:<28} {:>6} {:>10} {:>10} {:>6}",
+            "operator", "count", "ms", "floor ms", "ratio"
+        ))?;
+    }
+    for row in &answer.operators {
+        talk.data(format_args!(
+            "{:<28} {:>6} {:>10.3} {:>10.3} {:>6.2}",
+            row.name, row.count, row.milliseconds, row.floor_milliseconds, row.ratio
+        ))?;
+    }
+    Ok(())
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+    }
+}
+
+/// Operations that a token needs: forward and backward to the activations through every weight that it meets, and
+/// causal attention forward and (twice) backward. No recomputation, no gradients of frozen weights.
+fn flops_per_token(config: &Config, sequence: usize) -> f64 {
+    let matrix = |kind: SiteKind| {
+        let dims = kind.dims(config);
+        let times = if kind.is_expert() { config.num_experts_per_tok } else { 1 };
+        (times * dims.d_in * dims.d_out) as f64
+    };
+    let layer: f64 = SiteKind::ALL.into_iter().map(matrix).sum();
+    let head = (config.hidden_size * config.vocab_size) as f64;
+    let active = config.num_hidden_layers as f64 * layer + head;
+    let query = (config.num_attention_heads * config.head_dim) as f64;
+    let attention: f64 = (0..config.num_hidden_layers)
+        .map(|layer| {
+            let half = sequence as f64 / 2.0;
+            4.0 * query * config.window(layer).map_or(half, |window| half.min(window as f64))
+        })
+        .sum();
+    4.0 * active + 3.0 * attention
+}
+
+/// Sequences of random ids, every position a label.
+fn samples(args: &BenchStep, vocabulary: usize) -> Vec<Sample> {
+    let mut random = MersenneTwister::new(0);
+    let limit = ID_LIMIT.min(vocabulary as u32);
+    (0..args.batch * args.accumulate)
+        .map(|row| Sample {
+            row,
+            ids: (0..args.sequence).map(|_| random.next() % limit).collect(),
+            weights: vec![1.0; args.sequence],
+            first_analysis: None,
+        })
+        .collect()
+}
+
+/// MT19937 (Matsumoto and Nishimura 1998), so that the ids are those of
+/// `torch.randint(0, 199000, (batch, sequence), generator=torch.Generator().manual_seed(0))`.
+struct MersenneTwister {
+    state: Vec<u32>,
+    at: usize,
+}
+
+impl MersenneTwister {
+    const SIZE: usize = 624;
+    const SHIFT: usize = 397;
+
+    fn new(seed: u32) -> Self {
+        let mut state = vec![seed];
+        for i in 1..Self::SIZE as u32 {
+            let last = state[i as usize - 1];
+            state.push((last ^ (last >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i));
+        }
+        Self { state, at: Self::SIZE }
+    }
+
+    fn next(&mut self) -> u32 {
+        if self.at == Self::SIZE {
+            for i in 0..Self::SIZE {
+                let mixed = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % Self::SIZE] & 0x7fff_ffff);
+                let odd = if mixed % 2 == 1 { 0x9908_b0df } else { 0 };
+                self.state[i] = self.state[(i + Self::SHIFT) % Self::SIZE] ^ (mixed >> 1) ^ odd;
+            }
+            self.at = 0;
+        }
+        let mut y = self.state[self.at];
+        self.at += 1;
+        y ^= y >> 11;
+        y ^= (y << 7) & 0x9d2c_5680;
+        y ^= (y << 15) & 0xefc6_0000;
+        y ^ (y >> 18)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_those_of_torch() {
+        // torch.randint(0, 10, (10,)) after manual_seed(0), as its documentation of reproducibility shows it.
+        let mut random = MersenneTwister::new(0);
+        let ids: Vec<u32> = (0..10).map(|_| random.next() % 10).collect();
+        assert_eq!(ids, [4, 9, 3, 0, 3, 9, 7, 3, 7, 3]);
+    }
+
+    #[test]
+    fn operations_of_the_20b_are_those_that_the_peers_were_measured_with() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/configs/gpt-oss-20b.json");
+        let config = Config::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        for (sequence, billions) in [(1024, 14.8), (2048, 15.1), (4096, 15.7)] {
+            let measured = flops_per_token(&config, sequence) / 1e9;
+            assert!((measured - billions).abs() < 0.06, "{sequence}: {measured}");
+        }
+    }
+
+    #[test]
+    fn a_median_is_between_the_halves() {
+        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
+        assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < f64::EPSILON);
+    }
+}
