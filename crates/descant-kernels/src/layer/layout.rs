@@ -6,7 +6,7 @@
 //! what is planned is what is used.
 
 use super::plan::{ALIGNMENT, Kept, LayerSizes};
-use crate::experts::cuda::RANK_WIDTH;
+use crate::experts::cuda::{LowRank, RANK_WIDTH};
 use crate::route::cuda::sort_bytes;
 
 /// Bytes of cuBLASLt's workspace.
@@ -111,6 +111,8 @@ pub(super) struct Buffers {
     pub(super) d_normed: At,
     pub(super) d_dense_a: At,
     pub(super) d_dense_b: At,
+    /// Partial sums of the experts' gradients.
+    pub(super) partial: At,
     /// Bytes of scratch memory in all.
     pub(super) scratch_bytes: u64,
     /// Bytes of kept memory in all.
@@ -258,6 +260,14 @@ impl Plan {
             }
             if down {
                 out.inner = take(pairs * inner * BF16);
+            }
+            let part = |features: usize, rank: usize| {
+                LowRank { experts, features, rank: rank.max(1) }.workspace(pairs)
+            };
+            if gate_up || down {
+                let (of_gate_up, of_down) = (self.paths.gate_up, self.paths.down);
+                let most = part(2 * inner, of_gate_up).max(part(hidden, of_gate_up));
+                out.partial = take(most.max(part(hidden, of_down)).max(part(inner, of_down)));
             }
             // The gradient of the experts' input is written when that of their inner features was read.
             let both = take(pairs * hidden.max(inner) * BF16);

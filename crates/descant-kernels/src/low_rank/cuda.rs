@@ -11,7 +11,8 @@ use burn_cubecl::tensor::CubeTensor;
 use super::{LowRankKernel, LowRankOp, Saved};
 use crate::cuda::{self, Result, Run};
 use crate::experts::cuda::{
-    ExpertData, Experts, Factor, LowRank, Output, RANK_WIDTH, Side, Sorted, low_rank_gradient, product,
+    ExpertData, Experts, Factor, Gradient, LowRank, Output, RANK_WIDTH, Side, Sorted, low_rank_gradient,
+    product,
 };
 use crate::linear::RowGroups;
 use crate::linear::cuda::{Offsets, write_offsets};
@@ -110,17 +111,21 @@ impl LowRankKernel for CubeBackend {
         let known = offsets.rows();
         let [inner, d_inner] = [(); 2].map(|()| cuda::empty([s.rows, RANK_WIDTH], DType::BF16, &x.device));
         let dx = cuda::empty(x.shape(), DType::BF16, &x.device);
-        let mut handles = cuda::handles([&x, &grad, &a, &b, &inner, &d_inner, &dx, &da, &db]);
+        let (of_a, of_b) = (s.factor(s.d_in), s.factor(s.d_out));
+        let bytes = of_a.workspace(s.rows).max(of_b.workspace(s.rows));
+        let workspace = cuda::empty([bytes.max(1)], DType::U8, &x.device);
+        let mut handles = cuda::handles([&x, &grad, &a, &b, &inner, &d_inner, &dx, &da, &db, &workspace]);
         handles.push(offsets.handle());
         cuda::gpu_of(&x).enqueue(handles, move |run, p| {
-            let at = |data, stride| all(data, stride, p[9], s.rows);
-            write_offsets(run, p[9], known)?;
+            let at = |data, stride| all(data, stride, p[10], s.rows);
+            write_offsets(run, p[10], known)?;
             let (x, grad) = (at(p[0], s.d_in), at(p[1], s.d_out));
             times(run, &x, &s.a(p[2]), Side::Columns, p[4])?;
             times(run, &grad, &s.b(p[3]), Side::Rows, p[5])?;
             times(run, &at(p[5], RANK_WIDTH), &s.a(p[2]), Side::Rows, p[6])?;
-            low_rank_gradient(run, &x, p[5], RANK_WIDTH, (p[7], Factor::A), s.factor(s.d_in), 1.0)?;
-            low_rank_gradient(run, &grad, p[4], RANK_WIDTH, (p[8], Factor::B), s.factor(s.d_out), scaling)
+            let to = |grad, factor, alpha| Gradient { grad, factor, alpha, workspace: p[9] };
+            low_rank_gradient(run, &x, p[5], RANK_WIDTH, to(p[7], Factor::A, 1.0), of_a)?;
+            low_rank_gradient(run, &grad, p[4], RANK_WIDTH, to(p[8], Factor::B, scaling), of_b)
         });
         [dx, da, db]
     }
