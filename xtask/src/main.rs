@@ -15,7 +15,9 @@ Commands:
   train, evaluate, generate, score, init, bench
            build descant (optimized) and run it with these arguments; without a settings
            file `train` and `evaluate` take the embedded default: the tiny model under fixtures/
-  ci       every check: format, lints, tests, documentation, the CUDA feature
+  kernels  compile every CUDA kernel for every architecture and compare what it uses with
+           docs/kernels.md, or write that anew with --update; needs NVRTC, but no card
+  ci       every check: format, lints, tests, documentation, the CUDA feature, the kernels
 
 Options:
   --cuda   build with the CUDA backend [default: CPU only]";
@@ -26,12 +28,20 @@ const PASSED_ON: [&str; 6] = ["train", "evaluate", "generate", "score", "init", 
 /// One check of CI: what it is called, cargo's arguments, a variable to set.
 type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);
 
+/// The part of the CUDA feature that needs neither burn's CUDA backend nor a card.
+const NVRTC: [&str; 2] = ["--features", "descant-kernels/nvrtc"];
+
+/// Builds what compiles the kernels. Over the whole workspace, as the tests: cargo would build the dependencies of
+/// one package alone with other features, and so again.
+const KERNELS: [&str; 6] = ["build", "--workspace", NVRTC[0], NVRTC[1], "--example", "kernels"];
+
 /// The order lets later checks reuse what earlier ones built: lints and documentation share their dependencies.
-const CHECKS: [Check; 5] = [
+const CHECKS: [Check; 6] = [
     ("format", &["fmt", "--all", "--check"], None),
     ("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], None),
     ("documentation", &["doc", "--workspace", "--no-deps"], Some(("RUSTDOCFLAGS", "-D warnings"))),
-    ("tests", &["test", "--workspace"], None),
+    ("tests", &["test", "--workspace", NVRTC[0], NVRTC[1]], None),
+    ("kernels", &KERNELS, None),
     ("cuda", &["clippy", "--package", "descant", "--features", "cuda", "--", "-D", "warnings"], None),
 ];
 
@@ -50,6 +60,7 @@ fn run(mut arguments: Vec<String>) -> Result<ExitCode> {
     }
     match arguments.first().map(String::as_str) {
         Some("ci") if arguments.len() == 1 => checks(),
+        Some("kernels") => kernels(&arguments[1..]),
         Some(command) if PASSED_ON.contains(&command) => descant(cuda, &arguments),
         Some("help" | "--help" | "-h") => {
             say(HELP);
@@ -72,6 +83,23 @@ fn descant(cuda: bool, arguments: &[String]) -> Result<ExitCode> {
     exec(run)
 }
 
+/// Compiles the kernels and compares them with the record, or writes that.
+fn kernels(options: &[String]) -> Result<ExitCode> {
+    let root = root()?;
+    if !cargo().current_dir(&root).args(KERNELS).status().context("cargo")?.success() {
+        return Ok(ExitCode::FAILURE);
+    }
+    exec(kernels_of(&root, options)?)
+}
+
+/// The example that lies beside this program.
+fn kernels_of(root: &Path, options: &[String]) -> Result<Command> {
+    let here = std::env::current_exe().context("where this program lies")?;
+    let mut run = Command::new(here.with_file_name("examples").join("kernels"));
+    run.current_dir(root).arg("docs/kernels.md").args(options);
+    Ok(run)
+}
+
 /// Runs every check, all of them even when one fails, and says how long each took.
 fn checks() -> Result<ExitCode> {
     let root = root()?;
@@ -80,7 +108,11 @@ fn checks() -> Result<ExitCode> {
     for (name, arguments, variable) in CHECKS {
         say(&format!("== {name}: cargo {}", arguments.join(" ")));
         let start = Instant::now();
-        let status = cargo().current_dir(&root).args(arguments).envs(variable).status().context("cargo")?;
+        let mut status =
+            cargo().current_dir(&root).args(arguments).envs(variable).status().context("cargo")?;
+        if name == "kernels" && status.success() {
+            status = kernels_of(&root, &[])?.status().context("the check of the kernels")?;
+        }
         let seconds = start.elapsed().as_secs();
         let result = if status.success() { "ok" } else { "FAILED" };
         report.push(format!("{name:<14} {seconds:>5} s  {result}"));

@@ -79,7 +79,7 @@ pub(crate) fn profiled(device: &Device) -> Vec<OperatorTime> {
     if synchronize(device).is_err() {
         return Vec::new();
     }
-    let recorded = gpu.recorder().with(|recorded| recorded.take()).unwrap_or_default();
+    let recorded = gpu.recorder().with(Option::take).unwrap_or_default();
     let mut sums: BTreeMap<&'static str, OperatorTime> = BTreeMap::new();
     for one in &recorded {
         let none = OperatorTime { name: one.name, count: 0, seconds: 0.0, flops: 0.0, bytes: 0.0 };

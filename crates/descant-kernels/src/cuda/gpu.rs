@@ -188,11 +188,6 @@ impl Run<'_> {
         self.gpu
     }
 
-    /// The driver's stream.
-    pub(crate) fn stream(&self) -> Stream {
-        self.stream
-    }
-
     /// The kernel `entry` of the file `unit` with these constants; compiled at first use.
     ///
     /// # Errors

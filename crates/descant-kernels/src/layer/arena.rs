@@ -37,7 +37,6 @@ struct Arena {
     need: Need,
     settings: MemorySettings,
     memory: Arc<DeviceMemory>,
-    scratch_bytes: u64,
     kept: Vec<Kept>,
     /// Where each layer's slot begins, behind the scratch.
     slots: Vec<u64>,
@@ -145,6 +144,6 @@ impl Arena {
             settings.keep,
         );
         let owners = kept.iter().map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { need, settings, memory, scratch_bytes, kept, slots, owners })
+        Ok(Self { need, settings, memory, kept, slots, owners })
     }
 }

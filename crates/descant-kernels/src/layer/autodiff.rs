@@ -171,10 +171,10 @@ impl<B: LayerKernel, C: CheckpointStrategy> LayerOp for Autodiff<B, C> {
         call: Call,
     ) -> FloatTensor<Self> {
         let pairs = [qa, qb, ka, kb, va, vb, oa, ob, ra, rb, ga, gb, da, db];
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = pairs.each_ref().map(|tensor| tensor.node());
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n] = pairs.each_ref().map(<FloatTensor<Self>>::node);
         let nodes = [x.node(), a, b, c, d, e, f, g, h, i, j, k, l, m, n];
         let prep = LayerBackward.prepare::<C>(nodes).compute_bound();
-        let (x, pairs) = (x.into_primitive(), pairs.map(|tensor| tensor.into_primitive()));
+        let (x, pairs) = (x.into_primitive(), pairs.map(<FloatTensor<Self>>::into_primitive));
         match prep.stateful() {
             OpsKind::Tracked(prep) => {
                 let (y, ticket) = B::layer_forward(x.clone(), &pairs, &call, true);

@@ -558,8 +558,20 @@ impl Flow<'_> {
                 self.run.memset(db, 0, n * outputs * size_of::<f32>())?;
                 self.run.memset(da, 0, n * inputs * size_of::<f32>())?;
                 let (b, a) = (self.low_rank(pair, outputs), self.low_rank(pair, inputs));
-                let to = |grad, factor, alpha| Gradient { grad, factor, alpha, workspace: self.at(self.buffers.partial) };
-                experts::low_rank_gradient(self.run, dy, self.at(u), RANK_WIDTH, to(db, Factor::B, pair.scaling), b)?;
+                let to = |grad, factor, alpha| Gradient {
+                    grad,
+                    factor,
+                    alpha,
+                    workspace: self.at(self.buffers.partial),
+                };
+                experts::low_rank_gradient(
+                    self.run,
+                    dy,
+                    self.at(u),
+                    RANK_WIDTH,
+                    to(db, Factor::B, pair.scaling),
+                    b,
+                )?;
                 experts::low_rank_gradient(self.run, x, self.at(du), RANK_WIDTH, to(da, Factor::A, 1.0), a)
             },
         )
@@ -672,9 +684,9 @@ impl Flow<'_> {
                 d_normed,
             )?;
             let mut column = 0;
-            for site in QUERY..=VALUE {
+            for (site, gradient) in gradients.iter().enumerate().take(VALUE + 1).skip(QUERY) {
                 let Some(pair) = &self.pairs[site] else { continue };
-                if let Some(to) = gradients[site] {
+                if let Some(to) = *gradient {
                     let shape = [self.widths()[site], s.hidden];
                     self.unpack_dense(pair, to, self.first_rows()[site], column, shape, columns)?;
                 }

@@ -67,7 +67,7 @@ pub(crate) struct Losses {
     /// f32 `[rows]`, what each loss counts in the gradient; 0 for ones.
     pub(crate) factor: u64,
     /// f32 `[rows]`
-    pub(crate) losses: u64,
+    pub(crate) values: u64,
     /// bf16 `[rows, hidden]`, may be `hidden`.
     pub(crate) gradient: u64,
     /// bf16 `[rows_at_once, vocabulary]`
@@ -85,7 +85,7 @@ pub(crate) fn losses(run: &Run<'_>, at: &Losses, [rows, width, vocabulary]: [usi
         let (hidden, gradient) = (row(at.hidden, 2 * width), row(at.gradient, 2 * width));
         let product = MatmulSpec::forward(n, vocabulary, width);
         run.blas().matmul(&product, hidden, at.head, 0, at.logits, 0, at.workspace)?;
-        let (targets, factor, losses) = (row(at.targets, 4), row(at.factor, 4), row(at.losses, 4));
+        let (targets, factor, losses) = (row(at.targets, 4), row(at.factor, 4), row(at.values, 4));
         cross_entropy(run, at.logits, targets, factor, losses, [n, vocabulary], gradient != 0)?;
         if gradient != 0 {
             let product = MatmulSpec::backward(n, width, vocabulary);
@@ -119,7 +119,7 @@ impl LossKernel for CubeBackend {
                 head: p[1],
                 targets: p[2],
                 factor: 0,
-                losses: p[3],
+                values: p[3],
                 gradient: if with_gradient { p[4] } else { 0 },
                 logits: p[5],
                 workspace: (p[6], WORKSPACE),

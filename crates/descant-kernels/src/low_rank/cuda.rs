@@ -11,7 +11,8 @@ use burn_cubecl::tensor::CubeTensor;
 use super::{LowRankKernel, LowRankOp, Saved};
 use crate::cuda::{self, Result, Run};
 use crate::experts::cuda::{
-    ExpertData, Experts, Factor, Gradient, LowRank, Output, RANK_WIDTH, Side, Sorted, low_rank_gradient, product,
+    ExpertData, Experts, Factor, Gradient, LowRank, Output, RANK_WIDTH, Side, Sorted, low_rank_gradient,
+    product,
 };
 use crate::linear::RowGroups;
 use crate::linear::cuda::{Offsets, write_offsets};

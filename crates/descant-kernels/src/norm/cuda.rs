@@ -25,7 +25,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    fn sizes(&self) -> [Arg; 4] {
+    fn sizes(&self) -> [Arg<'static>; 4] {
         [Arg::size(self.count), Arg::size(self.width), Arg::size(self.stride), Arg::F32(self.epsilon as f32)]
     }
 

@@ -25,16 +25,20 @@ pub(super) struct Map {
 impl Map {
     /// For first moments.
     pub(super) fn signed() -> Self {
-        Self::new(dynamic_map(), ZERO_FIRST)
+        Self::new(&dynamic_map(), ZERO_FIRST)
     }
 
     /// For second moments.
     pub(super) fn unsigned() -> Self {
-        Self::new(unsigned_dynamic_map(), 0)
+        Self::new(&unsigned_dynamic_map(), 0)
     }
 
-    fn new(numbers: [f32; 256], zero: u8) -> Self {
-        Self { numbers, middles: std::array::from_fn(|i| (numbers[i] + numbers[i + 1]) * 0.5), zero }
+    fn new(numbers: &[f32; 256], zero: u8) -> Self {
+        Self {
+            numbers: *numbers,
+            middles: std::array::from_fn(|i| (numbers[i] + numbers[i + 1]) * 0.5),
+            zero,
+        }
     }
 
     fn decode(&self, code: u8, scale: f32) -> f32 {

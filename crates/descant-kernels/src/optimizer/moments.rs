@@ -16,6 +16,7 @@ pub enum MomentFormat {
 
 /// The two moments of a tensor, its elements in row-major order.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a few live at a time, and a box would only hide handles")]
 pub enum Moments {
     /// As f32, in the tensor's shape.
     Float {

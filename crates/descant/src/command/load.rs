@@ -36,7 +36,8 @@ fn cuda(wanted: &str, index: &str) -> Result<Chosen> {
         "" => 0,
         index => index.parse().with_context(|| format!("device is `{wanted}`; expected cuda or cuda:N"))?,
     };
-    Ok(Chosen { device: Device::cuda(index), why: format!("cuda:{index} (as asked)") })
+    let name = super::kept::open(index).with_context(|| format!("cuda:{index}"))?;
+    Ok(Chosen { device: Device::cuda(index), why: format!("cuda:{index}, {name} (as asked)") })
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -13,6 +13,8 @@ mod bench;
 mod evaluate;
 mod generate;
 mod init;
+#[cfg(feature = "cuda")]
+mod kept;
 mod load;
 mod measure;
 mod rows;

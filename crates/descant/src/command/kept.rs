@@ -1,0 +1,89 @@
+//! Where compiled kernels and chosen algorithms lie between runs: a folder under the user's cache.
+//!
+//! Losing it costs the next start some seconds; nothing in it is trusted, and no failure here is worth stopping for.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Result, anyhow};
+use descant_files::{RelPath, read_bounded, write_atomic};
+use descant_kernels::cuda::{CudaError, Gpu, Store, set_store};
+
+use crate::failure::Hinted;
+
+/// Longest piece that is read: the largest kernel file is 2 MB.
+const LIMIT: u64 = 64 << 20;
+
+/// Opens the card of this index, with what was kept; its product name.
+pub(crate) fn open(index: usize) -> Result<String> {
+    if let Some(folder) = folder(|name| std::env::var_os(name).map(PathBuf::from)) {
+        set_store(Arc::new(Folder(folder)));
+    }
+    let gpu = Gpu::of(index).map_err(|error| hinted(&error))?;
+    Ok(gpu.name().to_owned())
+}
+
+fn hinted(error: &CudaError) -> anyhow::Error {
+    match error.hint() {
+        Some(hint) => Hinted::new(anyhow!("{error}"), hint).into(),
+        None => anyhow!("{error}"),
+    }
+}
+
+/// The folder, if the system says where a user's cache is.
+fn folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    // The specification takes absolute paths only.
+    let cache = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
+    let cache = cache.or_else(|| variable("HOME").map(|home| home.join(".cache")))?;
+    cache.is_absolute().then(|| cache.join("descant").join("kernels"))
+}
+
+/// A file a piece.
+struct Folder(PathBuf);
+
+impl Store for Folder {
+    fn load(&self, name: &str) -> Option<Vec<u8>> {
+        read_bounded(&RelPath::new(name).ok()?.under(&self.0).ok()?, LIMIT).ok()
+    }
+
+    fn save(&self, name: &str, bytes: &[u8]) {
+        let saved = descant_files::create_dirs(&self.0)
+            .and_then(|()| RelPath::new(name)?.under(&self.0))
+            .and_then(|path| write_atomic(&path, bytes));
+        if let Err(error) = saved {
+            tracing::debug!("a kernel is not kept: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folder_is_under_the_cache_and_never_relative() {
+        let with = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.to_vec();
+            folder(|name| {
+                pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| PathBuf::from(value))
+            })
+        };
+        let expected = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(with(&[("HOME", "/h")]), expected("/h/.cache/descant/kernels"));
+        assert_eq!(with(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]), expected("/c/descant/kernels"));
+        assert_eq!(with(&[("HOME", "/h"), ("XDG_CACHE_HOME", "c")]), expected("/h/.cache/descant/kernels"));
+        assert_eq!(with(&[("HOME", "h")]), None);
+        assert_eq!(with(&[]), None);
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_names_stay_inside() {
+        let temporary = tempfile::tempdir().unwrap();
+        let store = Folder(temporary.path().join("a").join("b"));
+        assert_eq!(store.load("norm-1.cubin"), None);
+        store.save("norm-1.cubin", b"bytes");
+        assert_eq!(store.load("norm-1.cubin").as_deref(), Some(&b"bytes"[..]));
+        store.save("../outside", b"bytes");
+        assert!(!temporary.path().join("a").join("outside").exists());
+    }
+}
