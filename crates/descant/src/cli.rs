@@ -154,7 +154,7 @@ pub(crate) struct Train {
     /// Run a recipe in place of a settings file [default: none; there is multilingual-thinking]
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     pub(crate) recipe: Option<String>,
-    /// Take models and data sets from the cache alone, and open no socket [default: HF_HUB_OFFLINE, or off]
+    /// Open no socket, take what the cache has [default: HF_HUB_OFFLINE, or off]
     #[arg(long)]
     pub(crate) offline: bool,
     /// Check and print the settings that would hold, and train nothing [default: off]

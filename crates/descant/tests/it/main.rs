@@ -10,3 +10,4 @@ mod hub;
 mod main_job;
 mod manners;
 mod programs;
+mod tutorial;
