@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => IDS.to_vec(),
     };
     for (id, probability) in likeliest(Path::new(&model), &ids, 5)? {
-        println!("{id:>7}  {:.4}", probability);
+        println!("{id:>7}  {probability:.4}");
     }
     Ok(())
 }
@@ -34,7 +34,8 @@ fn likeliest(dir: &Path, ids: &[u32], n: usize) -> Result<Vec<(usize, f32)>, Box
     let model = GptOss::load(dir, &Device::flex())?;
     let batch = Batch::new([ids], model.config.vocab_size)?;
     let hidden = model.hidden(&batch, &Bare);
-    let last = hidden.slice([ids.len() - 1..ids.len()]);
+    let [tokens, width] = hidden.dims();
+    let last = hidden.slice([tokens - 1..tokens, 0..width]);
     let probabilities = softmax(model.logits(last), 1).into_data().try_to_vec::<f32>()?;
     let mut ranked: Vec<(usize, f32)> = probabilities.into_iter().enumerate().collect();
     ranked.sort_by(|a, b| b.1.total_cmp(&a.1));

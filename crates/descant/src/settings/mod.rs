@@ -17,7 +17,7 @@ mod layers;
 mod recipes;
 
 pub(crate) use layers::{Resolved, resolve, resolve_text};
-pub(crate) use recipes::{RECIPES, Recipe};
+pub(crate) use recipes::Recipe;
 
 /// The commented settings: embedded default and `descant init`.
 pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");

@@ -18,7 +18,7 @@ pub(crate) struct Recipe {
 }
 
 /// All of them.
-pub(crate) const RECIPES: [Recipe; 1] = [Recipe {
+const RECIPES: [Recipe; 1] = [Recipe {
     name: "multilingual-thinking",
     toml: include_str!("../../../../recipes/multilingual-thinking/run.toml"),
     files: &[(
