@@ -87,18 +87,34 @@ extern "C" __global__ void __launch_bounds__(128)
 }
 
 // Shapes: y bf16 [rows, y_ld], pairs i32 [P] or null, u bf16 [P, u_ld], offsets i32 [E + 1], grad f32 [E, n, rank], or
-// [E, rank, n] if `rank_first`; y_ld and u_ld multiples of 8.
-// Launch: grid = (ceil(n / 64), E), block = 128, dynamic shared memory = 65536 bytes.
+// [E, rank, n] if `rank_first`; y_ld and u_ld multiples of 8. With several blocks in z (few experts, many rows), each
+// takes a run of the places and writes its sums to parts f32 [blocks in z][shape of grad] instead; low_rank_sum adds
+// them up.
+// Launch: grid = (ceil(n / 64), E, parts), block = 128, dynamic shared memory = 65536 bytes.
 extern "C" __global__ void __launch_bounds__(128)
-    low_rank_gradient(const bf16* y, const int* pairs, const bf16* u, const int* offsets, float* grad, int y_ld,
-                      int u_ld, int top_k, int n, int rank, int rank_first, float alpha) {
+    low_rank_gradient(const bf16* y, const int* pairs, const bf16* u, const int* offsets, float* grad, float* parts,
+                      int y_ld, int u_ld, int top_k, int n, int rank, int rank_first, float alpha) {
     extern __shared__ __align__(128) u8 dynamic[];
     const u32 shared = shared_address(dynamic);
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, chunk = t & 7, line = t >> 3;
     const int expert = blockIdx.y, column = blockIdx.x * TILE, blocks = (rank + 7) / 8;
-    const int first = offsets[expert], count = offsets[expert + 1] - first, steps = (count + TILE - 1) / TILE;
-    if (count == 0) return;
+    int first = offsets[expert], count = offsets[expert + 1] - first;
+    if (gridDim.z > 1) {
+        int run = ((count + (int)gridDim.z - 1) / (int)gridDim.z + TILE - 1) / TILE * TILE, skipped = run * blockIdx.z;
+        first += min(skipped, count), count = max(0, min(run, count - skipped));
+    } else if (count == 0)
+        return;
+    const int steps = (count + TILE - 1) / TILE;
 
+    // Rows of y are looked up one step before they are copied.
+    int rows[4];
+    auto look_up = [&](int step) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int p = first + min(step * TILE + line + 16 * i, count - 1);
+            rows[i] = pairs && step < steps ? pairs[p] : p;
+        }
+    };
     auto fetch = [&](int step) {
         const u32 to = shared + (step % STAGES) * 2 * TILE_BYTES;
         if (step < steps) {
@@ -106,15 +122,17 @@ extern "C" __global__ void __launch_bounds__(128)
             for (int i = 0; i < 4; i++) {
                 int p = step * TILE + line + 16 * i;
                 bool here = p < count, valid = here && column + chunk * 8 < n;
-                u64 row = valid ? (pairs ? pairs[first + p] / top_k : first + p) : 0;
+                u64 row = valid ? (pairs ? rows[i] / top_k : rows[i]) : 0;
                 copy_async16(to + swizzled(line + 16 * i, chunk), y + (valid ? row * y_ld + column + chunk * 8 : 0), valid);
                 const bf16* from = u + (here ? (u64)(first + p) * u_ld + chunk * 8 : 0);
                 if (chunk < blocks) copy_async16(to + TILE_BYTES + swizzled(line + 16 * i, chunk), from, here);
             }
         }
         copy_commit();
+        look_up(step + 1);
     };
     float acc[8][4] = {};
+    look_up(0);
     for (int s = 0; s < STAGES - 1; s++) fetch(s);
     for (int step = 0; step < steps; step++) {
         copy_wait<STAGES - 2>();
@@ -136,14 +154,28 @@ extern "C" __global__ void __launch_bounds__(128)
             }
         }
     }
-    const u64 at_n = rank_first ? 1 : rank, at_r = rank_first ? n : 1;
-    float* to = grad + (u64)expert * n * rank;
+    const u64 at_n = rank_first ? 1 : rank, at_r = rank_first ? n : 1, size = (u64)n * rank;
+    float* to = gridDim.z > 1 ? parts + ((u64)blockIdx.z * gridDim.y + expert) * size : grad + expert * size;
 #pragma unroll
     for (int j = 0; j < 8; j++) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int row = column + warp * 16 + (lane >> 2) + (i >> 1) * 8, r = j * 8 + (lane & 3) * 2 + (i & 1);
-            if (row < n && r < rank) to[row * at_n + r * at_r] += alpha * acc[j][i];
+            if (row < n && r < rank) {
+                float* x = to + row * at_n + r * at_r;
+                *x = gridDim.z > 1 ? acc[j][i] : *x + alpha * acc[j][i];
+            }
         }
     }
+}
+
+// grad[i] += alpha · sum over the parts of parts[part][i], in their order.
+// Launch: block = 256, grid = ceil(size / 256), no shared memory.
+extern "C" __global__ void __launch_bounds__(256)
+    low_rank_sum(const float* parts, float* grad, int size, int n_parts, float alpha) {
+    int i = blockIdx.x * 256 + threadIdx.x;
+    if (i >= size) return;
+    float sum = 0.0f;
+    for (int part = 0; part < n_parts; part++) sum += parts[(u64)part * size + i];
+    grad[i] += alpha * sum;
 }

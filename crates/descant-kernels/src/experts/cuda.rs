@@ -1,0 +1,237 @@
+//! Launches of the grouped products: which form of a kernel serves which card and how many rows.
+
+use crate::cuda::{Arg, CudaError, Define, Result, Run};
+
+/// Columns of a packed adapter factor: ranks are padded with zeros to this.
+pub(crate) const RANK_WIDTH: usize = 64;
+/// Most experts of a layer that the kernels keep in shared memory.
+const MAX_EXPERTS: usize = 256;
+
+/// Frozen matrices of all experts of a layer, `[experts, rows, columns]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Experts {
+    pub(crate) data: ExpertData,
+    pub(crate) count: usize,
+    /// Rows of a stored matrix.
+    pub(crate) rows: usize,
+    /// Columns of a stored matrix; MXFP4 blocks lie along them.
+    pub(crate) columns: usize,
+}
+
+/// Where the numbers are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ExpertData {
+    /// `[experts, rows, columns / 32, 16]` and `[experts, rows, columns / 32]`, u8.
+    Mxfp4 { blocks: u64, scales: u64 },
+    /// `[experts, rows, columns]`, bf16.
+    Bf16(u64),
+}
+
+/// Which side of the matrix the rows of the activation meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// `out = a · W^T`: the sum runs over columns.
+    Columns,
+    /// `out = a · W`: the sum runs over rows.
+    Rows,
+}
+
+/// Rows of an activation, sorted by expert.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sorted {
+    /// `[*, stride]`, bf16.
+    pub(crate) data: u64,
+    /// Elements from a row to the next.
+    pub(crate) stride: usize,
+    /// `[places]`, i32, where row `pairs[place] / top_k` is meant; none where row `place` is.
+    pub(crate) pairs: Option<u64>,
+    pub(crate) top_k: usize,
+    /// `[experts + 1]`, i32.
+    pub(crate) offsets: u64,
+    /// Number of places: what the last offset says.
+    pub(crate) places: usize,
+}
+
+/// What is added to a grouped product, and where it goes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Output {
+    /// `[experts, out]`, bf16.
+    pub(crate) bias: Option<u64>,
+    /// `u [places, 64]` and `v [experts, out, 64]`, bf16: `+ u · v^T`.
+    pub(crate) low_rank: Option<(u64, u64)>,
+    /// `[places, out]`, bf16.
+    pub(crate) out: Option<u64>,
+    /// `[places, out / 2]`, bf16: the clamped SwiGLU of the result, with this limit.
+    pub(crate) swiglu: Option<(u64, f32)>,
+}
+
+/// A form of the grouped kernel: file, tile, threads, shared memory.
+struct Form {
+    unit: &'static str,
+    entries: [&'static str; 2],
+    threads: u32,
+    shared: u32,
+}
+
+const PORTABLE: Form = Form {
+    unit: "experts",
+    entries: ["experts_forward_128x128", "experts_backward_128x128"],
+    threads: 256,
+    shared: 77_568,
+};
+const HOPPER_WIDE: Form = Form {
+    unit: "experts_sm90",
+    entries: ["experts_forward_128x256", "experts_backward_128x256"],
+    threads: 384,
+    shared: 219_136,
+};
+const HOPPER_TALL: Form = Form {
+    unit: "experts_sm90",
+    entries: ["experts_forward_256x128", "experts_backward_256x128"],
+    threads: 384,
+    shared: 219_136,
+};
+
+/// The rows an expert has on average from which the wide tile is better.
+const WIDE_ROWS: usize = 1024;
+
+fn form(run: &Run<'_>, rows: usize) -> &'static Form {
+    match run.gpu().architecture().number {
+        90 if rows >= WIDE_ROWS => &HOPPER_WIDE,
+        90 => &HOPPER_TALL,
+        _ => &PORTABLE,
+    }
+}
+
+/// Each row times its expert's matrix.
+pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, to: &Output) -> Result<()> {
+    let (n_in, n_out) = match side {
+        Side::Columns => (experts.columns, experts.rows),
+        Side::Rows => (experts.rows, experts.columns),
+    };
+    check(n_in, n_out, a.stride, experts.count)?;
+    let form = form(run, a.places / experts.count.max(1));
+    let (data, scales, defines): (u64, u64, &[Define]) = match experts.data {
+        ExpertData::Mxfp4 { blocks, scales } => (blocks, scales, &[]),
+        ExpertData::Bf16(data) => (data, 0, &[("UNPACKED", 1)]),
+    };
+    let entry = form.entries[usize::from(side == Side::Rows)];
+    let kernel = run.kernel(form.unit, entry, defines)?;
+    let (u, v) = to.low_rank.unwrap_or((0, 0));
+    let (h, limit) = to.swiglu.unwrap_or((0, 0.0));
+    let arguments = [
+        Arg::Ptr(a.data),
+        Arg::maybe(a.pairs),
+        Arg::Ptr(data),
+        Arg::Ptr(scales),
+        Arg::maybe(to.bias),
+        Arg::Ptr(u),
+        Arg::Ptr(v),
+        Arg::Ptr(a.offsets),
+        Arg::maybe(to.out),
+        Arg::Ptr(h),
+        Arg::size(a.stride),
+        Arg::size(a.top_k),
+        Arg::size(experts.count),
+        Arg::size(n_out),
+        Arg::size(n_in),
+        Arg::F32(limit),
+    ];
+    run.launch(kernel, run.gpu().multiprocessors(), form.threads, form.shared, &arguments)
+}
+
+/// `out[place, 0..64] = a[row(place)] · m[expert]`, with `m` `[experts, features, 64]`; rows of `out` are
+/// `out_stride` apart.
+pub(crate) fn low_rank_rows(
+    run: &Run<'_>,
+    a: &Sorted,
+    m: u64,
+    out: u64,
+    out_stride: usize,
+    sizes: LowRank,
+) -> Result<()> {
+    check(sizes.features, RANK_WIDTH, a.stride, sizes.experts)?;
+    let kernel = run.kernel("experts_low_rank", "low_rank_rows", &[])?;
+    let arguments = [
+        Arg::Ptr(a.data),
+        Arg::maybe(a.pairs),
+        Arg::Ptr(m),
+        Arg::Ptr(a.offsets),
+        Arg::Ptr(out),
+        Arg::size(a.stride),
+        Arg::size(out_stride),
+        Arg::size(a.top_k),
+        Arg::size(sizes.experts),
+        Arg::size(sizes.features),
+        Arg::size(sizes.rank),
+    ];
+    run.launch(kernel, run.gpu().multiprocessors() * 3, 128u32, 66_624, &arguments)
+}
+
+/// Sizes of one factor of an adapter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LowRank {
+    /// Matrices; 1 for a dense site.
+    pub(crate) experts: usize,
+    /// The side that is not the rank.
+    pub(crate) features: usize,
+    /// At most [`RANK_WIDTH`].
+    pub(crate) rank: usize,
+}
+
+/// How the gradient of a factor lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Factor {
+    /// `[experts, rank, features]`, as `lora_A`.
+    A,
+    /// `[experts, features, rank]`, as `lora_B`.
+    B,
+}
+
+/// `grad += alpha · y^T u` for each expert, f32; rows of `u` are `u_stride` apart.
+pub(crate) fn low_rank_gradient(
+    run: &Run<'_>,
+    y: &Sorted,
+    u: u64,
+    u_stride: usize,
+    (grad, factor): (u64, Factor),
+    sizes: LowRank,
+    alpha: f32,
+) -> Result<()> {
+    check(sizes.features, RANK_WIDTH, y.stride, sizes.experts)?;
+    let kernel = run.kernel("experts_low_rank", "low_rank_gradient", &[])?;
+    let arguments = [
+        Arg::Ptr(y.data),
+        Arg::maybe(y.pairs),
+        Arg::Ptr(u),
+        Arg::Ptr(y.offsets),
+        Arg::Ptr(grad),
+        Arg::size(y.stride),
+        Arg::size(u_stride),
+        Arg::size(y.top_k),
+        Arg::size(sizes.features),
+        Arg::size(sizes.rank),
+        Arg::I32(i32::from(factor == Factor::A)),
+        Arg::F32(alpha),
+    ];
+    let grid = (sizes.features.div_ceil(64), sizes.experts);
+    run.launch(kernel, grid, 128u32, 65_536, &arguments)
+}
+
+/// Packed MXFP4 to bf16 in device memory.
+pub(crate) fn dequantize(run: &Run<'_>, blocks: u64, scales: u64, out: u64, elements: usize) -> Result<()> {
+    let words = elements / 8;
+    let kernel = run.kernel("experts_dequantize", "dequantize_mxfp4", &[])?;
+    let arguments = [Arg::Ptr(blocks), Arg::Ptr(scales), Arg::Ptr(out), Arg::I64(words as i64)];
+    run.launch(kernel, words.div_ceil(256), 256u32, 0, &arguments)
+}
+
+/// The kernels move 16 bytes, and count experts in shared memory.
+fn check(n_in: usize, n_out: usize, stride: usize, experts: usize) -> Result<()> {
+    let fits = n_in.is_multiple_of(32) && n_out.is_multiple_of(32) && stride.is_multiple_of(8);
+    if fits && experts <= MAX_EXPERTS {
+        return Ok(());
+    }
+    let what = format!("{experts} matrices of {n_out} x {n_in}, rows {stride} apart");
+    Err(CudaError::NoKernel { operator: "experts", what })
+}
