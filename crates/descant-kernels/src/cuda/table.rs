@@ -71,14 +71,39 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 1] = [("common.cuh", include_str!("common.cuh"))];
+pub const HEADERS: [(&str, &str); 5] = [
+    ("common.cuh", include_str!("common.cuh")),
+    ("grouped.cuh", include_str!("../experts/grouped.cuh")),
+    ("hopper.cuh", include_str!("../experts/hopper.cuh")),
+    ("mma.cuh", include_str!("../experts/mma.cuh")),
+    ("mxfp4.cuh", include_str!("../experts/mxfp4.cuh")),
+];
 
 /// Without constants.
 const PLAIN: &[&[Define]] = &[&[]];
 
+/// Packed MXFP4 and bf16 experts.
+const EXPERTS: &[&[Define]] = &[&[], &[("UNPACKED", 1)]];
+
 /// All files.
-pub const UNITS: [Unit; 1] =
-    [Unit { id: "norm", text: include_str!("../norm/norm.cu"), variants: PLAIN, only: None }];
+pub const UNITS: [Unit; 6] = [
+    Unit { id: "norm", text: include_str!("../norm/norm.cu"), variants: PLAIN, only: None },
+    Unit { id: "experts", text: include_str!("../experts/grouped.cu"), variants: EXPERTS, only: None },
+    Unit {
+        id: "experts_sm90",
+        text: include_str!("../experts/grouped_sm90.cu"),
+        variants: EXPERTS,
+        only: Some(90),
+    },
+    Unit { id: "experts_few", text: include_str!("../experts/few.cu"), variants: PLAIN, only: None },
+    Unit { id: "experts_low_rank", text: include_str!("../experts/low_rank.cu"), variants: PLAIN, only: None },
+    Unit {
+        id: "experts_dequantize",
+        text: include_str!("../experts/dequantize.cu"),
+        variants: PLAIN,
+        only: None,
+    },
+];
 
 /// The file of this name.
 pub fn unit(id: &str) -> Option<&'static Unit> {

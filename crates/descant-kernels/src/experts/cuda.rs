@@ -79,6 +79,12 @@ const PORTABLE: Form = Form {
     threads: 256,
     shared: 77_568,
 };
+const FEW: Form = Form {
+    unit: "experts_few",
+    entries: ["experts_forward_few", ""],
+    threads: 256,
+    shared: 0,
+};
 const HOPPER_WIDE: Form = Form {
     unit: "experts_sm90",
     entries: ["experts_forward_128x256", "experts_backward_128x256"],

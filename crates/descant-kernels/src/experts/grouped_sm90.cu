@@ -19,8 +19,6 @@
 #include "grouped.cuh"
 #include "hopper.cuh"
 
-#define PRODUCERS 128
-#define PRODUCER_WARPS (PRODUCERS / 32)
 #define STAGES 4
 
 template <int GROUPS, int M_BLOCKS, int N_TILE> struct Layout {
@@ -31,12 +29,12 @@ template <int GROUPS, int M_BLOCKS, int N_TILE> struct Layout {
     static constexpr u32 BYTES = OFFSETS + (MAX_EXPERTS + 1) * 4;
 };
 
-template <int GROUPS, int M_BLOCKS, int N_TILE, bool TRANSPOSED>
+template <int PRODUCERS, int GROUPS, int M_BLOCKS, int N_TILE, bool TRANSPOSED>
 __device__ __forceinline__ void produce(const Problem& g, u32 shared, const int* offsets) {
     using L = Layout<GROUPS, M_BLOCKS, N_TILE>;
-    constexpr int A_ROWS = PRODUCERS / 8, A_COPIES = L::ROWS / A_ROWS, B_BLOCKS = N_TILE / 64;
+    constexpr int A_ROWS = PRODUCERS / 8, A_COPIES = L::ROWS / A_ROWS, PIECES = PRODUCERS / 128, B_BLOCKS = N_TILE / (64 * PIECES);
     // Steps that packed blocks are loaded ahead, in registers.
-    constexpr int AHEAD = B_BLOCKS == 2 ? 4 : 2;
+    constexpr int AHEAD = B_BLOCKS <= 2 ? 4 : 2;
     const int p = threadIdx.x, lane = p & 31;
     const int steps = (g.n_in + STEP - 1) / STEP;
     const u32 full = shared + L::BARRIERS, empty = full + STAGES * 8;
@@ -44,10 +42,10 @@ __device__ __forceinline__ void produce(const Problem& g, u32 shared, const int*
     // A: this thread copies 16 bytes, `chunk`, of rows p / 8 + A_ROWS · i.
     const int chunk = p & 7, a_row = p >> 3;
     const u32 a_to = a_row * 128 + ((chunk ^ (a_row & 7)) << 4);
-    // B: this thread decodes blocks of 32, `half` of a 64-element row each: packed row b_line + 64 i of the tile, or,
-    // transposed, packed row b_line and 64 columns further with each i.
-    const int half = p & 1, b_line = p >> 1;
-    const u32 b_to = b_line * 128, swizzle = (half * 4) ^ (b_line & 7);
+    // B: this thread decodes blocks of 32, `half` of a 64-element row each: packed row b_line + 64 j of the tile, or,
+    // transposed, packed row b_line and 64 j columns further, where j is `piece`, and PIECES more with each i.
+    const int half = p & 1, b_line = (p >> 1) & 63, piece = p >> 7;
+    const u32 b_to = b_line * 128 + piece * (64 * 128), swizzle = (half * 4) ^ (b_line & 7);
 
     u32 stage = 0, parity = 1;
     // The stage is full when every thread's copies have landed and every warp has said that its stores are done.
@@ -64,14 +62,15 @@ __device__ __forceinline__ void produce(const Problem& g, u32 shared, const int*
         // The weights first: they come from furthest.
         const int wide = TRANSPOSED ? g.n_out / 32 : g.n_in / 32;   // blocks of a packed row
         const int lines = TRANSPOSED ? g.n_in : g.n_out;
-        const int line = b_line + (TRANSPOSED ? 0 : walk.column), block = half + (TRANSPOSED ? walk.column / 32 : 0);
+        const int line = b_line + (TRANSPOSED ? 0 : walk.column + piece * 64);
+        const int block = half + (TRANSPOSED ? walk.column / 32 + piece * 2 : 0);
         const u64 at = ((u64)walk.expert * lines + line) * wide + block;
-        const u64 stride = TRANSPOSED ? 2 : (u64)64 * wide, advance = TRANSPOSED ? (u64)STEP * wide : 2;
+        const u64 stride = TRANSPOSED ? 2 * PIECES : (u64)64 * PIECES * wide, advance = TRANSPOSED ? (u64)STEP * wide : 2;
         // A short tile's blocks of 64 columns that do not exist are not decoded, nor multiplied.
-        const int used = min(B_BLOCKS, (g.n_out - walk.column + 63) / 64);
+        const int used = (g.n_out - walk.column + 63) / 64;
         auto has = [&](int i, int step) {
-            return TRANSPOSED ? step * STEP + line < lines && block + i * 2 < wide
-                              : line + i * 64 < lines && step * 2 + block < wide;
+            return TRANSPOSED ? step * STEP + line < lines && block + i * 2 * PIECES < wide
+                              : line + i * 64 * PIECES < lines && step * 2 + block < wide;
         };
         auto where = [&](int i, int step) { return at + i * stride + step * advance; };
 #ifndef UNPACKED
@@ -110,8 +109,8 @@ __device__ __forceinline__ void produce(const Problem& g, u32 shared, const int*
                 }
 #pragma unroll
                 for (int i = 0; i < B_BLOCKS; i++) {
-                    if (i >= used) break;
-                    const u32 to = base + L::A_BYTES + b_to + i * (64 * 128);
+                    if (i * PIECES + piece >= used) break;
+                    const u32 to = base + L::A_BYTES + b_to + i * (PIECES * 64 * 128);
 #ifdef UNPACKED
                     const bf16* from = (const bf16*)g.blocks + (has(i, step) ? where(i, step) * 32 : 0);
 #pragma unroll
@@ -207,7 +206,7 @@ __device__ __forceinline__ void multiply(float (&acc)[M_BLOCKS][HALF], const Pro
     if (lane == 0) barrier_arrive(empty + previous * 8);
 }
 
-template <int GROUPS, int M_BLOCKS, int N_TILE, bool TRANSPOSED>
+template <int PRODUCERS, int GROUPS, int M_BLOCKS, int N_TILE, bool TRANSPOSED>
 __device__ __forceinline__ void consume(const Problem& g, u32 shared, const int* offsets) {
     using L = Layout<GROUPS, M_BLOCKS, N_TILE>;
     const int consumer = threadIdx.x - PRODUCERS, group = consumer >> 7, warp = consumer >> 5;
@@ -249,7 +248,7 @@ __device__ __forceinline__ void consume(const Problem& g, u32 shared, const int*
     }
 }
 
-template <int GROUPS, int M_BLOCKS, int N_TILE, bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem& g) {
+template <int PRODUCERS, int GROUPS, int M_BLOCKS, int N_TILE, bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem& g) {
     using L = Layout<GROUPS, M_BLOCKS, N_TILE>;
     extern __shared__ u8 dynamic[];
     const u32 start = shared_address(dynamic), shared = (start + 1023) & ~1023u;
@@ -257,33 +256,33 @@ template <int GROUPS, int M_BLOCKS, int N_TILE, bool TRANSPOSED> __device__ __fo
     for (int i = threadIdx.x; i <= g.n_experts; i += blockDim.x) offsets[i] = g.offsets[i];
     if (threadIdx.x == 0) {
         for (int s = 0; s < STAGES; s++) {
-            barrier_init(shared + L::BARRIERS + s * 8, PRODUCERS + PRODUCER_WARPS);
+            barrier_init(shared + L::BARRIERS + s * 8, PRODUCERS + PRODUCERS / 32);
             barrier_init(shared + L::BARRIERS + (STAGES + s) * 8, L::CONSUMER_WARPS);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
     if (threadIdx.x < PRODUCERS) {
-        registers_lower<GROUPS == 2 ? 104 : 80>();
-        produce<GROUPS, M_BLOCKS, N_TILE, TRANSPOSED>(g, shared, offsets);
+        registers_lower<PRODUCERS == 256 ? 88 : GROUPS == 2 ? 104 : 80>();
+        produce<PRODUCERS, GROUPS, M_BLOCKS, N_TILE, TRANSPOSED>(g, shared, offsets);
     } else {
-        registers_raise<GROUPS == 2 ? 200 : 144>();
-        consume<GROUPS, M_BLOCKS, N_TILE, TRANSPOSED>(g, shared, offsets);
+        registers_raise<PRODUCERS == 256 ? 168 : GROUPS == 2 ? 200 : 144>();
+        consume<PRODUCERS, GROUPS, M_BLOCKS, N_TILE, TRANSPOSED>(g, shared, offsets);
     }
 }
 
-#define KERNEL(name, groups, m_blocks, n_tile, transposed)                                                             \
-    extern "C" __global__ void __launch_bounds__(PRODUCERS + groups * 128, 1)                                          \
+#define KERNEL(name, producers, groups, m_blocks, n_tile, transposed)                                                             \
+    extern "C" __global__ void __launch_bounds__(producers + groups * 128, 1)                                          \
         name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const bf16* bias, const bf16* u,     \
              const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, int top_k, int n_experts, int n_out,     \
              int n_in, float limit) {                                                                                  \
         Problem g = {a, pairs, blocks, scales, bias, u, v, offsets, out, h, a_ld, top_k, n_experts, n_out, n_in, limit};\
-        grouped<groups, m_blocks, n_tile, transposed>(g);                                                              \
+        grouped<producers, groups, m_blocks, n_tile, transposed>(g);                                                              \
     }
 
-KERNEL(experts_forward_192x192, 3, 1, 192, false)
-KERNEL(experts_forward_128x256, 2, 1, 256, false)
-KERNEL(experts_forward_256x128, 2, 2, 128, false)
-KERNEL(experts_backward_192x192, 3, 1, 192, true)
-KERNEL(experts_backward_128x256, 2, 1, 256, true)
-KERNEL(experts_backward_256x128, 2, 2, 128, true)
+KERNEL(experts_forward_192x192, 128, 3, 1, 192, false)
+KERNEL(experts_forward_128x256, 128, 2, 1, 256, false)
+KERNEL(experts_forward_256x128, 256, 2, 2, 128, false)
+KERNEL(experts_backward_192x192, 128, 3, 1, 192, true)
+KERNEL(experts_backward_128x256, 128, 2, 1, 256, true)
+KERNEL(experts_backward_256x128, 256, 2, 2, 128, true)
