@@ -48,10 +48,11 @@ __device__ __forceinline__ void produce(const Problem& g, u32 shared, const int*
     const u32 b_to = b_line * 128 + piece * (64 * 128), swizzle = (half * 4) ^ (b_line & 7);
 
     u32 stage = 0, parity = 1;
-    // The stage is full when every thread's copies have landed and every warp has said that its stores are done.
+    // The stage is full when every thread's copies have landed and every warp has said that its stores are done. The
+    // fence between these writes and the tensor cores is the consumers': here it would wait for all loads and copies
+    // that are on their way for later stages.
     auto publish = [&]() {
         copy_arrive(full + stage * 8);
-        fence_async();
         __syncwarp();
         if (lane == 0) barrier_arrive(full + stage * 8);
         if (++stage == STAGES) stage = 0, parity ^= 1;
