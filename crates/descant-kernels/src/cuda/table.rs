@@ -96,7 +96,12 @@ pub const UNITS: [Unit; 6] = [
         only: Some(90),
     },
     Unit { id: "experts_few", text: include_str!("../experts/few.cu"), variants: PLAIN, only: None },
-    Unit { id: "experts_low_rank", text: include_str!("../experts/low_rank.cu"), variants: PLAIN, only: None },
+    Unit {
+        id: "experts_low_rank",
+        text: include_str!("../experts/low_rank.cu"),
+        variants: PLAIN,
+        only: None,
+    },
     Unit {
         id: "experts_dequantize",
         text: include_str!("../experts/dequantize.cu"),

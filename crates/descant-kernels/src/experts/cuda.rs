@@ -1,6 +1,7 @@
 //! Launches of the grouped products: which form of a kernel serves which card and how many rows.
 
-use crate::cuda::{Arg, CudaError, Define, Result, Run};
+use crate::cuda::table::Define;
+use crate::cuda::{Arg, CudaError, Result, Run};
 
 /// Columns of a packed adapter factor: ranks are padded with zeros to this.
 pub(crate) const RANK_WIDTH: usize = 64;
@@ -65,47 +66,36 @@ pub(crate) struct Output {
     pub(crate) swiglu: Option<(u64, f32)>,
 }
 
-/// A form of the grouped kernel: file, tile, threads, shared memory.
+/// A form of the grouped kernel: file, threads and shared memory of a block, blocks a multiprocessor.
 struct Form {
     unit: &'static str,
-    entries: [&'static str; 2],
+    entry: &'static str,
     threads: u32,
     shared: u32,
+    blocks: u32,
 }
 
-const PORTABLE: Form = Form {
-    unit: "experts",
-    entries: ["experts_forward_128x128", "experts_backward_128x128"],
-    threads: 256,
-    shared: 77_568,
-};
-const FEW: Form = Form {
-    unit: "experts_few",
-    entries: ["experts_forward_few", ""],
-    threads: 256,
-    shared: 0,
-};
-const HOPPER_WIDE: Form = Form {
-    unit: "experts_sm90",
-    entries: ["experts_forward_128x256", "experts_backward_128x256"],
-    threads: 384,
-    shared: 219_136,
-};
-const HOPPER_TALL: Form = Form {
-    unit: "experts_sm90",
-    entries: ["experts_forward_256x128", "experts_backward_256x128"],
-    threads: 384,
-    shared: 219_136,
-};
+/// Rows an expert has on average up to which reading the weights is all the work.
+const FEW_ROWS: usize = 8;
 
-/// The rows an expert has on average from which the wide tile is better.
-const WIDE_ROWS: usize = 1024;
-
-fn form(run: &Run<'_>, rows: usize) -> &'static Form {
+fn form(run: &Run<'_>, experts: &Experts, side: Side, rows: usize) -> Form {
+    let packed = matches!(experts.data, ExpertData::Mxfp4 { .. });
+    if packed && side == Side::Columns && rows <= FEW_ROWS {
+        return Form {
+            unit: "experts_few",
+            entry: "experts_forward_few",
+            threads: 256,
+            shared: 0,
+            blocks: 3,
+        };
+    }
+    let entry = match side {
+        Side::Columns => "experts_forward",
+        Side::Rows => "experts_backward",
+    };
     match run.gpu().architecture().number {
-        90 if rows >= WIDE_ROWS => &HOPPER_WIDE,
-        90 => &HOPPER_TALL,
-        _ => &PORTABLE,
+        90 => Form { unit: "experts_sm90", entry, threads: 512, shared: 218_112, blocks: 1 },
+        _ => Form { unit: "experts", entry, threads: 256, shared: 77_568, blocks: 1 },
     }
 }
 
@@ -116,13 +106,12 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
         Side::Rows => (experts.rows, experts.columns),
     };
     check(n_in, n_out, a.stride, experts.count)?;
-    let form = form(run, a.places / experts.count.max(1));
+    let form = form(run, experts, side, a.places / experts.count.max(1));
     let (data, scales, defines): (u64, u64, &[Define]) = match experts.data {
         ExpertData::Mxfp4 { blocks, scales } => (blocks, scales, &[]),
         ExpertData::Bf16(data) => (data, 0, &[("UNPACKED", 1)]),
     };
-    let entry = form.entries[usize::from(side == Side::Rows)];
-    let kernel = run.kernel(form.unit, entry, defines)?;
+    let kernel = run.kernel(form.unit, form.entry, defines)?;
     let (u, v) = to.low_rank.unwrap_or((0, 0));
     let (h, limit) = to.swiglu.unwrap_or((0, 0.0));
     let arguments = [
@@ -143,7 +132,8 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
         Arg::size(n_in),
         Arg::F32(limit),
     ];
-    run.launch(kernel, run.gpu().multiprocessors(), form.threads, form.shared, &arguments)
+    let grid = run.gpu().multiprocessors() * form.blocks;
+    run.launch(kernel, grid, form.threads, form.shared, &arguments)
 }
 
 /// `out[place, 0..64] = a[row(place)] · m[expert]`, with `m` `[experts, features, 64]`; rows of `out` are
@@ -194,34 +184,71 @@ pub(crate) enum Factor {
     B,
 }
 
-/// `grad += alpha · y^T u` for each expert, f32; rows of `u` are `u_stride` apart.
+impl LowRank {
+    /// Parts into which the places are cut for a gradient, so that there are enough blocks for a card: a question of
+    /// sizes alone, never of the card, so that sums are the same everywhere.
+    pub(crate) fn parts(&self, places: usize) -> usize {
+        let blocks = self.features.div_ceil(64) * self.experts;
+        (512 / blocks.max(1)).min(places / 2048).clamp(1, 8)
+    }
+
+    /// Bytes of workspace that [`low_rank_gradient`] wants.
+    pub(crate) fn workspace(&self, places: usize) -> usize {
+        match self.parts(places) {
+            1 => 0,
+            parts => parts * self.experts * self.features * self.rank * size_of::<f32>(),
+        }
+    }
+}
+
+/// Where a gradient is added: `grad += alpha · ...`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gradient {
+    /// f32, laid out as `factor` says.
+    pub(crate) grad: u64,
+    pub(crate) factor: Factor,
+    pub(crate) alpha: f32,
+    /// Of [`LowRank::workspace`] bytes.
+    pub(crate) workspace: u64,
+}
+
+/// `grad += alpha · y^T u` for each expert; rows of `u` are `u_stride` apart.
 pub(crate) fn low_rank_gradient(
     run: &Run<'_>,
     y: &Sorted,
     u: u64,
     u_stride: usize,
-    (grad, factor): (u64, Factor),
+    to: Gradient,
     sizes: LowRank,
-    alpha: f32,
 ) -> Result<()> {
     check(sizes.features, RANK_WIDTH, y.stride, sizes.experts)?;
     let kernel = run.kernel("experts_low_rank", "low_rank_gradient", &[])?;
+    let parts = sizes.parts(y.places);
     let arguments = [
         Arg::Ptr(y.data),
         Arg::maybe(y.pairs),
         Arg::Ptr(u),
         Arg::Ptr(y.offsets),
-        Arg::Ptr(grad),
+        Arg::Ptr(to.grad),
+        Arg::Ptr(to.workspace),
         Arg::size(y.stride),
         Arg::size(u_stride),
         Arg::size(y.top_k),
         Arg::size(sizes.features),
         Arg::size(sizes.rank),
-        Arg::I32(i32::from(factor == Factor::A)),
-        Arg::F32(alpha),
+        Arg::I32(i32::from(to.factor == Factor::A)),
+        Arg::F32(to.alpha),
     ];
-    let grid = (sizes.features.div_ceil(64), sizes.experts);
-    run.launch(kernel, grid, 128u32, 65_536, &arguments)
+    let grid = [sizes.features.div_ceil(64) as u32, sizes.experts as u32, parts as u32];
+    run.launch(kernel, grid, 128u32, 65_536, &arguments)?;
+    if parts == 1 {
+        return Ok(());
+    }
+    let size = sizes.experts * sizes.features * sizes.rank;
+    let sum = run.kernel("experts_low_rank", "low_rank_sum", &[])?;
+    let arguments =
+        [Arg::Ptr(to.workspace), Arg::Ptr(to.grad), Arg::size(size), Arg::size(parts), Arg::F32(to.alpha)];
+    run.launch(sum, size.div_ceil(256), 256u32, 0, &arguments)
 }
 
 /// Packed MXFP4 to bf16 in device memory.

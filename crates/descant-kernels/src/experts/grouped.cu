@@ -164,5 +164,5 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
         grouped<transposed>(g);                                                                                        \
     }
 
-KERNEL(experts_forward_128x128, false)
-KERNEL(experts_backward_128x128, true)
+KERNEL(experts_forward, false)
+KERNEL(experts_backward, true)
