@@ -148,6 +148,7 @@ pub(crate) struct SettingsArgs {
 
 /// `descant train`
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line are independent of each other")]
 pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
