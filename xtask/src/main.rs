@@ -12,26 +12,32 @@ const HELP: &str = "\
 Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
 
 Commands:
-  train, evaluate, generate, score, init
+  train, evaluate, generate, score, init, download
            build descant (optimized) and run it with these arguments; without a settings
-           file `train` and `evaluate` take the embedded default: the tiny model under fixtures/
+           file `train` and `evaluate` take the embedded default: the tiny model under fixtures/;
+           what fetches (`download`, `train --recipe NAME`) is built with network code, the others without
   ci       every check: format, lints, tests, documentation, the CUDA feature
 
 Options:
   --cuda   build with the CUDA backend [default: CPU only]";
 
 /// Commands that are handed to the binary.
-const PASSED_ON: [&str; 5] = ["train", "evaluate", "generate", "score", "init"];
+const PASSED_ON: [&str; 6] = ["train", "evaluate", "generate", "score", "init", "download"];
 
 /// One check of CI: what it is called, cargo's arguments, a variable to set.
 type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);
 
 /// The order lets later checks reuse what earlier ones built: lints and documentation share their dependencies.
-const CHECKS: [Check; 5] = [
+const CHECKS: [Check; 6] = [
     ("format", &["fmt", "--all", "--check"], None),
     ("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], None),
     ("documentation", &["doc", "--workspace", "--no-deps"], Some(("RUSTDOCFLAGS", "-D warnings"))),
     ("tests", &["test", "--workspace"], None),
+    (
+        "no network",
+        &["clippy", "--package", "descant", "--no-default-features", "--", "-D", "warnings"],
+        None,
+    ),
     ("cuda", &["clippy", "--package", "descant", "--features", "cuda", "--", "-D", "warnings"], None),
 ];
 
@@ -65,9 +71,13 @@ fn descant(cuda: bool, arguments: &[String]) -> Result<ExitCode> {
     let root = root()?;
     let mut run = cargo();
     run.args(["run", "--release", "--package", "descant", "--manifest-path"]).arg(root.join("Cargo.toml"));
-    if cuda {
-        run.args(["--features", "cuda"]);
-    }
+    // The first training must not wait for network code to be compiled.
+    run.arg("--no-default-features");
+    let recipe = arguments.iter().any(|argument| argument.starts_with("--recipe"));
+    let fetches =
+        arguments.first().is_some_and(|command| command == "download" || (command == "train" && recipe));
+    let features = [("cuda", cuda), ("hub", fetches)].into_iter().filter(|(_, wanted)| *wanted);
+    run.args(features.flat_map(|(name, _)| ["--features", name]));
     run.args(["--", "--root"]).arg(&root).args(arguments);
     exec(run)
 }
