@@ -274,7 +274,7 @@ pub(crate) struct Init {
 /// `descant download`
 #[derive(Debug, Args)]
 pub(crate) struct Download {
-    /// Repositories, as OWNER/NAME[@REVISION] or datasets/OWNER/NAME[@REVISION][/FILE], also with hf:// before them; or
+    /// Repositories as OWNER/NAME or datasets/OWNER/NAME, with @REVISION behind the name where one is meant; or
     /// directories to look at [default: openai/gpt-oss-20b]
     #[arg(value_name = "REPO")]
     pub(crate) repositories: Vec<String>,
