@@ -18,7 +18,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let refused = write(Path::new(&folder), arguments)?;
     println!("wrote {folder}");
-    refused.iter().for_each(|reason| println!("refused {reason}"));
+    for reason in refused {
+        println!("refused {reason}");
+    }
     Ok(())
 }
 

@@ -29,8 +29,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// A token's text and its log-probability.
+type Scored = (String, f32);
+
 /// Every token but the first with its log-probability, and the perplexity of all.
-fn scored(dir: &Path, text: &str) -> Result<(Vec<(String, f32)>, f64), Box<dyn Error>> {
+fn scored(dir: &Path, text: &str) -> Result<(Vec<Scored>, f64), Box<dyn Error>> {
     let tokenizer = Tokenizer::load(dir)?;
     let model = GptOss::load(dir, &Device::flex())?;
     let ids = tokenizer.encode_text(text)?;

@@ -236,6 +236,7 @@ pub(crate) struct SettingsArgs {
 
 /// `descant train`
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line are independent of each other")]
 pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
@@ -361,7 +362,7 @@ pub(crate) struct Init {
 /// `descant download`
 #[derive(Debug, Args)]
 pub(crate) struct Download {
-    /// Repositories, as OWNER/NAME[@REVISION] or datasets/OWNER/NAME[@REVISION][/FILE], also with hf:// before them; or
+    /// Repositories as OWNER/NAME or datasets/OWNER/NAME, with @REVISION behind the name where one is meant; or
     /// directories to look at [default: openai/gpt-oss-20b]
     #[arg(value_name = "REPO")]
     pub(crate) repositories: Vec<String>,

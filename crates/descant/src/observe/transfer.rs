@@ -111,12 +111,12 @@ impl Watch for Transfer {
             }),
             Event::Damaged { file } => {
                 self.aside(|| {
-                    self.talk.warn(format_args!("{file} in the cache is damaged, fetching it again"))
+                    self.talk.warn(format_args!("{file} in the cache is damaged, fetching it again"));
                 });
             }
             Event::Waiting { file } => {
                 self.aside(|| {
-                    self.talk.say(format_args!("{file}: waiting for another program that fetches it"))
+                    self.talk.say(format_args!("{file}: waiting for another program that fetches it"));
                 });
             }
             // The enum grows; what is not known yet is not shown.

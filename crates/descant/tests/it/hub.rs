@@ -202,7 +202,8 @@ fn no_command_shows_the_token_at_any_level() {
     let mut all = String::new();
     let mut run = |arguments: &[&str], more: &[(&'static str, &str)]| {
         let ran = world.run_with(arguments, &[&loud[..], more].concat());
-        all += &format!("{}{}", ran.out, ran.err);
+        all += &ran.out;
+        all += &ran.err;
         ran.code
     };
     world.hub.fail(&shard, 1, Fault::Cut(1000));
