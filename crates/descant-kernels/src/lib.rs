@@ -23,6 +23,8 @@ mod cpu;
 #[cfg(feature = "nvrtc")]
 pub mod cuda;
 mod device;
+#[cfg(feature = "cuda")]
+mod experts;
 mod linear;
 mod loss;
 mod low_rank;

@@ -71,10 +71,14 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 3] = [
+pub const HEADERS: [(&str, &str); 7] = [
     ("common.cuh", include_str!("common.cuh")),
     ("attention.cuh", include_str!("../attention/attention.cuh")),
     ("warpgroup.cuh", include_str!("../attention/warpgroup.cuh")),
+    ("grouped.cuh", include_str!("../experts/grouped.cuh")),
+    ("hopper.cuh", include_str!("../experts/hopper.cuh")),
+    ("mma.cuh", include_str!("../experts/mma.cuh")),
+    ("mxfp4.cuh", include_str!("../experts/mxfp4.cuh")),
 ];
 
 /// Without constants.
@@ -88,8 +92,11 @@ const HEADS: &[&[Define]] = &[
 ];
 const HOPPER_HEADS: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_DIM", 64), ("GROUP", 3)]];
 
+/// Packed MXFP4 and bf16 experts.
+const EXPERTS: &[&[Define]] = &[&[], &[("UNPACKED", 1)]];
+
 /// All files.
-pub const UNITS: [Unit; 5] = [
+pub const UNITS: [Unit; 10] = [
     Unit { id: "norm", text: include_str!("../norm/norm.cu"), variants: PLAIN, only: None },
     Unit { id: "attention", text: include_str!("../attention/attention.cu"), variants: HEADS, only: None },
     Unit {
@@ -109,6 +116,26 @@ pub const UNITS: [Unit; 5] = [
         text: include_str!("../attention/hopper_backward.cu"),
         variants: HOPPER_HEADS,
         only: Some(90),
+    },
+    Unit { id: "experts", text: include_str!("../experts/grouped.cu"), variants: EXPERTS, only: None },
+    Unit {
+        id: "experts/hopper",
+        text: include_str!("../experts/grouped_sm90.cu"),
+        variants: EXPERTS,
+        only: Some(90),
+    },
+    Unit { id: "experts/few", text: include_str!("../experts/few.cu"), variants: PLAIN, only: None },
+    Unit {
+        id: "experts/low_rank",
+        text: include_str!("../experts/low_rank.cu"),
+        variants: PLAIN,
+        only: None,
+    },
+    Unit {
+        id: "experts/dequantize",
+        text: include_str!("../experts/dequantize.cu"),
+        variants: PLAIN,
+        only: None,
     },
 ];
 

@@ -1,0 +1,270 @@
+//! Launches of the grouped products: which form of a kernel serves which card and how many rows.
+
+use crate::cuda::table::Define;
+use crate::cuda::{Arg, CudaError, Result, Run};
+
+/// Columns of a packed adapter factor: ranks are padded with zeros to this.
+pub(crate) const RANK_WIDTH: usize = 64;
+/// Most experts of a layer that the kernels keep in shared memory.
+const MAX_EXPERTS: usize = 256;
+
+/// Frozen matrices of all experts of a layer, `[experts, rows, columns]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Experts {
+    pub(crate) data: ExpertData,
+    pub(crate) count: usize,
+    /// Rows of a stored matrix.
+    pub(crate) rows: usize,
+    /// Columns of a stored matrix; MXFP4 blocks lie along them.
+    pub(crate) columns: usize,
+}
+
+/// Where the numbers are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ExpertData {
+    /// `[experts, rows, columns / 32, 16]` and `[experts, rows, columns / 32]`, u8.
+    Mxfp4 { blocks: u64, scales: u64 },
+    /// `[experts, rows, columns]`, bf16.
+    Bf16(u64),
+}
+
+/// Which side of the matrix the rows of the activation meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// `out = a · W^T`: the sum runs over columns.
+    Columns,
+    /// `out = a · W`: the sum runs over rows.
+    Rows,
+}
+
+/// Rows of an activation, sorted by expert.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sorted {
+    /// `[*, stride]`, bf16.
+    pub(crate) data: u64,
+    /// Elements from a row to the next.
+    pub(crate) stride: usize,
+    /// `[places]`, i32, where row `pairs[place] / top_k` is meant; none where row `place` is.
+    pub(crate) pairs: Option<u64>,
+    pub(crate) top_k: usize,
+    /// `[experts + 1]`, i32.
+    pub(crate) offsets: u64,
+    /// Number of places: what the last offset says.
+    pub(crate) places: usize,
+}
+
+/// What is added to a grouped product, and where it goes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Output {
+    /// `[experts, out]`, bf16.
+    pub(crate) bias: Option<u64>,
+    /// `u [places, 64]` and `v [experts, out, 64]`, bf16: `+ u · v^T`.
+    pub(crate) low_rank: Option<(u64, u64)>,
+    /// `[places, out]`, bf16.
+    pub(crate) out: Option<u64>,
+    /// `[places, out / 2]`, bf16: the clamped SwiGLU of the result, with this limit.
+    pub(crate) swiglu: Option<(u64, f32)>,
+}
+
+/// A form of the grouped kernel: file, threads and shared memory of a block, blocks a multiprocessor.
+struct Form {
+    unit: &'static str,
+    entry: &'static str,
+    threads: u32,
+    shared: u32,
+    blocks: u32,
+}
+
+/// Rows an expert has on average up to which reading the weights is all the work.
+const FEW_ROWS: usize = 8;
+
+fn form(run: &Run<'_>, experts: &Experts, side: Side, rows: usize) -> Form {
+    let packed = matches!(experts.data, ExpertData::Mxfp4 { .. });
+    if packed && side == Side::Columns && rows <= FEW_ROWS {
+        return Form {
+            unit: "experts/few",
+            entry: "experts_forward_few",
+            threads: 256,
+            shared: 0,
+            blocks: 3,
+        };
+    }
+    let entry = match side {
+        Side::Columns => "experts_forward",
+        Side::Rows => "experts_backward",
+    };
+    match run.gpu().architecture().number {
+        90 => Form { unit: "experts/hopper", entry, threads: 512, shared: 218_112, blocks: 1 },
+        _ => Form { unit: "experts", entry, threads: 256, shared: 77_568, blocks: 1 },
+    }
+}
+
+/// Each row times its expert's matrix.
+pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, to: &Output) -> Result<()> {
+    let (n_in, n_out) = match side {
+        Side::Columns => (experts.columns, experts.rows),
+        Side::Rows => (experts.rows, experts.columns),
+    };
+    check(n_in, n_out, a.stride, experts.count)?;
+    let form = form(run, experts, side, a.places / experts.count.max(1));
+    let (data, scales, defines): (u64, u64, &[Define]) = match experts.data {
+        ExpertData::Mxfp4 { blocks, scales } => (blocks, scales, &[]),
+        ExpertData::Bf16(data) => (data, 0, &[("UNPACKED", 1)]),
+    };
+    let kernel = run.kernel(form.unit, form.entry, defines)?;
+    let (u, v) = to.low_rank.unwrap_or((0, 0));
+    let (h, limit) = to.swiglu.unwrap_or((0, 0.0));
+    let arguments = [
+        Arg::Ptr(a.data),
+        Arg::maybe(a.pairs),
+        Arg::Ptr(data),
+        Arg::Ptr(scales),
+        Arg::maybe(to.bias),
+        Arg::Ptr(u),
+        Arg::Ptr(v),
+        Arg::Ptr(a.offsets),
+        Arg::maybe(to.out),
+        Arg::Ptr(h),
+        Arg::size(a.stride),
+        Arg::size(a.top_k),
+        Arg::size(experts.count),
+        Arg::size(n_out),
+        Arg::size(n_in),
+        Arg::F32(limit),
+    ];
+    let grid = run.gpu().multiprocessors() * form.blocks;
+    run.launch(kernel, grid, form.threads, form.shared, &arguments)
+}
+
+/// `out[place, 0..64] = a[row(place)] · m[expert]`, with `m` `[experts, features, 64]`; rows of `out` are
+/// `out_stride` apart.
+pub(crate) fn low_rank_rows(
+    run: &Run<'_>,
+    a: &Sorted,
+    m: u64,
+    out: u64,
+    out_stride: usize,
+    sizes: LowRank,
+) -> Result<()> {
+    check(sizes.features, RANK_WIDTH, a.stride, sizes.experts)?;
+    let kernel = run.kernel("experts/low_rank", "low_rank_rows", &[])?;
+    let arguments = [
+        Arg::Ptr(a.data),
+        Arg::maybe(a.pairs),
+        Arg::Ptr(m),
+        Arg::Ptr(a.offsets),
+        Arg::Ptr(out),
+        Arg::size(a.stride),
+        Arg::size(out_stride),
+        Arg::size(a.top_k),
+        Arg::size(sizes.experts),
+        Arg::size(sizes.features),
+        Arg::size(sizes.rank),
+    ];
+    run.launch(kernel, run.gpu().multiprocessors() * 3, 128u32, 66_624, &arguments)
+}
+
+/// Sizes of one factor of an adapter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LowRank {
+    /// Matrices; 1 for a dense site.
+    pub(crate) experts: usize,
+    /// The side that is not the rank.
+    pub(crate) features: usize,
+    /// At most [`RANK_WIDTH`].
+    pub(crate) rank: usize,
+}
+
+/// How the gradient of a factor lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Factor {
+    /// `[experts, rank, features]`, as `lora_A`.
+    A,
+    /// `[experts, features, rank]`, as `lora_B`.
+    B,
+}
+
+impl LowRank {
+    /// Parts into which the places are cut for a gradient, so that there are enough blocks for a card: a question of
+    /// sizes alone, never of the card, so that sums are the same everywhere.
+    pub(crate) fn parts(&self, places: usize) -> usize {
+        let blocks = self.features.div_ceil(64) * self.experts;
+        (512 / blocks.max(1)).min(places / 2048).clamp(1, 8)
+    }
+
+    /// Bytes of workspace that [`low_rank_gradient`] wants.
+    pub(crate) fn workspace(&self, places: usize) -> usize {
+        match self.parts(places) {
+            1 => 0,
+            parts => parts * self.experts * self.features * self.rank * size_of::<f32>(),
+        }
+    }
+}
+
+/// Where a gradient is added: `grad += alpha · ...`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gradient {
+    /// f32, laid out as `factor` says.
+    pub(crate) grad: u64,
+    pub(crate) factor: Factor,
+    pub(crate) alpha: f32,
+    /// Of [`LowRank::workspace`] bytes.
+    pub(crate) workspace: u64,
+}
+
+/// `grad += alpha · y^T u` for each expert; rows of `u` are `u_stride` apart.
+pub(crate) fn low_rank_gradient(
+    run: &Run<'_>,
+    y: &Sorted,
+    u: u64,
+    u_stride: usize,
+    to: Gradient,
+    sizes: LowRank,
+) -> Result<()> {
+    check(sizes.features, RANK_WIDTH, y.stride, sizes.experts)?;
+    let kernel = run.kernel("experts/low_rank", "low_rank_gradient", &[])?;
+    let parts = sizes.parts(y.places);
+    let arguments = [
+        Arg::Ptr(y.data),
+        Arg::maybe(y.pairs),
+        Arg::Ptr(u),
+        Arg::Ptr(y.offsets),
+        Arg::Ptr(to.grad),
+        Arg::Ptr(to.workspace),
+        Arg::size(y.stride),
+        Arg::size(u_stride),
+        Arg::size(y.top_k),
+        Arg::size(sizes.features),
+        Arg::size(sizes.rank),
+        Arg::I32(i32::from(to.factor == Factor::A)),
+        Arg::F32(to.alpha),
+    ];
+    let grid = [sizes.features.div_ceil(64) as u32, sizes.experts as u32, parts as u32];
+    run.launch(kernel, grid, 128u32, 65_536, &arguments)?;
+    if parts == 1 {
+        return Ok(());
+    }
+    let size = sizes.experts * sizes.features * sizes.rank;
+    let sum = run.kernel("experts/low_rank", "low_rank_sum", &[])?;
+    let arguments =
+        [Arg::Ptr(to.workspace), Arg::Ptr(to.grad), Arg::size(size), Arg::size(parts), Arg::F32(to.alpha)];
+    run.launch(sum, size.div_ceil(256), 256u32, 0, &arguments)
+}
+
+/// Packed MXFP4 to bf16 in device memory.
+pub(crate) fn dequantize(run: &Run<'_>, blocks: u64, scales: u64, out: u64, elements: usize) -> Result<()> {
+    let words = elements / 8;
+    let kernel = run.kernel("experts/dequantize", "dequantize_mxfp4", &[])?;
+    let arguments = [Arg::Ptr(blocks), Arg::Ptr(scales), Arg::Ptr(out), Arg::I64(words as i64)];
+    run.launch(kernel, words.div_ceil(256), 256u32, 0, &arguments)
+}
+
+/// The kernels move 16 bytes, and count experts in shared memory.
+fn check(n_in: usize, n_out: usize, stride: usize, experts: usize) -> Result<()> {
+    let fits = n_in.is_multiple_of(32) && n_out.is_multiple_of(32) && stride.is_multiple_of(8);
+    if fits && experts <= MAX_EXPERTS {
+        return Ok(());
+    }
+    let what = format!("{experts} matrices of {n_out} x {n_in}, rows {stride} apart");
+    Err(CudaError::NoKernel { operator: "experts", what })
+}

@@ -1,0 +1,120 @@
+// The grouped product for few rows an expert, as in generation: bound by the packed bytes, so nothing but they matters.
+//
+// The weights are the left operand of mma.sync and go from device memory to registers, never through shared memory: a
+// lane holds whole blocks of 32 of its two rows, and the order of k within a block is permuted on both sides alike, so
+// that a nibble needs a shift and a mask only. A CTA makes 16 columns for up to 32 rows of one expert; its eight warps
+// share out k, and their sums are added in order of the warps.
+//
+// Arguments as in grouped.cu, forward only. Launch: grid = 3 x multiprocessors, block = 256, no dynamic shared memory.
+#include "grouped.cuh"
+#include "mma.cuh"
+
+#define WARPS 8
+#define ROWS 32
+#define COLUMNS 16
+#define AHEAD 3   // chunks of a warp that are loaded together: all of 2880
+
+// Pairs (i, i + 4) of a word's nibbles, times the block's scale.
+__device__ __forceinline__ void decode_pairs(u32 word, u32 scale, const BlockScale& by, u32 (&out)[4]) {
+    out[0] = ((word << 6) & 0x01c001c0u) | ((word << 12) & 0x80008000u);
+    out[1] = ((word << 2) & 0x01c001c0u) | ((word << 8) & 0x80008000u);
+    out[2] = ((word >> 2) & 0x01c001c0u) | ((word << 4) & 0x80008000u);
+    out[3] = ((word >> 6) & 0x01c001c0u) | (word & 0x80008000u);
+#pragma unroll
+    for (int i = 0; i < 4; i++) out[i] = multiply_bf16x2(out[i], by.first);
+    if (scale > 128) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) out[i] = multiply_bf16x2(out[i], by.second);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(256, 3)
+    experts_forward_few(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const bf16* bias,
+                        const bf16* u, const bf16* v, const int* expert_offsets, bf16* out, bf16* h, int a_ld,
+                        int top_k, int n_experts, int n_out, int n_in, float limit) {
+    __shared__ int offsets[MAX_EXPERTS + 1];
+    __shared__ float2 sums[WARPS][ROWS / 8][COLUMNS][4];
+    const int t = threadIdx.x, lane = t & 31, warp = t >> 5, g = lane >> 2, q = lane & 3;
+    for (int i = t; i <= n_experts; i += 256) offsets[i] = expert_offsets[i];
+    __syncthreads();
+    const int wide = n_in / 32, chunks = (wide + 3) / 4;
+
+    Walk<ROWS, COLUMNS> walk;
+    for (int tile = blockIdx.x; walk.go(tile, offsets, n_experts, n_out); tile += gridDim.x) {
+        const u64 line = ((u64)walk.expert * n_out + walk.column + g) * wide;
+        u32 rows[ROWS / 8];   // offsets in 16 bytes
+#pragma unroll
+        for (int i = 0; i < ROWS / 8; i++) {
+            int place = walk.row + i * 8 + g;
+            rows[i] = ~0u;
+            if (i * 8 + g < walk.n_rows) rows[i] = (u32)(pairs ? pairs[place] / top_k : place) * (u32)(a_ld / 8);
+        }
+        float acc[ROWS / 8][4] = {};
+        for (int first = warp; first < chunks; first += WARPS * AHEAD) {
+            Packed upper[AHEAD], lower[AHEAD];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                const int block = (first + i * WARPS) * 4 + q;
+                const u64 from = line + block, below = from + (u64)8 * wide;
+                upper[i] = load_packed(blocks + from * 16, scales + from, block < wide);
+                lower[i] = load_packed(blocks + below * 16, scales + below, block < wide);
+            }
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                const int block = (first + i * WARPS) * 4 + q;
+                if ((first + i * WARPS) >= chunks) break;
+                const BlockScale by_upper = block_scale(upper[i].scale), by_lower = block_scale(lower[i].scale);
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    u32 x[4], y[4];
+                    decode_pairs(upper[i].words[j], upper[i].scale, by_upper, x);
+                    decode_pairs(lower[i].words[j], lower[i].scale, by_lower, y);
+                    const u32 left[2][4] = {{x[0], y[0], x[1], y[1]}, {x[2], y[2], x[3], y[3]}};
+#pragma unroll
+                    for (int r = 0; r < ROWS / 8; r++) {
+                        if (r * 8 >= walk.n_rows) break;
+                        uint4 z = make_uint4(0, 0, 0, 0);
+                        if (rows[r] != ~0u && block < wide) z = ((const uint4*)a)[(u64)rows[r] + block * 4 + j];
+                        multiply16(acc[r], left[0], __byte_perm(z.x, z.z, 0x5410), __byte_perm(z.x, z.z, 0x7632));
+                        multiply16(acc[r], left[1], __byte_perm(z.y, z.w, 0x5410), __byte_perm(z.y, z.w, 0x7632));
+                    }
+                }
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < ROWS / 8; r++) {
+            sums[warp][r][g][q] = make_float2(acc[r][0], acc[r][1]);
+            sums[warp][r][g + 8][q] = make_float2(acc[r][2], acc[r][3]);
+        }
+        __syncthreads();
+        // A thread makes two neighbouring columns of one row.
+        const int row = (t >> 6) * 8 + (t & 7), pair = (t >> 3) & 7, n = walk.column + pair * 2;
+        if (row < walk.n_rows) {
+            float x = 0.0f, y = 0.0f;
+#pragma unroll
+            for (int w = 0; w < WARPS; w++) {
+                const float* from = (const float*)&sums[w][t >> 6][0][0] + (t & 7);
+                x += from[pair * 16], y += from[pair * 16 + 8];
+            }
+            const u64 place = walk.row + row;
+            if (u) {
+                const u32* left = (const u32*)(u + place * 64);
+                const u32* right = (const u32*)(v + ((u64)walk.expert * n_out + n) * 64);
+                float dx = 0.0f, dy = 0.0f;
+                for (int i = 0; i < 32; i++) {
+                    u32 l = left[i], rx = right[i], ry = right[i + 32];
+                    dx += low_float(l) * low_float(rx) + high_float(l) * high_float(rx);
+                    dy += low_float(l) * low_float(ry) + high_float(l) * high_float(ry);
+                }
+                x += dx, y += dy;
+            }
+            if (bias) {
+                u32 b = *(const u32*)(bias + (u64)walk.expert * n_out + n);
+                x += low_float(b), y += high_float(b);
+            }
+            if (out) *(u32*)(out + place * n_out + n) = to_bf16x2(x, y);
+            if (h) h[place * (n_out / 2) + n / 2] = to_bf16(swiglu(x, y, limit));
+        }
+        __syncthreads();
+    }
+}

@@ -1,0 +1,156 @@
+// What the forms of the grouped products share: the problem, the order of its tiles, loads of packed blocks, and the
+// way out of the accumulators.
+#pragma once
+#include "common.cuh"
+#include "mxfp4.cuh"
+
+#define MAX_EXPERTS 256
+#define STEP 64          // of the inner dimension: 128 bytes, one row in shared memory
+#define STAGED_LD 144    // bytes of a staged row: 64 columns and 16 bytes against bank conflicts
+
+__device__ __forceinline__ u32 shared_load(u32 from) {
+    u32 x;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(from) : "memory");
+    return x;
+}
+__device__ __forceinline__ uint4 shared_load16(u32 from) {
+    uint4 x;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "r"(from)
+                 : "memory");
+    return x;
+}
+__device__ __forceinline__ void shared_store(u32 to, u32 x) {
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
+}
+__device__ __forceinline__ void shared_store(u32 to, bf16 x) {
+    asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(x) : "memory");
+}
+__device__ __forceinline__ void shared_store(u32 to, const u32 (&x)[4]) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
+
+struct Problem {
+    const bf16* a;
+    const int* pairs;
+    const u8* blocks;
+    const u8* scales;
+    const bf16* bias;
+    const bf16* u;
+    const bf16* v;
+    const int* offsets;
+    bf16* out;
+    bf16* h;
+    int a_ld, top_k, n_experts, n_out, n_in;
+    float limit;
+};
+
+// The tiles of all experts in one order. An expert's tiles follow each other, in bands of rows that stay in L2 while
+// the columns go by.
+template <int ROWS, int COLUMNS> struct Walk {
+    int expert = 0, before = 0, row, n_rows, column;
+
+    // Goes to tile t, which is not before the last one; false when there is none.
+    __device__ __forceinline__ bool go(int t, const int* offsets, int n_experts, int n_out) {
+        const int across = (n_out + COLUMNS - 1) / COLUMNS, band = 2048 / ROWS;
+        for (; expert < n_experts; expert++) {
+            int first = offsets[expert], count = offsets[expert + 1] - first;
+            int down = (count + ROWS - 1) / ROWS;
+            int local = t - before;
+            if (local < down * across) {
+                int band_start = local / (band * across) * band;
+                local -= band_start * across;
+                int in_band = min(band, down - band_start);
+                int r = band_start + local % in_band;
+                column = local / in_band * COLUMNS;
+                row = first + r * ROWS;
+                n_rows = min(ROWS, count - r * ROWS);
+                return true;
+            }
+            before += down * across;
+        }
+        return false;
+    }
+};
+
+// A packed block on its way.
+struct Packed {
+    u32 words[4];
+    u32 scale;
+};
+__device__ __forceinline__ Packed load_packed(const u8* block, const u8* scale, bool valid) {
+    Packed p = {{0, 0, 0, 0}, 127};
+    if (valid) {
+        asm volatile("ld.global.nc.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(p.words[0]), "=r"(p.words[1]), "=r"(p.words[2]), "=r"(p.words[3])
+                     : "l"(block));
+        asm volatile("{\n.reg .u16 s;\nld.global.nc.u8 s, [%1];\ncvt.u32.u16 %0, s;\n}" : "=r"(p.scale) : "l"(scale));
+    }
+    return p;
+}
+
+// gpt-oss' activation: (up + 1) · gate · sigmoid(1.702 · gate), clamped.
+__device__ __forceinline__ float swiglu(float gate, float up, float limit) {
+    gate = fminf(gate, limit);
+    up = fminf(fmaxf(up, -limit), limit);
+    return (up + 1.0f) * __fdividef(gate, 1.0f + __expf(-1.702f * gate));
+}
+
+// 16 rows and COLUMNS columns of a warp, by way of its own staging area (16 rows of STAGED_LD bytes at most), in whole
+// 16-byte pieces. The accumulators are in the layout that mma.sync and wgmma share: x[4i], x[4i + 1] are columns
+// 8i + 2 (lane % 4) and the next of row lane / 4, x[4i + 2], x[4i + 3] the same of 8 rows below. `bias` is in shared
+// memory, bf16.
+template <int COLUMNS>
+__device__ __forceinline__ void store_block(float (&acc)[COLUMNS / 2], const Problem& g, u32 staged, u32 bias, int row,
+                                            int n_rows, int column) {
+    constexpr int PART = COLUMNS < 64 ? COLUMNS : 64, LD = PART * 2 + 16, H_LD = PART + 16;
+    constexpr int PIECES = PART / 8, H_PIECES = PART / 16;   // of 16 bytes in a row
+    const int lane = threadIdx.x & 31, r = lane >> 2, q = lane & 3;
+#pragma unroll
+    for (int c = 0; c < COLUMNS / PART; c++) {
+#pragma unroll
+        for (int i = 0; i < PIECES; i++) {
+            float* x = &acc[(c * PIECES + i) * 4];
+            u32 pair = shared_load(bias + (c * PART + i * 8 + q * 2) * 2);
+            x[0] += low_float(pair), x[1] += high_float(pair), x[2] += low_float(pair), x[3] += high_float(pair);
+        }
+        if (g.out) {
+            __syncwarp();
+#pragma unroll
+            for (int i = 0; i < PIECES; i++) {
+                float* x = &acc[(c * PIECES + i) * 4];
+                u32 to = staged + r * LD + (i * 8 + q * 2) * 2;
+                shared_store(to, to_bf16x2(x[0], x[1]));
+                shared_store(to + 8 * LD, to_bf16x2(x[2], x[3]));
+            }
+            __syncwarp();
+            const int piece = lane % PIECES, n = column + c * PART + piece * 8;
+#pragma unroll
+            for (int i = 0; i < PIECES / 2; i++) {
+                const int s = i * (32 / PIECES) + lane / PIECES;
+                if (s < n_rows && n < g.n_out)
+                    *(uint4*)(g.out + (u64)(row + s) * g.n_out + n) = shared_load16(staged + s * LD + piece * 16);
+            }
+        }
+        if (g.h) {
+            __syncwarp();
+#pragma unroll
+            for (int i = 0; i < PIECES; i++) {
+                float* x = &acc[(c * PIECES + i) * 4];
+                u32 to = staged + r * H_LD + (i * 4 + q) * 2;
+                shared_store(to, to_bf16(swiglu(x[0], x[1], g.limit)));
+                shared_store(to + 8 * H_LD, to_bf16(swiglu(x[2], x[3], g.limit)));
+            }
+            __syncwarp();
+            const int piece = lane % H_PIECES, n = (column + c * PART) / 2 + piece * 8;
+#pragma unroll
+            for (int i = 0; i < H_PIECES / 2; i++) {
+                const int s = i * (32 / H_PIECES) + lane / H_PIECES;
+                if (s < n_rows && n < g.n_out / 2)
+                    *(uint4*)(g.h + (u64)(row + s) * (g.n_out / 2) + n) = shared_load16(staged + s * H_LD + piece * 16);
+            }
+        }
+    }
+}

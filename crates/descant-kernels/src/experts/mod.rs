@@ -1,0 +1,8 @@
+//! Grouped products of the experts on a CUDA card: rows sorted by expert times packed MXFP4 matrices, forward and
+//! backward, and the thin products of their adapters.
+//!
+//! The operator that models call is [`crate::linear`]; here are the kernels and their launches, which the recomputing
+//! layer uses as well. Definition and tolerance are those of `linear` and `low_rank`.
+
+#[expect(dead_code, reason = "the wiring of the operators follows")]
+pub(crate) mod cuda;

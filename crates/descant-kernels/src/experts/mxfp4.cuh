@@ -1,0 +1,46 @@
+// Packed MXFP4 to bf16, exactly: eight nibbles of a word become eight bf16 with shifts, masks and a multiplication.
+//
+// A nibble is sign, two exponent bits, one mantissa bit. Its magnitude bits placed at bits 6..8 of a bf16 are the same
+// number times 2^-126 (the smallest ones are subnormal, which bf16 multiplication keeps), its sign goes to bit 15.
+#pragma once
+
+// What a block's numbers are multiplied with, twice: 2^(scale - 127 + 126) as far as bf16 can say it, and the rest.
+struct BlockScale {
+    u32 first, second;
+};
+__device__ __forceinline__ BlockScale block_scale(u32 byte) {
+    u32 first = (min(byte, 128u) + 126) << 7, second = (127 + max(byte, 128u) - 128) << 7;
+    return {first * 0x10001u, second * 0x10001u};
+}
+// Products of two pairs; adding minus zero keeps the sign of a zero.
+__device__ __forceinline__ u32 multiply_bf16x2(u32 a, u32 b) {
+    u32 y;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(0x80008000u));
+    return y;
+}
+// Elements 0..8 of `word`, low nibble first, as pairs; still to be multiplied.
+__device__ __forceinline__ void spread8(u32 word, u32 (&out)[4]) {
+    u32 odd = word >> 4;
+    // Halves of `p`: elements 0 and 1 in their low nibbles, 2 and 3 at bit 8; `q` the same for 4 to 7.
+    u32 p = __byte_perm(word, odd, 0x5410), q = __byte_perm(word, odd, 0x7632);
+    out[0] = ((p << 6) & 0x01c001c0u) | ((p << 12) & 0x80008000u);
+    out[1] = ((p >> 2) & 0x01c001c0u) | ((p << 4) & 0x80008000u);
+    out[2] = ((q << 6) & 0x01c001c0u) | ((q << 12) & 0x80008000u);
+    out[3] = ((q >> 2) & 0x01c001c0u) | ((q << 4) & 0x80008000u);
+}
+// A block's 32 elements in order, two in a register.
+__device__ __forceinline__ void decode_block(const u32 (&words)[4], u32 scale, u32 (&out)[4][4]) {
+    BlockScale by = block_scale(scale);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        spread8(words[j], out[j]);
+#pragma unroll
+        for (int i = 0; i < 4; i++) out[j][i] = multiply_bf16x2(out[j][i], by.first);
+    }
+    if (scale > 128) {
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) out[j][i] = multiply_bf16x2(out[j][i], by.second);
+    }
+}
