@@ -12,9 +12,10 @@ const HELP: &str = "\
 Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
 
 Commands:
-  train, evaluate, generate, score, init, bench
+  train, evaluate, generate, score, init, bench, download
            build descant (optimized) and run it with these arguments; without a settings
-           file `train` and `evaluate` take the embedded default: the tiny model under fixtures/
+           file `train` and `evaluate` take the embedded default: the tiny model under fixtures/;
+           what fetches (`download`, `train --recipe NAME`) is built with network code, the others without
   kernels  compile every CUDA kernel for every architecture and compare what it uses with
            docs/kernels.md, or write that anew with --update; needs NVRTC, but no card
   ci       every check: format, lints, tests, documentation, the CUDA feature, the kernels
@@ -23,7 +24,7 @@ Options:
   --cuda   build with the CUDA backend [default: CPU only]";
 
 /// Commands that are handed to the binary.
-const PASSED_ON: [&str; 6] = ["train", "evaluate", "generate", "score", "init", "bench"];
+const PASSED_ON: [&str; 7] = ["train", "evaluate", "generate", "score", "init", "bench", "download"];
 
 /// One check of CI: what it is called, cargo's arguments, a variable to set.
 type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);
@@ -36,11 +37,16 @@ const NVRTC: [&str; 2] = ["--features", "descant-kernels/nvrtc"];
 const KERNELS: [&str; 6] = ["build", "--workspace", NVRTC[0], NVRTC[1], "--example", "kernels"];
 
 /// The order lets later checks reuse what earlier ones built: lints and documentation share their dependencies.
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     ("format", &["fmt", "--all", "--check"], None),
     ("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], None),
     ("documentation", &["doc", "--workspace", "--no-deps"], Some(("RUSTDOCFLAGS", "-D warnings"))),
     ("tests", &["test", "--workspace", NVRTC[0], NVRTC[1]], None),
+    (
+        "no network",
+        &["clippy", "--package", "descant", "--no-default-features", "--", "-D", "warnings"],
+        None,
+    ),
     ("kernels", &KERNELS, None),
     ("cuda", &["clippy", "--package", "descant", "--features", "cuda", "--", "-D", "warnings"], None),
 ];
@@ -76,9 +82,13 @@ fn descant(cuda: bool, arguments: &[String]) -> Result<ExitCode> {
     let root = root()?;
     let mut run = cargo();
     run.args(["run", "--release", "--package", "descant", "--manifest-path"]).arg(root.join("Cargo.toml"));
-    if cuda {
-        run.args(["--features", "cuda"]);
-    }
+    // The first training must not wait for network code to be compiled.
+    run.arg("--no-default-features");
+    let recipe = arguments.iter().any(|argument| argument.starts_with("--recipe"));
+    let fetches =
+        arguments.first().is_some_and(|command| command == "download" || (command == "train" && recipe));
+    let features = [("cuda", cuda), ("hub", fetches)].into_iter().filter(|(_, wanted)| *wanted);
+    run.args(features.flat_map(|(name, _)| ["--features", name]));
     run.args(["--", "--root"]).arg(&root).args(arguments);
     exec(run)
 }

@@ -9,3 +9,8 @@ pub mod mxfp4;
 pub mod nf4;
 
 pub use error::{Error, Result};
+
+/// Runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

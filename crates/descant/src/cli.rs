@@ -20,6 +20,7 @@ Examples:
   descant train run.toml
   descant train run.toml --set train.max_steps=200 --set run.folder=runs/longer
   descant train run.toml --dry-run          print the settings that would hold
+  descant train --recipe multilingual-thinking
   cargo xtask train                         from the repository: the embedded default
 
 Settings come in three layers: defaults, then the file, then every --set in turn.
@@ -63,7 +64,23 @@ const INIT_EXAMPLES: &str = "\
 Examples:
   descant init
   descant init --out experiments/german.toml
-  descant init --out -                      to the screen";
+  descant init --out -                      to the screen
+  descant init --recipe multilingual-thinking";
+
+const DOWNLOAD_EXAMPLES: &str = "\
+Examples:
+  descant download                          openai/gpt-oss-20b
+  descant download openai/gpt-oss-120b unsloth/gpt-oss-20b-BF16
+  descant download datasets/HuggingFaceH4/Multilingual-Thinking
+  descant download --recipe multilingual-thinking
+  descant download openai/gpt-oss-20b@COMMIT --verify
+  descant download ./my-model               look whether a directory is complete
+
+Only what a run needs is fetched. Files go to the cache that the Python libraries use; its folder is printed.
+A download that was interrupted goes on where it stopped. Every file is compared with its published hash.
+
+Environment: HF_HUB_CACHE, HF_HOME, HF_TOKEN, HF_TOKEN_PATH, HF_ENDPOINT, HF_HUB_OFFLINE; HTTPS_PROXY, NO_PROXY,
+SSL_CERT_FILE. A token is sent to the hub alone, and never shown.";
 
 /// Fine-tune gpt-oss with LoRA on a frozen base, and prove what came out
 #[derive(Debug, Parser)]
@@ -126,6 +143,9 @@ pub(crate) enum Command {
     /// Measure how fast the parts of Descant are on this machine
     #[command(subcommand)]
     Bench(Bench),
+    /// Fetch models and data sets of a hub into the shared cache, or verify what is there
+    #[command(after_help = DOWNLOAD_EXAMPLES, after_long_help = format!("{DOWNLOAD_EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Download(Download),
 }
 
 /// `descant bench`
@@ -216,9 +236,16 @@ pub(crate) struct SettingsArgs {
 
 /// `descant train`
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line are independent of each other")]
 pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
+    /// Run a recipe in place of a settings file [default: none; there is multilingual-thinking]
+    #[arg(long, value_name = "NAME", conflicts_with = "file")]
+    pub(crate) recipe: Option<String>,
+    /// Open no socket, take what the cache has [default: HF_HUB_OFFLINE, or off]
+    #[arg(long)]
+    pub(crate) offline: bool,
     /// Check and print the settings that would hold, and train nothing [default: off]
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -250,7 +277,8 @@ pub(crate) struct Evaluate {
 /// Which model.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Model directory [default: the embedded one, fixtures/tiny-gpt-oss]
+    /// Model directory, or a repository in the cache as hf://OWNER/NAME [default: the embedded one,
+    /// fixtures/tiny-gpt-oss]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Adapter directory, as PEFT and `descant train` write it [default: none]
@@ -320,12 +348,37 @@ pub(crate) struct Score {
 /// `descant init`
 #[derive(Debug, Args)]
 pub(crate) struct Init {
+    /// Write the settings of a recipe, and the files that they name [default: every key with its default]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) recipe: Option<String>,
     /// File to write; - for standard output
     #[arg(long, value_name = "FILE", default_value = "run.toml")]
     pub(crate) out: PathBuf,
     /// Replace the file when it exists [default: refuse]
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// `descant download`
+#[derive(Debug, Args)]
+pub(crate) struct Download {
+    /// Repositories as OWNER/NAME or datasets/OWNER/NAME, with @REVISION behind the name where one is meant; or
+    /// directories to look at [default: openai/gpt-oss-20b]
+    #[arg(value_name = "REPO")]
+    pub(crate) repositories: Vec<String>,
+    /// Fetch what a recipe needs [default: none; there is multilingual-thinking]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) recipe: Option<String>,
+    /// Hash what is in the cache already, and fetch again what is damaged; with --offline only look, and end with
+    /// status 1 when something is [default: trust its length]
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Open no socket [default: HF_HUB_OFFLINE, or off]
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Print one JSON object [default: a path a line]
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use clap::Parser as _;
 mod cli;
 mod command;
 mod failure;
+mod hub;
 mod observe;
 mod report;
 mod run_folder;

@@ -26,7 +26,7 @@ pub(crate) struct RunFolder {
 
 impl RunFolder {
     /// Makes the folder: `wanted`, or the next free `runs/MODEL-N`. An earlier run is replaced only with `force`.
-    pub(crate) fn create(wanted: Option<&Path>, model: &Path, force: bool) -> Result<Self> {
+    pub(crate) fn create(wanted: Option<&Path>, model: &str, force: bool) -> Result<Self> {
         let Some(path) = wanted else { return Self::next_free(model) };
         if occupied(path)? {
             if !force {
@@ -45,8 +45,7 @@ impl RunFolder {
         Ok(Self { path: path.to_owned() })
     }
 
-    fn next_free(model: &Path) -> Result<Self> {
-        let name = model.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or("run");
+    fn next_free(name: &str) -> Result<Self> {
         std::fs::create_dir_all("runs").context("create runs")?;
         for n in 1_u32.. {
             let path = Path::new("runs").join(format!("{name}-{n}"));
@@ -100,7 +99,7 @@ mod tests {
     fn a_folder_with_files_is_kept_unless_forced_and_only_runs_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        let create = |force| RunFolder::create(Some(&path), Path::new("m"), force);
+        let create = |force| RunFolder::create(Some(&path), "m", force);
         let folder = create(false).unwrap();
         assert!(create(false).is_ok(), "an empty folder is free");
         std::fs::create_dir(path.join("precious")).unwrap();
@@ -116,7 +115,7 @@ mod tests {
     #[test]
     fn json_is_readable_and_ends_its_last_line() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = RunFolder::create(Some(dir.path()), Path::new("m"), false).unwrap();
+        let folder = RunFolder::create(Some(dir.path()), "m", false).unwrap();
         folder.write_json("x.json", &[1]).unwrap();
         assert_eq!(std::fs::read_to_string(folder.join("x.json")).unwrap(), "[\n  1\n]\n");
     }

@@ -6,6 +6,7 @@
 
 mod batches;
 mod data;
+mod data_page;
 mod hostile;
 mod masks;
 mod oracle;

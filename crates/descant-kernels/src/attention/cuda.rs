@@ -167,18 +167,14 @@ pub(crate) fn forward(
         Arg::size(shape.window.unwrap_or(0)),
         Arg::F32(shape.scale),
     ];
-    let [width, group] = form.defines();
+    let defines = form.defines();
     if form.hopper {
-        // A window of 128 shows a tile of 24 positions 151 keys: two steps of 80, or two of 128 half empty.
-        let keys = if shape.window.is_some_and(|window| window <= 256) { 80 } else { 128 };
-        let stages = if keys > 80 { 3 } else { 4 };
-        let shared = ALIGN + 2 * 192 * ROW + stages * 2 * keys * ROW;
-        let defines = [width, group, ("KEYS", keys as i64)];
+        let shared = ALIGN + (2 * 192 + 4 * 2 * 80) * ROW;
         let kernel = ("attention/hopper_forward", "attention_forward", &defines[..]);
         return launch(run, form, shape, kernel, 512, shared, work.n_queries, arguments);
     }
     let shared = (128 + 4 * 64) * 2 * form.head_dim;
-    let kernel = ("attention", "attention_forward", &[width, group][..]);
+    let kernel = ("attention", "attention_forward", &defines[..]);
     launch(run, form, shape, kernel, 128, shared, work.n_queries, arguments)
 }
 

@@ -91,8 +91,6 @@ const HEADS: &[&[Define]] = &[
     &[("HEAD_DIM", 16), ("GROUP", 3)],
 ];
 const HOPPER_HEADS: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_DIM", 64), ("GROUP", 3)]];
-const HOPPER_FORWARD: &[&[Define]] =
-    &[&[("HEAD_DIM", 64), ("GROUP", 8), ("KEYS", 128)], &[("HEAD_DIM", 64), ("GROUP", 8), ("KEYS", 80)]];
 
 /// Packed MXFP4 and bf16 experts.
 const EXPERTS: &[&[Define]] = &[&[], &[("UNPACKED", 1)]];
@@ -118,7 +116,7 @@ pub const UNITS: [Unit; 18] = [
     Unit {
         id: "attention/hopper_forward",
         text: include_str!("../attention/hopper_forward.cu"),
-        variants: HOPPER_FORWARD,
+        variants: HOPPER_HEADS,
         only: Some(90),
     },
     Unit {

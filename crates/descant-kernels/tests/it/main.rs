@@ -5,5 +5,6 @@ mod attention;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod experts;
+mod optimizer;
 mod rows;
 mod support;

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &Evaluate, resolved: &Resolved, talk: Talk) -> Result<Ex
     let examination = Examination::new(settings, held_out, &renderer)?;
     let model = load::model(&settings.model.path, &device.device)?;
     let overlay = load::overlay(args.adapter.as_deref(), &model)?;
-    talk.item("model", settings.model.path.display());
+    talk.item("model", &resolved.model);
     talk.item("adapter", args.adapter.as_ref().map_or("none".into(), |dir| dir.display().to_string()));
     talk.item("device", &device.why);
     talk.item("held out", format_args!("{} prompts of {}", examination.prompts().len(), held_out.display()));
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Evaluate, resolved: &Resolved, talk: Talk) -> Result<Ex
     if args.json {
         talk.data(json!({
             "schema_version": 1,
-            "model": settings.model.path,
+            "model": resolved.model,
             "adapter": args.adapter,
             "settings_sha256": resolved.sha256,
             "loss": marks.loss,

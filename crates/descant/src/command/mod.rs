@@ -6,10 +6,12 @@ use anyhow::{Result, anyhow};
 
 use crate::cli::{Bench, Cli, Command, SettingsArgs};
 use crate::failure::Exit;
-use crate::settings::{Resolved, Settings, resolve};
+use crate::hub::Places;
+use crate::settings::{Recipe, Resolved, Settings, resolve, resolve_text};
 use crate::talk::Talk;
 
 mod bench;
+mod download;
 mod evaluate;
 mod generate;
 mod init;
@@ -25,30 +27,62 @@ mod train;
 /// Runs the command that was asked for.
 pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
     let root = &cli.global.root;
+    // Only these two may go to the network; the others take what the cache has.
+    let online = |offline| Places::new(true, offline, talk);
+    let cached = Places::new(false, true, talk);
     match &cli.command {
-        Command::Train(args) => train::run(args, &settings(&args.settings, root)?, talk),
-        Command::Evaluate(args) => evaluate::run(args, &settings(&args.settings, root)?, talk),
-        Command::Generate(args) => generate::run(args, &model(args.model.model.as_ref(), root)?, talk),
-        Command::Score(args) => score::run(args, &model(args.model.model.as_ref(), root)?, talk),
+        Command::Train(args) if args.dry_run => {
+            train::dry_run(&settings(&args.settings, args.recipe.as_deref(), root, None)?, talk)
+        }
+        Command::Train(args) => {
+            let places = online(args.offline);
+            let resolved = settings(&args.settings, args.recipe.as_deref(), root, Some((&places, talk)))?;
+            train::run(args, &resolved, talk)
+        }
+        Command::Evaluate(args) => {
+            evaluate::run(args, &settings(&args.settings, None, root, Some((&cached, talk)))?, talk)
+        }
+        Command::Generate(args) => {
+            generate::run(args, &model(args.model.model.as_ref(), root, &cached)?, talk)
+        }
+        Command::Score(args) => score::run(args, &model(args.model.model.as_ref(), root, &cached)?, talk),
         Command::Init(args) => init::run(args, talk),
-        Command::Bench(Bench::Step(args)) => bench::step(args, &model(args.model.as_ref(), root)?, talk),
+        Command::Bench(Bench::Step(args)) => {
+            bench::step(args, &model(args.model.as_ref(), root, &cached)?, talk)
+        }
+        Command::Download(args) => download::run(args, talk),
     }
 }
 
-/// The settings that hold, checked.
-fn settings(args: &SettingsArgs, root: &Path) -> Result<Resolved> {
-    let mut resolved = resolve(args.file.as_deref(), &args.sets)?;
+/// The settings that hold, checked; with `places`, repositories in them are looked up there.
+fn settings(
+    args: &SettingsArgs,
+    recipe: Option<&str>,
+    root: &Path,
+    places: Option<(&Places, Talk)>,
+) -> Result<Resolved> {
+    let recipe = recipe.map(Recipe::find).transpose()?;
+    let mut resolved = match recipe {
+        Some(recipe) => resolve_text(&format!("recipe {}", recipe.name), recipe.toml, &args.sets)?,
+        None => resolve(args.file.as_deref(), &args.sets)?,
+    };
     resolved.settings.validate().map_err(|reason| anyhow!(reason))?;
-    if args.file.is_none() {
+    if let Some((places, talk)) = places {
+        for written in recipe.map(Recipe::lay_out).transpose()?.unwrap_or_default() {
+            talk.say(format_args!("wrote {written}"));
+        }
+        places.settle(&mut resolved)?;
+    }
+    if args.file.is_none() && recipe.is_none() {
         from_root(&mut resolved, &resolve(None, &[])?.settings, root);
     }
     Ok(resolved)
 }
 
 /// The model directory: the one given, or the embedded default's.
-fn model(given: Option<&PathBuf>, root: &Path) -> Result<PathBuf> {
+fn model(given: Option<&PathBuf>, root: &Path, places: &Places) -> Result<PathBuf> {
     match given {
-        Some(path) => Ok(path.clone()),
+        Some(path) => places.directory(path),
         None => Ok(under(root, &resolve(None, &[])?.settings.model.path)),
     }
 }
@@ -58,6 +92,7 @@ fn from_root(resolved: &mut Resolved, embedded: &Settings, root: &Path) {
     let settings = &mut resolved.settings;
     if settings.model.path == embedded.model.path {
         settings.model.path = under(root, &settings.model.path);
+        resolved.model = settings.model.path.display().to_string();
     }
     if settings.data.path == embedded.data.path {
         settings.data.path = under(root, &settings.data.path);

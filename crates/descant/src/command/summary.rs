@@ -85,7 +85,7 @@ impl Summary {
         }
         talk.hint(format_args!(
             "descant generate --model {} --adapter {} 'Solve 3x + 3 = 9.'",
-            outcome.settings.model.path.display(),
+            outcome.resolved.model,
             outcome.folder.join("adapter").display()
         ));
         Ok(())

@@ -23,14 +23,16 @@ use crate::run_folder::RunFolder;
 use crate::settings::Resolved;
 use crate::talk::Talk;
 
+/// Prints the settings that would hold.
+pub(crate) fn dry_run(resolved: &Resolved, talk: Talk) -> Result<Exit> {
+    talk.data(resolved.text.trim_end())?;
+    talk.say(format_args!("settings of {} hold; nothing was trained", resolved.origin));
+    Ok(Exit::Success)
+}
+
 /// The main job.
 pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit> {
     let settings = &resolved.settings;
-    if args.dry_run {
-        talk.data(resolved.text.trim_end())?;
-        talk.say(format_args!("settings of {} hold; nothing was trained", resolved.origin));
-        return Ok(Exit::Success);
-    }
     let started = Instant::now();
     let device = load::device(&settings.model.device)?;
     let dir = settings.model.path.as_path();
@@ -46,7 +48,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
     let manifest = adapters.manifest(&model.config);
-    let folder = RunFolder::create(settings.run.folder.as_deref(), dir, args.force)?;
+    let folder = RunFolder::create(settings.run.folder.as_deref(), &resolved.model_name(), args.force)?;
     folder.write("config.toml", resolved.text.as_bytes())?;
     folder.write_json("manifest.json", &manifest)?;
     first_lines(talk, resolved, &device, &model, &manifest, &account, &folder);
@@ -60,7 +62,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     };
     let adapters = fit(&model, adapters, &samples, &settings.train, &mut observer)?;
     let saved = folder.join("adapter");
-    adapters.save_peft(&saved, &model.config, &dir.display().to_string())?;
+    adapters.save_peft(&saved, &model.config, &resolved.base_model())?;
     // What is measured is what was written: the adapter is read back from its files.
     let adapters = LoraAdapters::load_peft(&saved, &model.config, model.device())?;
     let after = match &examination {
@@ -107,9 +109,7 @@ fn first_lines(
         "model",
         format_args!(
             "{} ({} layers, {} experts, {experts})",
-            settings.model.path.display(),
-            config.num_hidden_layers,
-            config.num_local_experts
+            resolved.model, config.num_hidden_layers, config.num_local_experts
         ),
     );
     talk.item("device", &device.why);

@@ -5,10 +5,14 @@ use descant_train::{Event, Observer};
 mod pace;
 mod progress;
 mod records;
+#[cfg(feature = "hub")]
+mod transfer;
 
 pub(crate) use pace::clock;
 pub(crate) use progress::Progress;
 pub(crate) use records::Records;
+#[cfg(feature = "hub")]
+pub(crate) use transfer::Transfer;
 
 /// Hands every event to each of them in turn.
 pub(crate) struct Both<'a>(pub(crate) &'a mut dyn Observer, pub(crate) &'a mut dyn Observer);

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
+use descant_hub::Reference;
 use serde::Deserialize as _;
 use toml::de::{DeTable, DeValue};
 
@@ -26,26 +27,56 @@ pub(crate) struct Resolved {
     pub(crate) sha256: String,
     /// Where they came from, for people.
     pub(crate) origin: String,
+    /// What `model.path` said: a path, or a repository pinned to its commit.
+    pub(crate) model: String,
 }
 
 /// Reads `file` (or the embedded default) and applies `sets`.
 pub(crate) fn resolve(file: Option<&Path>, sets: &[String]) -> Result<Resolved> {
-    let (name, text) = match file {
-        None => ("embedded default".to_owned(), DEFAULT_TOML.to_owned()),
-        Some(path) => (path.display().to_string(), read(path)?),
-    };
-    let mut table = parse(&name, &text)?;
+    match file {
+        None => resolve_text("embedded default", DEFAULT_TOML, sets),
+        Some(path) => resolve_text(&path.display().to_string(), &read(path)?, sets),
+    }
+}
+
+/// Takes the text of a file and applies `sets`.
+pub(crate) fn resolve_text(name: &str, text: &str, sets: &[String]) -> Result<Resolved> {
+    let mut table = parse(name, text)?;
     for set in sets {
         apply(&mut table, set)?;
     }
     let settings = Settings::deserialize(table).context("settings")?;
-    let text = toml::to_string(&settings).context("writing the settings as TOML")?;
-    let sha256 = descant_files::sha256(text.as_bytes());
     let origin = match sets.len() {
-        0 => name,
+        0 => name.to_owned(),
         n => format!("{name} + {n} --set"),
     };
-    Ok(Resolved { settings, text, sha256, origin })
+    let mut resolved =
+        Resolved { settings, text: String::new(), sha256: String::new(), origin, model: String::new() };
+    resolved.write_down()?;
+    Ok(resolved)
+}
+
+impl Resolved {
+    /// The model's own name, without folders, owner or commit.
+    pub(crate) fn model_name(&self) -> String {
+        let named = Reference::is_meant(&self.model).then(|| Reference::parse(&self.model).ok()).flatten();
+        let path = || Path::new(&self.model).file_name().and_then(std::ffi::OsStr::to_str);
+        named.map_or_else(|| path().unwrap_or("run").to_owned(), |reference| reference.repo.name().to_owned())
+    }
+
+    /// What an adapter calls the model that it belongs to: a repository as other tools write it, or a path.
+    pub(crate) fn base_model(&self) -> String {
+        let named = Reference::is_meant(&self.model).then(|| Reference::parse(&self.model).ok()).flatten();
+        named.map_or_else(|| self.model.clone(), |reference| reference.repo.id())
+    }
+
+    /// Brings text, hash and the model's name into line with the values.
+    pub(crate) fn write_down(&mut self) -> Result<()> {
+        self.text = toml::to_string(&self.settings).context("writing the settings as TOML")?;
+        self.sha256 = descant_files::sha256(self.text.as_bytes());
+        self.model = self.settings.model.path.display().to_string();
+        Ok(())
+    }
 }
 
 fn read(path: &Path) -> Result<String> {

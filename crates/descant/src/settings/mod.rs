@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 
 mod keys;
 mod layers;
+mod recipes;
 
-pub(crate) use layers::{Resolved, resolve};
+pub(crate) use layers::{Resolved, resolve, resolve_text};
+pub(crate) use recipes::Recipe;
 
 /// The commented settings: embedded default and `descant init`.
 pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
@@ -42,7 +44,7 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Model {
-    /// Model directory.
+    /// Model directory, or a repository as `hf://OWNER/NAME`.
     pub(crate) path: PathBuf,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub(crate) device: String,
@@ -52,7 +54,7 @@ pub(crate) struct Model {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Data {
-    /// Training conversations.
+    /// Training conversations: a file, or a repository as `hf://datasets/OWNER/NAME`.
     pub(crate) path: PathBuf,
     /// Prompts to measure with.
     pub(crate) held_out: Option<PathBuf>,

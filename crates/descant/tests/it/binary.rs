@@ -21,12 +21,37 @@ pub(crate) fn descant(folder: &Path, arguments: &[&str]) -> Ran {
 /// As [`descant`], with these variables.
 pub(crate) fn descant_with(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_descant"));
-    for name in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG", "DESCANT_NO_PROGRESS"] {
+    for name in OWN {
         command.env_remove(name);
     }
     command.env("RUST_BACKTRACE", "0").envs(variables.iter().copied()).current_dir(folder).args(arguments);
     ran(&command.output().unwrap())
 }
+
+/// What a tester's own environment may hold.
+pub(crate) const OWN: [&str; 21] = [
+    "COLUMNS",
+    "NO_COLOR",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "RUST_LOG",
+    "DESCANT_NO_PROGRESS",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "HF_TOKEN_PATH",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+];
 
 fn ran(output: &Output) -> Ran {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();

@@ -26,9 +26,11 @@ const EDGES: [(&str, &[&str]); 12] = [
         &[
             "descant-files",
             "descant-harmony",
+            "descant-hub",
             "descant-kernels",
             "descant-lora",
             "descant-model",
+            "descant-testkit",
             "descant-train",
         ],
     ),

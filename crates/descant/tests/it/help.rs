@@ -4,7 +4,7 @@
 
 use crate::binary::{descant, root};
 
-const COMMANDS: [&str; 5] = ["train", "evaluate", "generate", "score", "init"];
+const COMMANDS: [&str; 6] = ["train", "evaluate", "generate", "score", "init", "download"];
 
 fn help(arguments: &[&str]) -> String {
     let ran = descant(root(), &[arguments, &["--help"]].concat());

@@ -5,6 +5,9 @@
 mod binary;
 mod edges;
 mod help;
+#[cfg(feature = "hub")]
+mod hub;
 mod main_job;
 mod manners;
 mod programs;
+mod tutorial;

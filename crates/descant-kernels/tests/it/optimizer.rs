@@ -1,0 +1,112 @@
+//! The optimizer: f32 moments against plain f64 formulas, 8-bit moments near them, and what a bad norm does.
+
+use burn::tensor::Tensor;
+use descant_kernels::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm};
+
+use crate::support::{Random, values};
+
+const SPEC: AdamWSpec = AdamWSpec { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };
+const RATE: f64 = 2e-3;
+
+fn tensors(random: &mut Random) -> Vec<Tensor<3>> {
+    vec![random.floats([1, 8, 96]), random.floats([2, 5, 3]), random.floats([1, 1, 257])]
+}
+
+/// Three steps on fresh gradients, which are returned too.
+fn steps(format: MomentFormat, max_norm: f64) -> (Vec<Tensor<3>>, Vec<Tensor<3>>, Vec<Vec<Tensor<3>>>) {
+    let mut random = Random(31);
+    let start = tensors(&mut random);
+    let gradients: Vec<_> = (0..3).map(|_| tensors(&mut random)).collect();
+    let mut optimizer = AdamW::new(format, &start);
+    let mut params = start.clone();
+    for gradients in &gradients {
+        let norm = grad_norm(gradients);
+        let clip = Some(Clip { norm: &norm, max_norm });
+        params = optimizer.step(params, gradients, RATE, &SPEC, clip);
+    }
+    assert_eq!(optimizer.steps(), 3);
+    (start, params, gradients)
+}
+
+#[test]
+fn three_steps_equal_an_f64_formula() {
+    for max_norm in [0.5, 1e9] {
+        let (start, params, gradients) = steps(MomentFormat::Float, max_norm);
+        let norm = |all: &[Tensor<3>]| -> f64 {
+            all.iter().flat_map(values).map(|g| f64::from(g).powi(2)).sum::<f64>().sqrt()
+        };
+        for index in 0..start.len() {
+            let mut expected: Vec<f64> = values(&start[index]).into_iter().map(f64::from).collect();
+            let (mut first, mut second) = (vec![0.0; expected.len()], vec![0.0; expected.len()]);
+            for (step, all) in gradients.iter().enumerate() {
+                let factor = (max_norm / (norm(all) + 1e-6)).min(1.0);
+                let t = step as i32 + 1;
+                for (i, g) in values(&all[index]).into_iter().enumerate() {
+                    let g = f64::from(g) * factor;
+                    first[i] = 0.9 * first[i] + 0.1 * g;
+                    second[i] = 0.999 * second[i] + 0.001 * g * g;
+                    let (m, v) = (first[i] / (1.0 - 0.9f64.powi(t)), second[i] / (1.0 - 0.999f64.powi(t)));
+                    expected[i] = expected[i] * (1.0 - RATE * 0.01) - RATE * m / (v.sqrt() + 1e-8);
+                }
+            }
+            for (value, expected) in values(&params[index]).into_iter().zip(expected) {
+                let off = (f64::from(value) - expected).abs();
+                assert!(off < 2e-6 * expected.abs().max(1.0), "{value} is not {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn moments_in_8_bit_move_the_parameters_nearly_alike() {
+    let (start, exact, _) = steps(MomentFormat::Float, 1.0);
+    let (_, coarse, _) = steps(MomentFormat::Blocks, 1.0);
+    let moved = |to: &[Tensor<3>]| -> Vec<f32> {
+        to.iter().zip(&start).flat_map(|(to, from)| values(&(to.clone() - from.clone()))).collect()
+    };
+    let (exact, coarse) = (moved(&exact), moved(&coarse));
+    let norm = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let off: Vec<f32> = exact.iter().zip(&coarse).map(|(a, b)| a - b).collect();
+    let ratio = norm(&off) / norm(&exact);
+    assert!(ratio < 0.05, "the moves differ by {ratio}");
+    assert!(ratio > 1e-6, "8 bits are not f32: the test compares a form with itself");
+}
+
+#[test]
+fn a_norm_that_is_no_number_changes_nothing() {
+    for format in [MomentFormat::Float, MomentFormat::Blocks] {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut random = Random(32);
+            let (params, gradients) = (tensors(&mut random), tensors(&mut random));
+            let mut optimizer = AdamW::new(format, &params);
+            let norm = grad_norm(&gradients) * bad;
+            let after = optimizer.step(
+                params.clone(),
+                &gradients,
+                RATE,
+                &SPEC,
+                Some(Clip { norm: &norm, max_norm: 1.0 }),
+            );
+            for (a, b) in params.iter().zip(&after) {
+                assert_eq!(values(a), values(b));
+            }
+            for moments in optimizer.moments() {
+                match moments {
+                    Moments::Float { first, .. } => assert!(values(first).iter().all(|m| *m == 0.0)),
+                    Moments::Blocks { scales, .. } => assert!(values(&scales[0]).iter().all(|m| *m == 0.0)),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_accumulate_tensor_by_tensor() {
+    let mut random = Random(33);
+    let (old, new) = (tensors(&mut random), tensors(&mut random));
+    let sums = accumulate(old.clone(), &new);
+    for ((old, new), sum) in old.iter().zip(&new).zip(&sums) {
+        let expected: Vec<f32> = values(old).iter().zip(values(new)).map(|(a, b)| a + b).collect();
+        assert_eq!(values(sum), expected);
+    }
+}

@@ -1,0 +1,126 @@
+//! Repositories of a hub in place of paths: `hf://OWNER/NAME` becomes a directory of the cache, pinned to its commit.
+//!
+//! The environment that Hugging Face's own tools know is read here, once, and passed on. Whether a command may fetch
+//! is the command's to say; whether this build can, the feature `hub`'s.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
+use descant_hub::{Cache, Error, Reference, Refusal, Snapshot};
+
+use crate::failure::Hinted;
+use crate::settings::Resolved;
+use crate::talk::Talk;
+
+mod environment;
+#[cfg(feature = "hub")]
+mod fetch;
+
+use environment::Environment;
+
+/// Where repositories are looked for, and whether they may be fetched.
+pub(crate) struct Places {
+    environment: Environment,
+    fetch: bool,
+    talk: Talk,
+}
+
+impl Places {
+    /// `fetch` is whether the command may go to the network when the cache lacks something.
+    pub(crate) fn new(fetch: bool, offline: bool, talk: Talk) -> Self {
+        let environment = Environment::read();
+        let fetch = fetch && !offline && !environment.offline;
+        Self { environment, fetch, talk }
+    }
+
+    /// The cache.
+    pub(crate) fn cache(&self) -> Result<Cache> {
+        let missing = || anyhow!("there is no home folder and no HF_HUB_CACHE, so there is no cache");
+        Ok(Cache::new(self.environment.cache.clone().ok_or_else(missing)?))
+    }
+
+    /// Whether this command may go to the network.
+    pub(crate) fn may_fetch(&self) -> bool {
+        self.fetch
+    }
+
+    /// Where a repository is: in the cache, or there once it is fetched.
+    pub(crate) fn find(&self, text: &str) -> Result<Snapshot> {
+        let reference = Reference::parse(text).map_err(hinted)?;
+        match self.cache()?.find(&reference) {
+            Err(Error::NotCached { .. }) if self.fetch => self.fetch(&reference, false),
+            found => found.map_err(hinted),
+        }
+    }
+
+    /// Brings a repository into the cache.
+    #[cfg(feature = "hub")]
+    pub(crate) fn fetch(&self, reference: &Reference, thoroughly: bool) -> Result<Snapshot> {
+        fetch::fetch(&self.environment, self.cache()?, reference, thoroughly, self.talk)
+    }
+
+    #[cfg(not(feature = "hub"))]
+    pub(crate) fn fetch(&self, reference: &Reference, _thoroughly: bool) -> Result<Snapshot> {
+        let error = anyhow!("{reference} is not in the cache, and this build cannot fetch");
+        let hint = format!("cargo xtask download {reference}");
+        self.talk.detail("built without the feature `hub`");
+        Err(Hinted::new(error, hint).into())
+    }
+
+    /// Puts directories and files of the cache in place of every repository that the settings name. Their text then
+    /// names the commit.
+    pub(crate) fn settle(&self, resolved: &mut Resolved) -> Result<()> {
+        let settings = &mut resolved.settings;
+        let mut paths: Vec<&mut PathBuf> = vec![&mut settings.model.path, &mut settings.data.path];
+        paths.extend(settings.data.held_out.as_mut());
+        let mut local = Vec::new();
+        for path in paths {
+            let snapshot = reference(path).map(|text| self.find(text)).transpose()?;
+            if let Some(snapshot) = &snapshot {
+                *path = snapshot.reference.to_string().into();
+            }
+            local.push(snapshot.map_or_else(|| path.clone(), |snapshot| snapshot.path));
+        }
+        resolved.write_down()?;
+        let settings = &mut resolved.settings;
+        let mut local = local.into_iter();
+        let places = [&mut settings.model.path, &mut settings.data.path].into_iter();
+        for (place, path) in places.chain(settings.data.held_out.as_mut()).zip(&mut local) {
+            *place = path;
+        }
+        Ok(())
+    }
+
+    /// A model directory, given as a path or as a repository.
+    pub(crate) fn directory(&self, given: &Path) -> Result<PathBuf> {
+        match reference(given) {
+            Some(text) => Ok(self.find(text)?.path),
+            None => Ok(given.to_owned()),
+        }
+    }
+}
+
+/// The text of a path that means a repository.
+fn reference(path: &Path) -> Option<&str> {
+    path.to_str().filter(|text| Reference::is_meant(text))
+}
+
+/// Advice for each way in which a hub can fail.
+pub(crate) fn hinted(error: Error) -> anyhow::Error {
+    let hint = match &error {
+        Error::Reference { .. } => "write hf://OWNER/NAME, or hf://datasets/OWNER/NAME".to_owned(),
+        Error::NotCached { reference, .. } => format!("descant download {reference}"),
+        Error::Refused { reason, .. } => match reason {
+            Refusal::NeedsToken => "check the name; for a private or gated one set HF_TOKEN".to_owned(),
+            Refusal::BadToken => "check the name, and that the token may read it".to_owned(),
+            Refusal::NoRepo => "check the name; data sets begin with datasets/".to_owned(),
+            _ => return error.into(),
+        },
+        Error::Space { .. } => "set HF_HUB_CACHE to a folder on a larger disk".to_owned(),
+        Error::GaveUp { .. } | Error::Transport { .. } | Error::Later { .. } => {
+            "what came is kept: the same command goes on there".to_owned()
+        }
+        _ => return error.into(),
+    };
+    Hinted::new(error, hint).into()
+}
