@@ -28,6 +28,7 @@ mod experts;
 pub mod gauge;
 mod layer;
 mod linear;
+mod load;
 mod loss;
 mod low_rank;
 mod memory;
@@ -46,6 +47,7 @@ pub use layer::{
     LowRankPair,
 };
 pub use linear::{FrozenWeight, Groups, linear};
+pub use load::Loader;
 pub use loss::token_losses;
 pub use low_rank::low_rank;
 pub use memory::{MemorySettings, memory_settings, reserve_memory, set_memory};

@@ -21,7 +21,9 @@ impl KeyValueCache {
     /// Room for `n_slots` sequences of at most `capacity` tokens.
     pub(crate) fn new(config: &Config, n_slots: usize, capacity: usize, device: &Device) -> Self {
         let shape = [n_slots * capacity, config.key_value_width()];
-        let empty = || Tensor::<2>::zeros(shape, (device, DType::F32));
+        // The type that activations have there.
+        let dtype = if descant_kernels::is_cpu(device) { DType::F32 } else { DType::BF16 };
+        let empty = || Tensor::<2>::zeros(shape, (device, dtype));
         Self {
             layers: (0..config.num_hidden_layers).map(|_| Some([empty(), empty()])).collect(),
             n_kv: config.num_key_value_heads,

@@ -20,6 +20,16 @@ pub enum Error {
         /// What is wrong, naming the key.
         reason: String,
     },
+    /// The device did not take a tensor.
+    #[error("{path}: tensor `{name}`: {reason}")]
+    Upload {
+        /// The file.
+        path: String,
+        /// The tensor.
+        name: String,
+        /// What the device says.
+        reason: String,
+    },
     /// There are no weights in the directory.
     #[error("{dir}: neither model.safetensors nor model.safetensors.index.json is there", dir = dir.display())]
     NoWeights {

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
@@ -172,6 +172,6 @@ impl GptOss {
 
 fn rows_of(logits: Tensor<2>) -> Vec<Vec<f32>> {
     let width = logits.dims()[1];
-    let values: Vec<f32> = logits.into_data().try_to_vec().expect("logits are f32");
+    let values: Vec<f32> = logits.cast(DType::F32).into_data().try_to_vec().expect("logits are f32");
     values.chunks_exact(width).map(<[f32]>::to_vec).collect()
 }

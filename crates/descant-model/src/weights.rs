@@ -4,11 +4,12 @@
 //! Packed experts stay packed. On the CPU everything else becomes f32; on a GPU the matrices become bf16, which is
 //! what is published, and only what is small and summed (norms, sinks, biases of router and experts) is f32.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use descant_kernels::{DecoderLayer, FrozenWeight, LayerPlace, LayerSpec, LayerTensors};
+use burn::tensor::{DType, Device, Int, Tensor};
+use descant_kernels::{DecoderLayer, FrozenWeight, LayerPlace, LayerSpec, LayerTensors, Loader};
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -19,6 +20,9 @@ use crate::shards::visit_tensors;
 
 /// Elements of an MXFP4 block.
 const BLOCK: usize = descant_quant::mxfp4::BLOCK;
+/// The projections that become one matrix on a GPU, in its order, and what that matrix is called here.
+const JOINED: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
+const WHOLE: &str = "joined attention input";
 /// The scale byte that stands for NaN.
 const NAN_SCALE: u8 = 255;
 
@@ -63,14 +67,23 @@ impl Weights {
     pub(crate) fn load(dir: &Path, config: &Config, device: &Device) -> Result<Self> {
         let expected = expected(config);
         let fused = !descant_kernels::is_cpu(device);
-        let mut read = Read { dir, fused, tensors: BTreeMap::new() };
+        let upload = |path: &Path, name: &str, reason| Error::Upload {
+            path: path.display().to_string(),
+            name: name.to_owned(),
+            reason,
+        };
+        let mut loader = Loader::new(device).map_err(|reason| upload(dir, "any", reason))?;
+        let joined_rows = [config.query_width(), config.key_value_width(), config.key_value_width()];
+        let mut read = Read { dir, fused, joined_rows, tensors: BTreeMap::new() };
         visit_tensors(dir, |path, name, view| {
             let Some(kind) = expected.get(name) else {
                 return Err(Error::TensorExtra { path: path.display().to_string(), name: name.to_owned() });
             };
-            read.tensors.insert(name.to_owned(), load_tensor(path, name, &view, kind, device)?);
-            Ok(())
+            let loaded = load_tensor(path, name, &view, kind, device, &mut loader)?;
+            read.tensors.insert(name.to_owned(), loaded);
+            read.join(name, &mut loader).map_err(|reason| upload(path, name, reason))
         })?;
+        loader.finish().map_err(|reason| upload(dir, "the last one", reason))?;
         read.assemble(config)
     }
 }
@@ -93,6 +106,8 @@ enum Kind {
 enum Role {
     /// Read by products, or added to their bf16 results.
     Product,
+    /// As that, and on a GPU one matrix with its two neighbours.
+    Joined,
     /// Small, and read by what computes in f32.
     Fine,
 }
@@ -100,7 +115,7 @@ enum Role {
 impl Role {
     fn dtype(self, device: &Device) -> DType {
         match self {
-            Self::Product if !descant_kernels::is_cpu(device) => DType::BF16,
+            Self::Product | Self::Joined if !descant_kernels::is_cpu(device) => DType::BF16,
             _ => DType::F32,
         }
     }
@@ -109,6 +124,10 @@ impl Role {
 enum Loaded {
     Float(Vec<usize>, Tensor<1>),
     Bytes(Vec<usize>, Tensor<1, Int>),
+    /// bf16 on the host, until its neighbours are there.
+    Held(Vec<u8>),
+    /// Some rows of a matrix on the device.
+    Rows(Tensor<2>),
 }
 
 /// Every tensor that belongs to this configuration.
@@ -129,7 +148,8 @@ fn expected(config: &Config) -> BTreeMap<String, Kind> {
         for (name, d_in, d_out) in
             [("q", hidden, query), ("k", hidden, key_value), ("v", hidden, key_value), ("o", query, hidden)]
         {
-            float(Role::Product, format!("{p}.self_attn.{name}_proj.weight"), &[d_out, d_in]);
+            let role = if name == "o" { Role::Product } else { Role::Joined };
+            float(role, format!("{p}.self_attn.{name}_proj.weight"), &[d_out, d_in]);
             float(Role::Product, format!("{p}.self_attn.{name}_proj.bias"), &[d_out]);
         }
         float(Role::Fine, format!("{p}.self_attn.sinks"), &[config.num_attention_heads]);
@@ -159,6 +179,7 @@ fn load_tensor(
     view: &TensorView<'_>,
     kind: &Kind,
     device: &Device,
+    loader: &mut Loader,
 ) -> Result<Loaded> {
     let path = || path.display().to_string();
     let (Kind::Float { shape, .. } | Kind::Bytes { shape, .. }) = kind;
@@ -176,25 +197,31 @@ fn load_tensor(
         expected,
         actual: format!("{:?}", view.dtype()),
     };
+    let upload = |reason| Error::Upload { path: path(), name: name.to_owned(), reason };
     let not_finite = |element| Error::TensorNotFinite { path: path(), name: name.to_owned(), element };
     match kind {
         Kind::Float { role, .. } => {
             let dtype = role.dtype(device);
-            let data = if dtype == DType::BF16 && view.dtype() == Dtype::BF16 {
-                // As published: the bytes go to the device as they are.
+            // As published: the bytes go to the device as they are.
+            let bytes = if dtype == DType::BF16 && view.dtype() == Dtype::BF16 {
                 if let Some(element) = first_not_finite_bf16(view.data()) {
                     return Err(not_finite(element));
                 }
-                TensorData::from_bytes_vec(view.data().to_vec(), [view.data().len() / 2], DType::BF16)
+                Cow::Borrowed(view.data())
             } else {
                 let values = floats(view).ok_or_else(|| mistyped("BF16, F16 or F32"))?;
                 if let Some(element) = values.iter().position(|x| !x.is_finite()) {
                     return Err(not_finite(element));
                 }
-                let n = values.len();
-                TensorData::new(values, [n])
+                Cow::Owned(match dtype {
+                    DType::BF16 => values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+                    _ => values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>(),
+                })
             };
-            Ok(Loaded::Float(shape.clone(), Tensor::from_data(data, (device, dtype))))
+            if *role == Role::Joined && dtype == DType::BF16 {
+                return Ok(Loaded::Held(bytes.into_owned()));
+            }
+            Ok(Loaded::Float(shape.clone(), loader.floats(&bytes, dtype).map_err(upload)?))
         }
         Kind::Bytes { scales, .. } => {
             if view.dtype() != Dtype::U8 {
@@ -203,15 +230,19 @@ fn load_tensor(
             if let (true, Some(element)) = (scales, view.data().iter().position(|&s| s == NAN_SCALE)) {
                 return Err(not_finite(element));
             }
-            let data = TensorData::new(view.data().to_vec(), [view.data().len()]);
-            Ok(Loaded::Bytes(shape.clone(), Tensor::from_data(data, (device, DType::U8))))
+            Ok(Loaded::Bytes(shape.clone(), loader.bytes(view.data()).map_err(upload)?))
         }
     }
 }
 
 /// The first element whose exponent is all ones: infinite or not a number.
 fn first_not_finite_bf16(bytes: &[u8]) -> Option<usize> {
-    bytes.chunks_exact(2).position(|b| u16::from_le_bytes([b[0], b[1]]) & 0x7f80 == 0x7f80)
+    /// Bytes that are looked at without a branch.
+    const PIECE: usize = 4096;
+    let wrong = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]) & 0x7f80 == 0x7f80;
+    let piece = bytes.chunks(PIECE).position(|p| p.chunks_exact(2).fold(false, |any, b| any | wrong(b)))?;
+    let within = bytes[piece * PIECE..].chunks_exact(2).position(wrong)?;
+    Some(piece * PIECE / 2 + within)
 }
 
 /// The values as f32, `None` for a type that is no float we read. Bytes are little-endian and maybe unaligned.
@@ -232,6 +263,8 @@ struct Read<'a> {
     dir: &'a Path,
     /// Whether query, key and value become one matrix.
     fused: bool,
+    /// Rows of each.
+    joined_rows: [usize; 3],
     tensors: BTreeMap<String, Loaded>,
 }
 
@@ -244,7 +277,10 @@ impl Read<'_> {
             for name in ["q_proj", "k_proj", "v_proj"] {
                 parts.push(self.dense(&format!("{p}.self_attn.{name}"))?);
             }
-            let attention_input = self.fused.then(|| fuse(&mut parts));
+            let attention_input = match self.fused {
+                true => Some(self.attention_input(&p, &parts)?),
+                false => None,
+            };
             let [query, key, value] = parts.try_into().expect("three were pushed");
             let mut layer = LayerWeights {
                 input_norm: self.float(&format!("{p}.input_layernorm.weight"))?,
@@ -270,6 +306,41 @@ impl Read<'_> {
         })
     }
 
+    /// Where the last of a layer's query, key and value has come: puts them below each other on the device, in one
+    /// matrix of which each becomes a view.
+    fn join(&mut self, name: &str, loader: &mut Loader) -> std::result::Result<(), String> {
+        if !matches!(self.tensors.get(name), Some(Loaded::Held(_))) {
+            return Ok(());
+        }
+        let prefix = name.rsplit_once(".self_attn.").map_or(name, |(prefix, _)| prefix);
+        let names = JOINED.map(|part| format!("{prefix}.self_attn.{part}.weight"));
+        if !names.iter().all(|name| self.tensors.contains_key(name)) {
+            return Ok(());
+        }
+        let parts = names.clone().map(|name| match self.tensors.remove(&name) {
+            Some(Loaded::Held(bytes)) => bytes,
+            _ => unreachable!("all three are held until here"),
+        });
+        let rows = self.joined_rows;
+        let whole = loader.floats(&parts.concat(), DType::BF16)?;
+        let hidden = whole.dims()[0] / rows.iter().sum::<usize>();
+        let whole = whole.reshape([rows.iter().sum(), hidden]);
+        let mut start = 0;
+        for (name, rows) in names.into_iter().zip(rows) {
+            self.tensors.insert(name, Loaded::Rows(whole.clone().narrow(0, start, rows)));
+            start += rows;
+        }
+        self.tensors.insert(format!("{prefix}.{WHOLE}"), Loaded::Rows(whole));
+        Ok(())
+    }
+
+    /// Query, key and value as one product.
+    fn attention_input(&mut self, prefix: &str, parts: &[Linear]) -> Result<Linear> {
+        let weight: Tensor<2> = self.float(&format!("{prefix}.{WHOLE}"))?;
+        let bias = Tensor::cat(parts.iter().map(|part| part.bias.clone()).collect(), 1);
+        Ok(Linear { weight: FrozenWeight::Dense(weight.unsqueeze()), bias })
+    }
+
     fn take(&mut self, name: &str) -> Result<Loaded> {
         self.tensors
             .remove(name)
@@ -280,14 +351,18 @@ impl Read<'_> {
     fn float<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>> {
         match self.take(name)? {
             Loaded::Float(shape, tensor) => Ok(tensor.reshape(axes::<D>(&shape))),
-            Loaded::Bytes(..) => unreachable!("`expected` says which tensors are bytes"),
+            Loaded::Rows(tensor) => {
+                let shape = axes::<D>(&tensor.dims());
+                Ok(tensor.reshape(shape))
+            }
+            Loaded::Bytes(..) | Loaded::Held(_) => unreachable!("`expected` says what each tensor is"),
         }
     }
 
     fn bytes<const D: usize>(&mut self, name: &str) -> Result<Tensor<D, Int>> {
         match self.take(name)? {
             Loaded::Bytes(shape, tensor) => Ok(tensor.reshape(axes::<D>(&shape))),
-            Loaded::Float(..) => unreachable!("`expected` says which tensors are bytes"),
+            _ => unreachable!("`expected` says which tensors are bytes"),
         }
     }
 
@@ -343,24 +418,6 @@ fn whole(layer: &LayerWeights, attention_input: &Linear, config: &Config, n: usi
     };
     let windows = (0..config.num_hidden_layers).map(|layer| config.window(layer)).collect();
     DecoderLayer::new(&tensors, spec, LayerPlace { index: n, windows })
-}
-
-/// Puts matrices below each other, and makes them views of the result.
-fn fuse(parts: &mut [Linear]) -> Linear {
-    let rows: Vec<usize> = parts.iter().map(|part| part.weight.d_out()).collect();
-    let weights = parts.iter().map(|part| match &part.weight {
-        FrozenWeight::Dense(weight) => weight.clone(),
-        _ => unreachable!("attention's matrices are dense"),
-    });
-    let weight = Tensor::cat(weights.collect(), 1);
-    let bias = Tensor::cat(parts.iter().map(|part| part.bias.clone()).collect(), 1);
-    let mut start = 0;
-    for (part, rows) in parts.iter_mut().zip(rows) {
-        part.weight = FrozenWeight::Dense(weight.clone().narrow(1, start, rows));
-        part.bias = bias.clone().narrow(1, start, rows);
-        start += rows;
-    }
-    Linear { weight: FrozenWeight::Dense(weight), bias }
 }
 
 fn axes<const D: usize>(shape: &[usize]) -> [usize; D] {

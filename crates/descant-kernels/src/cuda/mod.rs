@@ -61,8 +61,8 @@ pub use launch::Function;
 pub use memory::DeviceMemory;
 #[cfg(feature = "cuda")]
 pub use tensor::{
-    contiguous, empty, floats, gpu_of, gpu_of_device, halves, handles, index_of, int_primitive, matrix,
-    owned, primitive, tensor,
+    contiguous, empty, floats, gpu_of, gpu_of_device, halves, handles, index_of, int_primitive, int_tensor,
+    matrix, owned, primitive, tensor,
 };
 #[cfg(feature = "cuda")]
 pub use upload::Uploader;

@@ -97,6 +97,11 @@ pub fn int_primitive<const D: usize>(tensor: Tensor<D, Int>) -> Result<CubeTenso
     tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::Backend { text: format!("{e:?}") })
 }
 
+/// The integer tensor of a primitive.
+pub fn int_tensor<const D: usize>(primitive: CubeTensor) -> Tensor<D, Int> {
+    Tensor::from_primitive::<CubeBackend>(primitive)
+}
+
 /// The tensor of a primitive.
 pub fn tensor<const D: usize>(primitive: CubeTensor) -> Tensor<D> {
     Tensor::from_primitive::<CubeBackend>(primitive)

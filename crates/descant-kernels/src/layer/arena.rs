@@ -16,6 +16,8 @@ use crate::memory::MemorySettings;
 
 /// Memory that is left free for what is not planned: the driver's own growth, kernels, small tensors.
 const MARGIN: u64 = 192 << 20;
+/// Scratch that there is at least, so that lm_head between the layers has room for some rows of logits.
+const LEAST_SCRATCH: u64 = 144 << 20;
 /// Copies of the residual stream that burn holds at most at once beyond one a layer: gradients, the embedding, the
 /// last norm, and what its pool cannot hand out because of its pages.
 const STREAM_COPIES: u64 = 6;
@@ -37,6 +39,7 @@ struct Arena {
     need: Need,
     settings: MemorySettings,
     memory: Arc<DeviceMemory>,
+    scratch_bytes: u64,
     kept: Vec<Kept>,
     /// Where each layer's slot begins, behind the scratch.
     slots: Vec<u64>,
@@ -90,6 +93,13 @@ pub(super) fn lease(gpu: &Gpu, need: &Need, layer: usize, keep: bool) -> Result<
     })
 }
 
+/// The scratch that layers share on a card, and its bytes, for an operator that runs between them; none before the
+/// first layer ran.
+pub(crate) fn scratch(gpu: &Gpu) -> Option<(Arc<DeviceMemory>, u64)> {
+    let arenas = ARENAS.lock().unwrap_or_else(PoisonError::into_inner);
+    arenas.get(&gpu.index()).map(|arena| (Arc::clone(&arena.memory), arena.scratch_bytes))
+}
+
 impl Lease {
     /// Whether what was kept is still there.
     pub(super) fn is_current(&self) -> bool {
@@ -114,7 +124,8 @@ impl Arena {
             .into_iter()
             .map(|kept| at(kept).forward().scratch_bytes.max(at(kept).backward().scratch_bytes))
             .max()
-            .expect("there are kinds of keeping");
+            .expect("there are kinds of keeping")
+            .max(LEAST_SCRATCH);
         let n_layers = need.windows.len() as u64;
         let (free, total) = gpu.memory()?;
         let used = (total - free) as u64;
@@ -144,6 +155,6 @@ impl Arena {
             settings.keep,
         );
         let owners = kept.iter().map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { need, settings, memory, kept, slots, owners })
+        Ok(Self { need, settings, memory, scratch_bytes, kept, slots, owners })
     }
 }

@@ -7,7 +7,7 @@
 //! there the separate operators are as fast.
 
 #[cfg(feature = "cuda")]
-mod arena;
+pub(crate) mod arena;
 #[cfg(feature = "cuda")]
 mod autodiff;
 #[cfg(feature = "cuda")]

@@ -11,6 +11,8 @@ use crate::cuda::{self, Arg, MatmulSpec, Result, Run};
 
 /// Bytes of logits that exist at once, at most, but for a single run of [`ROWS`] rows.
 const LOGITS: usize = 256 << 20;
+/// More rows than this make a product no faster.
+const MOST_ROWS: usize = 4096;
 /// Rows come in multiples of this, as products like them.
 const ROWS: usize = 128;
 /// For the products.
@@ -19,9 +21,9 @@ const WORKSPACE: usize = 32 << 20;
 const OTHER_SHARED: u32 = 2 * 1024;
 
 /// Rows whose logits are made at once.
-pub(crate) fn rows_at_once(n_rows: usize, vocabulary: usize) -> usize {
-    let fit = LOGITS / (2 * vocabulary.max(1)) / ROWS * ROWS;
-    fit.clamp(ROWS, n_rows.next_multiple_of(ROWS)).min(n_rows.max(1))
+pub(crate) fn rows_at_once(n_rows: usize, vocabulary: usize, bytes: usize) -> usize {
+    let fit = bytes / (2 * vocabulary.max(1)) / ROWS * ROWS;
+    fit.clamp(ROWS, n_rows.next_multiple_of(ROWS).min(MOST_ROWS)).min(n_rows.max(1))
 }
 
 /// Losses of rows of logits, and their gradients times `factor` (or one, where 0) over them.
@@ -72,13 +74,15 @@ pub(crate) struct Losses {
     pub(crate) gradient: u64,
     /// bf16 `[rows_at_once, vocabulary]`
     pub(crate) logits: u64,
+    /// Rows that `logits` holds.
+    pub(crate) rows_at_once: usize,
     /// For the products, address and bytes.
     pub(crate) workspace: (u64, usize),
 }
 
 /// All rows, so many at a time as [`rows_at_once`] says.
 pub(crate) fn losses(run: &Run<'_>, at: &Losses, [rows, width, vocabulary]: [usize; 3]) -> Result<()> {
-    let most = rows_at_once(rows, vocabulary);
+    let most = at.rows_at_once;
     for start in (0..rows).step_by(most) {
         let n = most.min(rows - start);
         let row = |base: u64, bytes: usize| if base == 0 { 0 } else { base + (start * bytes) as u64 };
@@ -108,12 +112,23 @@ impl LossKernel for CubeBackend {
         let device = &hidden.device;
         let values = cuda::empty([rows], DType::F32, device);
         let gradient = with_gradient.then(|| cuda::empty(hidden.shape(), DType::BF16, device));
-        let logits = cuda::empty([rows_at_once(rows, vocabulary), vocabulary], DType::BF16, device);
-        let workspace = cuda::empty([WORKSPACE], DType::U8, device);
+        let gpu = cuda::gpu_of(&hidden);
+        // Between the layers of a model their scratch is free; elsewhere there is some of our own.
+        let scratch = crate::layer::arena::scratch(&gpu)
+            .filter(|(_, bytes)| *bytes as usize >= WORKSPACE + 2 * ROWS * vocabulary);
+        let room = scratch.as_ref().map_or(LOGITS, |(_, bytes)| *bytes as usize - WORKSPACE);
+        let most = rows_at_once(rows, vocabulary, room);
+        let own = if scratch.is_some() { [1, 1] } else { [most, vocabulary] };
+        let logits = cuda::empty(own, DType::BF16, device);
+        let workspace = cuda::empty([if scratch.is_some() { 1 } else { WORKSPACE }], DType::U8, device);
         // Without a gradient its place is taken by something that nobody writes.
         let place = gradient.as_ref().unwrap_or(&values);
         let all = cuda::handles([&hidden, &head, &targets, &values, place, &logits, &workspace]);
-        cuda::gpu_of(&hidden).enqueue(all, move |run, p| {
+        gpu.enqueue(all, move |run, p| {
+            let (logits, workspace) = match &scratch {
+                Some((memory, _)) => (memory.address() + WORKSPACE as u64, memory.address()),
+                None => (p[5], p[6]),
+            };
             let at = Losses {
                 hidden: p[0],
                 head: p[1],
@@ -121,8 +136,9 @@ impl LossKernel for CubeBackend {
                 factor: 0,
                 values: p[3],
                 gradient: if with_gradient { p[4] } else { 0 },
-                logits: p[5],
-                workspace: (p[6], WORKSPACE),
+                logits,
+                rows_at_once: most,
+                workspace: (workspace, WORKSPACE),
             };
             losses(run, &at, [rows, width, vocabulary])
         });
@@ -153,10 +169,10 @@ mod tests {
     #[test]
     fn logits_stay_within_their_bytes_and_no_row_is_lost() {
         for (rows, vocabulary) in [(1, 201_088), (7, 96), (16_384, 201_088), (5000, 64), (129, 10_000_000)] {
-            let most = rows_at_once(rows, vocabulary);
+            let most = rows_at_once(rows, vocabulary, LOGITS);
             assert!(most >= 1 && most <= rows);
             assert!(most <= ROWS || most * vocabulary * 2 <= LOGITS, "{most} rows of {vocabulary}");
         }
-        assert_eq!(rows_at_once(16_384, 201_088), 640);
+        assert_eq!(rows_at_once(16_384, 201_088, LOGITS), 640);
     }
 }

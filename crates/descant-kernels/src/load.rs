@@ -1,0 +1,78 @@
+//! Bytes of a checkpoint become tensors: on the CPU by a copy, on a CUDA card through pinned buffers into memory of
+//! exactly the tensor's size, beside whatever else the card does.
+//!
+//! Knows no files and no names.
+
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+
+/// Brings tensors to one device.
+#[derive(Debug)]
+pub struct Loader {
+    device: Device,
+    #[cfg(feature = "cuda")]
+    uploader: Option<crate::cuda::Uploader>,
+}
+
+impl Loader {
+    /// To this device.
+    ///
+    /// # Errors
+    /// The card or its driver refuses.
+    pub fn new(device: &Device) -> Result<Self, String> {
+        let device = device.clone().inner();
+        #[cfg(feature = "cuda")]
+        let uploader = match crate::cuda::index_of(&device) {
+            Some(index) => {
+                let gpu = crate::cuda::Gpu::of(index).map_err(|e| e.to_string())?;
+                Some(crate::cuda::Uploader::new(&gpu).map_err(|e| e.to_string())?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            device,
+            #[cfg(feature = "cuda")]
+            uploader,
+        })
+    }
+
+    /// A vector of these little-endian floats.
+    ///
+    /// # Errors
+    /// The card refuses, for example because its memory is full.
+    pub fn floats(&mut self, bytes: &[u8], dtype: DType) -> Result<Tensor<1>, String> {
+        let n = bytes.len() / dtype.size();
+        #[cfg(feature = "cuda")]
+        if let Some(uploader) = &mut self.uploader {
+            let tensor = uploader.tensor(bytes, [n], dtype).map_err(|e| e.to_string())?;
+            return Ok(crate::cuda::tensor(tensor));
+        }
+        let data = TensorData::from_bytes_vec(bytes.to_vec(), [n], dtype);
+        Ok(Tensor::from_data(data, (&self.device, dtype)))
+    }
+
+    /// A vector of these bytes.
+    ///
+    /// # Errors
+    /// As [`floats`](Self::floats).
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<Tensor<1, Int>, String> {
+        #[cfg(feature = "cuda")]
+        if let Some(uploader) = &mut self.uploader {
+            let tensor = uploader.tensor(bytes, [bytes.len()], DType::U8).map_err(|e| e.to_string())?;
+            return Ok(crate::cuda::int_tensor(tensor));
+        }
+        let data = TensorData::new(bytes.to_vec(), [bytes.len()]);
+        Ok(Tensor::from_data(data, (&self.device, DType::U8)))
+    }
+
+    /// Waits until everything has arrived.
+    ///
+    /// # Errors
+    /// A copy failed.
+    pub fn finish(self) -> Result<(), String> {
+        #[cfg(feature = "cuda")]
+        if let Some(uploader) = self.uploader {
+            return uploader.finish().map_err(|e| e.to_string());
+        }
+        Ok(())
+    }
+}
