@@ -51,8 +51,8 @@ fn main() -> ExitCode {
 
 fn run(path: &Path, update: bool) -> Result<(), String> {
     let start = Instant::now();
-    let record = compile_all()?;
     let version = nvrtc::version().map_err(|e| told(&e))?;
+    let record = compile_all()?;
     println!(
         "{} kernels for {} architectures by NVRTC {}.{} in {:.0} s",
         record.len(),

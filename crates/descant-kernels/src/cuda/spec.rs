@@ -273,7 +273,7 @@ mod tests {
                             .sum();
                         let columns: f32 =
                             (0..k).map(|l| at(c.first, &b, j, l) * at(c.second, &a, l, i)).sum();
-                        assert_eq!(rows, columns, "{i} {j}");
+                        assert_eq!(rows.to_bits(), columns.to_bits(), "{i} {j}");
                     }
                 }
             }
