@@ -277,10 +277,7 @@ impl Read<'_> {
             for name in ["q_proj", "k_proj", "v_proj"] {
                 parts.push(self.dense(&format!("{p}.self_attn.{name}"))?);
             }
-            let attention_input = match self.fused {
-                true => Some(self.attention_input(&p, &parts)?),
-                false => None,
-            };
+            let attention_input = if self.fused { Some(self.attention_input(&p, &parts)?) } else { None };
             let [query, key, value] = parts.try_into().expect("three were pushed");
             let mut layer = LayerWeights {
                 input_norm: self.float(&format!("{p}.input_layernorm.weight"))?,

@@ -140,25 +140,27 @@ pub(crate) enum Command {
     /// Write a settings file that explains every key
     #[command(after_help = INIT_EXAMPLES, after_long_help = format!("{INIT_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Init(Init),
-    /// Measure how fast the parts of Descant are on this machine
-    #[command(subcommand)]
+    /// Time training steps, with the memory they take and the device's own rates beside them
+    #[command(after_help = BENCH_EXAMPLES, after_long_help = format!("{BENCH_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Bench(Bench),
     /// Fetch models and data sets of a hub into the shared cache, or verify what is there
     #[command(after_help = DOWNLOAD_EXAMPLES, after_long_help = format!("{DOWNLOAD_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Download(Download),
 }
 
-/// `descant bench`
-#[derive(Debug, Subcommand)]
-pub(crate) enum Bench {
-    /// Time training steps, with the memory they take and the device's own rates beside them
-    #[command(after_help = BENCH_EXAMPLES, after_long_help = format!("{BENCH_EXAMPLES}\n\n{EXIT_STATUS}"))]
-    Step(BenchStep),
+/// What `descant bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Measured {
+    /// A training step.
+    Step,
 }
 
-/// `descant bench step`
+/// `descant bench`
 #[derive(Debug, Args)]
-pub(crate) struct BenchStep {
+pub(crate) struct Bench {
+    /// What to measure
+    #[arg(value_name = "WHAT")]
+    pub(crate) what: Measured,
     /// Model directory [default: the embedded one, fixtures/tiny-gpt-oss]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::load;
 use super::train::grouped;
-use crate::cli::BenchStep;
+use crate::cli::{Bench, Measured};
 use crate::failure::Exit;
 use crate::talk::Talk;
 
@@ -63,7 +63,13 @@ struct Operator {
 }
 
 /// Measures and prints.
-pub(crate) fn step(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
+pub(crate) fn run(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
+    match args.what {
+        Measured::Step => step(args, model, talk),
+    }
+}
+
+fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
     let device = load::device(&args.device)?;
     load::check_dir(model)?;
     if descant_kernels::is_cpu(&device.device) && (args.memory.is_some() || args.keep != Keep::Auto) {
@@ -230,7 +236,7 @@ fn flops_per_token(config: &Config, sequence: usize) -> f64 {
 }
 
 /// Sequences of random ids, every position a label.
-fn samples(args: &BenchStep, vocabulary: usize) -> Vec<Sample> {
+fn samples(args: &Bench, vocabulary: usize) -> Vec<Sample> {
     let mut random = MersenneTwister::new(0);
     let limit = ID_LIMIT.min(vocabulary as u32);
     (0..args.batch * args.accumulate)

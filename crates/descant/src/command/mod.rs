@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
-use crate::cli::{Bench, Cli, Command, SettingsArgs};
+use crate::cli::{Cli, Command, SettingsArgs};
 use crate::failure::Exit;
 use crate::hub::Places;
 use crate::settings::{Recipe, Resolved, Settings, resolve, resolve_text};
@@ -47,9 +47,7 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
         }
         Command::Score(args) => score::run(args, &model(args.model.model.as_ref(), root, &cached)?, talk),
         Command::Init(args) => init::run(args, talk),
-        Command::Bench(Bench::Step(args)) => {
-            bench::step(args, &model(args.model.as_ref(), root, &cached)?, talk)
-        }
+        Command::Bench(args) => bench::run(args, &model(args.model.as_ref(), root, &cached)?, talk),
         Command::Download(args) => download::run(args, talk),
     }
 }

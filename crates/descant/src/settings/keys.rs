@@ -6,13 +6,13 @@
 use super::{Data, Evaluate, Run, Settings};
 
 /// Spellings of other tools: what they are here, or why there is no such key.
-const ELSEWHERE: [(&str, &str); 47] = [
+const ELSEWHERE: [(&str, &str); 46] = [
     ("adam_beta1", "train.beta1"),
     ("adam_beta2", "train.beta2"),
     ("adam_epsilon", "train.epsilon"),
     ("base_model", "model.path"),
     ("batch_size", "train.micro_batch"),
-    ("bf16", "=there is none: the base stays as published, adapters and optimizer are f32"),
+    ("bf16", "=there is none: the base stays as published, adapters are f32"),
     ("cutoff_len", "train.max_sequence"),
     ("data_seed", "train.seed"),
     ("dataset", "data.path"),
@@ -42,8 +42,7 @@ const ELSEWHERE: [(&str, &str); 47] = [
         "num_train_epochs",
         "train.max_steps, in steps: epochs x rows / (train.micro_batch x train.accumulation)",
     ),
-    ("optim", "=there is none: the optimizer is AdamW in f32"),
-    ("optimizer", "=there is none: the optimizer is AdamW in f32"),
+    ("optim", "train.optimizer"),
     ("output_dir", "run.folder"),
     ("per_device_train_batch_size", "train.micro_batch"),
     ("random_state", "train.seed"),

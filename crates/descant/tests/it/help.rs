@@ -4,7 +4,7 @@
 
 use crate::binary::{descant, root};
 
-const COMMANDS: [&str; 6] = ["train", "evaluate", "generate", "score", "init", "bench", "download"];
+const COMMANDS: [&str; 7] = ["train", "evaluate", "generate", "score", "init", "bench", "download"];
 
 fn help(arguments: &[&str]) -> String {
     let ran = descant(root(), &[arguments, &["--help"]].concat());
