@@ -19,7 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The template that OpenAI publishes with gpt-oss (Apache-2.0, see `assets/README.md`).
-const OFFICIAL: &str = include_str!("../assets/gpt-oss-chat_template.jinja");
+pub(crate) const OFFICIAL: &str = include_str!("../assets/gpt-oss-chat_template.jinja");
 const NAME: &str = "chat_template";
 
 /// Where a template came from.
