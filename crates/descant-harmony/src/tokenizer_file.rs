@@ -61,7 +61,9 @@ impl TokenizerFile {
             return Err(only("model", &model.kind));
         }
         if let Some(dropout) = model.dropout {
-            return Err(format!("model.dropout is {dropout}; the same text would give other tokens each time"));
+            return Err(format!(
+                "model.dropout is {dropout}; the same text would give other tokens each time"
+            ));
         }
         for (key, value) in [
             ("continuing_subword_prefix", &model.continuing_subword_prefix),

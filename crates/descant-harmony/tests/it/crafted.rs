@@ -14,7 +14,10 @@ fn crafted(change: impl FnOnce(&mut Value)) -> Result<Tokenizer, Error> {
 
 fn refused(change: impl FnOnce(&mut Value)) -> String {
     let error = crafted(change).unwrap_err().to_string();
-    error.strip_prefix("crafted.json: not a usable tokenizer: ").unwrap_or_else(|| panic!("{error}")).to_owned()
+    error
+        .strip_prefix("crafted.json: not a usable tokenizer: ")
+        .unwrap_or_else(|| panic!("{error}"))
+        .to_owned()
 }
 
 #[test]
@@ -37,7 +40,8 @@ fn files_that_would_fill_the_memory_are_refused_before_the_engine_reads_them() {
 #[test]
 fn a_post_processor_that_repeats_its_input_is_not_run() {
     let repeat: Vec<Value> = vec![json!({"Sequence": {"id": "A", "type_id": 0}}); 1000];
-    let repeat = json!({"type": "TemplateProcessing", "single": repeat, "pair": repeat, "special_tokens": {}});
+    let repeat =
+        json!({"type": "TemplateProcessing", "single": repeat, "pair": repeat, "special_tokens": {}});
     let tokenizer = crafted(|json| json["post_processor"] = repeat).unwrap();
     assert_eq!(tokenizer.encode_text("one two").unwrap(), tiny().tokenizer().encode_text("one two").unwrap());
 }
@@ -76,7 +80,7 @@ fn a_pattern_without_end_costs_moments_and_is_an_error() {
             Ok(ids) => assert_eq!(tokenizer.decode(&ids).unwrap(), text),
             Err(error) => assert!(matches!(error, Error::Encode { .. }), "{error}"),
         }
-        assert!(started.elapsed() < Duration::from_secs(60), "{pattern}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_mins(1), "{pattern}: {:?}", started.elapsed());
     }
     for broken in ["(", "[", "(?<x", "a{99999999}", "\\p{Nope}", "(?R"] {
         assert!(crafted(|json| json["pre_tokenizer"]["pretokenizers"] = split(broken)).is_err(), "{broken}");
