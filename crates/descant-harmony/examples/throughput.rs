@@ -4,9 +4,10 @@
 //! cargo run --release -p descant-harmony --example throughput -- FILE [MODEL_DIR]
 //! ```
 //!
-//! Each measurement is a process of its own within this one: a fresh tokenizer, so that nothing is remembered from the
-//! one before, and the best and the median of five. Bytes are those of the rendered text. Reading the file and loading
-//! the tokenizer are not counted. `scripts/bench_harmony.py` does the same rows in Python and prints both side by side.
+//! Each round has a fresh tokenizer, so that nothing is remembered from the one before. Bytes are those of the rendered
+//! text; reading the file and loading the tokenizer are not counted. Beside the time on the clock stands the time that
+//! the threads had a processor (on Linux), which other programs on the machine change less.
+//! `scripts/bench_harmony.py` does the same rows in Python, in turns with this.
 
 #![expect(clippy::print_stdout, reason = "an example is a program of its own")]
 
@@ -35,32 +36,67 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{} rows, {:.2} MB rendered", set.rows.len(), rendered as f64 / 1e6);
     for threads in [1, 2] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-        let mut seconds = Vec::new();
+        let mut rounds = Vec::new();
         let mut tokens = 0;
         for _ in 0..ROUNDS {
             let renderer = fresh(&bytes)?;
-            let start = Instant::now();
+            let watch = Watch::start();
             tokens = pool.install(|| packed_tokens(&renderer, &set))?;
-            seconds.push(start.elapsed().as_secs_f64());
+            rounds.push(watch.rates(rendered));
         }
-        seconds.sort_by(f64::total_cmp);
-        let rate = |seconds: f64| rendered as f64 / 1e6 / seconds;
-        let (best, median) = (rate(seconds[0]), rate(seconds[ROUNDS / 2]));
-        println!("{threads} threads: best {best:.1} MB/s, median {median:.1} MB/s, {tokens} tokens");
+        println!("{threads} threads: {}, {tokens} tokens", shown(&rounds));
     }
     // The engine alone, on the same text: every row's text once, nothing remembered, then all of it remembered.
+    let texts: Vec<String> = texts(&fresh(&bytes)?, &set)?;
     let renderer = fresh(&bytes)?;
-    let texts: Vec<String> = texts(&renderer, &set)?;
     for round in ["first time", "from memory"] {
-        let start = Instant::now();
+        let watch = Watch::start();
         let mut tokens = 0;
         for text in &texts {
             tokens += renderer.tokenizer().encode_rendered(text)?.len();
         }
-        let seconds = start.elapsed().as_secs_f64();
-        println!("tokenizer alone, {round}: {:.1} MB/s, {tokens} tokens", rendered as f64 / 1e6 / seconds);
+        println!("tokenizer alone, {round}: {}, {tokens} tokens", shown(&[watch.rates(rendered)]));
     }
     Ok(())
+}
+
+/// Clock and processor at the start of something.
+struct Watch {
+    clock: Instant,
+    processor: Option<f64>,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self { clock: Instant::now(), processor: processor_seconds() }
+    }
+
+    /// MB/s by the clock and by the processor.
+    fn rates(&self, bytes: usize) -> (f64, f64) {
+        let megabytes = bytes as f64 / 1e6;
+        let processor = self.processor.zip(processor_seconds()).map(|(start, end)| end - start);
+        (megabytes / self.clock.elapsed().as_secs_f64(), processor.map_or(f64::NAN, |s| megabytes / s))
+    }
+}
+
+/// Seconds that all threads of this process had a processor; on Linux.
+fn processor_seconds() -> Option<f64> {
+    let mut nanoseconds = 0.0;
+    for task in std::fs::read_dir("/proc/self/task").ok()? {
+        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        nanoseconds += text.split_whitespace().next()?.parse::<f64>().ok()?;
+    }
+    Some(nanoseconds / 1e9)
+}
+
+/// Best and median of both rates.
+fn shown(rounds: &[(f64, f64)]) -> String {
+    let of = |mut rates: Vec<f64>| {
+        rates.sort_by(f64::total_cmp);
+        format!("best {:.1}, median {:.1} MB/s", rates[rates.len() - 1], rates[rates.len() / 2])
+    };
+    let (clock, processor) = rounds.iter().copied().unzip();
+    format!("by the clock {}; a second of processor {}", of(clock), of(processor))
 }
 
 fn fresh(bytes: &[u8]) -> Result<Renderer, Box<dyn Error>> {

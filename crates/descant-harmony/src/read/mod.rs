@@ -183,3 +183,16 @@ fn drop_nulls(json: &mut Json) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nulls_are_dropped_however_deep_and_list_places_are_kept() {
+        let mut row =
+            serde_json::json!({"a": null, "b": [{"c": null, "d": 1}, null], "e": {"f": {"g": null}}});
+        drop_nulls(&mut row);
+        assert_eq!(row, serde_json::json!({"b": [{"d": 1}, null], "e": {"f": {}}}));
+    }
+}
