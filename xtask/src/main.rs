@@ -12,7 +12,7 @@ const HELP: &str = "\
 Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
 
 Commands:
-  train, evaluate, generate, score, init, bench, download
+  train, evaluate, generate, score, data, tokenizer, init, bench, download
            build descant (optimized) and run it with these arguments; without a settings
            file `train` and `evaluate` take the embedded default: the tiny model under fixtures/;
            what fetches (`download`, `train --recipe NAME`) is built with network code, the others without
@@ -24,7 +24,8 @@ Options:
   --cuda   build with the CUDA backend [default: CPU only]";
 
 /// Commands that are handed to the binary.
-const PASSED_ON: [&str; 7] = ["train", "evaluate", "generate", "score", "init", "bench", "download"];
+const PASSED_ON: [&str; 9] =
+    ["train", "evaluate", "generate", "score", "data", "tokenizer", "init", "bench", "download"];
 
 /// One check of CI: what it is called, cargo's arguments, a variable to set.
 type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);

@@ -1,79 +1,134 @@
-//! Measures the whole path of a data set: render, tokenize, parse, mask, pack. For `docs/benchmarks.md`.
+//! How fast a data set becomes packed training sequences: render, tokenize, mask and pack, by number of threads.
 //!
-//! ```text
-//! throughput MODEL_DIR FILE [ROUNDS]
+//! ```sh
+//! cargo run --release -p descant-harmony --example throughput -- FILE [MODEL_DIR]
 //! ```
 //!
-//! Prints one line for one thread and one for two; MB are those of the rendered text. The best of the rounds counts,
-//! since other work on the machine only ever makes a round slower. Where the system tells it (Linux), the rate per
-//! second of processor time stands beside it, which other work does not change.
-#![allow(clippy::print_stdout, reason = "a measuring program prints what it measured")]
+//! Each round has a fresh tokenizer, so that nothing is remembered from the one before. Bytes are those of the rendered
+//! text; reading the file and loading the tokenizer are not counted. Beside the time on the clock stands the time that
+//! the threads had a processor (on Linux), which other programs on the machine change less.
+//! `scripts/bench_harmony.py` does the same rows in Python, in turns with this.
 
-use descant_harmony::Renderer;
-use descant_harmony::pack::{Packed, best_fit};
-use descant_harmony::prepare::{PrepareOptions, prepare};
-use descant_harmony::read::{ReadOptions, read};
+#![expect(clippy::print_stdout, reason = "an example is a program of its own")]
+
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Instant;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, file, rounds @ ..] = arguments.as_slice() else {
-        return Err("usage: throughput MODEL_DIR FILE [ROUNDS]".into());
+use descant_harmony::pack::{Packed, PackedOrder};
+use descant_harmony::prepare::{PrepareOptions, prepare};
+use descant_harmony::read::{DataSet, ReadOptions, read};
+use descant_harmony::vocabulary::gpt_oss_tokenizer;
+use descant_harmony::{ChatTemplate, RenderOptions, Renderer, TextEncoder as _, Tokenizer, ViewPolicy};
+
+const ROUNDS: usize = 5;
+const CAPACITY: usize = 8192;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args_os().skip(1);
+    let file = PathBuf::from(arguments.next().ok_or("usage: throughput FILE [MODEL_DIR]")?);
+    let set = read(&file, &ReadOptions::default())?;
+    let bytes = match arguments.next() {
+        Some(dir) => std::fs::read(PathBuf::from(dir).join("tokenizer.json"))?,
+        None => gpt_oss_tokenizer()?,
     };
-    let rounds: u32 = rounds.first().map_or(Ok(5), |rounds| rounds.parse())?;
-    let start = Instant::now();
-    let renderer = Renderer::load(&PathBuf::from(model), None)?;
-    println!("load model directory: {:.2} s", start.elapsed().as_secs_f64());
-    let start = Instant::now();
-    let set = read(&PathBuf::from(file), &ReadOptions::default())?;
-    println!("read {} rows: {:.3} s", set.rows.len(), start.elapsed().as_secs_f64());
-    let options = PrepareOptions::default();
-    let mut bytes = 0;
-    for row in &set.rows {
-        for view in renderer.views(&row.body, &options.render, options.views)? {
-            bytes += view.rendered.text.len();
-        }
-    }
+    let rendered = rendered_bytes(&fresh(&bytes)?, &set)?;
+    println!("{} rows, {:.2} MB rendered", set.rows.len(), rendered as f64 / 1e6);
     for threads in [1, 2] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-        let (mut best, mut best_busy) = (f64::INFINITY, f64::INFINITY);
-        let mut summary = String::new();
-        for _ in 0..rounds {
-            // A new one each round: it remembers words, and a second round would know them all.
-            let renderer = Renderer::load(&PathBuf::from(model), None)?;
-            let (start, busy) = (Instant::now(), processor_s());
-            let prepared = pool.install(|| prepare(&renderer, &set, &options))?;
-            let lengths: Vec<usize> = prepared.examples.iter().map(|example| example.ids.len()).collect();
-            let capacity = lengths.iter().copied().max().unwrap_or(0).max(4096);
-            let bins = best_fit(&lengths, capacity)?;
-            let packed: Vec<Packed> = bins
-                .iter()
-                .map(|bin| {
-                    Packed::new(bin.iter().map(|at| {
-                        let example = &prepared.examples[*at];
-                        (*at, example.ids.as_slice(), example.mask.weights.as_slice())
-                    }))
-                })
-                .collect();
-            best = best.min(start.elapsed().as_secs_f64());
-            best_busy = best_busy.min(processor_s() - busy);
-            let tokens: usize = packed.iter().map(|pack| pack.ids.len()).sum();
-            summary = format!("{} examples, {tokens} tokens, {} packs", lengths.len(), packed.len());
+        let mut rounds = Vec::new();
+        let mut tokens = 0;
+        for _ in 0..ROUNDS {
+            let renderer = fresh(&bytes)?;
+            let watch = Watch::start();
+            tokens = pool.install(|| packed_tokens(&renderer, &set))?;
+            rounds.push(watch.rates(rendered));
         }
-        let (rate, busy_rate) = (bytes as f64 / best / 1e6, bytes as f64 / best_busy / 1e6);
-        println!(
-            "{threads} thread(s): {rate:.2} MB/s by the clock, {busy_rate:.2} MB per processor second ({bytes} bytes, {summary})"
-        );
+        println!("{threads} threads: {}, {tokens} tokens", shown(&rounds));
+    }
+    // The engine alone, on the same text: every row's text once, nothing remembered, then all of it remembered.
+    let texts: Vec<String> = texts(&fresh(&bytes)?, &set)?;
+    let renderer = fresh(&bytes)?;
+    for round in ["first time", "from memory"] {
+        let watch = Watch::start();
+        let mut tokens = 0;
+        for text in &texts {
+            tokens += renderer.tokenizer().encode_rendered(text)?.len();
+        }
+        println!("tokenizer alone, {round}: {}, {tokens} tokens", shown(&[watch.rates(rendered)]));
     }
     Ok(())
 }
 
-/// Processor time of this process in all its threads; not a number where the system does not tell.
-fn processor_s() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // User and system time are the 14th and 15th field, in hundredths of a second, after a name in brackets.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
-    let ticks: Vec<f64> = fields.filter_map(|field| field.parse().ok()).collect();
-    if ticks.len() == 2 { (ticks[0] + ticks[1]) / 100.0 } else { f64::NAN }
+/// Clock and processor at the start of something.
+struct Watch {
+    clock: Instant,
+    processor: Option<f64>,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self { clock: Instant::now(), processor: processor_seconds() }
+    }
+
+    /// MB/s by the clock and by the processor.
+    fn rates(&self, bytes: usize) -> (f64, f64) {
+        let megabytes = bytes as f64 / 1e6;
+        let processor = self.processor.zip(processor_seconds()).map(|(start, end)| end - start);
+        (megabytes / self.clock.elapsed().as_secs_f64(), processor.map_or(f64::NAN, |s| megabytes / s))
+    }
+}
+
+/// Seconds that all threads of this process had a processor; on Linux.
+fn processor_seconds() -> Option<f64> {
+    let mut nanoseconds = 0.0;
+    for task in std::fs::read_dir("/proc/self/task").ok()? {
+        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        nanoseconds += text.split_whitespace().next()?.parse::<f64>().ok()?;
+    }
+    Some(nanoseconds / 1e9)
+}
+
+/// Best and median of both rates.
+fn shown(rounds: &[(f64, f64)]) -> String {
+    let of = |mut rates: Vec<f64>| {
+        rates.sort_by(f64::total_cmp);
+        format!("best {:.1}, median {:.1} MB/s", rates[rates.len() - 1], rates[rates.len() / 2])
+    };
+    let (clock, processor) = rounds.iter().copied().unzip();
+    format!("by the clock {}; a second of processor {}", of(clock), of(processor))
+}
+
+fn fresh(bytes: &[u8]) -> Result<Renderer, Box<dyn Error>> {
+    Ok(Renderer::new(Tokenizer::from_bytes(bytes, "tokenizer.json")?, ChatTemplate::official()?))
+}
+
+fn texts(renderer: &Renderer, set: &DataSet) -> Result<Vec<String>, Box<dyn Error>> {
+    let mut texts = Vec::new();
+    for row in &set.rows {
+        let conversation = row.conversation().ok_or("rendered text; expected conversations")?;
+        texts.push(renderer.render(conversation, &RenderOptions::default())?.text);
+    }
+    Ok(texts)
+}
+
+fn rendered_bytes(renderer: &Renderer, set: &DataSet) -> Result<usize, Box<dyn Error>> {
+    Ok(texts(renderer, set)?.iter().map(String::len).sum())
+}
+
+/// Everything that happens to a data set before the first step.
+fn packed_tokens(renderer: &Renderer, set: &DataSet) -> descant_harmony::Result<usize> {
+    let options = PrepareOptions { views: ViewPolicy::WholeRow, ..PrepareOptions::default() };
+    let examples = prepare(renderer, set, &options)?.examples;
+    let lengths = examples.iter().map(|example| example.ids.len()).collect();
+    let mut order = PackedOrder::shuffled(lengths, CAPACITY, 3407)?;
+    let mut tokens = 0;
+    for position in 0..order.bins() as u64 {
+        let bin = order.bin_at(position)?.iter().map(|at| {
+            let example = &examples[*at];
+            (*at, example.ids.as_slice(), example.mask.weights.as_slice())
+        });
+        tokens += Packed::new(bin).ids.len();
+    }
+    Ok(tokens)
 }

@@ -165,6 +165,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// Nothing to put in order.
+    #[error("no document to pack")]
+    NoDocuments,
     /// A line is no JSON object.
     #[error("not a JSON object: {reason}")]
     Json {

@@ -31,7 +31,10 @@ mod render;
 mod special;
 mod template;
 mod tokenizer;
+mod tokenizer_file;
 mod views;
+#[cfg(feature = "gpt-oss-vocabulary")]
+pub mod vocabulary;
 mod words;
 
 pub use conversation::{Conversation, Message, Role, ToolCall};

@@ -179,6 +179,12 @@ impl ClassCounts {
     }
 }
 
+impl Serialize for ClassCounts {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter().map(|(class, count)| (class.as_str(), count)))
+    }
+}
+
 /// The loss weight and the class of every token of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LossMask {

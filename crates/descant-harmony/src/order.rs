@@ -53,15 +53,30 @@ impl Order {
         let epoch = self.epoch_of(position);
         let (_, permutation) = match self.current.take() {
             Some(current) if current.0 == epoch => self.current.insert(current),
-            _ => self.current.insert((epoch, permutation(self.rows, self.seed, epoch))),
+            _ => self.current.insert((epoch, permutation(self.rows, epoch_key(ROWS, self.seed, epoch)))),
         };
         permutation[within] as usize
     }
+
+    /// Puts the sequences that an epoch's rows were packed into in a seeded order of their own.
+    pub(crate) fn shuffle_bins<T>(&self, epoch: u64, bins: Vec<T>) -> Vec<T> {
+        if !self.shuffle {
+            return bins;
+        }
+        let places = permutation(bins.len(), epoch_key(BINS, self.seed, epoch));
+        let mut placed: Vec<(u32, T)> = places.into_iter().zip(bins).collect();
+        placed.sort_unstable_by_key(|(place, _)| *place);
+        placed.into_iter().map(|(_, bin)| bin).collect()
+    }
 }
 
-/// The permutation of one epoch: Fisher and Yates, from the end.
-fn permutation(rows: usize, seed: u64, epoch: u64) -> Vec<u32> {
-    let mut rng = ChaCha8Rng::from_seed(epoch_key(seed, epoch));
+/// What a permutation is of: the two never share a stream.
+const ROWS: &[u8] = b"descant data order 1";
+const BINS: &[u8] = b"descant bin order 1";
+
+/// The permutation of a key: Fisher and Yates, from the end.
+fn permutation(rows: usize, key: [u8; 32]) -> Vec<u32> {
+    let mut rng = ChaCha8Rng::from_seed(key);
     let mut order: Vec<u32> = (0..rows as u32).collect();
     for last in (1..rows).rev() {
         let other = below(&mut rng, last as u64 + 1) as usize;
@@ -71,8 +86,8 @@ fn permutation(rows: usize, seed: u64, epoch: u64) -> Vec<u32> {
 }
 
 /// The key of an epoch's stream. Hashed, so that neighbouring seeds and epochs share nothing.
-fn epoch_key(seed: u64, epoch: u64) -> [u8; 32] {
-    let hash = Sha256::new().chain_update(b"descant data order 1").chain_update(seed.to_le_bytes());
+fn epoch_key(of: &[u8], seed: u64, epoch: u64) -> [u8; 32] {
+    let hash = Sha256::new().chain_update(of).chain_update(seed.to_le_bytes());
     hash.chain_update(epoch.to_le_bytes()).finalize().into()
 }
 

@@ -92,7 +92,8 @@ pub fn best_fit(lengths: &[usize], capacity: usize) -> Result<Vec<Vec<usize>>> {
     Ok(bins)
 }
 
-/// The bins of one epoch: documents in the epoch's order, packed. Depends on the seed, the epoch and the lengths alone.
+/// The bins of one epoch: documents in the epoch's order, packed, the bins then in a seeded order of their own, since
+/// best fit leaves those with many short documents in front. Depends on the seed, the epoch and the lengths alone.
 ///
 /// # Errors
 /// As [`best_fit`].
@@ -108,5 +109,50 @@ pub fn epoch_bins(
     let shuffled_lengths: Vec<usize> =
         shuffled.iter().map(|document| lengths.get(*document).copied().unwrap_or(0)).collect();
     let bins = best_fit(&shuffled_lengths, capacity)?;
-    Ok(bins.into_iter().map(|bin| bin.into_iter().map(|at| shuffled[at]).collect()).collect())
+    let bins = bins.into_iter().map(|bin| bin.into_iter().map(|at| shuffled[at]).collect()).collect();
+    Ok(order.shuffle_bins(epoch, bins))
+}
+
+/// Packed sequences in a seeded order, epoch after epoch without end; as [`Order`], with bins in place of rows.
+///
+/// Every epoch packs anew, so that documents meet other neighbours, and has equally many bins: how many best fit needs
+/// follows from the lengths alone, and only documents of equal length change places between epochs' packings.
+#[derive(Clone, Debug)]
+pub struct PackedOrder {
+    order: Order,
+    lengths: Vec<usize>,
+    capacity: usize,
+    bins: usize,
+    current: (u64, Vec<Vec<usize>>),
+}
+
+impl PackedOrder {
+    /// An order over bins of `capacity` tokens that documents of these lengths are packed into.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] for a document that no bin can hold; [`Error::NoDocuments`] without any.
+    pub fn shuffled(lengths: Vec<usize>, capacity: usize, seed: u64) -> Result<Self> {
+        let mut order = Order::shuffled(lengths.len(), seed).ok_or(Error::NoDocuments)?;
+        let first = epoch_bins(&mut order, 0, &lengths, capacity)?;
+        Ok(Self { order, lengths, capacity, bins: first.len(), current: (0, first) })
+    }
+
+    /// How many bins an epoch has.
+    pub fn bins(&self) -> usize {
+        self.bins
+    }
+
+    /// The documents of the bin at a position. Costs one packing when the epoch changes, and a look-up otherwise.
+    ///
+    /// # Errors
+    /// None after [`PackedOrder::shuffled`] succeeded: every document fits.
+    pub fn bin_at(&mut self, position: u64) -> Result<&[usize]> {
+        let epoch = position / self.bins as u64;
+        if self.current.0 != epoch {
+            let bins = epoch_bins(&mut self.order, epoch, &self.lengths, self.capacity)?;
+            self.current = (epoch, bins);
+        }
+        let within = (position % self.bins as u64) as usize;
+        Ok(self.current.1.get(within).map_or(&[], Vec::as_slice))
+    }
 }

@@ -62,7 +62,7 @@ pub struct Example {
 }
 
 /// What became of the rows.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Account {
     /// Rows that were prepared.
     pub rows: u64,
@@ -98,6 +98,18 @@ pub struct Prepared {
 /// # Errors
 /// At the first bad row under [`OnBadRow::Fail`]; [`Error::NothingLeft`] when no example remains.
 pub fn prepare(renderer: &Renderer, set: &DataSet, options: &PrepareOptions) -> Result<Prepared> {
+    let prepared = survey(renderer, set, options)?;
+    if prepared.examples.is_empty() {
+        return Err(Error::NothingLeft { path: set.path.clone() });
+    }
+    Ok(prepared)
+}
+
+/// As [`prepare`], for looking at a data set: that no example remains is an answer too.
+///
+/// # Errors
+/// At the first bad row under [`OnBadRow::Fail`].
+pub fn survey(renderer: &Renderer, set: &DataSet, options: &PrepareOptions) -> Result<Prepared> {
     let masker = Masker::new(renderer.tokenizer(), options.mask, options.weights)?;
     let views: Vec<Result<Vec<Fate>>> =
         set.rows.par_iter().map(|row| row_views(renderer, &masker, row, options)).collect();
@@ -116,9 +128,6 @@ pub fn prepare(renderer: &Renderer, set: &DataSet, options: &PrepareOptions) -> 
             }
             Err(error) => prepared.account.rejects.add(row.number, error),
         }
-    }
-    if prepared.examples.is_empty() {
-        return Err(Error::NothingLeft { path: set.path.clone() });
     }
     Ok(prepared)
 }

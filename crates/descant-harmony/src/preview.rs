@@ -5,9 +5,11 @@
 
 use crate::error::Result;
 use crate::header::Channel;
-use crate::mask::{LossMask, TokenClass};
-use crate::render::Rendered;
+use crate::mask::{ClassCounts, LossMask, TokenClass};
+use crate::parse::parse_conversation;
+use crate::prepare::Example;
 use crate::tokenizer::{TextEncoder, Tokenizer};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use whatlang::{Detector, Lang};
 
@@ -44,7 +46,7 @@ pub fn runs(tokenizer: &Tokenizer, ids: &[u32], mask: &LossMask) -> Result<Vec<R
 }
 
 /// How long rows are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Lengths {
     /// The shortest.
     pub min: usize,
@@ -121,28 +123,60 @@ impl LanguageJudge {
         let info = self.detector.detect(text)?;
         info.is_reliable().then(|| info.lang().eng_name())
     }
+}
 
-    /// Rows by the language of their reasoning; under `None` those whose language cannot be told.
-    ///
-    /// # Errors
-    /// When the tokenizer fails.
-    pub fn shares<'r>(
-        &self,
-        tokenizer: &Tokenizer,
-        rows: impl IntoIterator<Item = &'r Rendered>,
-    ) -> Result<BTreeMap<Option<&'static str>, u64>> {
-        let mut shares = BTreeMap::new();
-        for row in rows {
-            let analyses = row.messages.iter().filter(|m| m.header.channel == Some(Channel::Analysis));
-            let texts: Vec<String> = analyses
-                .map(|message| tokenizer.decode(&row.ids[message.content()]))
-                .collect::<Result<_>>()?;
-            if !texts.is_empty() {
-                *shares.entry(self.judge(&texts.join("\n"))).or_insert(0) += 1;
-            }
+/// Examples whose rows state one language, and what their reasoning is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LanguageShare {
+    /// The language that the rows state; absent where they state none.
+    pub stated: Option<String>,
+    /// How many examples there are.
+    pub examples: u64,
+    /// Their tokens by class.
+    pub tokens: ClassCounts,
+    /// Examples by the language that their reasoning was found to be in.
+    pub found: BTreeMap<&'static str, u64>,
+    /// Examples with reasoning whose language cannot be told.
+    pub unsure: u64,
+    /// Examples without reasoning.
+    pub without: u64,
+}
+
+/// Examples by the language that their rows state, those that state none first.
+///
+/// # Errors
+/// When the tokenizer fails.
+pub fn languages(tokenizer: &Tokenizer, examples: &[Example]) -> Result<Vec<LanguageShare>> {
+    let stated = examples.iter().filter_map(|example| example.reasoning_language.as_deref());
+    let judge = LanguageJudge::new(stated);
+    let mut shares: BTreeMap<Option<&str>, LanguageShare> = BTreeMap::new();
+    for example in examples {
+        let stated = example.reasoning_language.as_deref();
+        let share = shares.entry(stated).or_default();
+        share.examples += 1;
+        share.tokens.add(&example.mask.counts());
+        match reasoning(tokenizer, &example.ids)? {
+            None => share.without += 1,
+            Some(text) => match judge.judge(&text) {
+                Some(language) => *share.found.entry(language).or_insert(0) += 1,
+                None => share.unsure += 1,
+            },
         }
-        Ok(shares)
     }
+    let named = |(stated, share): (Option<&str>, LanguageShare)| LanguageShare {
+        stated: stated.map(str::to_owned),
+        ..share
+    };
+    Ok(shares.into_iter().map(named).collect())
+}
+
+/// The reasoning in a row, all of it; `None` without any.
+fn reasoning(tokenizer: &Tokenizer, ids: &[u32]) -> Result<Option<String>> {
+    let messages = parse_conversation(tokenizer, ids)?.messages;
+    let analyses = messages.iter().filter(|message| message.header.channel == Some(Channel::Analysis));
+    let texts: Vec<String> =
+        analyses.map(|message| tokenizer.decode(&ids[message.content()])).collect::<Result<_>>()?;
+    Ok((!texts.is_empty()).then(|| texts.join("\n")))
 }
 
 fn language(name: &str) -> Option<Lang> {

@@ -5,6 +5,7 @@
 //! blocks trimmed, no escaping of HTML, Python's methods and Python's JSON. It is also a program that came with a
 //! download, so it runs on a budget of fuel and output, reads no file and asks no clock.
 
+use crate::conversation::wrong;
 use crate::date::Date;
 use crate::error::{Error, Result, chain};
 use crate::file::read_text;
@@ -19,7 +20,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The template that OpenAI publishes with gpt-oss (Apache-2.0, see `assets/README.md`).
-const OFFICIAL: &str = include_str!("../assets/gpt-oss-chat_template.jinja");
+pub(crate) const OFFICIAL: &str = include_str!("../assets/gpt-oss-chat_template.jinja");
 const NAME: &str = "chat_template";
 
 /// Where a template came from.
@@ -59,14 +60,27 @@ pub struct TemplateInput {
 
 impl TemplateInput {
     /// The input of a row as it is: its `messages`, `tools`, `template_kwargs` and `add_generation_prompt`.
-    pub fn from_row(row: &Map<String, Json>) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Field`] when `template_kwargs` is no object or `add_generation_prompt` neither true nor false.
+    pub fn from_row(row: &Map<String, Json>) -> Result<Self> {
         let field = |key: &str| row.get(key).cloned().unwrap_or(Json::Null);
-        Self {
-            messages: field("messages"),
-            tools: field("tools"),
-            kwargs: row.get("template_kwargs").and_then(Json::as_object).cloned().unwrap_or_default(),
-            add_generation_prompt: row.get("add_generation_prompt").and_then(Json::as_bool).unwrap_or(false),
-        }
+        let kwargs = match row.get("template_kwargs") {
+            None | Some(Json::Null) => Map::new(),
+            Some(Json::Object(kwargs)) => kwargs.clone(),
+            Some(other) => return Err(wrong("template_kwargs", "an object", other)),
+        };
+        let add_generation_prompt = generation_prompt(row)?;
+        Ok(Self { messages: field("messages"), tools: field("tools"), kwargs, add_generation_prompt })
+    }
+}
+
+/// Whether a row asks for the prompt of the next assistant message.
+pub(crate) fn generation_prompt(row: &Map<String, Json>) -> Result<bool> {
+    match row.get("add_generation_prompt") {
+        None | Some(Json::Null) => Ok(false),
+        Some(Json::Bool(wanted)) => Ok(*wanted),
+        Some(other) => Err(wrong("add_generation_prompt", "true or false", other)),
     }
 }
 

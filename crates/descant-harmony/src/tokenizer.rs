@@ -1,15 +1,16 @@
 //! Text to ids and back, behind a small trait.
 //!
-//! The engine is the `tokenizers` crate, which panics on some crafted files; every call into it is guarded, so a bad
-//! file is an error and not the end of the process. A truncation or padding section of the file is ignored: it would
-//! shorten rows in silence. The engine never sees a special token as special: this crate cuts rendered text itself,
+//! The engine is the `tokenizers` crate, which panics on some crafted files; only byte-level BPE reaches it, and every
+//! call into it is guarded, so a bad file is an error and not the end of the process. A truncation, padding or
+//! post-processing section of the file is ignored: it would change rows in silence. The engine never sees a special token as special: this crate cuts rendered text itself,
 //! which keeps one engine in memory for both ways of encoding.
 
 use crate::error::{Error, Result};
 use crate::file::read_bounded;
 use crate::limits;
 use crate::special::{ControlTokens, Piece};
-use crate::words::{self, Words};
+use crate::tokenizer_file::TokenizerFile;
+use crate::words::Words;
 use sha2::{Digest, Sha256};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -65,16 +66,19 @@ impl Tokenizer {
         if bytes.len() as u64 > limits::TOKENIZER_BYTES {
             return Err(Error::FileTooLarge { path: file.into(), limit: limits::TOKENIZER_BYTES });
         }
+        let shape = TokenizerFile::parse(bytes).map_err(bad)?;
         let mut engine = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(bad)?;
         guarded(|| {
             engine.with_truncation(None)?;
             engine.with_padding(None);
+            engine.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
             engine.set_encode_special_tokens(true);
             Ok(())
         })
         .map_err(bad)?;
         let control = control_tokens(&engine, file)?;
-        let words = check_file(&engine, bytes).map_err(bad)?.then(Words::default);
+        shape.check_ids(|content| engine.token_to_id(content)).map_err(bad)?;
+        let words = shape.splits_at_spaces().then(Words::default);
         let vocab_size = engine.get_vocab_size(false).max(control.max_id() as usize + 1);
         let tokenizer = Self { engine, control, vocab_size, sha256: hex(&Sha256::digest(bytes)), words };
         // Some crafted files load and panic only when used.
@@ -163,47 +167,6 @@ fn control_tokens(engine: &tokenizers::Tokenizer, file: &str) -> Result<ControlT
     // The engine keeps them in a hash map; nothing may depend on its order.
     specials.sort_by_key(|(_, id)| *id);
     ControlTokens::find(specials).map_err(|token| Error::SpecialMissing { file: file.to_owned(), token })
-}
-
-/// Checks what the engine would pass over: it numbers added tokens in their order whatever ids the file gives them, and
-/// with a dropout it encodes the same text differently each time. Says whether words can be tokenized one by one.
-fn check_file(engine: &tokenizers::Tokenizer, bytes: &[u8]) -> Result<bool, String> {
-    #[derive(serde::Deserialize)]
-    struct File {
-        #[serde(default)]
-        added_tokens: Vec<Added>,
-        #[serde(default)]
-        normalizer: serde_json::Value,
-        #[serde(default)]
-        pre_tokenizer: serde_json::Value,
-        model: Model,
-    }
-    #[derive(serde::Deserialize)]
-    struct Added {
-        id: u32,
-        content: String,
-        #[serde(default)]
-        special: bool,
-    }
-    #[derive(serde::Deserialize)]
-    struct Model {
-        #[serde(default)]
-        dropout: Option<f64>,
-    }
-    let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if let Some(dropout) = file.model.dropout {
-        return Err(format!("model.dropout is {dropout}; the same text would give other tokens each time"));
-    }
-    for Added { id, content, .. } in &file.added_tokens {
-        let used = engine.token_to_id(content);
-        if used != Some(*id) {
-            let used = used.map_or_else(|| "none".to_owned(), |used| used.to_string());
-            return Err(format!("added token `{content}` has id {id} in the file and {used} in use"));
-        }
-    }
-    // An added token that is not special is found inside text, also across words.
-    let all_special = file.added_tokens.iter().all(|token| token.special);
-    Ok(all_special && words::splits_at_spaces(&file.normalizer, &file.pre_tokenizer))
 }
 
 /// Runs the engine; its panics and errors both come back as text.

@@ -31,12 +31,14 @@ pub enum OptimizerKind {
 pub struct TrainConfig {
     /// Optimizer steps.
     pub max_steps: u64,
-    /// Sequences that go through the model at once.
+    /// Sequences that go through the model at once: conversations, or with `packing` packed sequences.
     pub micro_batch: usize,
     /// Micro-batches whose gradients make one optimizer step.
     pub accumulation: usize,
     /// Longest sequence in tokens; longer ones are handled as `[data]` says, never cut in silence.
     pub max_sequence: usize,
+    /// Whether conversations are packed, best fit, into sequences of up to `max_sequence` tokens.
+    pub packing: bool,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// How the rate moves after the warm-up.
@@ -66,6 +68,7 @@ impl Default for TrainConfig {
             micro_batch: 16,
             accumulation: 1,
             max_sequence: 4096,
+            packing: false,
             learning_rate: 2e-4,
             schedule: Schedule::Linear,
             warmup_steps: 5,

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use descant_harmony::Order;
 use descant_lora::LoraAdapters;
 use descant_model::GptOss;
 
 use crate::config::TrainConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::{Event, Observer, StepMetrics, StepTiming};
+use crate::feed::Feed;
 use crate::sample::Sample;
 use crate::trainer::Trainer;
 
@@ -23,18 +23,14 @@ pub fn fit(
     config: &TrainConfig,
     observer: &mut dyn Observer,
 ) -> Result<LoraAdapters> {
-    let mut order = Order::shuffled(samples.len(), config.seed).ok_or(Error::NoSamples)?;
+    let mut feed = Feed::new(samples, config)?;
     let mut trainer = Trainer::new(model, adapters, config.clone())?;
     let mut position = 0;
     observer.on(&Event::Phase { name: "train", total: Some(config.max_steps) });
     for _ in 0..config.max_steps {
         let start = Instant::now();
-        let mut next = || {
-            position += 1;
-            &samples[order.index_at(position - 1)]
-        };
         let batches: Vec<Vec<&Sample>> =
-            (0..config.accumulation).map(|_| (0..config.micro_batch).map(|_| next()).collect()).collect();
+            (0..config.accumulation).map(|_| feed.take(&mut position)).collect::<Result<_>>()?;
         let result = trainer.step(&batches)?;
         let seconds = start.elapsed().as_secs_f64();
         let metrics = StepMetrics {
@@ -44,10 +40,10 @@ pub fn fit(
             first_analysis_loss: result.first_analysis_loss,
             learning_rate: result.learning_rate,
             grad_norm: result.grad_norm,
-            samples: config.accumulation * config.micro_batch,
+            samples: batches.iter().map(Vec::len).sum(),
             tokens: result.tokens,
             trained_tokens: result.trained_tokens,
-            epoch: position as f64 / samples.len() as f64,
+            epoch: position as f64 / feed.epoch() as f64,
         };
         let tokens_per_second = result.tokens as f64 / seconds;
         let timing = StepTiming { step: result.step, seconds, tokens_per_second };

@@ -3,6 +3,7 @@
 mod config;
 mod error;
 mod event;
+mod feed;
 mod fit;
 pub mod measure;
 mod optimizer;

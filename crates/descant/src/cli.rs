@@ -6,6 +6,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod data;
+
+pub(crate) use data::{
+    Data, DataCommand, Files, Preview, Render, Tokenizer, TokenizerBuild, TokenizerCommand,
+};
+
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done
@@ -137,6 +143,13 @@ pub(crate) enum Command {
     /// Print the log probability of every token of given sequences
     #[command(after_help = SCORE_EXAMPLES, after_long_help = format!("{SCORE_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Score(Score),
+    /// Look at a data set: what a model would be shown, and which of it is trained
+    #[command(after_help = data::EXAMPLES, after_long_help = format!("{}\n\n{EXIT_STATUS}", data::EXAMPLES))]
+    Data(Data),
+    /// Make the tokenizer of gpt-oss without a download
+    #[command(after_help = data::TOKENIZER_EXAMPLES)]
+    #[command(after_long_help = format!("{}\n\n{EXIT_STATUS}", data::TOKENIZER_EXAMPLES))]
+    Tokenizer(Tokenizer),
     /// Write a settings file that explains every key
     #[command(after_help = INIT_EXAMPLES, after_long_help = format!("{INIT_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Init(Init),
@@ -234,6 +247,9 @@ pub(crate) struct SettingsArgs {
     /// Change one setting; may be given many times [default: none]
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
+    /// Chat template in place of the model's own; short for --set model.chat_template=PATH [default: the model's own]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) chat_template: Option<PathBuf>,
 }
 
 /// `descant train`
@@ -311,6 +327,9 @@ pub(crate) struct Generate {
     /// Date that the system message shows
     #[arg(long, default_value = "2025-08-05", conflicts_with = "ids")]
     pub(crate) date: String,
+    /// Chat template in place of the model's own [default: the model's own]
+    #[arg(long, value_name = "PATH", conflicts_with = "ids")]
+    pub(crate) chat_template: Option<PathBuf>,
     /// Longest continuation in tokens
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub(crate) max_new_tokens: usize,

@@ -4,6 +4,7 @@
 //! runs/NAME/
 //!   config.toml       the settings as resolved; its SHA-256 names the run's configuration
 //!   manifest.json     every tensor that is trained
+//!   data.json         tokens by channel and language, what was left out, the template's and the tokenizer's SHA-256
 //!   metrics.jsonl     a line a step: what equal runs share byte for byte
 //!   timing.jsonl      a line a step: what no two runs share
 //!   adapter/          a PEFT directory

@@ -97,11 +97,21 @@ impl Talk {
         err(&format!("{RED}error:{RED:#} {}", describe(error)));
     }
 
-    /// Data, to standard output.
+    /// Data, to standard output, every byte as it is: a stripper of colour takes DEL out of texts too.
     ///
     /// # Errors
     /// The reader has gone, or the disk is full.
     pub(crate) fn data(self, text: impl Display) -> std::io::Result<()> {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()
+    }
+
+    /// Data for people, in colour where it is wanted.
+    ///
+    /// # Errors
+    /// As [`Talk::data`].
+    pub(crate) fn painted(self, text: impl Display) -> std::io::Result<()> {
         let mut out = anstream::stdout().lock();
         writeln!(out, "{text}")?;
         out.flush()

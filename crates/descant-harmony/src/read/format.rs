@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use std::fmt;
+use std::str::FromStr;
 
 /// The form of a data set's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,9 +48,27 @@ impl fmt::Display for Format {
     }
 }
 
+impl FromStr for Format {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|format| format.to_string() == text);
+        known.ok_or_else(|| {
+            let text: String = text.chars().take(40).collect();
+            let known = Self::ALL.map(|format| format.to_string()).join(", ");
+            Error::field("format", format!("`{text}` is none of {known}"))
+        })
+    }
+}
+
 impl Format {
+    /// Every form.
+    pub const ALL: [Self; 5] =
+        [Self::Messages, Self::ShareGpt, Self::Alpaca, Self::PromptCompletion, Self::Text];
+
     /// Every column that any form uses.
-    pub(crate) const COLUMNS: [&'static str; 17] = [
+    pub(crate) const COLUMNS: [&'static str; 19] = [
+        "id",
         "messages",
         "conversations",
         "instruction",
@@ -58,6 +77,7 @@ impl Format {
         "prompt",
         "completion",
         "text",
+        "thinking",
         "system",
         "tools",
         "template_kwargs",
@@ -86,6 +106,18 @@ impl Format {
         } else {
             None
         }
+    }
+
+    /// The form that a row is read in: the given one, else that of its keys.
+    ///
+    /// # Errors
+    /// [`Error::Field`] when none is given and its keys are those of no form.
+    pub fn of(row: &Map<String, Json>, given: Option<Self>) -> Result<Self> {
+        given.or_else(|| Self::detect(row)).ok_or_else(|| {
+            let keys: Vec<&str> = row.keys().map(String::as_str).take(12).collect();
+            let known = "messages, conversations, instruction + output, prompt + completion, or text";
+            Error::field("row", format!("no known form: expected {known}; found {}", keys.join(", ")))
+        })
     }
 
     /// Reads a row of this form.

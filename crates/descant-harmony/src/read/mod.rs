@@ -14,6 +14,7 @@ pub use format::Format;
 use crate::conversation::Conversation;
 use crate::error::{Error, Result};
 use crate::limits;
+use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use std::path::{Path, PathBuf};
@@ -77,6 +78,23 @@ pub struct Rejects {
     pub first: Vec<Reject>,
 }
 
+impl Serialize for Rejects {
+    /// The count, and the first hundred with line and reason.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Line {
+            row: u64,
+            reason: String,
+        }
+        let line = |reject: &Reject| Line { row: reject.number, reason: reject.reason.to_string() };
+        let first: Vec<Line> = self.first.iter().take(100).map(line).collect();
+        let mut fields = serializer.serialize_struct("Rejects", 2)?;
+        fields.serialize_field("count", &self.count)?;
+        fields.serialize_field("first", &first)?;
+        fields.end()
+    }
+}
+
 impl Rejects {
     /// Adds one.
     pub fn add(&mut self, number: u64, reason: Error) {
@@ -117,9 +135,14 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<DataSet> {
     let mut format = options.format;
     let mut rows = Vec::new();
     let mut rejects = Rejects::default();
+    let columns = inflate::magic(path)? == b"PAR1";
     each_object(path, |number, object| {
-        let row = object.and_then(|object| {
-            let form = format.or_else(|| Format::detect(&object)).ok_or_else(|| unknown_form(&object))?;
+        let row = object.and_then(|mut object| {
+            if columns {
+                // A column gives every struct all keys of all rows; those that this row did not have are null.
+                object.values_mut().for_each(drop_nulls);
+            }
+            let form = Format::of(&object, format)?;
             let row = form.row(number, &object)?;
             format = Some(form);
             Ok(row)
@@ -149,8 +172,27 @@ pub fn each_object(
     lines::each_line(path, &mut |number, line| take(number, line.and_then(|line| json::object(&line))))
 }
 
-fn unknown_form(row: &Map<String, Json>) -> Error {
-    let keys: Vec<&str> = row.keys().map(String::as_str).take(12).collect();
-    let known = "messages, conversations, instruction + output, prompt + completion, or text";
-    Error::field("row", format!("no known form: expected {known}; found {}", keys.join(", ")))
+/// Drops keys with null, however deep.
+fn drop_nulls(json: &mut Json) {
+    match json {
+        Json::Array(items) => items.iter_mut().for_each(drop_nulls),
+        Json::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nulls_are_dropped_however_deep_and_list_places_are_kept() {
+        let mut row =
+            serde_json::json!({"a": null, "b": [{"c": null, "d": 1}, null], "e": {"f": {"g": null}}});
+        drop_nulls(&mut row);
+        assert_eq!(row, serde_json::json!({"b": [{"d": 1}, null], "e": {"f": {}}}));
+    }
 }

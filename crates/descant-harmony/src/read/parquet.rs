@@ -29,14 +29,33 @@ pub(crate) fn each_row(
     let reader = guarded(|| SerializedFileReader::new(file)).map_err(bad)?;
     let projection = projection(reader.metadata().file_metadata().schema(), columns).map_err(bad)?;
     let mut rows = guarded(|| RowIter::from_file(Some(projection), &reader)).map_err(bad)?;
-    let mut number = 0;
+    let (mut number, mut unpacked) = (0, 0);
+    let most = length.saturating_mul(limits::INFLATE_RATIO).max(limits::INFLATE_FREE_BYTES);
     while let Some(row) =
         guarded(|| rows.next().transpose()).map_err(|r| bad(format!("row {}: {r}", number + 1)))?
     {
         number += 1;
-        take(number, row.into_columns().into_iter().map(|(name, field)| Ok((name, json(field)?))).collect())?;
+        let row: Result<Map<String, Json>> =
+            row.into_columns().into_iter().map(|(name, field)| Ok((name, json(field)?))).collect();
+        let bytes = row.as_ref().map_or(0, |row| row.values().map(text_bytes).sum());
+        unpacked += bytes as u64;
+        if unpacked > most.min(limits::INFLATED_BYTES) {
+            return Err(bad(format!("row {number}: unpacks to more than {most} bytes of text")));
+        }
+        let too_long = bytes > limits::LINE_BYTES;
+        take(number, if too_long { Err(Error::LineTooLong { limit: limits::LINE_BYTES }) } else { row })?;
     }
     Ok(())
+}
+
+/// Bytes of all texts in a value.
+fn text_bytes(json: &Json) -> usize {
+    match json {
+        Json::String(text) => text.len(),
+        Json::Array(items) => items.iter().map(text_bytes).sum(),
+        Json::Object(map) => map.iter().map(|(key, value)| key.len() + text_bytes(value)).sum(),
+        _ => 8,
+    }
 }
 
 /// The file's schema with only the wanted columns.

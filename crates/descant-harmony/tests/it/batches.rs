@@ -1,7 +1,7 @@
 //! Preparation, packing and order: nothing lost, nothing mixed, everything repeatable.
 
 use crate::support::{fixtures, tiny};
-use descant_harmony::pack::{IGNORE, Packed, best_fit, epoch_bins};
+use descant_harmony::pack::{IGNORE, Packed, PackedOrder, best_fit, epoch_bins};
 use descant_harmony::prepare::{OnTooLong, PrepareOptions, prepare};
 use descant_harmony::read::{Body, DataSet, OnBadRow, ReadOptions, Rejects, Row, read};
 use descant_harmony::{Conversation, Error, MaskPolicy, Message, Order, Role, TokenClass};
@@ -183,6 +183,27 @@ proptest! {
         prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
         prop_assert_eq!(epoch_bins(&mut order, epoch, &lengths, 64).unwrap(), bins);
     }
+
+    #[test]
+    fn seeking_in_packed_sequences_equals_iterating(
+        lengths in prop::collection::vec(1usize..50, 1..80),
+        seed: u64,
+        positions in prop::collection::vec(0u64..400, 1..20),
+    ) {
+        let mut walked = PackedOrder::shuffled(lengths.clone(), 64, seed).unwrap();
+        let bins = walked.bins();
+        let all: Vec<Vec<usize>> = (0..400).map(|position| walked.bin_at(position).unwrap().to_vec()).collect();
+        let mut sought = PackedOrder::shuffled(lengths.clone(), 64, seed).unwrap();
+        for position in positions {
+            prop_assert_eq!(sought.bin_at(position).unwrap(), &all[position as usize][..]);
+        }
+        // Every epoch has equally many bins and every document once.
+        for epoch in all.chunks_exact(bins) {
+            let mut seen = epoch.concat();
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
+        }
+    }
 }
 
 #[test]
@@ -190,6 +211,43 @@ fn packing_is_tight_and_refuses_what_does_not_fit() {
     assert_eq!(best_fit(&[6, 4, 3, 7, 5, 5], 10).unwrap(), [vec![0, 1], vec![2, 3], vec![4, 5]]);
     assert_eq!(best_fit(&[], 10).unwrap(), Vec::<Vec<usize>>::new());
     assert!(matches!(best_fit(&[3, 11], 10), Err(Error::TooLong { tokens: 11, limit: 10 })));
+}
+
+#[test]
+fn ten_thousand_places_are_sought_as_they_are_reached() {
+    for (rows, seed) in [(1usize, 1), (7, 2), (100, 3), (1013, 4)] {
+        let mut walked = Order::shuffled(rows, seed).unwrap();
+        let all: Vec<usize> = (0..5000).map(|position| walked.index_at(position)).collect();
+        let mut sought = Order::shuffled(rows, seed).unwrap();
+        let mut place = 1;
+        for _ in 0..2500 {
+            // A full-period walk over 0..5000 that jumps between epochs.
+            place = (place * 2421 + 2017) % 5000;
+            assert_eq!(sought.index_at(place), all[place as usize], "{rows} rows, position {place}");
+        }
+    }
+}
+
+#[test]
+fn epochs_pack_other_neighbours_and_show_bins_in_another_order() {
+    let lengths: Vec<usize> = (0..40).map(|at| 10 + at % 4).collect();
+    let mut order = PackedOrder::shuffled(lengths, 32, 3407).unwrap();
+    let bins = order.bins() as u64;
+    let mut epoch =
+        |n: u64| (n * bins..(n + 1) * bins).map(|p| order.bin_at(p).unwrap().to_vec()).collect::<Vec<_>>();
+    let (first, second) = (epoch(0), epoch(1));
+    assert_ne!(first, second);
+    let sorted = |epoch: &[Vec<usize>]| {
+        let mut bins: Vec<Vec<usize>> = epoch.to_vec();
+        for bin in &mut bins {
+            bin.sort_unstable();
+        }
+        bins.sort_unstable();
+        bins
+    };
+    assert_ne!(sorted(&first), sorted(&second), "the same documents stand together in every epoch");
+    assert!(matches!(PackedOrder::shuffled(vec![], 32, 1), Err(Error::NoDocuments)));
+    assert!(matches!(PackedOrder::shuffled(vec![33], 32, 1), Err(Error::TooLong { .. })));
 }
 
 /// The control of the property above: a shift after packing does cross the border, and the check sees it.

@@ -235,3 +235,49 @@ fn damaged_parquet_is_an_error_and_never_a_panic() {
         let _ = read(written(&bytes).path(), OnBadRow::Skip);
     }
 }
+
+/// A parquet file with one column `text`, a row for each text.
+fn parquet_of(texts: &[String]) -> tempfile::NamedTempFile {
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::data_type::{ByteArray, ByteArrayType};
+    use parquet::file::{properties::WriterProperties, writer::SerializedFileWriter};
+    let schema = "message schema { REQUIRED BYTE_ARRAY text (UTF8); }";
+    let schema = std::sync::Arc::new(parquet::schema::parser::parse_message_type(schema).unwrap());
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_dictionary_enabled(false)
+        .build();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut writer =
+        SerializedFileWriter::new(file.reopen().unwrap(), schema, std::sync::Arc::new(properties)).unwrap();
+    let mut rows = writer.next_row_group().unwrap();
+    let mut column = rows.next_column().unwrap().unwrap();
+    let values: Vec<ByteArray> = texts.iter().map(|text| ByteArray::from(text.as_str())).collect();
+    column.typed::<ByteArrayType>().write_batch(&values, None, None).unwrap();
+    column.close().unwrap();
+    rows.close().unwrap();
+    writer.close().unwrap();
+    file
+}
+
+#[test]
+fn parquet_has_the_limits_that_lines_have() {
+    let long = "x".repeat(descant_harmony::limits::LINE_BYTES + 1);
+    // Noise, so that the file is no bomb: 64 characters that do not repeat in order.
+    let noise = |seed: u64| {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'0' + (state >> 58) as u8 % 64)
+        };
+        (0..400_000).map(|_| next()).collect::<String>()
+    };
+    let file = parquet_of(&[noise(1), long, noise(2)]);
+    let set = read(file.path(), OnBadRow::Skip).unwrap();
+    assert_eq!(set.rows.iter().map(|row| row.number).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(set.rejects.first[0].reason.to_string(), "longer than the limit of 16777216 bytes");
+    let bomb = parquet_of(&vec!["x".repeat(1 << 20); 40]);
+    assert!(std::fs::metadata(bomb.path()).unwrap().len() < 100_000);
+    let error = read(bomb.path(), OnBadRow::Skip).unwrap_err();
+    assert!(error.to_string().contains("row 16: unpacks to more than 16777216 bytes"), "{error}");
+}

@@ -226,9 +226,8 @@ fn ten_thousand_mutated_rows_are_rendered_or_refused_without_a_panic() {
             mutated(&mut row, &mut dice);
         }
         let Value::Object(row) = row else { continue };
-        let raw = TemplateInput::from_row(&row);
         let exact = RenderOptions { exact: true, ..RenderOptions::default() };
-        let _ = tiny().render_raw(&raw, &exact);
+        let _ = TemplateInput::from_row(&row).and_then(|raw| tiny().render_raw(&raw, &exact));
         let rendered =
             Conversation::from_json(&row).and_then(|c| tiny().render(&c, &RenderOptions::default()));
         match rendered {

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy knows test functions and not what they share")]
 
 mod batches;
+mod crafted;
 mod data;
 mod data_page;
 mod hostile;
@@ -16,3 +17,4 @@ mod previews;
 mod support;
 mod tokens;
 mod views;
+mod vocabulary;

@@ -1,7 +1,9 @@
 //! What a person is shown of a row.
 
 use crate::support::{gpt_oss, tiny};
-use descant_harmony::preview::{LanguageJudge, runs};
+use descant_harmony::prepare::{PrepareOptions, prepare};
+use descant_harmony::preview::{languages, runs};
+use descant_harmony::read::{Body, DataSet, Rejects, Row};
 use descant_harmony::{
     Conversation, LossWeights, MaskPolicy, Masker, Message, RenderOptions, Role, TokenClass,
 };
@@ -33,15 +35,38 @@ fn runs_join_to_the_text_and_say_what_is_trained() {
 }
 
 #[test]
-fn reasoning_languages_are_counted_by_row() {
+fn reasoning_languages_are_counted_by_what_rows_state() {
     let spanish = "Primero tenemos que calcular cuántas manzanas quedan en la cesta después de que María le diera la \
                    mitad a su hermano, y luego sumar las que compró.";
-    let row = |thinking: Option<&str>| {
-        let answer = Message::assistant(thinking.map(str::to_owned), "4");
+    let english = "First we have to work out how many apples are left in the basket after Mary gave half of them to \
+                   her brother, and then add those that she bought.";
+    let row = |number: u64, thinking: Option<&str>, language: Option<&str>| {
+        let answer = Message::assistant(thinking.map(str::to_owned), format!("4 {number}"));
         let conversation = Conversation::new(vec![Message::text(Role::User, "2 + 2?"), answer]);
-        tiny().render(&conversation, &RenderOptions::default()).unwrap()
+        Row {
+            number,
+            body: Body::Conversation(conversation),
+            reasoning_language: language.map(str::to_owned),
+        }
     };
-    let rows = [row(Some(spanish)), row(Some(spanish)), row(Some("Sí.")), row(None)];
-    let shares = LanguageJudge::new(["Spanish", "French"]).shares(tiny().tokenizer(), &rows).unwrap();
-    assert_eq!(shares.into_iter().collect::<Vec<_>>(), [(None, 1), (Some("Spanish"), 2)]);
+    let rows = vec![
+        row(1, Some(spanish), Some("Spanish")),
+        row(2, Some(english), Some("Spanish")),
+        row(3, Some("Sí."), Some("Spanish")),
+        row(4, Some(english), None),
+        row(5, None, None),
+    ];
+    let set = DataSet { path: "set".into(), format: None, rows, rejects: Rejects::default() };
+    let prepared = prepare(tiny(), &set, &PrepareOptions::default()).unwrap();
+    let shares = languages(tiny().tokenizer(), &prepared.examples).unwrap();
+    let seen: Vec<String> = shares
+        .iter()
+        .map(|s| format!("{:?} {} {:?} {} {}", s.stated, s.examples, s.found, s.unsure, s.without))
+        .collect();
+    assert_eq!(
+        seen,
+        [r#"None 2 {"English": 1} 0 1"#, r#"Some("Spanish") 3 {"English": 1, "Spanish": 1} 1 0"#]
+    );
+    let total: u64 = shares.iter().map(|share| share.tokens.total().trained).sum();
+    assert_eq!(total, prepared.account.tokens.total().trained);
 }

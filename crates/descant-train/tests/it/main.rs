@@ -4,4 +4,5 @@
 mod all_sites;
 mod golden;
 mod guards;
+mod packing;
 mod parity;

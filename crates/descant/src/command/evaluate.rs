@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Evaluate, resolved: &Resolved, talk: Talk) -> Result<Ex
         })?;
     let device = load::device(&settings.model.device)?;
     load::check_dir(&settings.model.path)?;
-    let renderer = Renderer::load(&settings.model.path, None)
+    let renderer = Renderer::load(&settings.model.path, settings.model.chat_template.as_deref())
         .with_context(|| format!("model {}", settings.model.path.display()))?;
     let examination = Examination::new(settings, held_out, &renderer)?;
     let model = load::model(&settings.model.path, &device.device)?;
@@ -43,6 +43,7 @@ pub(crate) fn run(args: &Evaluate, resolved: &Resolved, talk: Talk) -> Result<Ex
             "model": resolved.model,
             "adapter": args.adapter,
             "settings_sha256": resolved.sha256,
+            "template_sha256": renderer.template().sha256(),
             "loss": marks.loss,
             "cells": marks.evaluation.cells,
         }))?;

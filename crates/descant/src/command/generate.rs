@@ -62,7 +62,7 @@ fn options(args: &Generate, dir: &Path) -> Result<GenerateOptions> {
 fn prompt(args: &Generate, dir: &Path, user: &str) -> Result<(Renderer, Vec<u32>)> {
     check_effort("--effort", &args.effort).map_err(|reason| anyhow!(reason))?;
     let date = args.date.parse().with_context(|| format!("--date {}", args.date))?;
-    let renderer = Renderer::load(dir, None)?;
+    let renderer = Renderer::load(dir, args.chat_template.as_deref())?;
     let developer = args.developer.as_ref().map(|text| Message::text(Role::Developer, text));
     let messages = developer.into_iter().chain([Message::text(Role::User, user)]).collect();
     let conversation = Conversation::new(messages).with_effort(&args.effort);

@@ -10,7 +10,9 @@ use crate::hub::Places;
 use crate::settings::{Recipe, Resolved, Settings, resolve, resolve_text};
 use crate::talk::Talk;
 
+mod account;
 mod bench;
+mod data;
 mod download;
 mod evaluate;
 mod generate;
@@ -22,6 +24,7 @@ mod measure;
 mod rows;
 mod score;
 mod summary;
+mod tokenizer;
 mod train;
 
 /// Runs the command that was asked for.
@@ -46,9 +49,19 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
             generate::run(args, &model(args.model.model.as_ref(), root, &cached)?, talk)
         }
         Command::Score(args) => score::run(args, &model(args.model.model.as_ref(), root, &cached)?, talk),
+        Command::Data(args) => data::run(args, |files| tokenizer_dir(files.model.as_ref(), root), talk),
+        Command::Tokenizer(args) => tokenizer::run(args, talk),
         Command::Init(args) => init::run(args, talk),
         Command::Bench(args) => bench::run(args, &model(args.model.as_ref(), root, &cached)?, talk),
         Command::Download(args) => download::run(args, talk),
+    }
+}
+
+/// The directory that `data` takes its tokenizer from: the one given, or the embedded default's.
+fn tokenizer_dir(given: Option<&PathBuf>, root: &Path) -> Result<PathBuf> {
+    match given {
+        Some(path) => Ok(path.clone()),
+        None => Ok(under(root, &resolve(None, &[])?.settings.model.path)),
     }
 }
 
@@ -60,9 +73,14 @@ fn settings(
     places: Option<(&Places, Talk)>,
 ) -> Result<Resolved> {
     let recipe = recipe.map(Recipe::find).transpose()?;
+    let mut sets = args.sets.clone();
+    sets.extend(args.chat_template.as_ref().map(|path| {
+        // Quoted, so that no name of a file is taken for a number or a date.
+        format!("model.chat_template={}", toml::Value::String(path.display().to_string()))
+    }));
     let mut resolved = match recipe {
-        Some(recipe) => resolve_text(&format!("recipe {}", recipe.name), recipe.toml, &args.sets)?,
-        None => resolve(args.file.as_deref(), &args.sets)?,
+        Some(recipe) => resolve_text(&format!("recipe {}", recipe.name), recipe.toml, &sets)?,
+        None => resolve(args.file.as_deref(), &sets)?,
     };
     resolved.settings.validate().map_err(|reason| anyhow!(reason))?;
     if let Some((places, talk)) = places {

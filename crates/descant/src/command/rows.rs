@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use descant_harmony::prepare::{Account, Example, PrepareOptions, prepare};
+use descant_harmony::prepare::{Example, PrepareOptions, prepare};
 use descant_harmony::read::{ReadOptions, read};
 use descant_harmony::{ControlTokens, RenderOptions, Renderer, TokenClass};
 use descant_train::Sample;
 
+use super::account::DataAccount;
 use crate::failure::Hinted;
 use crate::settings::Settings;
 
@@ -16,27 +17,26 @@ pub(crate) fn samples(
     settings: &Settings,
     path: &Path,
     renderer: &Renderer,
-) -> Result<(Vec<Sample>, Account)> {
+) -> Result<(Vec<Sample>, DataAccount)> {
     let data = &settings.data;
     let skip = |e| Hinted::new(e, "data.on_bad_row = \"skip\" leaves bad rows out and counts them");
-    let set = read(path, &ReadOptions { on_bad_row: data.on_bad_row, ..ReadOptions::default() });
+    let set = read(path, &ReadOptions { on_bad_row: data.on_bad_row, format: data.format });
     let set = set.map_err(skip)?;
     let date = settings.date().map_err(|reason| anyhow!(reason))?;
     let options = PrepareOptions {
         render: RenderOptions { date, effort: Some(data.effort.clone()), ..RenderOptions::default() },
+        views: data.views,
         mask: data.mask,
+        weights: data.loss,
         max_tokens: Some(settings.train.max_sequence),
         on_too_long: data.too_long,
         on_bad_row: data.on_bad_row,
-        ..PrepareOptions::default()
     };
     let mut prepared = prepare(renderer, &set, &options).map_err(skip)?;
-    // What the reader left out belongs to the same account.
-    prepared.account.rejects.count += set.rejects.count;
-    prepared.account.rejects.first.extend(set.rejects.first);
+    let account = DataAccount::new(renderer, set, &mut prepared, data.mask)?;
     let control = renderer.tokenizer().control();
     let samples = prepared.examples.into_iter().map(|example| sample(example, control)).collect();
-    Ok((samples, prepared.account))
+    Ok((samples, account))
 }
 
 /// What the loop learns from, made of a prepared row.

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use descant_harmony::Renderer;
-use descant_harmony::prepare::Account;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::{Bare, GptOss};
 use descant_train::fit;
 
+use super::account::DataAccount;
 use super::measure::{Examination, Measured};
 use super::summary::{Outcome, Summary};
 use super::{load, rows};
@@ -37,7 +37,8 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let device = load::device(&settings.model.device)?;
     let dir = settings.model.path.as_path();
     load::check_dir(dir)?;
-    let renderer = Renderer::load(dir, None).with_context(|| format!("model {}", dir.display()))?;
+    let renderer = Renderer::load(dir, settings.model.chat_template.as_deref())
+        .with_context(|| format!("model {}", dir.display()))?;
     if settings.data.path.as_os_str().is_empty() {
         return Err(Hinted::new(anyhow!("data.path is not set"), "write --set data.path=FILE").into());
     }
@@ -51,6 +52,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let folder = RunFolder::create(settings.run.folder.as_deref(), &resolved.model_name(), args.force)?;
     folder.write("config.toml", resolved.text.as_bytes())?;
     folder.write_json("manifest.json", &manifest)?;
+    folder.write_json("data.json", &account.to_json())?;
     first_lines(talk, resolved, &device, &model, &manifest, &account, &folder);
 
     let mut progress = Progress::new(talk);
@@ -98,11 +100,12 @@ fn first_lines(
     device: &load::Chosen,
     model: &GptOss,
     manifest: &Manifest,
-    account: &Account,
+    data: &DataAccount,
     folder: &RunFolder,
 ) {
     let settings = &resolved.settings;
     let (config, train, lora) = (&model.config, &settings.train, &settings.lora);
+    let account = &data.account;
     let total = account.tokens.total();
     let experts = if config.mxfp4 { "MXFP4 experts" } else { "unpacked experts" };
     talk.item(
@@ -127,13 +130,19 @@ fn first_lines(
     talk.item(
         "data",
         format_args!(
-            "{} examples, {} tokens, {} of them trained ({})",
-            grouped(account.views - account.duplicates - account.dropped - account.empty),
+            "{} examples ({}), {} tokens, {} of them trained ({})",
+            grouped(data.examples()),
+            data.form(),
             grouped(total.tokens),
             grouped(total.trained),
             settings.data.mask
         ),
     );
+    talk.item("channels", data.channels());
+    if let Some(languages) = data.stated_languages() {
+        talk.item("languages", languages);
+    }
+    talk.item("template", data.template());
     for (count, what) in [
         (account.rejects.count, "bad rows were left out"),
         (account.duplicates, "duplicates were left out"),
@@ -148,15 +157,19 @@ fn first_lines(
     for reject in account.rejects.first.iter().take(3) {
         talk.warn(format_args!("row {}: {}", reject.number, reject.reason));
     }
-    let examples = (train.micro_batch * train.accumulation) as f64;
-    let mean = total.tokens as f64 / (account.views.max(1)) as f64;
+    let units = (train.micro_batch * train.accumulation) as f64;
+    let (what, tokens) = if train.packing {
+        ("packed sequences", train.max_sequence as f64)
+    } else {
+        ("examples", total.tokens as f64 / data.examples().max(1) as f64)
+    };
+    let about = if train.packing { "up to" } else { "about" };
     talk.item(
         "steps",
         format_args!(
-            "{} x {} examples, about {} tokens a step",
+            "{} x {units} {what}, {about} {} tokens a step",
             train.max_steps,
-            examples,
-            grouped((examples * mean) as u64)
+            grouped((units * tokens) as u64)
         ),
     );
     let hash = resolved.sha256.get(..12).unwrap_or_default();

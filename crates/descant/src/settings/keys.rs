@@ -3,10 +3,12 @@
 //! People come with the spellings of TRL, axolotl and unsloth in their fingers. Those are told our name and not
 //! accepted: one spelling for each thing.
 
-use super::{Data, Evaluate, Run, Settings};
+use descant_harmony::read::Format;
+
+use super::{Data, Evaluate, Model, Run, Settings};
 
 /// Spellings of other tools: what they are here, or why there is no such key.
-const ELSEWHERE: [(&str, &str); 46] = [
+const ELSEWHERE: [(&str, &str); 47] = [
     ("adam_beta1", "train.beta1"),
     ("adam_beta2", "train.beta2"),
     ("adam_epsilon", "train.epsilon"),
@@ -48,6 +50,7 @@ const ELSEWHERE: [(&str, &str); 46] = [
     ("random_state", "train.seed"),
     ("rank", "lora.r"),
     ("reasoning_effort", "data.effort for rows that name none, evaluate.efforts for the measurement"),
+    ("sample_packing", "train.packing"),
     ("sequence_len", "train.max_sequence"),
     ("steps", "train.max_steps"),
     ("target_modules", "lora.targets"),
@@ -58,24 +61,30 @@ const ELSEWHERE: [(&str, &str); 46] = [
     ("warmup_ratio", "train.warmup_steps, in steps"),
 ];
 
-/// All keys as `section.key`. The optional ones are among them.
+/// All keys as `section.key`, or `section.part.key`. The optional ones are among them.
 pub(super) fn known() -> Vec<String> {
     let everything = Settings {
-        data: Data { held_out: Some("x".into()), ..Data::default() },
+        model: Model { chat_template: Some("x".into()), ..Model::default() },
+        data: Data { held_out: Some("x".into()), format: Some(Format::Text), ..Data::default() },
         evaluate: Evaluate { prompts: Some(1), ..Evaluate::default() },
         run: Run { folder: Some("x".into()) },
         ..Settings::default()
     };
     let table = toml::Table::try_from(everything).expect("settings are a table of tables");
-    let keys = |(section, value): (&String, &toml::Value)| -> Vec<String> {
-        value
-            .as_table()
-            .into_iter()
-            .flat_map(toml::Table::keys)
-            .map(|key| format!("{section}.{key}"))
-            .collect()
-    };
-    table.iter().flat_map(keys).collect()
+    let mut keys = Vec::new();
+    flatten("", &table, &mut keys);
+    keys
+}
+
+/// Every key of a table and of the tables in it, with the names of the tables before it.
+fn flatten(before: &str, table: &toml::Table, keys: &mut Vec<String>) {
+    for (key, value) in table {
+        let full = if before.is_empty() { key.clone() } else { format!("{before}.{key}") };
+        match value.as_table() {
+            Some(inner) => flatten(&full, inner, keys),
+            None => keys.push(full),
+        }
+    }
 }
 
 /// A hint for a key that does not exist. `key` may have a section before it or none.

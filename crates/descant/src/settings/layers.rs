@@ -89,24 +89,30 @@ fn read(path: &Path) -> Result<String> {
 fn parse(name: &str, text: &str) -> Result<toml::Table> {
     let document = DeTable::parse(text).map_err(|e| located(name, text, &e))?;
     let known = keys::known();
-    for (section, value) in document.get_ref() {
-        let at = section.span().start;
-        let section = section.get_ref().as_ref();
-        let DeValue::Table(table) = value.get_ref() else {
-            return Err(unknown(name, text, at, section));
-        };
-        if !known.iter().any(|key| key.split('.').next() == Some(section)) {
-            return Err(unknown(name, text, at, section));
-        }
-        for key in table.keys() {
-            let full = format!("{section}.{}", key.get_ref());
-            if !known.contains(&full) {
-                return Err(unknown(name, text, key.span().start, &full));
-            }
-        }
-    }
+    check_keys(name, text, "", document.get_ref(), &known)?;
     toml::from_str::<Settings>(text).map_err(|e| located(name, text, &e))?;
     toml::from_str(text).map_err(|e| located(name, text, &e))
+}
+
+/// Refuses the first key that is not known. `before` is the table that `table` stands in.
+fn check_keys(name: &str, text: &str, before: &str, table: &DeTable<'_>, known: &[String]) -> Result<()> {
+    for (key, value) in table {
+        let at = key.span().start;
+        let full =
+            if before.is_empty() { key.get_ref().to_string() } else { format!("{before}.{}", key.get_ref()) };
+        let inside = format!("{full}.");
+        match value.get_ref() {
+            DeValue::Table(inner) if known.iter().any(|key| key.starts_with(&inside)) => {
+                check_keys(name, text, &full, inner, known)?;
+            }
+            // A value of the wrong type under a known key is for the typed reader to refuse.
+            DeValue::Table(_) if !known.contains(&full) => return Err(unknown(name, text, at, &full)),
+            _ if known.contains(&full)
+                || (!before.is_empty() && known.iter().any(|key| key.starts_with(&inside))) => {}
+            _ => return Err(unknown(name, text, at, &full)),
+        }
+    }
+    Ok(())
 }
 
 /// The parser's error, where it stands.
@@ -147,10 +153,13 @@ fn apply(table: &mut toml::Table, set: &str) -> Result<()> {
     if !keys::known().iter().any(|known| known == key) {
         return Err(hinted(format!("--set {set}: unknown key `{key}`"), key));
     }
-    let (section, name) = key.split_once('.').context("known keys have a section")?;
-    let section = table.entry(section).or_insert_with(|| toml::Table::new().into());
-    let section = section.as_table_mut().context("sections are tables")?;
-    section.insert(name.to_owned(), typed(value));
+    let (sections, name) = key.rsplit_once('.').context("known keys have a section")?;
+    let mut inner = &mut *table;
+    for section in sections.split('.') {
+        let entry = inner.entry(section).or_insert_with(|| toml::Table::new().into());
+        inner = entry.as_table_mut().context("sections are tables")?;
+    }
+    inner.insert(name.to_owned(), typed(value));
     Settings::deserialize(table.clone()).map_err(|e| anyhow!("--set {set}: {}", e.message()))?;
     Ok(())
 }

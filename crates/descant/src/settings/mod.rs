@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use descant_harmony::prepare::OnTooLong;
-use descant_harmony::read::OnBadRow;
-use descant_harmony::{Date, MaskPolicy};
+use descant_harmony::read::{Format, OnBadRow};
+use descant_harmony::{Date, LossWeights, MaskPolicy, ViewPolicy};
 use descant_lora::LoraConfig;
 use descant_train::TrainConfig;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,8 @@ pub(crate) struct Model {
     pub(crate) path: PathBuf,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub(crate) device: String,
+    /// Chat template in place of the model's own.
+    pub(crate) chat_template: Option<PathBuf>,
 }
 
 /// `[data]`
@@ -58,6 +60,10 @@ pub(crate) struct Data {
     pub(crate) path: PathBuf,
     /// Prompts to measure with.
     pub(crate) held_out: Option<PathBuf>,
+    /// Form of the rows; found by the first good one when absent.
+    pub(crate) format: Option<Format>,
+    /// What of a conversation is trained together.
+    pub(crate) views: ViewPolicy,
     /// Tokens that carry loss.
     pub(crate) mask: MaskPolicy,
     /// What a bad row does.
@@ -68,6 +74,8 @@ pub(crate) struct Data {
     pub(crate) date: String,
     /// Effort of rows that name none.
     pub(crate) effort: String,
+    /// What the trained tokens of each channel count for.
+    pub(crate) loss: LossWeights,
 }
 
 /// `[evaluate]`
@@ -96,7 +104,7 @@ pub(crate) struct Run {
 
 impl Default for Model {
     fn default() -> Self {
-        Self { path: PathBuf::new(), device: "auto".into() }
+        Self { path: PathBuf::new(), device: "auto".into(), chat_template: None }
     }
 }
 
@@ -105,11 +113,14 @@ impl Default for Data {
         Self {
             path: PathBuf::new(),
             held_out: None,
+            format: None,
+            views: ViewPolicy::AllTurns,
             mask: MaskPolicy::Assistant,
             on_bad_row: OnBadRow::Fail,
             too_long: OnTooLong::Fail,
             date: "2025-08-05".into(),
             effort: "medium".into(),
+            loss: LossWeights::default(),
         }
     }
 }
@@ -137,6 +148,16 @@ impl Settings {
         }
         self.date()?;
         check_effort("data.effort", &self.data.effort)?;
+        let loss = &self.data.loss;
+        let weights = [("analysis", loss.analysis), ("commentary", loss.commentary), ("final", loss.final_)];
+        for (channel, weight) in weights {
+            if !(weight.is_finite() && weight >= 0.0) {
+                return Err(format!("data.loss.{channel} is {weight}; expected 0 or more"));
+            }
+        }
+        if weights.iter().all(|(_, weight)| *weight == 0.0) {
+            return Err("every weight of data.loss is 0; nothing would be trained".into());
+        }
         self.lora.validate()?;
         self.train.validate()?;
         if self.evaluate.efforts.is_empty() {

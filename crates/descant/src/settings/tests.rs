@@ -36,7 +36,7 @@ fn the_written_file_is_the_defaults_but_for_four_keys() {
 #[test]
 fn the_written_file_names_and_explains_every_key() {
     for key in keys::known() {
-        let (section, name) = key.split_once('.').unwrap();
+        let (section, name) = key.rsplit_once('.').unwrap();
         let body = DEFAULT_TOML.split(&format!("\n[{section}]\n")).nth(1).expect(section);
         let body = body.split("\n[").next().unwrap();
         let line = body.lines().position(|l| l.trim_start_matches("# ").starts_with(&format!("{name} =")));
@@ -68,6 +68,12 @@ fn set_is_typed_by_toml_and_bare_words_are_strings() {
         "model.device=cuda:1",
         "data.mask=final_only",
         "data.date=2026-01-02",
+        "data.loss.final=0.5",
+        "data.loss.analysis=2",
+        "data.views=whole_row",
+        "data.format=sharegpt",
+        "model.chat_template=other.jinja",
+        "train.packing=true",
         "run.folder=runs/a b",
         "train.schedule=\"cosine\"",
     ])
@@ -81,6 +87,12 @@ fn set_is_typed_by_toml_and_bare_words_are_strings() {
     assert_eq!(s.data.date, "2026-01-02");
     assert_eq!(s.run.folder, Some("runs/a b".into()));
     assert_eq!(s.train.schedule, descant_train::Schedule::Cosine);
+    let loss = &s.data.loss;
+    assert_eq!((loss.analysis, loss.commentary, loss.final_), (2.0, 1.0, 0.5));
+    assert_eq!(s.data.views, ViewPolicy::WholeRow);
+    assert_eq!(s.data.format, Some(Format::ShareGpt));
+    assert_eq!(s.model.chat_template, Some("other.jinja".into()));
+    assert!(s.train.packing);
     s.validate().unwrap();
 }
 
@@ -105,6 +117,8 @@ fn values_out_of_range_are_refused_by_name() {
         ("train.learning_rate=nan", "train.learning_rate is NaN"),
         ("train.learning_rate=-1e-3", "train.learning_rate is -0.001"),
         ("train.micro_batch=0", "train.micro_batch is 0"),
+        ("data.loss.final=-1", "data.loss.final is -1; expected 0 or more"),
+        ("data.loss.analysis=nan", "data.loss.analysis is NaN"),
         ("lora.r=0", "lora.r is 0; expected 1 to 4096"),
         ("lora.r=1000000", "lora.r is 1000000"),
         ("lora.alpha=inf", "lora.alpha is inf"),
@@ -136,6 +150,8 @@ fn a_wrong_key_in_a_file_is_shown_where_it_stands() {
         "[trainer]\nx = 3\n",
         "[train]\nmax_steps = \"many\"\n",
         "[train\n",
+        "[data.loss]\nreasoning = 1.0\n",
+        "[data]\nloss = 3\n",
     ];
     let errors: Vec<_> = files.iter().map(|text| from_text(text).unwrap_err().to_string()).collect();
     insta::assert_snapshot!(errors.join("\n\n"), @r##"
@@ -167,6 +183,18 @@ fn a_wrong_key_in_a_file_is_shown_where_it_stands() {
       |
     1 | [train
       |       ^
+    hint:
+
+    run.toml:2:1: unknown key `data.loss.reasoning`
+      |
+    2 | reasoning = 1.0
+      | ^
+    hint: descant init writes a file with every key
+
+    run.toml:2:8: invalid type: integer `3`, expected struct LossWeights
+      |
+    2 | loss = 3
+      |        ^
     hint:
     "##);
 }

@@ -4,7 +4,21 @@
 
 use crate::binary::{descant, root};
 
-const COMMANDS: [&str; 7] = ["train", "evaluate", "generate", "score", "init", "bench", "download"];
+const COMMANDS: [&str; 9] =
+    ["train", "evaluate", "generate", "score", "data", "tokenizer", "init", "bench", "download"];
+/// Those that have commands of their own.
+const INNER: [(&str, &[&str]); 2] = [("data", &["preview", "render"]), ("tokenizer", &["build"])];
+
+/// Every command as its words, groups before what is in them.
+fn pages() -> Vec<Vec<&'static str>> {
+    let mut pages = Vec::new();
+    for command in COMMANDS {
+        pages.push(vec![command]);
+        let inner = INNER.iter().filter(|(group, _)| *group == command).flat_map(|(_, inner)| *inner);
+        pages.extend(inner.map(|inner| vec![command, inner]));
+    }
+    pages
+}
 
 fn help(arguments: &[&str]) -> String {
     let ran = descant(root(), &[arguments, &["--help"]].concat());
@@ -23,8 +37,8 @@ fn reference() -> String {
         text += &["\n## ", title, "\n\n```text\n", &help(arguments), "\n```\n"].concat();
     };
     section("descant", &[]);
-    for command in COMMANDS {
-        section(&format!("descant {command}"), &[command]);
+    for page in pages() {
+        section(&format!("descant {}", page.join(" ")), &page);
     }
     text
 }
@@ -46,22 +60,28 @@ fn the_reference_is_what_help_prints() {
 
 #[test]
 fn every_command_is_in_the_reference_and_says_its_exit_status() {
-    let top = help(&[]);
-    let listed: Vec<&str> = top
-        .lines()
+    assert_eq!(listed(&help(&[])), COMMANDS);
+    for (group, inner) in INNER {
+        assert_eq!(listed(&help(&[group])), inner);
+    }
+    for page in pages() {
+        let text = help(&page);
+        assert!(
+            text.contains("Exit status:\n  0  done") && text.contains("Examples:\n  descant "),
+            "{page:?}"
+        );
+    }
+}
+
+/// The commands that a help text lists: names stand behind two spaces, what wraps behind more.
+fn listed(text: &str) -> Vec<String> {
+    text.lines()
         .skip_while(|line| *line != "Commands:")
         .skip(1)
         .take_while(|line| line.starts_with("  "))
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
-    assert_eq!(listed, COMMANDS);
-    for command in COMMANDS {
-        let text = help(&[command]);
-        assert!(
-            text.contains("Exit status:\n  0  done") && text.contains("Examples:\n  descant "),
-            "{command}"
-        );
-    }
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .collect()
 }
 
 /// The flags of a help text, each with its words.
@@ -87,11 +107,11 @@ fn flags(text: &str) -> Vec<String> {
 
 #[test]
 fn every_flag_says_its_default() {
-    for command in COMMANDS {
-        let flags = flags(&help(&[command]));
-        assert!(flags.len() > 5, "{command}: {flags:?}");
+    for page in pages() {
+        let flags = flags(&help(&page));
+        assert!(flags.len() > 4, "{page:?}: {flags:?}");
         for flag in flags {
-            assert!(flag.contains("[default: ") || flag.starts_with("  -h, --help"), "{command}: {flag}");
+            assert!(flag.contains("[default: ") || flag.starts_with("  -h, --help"), "{page:?}: {flag}");
         }
     }
     assert_eq!(flags("Options:\n  -a\n      --b <X>\n          c\n\nExamples:\n  -d\n").len(), 2);

@@ -39,8 +39,21 @@ fn a_run_leaves_everything_it_promises_and_repeats_itself() {
     assert_eq!(ran.code, 0, "{}", ran.err);
 
     for label in [
-        "model", "device", "trained", "data", "steps", "settings", "seed", "run", "loss", "held out",
-        "adapter", "report",
+        "model",
+        "device",
+        "trained",
+        "data",
+        "channels",
+        "languages",
+        "template",
+        "steps",
+        "settings",
+        "seed",
+        "run",
+        "loss",
+        "held out",
+        "adapter",
+        "report",
     ] {
         assert!(ran.err.lines().any(|line| line.starts_with(label)), "{label}:\n{}", ran.err);
     }
@@ -61,6 +74,16 @@ fn a_run_leaves_everything_it_promises_and_repeats_itself() {
         assert_eq!(bits.to_bits(), (step["loss"].as_f64().unwrap() as f32).to_bits());
     }
     assert_eq!(read(&first, "timing.jsonl").lines().count(), 4);
+    let data: Value = serde_json::from_str(&read(&first, "data.json")).unwrap();
+    assert_eq!(
+        data["template"]["sha256"],
+        "a4c9919cbbd4acdd51ccffe22da049264b1b73e59055fa58811a99efbd7c8146"
+    );
+    let tokens = |class: &str| data["account"]["tokens"][class]["trained"].as_u64().unwrap();
+    assert!(tokens("analysis") > tokens("final") && tokens("final") > 0, "{data}");
+    let languages = data["languages"].as_array().unwrap().iter();
+    let examples: u64 = languages.map(|share| share["examples"].as_u64().unwrap()).sum();
+    assert_eq!(data["examples"], examples);
     let manifest: Value = serde_json::from_str(&read(&first, "manifest.json")).unwrap();
     assert_eq!(manifest["total"], 55_296);
     let evaluation: Value = serde_json::from_str(&read(&first, "evaluation.json")).unwrap();
@@ -89,6 +112,45 @@ fn a_run_leaves_everything_it_promises_and_repeats_itself() {
     assert_eq!(train(&third, &["-q", "--set", "train.seed=1"]).code, 0);
     assert_ne!(read(&third, "metrics.jsonl"), metrics);
     assert_ne!(adapter(&first), adapter(&third));
+}
+
+#[test]
+fn packed_weighted_and_with_another_template_a_run_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("run");
+    let template = dir.path().join("own.jinja");
+    let official = std::fs::read_to_string(root().join("fixtures/tiny-gpt-oss/chat_template.jinja")).unwrap();
+    let mut file = std::fs::File::create(&template).unwrap();
+    std::io::Write::write_all(&mut file, (official + "{# mine #}").as_bytes()).unwrap();
+    let more = [
+        "--chat-template",
+        template.to_str().unwrap(),
+        "--set",
+        "train.packing=true",
+        "--set",
+        "train.max_sequence=1024",
+        "--set",
+        "train.micro_batch=1",
+        "--set",
+        "data.loss.final=0",
+        "--set",
+        "evaluate.prompts=1",
+    ];
+    let ran = train(&folder, &more);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.err.contains("4 x 1 packed sequences, up to 1,024 tokens a step"), "{}", ran.err);
+    let data: Value = serde_json::from_str(&read(&folder, "data.json")).unwrap();
+    assert!(data["template"]["source"].as_str().unwrap().ends_with("own.jinja"));
+    assert_ne!(
+        data["template"]["sha256"],
+        "a4c9919cbbd4acdd51ccffe22da049264b1b73e59055fa58811a99efbd7c8146"
+    );
+    assert_eq!(data["account"]["tokens"]["final"]["trained"], 0);
+    for line in read(&folder, "metrics.jsonl").lines() {
+        let step: Value = serde_json::from_str(line).unwrap();
+        let (samples, tokens) = (step["samples"].as_u64().unwrap(), step["tokens"].as_u64().unwrap());
+        assert!(samples > 3 && (900..=1024).contains(&tokens), "{step}");
+    }
 }
 
 #[test]

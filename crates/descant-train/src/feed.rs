@@ -1,0 +1,143 @@
+//! Which samples go through the model together, as a function of a position.
+//!
+//! A position counts units: samples, or with packing the sequences that samples are packed into. A run's place in its
+//! data is that one number, so that a run that goes on elsewhere takes up the same samples.
+
+use descant_harmony::Order;
+use descant_harmony::pack::PackedOrder;
+
+use crate::config::TrainConfig;
+use crate::error::{Error, Result};
+use crate::sample::Sample;
+
+/// The samples of a run in their seeded order.
+#[derive(Debug)]
+pub(crate) struct Feed<'a> {
+    samples: &'a [Sample],
+    order: Units,
+    /// Units in a micro-batch.
+    micro_batch: usize,
+}
+
+#[derive(Debug)]
+enum Units {
+    /// A unit is a sample.
+    Samples(Order),
+    /// A unit is as many samples as fit into `max_sequence` tokens.
+    Packed(PackedOrder),
+}
+
+impl<'a> Feed<'a> {
+    /// The order that the settings ask for.
+    ///
+    /// # Errors
+    /// There are no samples, or with packing one is longer than `max_sequence`.
+    pub(crate) fn new(samples: &'a [Sample], config: &TrainConfig) -> Result<Self> {
+        let order = if config.packing {
+            if samples.is_empty() {
+                return Err(Error::NoSamples);
+            }
+            let too_long = |sample: &&Sample| sample.ids.len() > config.max_sequence;
+            if let Some(sample) = samples.iter().find(too_long) {
+                let reason = format!(
+                    "{} tokens are more than train.max_sequence, {}",
+                    sample.ids.len(),
+                    config.max_sequence
+                );
+                return Err(Error::Sample { row: sample.row, reason });
+            }
+            let lengths = samples.iter().map(|sample| sample.ids.len()).collect();
+            let packed = PackedOrder::shuffled(lengths, config.max_sequence, config.seed);
+            Units::Packed(packed.map_err(|error| Error::Config(error.to_string()))?)
+        } else {
+            Units::Samples(Order::shuffled(samples.len(), config.seed).ok_or(Error::NoSamples)?)
+        };
+        Ok(Self { samples, order, micro_batch: config.micro_batch })
+    }
+
+    /// Units of one pass over the samples.
+    pub(crate) fn epoch(&self) -> usize {
+        match &self.order {
+            Units::Samples(order) => order.rows(),
+            Units::Packed(order) => order.bins(),
+        }
+    }
+
+    /// The micro-batch that begins at a position; the position moves to the next one.
+    ///
+    /// # Errors
+    /// None once the feed was made.
+    pub(crate) fn take(&mut self, position: &mut u64) -> Result<Vec<&'a Sample>> {
+        let mut batch = Vec::new();
+        for _ in 0..self.micro_batch {
+            match &mut self.order {
+                Units::Samples(order) => batch.push(&self.samples[order.index_at(*position)]),
+                Units::Packed(order) => {
+                    let bin = order.bin_at(*position).map_err(|error| Error::Config(error.to_string()))?;
+                    batch.extend(bin.iter().map(|at| &self.samples[*at]));
+                }
+            }
+            *position += 1;
+        }
+        Ok(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Vec<Sample> {
+        let sample = |row: usize| {
+            let ids = vec![1; 3 + row % 5];
+            Sample { row, weights: vec![1.0; ids.len()], ids, first_analysis: None }
+        };
+        (0..23).map(sample).collect()
+    }
+
+    fn rows(samples: &[Sample], config: &TrainConfig) -> (usize, Vec<Vec<usize>>) {
+        let mut feed = Feed::new(samples, config).unwrap();
+        let epoch = feed.epoch();
+        let mut position = 0;
+        let batches = (0..epoch).map(|_| feed.take(&mut position).unwrap().iter().map(|s| s.row).collect());
+        (epoch, batches.collect())
+    }
+
+    #[test]
+    fn an_epoch_has_every_sample_once_packed_or_not() {
+        let samples = samples();
+        for packing in [false, true] {
+            let config = TrainConfig { packing, max_sequence: 16, micro_batch: 1, ..TrainConfig::default() };
+            let (epoch, batches) = rows(&samples, &config);
+            let mut seen = batches.concat();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..23).collect::<Vec<_>>());
+            assert_eq!(epoch < 23, packing, "{epoch}");
+            let tokens = |batch: &Vec<usize>| batch.iter().map(|row| samples[*row].ids.len()).sum::<usize>();
+            assert!(batches.iter().all(|batch| tokens(batch) <= 16));
+        }
+    }
+
+    #[test]
+    fn a_place_can_be_taken_up_by_a_feed_that_was_never_there() {
+        let samples = samples();
+        for packing in [false, true] {
+            let config = TrainConfig { packing, max_sequence: 16, micro_batch: 3, ..TrainConfig::default() };
+            let (mut walked, mut position) = (Feed::new(&samples, &config).unwrap(), 0);
+            for _ in 0..40 {
+                let mut sought = position;
+                let fresh = Feed::new(&samples, &config).unwrap().take(&mut sought).unwrap();
+                assert_eq!(walked.take(&mut position).unwrap(), fresh);
+                assert_eq!(position, sought);
+            }
+        }
+    }
+
+    #[test]
+    fn a_sample_that_no_sequence_holds_is_named() {
+        let config = TrainConfig { packing: true, max_sequence: 4, ..TrainConfig::default() };
+        let error = Feed::new(&samples(), &config).unwrap_err();
+        assert_eq!(error.to_string(), "row 2: 5 tokens are more than train.max_sequence, 4");
+        assert!(matches!(Feed::new(&[], &config), Err(Error::NoSamples)));
+    }
+}

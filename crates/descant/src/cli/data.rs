@@ -1,0 +1,161 @@
+//! The arguments of `descant data` and `descant tokenizer`. No behaviour.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use descant_harmony::read::{Format, OnBadRow};
+use descant_harmony::{Date, MaskPolicy, ViewPolicy};
+use serde::de::DeserializeOwned;
+
+use super::EXIT_STATUS;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  descant data preview train.jsonl.gz --rows 5
+  descant data render --model gpt-oss-20b --input rows.jsonl --json > rendered.jsonl";
+
+const PREVIEW_EXAMPLES: &str = "\
+Examples:
+  descant data preview train.parquet
+  descant data preview train.jsonl --model gpt-oss-20b --mask final_only --rows 1 --from 17
+  descant data preview train.jsonl --on-bad-row fail
+  descant data preview train.jsonl --json > account.json
+
+Trained tokens stand behind a bar (▌) and, where there is colour, in green. A bad row makes the exit status 1.
+FILE is parquet or JSONL (plain, gzip, zstd); its form is found by its keys: messages (Hugging Face, OpenAI with
+tool_calls), conversations (ShareGPT), instruction + output (Alpaca), prompt + completion, or text (rendered Harmony).";
+
+const RENDER_EXAMPLES: &str = "\
+Examples:
+  descant data render --model gpt-oss-20b --input rows.jsonl --json
+  descant data render --model gpt-oss-20b --input rows.jsonl --date 2025-08-13 --template-exact --json
+
+--json prints an object a row: {\"id\", \"text\", \"ids\", \"messages\": [{\"role\", \"channel\", \"start\", \"body\", \"end\"}],
+\"mask\": [1 where a token is trained]}, or {\"id\", \"error\"} for a row that is refused. `id` is the row's own, else its line.
+`start` is a message's <|start|>, `body` its first token after <|message|>, `end` one past its closing token.
+Of a row are taken: messages (or another known form), tools, add_generation_prompt, template_kwargs,
+reasoning_effort, model_identity, current_date.";
+
+pub(super) const TOKENIZER_EXAMPLES: &str = "\
+Examples:
+  descant tokenizer build --out gpt-oss-tokenizer
+  descant data render --model gpt-oss-tokenizer --input rows.jsonl --json";
+
+/// `descant data`
+#[derive(Debug, Args)]
+#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Data {
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+/// What to look at.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Show conversations with their trained tokens marked, lengths, channels, languages and bad rows
+    #[command(after_help = PREVIEW_EXAMPLES, after_long_help = format!("{PREVIEW_EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Preview(Preview),
+    /// Print the text, ids, messages and mask of every row
+    #[command(after_help = RENDER_EXAMPLES, after_long_help = format!("{RENDER_EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Render(Render),
+}
+
+/// Model, template and rows, as both commands take them.
+#[derive(Debug, Args)]
+pub(crate) struct Files {
+    /// Model directory; only its tokenizer and chat template are read [default: the embedded one, fixtures/tiny-gpt-oss]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Chat template in place of the model's own [default: the model's own, else the built-in one of gpt-oss]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) chat_template: Option<PathBuf>,
+    /// Form of the rows: messages, sharegpt, alpaca, prompt_completion or text [default: that of the first good row]
+    #[arg(long, value_name = "FORM", value_parser = word::<Format>)]
+    pub(crate) format: Option<Format>,
+    /// Date that the system message shows, where a row states none
+    #[arg(long, value_name = "D", default_value = "2025-08-05")]
+    pub(crate) date: Date,
+    /// Which tokens are trained: assistant, final_only or everything
+    #[arg(long, value_name = "POLICY", default_value = "assistant", value_parser = word::<MaskPolicy>)]
+    pub(crate) mask: MaskPolicy,
+    /// A row that cannot be used: `skip` tells of it and goes on, `fail` stops there
+    #[arg(long, value_name = "DO", default_value = "skip", value_parser = word::<OnBadRow>)]
+    pub(crate) on_bad_row: OnBadRow,
+}
+
+/// `descant data preview`
+#[derive(Debug, Args)]
+pub(crate) struct Preview {
+    /// The data set
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// Conversations to show
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) rows: usize,
+    /// First row to show
+    #[arg(long, value_name = "ROW", default_value_t = 1)]
+    pub(crate) from: u64,
+    /// What is trained together: all_turns (each assistant message behind the prompt that would be served), last_turn
+    /// or whole_row
+    #[arg(long, value_name = "VIEWS", default_value = "all_turns", value_parser = word::<ViewPolicy>)]
+    pub(crate) views: ViewPolicy,
+    /// Reasoning effort of rows that state none
+    #[arg(long, default_value = "medium")]
+    pub(crate) effort: String,
+    /// Leave longer conversations out, and count them [default: no limit]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_sequence: Option<usize>,
+    /// Print the counts as one JSON object [default: conversations and tables]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `descant data render`
+#[derive(Debug, Args)]
+pub(crate) struct Render {
+    #[command(flatten)]
+    pub(crate) files: Files,
+    /// The rows [default: none, it must be given]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// Give rows to the template as they are, and make special tokens in content special, as transformers does
+    /// [default: nulls dropped, names unified, content never a control token]
+    #[arg(long)]
+    pub(crate) template_exact: bool,
+    /// Print one JSON object a row [default: the texts]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `descant tokenizer`
+#[derive(Debug, Args)]
+#[command(subcommand_required = true, arg_required_else_help = true, disable_help_subcommand = true)]
+pub(crate) struct Tokenizer {
+    #[command(subcommand)]
+    pub(crate) command: TokenizerCommand,
+}
+
+/// What to make.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenizerCommand {
+    /// Write tokenizer.json, tokenizer_config.json, special_tokens_map.json and chat_template.jinja as published
+    #[command(after_help = TOKENIZER_EXAMPLES, after_long_help = format!("{TOKENIZER_EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Build(TokenizerBuild),
+}
+
+/// `descant tokenizer build`
+#[derive(Debug, Args)]
+pub(crate) struct TokenizerBuild {
+    /// Folder to write to; made where it does not exist [default: none, it must be given]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Replace files that exist and differ [default: refuse]
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// One of the words that the settings know too.
+fn word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}

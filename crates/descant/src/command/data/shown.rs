@@ -1,0 +1,166 @@
+//! How a conversation and the figures of a data set look on a screen.
+//!
+//! A trained token stands behind a bar, so that nothing is lost where there is no colour. Whatever in a text could
+//! move the cursor, colour the screen or turn the writing round is shown as its number: a data set is not trusted with
+//! a terminal.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use clap::builder::styling::{AnsiColor, Style};
+use descant_harmony::mask::ClassCounts;
+use descant_harmony::prepare::{Account, Example};
+use descant_harmony::preview::{LanguageShare, Lengths, runs};
+use descant_harmony::{TokenClass, Tokenizer};
+
+use crate::command::train::grouped;
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const TRAINED: Style = AnsiColor::Green.on_default();
+/// Width of the longest bar.
+const BAR: usize = 40;
+
+/// A conversation, a block for each run of tokens that are all trained or all not.
+pub(super) fn conversation(tokenizer: &Tokenizer, example: &Example) -> Result<String> {
+    let mut text = format!("{BOLD}row {}{BOLD:#}", example.row);
+    if let Some(message) = example.message {
+        let _ = write!(text, ", message {}", message + 1);
+    }
+    if let Some(language) = &example.reasoning_language {
+        let _ = write!(text, ", reasoning language {}", visible(language));
+    }
+    let _ = writeln!(text, ": {} tokens, {} trained", example.ids.len(), example.mask.trained());
+    for run in runs(tokenizer, &example.ids, &example.mask)? {
+        let (bar, style) = if run.trained { ('▌', TRAINED) } else { (' ', Style::new()) };
+        for (at, line) in visible(&run.text).split('\n').enumerate() {
+            let label = if at == 0 { run.class.as_str() } else { "" };
+            let _ = writeln!(text, "{style}{bar}{style:#} {DIM}{label:<11}{DIM:#} {style}{line}{style:#}");
+        }
+    }
+    Ok(text)
+}
+
+/// How long conversations are.
+pub(super) fn lengths(lengths: &Lengths) -> String {
+    let mut text = format!(
+        "{BOLD}lengths{BOLD:#}    {} to {} tokens, half at most {}, 95 of 100 at most {}\n",
+        grouped(lengths.min as u64),
+        grouped(lengths.max as u64),
+        grouped(lengths.median as u64),
+        grouped(lengths.p95 as u64)
+    );
+    let most = lengths.buckets.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
+    // Empty buckets in front say nothing.
+    for (end, count) in lengths.buckets.iter().skip_while(|(_, count)| *count == 0) {
+        let bar = "█".repeat((*count as usize * BAR).div_ceil(most as usize));
+        let end = format!("< {}", grouped(*end as u64));
+        let _ = writeln!(text, "{end:>12}  {bar}{}{count}", if *count > 0 { " " } else { "" });
+    }
+    text
+}
+
+/// Tokens by channel, with the share of each in what is trained.
+pub(super) fn channels(counts: &ClassCounts) -> String {
+    let total = counts.total();
+    let share = |trained: u64| 100.0 * trained as f64 / total.trained.max(1) as f64;
+    let mut text = format!("{BOLD}tokens            all     trained   of trained{BOLD:#}\n");
+    let mut line = |name: &str, tokens: u64, trained: u64| {
+        let (tokens, grouped_trained) = (grouped(tokens), grouped(trained));
+        let _ = writeln!(text, "{name:<11} {tokens:>9} {grouped_trained:>11} {:>10.1} %", share(trained));
+    };
+    for (class, count) in counts.iter() {
+        let name = if class == TokenClass::Unchanneled { "no channel" } else { class.as_str() };
+        line(name, count.tokens, count.trained);
+    }
+    line("together", total.tokens, total.trained);
+    text
+}
+
+/// Reasoning languages, stated and found.
+pub(super) fn languages(shares: &[LanguageShare]) -> String {
+    let mut text = format!("{BOLD}reasoning    examples     trained   found to be in{BOLD:#}\n");
+    for share in shares {
+        let stated = visible(share.stated.as_deref().unwrap_or("not stated"));
+        let mut found: Vec<(u64, &str)> = share.found.iter().map(|(name, count)| (*count, *name)).collect();
+        found.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+        let rest = [(share.unsure, "unsure"), (share.without, "without reasoning")];
+        let found: Vec<String> = found
+            .into_iter()
+            .chain(rest)
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, name)| format!("{name} {count}"))
+            .collect();
+        let trained = grouped(share.tokens.total().trained);
+        let _ = writeln!(text, "{stated:<11} {:>9} {trained:>11}   {}", share.examples, found.join(", "));
+    }
+    text
+}
+
+/// What was left out, by line; nothing where nothing was.
+pub(super) fn left_out(account: &Account) -> String {
+    let mut text = String::new();
+    for (count, what) in [
+        (account.duplicates, "views repeat an earlier one"),
+        (account.dropped, "views are too long"),
+        (account.empty, "views have no trained token"),
+    ] {
+        if count > 0 {
+            let _ = writeln!(text, "{BOLD}left out{BOLD:#}   {} {what}", grouped(count));
+        }
+    }
+    let rejects = &account.rejects;
+    if rejects.count > 0 {
+        let _ = writeln!(text, "{BOLD}rejected{BOLD:#}   {} rows", grouped(rejects.count));
+        for reject in rejects.first.iter().take(20) {
+            let _ = writeln!(text, "  line {}: {}", reject.number, visible(&reject.reason.to_string()));
+        }
+        let more = rejects.count.saturating_sub(20);
+        if more > 0 {
+            let _ = writeln!(text, "  and {} more; --json has the first hundred", grouped(more));
+        }
+    }
+    text
+}
+
+/// A text that moves no cursor: control characters, and those that turn the direction of writing, as their numbers.
+pub(super) fn visible(text: &str) -> String {
+    let harmless = |char: char| {
+        let turning =
+            matches!(char, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+        matches!(char, '\n' | '\t') || !(char.is_control() || turning)
+    };
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        if harmless(char) {
+            shown.push(char);
+        } else {
+            shown.extend(char.escape_unicode());
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_command_a_terminal_is_shown_as_its_number() {
+        assert_eq!(
+            visible("a\u{1b}[31mb\r\u{7}\nc\td\u{202e}é日"),
+            "a\\u{1b}[31mb\\u{d}\\u{7}\nc\td\\u{202e}é日"
+        );
+    }
+
+    #[test]
+    fn bars_are_as_long_as_their_share() {
+        let text = lengths(&Lengths::of([10, 10, 10, 10, 30], 4).unwrap());
+        let text = anstream::adapter::strip_str(&text).to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "lengths    10 to 30 tokens, half at most 10, 95 of 100 at most 30");
+        assert_eq!(lines[1], format!("        < 20  {} 4", "█".repeat(40)));
+        assert_eq!(lines[2], "        < 30  0");
+        assert_eq!(lines[3], format!("        < 40  {} 1", "█".repeat(10)));
+    }
+}
