@@ -279,5 +279,5 @@ fn parquet_has_the_limits_that_lines_have() {
     let bomb = parquet_of(&vec!["x".repeat(1 << 20); 40]);
     assert!(std::fs::metadata(bomb.path()).unwrap().len() < 100_000);
     let error = read(bomb.path(), OnBadRow::Skip).unwrap_err();
-    assert!(error.to_string().contains("row 16: unpacks to more than 16777216 bytes"), "{error}");
+    assert!(error.to_string().contains("row 17: unpacks to more than 16777216 bytes"), "{error}");
 }
