@@ -13,6 +13,7 @@ use crate::talk::Talk;
 mod download;
 mod evaluate;
 mod generate;
+mod identity;
 mod init;
 mod load;
 mod measure;
