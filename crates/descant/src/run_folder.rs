@@ -93,7 +93,7 @@ impl RunFolder {
     fn latest_or_next(model: &str, force: bool, identity: &Identity) -> Result<Self> {
         let at = |n: u32| Path::new("runs").join(format!("{model}-{n}"));
         make(Path::new("runs"))?;
-        let latest = (1_u32..).take_while(|n| at(*n).exists()).last().map(at);
+        let latest = (1..u32::MAX).take_while(|n| at(*n).exists()).last().map(at);
         if let Some(path) = latest
             && !force
             && !path.join(SUMMARY).exists()
