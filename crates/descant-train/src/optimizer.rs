@@ -3,7 +3,7 @@
 //! Source: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization"; the order of operations is that of
 //! `torch.optim.AdamW`, so that losses can be compared step by step.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor, TensorData};
 use descant_lora::LoraAdapters;
 
 use crate::config::TrainConfig;
@@ -21,6 +21,32 @@ pub(crate) struct AdamW {
 impl AdamW {
     pub(crate) fn new(adapters: &LoraAdapters) -> Self {
         Self { moments: adapters.tensors().map(|_| None).collect(), steps: 0 }
+    }
+
+    /// Both moments of each tensor, where there was an update, and the number of updates.
+    pub(crate) fn state(&self) -> (Vec<Option<[Vec<f32>; 2]>>, u32) {
+        let host = |tensor: &Tensor<3>| tensor.clone().into_data().try_to_vec().expect("moments are f32");
+        let pair = |[first, second]: &[Tensor<3>; 2]| [host(first), host(second)];
+        (self.moments.iter().map(|moments| moments.as_ref().map(pair)).collect(), self.steps as u32)
+    }
+
+    /// Goes back to such a state, which was checked to be of these adapters.
+    pub(crate) fn restore(
+        &mut self,
+        adapters: &LoraAdapters,
+        moments: &[Option<[Vec<f32>; 2]>],
+        updates: u32,
+    ) {
+        let on_device = |like: &Tensor<3>, values: &[f32]| {
+            let like = like.clone().inner();
+            let data = TensorData::new(values.to_vec(), like.dims());
+            Tensor::from_data(data, (&like.device(), DType::F32))
+        };
+        let pair = |(like, pair): (&Tensor<3>, &Option<[Vec<f32>; 2]>)| {
+            pair.as_ref().map(|[first, second]| [on_device(like, first), on_device(like, second)])
+        };
+        self.moments = adapters.tensors().zip(moments).map(pair).collect();
+        self.steps = updates as i32;
     }
 
     /// One update with gradients scaled by `factor`.

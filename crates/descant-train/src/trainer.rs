@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::optimizer::{AdamW, clip_factor, norm};
 use crate::sample::Sample;
 use crate::schedule::learning_rate;
+use crate::state::TrainerState;
 
 /// After this step a site without gradient is an error: A's gradient is zero while B is, and the first rate is 0.
 pub const PROVEN_AFTER_STEP: u64 = 3;
@@ -92,12 +93,64 @@ impl<'a> Trainer<'a> {
         &self.unreached
     }
 
+    /// Counts a step that was not made, so that schedule and data go on.
+    pub fn pass_over(&mut self) {
+        self.steps += 1;
+    }
+
+    /// Everything that a step changes.
+    pub fn state(&self) -> TrainerState {
+        let host = |tensor: &Tensor<3>| -> Vec<f32> {
+            tensor.clone().inner().into_data().try_to_vec().expect("adapters are f32")
+        };
+        let (moments, updates) = self.optimizer.state();
+        let unreached = self.unreached.iter().map(|(site, n)| (*site, *n)).collect();
+        TrainerState {
+            steps: self.steps,
+            updates,
+            adapters: self.adapters.tensors().map(host).collect(),
+            moments,
+            alive: self.alive.clone(),
+            unreached,
+        }
+    }
+
+    /// Goes back to a state, to the bit. The trainer is that of the same adapters.
+    ///
+    /// # Errors
+    /// The state is of other adapters; then nothing was changed.
+    pub fn restore(&mut self, state: &TrainerState) -> Result<()> {
+        state.check(&self.adapters).map_err(Error::State)?;
+        self.adapters.update(|index, old| {
+            let data = TensorData::new(state.adapters[index].clone(), old.dims());
+            Tensor::from_data(data, (&old.device(), DType::F32)).require_grad()
+        });
+        self.optimizer.restore(&self.adapters, &state.moments, state.updates);
+        self.steps = state.steps;
+        self.alive.clone_from(&state.alive);
+        self.unreached = state.unreached.iter().copied().collect();
+        Ok(())
+    }
+
     /// One optimizer step on these micro-batches.
     ///
     /// # Errors
     /// A sample is malformed or nothing is trained; loss or gradient is no number; a site gets no gradient. In
     /// every case the adapter is as before.
     pub fn step(&mut self, micro_batches: &[Vec<&Sample>]) -> Result<StepResult> {
+        self.step_if(micro_batches, |_, _| true)
+    }
+
+    /// As [`step`](Self::step), but the update is made only if `allow`, which is given loss and gradient norm, both
+    /// finite, says so. The step counts either way.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn step_if(
+        &mut self,
+        micro_batches: &[Vec<&Sample>],
+        allow: impl FnOnce(f32, f32) -> bool,
+    ) -> Result<StepResult> {
         let step = self.steps + 1;
         let samples = || micro_batches.iter().flatten();
         samples().try_for_each(|sample| sample.check())?;
@@ -122,7 +175,9 @@ impl<'a> Trainer<'a> {
         self.prove_gradients(step, &gradients)?;
         let rate = learning_rate(&self.config, self.steps);
         let factor = clip_factor(grad_norm, self.config.max_grad_norm);
-        self.optimizer.step(&self.config, rate, factor, &mut self.adapters, &gradients);
+        if allow(loss, grad_norm) {
+            self.optimizer.step(&self.config, rate, factor, &mut self.adapters, &gradients);
+        }
         self.steps = step;
         Ok(StepResult {
             step,

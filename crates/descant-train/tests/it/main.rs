@@ -5,3 +5,4 @@ mod all_sites;
 mod golden;
 mod guards;
 mod parity;
+mod resume;

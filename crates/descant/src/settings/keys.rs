@@ -6,7 +6,7 @@
 use super::{Data, Evaluate, Run, Settings};
 
 /// Spellings of other tools: what they are here, or why there is no such key.
-const ELSEWHERE: [(&str, &str); 47] = [
+const ELSEWHERE: [(&str, &str); 50] = [
     ("adam_beta1", "train.beta1"),
     ("adam_beta2", "train.beta2"),
     ("adam_epsilon", "train.epsilon"),
@@ -49,6 +49,9 @@ const ELSEWHERE: [(&str, &str); 47] = [
     ("random_state", "train.seed"),
     ("rank", "lora.r"),
     ("reasoning_effort", "data.effort for rows that name none, evaluate.efforts for the measurement"),
+    ("resume_from_checkpoint", "=there is none: the same command again goes on from the newest checkpoint"),
+    ("save_steps", "run.save_every"),
+    ("save_total_limit", "run.keep"),
     ("sequence_len", "train.max_sequence"),
     ("steps", "train.max_steps"),
     ("target_modules", "lora.targets"),
@@ -64,7 +67,7 @@ pub(super) fn known() -> Vec<String> {
     let everything = Settings {
         data: Data { held_out: Some("x".into()), ..Data::default() },
         evaluate: Evaluate { prompts: Some(1), ..Evaluate::default() },
-        run: Run { folder: Some("x".into()) },
+        run: Run { folder: Some("x".into()), ..Run::default() },
         ..Settings::default()
     };
     let table = toml::Table::try_from(everything).expect("settings are a table of tables");

@@ -1,0 +1,119 @@
+//! One writer a folder.
+//!
+//! The system's own lock on the file, which it lets go when the process ends, however it ends; so a lock is never
+//! stale on one machine, and no process id is guessed from. The file says who holds it. Some network file systems
+//! grant such a lock to two machines at once: that is why a holder's name that was not erased and is of another
+//! machine refuses too.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, Result};
+
+/// Longest text of a lock file that is read.
+const MAX_HOLDER_BYTES: u64 = 1024;
+
+/// A lock that is held until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    /// Who held it before and ended without letting go.
+    pub left_by: Option<String>,
+}
+
+impl Lock {
+    /// Takes the lock at `path`, whose file is made where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] where another holds it; the system refuses.
+    pub fn take(path: &Path) -> Result<Self> {
+        let io = |operation, source| Error::Io { operation, path: path.to_owned(), source };
+        let locked = |holder: String| Error::Locked { path: path.to_owned(), holder };
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(|e| io("open", e))?;
+        let taken = match file.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(e)) => return Err(io("lock", e)),
+        };
+        let mut holder = String::new();
+        // What is there may be half of a name, or none.
+        let _ = (&mut file).take(MAX_HOLDER_BYTES).read_to_string(&mut holder);
+        let holder: String = holder.trim().chars().filter(|c| !c.is_control()).collect();
+        if !taken {
+            return Err(locked(if holder.is_empty() { "another process".to_owned() } else { holder }));
+        }
+        let host = host();
+        if holder.split_once(" on ").is_some_and(|(_, rest)| rest.split(" since ").next() != Some(&host)) {
+            return Err(locked(holder));
+        }
+        let left_by = (!holder.is_empty()).then_some(holder);
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let text = format!("process {} on {host} since {seconds}\n", std::process::id());
+        file.set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .and_then(|_| file.write_all(text.as_bytes()))
+            .map_err(|e| io("write", e))?;
+        Ok(Self { file, left_by })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // The file stays: whoever waits for it must not wait for a file that is gone.
+        let _ = self.file.set_len(0);
+    }
+}
+
+/// This machine's name, as far as a file tells it.
+fn host() -> String {
+    let from = |path: &str| std::fs::read_to_string(PathBuf::from(path)).ok();
+    let name = from("/proc/sys/kernel/hostname").or_else(|| from("/etc/hostname")).unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "this machine".to_owned() } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_by_name_until_the_first_lets_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = Lock::take(&path).unwrap();
+        assert_eq!(first.left_by, None);
+        let error = Lock::take(&path).unwrap_err();
+        assert!(
+            matches!(&error, Error::Locked { holder, .. } if holder.contains(&std::process::id().to_string())),
+            "{error}"
+        );
+        drop(first);
+        assert_eq!(Lock::take(&path).unwrap().left_by, None, "a holder that lets go leaves no name");
+    }
+
+    #[test]
+    fn a_name_that_was_left_is_told_and_one_of_another_machine_refuses() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let leave = |text: String| crate::write_atomic(&path, text.as_bytes()).unwrap();
+        leave(format!("process 1 on {} since 5\n", host()));
+        assert_eq!(
+            Lock::take(&path).unwrap().left_by.as_deref(),
+            Some(format!("process 1 on {} since 5", host()).as_str())
+        );
+        leave("process 1 on elsewhere since 5\n".to_owned());
+        assert!(
+            matches!(Lock::take(&path), Err(Error::Locked { holder, .. }) if holder.contains("elsewhere"))
+        );
+        leave("\u{0}half a na".to_owned());
+        assert_eq!(Lock::take(&path).unwrap().left_by.as_deref(), Some("half a na"));
+    }
+}
