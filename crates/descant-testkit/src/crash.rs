@@ -1,1 +1,202 @@
-//! placeholder
+//! The kill harness: `descant train` on the micro model, killed at random moments and told again and again to go on,
+//! until it is done; then its bytes are those of a run that nobody disturbed.
+//!
+//! Half of the kills wait for a save to be under way, which is where a protocol can be wrong. What kills is SIGKILL:
+//! nothing of the program runs after it. Loss of power is another harness (`descant-train/tests/it/resume.rs`).
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Dice;
+use crate::micro::{Micro, Options};
+
+/// Longest that one process may take before the harness calls it hung.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often the harness looks for a save under way.
+const GLANCE: Duration = Duration::from_micros(100);
+
+/// A program to run, on a micro model of its own.
+#[derive(Debug)]
+pub struct Subject {
+    /// The binary.
+    pub binary: PathBuf,
+    /// The model and its data.
+    pub micro: Micro,
+    /// Settings in the form of `--set`.
+    pub sets: Vec<String>,
+}
+
+/// What a run leaves that must not depend on how often it was disturbed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bytes {
+    /// `metrics.jsonl`
+    pub metrics: Vec<u8>,
+    /// `adapter/adapter_model.safetensors`
+    pub adapter: Vec<u8>,
+}
+
+/// Counts over killed runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Runs that were carried to their end.
+    pub runs: usize,
+    /// Kills.
+    pub kills: usize,
+    /// Kills that left a save half done.
+    pub in_save: usize,
+}
+
+impl Subject {
+    /// A micro model in `dir` for `binary`, to be trained for `steps` steps.
+    ///
+    /// # Errors
+    /// The model cannot be written.
+    pub fn new(binary: &Path, dir: &Path, options: &Options, steps: u64) -> std::io::Result<Self> {
+        let micro = Micro::write(dir, options)?;
+        let sets = [
+            format!("train.max_steps={steps}"),
+            "train.warmup_steps=5".to_owned(),
+            "train.micro_batch=2".to_owned(),
+            "train.accumulation=2".to_owned(),
+            "train.learning_rate=1e-2".to_owned(),
+            "lora.r=2".to_owned(),
+            "lora.alpha=4".to_owned(),
+            "lora.targets=[\"q_proj\", \"down_proj\"]".to_owned(),
+            "run.save_every=3".to_owned(),
+        ];
+        Ok(Self { binary: binary.to_owned(), micro, sets: sets.to_vec() })
+    }
+
+    /// The command that trains into `folder`.
+    pub fn command(&self, folder: &Path) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(["train", "-q"]);
+        let settings = self.micro.data.with_file_name("run.toml");
+        // Without a file the embedded default would want its own data measured.
+        let _ = descant_files::write_atomic(&settings, b"");
+        command.arg(settings);
+        let paths = [
+            format!("model.path={}", self.micro.model.display()),
+            format!("data.path={}", self.micro.data.display()),
+            format!("run.folder={}", folder.display()),
+            "model.device=cpu".to_owned(),
+        ];
+        for set in self.sets.iter().chain(&paths) {
+            command.args(["--set", set]);
+        }
+        for name in ["RUST_LOG", "RUST_BACKTRACE", "DESCANT_FAULT"] {
+            command.env_remove(name);
+        }
+        command.env("RAYON_NUM_THREADS", "1").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs to the end, undisturbed.
+    ///
+    /// # Errors
+    /// It does not end well.
+    pub fn run(&self, folder: &Path) -> Result<Bytes, String> {
+        let output = self.command(folder).output().map_err(|e| e.to_string())?;
+        ended_well(&output)?;
+        Bytes::read(folder)
+    }
+
+    fn start(&self, folder: &Path) -> Result<Child, String> {
+        let mut command = self.command(folder);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|e| e.to_string())
+    }
+
+    /// Kills at least `kills` times, over as many runs as that takes; every run must end with `expected`.
+    /// `length` is how long an undisturbed run takes.
+    ///
+    /// # Errors
+    /// A run ended otherwise; the text has the seed.
+    pub fn kill(
+        &self,
+        dir: &Path,
+        expected: &Bytes,
+        kills: usize,
+        length: Duration,
+        seed: u64,
+    ) -> Result<Tally, String> {
+        let mut dice = Dice::new(seed);
+        let mut tally = Tally::default();
+        while tally.kills < kills {
+            let folder = dir.join(format!("run-{}", tally.runs));
+            let wrong = |e: String| format!("seed {seed}, run {}: {e}", folder.display());
+            while tally.kills < kills + 8 {
+                let mut child = self.start(&folder)?;
+                let in_save = dice.below(2) == 0;
+                let moment = length.mul_f64(dice.unit());
+                if !wait_for_moment(&mut child, &folder, moment, in_save).map_err(wrong)? {
+                    break;
+                }
+                child.kill().and_then(|()| child.wait()).map_err(|e| e.to_string())?;
+                tally.kills += 1;
+                tally.in_save += usize::from(save_is_under_way(&folder));
+            }
+            let bytes = self.run(&folder).map_err(wrong)?;
+            if bytes != *expected {
+                return Err(wrong("the bytes are not those of an undisturbed run".to_owned()));
+            }
+            std::fs::remove_dir_all(&folder).map_err(|e| e.to_string())?;
+            tally.runs += 1;
+        }
+        Ok(tally)
+    }
+}
+
+/// Waits for the moment to kill; false when the process ended, well, before it came.
+fn wait_for_moment(
+    child: &mut Child,
+    folder: &Path,
+    moment: Duration,
+    in_save: bool,
+) -> Result<bool, String> {
+    let start = Instant::now();
+    let mut seen = false;
+    loop {
+        if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
+            return if status.success() {
+                Ok(false)
+            } else {
+                Err(format!("it ended by itself with {status}"))
+            };
+        }
+        let passed = start.elapsed();
+        if passed > PATIENCE {
+            return Err("it hangs".to_owned());
+        }
+        // A save that was left by the process before is no save under way.
+        seen |= !save_is_under_way(folder);
+        if passed >= moment && (!in_save || (seen && save_is_under_way(folder))) {
+            return Ok(true);
+        }
+        std::thread::sleep(GLANCE);
+    }
+}
+
+/// Whether there is a temporary name among the checkpoints.
+pub fn save_is_under_way(folder: &Path) -> bool {
+    let names = descant_files::list(&folder.join("checkpoints"));
+    names.is_ok_and(|names| names.iter().any(|name| descant_files::is_temporary(name)))
+}
+
+impl Bytes {
+    /// Reads them in a run's folder.
+    ///
+    /// # Errors
+    /// They are not there.
+    pub fn read(folder: &Path) -> Result<Self, String> {
+        let read = |name: &str| std::fs::read(folder.join(name)).map_err(|e| format!("{name}: {e}"));
+        Ok(Self { metrics: read("metrics.jsonl")?, adapter: read("adapter/adapter_model.safetensors")? })
+    }
+}
+
+fn ended_well(output: &Output) -> Result<(), String> {
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
+}

@@ -26,6 +26,7 @@ use descant_lora::LoraAdapters;
 
 pub use defect::Defect;
 use manifest::Manifest;
+pub use manifest::differences;
 pub use state::Progress;
 
 use crate::error::{Error, Result};

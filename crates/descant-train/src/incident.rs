@@ -4,7 +4,7 @@
 //! The update was not made, so the adapters are those the step began with, and the same bytes go through them again.
 //! This is slow and reads every activation at a site; it runs once, when the step has failed.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
@@ -110,22 +110,43 @@ fn first_place(model: &GptOss, adapters: &LoraAdapters, samples: &[&Sample]) -> 
 }
 
 fn in_forward(model: &GptOss, adapters: &LoraAdapters, sample: &Sample) -> Result<Option<Place>> {
-    let batch = Batch::new([sample.ids.as_slice()], model.config.vocab_size)?;
-    let probe = Probe { adapters, found: RefCell::new(None) };
-    let hidden = model.hidden(&batch, &probe);
-    let at = |tensor: String, layer, token: Option<usize>| {
-        let id = token.and_then(|token| sample.ids.get(token)).copied();
-        Some(Place { tensor, layer, row: Some(sample.row), token, id })
+    let at = |tensor: String, layer, token: usize| {
+        let id = sample.ids.get(token).copied();
+        Some(Place { tensor, layer, row: Some(sample.row), token: Some(token), id })
     };
-    if let Some((what, site, token)) = probe.found.into_inner() {
-        return Ok(at(format!("{what} of {site}"), Some(site.layer), token));
+    let (hidden, found) = probe(model, adapters, &sample.ids)?;
+    if found.is_some() {
+        // A token sees those before it only, so the shortest beginning that is bad ends with the token at fault.
+        // (In the whole row others may be bad too: a product over masked places makes NaN of infinity times zero.)
+        let (mut good, mut bad) = (0, sample.ids.len());
+        let mut first = found;
+        while bad - good > 1 {
+            let middle = good.midpoint(bad);
+            match probe(model, adapters, &sample.ids[..middle])?.1 {
+                None => good = middle,
+                found => (bad, first) = (middle, found),
+            }
+        }
+        return Ok(first.and_then(|(what, site)| at(format!("{what} of {site}"), Some(site.layer), bad - 1)));
     }
     let (rows, ids): (Vec<usize>, Vec<u32>) = sample.targets().map(|target| (target.row, target.id)).unzip();
     if rows.is_empty() {
         return Ok(None);
     }
     let losses = host(model.token_losses(hidden, &rows, &ids));
-    Ok(first_bad(&losses).and_then(|bad| at("loss".to_owned(), None, Some(rows[bad] + 1))))
+    Ok(first_bad(&losses).and_then(|bad| at("loss".to_owned(), None, rows[bad] + 1)))
+}
+
+/// The final hidden states of these tokens, and the first site where something is not finite.
+fn probe(
+    model: &GptOss,
+    adapters: &LoraAdapters,
+    ids: &[u32],
+) -> Result<(Tensor<2>, Option<(&'static str, Site)>)> {
+    let batch = Batch::new([ids], model.config.vocab_size)?;
+    let probe = Probe { adapters, found: Cell::new(None) };
+    let hidden = model.hidden(&batch, &probe);
+    Ok((hidden, probe.found.get()))
 }
 
 fn in_backward(model: &GptOss, adapters: &LoraAdapters, sample: &Sample) -> Result<Option<Place>> {
@@ -151,19 +172,13 @@ fn in_backward(model: &GptOss, adapters: &LoraAdapters, sample: &Sample) -> Resu
 /// Reads along at every site.
 struct Probe<'a> {
     adapters: &'a LoraAdapters,
-    found: RefCell<Option<(&'static str, Site, Option<usize>)>>,
+    found: Cell<Option<(&'static str, Site)>>,
 }
 
 impl Probe<'_> {
     fn look(&self, what: &'static str, site: Site, tensor: &Tensor<2>) {
-        if self.found.borrow().is_some() {
-            return;
-        }
-        let width = tensor.dims()[1];
-        if let Some(bad) = first_bad(&host(tensor.clone())) {
-            // Rows of experts are sorted by expert, so their number is no token's.
-            let token = (!site.kind.is_expert()).then_some(bad / width);
-            *self.found.borrow_mut() = Some((what, site, token));
+        if self.found.get().is_none() && first_bad(&host(tensor.clone())).is_some() {
+            self.found.set(Some((what, site)));
         }
     }
 }

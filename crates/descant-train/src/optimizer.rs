@@ -23,6 +23,11 @@ impl AdamW {
         Self { moments: adapters.tensors().map(|_| None).collect(), steps: 0 }
     }
 
+    /// Updates made.
+    pub(crate) fn updates(&self) -> u64 {
+        self.steps as u64
+    }
+
     /// Both moments of each tensor, where there was an update, and the number of updates.
     pub(crate) fn state(&self) -> (Vec<Option<[Vec<f32>; 2]>>, u32) {
         let host = |tensor: &Tensor<3>| tensor.clone().into_data().try_to_vec().expect("moments are f32");

@@ -30,15 +30,15 @@ pub(crate) struct Signals {
 impl Signals {
     /// Catches them from here on.
     pub(crate) fn catch() -> Result<Self> {
-        let signals =
-            Self { came: Arc::new(AtomicUsize::new(0)), at_once: Arc::new(AtomicBool::new(true)) };
+        let signals = Self { came: Arc::new(AtomicUsize::new(0)), at_once: Arc::new(AtomicBool::new(true)) };
         #[cfg(unix)]
         for (signal, exit) in SIGNALS {
             let (came, at_once) = (Arc::clone(&signals.came), Arc::clone(&signals.at_once));
             let caught = "catch signals";
             // In this order: a signal finds what the one before it has set.
             let status = i32::from(exit.code());
-            signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&at_once)).context(caught)?;
+            signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&at_once))
+                .context(caught)?;
             signal_hook::flag::register_usize(signal, came, signal as usize).context(caught)?;
             signal_hook::flag::register(signal, at_once).context(caught)?;
         }

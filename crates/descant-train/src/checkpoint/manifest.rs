@@ -84,18 +84,22 @@ impl Manifest {
 
     /// What of the run's identity is not as here.
     pub(super) fn differences(&self, here: &Identity) -> Vec<String> {
-        let value = |of: &Identity, name: &str| {
-            of.iter().find(|(n, _)| n == name).map_or_else(|| "not set".to_owned(), |(_, v)| v.clone())
-        };
-        let mut names: Vec<&str> = self.identity.iter().map(|(name, _)| name.as_str()).collect();
-        for (name, _) in here {
-            if !names.contains(&name.as_str()) {
-                names.push(name);
-            }
-        }
-        let differs = |name: &&str| value(&self.identity, name) != value(here, name);
-        let told =
-            |name: &str| format!("{name}: {} there, {} now", value(&self.identity, name), value(here, name));
-        names.into_iter().filter(differs).map(told).collect()
+        differences(&self.identity, here)
     }
+}
+
+/// What of two identities differs, for people: name, value there, value here.
+pub fn differences(there: &Identity, here: &Identity) -> Vec<String> {
+    let value = |of: &Identity, name: &str| {
+        of.iter().find(|(n, _)| n == name).map_or_else(|| "not set".to_owned(), |(_, v)| v.clone())
+    };
+    let mut names: Vec<&str> = there.iter().map(|(name, _)| name.as_str()).collect();
+    for (name, _) in here {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    let differs = |name: &&str| value(there, name) != value(here, name);
+    let told = |name: &str| format!("{name}: {} there, {} now", value(there, name), value(here, name));
+    names.into_iter().filter(differs).map(told).collect()
 }

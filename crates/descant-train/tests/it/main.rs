@@ -4,5 +4,6 @@
 mod all_sites;
 mod golden;
 mod guards;
+mod incidents;
 mod parity;
 mod resume;

@@ -17,6 +17,13 @@ pub(crate) struct Chosen {
     pub(crate) why: String,
 }
 
+impl Chosen {
+    /// What it is, without how it was chosen or how many threads it has.
+    pub(crate) fn name(&self) -> &str {
+        self.why.split([',', '(']).next().unwrap_or_default().trim()
+    }
+}
+
 /// The device that `auto`, `cpu`, `cuda` or `cuda:N` means in this build.
 pub(crate) fn device(wanted: &str) -> Result<Chosen> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

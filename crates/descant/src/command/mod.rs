@@ -11,6 +11,7 @@ use crate::talk::Talk;
 
 mod evaluate;
 mod generate;
+mod identity;
 mod init;
 mod load;
 mod measure;

@@ -5,6 +5,7 @@
 mod binary;
 mod edges;
 mod help;
+mod lives;
 mod main_job;
 mod manners;
 mod programs;
