@@ -12,7 +12,7 @@ use crate::Dice;
 use crate::micro::{Micro, Options};
 
 /// Longest that one process may take before the harness calls it hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often the harness looks for a save under way.
 const GLANCE: Duration = Duration::from_micros(100);
 
@@ -199,4 +199,104 @@ fn ended_well(output: &Output) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
+
+impl Subject {
+    /// Sends `n` signals, one a process, SIGINT and SIGTERM in turn, at random moments; every process must end with the
+    /// signal's status, or well where it came too late, and the run at last with `expected`. Tells how many ended one.
+    ///
+    /// # Errors
+    /// A process ended otherwise; the text has the seed.
+    pub fn signals(
+        &self,
+        dir: &Path,
+        expected: &Bytes,
+        n: usize,
+        length: Duration,
+        seed: u64,
+    ) -> Result<usize, String> {
+        let mut dice = Dice::new(seed);
+        let (mut ended, mut run) = (0, 0);
+        let folder = |run: usize| dir.join(format!("signals-{run}"));
+        for at in 0..n {
+            let (name, status) = if at % 2 == 0 { ("INT", 130) } else { ("TERM", 143) };
+            let place = folder(run);
+            let wrong = |e: String| format!("seed {seed}, signal {at}, {}: {e}", place.display());
+            let mut child = self.start(&place)?;
+            // Handlers are set within the first moments of a process; before that a signal kills it as any other.
+            let moment = length.mul_f64(0.2 + 0.8 * dice.unit());
+            let came_in_time = wait_for_moment(&mut child, &place, moment, false).map_err(wrong)?;
+            if came_in_time {
+                let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
+                sent.map_err(|e| e.to_string())?;
+            }
+            let code = child.wait().map_err(|e| e.to_string())?.code();
+            match code {
+                Some(0) => {
+                    if Bytes::read(&place).map_err(wrong)? != *expected {
+                        return Err(wrong("other bytes".to_owned()));
+                    }
+                    run += 1;
+                }
+                Some(code) if code == status => ended += 1,
+                other => return Err(wrong(format!("SIG{name} ended it with {other:?}"))),
+            }
+        }
+        if self.run(&folder(run))? != *expected {
+            return Err(format!("seed {seed}: the last run has other bytes"));
+        }
+        Ok(ended)
+    }
+}
+
+/// A long run in one process, whose memory and open files are watched, and the same killed about every 200 steps.
+///
+/// # Errors
+/// Memory or files grow, or the bytes differ.
+pub fn soak(subject: &Subject, dir: &Path, steps: u64, seed: u64) -> Result<String, String> {
+    let folder = dir.join("soak-whole");
+    let start = Instant::now();
+    let mut child = subject.start(&folder)?;
+    let mut seen: Vec<(u64, usize)> = Vec::new();
+    while child.try_wait().map_err(|e| e.to_string())?.is_none() {
+        seen.extend(resident_kib(child.id()).zip(open_files(child.id())));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    ended_well(&output)?;
+    let expected = Bytes::read(&folder)?;
+    let length = start.elapsed();
+    // The first quarter warms up: caches of the allocator, the first of everything.
+    let quarter = |n: usize| &seen[n * seen.len() / 4..(n + 1) * seen.len() / 4];
+    let most = |part: &[(u64, usize)]| {
+        (part.iter().map(|s| s.0).max().unwrap_or(0), part.iter().map(|s| s.1).max().unwrap_or(0))
+    };
+    let (early, late) = (most(quarter(1)), most(quarter(3)));
+    let grown = format!("{} to {} KiB resident, {} to {} files open", early.0, late.0, early.1, late.1);
+    if late.0 > early.0 + early.0 / 20 || late.1 > early.1 {
+        return Err(format!("soak: it grows: {grown}"));
+    }
+    let tally = subject.kill(
+        dir,
+        &expected,
+        steps.div_ceil(200) as usize,
+        length.mul_f64(400.0 / steps as f64),
+        seed,
+    )?;
+    Ok(format!(
+        "soak: {steps} steps, {grown}; killed {} times over {} runs: all bytes equal; {:.0} s",
+        tally.kills,
+        tally.runs,
+        start.elapsed().as_secs_f64()
+    ))
+}
+
+fn resident_kib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn open_files(pid: u32) -> Option<usize> {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).ok().map(Iterator::count)
 }

@@ -177,7 +177,7 @@ fn weights(seed: u64, poison: Option<usize>) -> io::Result<Vec<u8>> {
         t.floats(format!("{p}.mlp.router.bias"), &[EXPERTS], 0.0, 0.1);
         for (name, d_in, d_out) in [("gate_up", HIDDEN, 2 * INNER), ("down", INNER, HIDDEN)] {
             let p = format!("{p}.mlp.experts.{name}_proj");
-            t.bytes(format!("{p}_blocks"), &[EXPERTS, d_out, d_in / 32, 16], |dice| dice.next() as u8);
+            t.bytes(format!("{p}_blocks"), &[EXPERTS, d_out, d_in / 32, 16], |dice| dice.draw() as u8);
             // 2^-5 and 2^-4: values of the blocks are up to 6.
             t.bytes(format!("{p}_scales"), &[EXPERTS, d_out, d_in / 32], |dice| 122 + dice.below(2) as u8);
             t.floats(format!("{p}_bias"), &[EXPERTS, d_out], 0.0, 0.1);
@@ -211,7 +211,8 @@ fn rows(options: &Options) -> String {
             {"role": "user", "content": user},
             {"role": "assistant", "content": answer},
         ]});
-        text += &format!("{line}\n");
+        text += &line.to_string();
+        text.push('\n');
     }
     text
 }

@@ -33,7 +33,7 @@ fn once(bytes: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
         0 => bytes.truncate(at),
         // Extend: with what is there, or with noise.
         1 if dice.below(2) == 0 => bytes.extend_from_within(at..),
-        1 => bytes.extend((0..=dice.below(64)).map(|_| dice.next() as u8)),
+        1 => bytes.extend((0..=dice.below(64)).map(|_| dice.draw() as u8)),
         // Flip bits.
         2 if n > 0 => (0..=dice.below(8)).for_each(|_| bytes[dice.below(n)] ^= 1 << dice.below(8)),
         // Splice a piece of another file in.
@@ -63,7 +63,7 @@ fn once(bytes: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
             let heads = [u64::MAX, 0, 1, n as u64, 100_000_001, 1 << 63, 8, n as u64 - 8];
             bytes[..8].copy_from_slice(&dice.pick(&heads).to_le_bytes());
         }
-        _ => bytes.push(dice.next() as u8),
+        _ => bytes.push(dice.draw() as u8),
     }
 }
 
@@ -77,7 +77,7 @@ fn integer(bytes: &mut Vec<u8>, dice: &mut Dice) {
                 bytes[start..].iter().position(|b| !b.is_ascii_digit()).map_or(bytes.len(), |n| start + n);
             bytes.splice(start..end, dice.pick(&EDGES).bytes());
         }
-        None => bytes.extend(dice.next().to_le_bytes()),
+        None => bytes.extend(dice.draw().to_le_bytes()),
     }
 }
 

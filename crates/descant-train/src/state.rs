@@ -1,5 +1,6 @@
 //! Everything that an optimizer step changes, on the host and to the bit.
 
+use burn::tensor::Tensor;
 use descant_lora::LoraAdapters;
 use descant_model::Site;
 
@@ -23,7 +24,7 @@ pub struct TrainerState {
 impl TrainerState {
     /// Whether this can be the state of these adapters.
     pub(crate) fn check(&self, adapters: &LoraAdapters) -> Result<(), String> {
-        let sizes: Vec<[usize; 3]> = adapters.tensors().map(|tensor| tensor.dims()).collect();
+        let sizes: Vec<[usize; 3]> = adapters.tensors().map(Tensor::dims).collect();
         let expected: usize = sizes.len();
         if self.adapters.len() != expected || self.moments.len() != expected {
             return Err(format!(

@@ -94,7 +94,7 @@ impl RunFolder {
         let name = model.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or("run");
         let at = |n: u32| Path::new("runs").join(format!("{name}-{n}"));
         make(Path::new("runs"))?;
-        let latest = (1_u32..).take_while(|n| at(*n).exists()).last().map(at);
+        let latest = (1..u32::MAX).take_while(|n| at(*n).exists()).last().map(at);
         if let Some(path) = latest
             && !force
             && !path.join(SUMMARY).exists()

@@ -103,13 +103,13 @@ fn undo(name: Name) {
         Name::Created(path) if path.is_dir() => drop(std::fs::remove_dir_all(path)),
         Name::Created(path) => drop(std::fs::remove_file(path)),
         Name::Renamed { from, to, replaced } => {
-            if !to.exists() {
-                // It was removed under its new name: of the folder only the name came back.
-                drop(std::fs::create_dir(from));
-            } else {
+            if to.exists() {
                 drop(std::fs::rename(&to, from));
                 #[expect(clippy::disallowed_methods, reason = "this is the disk, not a writer")]
                 drop(replaced.map(|bytes| std::fs::write(to, bytes)));
+            } else {
+                // It was removed under its new name: of the folder only the name came back.
+                drop(std::fs::create_dir(from));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The tensors of a checkpoint: f32, to the bit, under names that say where they belong.
 
+use burn::tensor::Tensor;
 use descant_lora::LoraAdapters;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
@@ -12,7 +13,7 @@ fn named(adapters: &LoraAdapters) -> Vec<(String, [usize; 3])> {
         .pairs()
         .keys()
         .flat_map(|site| ["a", "b"].map(|part| format!("layers.{}.{}.{part}", site.layer, site.kind.name())));
-    names.zip(adapters.tensors().map(|tensor| tensor.dims())).collect()
+    names.zip(adapters.tensors().map(Tensor::dims)).collect()
 }
 
 pub(super) fn adapter(adapters: &LoraAdapters, state: &TrainerState) -> Vec<u8> {

@@ -14,7 +14,9 @@ use crate::resume::{Log, config, fresh, model, samples, store};
 fn after(steps: u64, samples: &[Sample]) -> TrainerState {
     let mut trainer = Trainer::new(model(), fresh(model()), config(20)).expect("valid");
     let batches: Vec<Vec<&Sample>> = vec![samples.iter().collect()];
-    (0..steps).for_each(|_| drop(trainer.step(&batches).expect("a step")));
+    for _ in 0..steps {
+        trainer.step(&batches).expect("a step");
+    }
     trainer.state()
 }
 
