@@ -15,6 +15,8 @@ Commands:
   train, evaluate, generate, score, init
            build descant (optimized) and run it with these arguments; without a settings
            file `train` and `evaluate` take the embedded default: the tiny model under fixtures/
+  crash    kill, signal and starve `descant train` on a micro model and compare bytes;
+           arguments: kills=100 signals=50 soak=0 seed=1
   ci       every check: format, lints, tests, documentation, the CUDA feature
 
 Options:
@@ -27,11 +29,12 @@ const PASSED_ON: [&str; 5] = ["train", "evaluate", "generate", "score", "init"];
 type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);
 
 /// The order lets later checks reuse what earlier ones built: lints and documentation share their dependencies.
-const CHECKS: [Check; 5] = [
+const CHECKS: [Check; 6] = [
     ("format", &["fmt", "--all", "--check"], None),
     ("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], None),
     ("documentation", &["doc", "--workspace", "--no-deps"], Some(("RUSTDOCFLAGS", "-D warnings"))),
     ("tests", &["test", "--workspace"], None),
+    ("kills", &["xtask", "crash"], None),
     ("cuda", &["clippy", "--package", "descant", "--features", "cuda", "--", "-D", "warnings"], None),
 ];
 
@@ -51,6 +54,7 @@ fn run(mut arguments: Vec<String>) -> Result<ExitCode> {
     match arguments.first().map(String::as_str) {
         Some("ci") if arguments.len() == 1 => checks(),
         Some(command) if PASSED_ON.contains(&command) => descant(cuda, &arguments),
+        Some("crash") => crash(&arguments[1..]),
         Some("help" | "--help" | "-h") => {
             say(HELP);
             Ok(ExitCode::SUCCESS)
@@ -70,6 +74,22 @@ fn descant(cuda: bool, arguments: &[String]) -> Result<ExitCode> {
     }
     run.args(["--", "--root"]).arg(&root).args(arguments);
     exec(run)
+}
+
+/// Builds the binary as the tests do, and the harness that disturbs it.
+fn crash(arguments: &[String]) -> Result<ExitCode> {
+    let root = root()?;
+    let mut build = cargo();
+    // Of the whole workspace, so that its dependencies are those that the tests have built.
+    if !build.current_dir(&root).args(["build", "--workspace", "--bins"]).status().context("cargo")?.success()
+    {
+        bail!("the build failed");
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let folder = root.join(target).join("debug");
+    let mut harness = Command::new(folder.join("crash"));
+    harness.arg(folder.join("descant")).args(arguments);
+    exec(harness)
 }
 
 /// Runs every check, all of them even when one fails, and says how long each took.

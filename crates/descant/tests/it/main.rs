@@ -5,6 +5,7 @@
 mod binary;
 mod edges;
 mod help;
+mod hostile;
 mod lives;
 mod main_job;
 mod manners;
