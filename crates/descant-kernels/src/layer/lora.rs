@@ -21,23 +21,26 @@ pub(super) fn pack(
     ld: usize,
     factor: f32,
 ) -> Result<()> {
-    let [rows, columns] = shape;
-    let arguments = [
-        Arg::Ptr(from),
-        Arg::Ptr(to),
-        Arg::size(rows),
-        Arg::size(columns),
-        Arg::size(at[0]),
-        Arg::size(at[1]),
-        Arg::size(ld),
-        Arg::F32(factor),
-    ];
-    run.launch(run.kernel(UNIT, "pack", &[])?, blocks(rows * columns), BLOCK, 0, &arguments)
+    part(run, "pack", from, to, shape, at, ld, factor)
 }
 
 /// Reads an f32 matrix of `shape` out of rows of `ld`, beginning at row and column `at`.
 pub(super) fn unpack(
     run: &Run<'_>,
+    from: u64,
+    to: u64,
+    shape: [usize; 2],
+    at: [usize; 2],
+    ld: usize,
+    factor: f32,
+) -> Result<()> {
+    part(run, "unpack", from, to, shape, at, ld, factor)
+}
+
+/// A kernel that moves a matrix of `shape` into or out of a wider one; both directions take the same arguments.
+fn part(
+    run: &Run<'_>,
+    entry: &'static str,
     from: u64,
     to: u64,
     shape: [usize; 2],
@@ -56,7 +59,7 @@ pub(super) fn unpack(
         Arg::size(ld),
         Arg::F32(factor),
     ];
-    run.launch(run.kernel(UNIT, "unpack", &[])?, blocks(rows * columns), BLOCK, 0, &arguments)
+    run.launch(run.kernel(UNIT, entry, &[])?, blocks(rows * columns), BLOCK, 0, &arguments)
 }
 
 /// Writes an expert matrix, one an expert, of `shape` (after transposing) as bf16 with padded columns.

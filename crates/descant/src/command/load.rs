@@ -23,8 +23,8 @@ pub(crate) fn device(wanted: &str) -> Result<Chosen> {
     let cpu = |why: &str| Chosen { device: Device::flex(), why: format!("cpu, {threads} threads ({why})") };
     match wanted.split_once(':').unwrap_or((wanted, "")) {
         ("cpu", "") => Ok(cpu("as asked")),
-        // The operators for NVIDIA cards do not exist yet, so that no card is the better choice.
-        ("auto", "") => Ok(cpu("there are no operators for other devices yet")),
+        // A card is taken only where it is asked for: whether a run fits is not known before it starts.
+        ("auto", "") => Ok(cpu("a card is used where `cuda` is asked for")),
         ("cuda", index) => cuda(wanted, index),
         _ => Err(anyhow!("device is `{wanted}`; expected auto, cpu, cuda or cuda:N")),
     }
