@@ -81,7 +81,7 @@ impl Appender {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::fault::fail_nth;
+    use crate::fault::{Effect, Fault, with};
 
     #[test]
     fn a_line_that_fails_half_way_leaves_no_half() {
@@ -89,7 +89,9 @@ mod tests {
         let path = root.path().join("metrics.jsonl");
         let mut log = Appender::create(&path).unwrap();
         log.append(r#"{"step":1}"#).unwrap();
-        let (result, struck) = fail_nth(0, || log.append(r#"{"step":2,"loss":0.25}"#));
+        let (result, struck) = with(Fault { after: 0, effect: Effect::Full, lasting: false }, || {
+            log.append(r#"{"step":2,"loss":0.25}"#)
+        });
         assert!(struck);
         assert!(matches!(result, Err(Error::Io { operation: "write", .. })));
         log.append(r#"{"step":3}"#).unwrap();

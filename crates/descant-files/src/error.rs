@@ -49,6 +49,14 @@ pub enum Error {
         /// What is in the way.
         path: PathBuf,
     },
+    /// Another process, or another part of this one, is at work there.
+    #[error("{path}: held by {holder}", path = path.display())]
+    Locked {
+        /// The lock's file.
+        path: PathBuf,
+        /// Who holds it, as it says itself.
+        holder: String,
+    },
     /// What was to be a regular file is something else.
     #[error("{path}: not a regular file", path = path.display())]
     NotAFile {

@@ -1,7 +1,8 @@
 //! The operations that change the file system, each through one function.
 //!
 //! Durable writing is an order of these operations. They lie in one place so that a test can make the first, the
-//! second, ... of them fail and look at what is left; errors name the operation and its path.
+//! second, ... of them fail, end the process there or lose what was not yet brought to the disk (see
+//! [`fault`](crate::fault)), and look at what is left; errors name the operation and its path.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -10,10 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
+#[cfg(any(test, feature = "fault"))]
+use crate::fault::shim;
 
 /// Makes a file that must not exist yet.
 pub(crate) fn create(path: &Path) -> Result<File> {
-    run("create", path, || File::options().write(true).create_new(true).open(path))
+    let file = run("create", path, || File::options().write(true).create_new(true).open(path))?;
+    #[cfg(any(test, feature = "fault"))]
+    shim::created(path);
+    Ok(file)
 }
 
 /// Opens a file to go on with it, or makes it.
@@ -23,42 +29,77 @@ pub(crate) fn open_or_create(path: &Path) -> Result<File> {
 
 /// Makes a folder that must not exist yet, in one that does.
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
-    run("create", path, || std::fs::create_dir(path))
+    run("create", path, || std::fs::create_dir(path))?;
+    #[cfg(any(test, feature = "fault"))]
+    shim::created(path);
+    Ok(())
 }
 
 /// Writes all of `bytes` where the file stands.
 pub(crate) fn write(path: &Path, file: &mut File, bytes: &[u8]) -> Result<()> {
-    #[cfg(test)]
-    if fault::short_write(file, bytes) {
-        return run("write", path, || Err(fault::error()));
-    }
+    #[cfg(any(test, feature = "fault"))]
+    shim::writing(path, file, bytes);
     run("write", path, || file.write_all(bytes))
 }
 
 /// Brings a file's content and length to the disk.
 pub(crate) fn sync(path: &Path, file: &File) -> Result<()> {
-    run("sync", path, || file.sync_all())
+    run("sync", path, || file.sync_all())?;
+    #[cfg(any(test, feature = "fault"))]
+    shim::synced(path);
+    Ok(())
 }
 
 /// Brings a folder's names to the disk.
 pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     // Elsewhere a folder cannot be opened as a file, and renaming is durable by itself or not at all.
-    run("sync", path, || if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) })
+    run("sync", path, || if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) })?;
+    #[cfg(any(test, feature = "fault"))]
+    shim::synced_dir(path);
+    Ok(())
 }
 
 /// Gives a file or folder another name.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
-    run("rename", to, || std::fs::rename(from, to))
+    #[cfg(any(test, feature = "fault"))]
+    let replaced = shim::replaced(to);
+    run("rename", to, || std::fs::rename(from, to))?;
+    #[cfg(any(test, feature = "fault"))]
+    shim::renamed(from, to, replaced);
+    Ok(())
 }
 
 /// Cuts a file to `length`.
 pub(crate) fn set_len(path: &Path, file: &File, length: u64) -> Result<()> {
-    run("truncate", path, || file.set_len(length))
+    run("truncate", path, || file.set_len(length))?;
+    #[cfg(any(test, feature = "fault"))]
+    shim::cut(path, length);
+    Ok(())
+}
+
+/// Removes a file, or a folder with everything in it.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    run("remove", path, || {
+        if path.symlink_metadata()?.is_dir() {
+            std::fs::remove_dir_all(path)
+        } else {
+            std::fs::remove_file(path)
+        }
+    })?;
+    #[cfg(any(test, feature = "fault"))]
+    shim::removed(path);
+    Ok(())
 }
 
 /// Removes what a failed write left; its own failure is not reported, the first one matters.
 pub(crate) fn clean_up(path: &Path) {
+    #[cfg(any(test, feature = "fault"))]
+    if shim::is_down() {
+        return;
+    }
     let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    #[cfg(any(test, feature = "fault"))]
+    shim::removed(path);
 }
 
 /// A provisional name in the same folder that nobody else uses.
@@ -83,53 +124,7 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 }
 
 fn run<T>(operation: &'static str, path: &Path, op: impl FnOnce() -> std::io::Result<T>) -> Result<T> {
-    #[cfg(test)]
-    let op = || fault::strike().and_then(|()| op());
+    #[cfg(any(test, feature = "fault"))]
+    let op = || shim::strike().and_then(|()| op());
     op().map_err(|source| Error::Io { operation, path: path.to_owned(), source })
-}
-
-/// Makes the n-th operation of this thread fail.
-#[cfg(test)]
-pub(crate) mod fault {
-    use std::cell::Cell;
-    use std::fs::File;
-    use std::io::Write;
-
-    thread_local! {
-        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
-    }
-
-    /// Runs `subject` with the `n`-th operation (from 0) failing; tells whether there was an `n`-th.
-    pub(crate) fn fail_nth<T>(n: u32, subject: impl FnOnce() -> T) -> (T, bool) {
-        LEFT.set(Some(n));
-        let result = subject();
-        (result, LEFT.take().is_none())
-    }
-
-    pub(super) fn error() -> std::io::Error {
-        std::io::Error::new(std::io::ErrorKind::StorageFull, "injected")
-    }
-
-    pub(super) fn strike() -> std::io::Result<()> {
-        match LEFT.get() {
-            Some(0) => {
-                LEFT.set(None);
-                Err(error())
-            }
-            Some(n) => {
-                LEFT.set(Some(n - 1));
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Before a write that will fail, writes half of it, as a full disk does.
-    pub(super) fn short_write(file: &mut File, bytes: &[u8]) -> bool {
-        let strikes = LEFT.get() == Some(0);
-        if strikes {
-            file.write_all(&bytes[..bytes.len() / 2]).expect("the test's folder takes bytes");
-        }
-        strikes
-    }
 }

@@ -114,7 +114,7 @@ impl Partial {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::fault::fail_nth;
+    use crate::fault::{Effect, Fault, with};
 
     #[test]
     fn a_second_run_goes_on_where_the_first_ended() {
@@ -147,7 +147,7 @@ mod tests {
             let root = tempfile::tempdir().unwrap();
             let (part, whole) = (root.path().join("a.incomplete"), root.path().join("a"));
             crate::write_atomic(&whole, b"old").unwrap();
-            let (result, struck) = fail_nth(n, || {
+            let (result, struck) = with(Fault { after: n, effect: Effect::Full, lasting: false }, || {
                 let mut partial = Partial::open(&part)?;
                 partial.append(b"the new")?;
                 partial.commit(&whole)

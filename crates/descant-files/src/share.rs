@@ -9,7 +9,7 @@ use crate::ops;
 /// A lock that other programs respect who lock the same file; gone when dropped, also when the process dies.
 #[derive(Debug)]
 pub struct FileLock {
-    _file: File,
+    pub(crate) file: File,
 }
 
 impl FileLock {
@@ -19,10 +19,10 @@ impl FileLock {
     /// The file cannot be made, or its file system knows no locks.
     pub fn try_acquire(path: &Path) -> Result<Option<Self>> {
         let io = |operation, source| Error::Io { operation, path: path.to_owned(), source };
-        let file = File::options().write(true).create(true).truncate(false).open(path);
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(|e| io("open", e))?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => Ok(Some(Self { file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(io("lock", e)),
         }

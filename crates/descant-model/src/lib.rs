@@ -24,4 +24,5 @@ pub use model::GptOss;
 pub use overlay::{Bare, Overlay};
 pub use rope::{Rope, Yarn};
 pub use sample::Sampling;
+pub use shards::identity_files;
 pub use site::{Site, SiteDims, SiteKind};

@@ -67,6 +67,18 @@ pub(crate) fn visit_tensors(
     Ok(())
 }
 
+/// The files that make a model what it is: its configuration, its index if it has one, and its shards, in order.
+///
+/// # Errors
+/// There are no weights, or the index cannot be followed.
+pub fn identity_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let (shards, index) = files(dir)?;
+    let mut all = vec![dir.join("config.json")];
+    all.extend(index.map(|_| index_path(dir)));
+    all.extend(shards.into_iter().map(|name| dir.join(name)));
+    Ok(all)
+}
+
 fn index_path(dir: &Path) -> PathBuf {
     dir.join("model.safetensors.index.json")
 }

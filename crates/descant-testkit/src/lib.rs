@@ -2,10 +2,14 @@
 //!
 //! Everything random is drawn from a seed that a failing test prints, by a generator that is written out here.
 
+pub mod crash;
 mod dice;
 pub mod door;
 pub mod heap;
 pub mod loopback;
+pub mod micro;
 pub mod mutate;
+mod scratch;
 
 pub use dice::Dice;
+pub use scratch::scratch;

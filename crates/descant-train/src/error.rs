@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use descant_model::Site;
 
+use crate::checkpoint::Defect;
+
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -67,6 +69,45 @@ pub enum Error {
         tensor: &'static str,
         /// Optimizer step, from 1.
         step: u64,
+    },
+    /// A state is of other adapters than those it was to be given to.
+    #[error("{0}")]
+    State(String),
+    /// A checkpoint cannot be used, and there is no way round it.
+    #[error("checkpoint {path}: {defect}", path = path.display())]
+    Checkpoint {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        defect: Defect,
+    },
+    /// There are checkpoints, and none of them is whole.
+    #[error("{folder}: none of the {count} checkpoints is whole; the newest: {newest}", folder = folder.display())]
+    NoneWhole {
+        /// Their folder.
+        folder: PathBuf,
+        /// How many there are.
+        count: usize,
+        /// What is wrong with the newest.
+        newest: String,
+    },
+    /// The folder's checkpoints are of a run that differs.
+    #[error("{folder}: the run there is another one:\n  {}", differences.join("\n  "), folder = folder.display())]
+    OtherRun {
+        /// The run's folder.
+        folder: PathBuf,
+        /// What differs: name, value there, value now.
+        differences: Vec<String>,
+    },
+    /// The disk has no room for a checkpoint.
+    #[error("{folder}: a checkpoint needs {needed} bytes, {free} are free", folder = folder.display())]
+    NoRoom {
+        /// Where it should go.
+        folder: PathBuf,
+        /// Bytes it needs while it is written.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
     },
     /// A file of held-out prompts is not usable.
     #[error("{path}: {reason}", path = path.display())]

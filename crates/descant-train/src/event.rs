@@ -4,10 +4,13 @@
 //! part of the result (`StepMetrics`) are kept apart from values that depend on the machine's mood
 //! (`StepTiming`), so that metrics files can be compared byte by byte.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::LogLengths;
+use crate::error::Result;
 
 /// Numbers of one optimizer step that the same build, config, data and device reproduce exactly.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
     /// Optimizer step, from 1.
     pub step: u64,
@@ -30,10 +33,12 @@ pub struct StepMetrics {
     pub trained_tokens: usize,
     /// Passes over the data set so far, with fraction.
     pub epoch: f64,
+    /// Steps so far whose update was left out.
+    pub skipped: u64,
 }
 
 /// Wall-clock numbers of one step.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepTiming {
     /// Optimizer step, from 1.
     pub step: u64,
@@ -76,6 +81,15 @@ pub enum Event<'a> {
 pub trait Observer {
     /// Called for each event.
     fn on(&mut self, event: &Event<'_>);
+
+    /// Called before a checkpoint: brings what was recorded of the events so far to the disk, and tells how long each
+    /// log is, by its name in the run's folder.
+    ///
+    /// # Errors
+    /// Something was not recorded.
+    fn logs(&mut self) -> Result<LogLengths> {
+        Ok(LogLengths::new())
+    }
 }
 
 /// Sees nothing.

@@ -1,18 +1,62 @@
-//! The whole run of the optimizer: samples in their seeded order, step after step, told as events.
+//! The whole run of the optimizer: samples in their seeded order, step after step, told as events, kept in
+//! checkpoints.
+//!
+//! The position in the order is all that decides which samples a step takes. A checkpoint is made between steps
+//! only, so there is never half a gradient to keep.
 
 use std::time::Instant;
 
 use descant_lora::LoraAdapters;
 use descant_model::GptOss;
 
+use crate::checkpoint::{Checkpoint, Progress, Store};
 use crate::config::TrainConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Event, Observer, StepMetrics, StepTiming};
 use crate::feed::Feed;
+use crate::guard::{GuardConfig, OnSpike};
+use crate::incident;
 use crate::sample::Sample;
-use crate::trainer::Trainer;
+use crate::trainer::{StepResult, Trainer};
 
-/// Trains to the last step. The position in the order is all that decides which samples a step takes.
+/// What is trained on what, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Course<'a> {
+    /// The frozen base.
+    pub model: &'a GptOss,
+    /// What it learns from.
+    pub samples: &'a [Sample],
+    /// Loop and optimizer.
+    pub config: &'a TrainConfig,
+    /// Guards.
+    pub guard: &'a GuardConfig,
+}
+
+/// How a run is kept.
+pub struct Keeping<'a> {
+    /// Where.
+    pub store: &'a Store,
+    /// Steps from one checkpoint to the next; 0 for the last step alone. Being stopped makes one too.
+    pub every: u64,
+    /// Where to go on from; the start when absent.
+    pub from: Option<Checkpoint>,
+    /// Asked after every step whether to stop there.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+/// How a run ended that did not fail.
+#[derive(Debug)]
+pub enum Ended {
+    /// All steps are done.
+    Done(LoraAdapters),
+    /// It was told to stop, and what it knows is in a checkpoint.
+    Stopped {
+        /// Steps done.
+        step: u64,
+    },
+}
+
+/// Trains to the last step, keeping nothing.
 ///
 /// # Errors
 /// There are no samples, or a step fails; see [`Trainer::step`].
@@ -23,16 +67,108 @@ pub fn fit(
     config: &TrainConfig,
     observer: &mut dyn Observer,
 ) -> Result<LoraAdapters> {
-    let mut feed = Feed::new(samples, config)?;
-    let mut trainer = Trainer::new(model, adapters, config.clone())?;
-    let mut position = 0;
+    let guard = GuardConfig::default();
+    let mut run = Run::new(Course { model, samples, config, guard: &guard }, adapters)?;
     observer.on(&Event::Phase { name: "train", total: Some(config.max_steps) });
-    for _ in 0..config.max_steps {
+    while run.trainer.steps() < config.max_steps {
+        run.step(None, observer)?;
+    }
+    run.finish(observer);
+    Ok(run.trainer.into_adapters())
+}
+
+/// Trains to the last step or until told to stop, from the start or from a checkpoint.
+///
+/// # Errors
+/// As [`fit`], and where a checkpoint cannot be made. The last checkpoint is untouched by any of them.
+pub fn fit_kept(
+    course: Course<'_>,
+    adapters: LoraAdapters,
+    keeping: Keeping<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Ended> {
+    let Keeping { store, every, from, stop } = keeping;
+    let mut run = Run::new(course, adapters)?;
+    if let Some(checkpoint) = from {
+        run.trainer.restore(&checkpoint.trainer)?;
+        run.progress = checkpoint.progress;
+    }
+    let max_steps = course.config.max_steps;
+    observer.on(&Event::Phase { name: "train", total: Some(max_steps) });
+    while run.trainer.steps() < max_steps {
+        run.step(Some(store), observer)?;
+        let step = run.trainer.steps();
+        let stopped = stop() && step < max_steps;
+        if stopped || step == max_steps || (every > 0 && step.is_multiple_of(every)) {
+            run.save(store, observer)?;
+        }
+        if stopped {
+            return Ok(Ended::Stopped { step });
+        }
+    }
+    run.finish(observer);
+    Ok(Ended::Done(run.trainer.into_adapters()))
+}
+
+/// A run between two steps.
+struct Run<'a> {
+    course: Course<'a>,
+    feed: Feed<'a>,
+    trainer: Trainer<'a>,
+    progress: Progress,
+}
+
+impl<'a> Run<'a> {
+    fn new(course: Course<'a>, adapters: LoraAdapters) -> Result<Self> {
+        let seed = course.config.seed;
+        let feed = Feed::new(course.samples, course.config)?;
+        course.guard.validate().map_err(Error::Config)?;
+        let trainer = Trainer::new(course.model, adapters, course.config.clone())?;
+        Ok(Self { course, feed, trainer, progress: Progress { seed, ..Progress::default() } })
+    }
+
+    /// One step, or one that is passed over.
+    fn step(&mut self, store: Option<&Store>, observer: &mut dyn Observer) -> Result<()> {
         let start = Instant::now();
+        let Course { config, guard, .. } = self.course;
+        let position = &mut self.progress.position;
         let batches: Vec<Vec<&Sample>> =
-            (0..config.accumulation).map(|_| feed.take(&mut position)).collect::<Result<_>>()?;
-        let result = trainer.step(&batches)?;
-        let seconds = start.elapsed().as_secs_f64();
+            (0..config.accumulation).map(|_| self.feed.take(position)).collect::<Result<_>>()?;
+        let window = &self.progress.window;
+        let mut spike = None;
+        let result = self.trainer.step_if(&batches, |loss, norm| {
+            spike = window.spike(loss, norm, guard.spike_z);
+            spike.is_none() || guard.on_spike == OnSpike::Warn
+        });
+        let result = match result {
+            Ok(result) => result,
+            Err(Error::NotFinite { step, what, value, rows }) => {
+                self.incident(store, &batches, (step, what, value), observer)?;
+                if self.progress.non_finite >= guard.skip_non_finite {
+                    return Err(Error::NotFinite { step, what, value, rows });
+                }
+                self.progress.non_finite += 1;
+                self.progress.skipped += 1;
+                self.trainer.pass_over();
+                observer
+                    .on(&Event::Warning(&format!("step {step}: {what} is {value}; the step was left out")));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if let Some(spike) = spike {
+            let left_out = guard.on_spike == OnSpike::Skip;
+            self.progress.skipped += u64::from(left_out);
+            let done = if left_out { "; the update was left out" } else { "" };
+            observer.on(&Event::Warning(&format!("step {}: {spike}{done}", result.step)));
+        }
+        self.progress.window.push(result.loss, result.grad_norm);
+        let samples = batches.iter().map(Vec::len).sum();
+        self.tell(&result, samples, start.elapsed().as_secs_f64(), observer);
+        Ok(())
+    }
+
+    fn tell(&self, result: &StepResult, samples: usize, seconds: f64, observer: &mut dyn Observer) {
         let metrics = StepMetrics {
             step: result.step,
             loss: result.loss,
@@ -40,20 +176,49 @@ pub fn fit(
             first_analysis_loss: result.first_analysis_loss,
             learning_rate: result.learning_rate,
             grad_norm: result.grad_norm,
-            samples: batches.iter().map(Vec::len).sum(),
+            samples,
             tokens: result.tokens,
             trained_tokens: result.trained_tokens,
-            epoch: position as f64 / feed.epoch() as f64,
+            epoch: self.progress.position as f64 / self.feed.epoch() as f64,
+            skipped: self.progress.skipped,
         };
         let tokens_per_second = result.tokens as f64 / seconds;
         let timing = StepTiming { step: result.step, seconds, tokens_per_second };
-        observer.on(&Event::Step { metrics: &metrics, timing, total: config.max_steps });
+        observer.on(&Event::Step { metrics: &metrics, timing, total: self.course.config.max_steps });
     }
-    for (site, experts) in trainer.unreached_experts() {
-        let text = format!(
-            "{site}: {experts} experts had no gradient; no token that bears on the loss reached them"
-        );
-        observer.on(&Event::Warning(&text));
+
+    /// Writes down what can be found out about a step that has no finite loss or gradient.
+    fn incident(
+        &self,
+        store: Option<&Store>,
+        batches: &[Vec<&Sample>],
+        failure: (u64, &str, f32),
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let Some(store) = store else { return Ok(()) };
+        let samples: Vec<&Sample> = batches.iter().flatten().copied().collect();
+        let losses = &self.progress.window.losses;
+        let incident = incident::look(self.course.model, self.trainer.adapters(), &samples, failure, losses)?;
+        let path = store.run.join(format!("incident-{:06}.json", failure.0));
+        let mut bytes = serde_json::to_vec_pretty(&incident).expect("texts and numbers are JSON");
+        bytes.push(b'\n');
+        descant_files::write_atomic(&path, &bytes)?;
+        observer.on(&Event::Warning(&format!("step {}: see {}", failure.0, path.display())));
+        Ok(())
     }
-    Ok(trainer.into_adapters())
+
+    fn save(&self, store: &Store, observer: &mut dyn Observer) -> Result<()> {
+        let logs = observer.logs()?;
+        let mut told = |text: &str| observer.on(&Event::Warning(text));
+        store.save(self.trainer.adapters(), &self.trainer.state(), &self.progress, logs, &mut told)
+    }
+
+    fn finish(&self, observer: &mut dyn Observer) {
+        for (site, experts) in self.trainer.unreached_experts() {
+            let text = format!(
+                "{site}: {experts} experts had no gradient; no token that bears on the loss reached them"
+            );
+            observer.on(&Event::Warning(&text));
+        }
+    }
 }

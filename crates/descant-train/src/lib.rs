@@ -1,21 +1,28 @@
 //! The training loop, optimizer, schedule, events and evaluation. No terminal, no environment.
 
+pub mod checkpoint;
 mod config;
 mod error;
 mod event;
 mod feed;
 mod fit;
+mod guard;
+mod incident;
 pub mod measure;
 mod optimizer;
 mod sample;
 mod schedule;
 mod score;
+mod state;
 mod trainer;
 
 pub use config::{OptimizerKind, Schedule, TrainConfig};
 pub use error::{Error, Result};
 pub use event::{Event, Observer, Silent, StepMetrics, StepTiming};
-pub use fit::fit;
+pub use fit::{Course, Ended, Keeping, fit, fit_kept};
+pub use guard::{GuardConfig, OnSpike, Window};
+pub use incident::{Incident, Place};
 pub use sample::Sample;
 pub use score::{IGNORED, Score, score};
+pub use state::{Moments, TrainerState};
 pub use trainer::{PROVEN_AFTER_STEP, StepResult, Trainer};

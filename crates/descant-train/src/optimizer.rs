@@ -1,10 +1,11 @@
-//! AdamW over the adapters: descant-kernels' operator with this crate's settings.
+//! AdamW over the adapters: descant-kernels' operator with this crate's settings, and its state on the host.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use descant_kernels::{AdamWSpec, Clip, MomentFormat};
 use descant_lora::LoraAdapters;
 
 use crate::config::{OptimizerKind, TrainConfig};
+use crate::state::Moments;
 
 /// The optimizer between steps.
 #[derive(Debug)]
@@ -19,6 +20,57 @@ impl AdamW {
             OptimizerKind::AdamW8bit => MomentFormat::Blocks,
         };
         Self { inner: descant_kernels::AdamW::new(format, adapters.tensors()) }
+    }
+
+    /// How moments are kept.
+    pub(crate) fn format(&self) -> MomentFormat {
+        self.inner.format()
+    }
+
+    /// Updates made.
+    pub(crate) fn updates(&self) -> u32 {
+        u32::try_from(self.inner.steps()).expect("steps are counted up from 0")
+    }
+
+    /// Both moments of each tensor.
+    pub(crate) fn moments(&self) -> Vec<Moments> {
+        let floats = |t: &Tensor<3>| t.clone().into_data().try_to_vec().expect("moments are f32");
+        let each = self.inner.moments().iter().map(|moments| match moments {
+            descant_kernels::Moments::Float { first, second } => Moments::Float([first, second].map(floats)),
+            descant_kernels::Moments::Blocks { codes, scales } => Moments::Blocks {
+                codes: codes.clone().map(|t| t.into_data().try_to_vec().expect("codes are u8")),
+                scales: scales.clone().map(|t| t.into_data().try_to_vec().expect("scales are f32")),
+            },
+        });
+        each.collect()
+    }
+
+    /// Goes back to moments and a count of updates that were checked to be of these adapters and this optimizer.
+    pub(crate) fn restore(
+        &mut self,
+        device: &Device,
+        adapters: &LoraAdapters,
+        moments: &[Moments],
+        updates: u32,
+    ) {
+        let line = |values: &Vec<f32>| {
+            Tensor::<1>::from_data(TensorData::new(values.clone(), [values.len()]), (device, DType::F32))
+        };
+        let codes = |values: &Vec<u8>| {
+            Tensor::from_data(TensorData::new(values.clone(), [values.len()]), (device, DType::U8))
+        };
+        let each = adapters.tensors().zip(moments).map(|(tensor, moments)| match moments {
+            Moments::Float(pair) => {
+                let [first, second] = pair.each_ref().map(|values| line(values).reshape(tensor.dims()));
+                descant_kernels::Moments::Float { first, second }
+            }
+            Moments::Blocks { codes: pair, scales } => descant_kernels::Moments::Blocks {
+                codes: pair.each_ref().map(codes),
+                scales: scales.each_ref().map(line),
+            },
+        });
+        let updates = i32::try_from(updates).expect("the count was checked");
+        self.inner = descant_kernels::AdamW::from_parts(self.format(), each.collect(), updates);
     }
 
     /// One update with gradients whose norm is `norm`, `[1]`, on their device.

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::optimizer::AdamW;
 use crate::sample::Sample;
 use crate::schedule::learning_rate;
+use crate::state::TrainerState;
 
 /// After this step a site without gradient is an error: A's gradient is zero while B is, and the first rate is 0.
 pub const PROVEN_AFTER_STEP: u64 = 3;
@@ -98,12 +99,64 @@ impl<'a> Trainer<'a> {
         &self.unreached
     }
 
+    /// Counts a step that was not made, so that schedule and data go on.
+    pub fn pass_over(&mut self) {
+        self.steps += 1;
+    }
+
+    /// Everything that a step changes.
+    pub fn state(&self) -> TrainerState {
+        let host = |tensor: &Tensor<3>| -> Vec<f32> {
+            tensor.clone().inner().into_data().try_to_vec().expect("adapters are f32")
+        };
+        let unreached = self.unreached.iter().map(|(site, n)| (*site, *n)).collect();
+        TrainerState {
+            steps: self.steps,
+            updates: self.optimizer.updates(),
+            adapters: self.adapters.tensors().map(host).collect(),
+            moments: self.optimizer.moments(),
+            alive: self.alive.clone(),
+            unreached,
+        }
+    }
+
+    /// Goes back to a state, to the bit. The trainer is that of the same adapters and the same optimizer.
+    ///
+    /// # Errors
+    /// The state is of others; then nothing was changed.
+    pub fn restore(&mut self, state: &TrainerState) -> Result<()> {
+        state.check(&self.adapters).map_err(Error::State)?;
+        state.check_format(self.optimizer.format()).map_err(Error::State)?;
+        self.adapters.update(|index, old| {
+            let data = TensorData::new(state.adapters[index].clone(), old.dims());
+            Tensor::from_data(data, (&old.device(), DType::F32)).require_grad()
+        });
+        self.optimizer.restore(self.model.device(), &self.adapters, &state.moments, state.updates);
+        self.steps = state.steps;
+        self.alive.clone_from(&state.alive);
+        self.unreached = state.unreached.iter().copied().collect();
+        Ok(())
+    }
+
     /// One optimizer step on these micro-batches.
     ///
     /// # Errors
     /// A sample is malformed or nothing is trained; loss or gradient is no number; a site gets no gradient. In
     /// every case the adapter is as before.
     pub fn step(&mut self, micro_batches: &[Vec<&Sample>]) -> Result<StepResult> {
+        self.step_if(micro_batches, |_, _| true)
+    }
+
+    /// As [`step`](Self::step), but the update is made only if `allow`, which is given loss and gradient norm, both
+    /// finite, says so. The step counts either way.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn step_if(
+        &mut self,
+        micro_batches: &[Vec<&Sample>],
+        allow: impl FnOnce(f32, f32) -> bool,
+    ) -> Result<StepResult> {
         let step = self.steps + 1;
         let samples = || micro_batches.iter().flatten();
         samples().try_for_each(|sample| sample.check())?;
@@ -129,7 +182,9 @@ impl<'a> Trainer<'a> {
         }
         self.prove_gradients(step, &gradients)?;
         let rate = learning_rate(&self.config, self.steps);
-        self.optimizer.step(&self.config, rate, &norm, &mut self.adapters, &gradients);
+        if allow(loss, grad_norm) {
+            self.optimizer.step(&self.config, rate, &norm, &mut self.adapters, &gradients);
+        }
         self.steps = step;
         Ok(StepResult {
             step,
@@ -194,7 +249,8 @@ impl<'a> Trainer<'a> {
                 gradient.clone().abs().flatten::<2>(1, 2).max_dim(1).into_data().try_to_vec().expect("f32");
             alive.iter_mut().zip(largest).for_each(|(alive, largest)| *alive |= largest > 0.0);
         }
-        if step < PROVEN_AFTER_STEP {
+        // A step that was left out proves nothing.
+        if u64::from(self.optimizer.updates()) + 1 < PROVEN_AFTER_STEP {
             return Ok(());
         }
         for (index, site) in self.adapters.pairs().keys().enumerate() {

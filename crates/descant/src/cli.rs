@@ -19,12 +19,13 @@ Exit status:
   2  error: arguments, settings, files, or a bug
   3  the training diverged: loss or gradient is no longer a number
   4  the device's memory is too small
-  130, 143  interrupted";
+  130, 143  stopped by SIGINT or SIGTERM; the same command goes on from what was saved";
 
 const TRAIN_EXAMPLES: &str = "\
 Examples:
   descant train run.toml
   descant train run.toml --set train.max_steps=200 --set run.folder=runs/longer
+  descant train run.toml                    the same command again: goes on where it was stopped
   descant train run.toml --dry-run          print the settings that would hold
   descant train --recipe multilingual-thinking
   cargo xtask train                         from the repository: the embedded default
@@ -267,7 +268,7 @@ pub(crate) struct Train {
     /// Check and print the settings that would hold, and train nothing [default: off]
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Replace the run that is already in the folder [default: refuse]
+    /// Replace the run that is already in the folder [default: go on with it if it is the same, refuse if not]
     #[arg(long)]
     pub(crate) force: bool,
     /// Print the summary as one JSON object [default: a table]

@@ -2,9 +2,12 @@
 //!
 //! An exit status is a type, so that every way to stop has a name here and a line in `--help`.
 
+use std::backtrace::Backtrace;
 use std::error::Error as StdError;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 /// Exit status of every command. The texts of `--help` list the same numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,10 @@ pub(crate) enum Exit {
     Diverged,
     /// The device's memory is too small.
     OutOfMemory,
+    /// Stopped by SIGINT; what was done is saved.
+    Interrupted,
+    /// Stopped by SIGTERM or SIGHUP; what was done is saved.
+    Terminated,
 }
 
 impl Exit {
@@ -30,6 +37,8 @@ impl Exit {
             Self::Error => 2,
             Self::Diverged => 3,
             Self::OutOfMemory => 4,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
         }
     }
 }
@@ -44,12 +53,52 @@ impl Exit {
             if let Some(descant_train::Error::NotFinite { .. }) = cause.downcast_ref() {
                 return Some(Self::Diverged);
             }
+            if let Some(panicked) = cause.downcast_ref::<Panicked>() {
+                return panicked.is_out_of_memory().then_some(Self::OutOfMemory);
+            }
             let io = cause.downcast_ref::<std::io::Error>()?;
             (io.kind() == std::io::ErrorKind::OutOfMemory).then_some(Self::OutOfMemory)
         };
         error.chain().find_map(status).unwrap_or(Self::Error)
     }
 }
+
+/// Runs a command; a panic in it becomes an error, so that it too has its exit status and loses its run nothing.
+pub(crate) fn guarded(command: impl FnOnce() -> anyhow::Result<Exit>) -> anyhow::Result<Exit> {
+    static SAID: Mutex<Option<String>> = Mutex::new(None);
+    // Some panics are caught where they happen, as in crafted tokenizer files: those are nobody's business.
+    std::panic::set_hook(Box::new(|panic| {
+        let text = format!("{panic}\n{}", Backtrace::capture());
+        *SAID.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }));
+    let result = catch_unwind(AssertUnwindSafe(command));
+    drop(std::panic::take_hook());
+    result.unwrap_or_else(|_| {
+        let said = SAID.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        Err(Panicked(said.trim_end().to_owned()).into())
+    })
+}
+
+/// A panic, as an error.
+#[derive(Debug)]
+struct Panicked(String);
+
+impl Panicked {
+    /// Whether it is a device's way to say that its memory is full.
+    fn is_out_of_memory(&self) -> bool {
+        let text = self.0.to_lowercase();
+        ["out of memory", "outofmemory", "out_of_memory"].iter().any(|known| text.contains(known))
+    }
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.is_out_of_memory() { "the device's memory is full" } else { "a bug in descant" };
+        write!(f, "{what}: {}", self.0.replace("\ndisabled backtrace", ""))
+    }
+}
+
+impl StdError for Panicked {}
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
@@ -110,6 +159,16 @@ mod tests {
         ] {
             assert_eq!(Exit::of(&error), exit, "{error:?}");
         }
+    }
+
+    #[test]
+    fn a_full_device_is_told_from_a_bug() {
+        for (text, exit) in
+            [("CUDA_ERROR_OUT_OF_MEMORY", Exit::OutOfMemory), ("index out of bounds", Exit::Error)]
+        {
+            assert_eq!(Exit::of(&Panicked(text.to_owned()).into()), exit, "{text}");
+        }
+        assert_eq!((Exit::Interrupted.code(), Exit::Terminated.code()), (130, 143));
     }
 
     #[test]

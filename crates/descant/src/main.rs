@@ -15,13 +15,17 @@ mod observe;
 mod report;
 mod run_folder;
 mod settings;
+mod signals;
 mod talk;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let progress = std::env::var_os("DESCANT_NO_PROGRESS").is_none_or(|value| value.is_empty());
     let talk = talk::Talk::new(&cli.global, progress);
-    match command::run(&cli, talk) {
+    // Tests only: a build for users has no faults and refuses.
+    let fault = std::env::var("DESCANT_FAULT").map_or(Ok(()), |fault| descant_files::fault::arm(&fault));
+    let run = || fault.map_err(anyhow::Error::msg).and_then(|()| command::run(&cli, talk));
+    match failure::guarded(run) {
         Ok(exit) => exit,
         Err(error) => {
             talk.error(&error);

@@ -1,59 +1,113 @@
-//! The folder of a run: chosen, made, filled.
+//! The folder of a run: chosen, made, locked, filled, found again.
 //!
 //! ```text
 //! runs/NAME/
-//!   config.toml       the settings as resolved; its SHA-256 names the run's configuration
+//!   identity.json     what run this is: settings, hashes of the model and of the samples, device
+//!   config.toml       the settings as resolved
 //!   manifest.json     every tensor that is trained
 //!   data.json         tokens by channel and language, what was left out, the template's and the tokenizer's SHA-256
 //!   metrics.jsonl     a line a step: what equal runs share byte for byte
 //!   timing.jsonl      a line a step: what no two runs share
+//!   checkpoints/      the newest steps, from which the same command goes on
+//!   before.json       what the base answered, so that it is asked once
 //!   adapter/          a PEFT directory
 //!   samples.json      replies before and after
 //!   evaluation.json   counts before and after
 //!   report.html       all of it for people
+//!   summary.json      written last: the run is done
+//!   lock              held by the process that is at work
 //! ```
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
+use descant_files::Lock;
+use descant_train::checkpoint::Identity;
 
 use crate::failure::Hinted;
 
-/// A run folder that exists and is ours.
+/// Longest file of a run that is read back whole.
+const MAX_BYTES: u64 = 1 << 30;
+const IDENTITY: &str = "identity.json";
+const LOCK: &str = "lock";
+/// The file whose being there says that the run is done.
+pub(crate) const SUMMARY: &str = "summary.json";
+
+/// A run folder that exists, is ours, and is locked.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
+    lock: Lock,
+    /// Whether an earlier process of the same run was here.
+    pub(crate) goes_on: bool,
 }
 
 impl RunFolder {
-    /// Makes the folder: `wanted`, or the next free `runs/MODEL-N`. An earlier run is replaced only with `force`.
-    pub(crate) fn create(wanted: Option<&Path>, model: &str, force: bool) -> Result<Self> {
-        let Some(path) = wanted else { return Self::next_free(model) };
-        if occupied(path)? {
-            if !force {
-                let error = anyhow!("{} holds files already", path.display());
-                return Err(
-                    Hinted::new(error, "set run.folder to another one, or --force to replace a run").into()
-                );
-            }
-            if !path.join("config.toml").is_file() {
+    /// The folder `wanted`, or the latest `runs/MODEL-N` if it holds this run unfinished, or the next free one. An
+    /// earlier run is replaced only with `force`, and gone on with only if it is this one.
+    pub(crate) fn open(
+        wanted: Option<&Path>,
+        model: &str,
+        force: bool,
+        identity: &Identity,
+    ) -> Result<Self> {
+        let Some(path) = wanted else { return Self::latest_or_next(model, force, identity) };
+        if !occupied(path)? {
+            make(path)?;
+            return Self::begin(path, identity);
+        }
+        let ours = path.join(IDENTITY).is_file();
+        if force {
+            if !ours && !path.join("config.toml").is_file() {
                 let error = anyhow!("{} is not a run folder: it has no config.toml", path.display());
                 return Err(Hinted::new(error, "--force removes run folders only").into());
             }
+            // Whoever is at work there keeps it.
+            drop(take(path)?);
             std::fs::remove_dir_all(path).with_context(|| format!("remove {}", path.display()))?;
+            make(path)?;
+            return Self::begin(path, identity);
         }
-        std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
-        Ok(Self { path: path.to_owned() })
+        if !ours {
+            let error = anyhow!("{} holds files already", path.display());
+            let hint = "set run.folder to another one, or --force to replace a run";
+            return Err(Hinted::new(error, hint).into());
+        }
+        let lock = take(path)?;
+        let differences = differences(&read_identity(path)?, identity);
+        if !differences.is_empty() {
+            let error = descant_train::Error::OtherRun { folder: path.to_owned(), differences };
+            let hint = "undo the difference to go on with that run; set run.folder to another one for this one, or \
+                        --force to replace that one";
+            return Err(Hinted::new(error, hint).into());
+        }
+        descant_files::sweep(path)?;
+        Ok(Self { path: path.to_owned(), lock, goes_on: true })
     }
 
-    fn next_free(name: &str) -> Result<Self> {
-        std::fs::create_dir_all("runs").context("create runs")?;
+    fn begin(path: &Path, identity: &Identity) -> Result<Self> {
+        let folder = Self { path: path.to_owned(), lock: take(path)?, goes_on: false };
+        folder.write_json(IDENTITY, identity)?;
+        Ok(folder)
+    }
+
+    fn latest_or_next(model: &str, force: bool, identity: &Identity) -> Result<Self> {
+        let at = |n: u32| Path::new("runs").join(format!("{model}-{n}"));
+        make(Path::new("runs"))?;
+        let latest = (1..u32::MAX).take_while(|n| at(*n).exists()).last().map(at);
+        if let Some(path) = latest
+            && !force
+            && !path.join(SUMMARY).exists()
+            && read_identity(&path).is_ok_and(|there| differences(&there, identity).is_empty())
+            && let Ok(folder) = Self::open(Some(&path), model, false, identity)
+        {
+            return Ok(folder);
+        }
         for n in 1_u32.. {
-            let path = Path::new("runs").join(format!("{name}-{n}"));
-            match std::fs::create_dir(&path) {
-                Ok(()) => return Ok(Self { path }),
+            match std::fs::create_dir(at(n)) {
+                Ok(()) => return Self::begin(&at(n), identity),
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(e).with_context(|| format!("create {}", path.display())),
+                Err(e) => return Err(e).with_context(|| format!("create {}", at(n).display())),
             }
         }
         Err(anyhow!("runs is full"))
@@ -67,6 +121,20 @@ impl RunFolder {
     /// A place inside it.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// The process that was here before and did not leave in order.
+    pub(crate) fn left_by(&self) -> Option<&str> {
+        self.lock.left_by.as_deref()
+    }
+
+    /// Reads a file of an earlier process back, if it is there.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.join(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        Ok(Some(descant_files::read_bounded(&path, MAX_BYTES)?))
     }
 
     /// Writes a file, whole or not at all.
@@ -83,12 +151,43 @@ impl RunFolder {
     }
 }
 
+fn take(path: &Path) -> Result<Lock> {
+    Lock::take(&path.join(LOCK)).map_err(|error| match error {
+        descant_files::Error::Locked { .. } => {
+            let hint = "wait for that run or stop it; where its machine is gone, remove the file `lock`";
+            Hinted::new(anyhow::Error::from(error).context(format!("{} is in use", path.display())), hint)
+                .into()
+        }
+        other => other.into(),
+    })
+}
+
+fn make(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))
+}
+
+fn read_identity(path: &Path) -> Result<Identity> {
+    let path = path.join(IDENTITY);
+    let bytes = descant_files::read_bounded(&path, MAX_BYTES)?;
+    serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
+}
+
+/// What is not the same there as here.
+fn differences(there: &Identity, here: &Identity) -> Vec<String> {
+    descant_train::checkpoint::differences(there, here)
+}
+
+/// Whether anything is in a folder but what a process leaves that was stopped before its first file.
 fn occupied(path: &Path) -> Result<bool> {
-    match std::fs::read_dir(path) {
-        Ok(mut entries) => Ok(entries.next().is_some()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(e).with_context(|| format!("open {}", path.display())),
-    }
+    let mut names = match std::fs::read_dir(path) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.file_name())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
+    };
+    let ours =
+        |name: &std::ffi::OsStr| name == LOCK || name.to_str().is_some_and(descant_files::is_temporary);
+    let other = names.find(|name| !name.as_ref().is_ok_and(|name| ours(name)));
+    other.transpose().map(|name| name.is_some()).with_context(|| format!("open {}", path.display()))
 }
 
 #[cfg(test)]
@@ -96,27 +195,50 @@ mod tests {
     use super::*;
     use crate::failure::hints;
 
+    fn identity(seed: &str) -> Identity {
+        vec![("train.seed".to_owned(), seed.to_owned())]
+    }
+
     #[test]
     fn a_folder_with_files_is_kept_unless_forced_and_only_runs_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        let create = |force| RunFolder::create(Some(&path), "m", force);
-        let folder = create(false).unwrap();
-        assert!(create(false).is_ok(), "an empty folder is free");
-        std::fs::create_dir(path.join("precious")).unwrap();
-        let error = create(true).unwrap_err();
+        std::fs::create_dir_all(path.join("precious")).unwrap();
+        let open = |force| RunFolder::open(Some(&path), "m", force, &identity("1"));
+        let error = open(true).unwrap_err();
         assert_eq!(hints(&error), ["--force removes run folders only"]);
-        folder.write("config.toml", b"x").unwrap();
-        assert!(create(false).unwrap_err().to_string().ends_with("a/b holds files already"));
+        assert!(open(false).unwrap_err().to_string().ends_with("a/b holds files already"));
+        descant_files::write_atomic(&path.join("config.toml"), b"x").unwrap();
         assert!(path.join("precious").is_dir());
-        create(true).unwrap();
-        assert!(!path.join("precious").exists() && path.is_dir());
+        assert!(!open(true).unwrap().goes_on);
+        assert!(!path.join("precious").exists() && path.join(IDENTITY).is_file());
+    }
+
+    #[test]
+    fn the_same_run_goes_on_another_is_shown_its_difference_and_a_held_one_refuses() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        let open = |force, seed: &str| RunFolder::open(Some(&path), "m", force, &identity(seed));
+        let first = open(false, "1").unwrap();
+        assert!(!first.goes_on);
+        for force in [false, true] {
+            let error = open(force, "1").unwrap_err();
+            assert!(format!("{error:#}").contains("in use") && hints(&error).len() == 1, "{error:#}");
+        }
+        drop(first);
+        assert!(open(false, "1").unwrap().goes_on);
+        let error = open(false, "2").unwrap_err();
+        assert!(error.to_string().ends_with("\n  train.seed: 1 there, 2 now"), "{error}");
+        // Stopped before its first file, it is free.
+        std::fs::remove_file(path.join(IDENTITY)).unwrap();
+        descant_files::write_atomic(&path.join("identity.json.tmp-1-2"), b"{").unwrap();
+        assert!(!open(false, "2").unwrap().goes_on);
     }
 
     #[test]
     fn json_is_readable_and_ends_its_last_line() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = RunFolder::create(Some(dir.path()), "m", false).unwrap();
+        let folder = RunFolder::open(Some(dir.path()), "m", false, &identity("1")).unwrap();
         folder.write_json("x.json", &[1]).unwrap();
         assert_eq!(std::fs::read_to_string(folder.join("x.json")).unwrap(), "[\n  1\n]\n");
     }

@@ -1,10 +1,14 @@
 //! Every operation of a durable write is made to fail once; then the folder is looked at.
 
 use super::*;
-use crate::ops::fault::fail_nth;
+use crate::fault::{Effect, Fault, with};
 
 /// More operations than any subject here has, so that a subject that never succeeds is told.
-const TOO_MANY: u32 = 64;
+const TOO_MANY: u64 = 64;
+
+fn full(after: u64) -> Fault {
+    Fault { after, effect: Effect::Full, lasting: false }
+}
 
 /// All files below `root` with their content, in order.
 fn listing(root: &Path) -> Vec<(String, Vec<u8>)> {
@@ -38,7 +42,7 @@ fn first_damage(
         let root = tempfile::tempdir().unwrap();
         before(root.path());
         let was = listing(root.path());
-        let (result, struck) = fail_nth(n, || subject(root.path()));
+        let (result, struck) = with(full(n), || subject(root.path()));
         let is = listing(root.path());
         if !struck {
             result.unwrap();

@@ -3,6 +3,7 @@
 //! Decoding is the caller's, so that base, adapter and a table of expected replies are measured by the same lines.
 
 use descant_harmony::{Date, RenderOptions, Renderer, TextEncoder as _};
+use serde::{Deserialize, Serialize};
 
 use super::cell::{Asked, Evaluation};
 use super::held_out::HeldOut;
@@ -24,7 +25,8 @@ pub struct Questions<'a> {
 }
 
 /// One reply, with what it answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Reply {
     /// Effort of the prompt.
     pub effort: String,

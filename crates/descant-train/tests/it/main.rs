@@ -4,5 +4,7 @@
 mod all_sites;
 mod golden;
 mod guards;
+mod incidents;
 mod packing;
 mod parity;
+mod resume;

@@ -13,6 +13,8 @@ use crate::failure::Hinted;
 pub(crate) struct Chosen {
     /// The device.
     pub(crate) device: Device,
+    /// What kind it is, as far as numbers depend on it: no index, no count of threads.
+    pub(crate) name: String,
     /// For people.
     pub(crate) why: String,
 }
@@ -20,7 +22,11 @@ pub(crate) struct Chosen {
 /// The device that `auto`, `cpu`, `cuda` or `cuda:N` means in this build.
 pub(crate) fn device(wanted: &str) -> Result<Chosen> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let cpu = |why: &str| Chosen { device: Device::flex(), why: format!("cpu, {threads} threads ({why})") };
+    let cpu = |why: &str| Chosen {
+        device: Device::flex(),
+        name: "cpu".to_owned(),
+        why: format!("cpu, {threads} threads ({why})"),
+    };
     match wanted.split_once(':').unwrap_or((wanted, "")) {
         ("cpu", "") => Ok(cpu("as asked")),
         // A card is taken only where it is asked for: whether a run fits is not known before it starts.
@@ -37,7 +43,8 @@ fn cuda(wanted: &str, index: &str) -> Result<Chosen> {
         index => index.parse().with_context(|| format!("device is `{wanted}`; expected cuda or cuda:N"))?,
     };
     let name = super::kept::open(index).with_context(|| format!("cuda:{index}"))?;
-    Ok(Chosen { device: Device::cuda(index), why: format!("cuda:{index}, {name} (as asked)") })
+    let why = format!("cuda:{index}, {name} (as asked)");
+    Ok(Chosen { device: Device::cuda(index), name, why })
 }
 
 #[cfg(not(feature = "cuda"))]

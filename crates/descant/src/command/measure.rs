@@ -8,12 +8,15 @@ use descant_harmony::{Date, Renderer};
 use descant_model::{GenerateOptions, GptOss, Overlay, Sampling, stop_ids};
 use descant_train::measure::{Evaluation, HeldOut, Questions, Reply, ask};
 use descant_train::{Event, Observer, Sample as Row, score};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::rows;
 use crate::failure::Hinted;
 use crate::report::Sample;
 use crate::settings::Settings;
+
+/// Version of answers that are kept.
+const VERSION: u32 = 1;
 
 /// What a model got.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,6 +34,39 @@ pub(crate) struct Answers {
     pub(crate) marks: Marks,
     /// Every reply, in the order of the questions.
     pub(crate) replies: Vec<Reply>,
+}
+
+/// Answers as they are kept for a run that goes on. The loss is kept as its bits.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    v: u32,
+    loss_bits: u64,
+    evaluation: Evaluation,
+    replies: Vec<Reply>,
+}
+
+impl Answers {
+    /// What [`from_json`](Self::from_json) reads.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        let kept = Kept {
+            v: VERSION,
+            loss_bits: self.marks.loss.to_bits(),
+            evaluation: self.marks.evaluation.clone(),
+            replies: self.replies.clone(),
+        };
+        serde_json::to_vec(&kept).expect("texts and numbers are JSON")
+    }
+
+    /// The answers that an earlier process of the run kept.
+    pub(crate) fn from_json(bytes: &[u8]) -> Result<Self> {
+        let kept: Kept = serde_json::from_slice(bytes)?;
+        if kept.v != VERSION {
+            return Err(anyhow!("version {}; this program reads {VERSION}", kept.v));
+        }
+        let marks = Marks { loss: f64::from_bits(kept.loss_bits), evaluation: kept.evaluation };
+        Ok(Self { marks, replies: kept.replies })
+    }
 }
 
 /// Base and adapter on the same prompts.

@@ -16,6 +16,7 @@ mod data;
 mod download;
 mod evaluate;
 mod generate;
+mod identity;
 mod init;
 #[cfg(feature = "cuda")]
 mod kept;

@@ -8,7 +8,7 @@ use super::measure::Measured;
 use super::train::grouped;
 use crate::observe::{Records, clock};
 use crate::report::{Page, Table, render, side_by_side};
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RunFolder, SUMMARY};
 use crate::settings::{Resolved, Settings};
 use crate::talk::Talk;
 
@@ -37,7 +37,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Writes `samples.json`, `evaluation.json` and `report.html`.
+    /// Writes `samples.json`, `evaluation.json`, `report.html` and, last, `summary.json`.
     pub(crate) fn write(outcome: &Outcome<'_>) -> Result<Self> {
         let steps = outcome.records.steps();
         let tokens = steps.iter().map(|step| step.tokens).sum();
@@ -59,6 +59,8 @@ impl Summary {
             outcome.folder.write_json("evaluation.json", &evaluation)?;
         }
         outcome.folder.write("report.html", summary.page(outcome).as_bytes())?;
+        // Last: whoever finds it knows that the run is done.
+        outcome.folder.write_json(SUMMARY, &summary.to_json(outcome))?;
         Ok(summary)
     }
 

@@ -1,7 +1,8 @@
 //! `descant train`: samples and measures before, training, adapter, samples and measures after, report.
 //!
 //! Everything that can be wrong with settings and data is found before the run folder is made and before the model
-//! is asked anything.
+//! is asked anything. The same command again goes on where a stopped run's newest checkpoint is, or does what was
+//! left to do after its last step.
 
 use std::time::Instant;
 
@@ -10,18 +11,24 @@ use descant_harmony::Renderer;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::{Bare, GptOss};
-use descant_train::fit;
+use descant_train::checkpoint::{Checkpoint, Store};
+use descant_train::{Course, Ended, Error, Keeping, Observer, fit_kept};
 
 use super::account::DataAccount;
-use super::measure::{Examination, Measured};
+use super::identity::identity;
+use super::measure::{Answers, Examination, Measured};
 use super::summary::{Outcome, Summary};
 use super::{load, rows};
 use crate::cli::Train;
 use crate::failure::{Exit, Hinted};
 use crate::observe::{Both, Progress, Records};
-use crate::run_folder::RunFolder;
+use crate::run_folder::{RunFolder, SUMMARY};
 use crate::settings::Resolved;
+use crate::signals::Signals;
 use crate::talk::Talk;
+
+/// What the base answered.
+const BEFORE: &str = "before.json";
 
 /// Prints the settings that would hold.
 pub(crate) fn dry_run(resolved: &Resolved, talk: Talk) -> Result<Exit> {
@@ -34,6 +41,7 @@ pub(crate) fn dry_run(resolved: &Resolved, talk: Talk) -> Result<Exit> {
 pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit> {
     let settings = &resolved.settings;
     let started = Instant::now();
+    let signals = Signals::catch()?;
     let device = load::device(&settings.model.device)?;
     let dir = settings.model.path.as_path();
     load::check_dir(dir)?;
@@ -49,21 +57,49 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
     let manifest = adapters.manifest(&model.config);
-    let folder = RunFolder::create(settings.run.folder.as_deref(), &resolved.model_name(), args.force)?;
+    let identity = identity(resolved, dir, &samples, &device.name)?;
+    let folder = RunFolder::open(settings.run.folder.as_deref(), &resolved.model_name(), args.force, &identity)?;
+    if let Some(summary) = folder.read(SUMMARY)? {
+        return already_done(&folder, &summary, args.json, talk);
+    }
+    let store = Store { run: folder.path().to_owned(), identity, keep: settings.run.keep };
+    let from = store.newest(&adapters, &mut |text| talk.warn(text)).map_err(hinted)?;
     folder.write("config.toml", resolved.text.as_bytes())?;
     folder.write_json("manifest.json", &manifest)?;
     folder.write_json("data.json", &account.to_json())?;
     first_lines(talk, resolved, &device, &model, &manifest, &account, &folder);
+    going_on(&folder, from.as_ref(), talk);
 
     let mut progress = Progress::new(talk);
-    let mut records = Records::create(folder.path())?;
+    let mut records =
+        Records::open(folder.path(), &from.as_ref().map(|c| c.logs.clone()).unwrap_or_default())?;
+    progress.replay(records.told());
     let mut observer = Both(&mut progress, &mut records);
     let before = match &examination {
-        Some(examination) => Some(examination.ask("before", &model, &Bare, &mut observer)?),
+        Some(examination) => Some(asked_once(examination, &folder, &model, &mut observer)?),
         None => None,
     };
-    let adapters = fit(&model, adapters, &samples, &settings.train, &mut observer)?;
+    signals.hold();
+    let course = Course { model: &model, samples: &samples, config: &settings.train, guard: &settings.guard };
+    let stop = || signals.came().is_some();
+    let keeping = Keeping { store: &store, every: settings.run.save_every, from, stop: &stop };
+    let ended = fit_kept(course, adapters, keeping, &mut observer).map_err(hinted)?;
+    signals.release();
+    let adapters = match ended {
+        Ended::Done(adapters) => adapters,
+        Ended::Stopped { step } => {
+            progress.finish();
+            let left = settings.train.max_steps - step;
+            talk.warn(format_args!("stopped after step {step}, which is saved; {left} are left"));
+            talk.hint("the same command again goes on from there");
+            return Ok(signals.came().unwrap_or(Exit::Interrupted));
+        }
+    };
     let saved = folder.join("adapter");
+    if saved.exists() {
+        // Of a process that was stopped while it measured; what is written now is the same.
+        descant_files::remove(&saved)?;
+    }
     adapters.save_peft(&saved, &model.config, &resolved.base_model())?;
     // What is measured is what was written: the adapter is read back from its files.
     let adapters = LoraAdapters::load_peft(&saved, &model.config, model.device())?;
@@ -91,6 +127,67 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let summary = Summary::write(&outcome)?;
     summary.print(&outcome, args.json, talk)?;
     Ok(Exit::Success)
+}
+
+/// What the base answers; an earlier process of the run may have asked already.
+fn asked_once(
+    examination: &Examination<'_>,
+    folder: &RunFolder,
+    model: &GptOss,
+    observer: &mut dyn Observer,
+) -> Result<Answers> {
+    if let Some(kept) = folder.read(BEFORE)? {
+        return Answers::from_json(&kept).with_context(|| folder.join(BEFORE).display().to_string());
+    }
+    let answers = examination.ask("before", model, &Bare, observer)?;
+    folder.write(BEFORE, &answers.to_json())?;
+    Ok(answers)
+}
+
+/// The run was finished by an earlier process: nothing is left to do.
+fn already_done(folder: &RunFolder, summary: &[u8], as_json: bool, talk: Talk) -> Result<Exit> {
+    if as_json {
+        let value: serde_json::Value =
+            serde_json::from_slice(summary).with_context(|| folder.join(SUMMARY).display().to_string())?;
+        talk.data(value)?;
+    }
+    talk.item("run", format_args!("{} is done", folder.path().display()));
+    talk.item("report", folder.join("report.html").display());
+    talk.hint("set run.folder to another one for another run, or --force to make this one again");
+    Ok(Exit::Success)
+}
+
+/// Says what an earlier process of the run left.
+fn going_on(folder: &RunFolder, from: Option<&Checkpoint>, talk: Talk) {
+    if let Some(holder) = folder.left_by() {
+        talk.warn(format_args!("{holder} was at work here and ended without a word"));
+    }
+    match from {
+        Some(checkpoint) => {
+            talk.item("goes on", format_args!("after step {}", checkpoint.trainer.steps));
+        }
+        None if folder.goes_on => talk.item("goes on", "from the start: no step was saved"),
+        None => {}
+    }
+}
+
+/// What can be done about a run that cannot go on.
+fn hinted(error: Error) -> anyhow::Error {
+    let hint = match &error {
+        Error::NotFinite { .. } => {
+            "the incident file says where it begins; lower train.learning_rate for a new run, or leave such steps out \
+             with --set guard.skip_non_finite=N"
+        }
+        Error::NoRoom { .. } => {
+            "make room and give the same command again: it goes on from the last checkpoint"
+        }
+        Error::NoneWhole { .. } => "--force begins the run again",
+        Error::OtherRun { .. } => {
+            "set run.folder to another one for this run, or --force to replace that one"
+        }
+        _ => return error.into(),
+    };
+    Hinted::new(error, hint).into()
 }
 
 /// What is going to happen.

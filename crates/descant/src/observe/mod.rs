@@ -1,5 +1,6 @@
 //! What becomes of the events of a run: lines and bars for people, JSONL for everything else.
 
+use descant_train::checkpoint::LogLengths;
 use descant_train::{Event, Observer};
 
 mod pace;
@@ -21,6 +22,12 @@ impl Observer for Both<'_> {
     fn on(&mut self, event: &Event<'_>) {
         self.0.on(event);
         self.1.on(event);
+    }
+
+    fn logs(&mut self) -> descant_train::Result<LogLengths> {
+        let mut logs = self.0.logs()?;
+        logs.extend(self.1.logs()?);
+        Ok(logs)
     }
 }
 

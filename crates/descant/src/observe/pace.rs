@@ -95,6 +95,7 @@ pub(super) mod tests {
             tokens: 1000,
             trained_tokens: 400,
             epoch: 0.1,
+            skipped: 0,
         };
         (metrics, StepTiming { step, seconds: 0.5, tokens_per_second: 2000.0 })
     }

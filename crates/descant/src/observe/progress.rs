@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use descant_train::{Event, Observer};
+use descant_train::{Event, Observer, StepMetrics, StepTiming};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::pace::{Pace, clock};
@@ -38,6 +38,11 @@ impl Progress {
             started: Instant::now(),
             last_line: None,
         }
+    }
+
+    /// Takes in the steps of an earlier process, so that running means go on as if there had been none.
+    pub(crate) fn replay<'a>(&mut self, steps: impl Iterator<Item = (&'a StepMetrics, &'a StepTiming)>) {
+        steps.for_each(|(metrics, timing)| self.pace.add(metrics, *timing));
     }
 
     /// Ends the phase that is shown, if any, with a line of how long it took.

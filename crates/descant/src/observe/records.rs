@@ -2,26 +2,33 @@
 //! two runs share.
 //!
 //! One object a step, each with the version `v` of its form. A line is written whole, so that what is in the file
-//! when a run is killed is true.
+//! when a run is killed is true. A run that goes on cuts both to what its checkpoint knows, and reads that back.
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use descant_files::Appender;
-use descant_train::{Event, Observer, StepMetrics};
-use serde::Serialize;
+use descant_train::checkpoint::LogLengths;
+use descant_train::{Event, Observer, StepMetrics, StepTiming};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 /// Version of both files' lines.
 const VERSION: u32 = 1;
+/// Longest of the files that is read back.
+const MAX_BYTES: u64 = 4 << 30;
+const METRICS: &str = "metrics.jsonl";
+const TIMING: &str = "timing.jsonl";
 
 /// Writes both files, and remembers the losses for the report.
 pub(crate) struct Records {
     metrics: Appender,
     timing: Appender,
     steps: Vec<StepMetrics>,
+    timings: Vec<StepTiming>,
     seconds: f64,
     warnings: Vec<String>,
-    failure: Option<anyhow::Error>,
+    failure: Option<descant_files::Error>,
 }
 
 #[derive(Serialize)]
@@ -31,17 +38,34 @@ struct Line<'a, T> {
     step: &'a T,
 }
 
+/// A line that is read back; its version is that of the run, whose settings are checked before.
+#[derive(Deserialize)]
+struct Told<T> {
+    #[serde(flatten)]
+    step: T,
+}
+
 impl Records {
-    /// Starts both files in a run folder.
-    pub(crate) fn create(folder: &Path) -> Result<Self> {
-        Ok(Self {
-            metrics: Appender::create(&folder.join("metrics.jsonl"))?,
-            timing: Appender::create(&folder.join("timing.jsonl"))?,
-            steps: Vec::new(),
-            seconds: 0.0,
-            warnings: Vec::new(),
-            failure: None,
-        })
+    /// Starts both files in a run folder, or goes on with them at these lengths; a length that is not named is 0.
+    pub(crate) fn open(folder: &Path, lengths: &LogLengths) -> Result<Self> {
+        let open = |name: &str| {
+            let path = folder.join(name);
+            match lengths.get(name) {
+                Some(length) => Appender::resume(&path, *length),
+                None if path.exists() => Appender::resume(&path, 0),
+                None => Appender::create(&path),
+            }
+        };
+        let (metrics, timing) = (open(METRICS)?, open(TIMING)?);
+        let steps = read_back(&folder.join(METRICS))?;
+        let timings: Vec<StepTiming> = read_back(&folder.join(TIMING))?;
+        let seconds = timings.iter().map(|timing| timing.seconds).sum();
+        Ok(Self { metrics, timing, steps, timings, seconds, warnings: Vec::new(), failure: None })
+    }
+
+    /// What was read back, step by step.
+    pub(crate) fn told(&self) -> impl Iterator<Item = (&StepMetrics, &StepTiming)> {
+        self.steps.iter().zip(&self.timings)
     }
 
     /// The steps so far.
@@ -61,7 +85,17 @@ impl Records {
 
     /// The first write that failed, if one did: an observer must not stop a run, so it is told here.
     pub(crate) fn check(&mut self) -> Result<()> {
-        self.failure.take().map_or(Ok(()), Err)
+        Ok(self.failure.take().map_or(Ok(()), Err)?)
+    }
+}
+
+/// A panic goes through here: what was recorded reaches the disk. No checkpoint is made of such a state.
+impl Drop for Records {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.metrics.sync();
+            let _ = self.timing.sync();
+        }
     }
 }
 
@@ -70,19 +104,37 @@ impl Observer for Records {
         match event {
             Event::Step { metrics, timing, .. } => {
                 let written = append(&mut self.metrics, *metrics);
-                let written = written.and(append(&mut self.timing, timing));
+                let written = written.and_then(|()| append(&mut self.timing, timing));
                 self.failure = self.failure.take().or(written.err());
                 self.steps.push((*metrics).clone());
+                self.timings.push(*timing);
                 self.seconds += timing.seconds;
             }
             Event::Warning(text) => self.warnings.push((*text).to_owned()),
             _ => {}
         }
     }
+
+    fn logs(&mut self) -> descant_train::Result<LogLengths> {
+        self.failure.take().map_or(Ok(()), Err)?;
+        self.metrics.sync()?;
+        self.timing.sync()?;
+        Ok([(METRICS.to_owned(), self.metrics.length()), (TIMING.to_owned(), self.timing.length())].into())
+    }
 }
 
-fn append<T: Serialize>(file: &mut Appender, step: &T) -> Result<()> {
-    Ok(file.append(&serde_json::to_string(&Line { v: VERSION, step })?)?)
+fn append<T: Serialize>(file: &mut Appender, step: &T) -> descant_files::Result<()> {
+    file.append(&serde_json::to_string(&Line { v: VERSION, step }).expect("a struct of numbers is JSON"))
+}
+
+fn read_back<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let bytes = descant_files::read_bounded(path, MAX_BYTES)?;
+    let parse = |(at, line): (usize, &[u8])| {
+        let told: Told<T> = serde_json::from_slice(line)
+            .with_context(|| format!("{}, line {}: not what a run writes", path.display(), at + 1))?;
+        Ok(told.step)
+    };
+    bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).enumerate().map(parse).collect()
 }
 
 #[cfg(test)]
@@ -93,7 +145,7 @@ mod tests {
     #[test]
     fn metrics_hold_no_time_and_timing_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let mut records = Records::create(dir.path()).unwrap();
+        let mut records = Records::open(dir.path(), &LogLengths::new()).unwrap();
         for n in 1..=2 {
             let (metrics, timing) = step(n, 0.1);
             records.on(&Event::Step { metrics: &metrics, timing, total: 2 });
@@ -102,8 +154,8 @@ mod tests {
         records.check().unwrap();
         let read = |name| std::fs::read_to_string(dir.path().join(name)).unwrap();
         insta::assert_snapshot!(read("metrics.jsonl"), @r##"
-        {"v":1,"step":1,"loss":0.1,"loss_bits":1036831949,"first_analysis_loss":12.6,"learning_rate":0.005,"grad_norm":1.0,"samples":16,"tokens":1000,"trained_tokens":400,"epoch":0.1}
-        {"v":1,"step":2,"loss":0.1,"loss_bits":1036831949,"first_analysis_loss":null,"learning_rate":0.005,"grad_norm":1.0,"samples":16,"tokens":1000,"trained_tokens":400,"epoch":0.1}
+        {"v":1,"step":1,"loss":0.1,"loss_bits":1036831949,"first_analysis_loss":12.6,"learning_rate":0.005,"grad_norm":1.0,"samples":16,"tokens":1000,"trained_tokens":400,"epoch":0.1,"skipped":0}
+        {"v":1,"step":2,"loss":0.1,"loss_bits":1036831949,"first_analysis_loss":null,"learning_rate":0.005,"grad_norm":1.0,"samples":16,"tokens":1000,"trained_tokens":400,"epoch":0.1,"skipped":0}
         "##);
         insta::assert_snapshot!(read("timing.jsonl"), @r##"
         {"v":1,"step":1,"seconds":0.5,"tokens_per_second":2000.0}
@@ -111,5 +163,31 @@ mod tests {
         "##);
         assert_eq!((records.steps().len(), records.seconds()), (2, 1.0));
         assert_eq!(records.warnings(), ["w"]);
+    }
+
+    #[test]
+    fn records_that_go_on_know_the_steps_that_count_and_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut records = Records::open(dir.path(), &LogLengths::new()).unwrap();
+        let tell = |records: &mut Records, n| {
+            let (metrics, timing) = step(n, 0.1);
+            records.on(&Event::Step { metrics: &metrics, timing, total: 9 });
+        };
+        (1..=2).for_each(|n| tell(&mut records, n));
+        let lengths = records.logs().unwrap();
+        (3..=4).for_each(|n| tell(&mut records, n));
+        drop(records);
+        let mut again = Records::open(dir.path(), &lengths).unwrap();
+        assert_eq!(
+            again.told().map(|(metrics, _)| metrics.clone()).collect::<Vec<_>>(),
+            [step(1, 0.1).0, step(2, 0.1).0]
+        );
+        assert_eq!(again.timings.len(), 2);
+        tell(&mut again, 3);
+        let text = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
+        assert_eq!(text.lines().count(), 3);
+        // Shorter than the checkpoint says: that is no log of this run.
+        let long = [("metrics.jsonl".to_owned(), 1 << 20)].into();
+        assert!(Records::open(dir.path(), &long).is_err());
     }
 }

@@ -8,7 +8,7 @@ use descant_harmony::read::Format;
 use super::{Data, Evaluate, Model, Run, Settings};
 
 /// Spellings of other tools: what they are here, or why there is no such key.
-const ELSEWHERE: [(&str, &str); 47] = [
+const ELSEWHERE: [(&str, &str); 50] = [
     ("adam_beta1", "train.beta1"),
     ("adam_beta2", "train.beta2"),
     ("adam_epsilon", "train.epsilon"),
@@ -50,7 +50,10 @@ const ELSEWHERE: [(&str, &str); 47] = [
     ("random_state", "train.seed"),
     ("rank", "lora.r"),
     ("reasoning_effort", "data.effort for rows that name none, evaluate.efforts for the measurement"),
+    ("resume_from_checkpoint", "=there is none: the same command again goes on from the newest checkpoint"),
     ("sample_packing", "train.packing"),
+    ("save_steps", "run.save_every"),
+    ("save_total_limit", "run.keep"),
     ("sequence_len", "train.max_sequence"),
     ("steps", "train.max_steps"),
     ("target_modules", "lora.targets"),
@@ -67,7 +70,7 @@ pub(super) fn known() -> Vec<String> {
         model: Model { chat_template: Some("x".into()), ..Model::default() },
         data: Data { held_out: Some("x".into()), format: Some(Format::Text), ..Data::default() },
         evaluate: Evaluate { prompts: Some(1), ..Evaluate::default() },
-        run: Run { folder: Some("x".into()) },
+        run: Run { folder: Some("x".into()), ..Run::default() },
         ..Settings::default()
     };
     let table = toml::Table::try_from(everything).expect("settings are a table of tables");

@@ -9,7 +9,8 @@ use descant_harmony::prepare::OnTooLong;
 use descant_harmony::read::{Format, OnBadRow};
 use descant_harmony::{Date, LossWeights, MaskPolicy, ViewPolicy};
 use descant_lora::LoraConfig;
-use descant_train::TrainConfig;
+use descant_train::checkpoint::KEEP_AT_LEAST;
+use descant_train::{GuardConfig, TrainConfig};
 use serde::{Deserialize, Serialize};
 
 mod keys;
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) lora: LoraConfig,
     /// How it is trained.
     pub(crate) train: TrainConfig,
+    /// What watches the training.
+    pub(crate) guard: GuardConfig,
     /// How the result is judged.
     pub(crate) evaluate: Evaluate,
     /// Where it goes.
@@ -95,11 +98,15 @@ pub(crate) struct Evaluate {
 }
 
 /// `[run]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Run {
     /// Folder of the run; the next free one when absent.
     pub(crate) folder: Option<PathBuf>,
+    /// Steps from one checkpoint to the next; 0 for the last step alone.
+    pub(crate) save_every: u64,
+    /// Checkpoints that are kept.
+    pub(crate) keep: usize,
 }
 
 impl Default for Model {
@@ -122,6 +129,12 @@ impl Default for Data {
             effort: "medium".into(),
             loss: LossWeights::default(),
         }
+    }
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { folder: None, save_every: 25, keep: 2 }
     }
 }
 
@@ -160,6 +173,10 @@ impl Settings {
         }
         self.lora.validate()?;
         self.train.validate()?;
+        self.guard.validate()?;
+        if self.run.keep < KEEP_AT_LEAST {
+            return Err(format!("run.keep is {}; expected at least {KEEP_AT_LEAST}", self.run.keep));
+        }
         if self.evaluate.efforts.is_empty() {
             return Err("evaluate.efforts is empty; expected at least one effort".into());
         }

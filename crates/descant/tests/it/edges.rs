@@ -11,7 +11,8 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("crates/cubecl-llvm-stub", &[]),
     ("crates/descant-files", &[]),
     ("crates/descant-quant", &[]),
-    ("crates/descant-testkit", &[]),
+    // Tests only: what other crates' tests share.
+    ("crates/descant-testkit", &["descant-files"]),
     ("crates/descant-hub", &["descant-files", "descant-testkit"]),
     ("crates/descant-harmony", &["descant-files"]),
     ("crates/descant-kernels", &["descant-quant"]),
@@ -19,7 +20,14 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("crates/descant-lora", &["descant-files", "descant-kernels", "descant-model"]),
     (
         "crates/descant-train",
-        &["descant-files", "descant-harmony", "descant-kernels", "descant-lora", "descant-model"],
+        &[
+            "descant-files",
+            "descant-harmony",
+            "descant-kernels",
+            "descant-lora",
+            "descant-model",
+            "descant-testkit",
+        ],
     ),
     (
         "crates/descant",

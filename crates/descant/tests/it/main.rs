@@ -8,6 +8,7 @@ mod edges;
 mod help;
 #[cfg(feature = "hub")]
 mod hub;
+mod lives;
 mod main_job;
 mod manners;
 mod programs;

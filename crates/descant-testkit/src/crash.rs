@@ -1,0 +1,302 @@
+//! The kill harness: `descant train` on the micro model, killed at random moments and told again and again to go on,
+//! until it is done; then its bytes are those of a run that nobody disturbed.
+//!
+//! Half of the kills wait for a save to be under way, which is where a protocol can be wrong. What kills is SIGKILL:
+//! nothing of the program runs after it. Loss of power is another harness (`descant-train/tests/it/resume.rs`).
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Dice;
+use crate::micro::{Micro, Options};
+
+/// Longest that one process may take before the harness calls it hung.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How often the harness looks for a save under way.
+const GLANCE: Duration = Duration::from_micros(100);
+
+/// A program to run, on a micro model of its own.
+#[derive(Debug)]
+pub struct Subject {
+    /// The binary.
+    pub binary: PathBuf,
+    /// The model and its data.
+    pub micro: Micro,
+    /// Settings in the form of `--set`.
+    pub sets: Vec<String>,
+}
+
+/// What a run leaves that must not depend on how often it was disturbed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bytes {
+    /// `metrics.jsonl`
+    pub metrics: Vec<u8>,
+    /// `adapter/adapter_model.safetensors`
+    pub adapter: Vec<u8>,
+}
+
+/// Counts over killed runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Runs that were carried to their end.
+    pub runs: usize,
+    /// Kills.
+    pub kills: usize,
+    /// Kills that left a save half done.
+    pub in_save: usize,
+}
+
+impl Subject {
+    /// A micro model in `dir` for `binary`, to be trained for `steps` steps.
+    ///
+    /// # Errors
+    /// The model cannot be written.
+    pub fn new(binary: &Path, dir: &Path, options: &Options, steps: u64) -> std::io::Result<Self> {
+        let micro = Micro::write(dir, options)?;
+        let sets = [
+            format!("train.max_steps={steps}"),
+            "train.warmup_steps=5".to_owned(),
+            "train.micro_batch=2".to_owned(),
+            "train.accumulation=2".to_owned(),
+            "train.learning_rate=1e-2".to_owned(),
+            "lora.r=2".to_owned(),
+            "lora.alpha=4".to_owned(),
+            "lora.targets=[\"q_proj\", \"down_proj\"]".to_owned(),
+            "run.save_every=3".to_owned(),
+        ];
+        Ok(Self { binary: binary.to_owned(), micro, sets: sets.to_vec() })
+    }
+
+    /// The command that trains into `folder`.
+    pub fn command(&self, folder: &Path) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(["train", "-q"]);
+        let settings = self.micro.data.with_file_name("run.toml");
+        // Without a file the embedded default would want its own data measured.
+        let _ = descant_files::write_atomic(&settings, b"");
+        command.arg(settings);
+        let paths = [
+            format!("model.path={}", self.micro.model.display()),
+            format!("data.path={}", self.micro.data.display()),
+            format!("run.folder={}", folder.display()),
+            "model.device=cpu".to_owned(),
+        ];
+        for set in self.sets.iter().chain(&paths) {
+            command.args(["--set", set]);
+        }
+        for name in ["RUST_LOG", "RUST_BACKTRACE", "DESCANT_FAULT"] {
+            command.env_remove(name);
+        }
+        command.env("RAYON_NUM_THREADS", "1").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs to the end, undisturbed.
+    ///
+    /// # Errors
+    /// It does not end well.
+    pub fn run(&self, folder: &Path) -> Result<Bytes, String> {
+        let output = self.command(folder).output().map_err(|e| e.to_string())?;
+        ended_well(&output)?;
+        Bytes::read(folder)
+    }
+
+    fn start(&self, folder: &Path) -> Result<Child, String> {
+        let mut command = self.command(folder);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|e| e.to_string())
+    }
+
+    /// Kills at least `kills` times, over as many runs as that takes; every run must end with `expected`.
+    /// `length` is how long an undisturbed run takes.
+    ///
+    /// # Errors
+    /// A run ended otherwise; the text has the seed.
+    pub fn kill(
+        &self,
+        dir: &Path,
+        expected: &Bytes,
+        kills: usize,
+        length: Duration,
+        seed: u64,
+    ) -> Result<Tally, String> {
+        let mut dice = Dice::new(seed);
+        let mut tally = Tally::default();
+        while tally.kills < kills {
+            let folder = dir.join(format!("run-{}", tally.runs));
+            let wrong = |e: String| format!("seed {seed}, run {}: {e}", folder.display());
+            while tally.kills < kills + 8 {
+                let mut child = self.start(&folder)?;
+                let in_save = dice.below(2) == 0;
+                let moment = length.mul_f64(dice.unit());
+                if !wait_for_moment(&mut child, &folder, moment, in_save).map_err(wrong)? {
+                    break;
+                }
+                child.kill().and_then(|()| child.wait()).map_err(|e| e.to_string())?;
+                tally.kills += 1;
+                tally.in_save += usize::from(save_is_under_way(&folder));
+            }
+            let bytes = self.run(&folder).map_err(wrong)?;
+            if bytes != *expected {
+                return Err(wrong("the bytes are not those of an undisturbed run".to_owned()));
+            }
+            std::fs::remove_dir_all(&folder).map_err(|e| e.to_string())?;
+            tally.runs += 1;
+        }
+        Ok(tally)
+    }
+}
+
+/// Waits for the moment to kill; false when the process ended, well, before it came.
+fn wait_for_moment(
+    child: &mut Child,
+    folder: &Path,
+    moment: Duration,
+    in_save: bool,
+) -> Result<bool, String> {
+    let start = Instant::now();
+    let mut seen = false;
+    loop {
+        if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
+            return if status.success() {
+                Ok(false)
+            } else {
+                Err(format!("it ended by itself with {status}"))
+            };
+        }
+        let passed = start.elapsed();
+        if passed > PATIENCE {
+            return Err("it hangs".to_owned());
+        }
+        // A save that was left by the process before is no save under way.
+        seen |= !save_is_under_way(folder);
+        if passed >= moment && (!in_save || (seen && save_is_under_way(folder))) {
+            return Ok(true);
+        }
+        std::thread::sleep(GLANCE);
+    }
+}
+
+/// Whether there is a temporary name among the checkpoints.
+pub fn save_is_under_way(folder: &Path) -> bool {
+    let names = descant_files::list(&folder.join("checkpoints"));
+    names.is_ok_and(|names| names.iter().any(|name| descant_files::is_temporary(name)))
+}
+
+impl Bytes {
+    /// Reads them in a run's folder.
+    ///
+    /// # Errors
+    /// They are not there.
+    pub fn read(folder: &Path) -> Result<Self, String> {
+        let read = |name: &str| std::fs::read(folder.join(name)).map_err(|e| format!("{name}: {e}"));
+        Ok(Self { metrics: read("metrics.jsonl")?, adapter: read("adapter/adapter_model.safetensors")? })
+    }
+}
+
+fn ended_well(output: &Output) -> Result<(), String> {
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
+
+impl Subject {
+    /// Sends `n` signals, one a process, SIGINT and SIGTERM in turn, at random moments; every process must end with the
+    /// signal's status, or well where it came too late, and the run at last with `expected`. Tells how many ended one.
+    ///
+    /// # Errors
+    /// A process ended otherwise; the text has the seed.
+    pub fn signals(
+        &self,
+        dir: &Path,
+        expected: &Bytes,
+        n: usize,
+        length: Duration,
+        seed: u64,
+    ) -> Result<usize, String> {
+        let mut dice = Dice::new(seed);
+        let (mut ended, mut run) = (0, 0);
+        let folder = |run: usize| dir.join(format!("signals-{run}"));
+        for at in 0..n {
+            let (name, status) = if at % 2 == 0 { ("INT", 130) } else { ("TERM", 143) };
+            let place = folder(run);
+            let wrong = |e: String| format!("seed {seed}, signal {at}, {}: {e}", place.display());
+            let mut child = self.start(&place)?;
+            // Handlers are set within the first moments of a process; before that a signal kills it as any other.
+            let moment = length.mul_f64(0.2 + 0.8 * dice.unit());
+            let came_in_time = wait_for_moment(&mut child, &place, moment, false).map_err(wrong)?;
+            if came_in_time {
+                let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
+                sent.map_err(|e| e.to_string())?;
+            }
+            let code = child.wait().map_err(|e| e.to_string())?.code();
+            match code {
+                Some(0) => {
+                    if Bytes::read(&place).map_err(wrong)? != *expected {
+                        return Err(wrong("other bytes".to_owned()));
+                    }
+                    run += 1;
+                }
+                Some(code) if code == status => ended += 1,
+                other => return Err(wrong(format!("SIG{name} ended it with {other:?}"))),
+            }
+        }
+        if self.run(&folder(run))? != *expected {
+            return Err(format!("seed {seed}: the last run has other bytes"));
+        }
+        Ok(ended)
+    }
+}
+
+/// A long run in one process, whose memory and open files are watched, and the same killed about every 200 steps.
+///
+/// # Errors
+/// Memory or files grow, or the bytes differ.
+pub fn soak(subject: &Subject, dir: &Path, steps: u64, seed: u64) -> Result<String, String> {
+    let folder = dir.join("soak-whole");
+    let start = Instant::now();
+    let mut child = subject.start(&folder)?;
+    let mut seen: Vec<(u64, usize)> = Vec::new();
+    while child.try_wait().map_err(|e| e.to_string())?.is_none() {
+        seen.extend(resident_kib(child.id()).zip(open_files(child.id())));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let output = child.wait_with_output().map_err(|e| e.to_string())?;
+    ended_well(&output)?;
+    let expected = Bytes::read(&folder)?;
+    let length = start.elapsed();
+    // The first quarter warms up: caches of the allocator, the first of everything.
+    let quarter = |n: usize| &seen[n * seen.len() / 4..(n + 1) * seen.len() / 4];
+    let most = |part: &[(u64, usize)]| {
+        (part.iter().map(|s| s.0).max().unwrap_or(0), part.iter().map(|s| s.1).max().unwrap_or(0))
+    };
+    let (early, late) = (most(quarter(1)), most(quarter(3)));
+    let grown = format!("{} to {} KiB resident, {} to {} files open", early.0, late.0, early.1, late.1);
+    if late.0 > early.0 + early.0 / 20 || late.1 > early.1 {
+        return Err(format!("soak: it grows: {grown}"));
+    }
+    let tally = subject.kill(
+        dir,
+        &expected,
+        steps.div_ceil(200) as usize,
+        length.mul_f64(400.0 / steps as f64),
+        seed,
+    )?;
+    Ok(format!(
+        "soak: {steps} steps, {grown}; killed {} times over {} runs: all bytes equal; {:.0} s",
+        tally.kills,
+        tally.runs,
+        start.elapsed().as_secs_f64()
+    ))
+}
+
+fn resident_kib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn open_files(pid: u32) -> Option<usize> {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).ok().map(Iterator::count)
+}
