@@ -45,12 +45,7 @@ pub(crate) struct RunFolder {
 impl RunFolder {
     /// The folder `wanted`, or the latest `runs/MODEL-N` if it holds this run unfinished, or the next free one. An
     /// earlier run is replaced only with `force`, and gone on with only if it is this one.
-    pub(crate) fn open(
-        wanted: Option<&Path>,
-        model: &str,
-        force: bool,
-        identity: &Identity,
-    ) -> Result<Self> {
+    pub(crate) fn open(wanted: Option<&Path>, model: &str, force: bool, identity: &Identity) -> Result<Self> {
         let Some(path) = wanted else { return Self::latest_or_next(model, force, identity) };
         if !occupied(path)? {
             make(path)?;

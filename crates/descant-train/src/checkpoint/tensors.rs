@@ -106,15 +106,15 @@ pub(super) fn read(
 
 struct Tensors<'a> {
     file: &'static str,
-    tensors: SafeTensors<'a>,
+    content: SafeTensors<'a>,
     taken: usize,
 }
 
 impl<'a> Tensors<'a> {
     fn parse(file: &'static str, bytes: &'a [u8]) -> Result<Self, Defect> {
-        let tensors = SafeTensors::deserialize(bytes);
-        tensors
-            .map(|tensors| Self { file, tensors, taken: 0 })
+        let content = SafeTensors::deserialize(bytes);
+        content
+            .map(|content| Self { file, content, taken: 0 })
             .map_err(|e| Defect::Tensors { file, reason: e.to_string() })
     }
 
@@ -123,7 +123,7 @@ impl<'a> Tensors<'a> {
     }
 
     fn has(&self, name: &str) -> bool {
-        self.tensors.tensor(name).is_ok()
+        self.content.tensor(name).is_ok()
     }
 
     fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Defect> {
@@ -136,7 +136,7 @@ impl<'a> Tensors<'a> {
     }
 
     fn take(&mut self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&'a [u8], Defect> {
-        let view = self.tensors.tensor(name).map_err(|_| self.wrong(name, "is missing"))?;
+        let view = self.content.tensor(name).map_err(|_| self.wrong(name, "is missing"))?;
         if view.dtype() != dtype || view.shape() != shape {
             let reason = format!("is {} {:?}; expected {dtype} {shape:?}", view.dtype(), view.shape());
             return Err(self.wrong(name, reason));
@@ -147,9 +147,9 @@ impl<'a> Tensors<'a> {
 
     fn nothing_beyond(&self) -> Result<(), Defect> {
         let taken = self.taken;
-        if self.tensors.len() == taken {
+        if self.content.len() == taken {
             return Ok(());
         }
-        Err(self.wrong("*", format!("the file has {} tensors, {taken} belong here", self.tensors.len())))
+        Err(self.wrong("*", format!("the file has {} tensors, {taken} belong here", self.content.len())))
     }
 }

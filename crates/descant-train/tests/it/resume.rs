@@ -10,8 +10,8 @@ use descant_files::fault::{Effect, Fault, with};
 use descant_files::{Appender, list};
 use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::GptOss;
-use descant_testkit::{Dice, scratch};
 use descant_testkit::micro::{Micro, Options};
+use descant_testkit::{Dice, scratch};
 use descant_train::checkpoint::{Checkpoint, LogLengths, Store};
 use descant_train::{
     Course, Ended, Error, Event, GuardConfig, Keeping, Observer, OptimizerKind, Result, Sample, Schedule,

@@ -39,7 +39,11 @@ pub(crate) fn identity(
 /// Every value under a name, with the names of the tables that it stands in.
 fn flatten(name: &str, value: &toml::Value, identity: &mut Identity) {
     match value.as_table() {
-        Some(table) => table.iter().for_each(|(key, value)| flatten(&format!("{name}.{key}"), value, identity)),
+        Some(table) => {
+            for (key, value) in table {
+                flatten(&format!("{name}.{key}"), value, identity);
+            }
+        }
         None => identity.push((name.to_owned(), value.to_string())),
     }
 }

@@ -58,7 +58,8 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
     let manifest = adapters.manifest(&model.config);
     let identity = identity(resolved, dir, &samples, &device.name)?;
-    let folder = RunFolder::open(settings.run.folder.as_deref(), &resolved.model_name(), args.force, &identity)?;
+    let folder =
+        RunFolder::open(settings.run.folder.as_deref(), &resolved.model_name(), args.force, &identity)?;
     if let Some(summary) = folder.read(SUMMARY)? {
         return already_done(&folder, &summary, args.json, talk);
     }
