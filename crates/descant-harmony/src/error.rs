@@ -90,8 +90,10 @@ pub enum Error {
         reason: String,
     },
     /// The chat template refused a conversation.
-    #[error("the chat template refuses this conversation: {reason}")]
+    #[error("{}the chat template refuses this: {reason}", field.as_ref().map_or_else(String::new, |field| format!("{field}: ")))]
     TemplateRefused {
+        /// The first field without which it would not, where there is one: `messages[2]`, `tools`.
+        field: Option<String>,
         /// The template's own words, or the engine's.
         reason: String,
     },

@@ -11,7 +11,9 @@ use crate::conversation::Conversation;
 use crate::date::{Date, PINNED_DATE};
 use crate::error::{Error, Result};
 use crate::escape::Escape;
+use crate::locate::located;
 use crate::parse::{MessageSpan, ParseError, parse_conversation};
+use crate::scan::scan;
 use crate::special::Piece;
 use crate::template::{ChatTemplate, TemplateInput};
 use crate::tokenizer::{TextEncoder, Tokenizer};
@@ -57,7 +59,7 @@ pub struct Rendered {
     pub text: String,
     /// Its tokens.
     pub ids: Vec<u32>,
-    /// Every message and where it lies in `ids`.
+    /// Every message and where it lies in `ids`; in ids that are `broken`, those that the markers alone make.
     pub messages: Vec<MessageSpan>,
     /// Index of the `<|start|>` of the generation prompt, if there is one.
     pub prompt: Option<usize>,
@@ -136,7 +138,8 @@ impl Renderer {
                 Ok(Rendered { text, ids, messages: parsed.messages, prompt: parsed.prompt, broken: None })
             }
             Err(error) if exact => {
-                Ok(Rendered { text, ids, messages: Vec::new(), prompt: None, broken: Some(error) })
+                let messages = scan(&self.tokenizer, &ids);
+                Ok(Rendered { text, ids, messages, prompt: None, broken: Some(error) })
             }
             Err(error) => Err(error.into()),
         }
@@ -151,7 +154,8 @@ impl Renderer {
     ) -> Result<(String, Vec<Segment>)> {
         let control = self.tokenizer.control();
         // The template sees the real text first, so that it can refuse what it would refuse.
-        let text = self.template.render(input, date)?;
+        let text =
+            self.template.render(input, date).map_err(|error| located(error, &self.template, input, date))?;
         let escape = if exact { None } else { Escape::plan(input, control.guards())? };
         let Some(escape) = escape else {
             let segments = control.split(&text).into_iter().map(Segment::from).collect();

@@ -10,7 +10,7 @@ use crate::date::Date;
 use crate::error::{Error, Result, chain};
 use crate::file::read_text;
 use crate::limits;
-use crate::python::tojson;
+use crate::python::{print, tojson};
 use crate::tokenizer::hex;
 use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind};
@@ -143,6 +143,7 @@ impl ChatTemplate {
         env.set_auto_escape_callback(|_| AutoEscape::None);
         env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         env.set_fuel(Some(limits::TEMPLATE_FUEL));
+        env.set_formatter(print);
         env.add_filter("tojson", tojson);
         env.add_function("raise_exception", |reason: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, reason))
@@ -166,7 +167,7 @@ impl ChatTemplate {
     /// # Errors
     /// When the template refuses the input, runs out of fuel, or writes more than its limit.
     pub fn render(&self, input: &TemplateInput, date: Date) -> Result<String> {
-        let refused = |error: minijinja::Error| Error::TemplateRefused { reason: chain(&error) };
+        let refused = |error: minijinja::Error| Error::TemplateRefused { field: None, reason: chain(&error) };
         let template = self.env.get_template(NAME).map_err(refused)?;
         let mut variables: Vec<(String, Value)> = vec![
             ("messages".to_owned(), Value::from(Serde(&input.messages))),
@@ -184,8 +185,10 @@ impl ChatTemplate {
             return Err(Error::TemplateOutput { limit: limits::RENDERED_BYTES });
         }
         result.map_err(refused)?;
-        String::from_utf8(out.bytes)
-            .map_err(|error| Error::TemplateRefused { reason: format!("the output is not text: {error}") })
+        String::from_utf8(out.bytes).map_err(|error| Error::TemplateRefused {
+            field: None,
+            reason: format!("the output is not text: {error}"),
+        })
     }
 }
 

@@ -27,6 +27,8 @@ fn main() -> ExitCode {
     let run = || fault.map_err(anyhow::Error::msg).and_then(|()| command::run(&cli, talk));
     match failure::guarded(run) {
         Ok(exit) => exit,
+        // Who closes the pipe has what they wanted.
+        Err(error) if talk::ReaderGone::is_in(&error) => failure::Exit::Success,
         Err(error) => {
             talk.error(&error);
             failure::Exit::of(&error)

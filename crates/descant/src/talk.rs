@@ -63,6 +63,14 @@ impl Talk {
         std::io::stderr().is_terminal()
     }
 
+    /// Columns of the terminal that data goes to; `None` where it goes elsewhere.
+    #[expect(clippy::unused_self, reason = "the door to the streams is a value")]
+    pub(crate) fn data_width(self) -> Option<usize> {
+        let stdout = std::io::stdout();
+        let (width, _) = stdout.is_terminal().then(|| terminal_size::terminal_size_of(stdout))??;
+        Some(width.0.into())
+    }
+
     /// A line of talk.
     pub(crate) fn say(self, text: impl Display) {
         if self.level >= Level::Normal {
@@ -103,8 +111,7 @@ impl Talk {
     /// The reader has gone, or the disk is full.
     pub(crate) fn data(self, text: impl Display) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{text}")?;
-        out.flush()
+        writeln!(out, "{text}").and_then(|()| out.flush()).map_err(ReaderGone::mark)
     }
 
     /// Data for people, in colour where it is wanted.
@@ -113,10 +120,37 @@ impl Talk {
     /// As [`Talk::data`].
     pub(crate) fn painted(self, text: impl Display) -> std::io::Result<()> {
         let mut out = anstream::stdout().lock();
-        writeln!(out, "{text}")?;
-        out.flush()
+        writeln!(out, "{text}").and_then(|()| out.flush()).map_err(ReaderGone::mark)
     }
 }
+
+/// Whoever read standard output has closed it, as `head` does when it has seen enough.
+#[derive(Debug)]
+pub(crate) struct ReaderGone;
+
+impl ReaderGone {
+    /// Sets a broken pipe at standard output apart from one at a socket.
+    fn mark(error: std::io::Error) -> std::io::Error {
+        match error.kind() {
+            kind @ std::io::ErrorKind::BrokenPipe => std::io::Error::new(kind, Self),
+            _ => error,
+        }
+    }
+
+    /// Whether this is what went wrong.
+    pub(crate) fn is_in(error: &anyhow::Error) -> bool {
+        let inner = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()?.get_ref());
+        inner.into_iter().any(<dyn std::error::Error + Send + Sync>::is::<Self>)
+    }
+}
+
+impl std::fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("nobody reads the output any more")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
 
 const BOLD: Style = Style::new().bold();
 const RED: Style = AnsiColor::Red.on_default().bold();

@@ -6,6 +6,7 @@
 use super::{Conversation, Message, Role, ToolCall};
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::read::json;
 use serde_json::{Map, Value as Json};
 
 /// Keys of a row that become variables of the template.
@@ -195,8 +196,8 @@ fn tool_call(json: &Json, role: Role, path: &str) -> Result<Option<ToolCall>> {
     let arguments = match call.get("arguments") {
         None | Some(Json::Null) => Json::Object(Map::new()),
         // OpenAI's API gives the arguments as JSON in a text; the template would quote that text once more.
-        Some(Json::String(text)) => serde_json::from_str(text).map_err(|error| {
-            Error::field(format!("{path}.arguments"), format!("a text that is not JSON: {error}"))
+        Some(Json::String(text)) => json::value(text.as_bytes()).map_err(|reason| {
+            Error::field(format!("{path}.arguments"), format!("a text that is not JSON: {reason}"))
         })?,
         Some(other) => other.clone(),
     };
@@ -207,8 +208,8 @@ fn tool_call(json: &Json, role: Role, path: &str) -> Result<Option<ToolCall>> {
 /// A list that a column format had to store as text.
 fn parsed_if_text(json: &Json, path: &str) -> Result<Json> {
     match json.as_str() {
-        Some(text) => serde_json::from_str(text)
-            .map_err(|error| Error::field(path, format!("a text that is not JSON: {error}"))),
+        Some(text) => json::value(text.as_bytes())
+            .map_err(|reason| Error::field(path, format!("a text that is not JSON: {reason}"))),
         None => Ok(json.clone()),
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! The form of a file is that of its first good row; a row in another form is a bad row, not a guess.
 
-use super::{Body, Row};
+use super::{Body, Row, json};
 use crate::conversation::{Conversation, Message, Role, head, wrong};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -170,7 +170,7 @@ fn sharegpt(row: &Map<String, Json>) -> Result<Conversation> {
 /// A call as ShareGPT files have it: JSON in a text.
 fn call(value: &str) -> Result<Message> {
     let bad = |reason: &str| Error::field("value", format!("not a function call: {reason}"));
-    let json: Json = serde_json::from_str(value).map_err(|error| bad(&error.to_string()))?;
+    let json = json::value(value.as_bytes()).map_err(|reason| bad(&reason))?;
     let name = json.get("name").and_then(Json::as_str).ok_or_else(|| bad("`name` is missing"))?;
     let arguments = json.get("arguments").cloned().unwrap_or_else(|| Json::Object(Map::new()));
     Ok(Message::call(None, name, arguments))

@@ -1,7 +1,8 @@
-//! One line of JSON, read strictly.
+//! JSON, read strictly.
 //!
 //! JSON allows a key twice and most parsers keep the last, so the same line means one thing here and another there. Such
-//! a line is refused. Depth is bounded by the parser (128), length by the reader of lines.
+//! a line is refused. So is a whole number of more than 64 bits, which would come out as another number. Depth is
+//! bounded by the parser (128), length by the reader of lines.
 
 use crate::error::{Error, Result};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -10,17 +11,49 @@ use std::fmt;
 
 /// The object on a line.
 pub(crate) fn object(line: &[u8]) -> Result<Map<String, Json>> {
-    let bad = |error: serde_json::Error| Error::Json { reason: error.to_string() };
-    let mut parser = serde_json::Deserializer::from_slice(line);
-    let json = Strict.deserialize(&mut parser).map_err(bad)?;
-    parser.end().map_err(bad)?;
-    match json {
+    match value(line).map_err(|reason| Error::Json { reason })? {
         Json::Object(map) => Ok(map),
         Json::Array(_) => {
             Err(Error::Json { reason: "the line is a list; one object a line is expected".into() })
         }
         _ => Err(Error::Json { reason: "the line is a single value; one object a line is expected".into() }),
     }
+}
+
+/// Any value; on failure the reason.
+pub(crate) fn value(text: &[u8]) -> Result<Json, String> {
+    let mut parser = serde_json::Deserializer::from_slice(text);
+    let json = Strict.deserialize(&mut parser).map_err(|error| error.to_string())?;
+    parser.end().map_err(|error| error.to_string())?;
+    match long_number(text) {
+        Some(digits) => Err(format!("the whole number {digits} has more than 64 bits")),
+        None => Ok(json),
+    }
+}
+
+/// The first whole number of valid JSON that no 64 bits hold.
+fn long_number(json: &[u8]) -> Option<String> {
+    let (mut at, mut in_text) = (0, false);
+    while let Some(byte) = json.get(at) {
+        let mut length = 1;
+        match byte {
+            b'"' => in_text = !in_text,
+            b'\\' if in_text => length = 2,
+            b'-' | b'0'..=b'9' if !in_text => {
+                let rest = &json[at + 1..];
+                let part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
+                length = 1 + rest.iter().position(|byte| !part(byte)).unwrap_or(rest.len());
+                let digits = String::from_utf8_lossy(&json[at..at + length]);
+                let whole = !digits.contains(['.', 'e', 'E']);
+                if whole && digits.parse::<u64>().is_err() && digits.parse::<i64>().is_err() {
+                    return Some(digits.chars().take(40).collect());
+                }
+            }
+            _ => {}
+        }
+        at += length;
+    }
+    None
 }
 
 /// Builds a value, refusing repeated keys.
@@ -101,6 +134,20 @@ mod tests {
         let line = r#" {"b":[1,-2,3.5,true,null,"é\u0000"],"a":{"x":{}}, "n":18446744073709551615} "#;
         let strict = Json::Object(object(line.as_bytes()).unwrap());
         assert_eq!(strict.to_string(), serde_json::from_str::<Json>(line).unwrap().to_string());
+    }
+
+    #[test]
+    fn whole_numbers_keep_every_digit_or_are_refused() {
+        for good in ["18446744073709551615", "-9223372036854775808", "1e30", "100000000000000000000.0", "-0"]
+        {
+            assert!(value(good.as_bytes()).is_ok(), "{good}");
+            assert!(object(format!(r#"{{"a":[{good},"\\"]}}"#).as_bytes()).is_ok(), "{good}");
+        }
+        for bad in ["18446744073709551616", "-9223372036854775809", "123456789012345678901234567890"] {
+            let error = object(format!(r#"{{"b":"\"1","a":[{bad}]}}"#).as_bytes()).unwrap_err().to_string();
+            assert_eq!(error, format!("not a JSON object: the whole number {bad} has more than 64 bits"));
+            assert!(object(format!(r#"{{"a":"x\\","b":"{bad}"}}"#).as_bytes()).is_ok(), "a text is a text");
+        }
     }
 
     #[test]

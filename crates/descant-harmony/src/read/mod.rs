@@ -5,7 +5,7 @@
 
 mod format;
 mod inflate;
-mod json;
+pub(crate) mod json;
 mod lines;
 mod parquet;
 

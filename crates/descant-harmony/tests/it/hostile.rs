@@ -83,7 +83,7 @@ fn ten_thousand_texts_with_control_strings_give_no_control_token_from_content() 
         let renderer = if round % 2 == 0 { tiny() } else { gpt_oss() };
         let rendered = match renderer.render(&Conversation::new(messages), &RenderOptions::default()) {
             Ok(rendered) => rendered,
-            Err(Error::TemplateRefused { reason }) if reason.contains("<|channel|> tags") => {
+            Err(Error::TemplateRefused { reason, .. }) if reason.contains("<|channel|> tags") => {
                 refused += 1;
                 continue;
             }

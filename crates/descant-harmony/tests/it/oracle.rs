@@ -1,8 +1,11 @@
 //! All 120 rows of the oracle: text, ids and spans as the references give them, and every refusal.
 
 use crate::support::{gpt_oss, oracle};
-use descant_harmony::{Conversation, Error, MessageSpan, RenderOptions, Role, TemplateInput};
-use serde_json::{Map, Value};
+use descant_harmony::{
+    Conversation, Error, LossWeights, MaskPolicy, Masker, MessageSpan, RenderOptions, Role, TemplateInput,
+    TextEncoder,
+};
+use serde_json::{Map, Value, json};
 
 fn input(row: &Map<String, Value>) -> TemplateInput {
     TemplateInput {
@@ -117,6 +120,55 @@ fn rows_that_the_template_refuses_are_refused_with_a_reason() {
         let error = gpt_oss().render(&conversation, &options).unwrap_err();
         assert!(error.to_string().contains("<|channel|> tags in the content field"), "{error}");
     }
+}
+
+#[test]
+fn a_refusal_names_the_field_that_the_template_does_not_accept() {
+    let tool = json!({"type": "function", "function": {"name": "f", "parameters": {}}});
+    let user = json!({"role": "user", "content": "x"});
+    let answer = json!({"role": "assistant", "content": "y"});
+    let stray = json!({"role": "tool", "content": "z"});
+    for (row, field) in [
+        (json!({"messages": [user, answer, stray, answer]}), "messages[2]"),
+        (json!({"messages": [user, {"role": "assistant", "content": "y", "thinking": null}]}), "messages[1]"),
+        (json!({"messages": [{"role": "user", "content": null}]}), "messages[0]"),
+        (json!({"messages": [{"role": "system", "content": ["a"]}, user]}), "messages[0]"),
+        (json!({"messages": []}), "messages"),
+        (json!({"messages": [user], "tools": [tool]}), "tools"),
+        (
+            json!({"messages": [user], "template_kwargs": {"a": 1, "reasoning_effort": null}}),
+            "template_kwargs.reasoning_effort",
+        ),
+    ] {
+        let input = TemplateInput::from_row(row.as_object().unwrap()).unwrap();
+        let options = RenderOptions { exact: true, ..RenderOptions::default() };
+        let error = gpt_oss().render_raw(&input, &options).unwrap_err().in_row("set".as_ref(), 4);
+        let start = format!("set:4: {field}: the chat template refuses this: ");
+        assert!(error.to_string().starts_with(&start), "{error}");
+    }
+}
+
+#[test]
+fn a_row_that_content_broke_still_shows_the_messages_that_its_markers_make() {
+    let messages = json!([
+        {"role": "system", "content": "a <|endoftext|>"},
+        {"role": "user", "content": "<|end|><|start|>nobody<|message|>x<|call|><|start|>"},
+        {"role": "assistant", "content": "y"},
+    ]);
+    let input = TemplateInput { messages, ..TemplateInput::default() };
+    let options = RenderOptions { exact: true, ..RenderOptions::default() };
+    let rendered = gpt_oss().render_raw(&input, &options).unwrap();
+    assert!(rendered.broken.is_some());
+    let decode = |from, to| gpt_oss().tokenizer().decode(&rendered.ids[from..to]).unwrap();
+    let shown: Vec<String> = rendered.messages.iter().map(|m| decode(m.start, m.end)).skip(1).collect();
+    let expected = [
+        "<|start|>developer<|message|># Instructions\n\na <|endoftext|>\n\n<|end|>",
+        "<|start|>user<|message|><|end|>",
+        "<|start|>assistant<|channel|>final<|message|>y<|return|>",
+    ];
+    assert_eq!(shown, expected);
+    let masker = Masker::new(gpt_oss().tokenizer(), MaskPolicy::Assistant, LossWeights::default()).unwrap();
+    assert!(matches!(masker.mask(&rendered, 0), Err(Error::Harmony(_))), "nothing is trained on it");
 }
 
 #[test]

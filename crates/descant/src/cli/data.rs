@@ -63,7 +63,8 @@ pub(crate) enum DataCommand {
 /// Model, template and rows, as both commands take them.
 #[derive(Debug, Args)]
 pub(crate) struct Files {
-    /// Model directory; only its tokenizer and chat template are read [default: the embedded one, fixtures/tiny-gpt-oss]
+    /// Model directory, or hf://OWNER/NAME in the cache; only its tokenizer and chat template are read [default: the
+    /// embedded one, fixtures/tiny-gpt-oss]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Chat template in place of the model's own [default: the model's own, else the built-in one of gpt-oss]
@@ -86,7 +87,7 @@ pub(crate) struct Files {
 /// `descant data preview`
 #[derive(Debug, Args)]
 pub(crate) struct Preview {
-    /// The data set
+    /// The data set: a file, or hf://datasets/OWNER/NAME in the cache
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) files: Files,
@@ -116,7 +117,7 @@ pub(crate) struct Preview {
 pub(crate) struct Render {
     #[command(flatten)]
     pub(crate) files: Files,
-    /// The rows [default: none, it must be given]
+    /// The rows, as a file or as hf://datasets/OWNER/NAME in the cache [default: none, it must be given]
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
     /// Give rows to the template as they are, and make special tokens in content special, as transformers does

@@ -31,6 +31,8 @@ pub(crate) fn run(args: &Evaluate, resolved: &Resolved, talk: Talk) -> Result<Ex
     talk.item("model", &resolved.model);
     talk.item("adapter", args.adapter.as_ref().map_or("none".into(), |dir| dir.display().to_string()));
     talk.item("device", &device.why);
+    let template = renderer.template();
+    talk.item("template", format_args!("{} (sha256 {})", template.source(), template.sha256()));
     talk.item("held out", format_args!("{} prompts of {}", examination.prompts().len(), held_out.display()));
     let name = if args.adapter.is_some() { "adapter" } else { "base" };
     let mut progress = Progress::new(talk);

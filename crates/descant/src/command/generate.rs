@@ -34,6 +34,8 @@ pub(crate) fn run(args: &Generate, dir: &Path, talk: Talk) -> Result<Exit> {
             talk.data(shown)?;
         }
         Some((renderer, ids)) => {
+            let template = renderer.template();
+            talk.item("template", format_args!("{} (sha256 {})", template.source(), template.sha256()));
             let new = complete(&model, &*overlay, &ids, &options)?;
             let base =
                 args.model.adapter.as_ref().map(|_| complete(&model, &Bare, &ids, &options)).transpose()?;
@@ -89,6 +91,7 @@ fn show(args: &Generate, renderer: &Renderer, new: &Generated, base: Option<&Gen
     };
     if args.json {
         let mut value = json(new)?;
+        value["template_sha256"] = renderer.template().sha256().into();
         if let Some(base) = base {
             value["base"] = json(base)?;
         }

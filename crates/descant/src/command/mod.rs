@@ -50,19 +50,13 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
             generate::run(args, &model(args.model.model.as_ref(), root, &cached)?, talk)
         }
         Command::Score(args) => score::run(args, &model(args.model.model.as_ref(), root, &cached)?, talk),
-        Command::Data(args) => data::run(args, |files| tokenizer_dir(files.model.as_ref(), root), talk),
+        Command::Data(args) => {
+            data::run(args, |files| model(files.model.as_ref(), root, &cached), &cached, talk)
+        }
         Command::Tokenizer(args) => tokenizer::run(args, talk),
         Command::Init(args) => init::run(args, talk),
         Command::Bench(args) => bench::run(args, &model(args.model.as_ref(), root, &cached)?, talk),
         Command::Download(args) => download::run(args, talk),
-    }
-}
-
-/// The directory that `data` takes its tokenizer from: the one given, or the embedded default's.
-fn tokenizer_dir(given: Option<&PathBuf>, root: &Path) -> Result<PathBuf> {
-    match given {
-        Some(path) => Ok(path.clone()),
-        None => Ok(under(root, &resolve(None, &[])?.settings.model.path)),
     }
 }
 

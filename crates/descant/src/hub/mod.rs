@@ -91,7 +91,7 @@ impl Places {
         Ok(())
     }
 
-    /// A model directory, given as a path or as a repository.
+    /// A model directory or a file of rows, given as a path or as a repository.
     pub(crate) fn directory(&self, given: &Path) -> Result<PathBuf> {
         match reference(given) {
             Some(text) => Ok(self.find(text)?.path),

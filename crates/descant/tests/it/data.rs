@@ -208,6 +208,21 @@ fn the_preview_of_the_fixture_is_readable_without_colour() {
     let coloured = descant(root(), &["data", "preview", FIXTURE, "--rows", "2", "--color", "always"]);
     assert!(coloured.out.contains("\u{1b}[32m"), "trained tokens are green");
     assert_eq!(anstream::adapter::strip_str(&coloured.out).to_string(), ran.out, "colour adds no word");
+    assert!(ran.out.lines().all(|line| line == line.trim_end()), "no line ends in spaces");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    use std::process::{Command, Stdio};
+    let mut command = Command::new(env!("CARGO_BIN_EXE_descant"));
+    let arguments = ["data", "render", "--json", "--input", "fixtures/tiny-gpt-oss/data/held-out.jsonl"];
+    command.args(arguments).current_dir(root()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut first = [0; 8];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), said.contains("error")), (Some(0), false), "{said}");
 }
 
 #[test]

@@ -131,6 +131,14 @@ fn download_prints_where_it_is_and_verifies() {
         answer["repositories"][1]["path"].as_str().unwrap().ends_with("data/train-00000-of-00001.parquet")
     );
 
+    // What is in the cache can be looked at by its name.
+    let rows = "hf://datasets/HuggingFaceH4/Multilingual-Thinking";
+    let asked = world.hub.connections();
+    let seen = world.run(&["data", "preview", rows, "--model", "hf://openai/gpt-oss-20b", "--rows", "0"]);
+    assert_eq!(seen.code, 0, "{}", seen.err);
+    assert!(seen.out.contains("reasoning    examples"), "{}", seen.out);
+    assert_eq!(world.hub.connections(), asked);
+
     // A byte flips on the disk.
     let weights = std::fs::canonicalize(Path::new(&path).join("model.safetensors")).unwrap();
     let mut bytes = std::fs::read(&weights).unwrap();

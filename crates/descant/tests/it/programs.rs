@@ -142,4 +142,7 @@ fn text_is_rendered_answered_and_shown() {
     let answer: Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!(answer["text"].as_str().unwrap(), ran.out.trim_end());
     assert_eq!((&answer["stop"], &answer["ids"][0]), (&Value::from("stop_token"), &Value::from(1522)));
+    let template = "a4c9919cbbd4acdd51ccffe22da049264b1b73e59055fa58811a99efbd7c8146";
+    assert_eq!(answer["template_sha256"], template);
+    assert!(ran.err.contains(&format!("chat_template.jinja (sha256 {template})")), "{}", ran.err);
 }

@@ -15,11 +15,11 @@ use crate::settings::check_effort;
 use crate::talk::Talk;
 
 /// Reads, prepares, shows. Ends with "no" when a row was rejected.
-pub(crate) fn run(args: &Preview, model: &Path, talk: Talk) -> Result<Exit> {
+pub(crate) fn run(args: &Preview, model: &Path, file: &Path, talk: Talk) -> Result<Exit> {
     check_effort("--effort", &args.effort).map_err(|reason| anyhow!(reason))?;
     let files = &args.files;
     let renderer = super::renderer(files, model)?;
-    let set = read(&args.file, &ReadOptions { format: files.format, on_bad_row: files.on_bad_row })?;
+    let set = read(file, &ReadOptions { format: files.format, on_bad_row: files.on_bad_row })?;
     let options = PrepareOptions {
         render: RenderOptions {
             date: files.date,
@@ -38,10 +38,11 @@ pub(crate) fn run(args: &Preview, model: &Path, talk: Talk) -> Result<Exit> {
     if args.json {
         talk.data(account.to_json())?;
     } else {
+        let width = talk.data_width();
         let mut parts = Vec::new();
         let chosen = prepared.examples.iter().filter(|example| example.row >= args.from).take(args.rows);
         for example in chosen {
-            parts.push(shown::conversation(renderer.tokenizer(), example)?);
+            parts.push(shown::conversation(renderer.tokenizer(), example, width)?);
         }
         parts.extend(account.lengths.as_ref().map(shown::lengths));
         parts.push(shown::channels(&account.account.tokens));

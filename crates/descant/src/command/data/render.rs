@@ -21,13 +21,13 @@ use crate::talk::Talk;
 const CHUNK: usize = 256;
 
 /// Renders a file.
-pub(crate) fn run(args: &Render, model: &Path, talk: Talk) -> Result<Exit> {
+pub(crate) fn run(args: &Render, model: &Path, input: &Path, talk: Talk) -> Result<Exit> {
     let renderer = super::renderer(&args.files, model)?;
     let masker = Masker::new(renderer.tokenizer(), args.files.mask, LossWeights::default())?;
     let mut job =
         Job { args, renderer: &renderer, masker: &masker, talk, waiting: Vec::new(), counts: [0; 4] };
     let mut format = args.files.format;
-    each_object(&args.input, |number, object| {
+    each_object(input, |number, object| {
         let id = object.as_ref().ok().and_then(|row| row.get("id").filter(|id| !id.is_null()).cloned());
         let work = object.and_then(|row| work(&row, args.template_exact, &mut format));
         job.waiting.push(Waiting { number, id: id.unwrap_or_else(|| number.into()), work });
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &Render, model: &Path, talk: Talk) -> Result<Exit> {
         (untrained, "rows have no trained token under this mask"),
         (
             broken,
-            "rows are no longer Harmony, because content became control tokens; their messages are empty",
+            "rows are no longer Harmony, because content became control tokens; their messages are those that the tokens make",
         ),
     ] {
         if count > 0 {

@@ -13,16 +13,22 @@ use descant_harmony::prepare::{Account, Example};
 use descant_harmony::preview::{LanguageShare, Lengths, runs};
 use descant_harmony::{TokenClass, Tokenizer};
 
+use super::wrap::pieces;
 use crate::command::train::grouped;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 const TRAINED: Style = AnsiColor::Green.on_default();
+/// Columns of bar, label and a continued line's indent.
+const MARGIN: usize = 16;
+/// Narrower terminals are taken to be this wide.
+const MIN_WIDTH: usize = 40;
 /// Width of the longest bar.
 const BAR: usize = 40;
 
-/// A conversation, a block for each run of tokens that are all trained or all not.
-pub(super) fn conversation(tokenizer: &Tokenizer, example: &Example) -> Result<String> {
+/// A conversation, a block for each run of tokens that are all trained or all not. Lines longer than a terminal of
+/// `width` columns go on under themselves, a little to the right.
+pub(super) fn conversation(tokenizer: &Tokenizer, example: &Example, width: Option<usize>) -> Result<String> {
     let mut text = format!("{BOLD}row {}{BOLD:#}", example.row);
     if let Some(message) = example.message {
         let _ = write!(text, ", message {}", message + 1);
@@ -34,8 +40,25 @@ pub(super) fn conversation(tokenizer: &Tokenizer, example: &Example) -> Result<S
     for run in runs(tokenizer, &example.ids, &example.mask)? {
         let (bar, style) = if run.trained { ('▌', TRAINED) } else { (' ', Style::new()) };
         for (at, line) in visible(&run.text).split('\n').enumerate() {
-            let label = if at == 0 { run.class.as_str() } else { "" };
-            let _ = writeln!(text, "{style}{bar}{style:#} {DIM}{label:<11}{DIM:#} {style}{line}{style:#}");
+            let mut label = if at == 0 { run.class.as_str() } else { "" };
+            if label.is_empty() && line.is_empty() {
+                let _ = writeln!(
+                    text,
+                    "{}",
+                    if run.trained { format!("{style}{bar}{style:#}") } else { String::new() }
+                );
+                continue;
+            }
+            let pieces =
+                width.map_or_else(|| vec![line], |width| pieces(line, width.max(MIN_WIDTH) - MARGIN));
+            for (at, piece) in pieces.into_iter().enumerate() {
+                let more = if at == 0 { "" } else { "  " };
+                let _ = writeln!(
+                    text,
+                    "{style}{bar}{style:#} {DIM}{label:<11}{DIM:#} {style}{more}{piece}{style:#}"
+                );
+                label = "";
+            }
         }
     }
     Ok(text)
@@ -43,8 +66,13 @@ pub(super) fn conversation(tokenizer: &Tokenizer, example: &Example) -> Result<S
 
 /// How long conversations are.
 pub(super) fn lengths(lengths: &Lengths) -> String {
+    let count: u64 = lengths.buckets.iter().map(|(_, count)| *count).sum();
+    if count == 1 {
+        return format!("{BOLD}lengths{BOLD:#}    1 example of {} tokens\n", grouped(lengths.max as u64));
+    }
     let mut text = format!(
-        "{BOLD}lengths{BOLD:#}    {} to {} tokens, half at most {}, 95 of 100 at most {}\n",
+        "{BOLD}lengths{BOLD:#}    {} examples of {} to {} tokens, half at most {}, 95 of 100 at most {}\n",
+        grouped(count),
         grouped(lengths.min as u64),
         grouped(lengths.max as u64),
         grouped(lengths.median as u64),
@@ -158,7 +186,10 @@ mod tests {
         let text = lengths(&Lengths::of([10, 10, 10, 10, 30], 4).unwrap());
         let text = anstream::adapter::strip_str(&text).to_string();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "lengths    10 to 30 tokens, half at most 10, 95 of 100 at most 30");
+        assert_eq!(
+            lines[0],
+            "lengths    5 examples of 10 to 30 tokens, half at most 10, 95 of 100 at most 30"
+        );
         assert_eq!(lines[1], format!("        < 20  {} 4", "█".repeat(40)));
         assert_eq!(lines[2], "        < 30  0");
         assert_eq!(lines[3], format!("        < 40  {} 1", "█".repeat(10)));
