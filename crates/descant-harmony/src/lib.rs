@@ -27,6 +27,7 @@ pub mod parse;
 pub mod prepare;
 pub mod preview;
 mod python;
+mod python_text;
 pub mod read;
 mod render;
 mod scan;

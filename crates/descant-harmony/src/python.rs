@@ -1,31 +1,13 @@
-//! Values the way Python writes them: JSON as `json.dumps(value, ensure_ascii=False)`, the rest as `str`.
+//! JSON the way Python's `json.dumps(value, ensure_ascii=False)` writes it.
 //!
 //! Chat templates are rendered in Python when a model is served, and `tojson` there is `json.dumps`: a space after
 //! each separator, floats as `repr` gives them, nothing escaped beyond JSON's own needs. Training on any other
 //! spelling would teach other tokens. Indentation and sorted keys are supported because templates may ask for them.
 
-use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Error, ErrorKind, Output, State, escape_formatter};
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Error, ErrorKind};
 use serde_json::Value as Json;
 use std::fmt::Write;
-
-/// What `{{ value }}` writes: what `str` makes of it in Python.
-///
-/// Lists and mappings are refused. Python writes them as its own source code, which no prompt means to show, and which
-/// cannot be followed into every corner of Unicode.
-pub(crate) fn print(out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value) -> Result<(), Error> {
-    let text = match value.kind() {
-        ValueKind::None => "None".to_owned(),
-        ValueKind::Bool => if value.is_true() { "True" } else { "False" }.to_owned(),
-        ValueKind::Number if !value.is_integer() => float_repr(f64::try_from(value.clone())?),
-        kind @ (ValueKind::Seq | ValueKind::Map) => {
-            let reason = format!("the template prints a {kind} where a text belongs");
-            return Err(Error::new(ErrorKind::InvalidOperation, reason));
-        }
-        _ => return escape_formatter(out, state, value),
-    };
-    out.write_str(&text).map_err(Error::from)
-}
 
 /// How `json.dumps` was asked to write.
 struct Style {
@@ -154,7 +136,7 @@ impl Style {
 }
 
 /// A float as Python's `repr` writes it: shortest digits that read back, an exponent below 1e-4 and from 1e16 on.
-fn float_repr(float: f64) -> String {
+pub(crate) fn float_repr(float: f64) -> String {
     if float.is_nan() {
         return "NaN".to_owned();
     }
@@ -196,31 +178,6 @@ mod tests {
         ];
         for (float, text) in cases {
             assert_eq!(float_repr(float), text);
-        }
-    }
-
-    #[test]
-    fn values_are_printed_as_python_prints_them() {
-        let printed = |json: serde_json::Value| {
-            let mut env = minijinja::Environment::new();
-            env.set_formatter(print);
-            let value = Value::from(minijinja::value::Serde(json));
-            env.render_str("{{ value }}{{ nothing }}", minijinja::context! { value })
-        };
-        for (value, text) in [
-            (json!("é <b>"), "é <b>"),
-            (json!(true), "True"),
-            (json!(false), "False"),
-            (json!(null), "None"),
-            (json!(7), "7"),
-            (json!(u64::MAX), "18446744073709551615"),
-            (json!(20.0), "20.0"),
-            (json!(1e20), "1e+20"),
-        ] {
-            assert_eq!(printed(value).unwrap(), text);
-        }
-        for value in [json!([]), json!([{"type": "text"}]), json!({"a": 1})] {
-            assert!(printed(value).unwrap_err().to_string().contains("where a text belongs"));
         }
     }
 

@@ -132,7 +132,6 @@ fn a_refusal_names_the_field_that_the_template_does_not_accept() {
         (json!({"messages": [user, answer, stray, answer]}), "messages[2]"),
         (json!({"messages": [user, {"role": "assistant", "content": "y", "thinking": null}]}), "messages[1]"),
         (json!({"messages": [{"role": "user", "content": null}]}), "messages[0]"),
-        (json!({"messages": [{"role": "system", "content": ["a"]}, user]}), "messages[0]"),
         (json!({"messages": []}), "messages"),
         (json!({"messages": [user], "tools": [tool]}), "tools"),
         (
