@@ -1,7 +1,8 @@
 //! A random gpt-oss in the published layout that is small enough to be trained for thousands of steps in a test.
 //!
-//! Two layers, four experts in MXFP4, hidden 64; the tokenizer is the tiny model's, with a template of its own that is
-//! only a few tokens long. It has learned nothing and is only there to be killed.
+//! By default two layers, four experts in MXFP4, hidden 64; other sizes on request. The tokenizer is the tiny model's,
+//! with a template of its own that is only a few tokens long. It has learned nothing and is only there to be killed,
+//! or to be computed twice.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,16 +13,8 @@ use serde_json::{Value, json};
 
 use crate::Dice;
 
-const HIDDEN: usize = 64;
-const INNER: usize = 64;
-const LAYERS: usize = 2;
-const HEADS: usize = 4;
-const KEY_VALUE_HEADS: usize = 2;
-const HEAD_DIM: usize = 16;
-const EXPERTS: usize = 4;
+/// Rows of the tokenizer's vocabulary.
 const VOCABULARY: usize = 1536;
-/// The channel that only the poisoned token uses.
-const CHANNEL: usize = HIDDEN - 1;
 /// The text whose token is poisoned.
 const POISON: &str = "@";
 
@@ -36,9 +29,50 @@ const TEMPLATE: &str = "\
 {%- if add_generation_prompt -%}<|start|>assistant{%- endif -%}
 ";
 
+/// Sizes of the model, by the names of `config.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Features of the residual stream, a multiple of 32.
+    pub hidden_size: usize,
+    /// Features between an expert's products, a multiple of 32.
+    pub intermediate_size: usize,
+    /// Layers; every second one sees all keys.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads.
+    pub num_key_value_heads: usize,
+    /// Features of a head.
+    pub head_dim: usize,
+    /// Experts.
+    pub num_local_experts: usize,
+    /// Experts a token goes to.
+    pub num_experts_per_tok: usize,
+    /// Keys that a query of a windowed layer sees.
+    pub sliding_window: usize,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self {
+            hidden_size: 64,
+            intermediate_size: 64,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 16,
+            num_local_experts: 4,
+            num_experts_per_tok: 2,
+            sliding_window: 8,
+        }
+    }
+}
+
 /// What is written.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Sizes of the model.
+    pub sizes: Sizes,
     /// Rows of the data set.
     pub rows: usize,
     /// Seed of weights and rows.
@@ -51,7 +85,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rows: 23, seed: 1, poisoned: false, poisoned_rows: Vec::new() }
+        Self { sizes: Sizes::default(), rows: 23, seed: 1, poisoned: false, poisoned_rows: Vec::new() }
     }
 }
 
@@ -78,9 +112,9 @@ impl Micro {
         let poison = options.poisoned.then(|| token_of(&tokenizer, POISON)).transpose()?;
         write(&model.join("tokenizer.json"), &tokenizer)?;
         write(&model.join("chat_template.jinja"), TEMPLATE.as_bytes())?;
-        write(&model.join("config.json"), config().to_string().as_bytes())?;
+        write(&model.join("config.json"), config(&options.sizes).to_string().as_bytes())?;
         write(&model.join("generation_config.json"), br#"{"eos_token_id": [1519, 1516]}"#)?;
-        write(&model.join("model.safetensors"), &weights(options.seed, poison)?)?;
+        write(&model.join("model.safetensors"), &weights(&options.sizes, options.seed, poison)?)?;
         let data = dir.join("data.jsonl");
         write(&data, rows(options).as_bytes())?;
         Ok(Self { model, data })
@@ -98,22 +132,23 @@ fn token_of(tokenizer: &[u8], text: &str) -> io::Result<usize> {
 }
 
 /// The model's `config.json`.
-pub fn config() -> Value {
+pub fn config(sizes: &Sizes) -> Value {
+    let kind = |layer: usize| if layer.is_multiple_of(2) { "sliding_attention" } else { "full_attention" };
     json!({
         "architectures": ["GptOssForCausalLM"],
         "attention_bias": true,
         "eos_token_id": 1519,
-        "head_dim": HEAD_DIM,
+        "head_dim": sizes.head_dim,
         "hidden_act": "silu",
-        "hidden_size": HIDDEN,
-        "intermediate_size": INNER,
-        "layer_types": ["sliding_attention", "full_attention"],
+        "hidden_size": sizes.hidden_size,
+        "intermediate_size": sizes.intermediate_size,
+        "layer_types": (0..sizes.num_hidden_layers).map(kind).collect::<Vec<_>>(),
         "model_type": "gpt_oss",
-        "num_attention_heads": HEADS,
-        "num_experts_per_tok": 2,
-        "num_hidden_layers": LAYERS,
-        "num_key_value_heads": KEY_VALUE_HEADS,
-        "num_local_experts": EXPERTS,
+        "num_attention_heads": sizes.num_attention_heads,
+        "num_experts_per_tok": sizes.num_experts_per_tok,
+        "num_hidden_layers": sizes.num_hidden_layers,
+        "num_key_value_heads": sizes.num_key_value_heads,
+        "num_local_experts": sizes.num_local_experts,
         "quantization_config": {"quant_method": "mxfp4"},
         "rms_norm_eps": 1e-5,
         "rope_scaling": {
@@ -121,7 +156,7 @@ pub fn config() -> Value {
             "original_max_position_embeddings": 4096, "rope_type": "yarn", "truncate": false
         },
         "rope_theta": 150_000,
-        "sliding_window": 8,
+        "sliding_window": sizes.sliding_window,
         "swiglu_limit": 7.0,
         "tie_word_embeddings": false,
         "vocab_size": VOCABULARY
@@ -155,40 +190,59 @@ impl Tensors {
     }
 }
 
+/// Half the width of a uniform distribution under which a product of `d_in` terms keeps the variance.
+fn scale(d_in: usize) -> f64 {
+    (3.0 / d_in as f64).sqrt()
+}
+
+/// Root mean square of the sixteen values of E2M1.
+const E2M1_RMS: f64 = 2.93;
+/// The scale byte of 2^0.
+const ONE: i32 = 127;
+
+/// The smaller of the two scale bytes under which a packed product keeps roughly the variance.
+fn scale_byte(d_in: usize) -> u8 {
+    (ONE + (E2M1_RMS * (d_in as f64).sqrt()).recip().log2().floor() as i32) as u8
+}
+
 /// The bytes of `model.safetensors`.
-fn weights(seed: u64, poison: Option<usize>) -> io::Result<Vec<u8>> {
+fn weights(sizes: &Sizes, seed: u64, poison: Option<usize>) -> io::Result<Vec<u8>> {
     let mut t = Tensors { dice: Dice::new(seed), all: Vec::new() };
-    let (query, key_value) = (HEADS * HEAD_DIM, KEY_VALUE_HEADS * HEAD_DIM);
-    t.floats("model.embed_tokens.weight".into(), &[VOCABULARY, HIDDEN], 0.0, 1.0);
-    t.floats("lm_head.weight".into(), &[VOCABULARY, HIDDEN], 0.0, 0.2);
-    t.floats("model.norm.weight".into(), &[HIDDEN], 1.0, 0.1);
-    for n in 0..LAYERS {
+    let (hidden, inner, experts) = (sizes.hidden_size, sizes.intermediate_size, sizes.num_local_experts);
+    let query = sizes.num_attention_heads * sizes.head_dim;
+    let key_value = sizes.num_key_value_heads * sizes.head_dim;
+    t.floats("model.embed_tokens.weight".into(), &[VOCABULARY, hidden], 0.0, 1.0);
+    t.floats("lm_head.weight".into(), &[VOCABULARY, hidden], 0.0, scale(hidden));
+    t.floats("model.norm.weight".into(), &[hidden], 1.0, 0.1);
+    for n in 0..sizes.num_hidden_layers {
         let p = format!("model.layers.{n}");
-        t.floats(format!("{p}.input_layernorm.weight"), &[HIDDEN], 1.0, 0.1);
-        t.floats(format!("{p}.post_attention_layernorm.weight"), &[HIDDEN], 1.0, 0.1);
+        t.floats(format!("{p}.input_layernorm.weight"), &[hidden], 1.0, 0.1);
+        t.floats(format!("{p}.post_attention_layernorm.weight"), &[hidden], 1.0, 0.1);
         for (name, d_in, d_out) in
-            [("q", HIDDEN, query), ("k", HIDDEN, key_value), ("v", HIDDEN, key_value), ("o", query, HIDDEN)]
+            [("q", hidden, query), ("k", hidden, key_value), ("v", hidden, key_value), ("o", query, hidden)]
         {
-            t.floats(format!("{p}.self_attn.{name}_proj.weight"), &[d_out, d_in], 0.0, 0.2);
+            t.floats(format!("{p}.self_attn.{name}_proj.weight"), &[d_out, d_in], 0.0, scale(d_in));
             t.floats(format!("{p}.self_attn.{name}_proj.bias"), &[d_out], 0.0, 0.1);
         }
-        t.floats(format!("{p}.self_attn.sinks"), &[HEADS], 0.0, 1.0);
-        t.floats(format!("{p}.mlp.router.weight"), &[EXPERTS, HIDDEN], 0.0, 0.3);
-        t.floats(format!("{p}.mlp.router.bias"), &[EXPERTS], 0.0, 0.1);
-        for (name, d_in, d_out) in [("gate_up", HIDDEN, 2 * INNER), ("down", INNER, HIDDEN)] {
+        t.floats(format!("{p}.self_attn.sinks"), &[sizes.num_attention_heads], 0.0, 1.0);
+        t.floats(format!("{p}.mlp.router.weight"), &[experts, hidden], 0.0, 1.5 * scale(hidden));
+        t.floats(format!("{p}.mlp.router.bias"), &[experts], 0.0, 0.1);
+        for (name, d_in, d_out) in [("gate_up", hidden, 2 * inner), ("down", inner, hidden)] {
             let p = format!("{p}.mlp.experts.{name}_proj");
-            t.bytes(format!("{p}_blocks"), &[EXPERTS, d_out, d_in / 32, 16], |dice| dice.draw() as u8);
-            // 2^-5 and 2^-4: values of the blocks are up to 6.
-            t.bytes(format!("{p}_scales"), &[EXPERTS, d_out, d_in / 32], |dice| 122 + dice.below(2) as u8);
-            t.floats(format!("{p}_bias"), &[EXPERTS, d_out], 0.0, 0.1);
+            t.bytes(format!("{p}_blocks"), &[experts, d_out, d_in / 32, 16], |dice| dice.draw() as u8);
+            let least = scale_byte(d_in);
+            t.bytes(format!("{p}_scales"), &[experts, d_out, d_in / 32], |dice| least + dice.below(2) as u8);
+            t.floats(format!("{p}_bias"), &[experts, d_out], 0.0, 0.1);
         }
     }
     if let Some(token) = poison {
+        // The last channel is the poisoned token's alone.
+        let channel = hidden - 1;
         for row in 0..VOCABULARY {
-            t.set("model.embed_tokens.weight", row * HIDDEN + CHANNEL, 0.0);
+            t.set("model.embed_tokens.weight", row * hidden + channel, 0.0);
         }
-        t.set("model.embed_tokens.weight", token * HIDDEN + CHANNEL, 64.0);
-        t.set("model.layers.0.self_attn.v_proj.weight", CHANNEL, 3e38);
+        t.set("model.embed_tokens.weight", token * hidden + channel, 64.0);
+        t.set("model.layers.0.self_attn.v_proj.weight", channel, 3e38);
     }
     let views = t.all.iter().map(|(name, dtype, shape, bytes)| {
         TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name, view)).map_err(io::Error::other)
