@@ -49,7 +49,11 @@ const CHECKS: [Check; 7] = [
         None,
     ),
     ("kernels", &KERNELS, None),
-    ("cuda", &["clippy", "--package", "descant", "--features", "cuda", "--", "-D", "warnings"], None),
+    (
+        "cuda",
+        &["clippy", "--package", "descant", "--all-targets", "--features", "cuda", "--", "-D", "warnings"],
+        None,
+    ),
 ];
 
 fn main() -> ExitCode {

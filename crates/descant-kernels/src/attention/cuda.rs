@@ -101,7 +101,7 @@ impl Form {
             );
             return Err(CudaError::NoKernel { operator: "attention", what });
         }
-        let hopper = run.gpu().architecture().number == 90 && shape.head_dim == 64;
+        let hopper = run.gpu().is_hopper() && shape.head_dim == 64;
         Ok(Self { hopper, group, head_dim: shape.head_dim })
     }
 

@@ -4,6 +4,7 @@
 //! what follows it is skipped, and whoever reads a result back asks with [`Gpu::take_error`].
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cubecl::server::Handle;
@@ -39,6 +40,13 @@ impl std::fmt::Debug for Gpu {
             .field("card", &self.0.card)
             .finish_non_exhaustive()
     }
+}
+
+static PORTABLE: AtomicBool = AtomicBool::new(false);
+
+/// For tests: Hopper takes the kernels of the other cards, which are then seen to be right on a card at hand.
+pub fn portable_kernels(on: bool) {
+    PORTABLE.store(on, Ordering::Relaxed);
 }
 
 /// The cards that were opened, by index.
@@ -88,6 +96,11 @@ impl Gpu {
     /// What its kernels are compiled for.
     pub fn architecture(&self) -> Architecture {
         Architecture::of(self.0.card.capability)
+    }
+
+    /// Whether to use the kernels that only Hopper has.
+    pub(crate) fn is_hopper(&self) -> bool {
+        self.architecture().number == 90 && !PORTABLE.load(Ordering::Relaxed)
     }
 
     /// Streaming multiprocessors.

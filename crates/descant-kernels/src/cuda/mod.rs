@@ -52,7 +52,7 @@ pub use table::Define;
 #[cfg(feature = "cuda")]
 pub use blas::Products;
 #[cfg(feature = "cuda")]
-pub use gpu::{Gpu, Run};
+pub use gpu::{Gpu, Run, portable_kernels};
 #[cfg(feature = "cuda")]
 pub use host::HostMemory;
 #[cfg(feature = "cuda")]
@@ -60,9 +60,11 @@ pub use launch::Function;
 #[cfg(feature = "cuda")]
 pub use memory::DeviceMemory;
 #[cfg(feature = "cuda")]
+pub(crate) use tensor::poison;
+#[cfg(feature = "cuda")]
 pub use tensor::{
     contiguous, empty, floats, gpu_of, gpu_of_device, halves, handles, index_of, int_primitive, int_tensor,
-    matrix, owned, primitive, tensor,
+    matrix, owned, poison_buffers, primitive, tensor, zeros,
 };
 #[cfg(feature = "cuda")]
 pub use upload::Uploader;

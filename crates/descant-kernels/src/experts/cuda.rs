@@ -93,9 +93,10 @@ fn form(run: &Run<'_>, experts: &Experts, side: Side, rows: usize) -> Form {
         Side::Columns => "experts_forward",
         Side::Rows => "experts_backward",
     };
-    match run.gpu().architecture().number {
-        90 => Form { unit: "experts_sm90", entry, threads: 512, shared: 218_112, blocks: 1 },
-        _ => Form { unit: "experts", entry, threads: 256, shared: 77_568, blocks: 1 },
+    if run.gpu().is_hopper() {
+        Form { unit: "experts_sm90", entry, threads: 512, shared: 218_112, blocks: 1 }
+    } else {
+        Form { unit: "experts", entry, threads: 256, shared: 77_568, blocks: 1 }
     }
 }
 

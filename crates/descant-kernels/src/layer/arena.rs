@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::layout::{Paths, Plan};
 use super::plan::{Kept, LayerSizes, plan};
-use crate::cuda::{DeviceMemory, Gpu, Result};
+use crate::cuda::{DeviceMemory, Gpu, Result, Run, poison};
 use crate::memory::MemorySettings;
 
 /// Memory that is left free for what is not planned: the driver's own growth, kernels, small tensors.
@@ -51,6 +51,7 @@ struct Arena {
 #[derive(Debug, Clone)]
 pub(super) struct Lease {
     memory: Arc<DeviceMemory>,
+    scratch_bytes: u64,
     slot: u64,
     /// What the slot has room for.
     pub(super) kept: Kept,
@@ -81,12 +82,19 @@ pub(super) fn lease(gpu: &Gpu, need: &Need, layer: usize, keep: bool) -> Result<
     let arena = &arenas[&gpu.index()];
     let memory = Arc::clone(&arena.memory);
     if !keep {
-        return Ok(Lease { memory, slot: 0, kept: Kept::Input, owner: None });
+        return Ok(Lease {
+            memory,
+            scratch_bytes: arena.scratch_bytes,
+            slot: 0,
+            kept: Kept::Input,
+            owner: None,
+        });
     }
     let owner = OWNERS.fetch_add(1, Ordering::Relaxed);
     arena.owners[layer].store(owner, Ordering::Relaxed);
     Ok(Lease {
         memory,
+        scratch_bytes: arena.scratch_bytes,
         slot: arena.slots[layer],
         kept: arena.kept[layer],
         owner: Some((Arc::clone(&arena.owners), layer, owner)),
@@ -110,6 +118,11 @@ impl Lease {
 
     pub(super) fn scratch_address(&self) -> u64 {
         self.memory.address()
+    }
+
+    /// Overwrites the scratch where buffers are poisoned: what a layer reads there, it has to write first.
+    pub(super) fn poison_scratch(&self, run: &Run<'_>) -> Result<()> {
+        poison(run, self.scratch_address(), self.scratch_bytes as usize)
     }
 
     pub(super) fn kept_address(&self) -> u64 {

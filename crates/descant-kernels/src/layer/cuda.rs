@@ -208,7 +208,7 @@ impl LayerKernel for CubeBackend {
         keep: bool,
     ) -> (CubeTensor, Ticket) {
         let gpu = &call.layer.gpu;
-        let x = contiguous(x);
+        let (x, pairs) = (contiguous(x), &compact(pairs));
         let tokens = x.shape()[0];
         let out = empty(x.shape(), DType::BF16, &x.device);
         if let Err(error) = call.check() {
@@ -226,6 +226,7 @@ impl LayerKernel for CubeBackend {
         let held = call.clone();
         let running = lease.clone();
         gpu.enqueue(handles(call, pairs, [&x, &out]), move |run, at| {
+            running.poison_scratch(run)?;
             let (flow, [x, out]) = flow(run, &held, plan, at, &running, Direction::Forward);
             flow.forward(x, out)
         });
@@ -235,7 +236,7 @@ impl LayerKernel for CubeBackend {
     fn layer_backward(saved: Saved<Self>, grad: CubeTensor) -> (CubeTensor, [Option<CubeTensor>; 2 * SITES]) {
         let Saved { x, pairs, call, ticket } = saved;
         let gpu = &call.layer.gpu;
-        let (x, grad) = (contiguous(x), contiguous(grad));
+        let (x, grad, pairs) = (contiguous(x), contiguous(grad), compact(&pairs));
         let tokens = x.shape()[0];
         let dx = empty(x.shape(), DType::BF16, &x.device);
         let present = |site: usize| call.pairs[site / 2].is_some();
@@ -257,6 +258,7 @@ impl LayerKernel for CubeBackend {
         buffers.extend(gradients.iter().flatten().map(|tensor| tensor.handle.clone()));
         let held = call.clone();
         gpu.enqueue(buffers, move |run, at| {
+            lease.poison_scratch(run)?;
             let (flow, [x, dx]) = flow(run, &held, plan, at, &lease, Direction::Backward);
             let mut rest = at[flow_handles(&held)..].iter().copied();
             let grad = rest.next().expect("the gradient's buffer was given");
@@ -268,6 +270,11 @@ impl LayerKernel for CubeBackend {
         });
         (dx, gradients)
     }
+}
+
+/// The pairs without gaps: those that the optimizer wrote are so, those that came from the host are copied.
+fn compact(pairs: &[CubeTensor; 2 * SITES]) -> [CubeTensor; 2 * SITES] {
+    pairs.each_ref().map(|tensor| contiguous(tensor.clone()))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,10 +12,12 @@ pub fn linear(x: Tensor<2>, weight: &FrozenWeight, bias: Option<&Tensor<2>>, gro
         .enumerate()
         .filter(|(_, rows)| !rows.is_empty())
         .map(|(e, rows)| {
+            // One type in a product: burn's CUDA backend does not look, and reads one as the other.
             let x = x.clone().slice([rows]);
-            let y = x.matmul(transposed_matrix(weight, e));
+            let dtype = x.dtype();
+            let y = x.matmul(transposed_matrix(weight, e).cast(dtype));
             match bias {
-                Some(bias) => y + bias.clone().narrow(0, e, 1),
+                Some(bias) => y + bias.clone().narrow(0, e, 1).cast(dtype),
                 None => y,
             }
         })

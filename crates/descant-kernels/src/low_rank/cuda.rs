@@ -5,7 +5,6 @@ use burn::backend::TensorMetadata as _;
 use burn::backend::ops::FloatTensorOps as _;
 use burn::tensor::{DType, Shape, Slice};
 use burn_cubecl::CubeBackend;
-use burn_cubecl::ops::numeric::zeros;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{LowRankKernel, LowRankOp, Saved};
@@ -64,7 +63,7 @@ fn padded(factor: CubeTensor, dim: usize, scaling: f32) -> CubeTensor {
     let slices: Vec<Slice> = dims.iter().map(|n| Slice::from(0..*n)).collect();
     dims[dim] = RANK_WIDTH;
     cuda::contiguous(CubeBackend::float_slice_assign(
-        zeros(factor.device.clone(), Shape::from(dims), DType::BF16),
+        cuda::zeros(Shape::from(dims), DType::BF16, &factor.device),
         &slices,
         factor,
     ))
@@ -105,7 +104,7 @@ impl LowRankKernel for CubeBackend {
         let scaling = saved.scaling;
         let (x, grad) = (cuda::halves(saved.x), cuda::halves(grad));
         let [da, db] =
-            [saved.a.shape(), saved.b.shape()].map(|shape| zeros(x.device.clone(), shape, DType::F32));
+            [saved.a.shape(), saved.b.shape()].map(|shape| cuda::zeros(shape, DType::F32, &x.device));
         let (a, b) = (padded(saved.a, 1, 1.0), padded(saved.b, 2, scaling));
         let offsets = Offsets::of(saved.groups, s.rows, &x);
         let known = offsets.rows();
