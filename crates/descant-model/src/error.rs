@@ -20,6 +20,9 @@ pub enum Error {
         /// What is wrong, naming the key.
         reason: String,
     },
+    /// The device did not do what it was told; the results are lost.
+    #[error(transparent)]
+    Device(#[from] descant_kernels::DeviceError),
     /// The device did not take a tensor.
     #[error("{path}: tensor `{name}`: {reason}")]
     Upload {

@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::Tensor;
+use descant_kernels::read_floats;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
@@ -83,7 +84,7 @@ impl GptOss {
     /// Greedy results do not depend on what else is in the batch, up to rounding.
     ///
     /// # Errors
-    /// A prompt is empty or holds an id outside the vocabulary.
+    /// A prompt is empty or holds an id outside the vocabulary, or the device failed.
     pub fn generate(
         &self,
         prompts: &[Vec<u32>],
@@ -104,7 +105,7 @@ impl GptOss {
         let capacity = longest + options.max_new_tokens;
         let mut cache = KeyValueCache::new(&self.config, prompts.len(), capacity, &self.device().clone());
         let mut active: Vec<usize> = (0..prompts.len()).collect();
-        let mut logits = self.prefill(prompts, overlay, &mut cache);
+        let mut logits = self.prefill(prompts, overlay, &mut cache)?;
         for step in 0..options.max_new_tokens {
             let mut rows = logits.into_iter();
             active.retain(|&slot| {
@@ -123,7 +124,7 @@ impl GptOss {
             }
             let ids: Vec<u32> =
                 active.iter().map(|&slot| *out[slot].ids.last().expect("just pushed")).collect();
-            logits = self.step(&active, &ids, &vec![1; ids.len()], overlay, &mut cache);
+            logits = self.step(&active, &ids, &vec![1; ids.len()], overlay, &mut cache)?;
         }
         progress(prompts.len());
         Ok(out)
@@ -135,7 +136,7 @@ impl GptOss {
         prompts: &[Vec<u32>],
         overlay: &dyn Overlay,
         cache: &mut KeyValueCache,
-    ) -> Vec<Vec<f32>> {
+    ) -> Result<Vec<Vec<f32>>> {
         let mut logits = Vec::with_capacity(prompts.len());
         let mut start = 0;
         while start < prompts.len() {
@@ -146,10 +147,10 @@ impl GptOss {
             }
             let slots: Vec<usize> = (start..end).collect();
             let counts: Vec<usize> = prompts[start..end].iter().map(Vec::len).collect();
-            logits.extend(self.step(&slots, &prompts[start..end].concat(), &counts, overlay, cache));
+            logits.extend(self.step(&slots, &prompts[start..end].concat(), &counts, overlay, cache)?);
             start = end;
         }
-        logits
+        Ok(logits)
     }
 
     /// Adds `counts` tokens to the sequences in `slots`; logits after the last token of each.
@@ -160,7 +161,7 @@ impl GptOss {
         counts: &[usize],
         overlay: &dyn Overlay,
         cache: &mut KeyValueCache,
-    ) -> Vec<Vec<f32>> {
+    ) -> Result<Vec<Vec<f32>>> {
         let (positions, rows, segments) = cache.reserve(slots, counts);
         let ends: Vec<i32> =
             segments.as_slice().iter().map(|s| (s.query_start + s.query_len - 1) as i32).collect();
@@ -170,8 +171,7 @@ impl GptOss {
     }
 }
 
-fn rows_of(logits: Tensor<2>) -> Vec<Vec<f32>> {
+fn rows_of(logits: Tensor<2>) -> Result<Vec<Vec<f32>>> {
     let width = logits.dims()[1];
-    let values: Vec<f32> = logits.cast(DType::F32).into_data().try_to_vec().expect("logits are f32");
-    values.chunks_exact(width).map(<[f32]>::to_vec).collect()
+    Ok(read_floats(logits)?.chunks_exact(width).map(<[f32]>::to_vec).collect())
 }

@@ -25,6 +25,9 @@ pub enum Error {
     /// A file of the run cannot be read or written.
     #[error(transparent)]
     File(#[from] descant_files::Error),
+    /// The device did not do what it was told; the results are lost.
+    #[error(transparent)]
+    Device(#[from] descant_kernels::DeviceError),
     /// There is nothing to learn from.
     #[error("the data set has no rows")]
     NoSamples,

@@ -1,6 +1,6 @@
 //! How likely a model finds a text: the log-probability of each token given those before it.
 
-use burn::tensor::Tensor;
+use descant_kernels::read_floats;
 use descant_model::{Batch, GptOss, Overlay};
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ pub struct Score {
 /// Scores one sequence. Position `i + 1` counts unless `labels[i + 1]` is [`IGNORED`]; without labels all count.
 ///
 /// # Errors
-/// No ids, an id outside the vocabulary, or labels of another length.
+/// No ids, an id outside the vocabulary, or labels of another length; the device failed.
 pub fn score(model: &GptOss, overlay: &dyn Overlay, ids: &[u32], labels: Option<&[i64]>) -> Result<Score> {
     if let Some(labels) = labels
         && labels.len() != ids.len()
@@ -34,8 +34,7 @@ pub fn score(model: &GptOss, overlay: &dyn Overlay, ids: &[u32], labels: Option<
     }
     let hidden = model.hidden(&batch, overlay);
     let rows: Vec<usize> = (0..ids.len() - 1).collect();
-    let losses: Tensor<1> = model.token_losses(hidden, &rows, &ids[1..]);
-    let losses: Vec<f32> = losses.inner().into_data().try_to_vec().expect("losses are f32");
+    let losses = read_floats(model.token_losses(hidden, &rows, &ids[1..]))?;
     let counted: Vec<f64> = losses
         .iter()
         .enumerate()

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
-use descant_kernels::{accumulate, grad_norm};
+use descant_kernels::{accumulate, grad_norm, read_floats};
 use descant_lora::LoraAdapters;
 use descant_model::{Batch, GptOss, Site};
 
@@ -141,8 +141,8 @@ impl<'a> Trainer<'a> {
     /// One optimizer step on these micro-batches.
     ///
     /// # Errors
-    /// A sample is malformed or nothing is trained; loss or gradient is no number; a site gets no gradient. In
-    /// every case the adapter is as before.
+    /// A sample is malformed or nothing is trained; loss or gradient is no number; a site gets no gradient; the device
+    /// failed. In every case the adapter is as before.
     pub fn step(&mut self, micro_batches: &[Vec<&Sample>]) -> Result<StepResult> {
         self.step_if(micro_batches, |_, _| true)
     }
@@ -169,11 +169,11 @@ impl<'a> Trainer<'a> {
         for micro_batch in micro_batches {
             self.accumulate(micro_batch, weight, &mut gradients, &mut told)?;
         }
-        let totals = told.read();
+        let totals = told.read()?;
         let gradients = gradients.expect("weight is not zero, so some micro-batch was trained");
         let loss = (totals.loss / weight) as f32;
         let norm = grad_norm(&gradients);
-        let grad_norm = norm.clone().into_scalar();
+        let grad_norm = read_floats(norm.clone())?[0];
         for (what, value) in [("the loss", loss), ("the gradient norm", grad_norm)] {
             if !value.is_finite() {
                 let rows = samples().map(|s| s.row).collect();
@@ -245,8 +245,7 @@ impl<'a> Trainer<'a> {
     fn prove_gradients(&mut self, step: u64, gradients: &[Tensor<3>]) -> Result<()> {
         let Some(alive) = &mut self.alive else { return Ok(()) };
         for (alive, gradient) in alive.iter_mut().zip(gradients) {
-            let largest: Vec<f32> =
-                gradient.clone().abs().flatten::<2>(1, 2).max_dim(1).into_data().try_to_vec().expect("f32");
+            let largest = read_floats(gradient.clone().abs().flatten::<2>(1, 2).max_dim(1))?;
             alive.iter_mut().zip(largest).for_each(|(alive, largest)| *alive |= largest > 0.0);
         }
         // A step that was left out proves nothing.
@@ -284,9 +283,11 @@ struct Told {
 }
 
 impl Told {
-    fn read(self) -> Totals {
-        let losses = self.losses.into_iter().map(|losses| losses.into_data().try_to_vec::<f32>());
-        let losses: Vec<f32> = losses.flat_map(|losses| losses.expect("losses are f32")).collect();
+    fn read(self) -> Result<Totals> {
+        let mut losses = Vec::with_capacity(self.weights.len());
+        for of_micro_batch in self.losses {
+            losses.extend(read_floats(of_micro_batch)?);
+        }
         let mut totals = Totals { tokens: self.tokens, trained_tokens: losses.len(), ..Totals::default() };
         let mut loss = 0.0;
         for ((value, weight), first) in losses.into_iter().zip(self.weights).zip(self.first) {
@@ -296,7 +297,7 @@ impl Told {
             }
         }
         totals.loss = loss;
-        totals
+        Ok(totals)
     }
 }
 

@@ -50,8 +50,21 @@ impl Exit {
             if let Some(hinted) = cause.downcast_ref::<Hinted>() {
                 return Some(Self::of(&hinted.error)).filter(|exit| *exit != Self::Error);
             }
-            if let Some(descant_train::Error::NotFinite { .. }) = cause.downcast_ref() {
-                return Some(Self::Diverged);
+            // A transparent error hides its cause from the chain: both are asked for by name.
+            let device = match cause.downcast_ref() {
+                Some(descant_train::Error::NotFinite { .. }) => return Some(Self::Diverged),
+                Some(
+                    descant_train::Error::Device(error)
+                    | descant_train::Error::Model(descant_model::Error::Device(error)),
+                ) => Some(error),
+                _ => None,
+            };
+            let device = device.or_else(|| match cause.downcast_ref() {
+                Some(descant_model::Error::Device(error)) => Some(error),
+                _ => cause.downcast_ref::<descant_kernels::DeviceError>(),
+            });
+            if device.is_some_and(|error| error.out_of_memory) {
+                return Some(Self::OutOfMemory);
             }
             if let Some(panicked) = cause.downcast_ref::<Panicked>() {
                 return panicked.is_out_of_memory().then_some(Self::OutOfMemory);
@@ -148,8 +161,18 @@ mod tests {
         let diverged =
             || descant_train::Error::NotFinite { step: 3, what: "the loss", value: f32::NAN, rows: vec![] };
         let full = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+        let device = |out_of_memory| descant_kernels::DeviceError { what: "x".into(), out_of_memory };
+        let model = |out_of_memory| descant_model::Error::from(device(out_of_memory));
         for (error, exit) in [
             (anyhow!("x"), Exit::Error),
+            (descant_train::Error::from(device(true)).into(), Exit::OutOfMemory),
+            (descant_train::Error::from(device(false)).into(), Exit::Error),
+            (
+                anyhow::Error::from(descant_train::Error::from(model(true))).context("train"),
+                Exit::OutOfMemory,
+            ),
+            (anyhow::Error::from(model(true)).context("generate"), Exit::OutOfMemory),
+            (anyhow::Error::from(model(false)), Exit::Error),
             (anyhow::Error::from(diverged()), Exit::Diverged),
             (anyhow::Error::from(diverged()).context("train"), Exit::Diverged),
             (Hinted::new(diverged(), "lower the rate").into(), Exit::Diverged),

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use burn::tensor::Device;
 
 use super::driver::{self, Event, Scratch};
-use super::error::Result;
+use super::error::{CudaError, Result};
 use super::gpu::{Gpu, Run};
 use super::spec::MatmulSpec;
 use super::tensor::index_of;
@@ -99,13 +99,17 @@ pub(crate) fn synchronize(device: &Device) -> std::result::Result<(), String> {
     let index = index_of(device).ok_or("no CUDA card")?;
     let gpu = Gpu::of(index).map_err(|error| error.to_string())?;
     let waited = gpu.call(Vec::new(), |_, _| driver::synchronize());
-    match gpu.take_error().or(waited.err()) {
-        None => Ok(()),
-        Some(error) => Err(match error.hint() {
-            Some(hint) => format!("{error} (hint: {hint})"),
-            None => error.to_string(),
-        }),
-    }
+    gpu.take_error().or(waited.err()).map_or(Ok(()), |error| Err(advised(&error)))
+}
+
+/// See [`crate::read_floats`].
+pub(crate) fn check(index: usize) -> std::result::Result<(), String> {
+    let gpu = Gpu::of(index).map_err(|error| error.to_string())?;
+    gpu.take_error().map_or(Ok(()), |error| Err(advised(&error)))
+}
+
+fn advised(error: &CudaError) -> String {
+    error.hint().map_or_else(|| error.to_string(), |hint| format!("{error} (hint: {hint})"))
 }
 
 /// See [`crate::gauge::memory_in_use`].

@@ -47,6 +47,8 @@ struct Answer {
     gemm_tflops: f64,
     copy_gb_per_second: f64,
     losses: Vec<f32>,
+    /// SHA-256 of the adapter's f32 values after the steps: equal runs end with equal bytes.
+    adapter_sha256: String,
     operators: Vec<Operator>,
 }
 
@@ -100,7 +102,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
     let micro_batches: Vec<Vec<&Sample>> =
         samples.chunks(args.batch).map(|chunk| chunk.iter().collect()).collect();
     let (mut seconds, mut losses, mut peak) = (Vec::new(), Vec::new(), None);
-    let mut run_step = |losses: &mut Vec<f32>| -> Result<f64> {
+    let mut run_step = |trainer: &mut Trainer<'_>, losses: &mut Vec<f32>| -> Result<f64> {
         let start = Instant::now();
         let result = trainer.step(&micro_batches)?;
         gauge::synchronize(&device.device).map_err(|reason| anyhow!(reason))?;
@@ -109,12 +111,13 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         Ok(start.elapsed().as_secs_f64())
     };
     for number in 0..args.warmup + args.steps {
-        let took = run_step(&mut losses).with_context(|| format!("step {}", number + 1))?;
+        let took = run_step(&mut trainer, &mut losses).with_context(|| format!("step {}", number + 1))?;
         talk.detail(format_args!("step {}: {took:.3} s", number + 1));
         seconds.push(took);
     }
+    let adapter_sha256 = digest(trainer.adapters())?;
     gauge::profile(&device.device, true);
-    run_step(&mut Vec::new())?;
+    run_step(&mut trainer, &mut Vec::new())?;
     let operators = gauge::profiled(&device.device);
     gauge::profile(&device.device, false);
     let rates = gauge::rates(&device.device);
@@ -144,6 +147,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         gemm_tflops: rates.flops / 1e12,
         copy_gb_per_second: rates.bytes / 1e9,
         losses,
+        adapter_sha256,
         operators: operators.iter().map(|operator| row(operator, &rates)).collect(),
     };
     if args.json {
@@ -202,6 +206,16 @@ fn print(answer: &Answer, talk: Talk) -> Result<()> {
         ))?;
     }
     Ok(())
+}
+
+/// Of the values as they lie in memory, tensor by tensor.
+fn digest(adapters: &LoraAdapters) -> Result<String> {
+    let mut bytes = Vec::with_capacity(adapters.n_parameters() * size_of::<f32>());
+    for tensor in adapters.tensors() {
+        let values = descant_kernels::read_floats(tensor.clone())?;
+        bytes.extend(values.into_iter().flat_map(f32::to_le_bytes));
+    }
+    Ok(descant_files::sha256(&bytes))
 }
 
 fn median(values: &[f64]) -> f64 {

@@ -29,11 +29,23 @@ pub(crate) fn device(wanted: &str) -> Result<Chosen> {
     };
     match wanted.split_once(':').unwrap_or((wanted, "")) {
         ("cpu", "") => Ok(cpu("as asked")),
-        // A card is taken only where it is asked for: whether a run fits is not known before it starts.
-        ("auto", "") => Ok(cpu("a card is used where `cuda` is asked for")),
+        ("auto", "") => Ok(first_card().unwrap_or_else(|why| cpu(&why))),
         ("cuda", index) => cuda(wanted, index),
         _ => Err(anyhow!("device is `{wanted}`; expected auto, cpu, cuda or cuda:N")),
     }
+}
+
+/// The first CUDA card, or why there is none to be used.
+#[cfg(feature = "cuda")]
+fn first_card() -> Result<Chosen, String> {
+    let name = super::kept::open(0).map_err(|error| format!("no CUDA card: {error:#}"))?;
+    let why = format!("cuda:0, {name}");
+    Ok(Chosen { device: Device::cuda(0), name, why })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn first_card() -> Result<Chosen, String> {
+    Err("this build has no CUDA".to_owned())
 }
 
 #[cfg(feature = "cuda")]
