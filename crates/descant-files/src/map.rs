@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use crate::error::{Error, Result};
+use crate::read::open_regular;
 
 /// A whole regular file, mapped read-only.
 #[derive(Debug)]
@@ -26,10 +27,7 @@ impl MappedFile {
     /// The file cannot be opened, is no regular file, cannot be mapped, or changed its length meanwhile.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |operation, source| Error::Io { operation, path: path.to_owned(), source };
-        let file = File::open(path).map_err(|e| io("open", e))?;
-        if !file.metadata().map_err(|e| io("look at", e))?.is_file() {
-            return Err(Error::NotAFile { path: path.to_owned() });
-        }
+        let file = open_regular(path)?;
         #[expect(unsafe_code, reason = "mapping is unsafe because others may change the file; see SAFETY")]
         // SAFETY: the mapping is private to us, read-only, and gives out shared byte slices only; any byte is a
         // valid `u8`. A change of content by another process can show in them, which parsers here survive because

@@ -8,10 +8,19 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+/// Opens a regular file, and nothing else: to open a pipe that somebody left in a folder is to wait for ever.
+pub(crate) fn open_regular(path: &Path) -> Result<File> {
+    let io = |source| Error::Io { path: path.to_path_buf(), source };
+    if !path.metadata().map_err(io)?.is_file() {
+        return Err(io(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
+    }
+    File::open(path).map_err(io)
+}
+
 /// Reads a file of at most `limit` bytes.
 pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(io)?;
+    let file = open_regular(path)?;
     let stated = file.metadata().map_err(io)?.len();
     if stated > limit {
         return Err(Error::FileTooLarge { path: path.to_path_buf(), limit });

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use descant_files::MappedFile;
+use descant_files::{MappedFile, RelPath};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde::Deserialize;
@@ -41,7 +41,7 @@ pub(crate) fn visit_tensors(
         let path = dir.join(file);
         let mapped = MappedFile::open(&path)?;
         let shard = SafeTensors::deserialize(mapped.bytes())
-            .map_err(|e| Error::Shard { path: path.clone(), reason: e.to_string() })?;
+            .map_err(|e| Error::Shard { path: path.clone(), reason: shard_defect(&e, mapped.bytes()) })?;
         let mut names = shard.names();
         names.sort_unstable();
         for name in names {
@@ -79,6 +79,11 @@ pub fn identity_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
+/// What is wrong with a shard, and its length, which tells a download that was cut.
+fn shard_defect(error: &safetensors::SafeTensorError, bytes: &[u8]) -> String {
+    format!("{error} (the file has {} bytes)", bytes.len())
+}
+
 fn index_path(dir: &Path) -> PathBuf {
     dir.join("model.safetensors.index.json")
 }
@@ -100,12 +105,11 @@ fn files(dir: &Path) -> Result<(Vec<String>, Option<WeightMap>)> {
         .map_err(|e| Error::Index { path: path.clone(), reason: e.to_string() })?;
     let files: BTreeSet<String> = index.weight_map.values().cloned().collect();
     for file in &files {
-        // Shards lie beside the index; a name with a folder in it is somebody's attempt to leave.
-        let plain =
-            Path::new(file).file_name().is_some_and(|name| name == file.as_str()) && !file.contains('\\');
-        if !plain {
-            let reason = format!("`{file}` is no plain file name");
-            return Err(Error::Index { path, reason });
+        let refused = |reason| Error::Index { path: path.clone(), reason };
+        RelPath::new(file).map_err(|e| refused(e.to_string()))?;
+        // Shards lie beside the index, as every tool writes them.
+        if file.contains('/') {
+            return Err(refused(format!("`{file}` lies in another folder")));
         }
     }
     Ok((files.into_iter().collect(), Some(index.weight_map)))

@@ -4,7 +4,9 @@
 //! that makes it again. Time is the thread's own on the processor, because a test machine is shared; a door that
 //! sleeps or waits is caught by the clock on the wall, more patiently.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use crate::Dice;
@@ -67,7 +69,8 @@ pub fn send(
         let mut bytes = good.to_vec();
         mutate(&mut bytes, good, &mut Dice::new(seed));
         let (start, before) = (Instant::now(), busy());
-        let (result, heap) = peak_of(limits.whose, || catch_unwind(AssertUnwindSafe(|| door(&bytes))));
+        let (result, heap) =
+            peak_of(limits.whose, || quietly(|| catch_unwind(AssertUnwindSafe(|| door(&bytes)))));
         let (took, busy) = (start.elapsed(), busy().saturating_sub(before));
         match result {
             Err(_) => return Err(format!("seed {seed} panics")),
@@ -87,6 +90,27 @@ pub fn send(
         tally.most_heap = tally.most_heap.max(heap);
     }
     Ok(tally)
+}
+
+/// Runs `subject` without a word about panics on this thread: many are caught inside a door on purpose, and of the
+/// others the seed is told.
+fn quietly<T>(subject: impl FnOnce() -> T) -> T {
+    thread_local! {
+        static QUIET: Cell<bool> = const { Cell::new(false) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !QUIET.get() {
+                usual(panic);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let result = subject();
+    QUIET.set(false);
+    result
 }
 
 /// How many inputs a door gets: 2,000, and 10,000 with `DESCANT_SLOW=1`.

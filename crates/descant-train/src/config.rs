@@ -2,6 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Most steps of a run; products of a step's counts stay far within 64 bits.
+const MAX_STEPS: u64 = 1 << 30;
+/// Longest sequence in tokens.
+const MAX_SEQUENCE: u64 = 1 << 20;
+/// Most sequences in a micro-batch, and most micro-batches in a step.
+const MAX_COUNT: u64 = 1 << 16;
+
 /// How the learning rate moves after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,14 +96,14 @@ impl TrainConfig {
     /// # Errors
     /// A text naming the key, its value and what is allowed.
     pub fn validate(&self) -> Result<(), String> {
-        for (key, value) in [("max_steps", self.max_steps), ("max_sequence", self.max_sequence as u64)] {
-            if value == 0 {
-                return Err(format!("train.{key} is 0; expected at least 1"));
-            }
-        }
-        for (key, value) in [("micro_batch", self.micro_batch), ("accumulation", self.accumulation)] {
-            if value == 0 {
-                return Err(format!("train.{key} is 0; expected at least 1"));
+        for (key, value, most) in [
+            ("max_steps", self.max_steps, MAX_STEPS),
+            ("max_sequence", self.max_sequence as u64, MAX_SEQUENCE),
+            ("micro_batch", self.micro_batch as u64, MAX_COUNT),
+            ("accumulation", self.accumulation as u64, MAX_COUNT),
+        ] {
+            if value == 0 || value > most {
+                return Err(format!("train.{key} is {value}; expected 1 to {most}"));
             }
         }
         for (key, value, low, high) in [

@@ -203,18 +203,25 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = positive)]
     pub(crate) steps: usize,
     /// Steps before them
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count)]
     pub(crate) warmup: usize,
     /// Print one JSON object [default: a table]
     #[arg(long)]
     pub(crate) json: bool,
 }
 
+/// Most of anything that is counted here: products of two of them stay far within 64 bits.
+const MOST: usize = 1 << 24;
+
 fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("expected a number of at least 1".into()),
-        Ok(number) => Ok(number),
-    }
+    count(text).ok().filter(|number| *number > 0).ok_or_else(|| format!("expected a number from 1 to {MOST}"))
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|number| *number <= MOST)
+        .ok_or_else(|| format!("expected a number from 0 to {MOST}"))
 }
 
 /// Units of memory, longest name first.
@@ -332,7 +339,7 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "PATH", conflicts_with = "ids")]
     pub(crate) chat_template: Option<PathBuf>,
     /// Longest continuation in tokens
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count)]
     pub(crate) max_new_tokens: usize,
     /// Take the likeliest token each time [default: sample]
     #[arg(long, conflicts_with_all = ["temperature", "top_p", "seed"])]

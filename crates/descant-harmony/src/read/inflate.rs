@@ -4,8 +4,8 @@
 //! an absolute limit, while it comes out.
 
 use crate::error::{Error, Result};
+use crate::file::open_regular;
 use crate::limits;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const BUFFER: usize = 1 << 16;
 pub(crate) fn magic(path: &Path) -> Result<Vec<u8>> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
     let mut magic = Vec::new();
-    File::open(path).map_err(io)?.take(4).read_to_end(&mut magic).map_err(io)?;
+    open_regular(path)?.take(4).read_to_end(&mut magic).map_err(io)?;
     Ok(magic)
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn magic(path: &Path) -> Result<Vec<u8>> {
 pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
     let magic = magic(path)?;
-    let file = File::open(path).map_err(io)?;
+    let file = open_regular(path)?;
     let packed = Arc::new(AtomicU64::new(0));
     let counted = BufReader::with_capacity(BUFFER, Counted { inner: file, bytes: Arc::clone(&packed) });
     let inner: Box<dyn Read> = if magic.starts_with(GZIP) {

@@ -4,13 +4,13 @@
 //! trusts what a file says of itself more than it should, so it runs guarded: a panic in it is a bad file.
 
 use crate::error::{Error, Result, chain};
+use crate::file::open_regular;
 use crate::limits;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
 use parquet::schema::types::Type;
 use serde_json::{Map, Number, Value as Json};
-use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub(crate) fn each_row(
     take: &mut impl FnMut(u64, Result<Map<String, Json>>) -> Result<()>,
 ) -> Result<()> {
     let bad = |reason: String| Error::DataFile { path: path.to_path_buf(), reason };
-    let file = File::open(path).map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
+    let file = open_regular(path)?;
     let length = file.metadata().map_err(|source| Error::Io { path: path.to_path_buf(), source })?.len();
     if length > limits::PARQUET_BYTES {
         return Err(Error::FileTooLarge { path: path.to_path_buf(), limit: limits::PARQUET_BYTES });

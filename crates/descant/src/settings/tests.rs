@@ -1,7 +1,14 @@
 //! The written file is the defaults; every key can be set; wrong words are shown and explained.
 
+use descant_testkit::door::{Limits, check};
+use descant_testkit::heap::{Counting, Whose};
+
 use super::*;
 use crate::failure::hints;
+
+/// Counts what damaged settings take.
+#[global_allocator]
+static HEAP: Counting = Counting;
 
 fn from_text(text: &str) -> anyhow::Result<Resolved> {
     let dir = tempfile::tempdir().unwrap();
@@ -204,4 +211,22 @@ fn a_missing_file_is_named_and_init_is_offered() {
     let error = resolve(Some(std::path::Path::new("no/such.toml")), &[]).unwrap_err();
     assert!(format!("{error:#}").starts_with("open no/such.toml: "), "{error:#}");
     assert_eq!(hints(&error), ["descant init writes a commented settings file"]);
+}
+
+#[test]
+fn damaged_settings_are_taken_or_refused() {
+    // Other tests run beside this one.
+    let limits = Limits { whose: Whose::Thread, ..Limits::default() };
+    let holds = |text: &[u8], sets: &[String]| {
+        let text = String::from_utf8_lossy(text);
+        resolve_text("run.toml", &text, sets).is_ok_and(|resolved| resolved.settings.validate().is_ok())
+    };
+    let good = resolve(None, &["run.folder=runs/x".into(), "evaluate.prompts=3".into()]).unwrap();
+    check("run.toml", good.text.as_bytes(), limits, |bytes| holds(bytes, &[]));
+    for set in ["train.learning_rate=2e-4", "evaluate.efforts=[\"low\", \"high\"]", "data.loss.final=0.5"] {
+        let text = DEFAULT_TOML.as_bytes();
+        check(set, set.as_bytes(), limits, |bytes| {
+            holds(text, &[String::from_utf8_lossy(bytes).into_owned()])
+        });
+    }
 }

@@ -6,6 +6,7 @@ mod binary;
 mod data;
 mod edges;
 mod help;
+mod hostile;
 #[cfg(feature = "hub")]
 mod hub;
 mod lives;

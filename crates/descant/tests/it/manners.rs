@@ -10,6 +10,8 @@ fn wrong_arguments_end_with_2_and_say_nothing_on_standard_output() {
         &["score", "--model", "x"],
         &["generate"],
         &["generate", "--ids", "1,x"],
+        &["generate", "--ids", "1", "--max-new-tokens", "18446744073709551615"],
+        &["bench", "step", "--batch", "18446744073709551615"],
         &["generate", "--ids", "1", "--greedy", "--seed", "1"],
         &["nothing"],
         &["train", "-q", "-v"],

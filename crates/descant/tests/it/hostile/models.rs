@@ -1,0 +1,138 @@
+//! Defects of a model directory: configuration, shard, index.
+
+use serde_json::{Map, Value, json};
+
+use super::{Case, Command, Damage, case, odd};
+
+const CONFIG: &str = "model/config.json";
+const SHARD: &str = "model/model.safetensors";
+const INDEX: &str = "model/model.safetensors.index.json";
+
+pub(super) fn configs(good: &[u8]) -> Vec<Case> {
+    let given = |bytes: Vec<u8>, words| case(Command::Train, CONFIG, bytes, words);
+    // One key with another value, or without any where that is null.
+    let key = |key: &str, value: Value, words| {
+        let mut config: Map<String, Value> = serde_json::from_slice(good).unwrap();
+        if value.is_null() {
+            config.remove(key);
+        } else {
+            config.insert(key.to_owned(), value);
+        }
+        given(Value::Object(config).to_string().into_bytes(), words)
+    };
+    vec![
+        given(Vec::new(), "config.json: EOF"),
+        given(b"[]".to_vec(), "config.json: invalid"),
+        given(vec![0xff; 10], "config.json: expected value"),
+        given(b"[".repeat(100_000), "config.json: "),
+        given(vec![b' '; (4 << 20) + 1], "longer than the limit"),
+        odd(Command::Train, CONFIG, Damage::Gone, "is no model directory"),
+        key("model_type", json!("llama"), "`model_type` is `llama`"),
+        key("hidden_act", json!("gelu"), "`hidden_act` is `gelu`"),
+        key("attention_bias", json!(false), "`attention_bias` is false"),
+        key("tie_word_embeddings", json!(true), "`tie_word_embeddings` is true"),
+        key(
+            "quantization_config",
+            json!({"quant_method": "awq"}),
+            "`quantization_config.quant_method` is `awq`",
+        ),
+        key("num_local_experts", json!(0), "`num_local_experts` is 0"),
+        key("num_experts_per_tok", json!(5), "`num_experts_per_tok` is 5 but `experts_per_token` is 2"),
+        key("swiglu_limit", Value::Null, "missing field `swiglu_limit`"),
+        key("num_hidden_layers", json!(1_000_000_000), "`num_hidden_layers` is 1000000000"),
+        key("hidden_size", json!(-1), "invalid value: integer `-1`"),
+        key("hidden_size", json!(1e300), "floating point `1e"),
+        key("hidden_size", json!("64"), "invalid type: string \"64\""),
+        key("num_key_value_heads", json!(3), "`num_key_value_heads` 3 does not divide"),
+        key("head_dim", json!(15), "`head_dim` 15 is odd"),
+        key("rms_norm_eps", json!(0), "`rms_norm_eps` is 0"),
+        key("swiglu_limit", json!(-7), "`swiglu_limit` is -7"),
+        key("layer_types", json!(["full_attention"]), "`layer_types` has 1 entries for 6 layers"),
+        key("layer_types", json!(["full", "full", "full", "full", "full", "full"]), "unknown variant `full`"),
+        key("vocab_size", json!(0), "`vocab_size` is 0"),
+        key("rope_scaling", json!({"rope_type": "longrope"}), "`rope_scaling.rope_type` is `longrope`"),
+        key("rope_scaling", json!({"rope_type": "yarn", "factor": 0}), "rope_scaling.factor"),
+    ]
+}
+
+/// A safetensors file with another header.
+pub(super) fn with_header(file: &[u8], change: impl FnOnce(&mut Map<String, Value>)) -> Vec<u8> {
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let mut header: Map<String, Value> = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    change(&mut header);
+    let header = Value::Object(header).to_string().into_bytes();
+    [&(header.len() as u64).to_le_bytes()[..], &header, &file[8 + length..]].concat()
+}
+
+/// A safetensors file with other bytes at an element of a tensor.
+pub(super) fn with_bytes(file: &[u8], tensor: &str, at: usize, bytes: &[u8]) -> Vec<u8> {
+    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    let start = header[tensor]["data_offsets"][0].as_u64().unwrap() as usize + 8 + length + at;
+    let mut file = file.to_vec();
+    file[start..start + bytes.len()].copy_from_slice(bytes);
+    file
+}
+
+pub(super) fn shards(good: &[u8]) -> Vec<Case> {
+    let given = |bytes: Vec<u8>, words| case(Command::Train, SHARD, bytes, words);
+    let header = |change: fn(&mut Map<String, Value>), words| given(with_header(good, change), words);
+    vec![
+        given(Vec::new(), "model.safetensors: not a safetensors file"),
+        given(b"<!DOCTYPE html><title>Sign in</title>".to_vec(), "header too large"),
+        given((1_u64 << 20).to_le_bytes().to_vec(), "invalid header length"),
+        given(good[..good.len() - 1].to_vec(), "not a safetensors file: "),
+        given([good, b"x"].concat(), "not fully covered"),
+        header(|h| drop(h.remove("lm_head.weight")), "not a safetensors file: "),
+        header(|h| h["lm_head.weight"]["dtype"] = json!("F99"), "unknown variant `F99`"),
+        header(|h| h["lm_head.weight"]["shape"] = json!([1_u64 << 62, 1_u64 << 62]), "verflow"),
+        header(
+            |h| h["lm_head.weight"]["shape"] = json!([128, 1536]),
+            "tensor `lm_head.weight` is [128, 1536]",
+        ),
+        header(|h| h["lm_head.weight"]["dtype"] = json!("I16"), "tensor `lm_head.weight` is I16"),
+        header(
+            |h| {
+                let tensor = h.remove("model.norm.weight").unwrap();
+                h.insert("model.norm.gain".to_owned(), tensor);
+            },
+            "tensor `model.norm.gain` has no place",
+        ),
+        header(
+            |h| {
+                let offsets = h["model.norm.weight"]["data_offsets"].clone();
+                h["model.layers.0.input_layernorm.weight"]["data_offsets"] = offsets;
+            },
+            "not a safetensors file: ",
+        ),
+        given(
+            with_bytes(good, "model.layers.0.mlp.experts.down_proj_scales", 3, &[255]),
+            "down_proj_scales` holds a value that is not finite, at element 3",
+        ),
+        given(
+            with_bytes(good, "model.layers.1.self_attn.sinks", 2, &[0xc0, 0x7f]),
+            "self_attn.sinks` holds a value that is not finite, at element 1",
+        ),
+        odd(Command::Train, SHARD, Damage::Gone, "neither model.safetensors nor"),
+        #[cfg(unix)]
+        odd(Command::Generate, SHARD, Damage::Pipe, "not a regular file"),
+    ]
+}
+
+pub(super) fn indices() -> Vec<Case> {
+    let given = |text: &str, words| case(Command::Train, INDEX, text, words);
+    let named =
+        |file: &str, words| given(&json!({"weight_map": {"lm_head.weight": file}}).to_string(), words);
+    vec![
+        given("{", "index.json: EOF"),
+        given("{}", "missing field `weight_map`"),
+        given(r#"{"weight_map": {"a": 1}}"#, "invalid type: integer `1`"),
+        named("../model.safetensors", "\"../model.safetensors\": contains the part `.` or `..`"),
+        named("/etc/passwd", "\"/etc/passwd\": is absolute"),
+        named("..\\x", "contains a backslash"),
+        named("NUL", "is the name of a device on some systems"),
+        named("other/model.safetensors", "`other/model.safetensors` lies in another folder"),
+        named("missing.safetensors", "missing.safetensors: No such file").at("model/missing.safetensors"),
+        named("model.safetensors", "the index says otherwise"),
+    ]
+}
