@@ -94,7 +94,8 @@ fn descant(cuda: bool, arguments: &[String]) -> Result<ExitCode> {
         arguments.first().is_some_and(|command| command == "download" || (command == "train" && recipe));
     let features = [("cuda", cuda), ("hub", fetches)].into_iter().filter(|(_, wanted)| *wanted);
     run.args(features.flat_map(|(name, _)| ["--features", name]));
-    run.args(["--", "--root"]).arg(&root).args(arguments);
+    let called_as = if cuda { "cargo xtask --cuda" } else { "cargo xtask" };
+    run.args(["--", "--called-as", called_as, "--root"]).arg(&root).args(arguments);
     exec(run)
 }
 

@@ -51,7 +51,7 @@ pub use linear::{FrozenWeight, Groups, linear};
 pub use load::Loader;
 pub use loss::token_losses;
 pub use low_rank::low_rank;
-pub use memory::{MemorySettings, memory_settings, reserve_memory, set_memory};
+pub use memory::{MemorySettings, memory_plan, memory_settings, reserve_memory, set_memory};
 pub use norm::rms_norm;
 pub use optimizer::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm};
 pub use read::{DeviceError, read_floats};

@@ -41,6 +41,17 @@ pub fn memory_settings(device: &Device) -> MemorySettings {
     SETTINGS.lock().unwrap_or_else(PoisonError::into_inner).get(&key(device)).copied().unwrap_or_default()
 }
 
+/// How a device's working memory is laid out, in words for people; `None` before the first step and on the CPU. It is
+/// planned when the first layer runs, and again when a longer batch comes.
+pub fn memory_plan(device: &Device) -> Option<String> {
+    #[cfg(feature = "cuda")]
+    if let Some(index) = crate::cuda::index_of(device) {
+        return crate::layer::arena::words(index);
+    }
+    let _ = device;
+    None
+}
+
 /// What the card of this index may use.
 #[cfg(feature = "cuda")]
 pub(crate) fn settings_of_card(index: usize) -> MemorySettings {

@@ -73,6 +73,13 @@ pub enum Event<'a> {
         /// Steps of the whole run.
         total: u64,
     },
+    /// Something worth knowing, such as how the device's memory is used.
+    Note {
+        /// One word.
+        label: &'a str,
+        /// The rest.
+        text: &'a str,
+    },
     /// Something that is no error and must be seen.
     Warning(&'a str),
 }

@@ -116,6 +116,8 @@ struct Run<'a> {
     feed: Feed<'a>,
     trainer: Trainer<'a>,
     progress: Progress,
+    /// The plan of the device's memory that was told last.
+    plan: Option<String>,
 }
 
 impl<'a> Run<'a> {
@@ -124,7 +126,8 @@ impl<'a> Run<'a> {
         let feed = Feed::new(course.samples, course.config)?;
         course.guard.validate().map_err(Error::Config)?;
         let trainer = Trainer::new(course.model, adapters, course.config.clone())?;
-        Ok(Self { course, feed, trainer, progress: Progress { seed, ..Progress::default() } })
+        let progress = Progress { seed, ..Progress::default() };
+        Ok(Self { course, feed, trainer, progress, plan: None })
     }
 
     /// One step, or one that is passed over.
@@ -161,6 +164,11 @@ impl<'a> Run<'a> {
             self.progress.skipped += u64::from(left_out);
             let done = if left_out { "; the update was left out" } else { "" };
             observer.on(&Event::Warning(&format!("step {}: {spike}{done}", result.step)));
+        }
+        let plan = descant_kernels::memory_plan(self.course.model.device());
+        if plan != self.plan {
+            observer.on(&Event::Note { label: "memory", text: plan.as_deref().unwrap_or_default() });
+            self.plan = plan;
         }
         self.progress.window.push(result.loss, result.grad_norm);
         let samples = batches.iter().map(Vec::len).sum();

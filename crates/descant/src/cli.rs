@@ -116,6 +116,9 @@ pub(crate) struct Global {
     /// Folder that the paths of the embedded default start from [default: the current one]
     #[arg(long, global = true, value_name = "DIR", default_value = ".", hide_default_value = true)]
     pub(crate) root: PathBuf,
+    /// How hints call this program; `cargo xtask` names itself here
+    #[arg(long, global = true, value_name = "TEXT", default_value = "descant", hide = true)]
+    pub(crate) called_as: String,
 }
 
 /// When to colour.

@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::OnceLock;
 
 use anstream::ColorChoice;
 use clap::builder::styling::{AnsiColor, Style};
@@ -24,6 +25,17 @@ pub(crate) enum Level {
     Verbose,
 }
 
+/// What people type to run this program.
+static CALLED_AS: OnceLock<String> = OnceLock::new();
+
+/// Advice that is a command of ours, as the reader can type it.
+fn as_called(hint: &str) -> String {
+    match (hint.strip_prefix("descant "), CALLED_AS.get()) {
+        (Some(rest), Some(name)) => format!("{name} {rest}"),
+        _ => hint.to_owned(),
+    }
+}
+
 /// How to talk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Talk {
@@ -41,6 +53,8 @@ impl Talk {
             Color::Never => ColorChoice::Never,
         }
         .write_global();
+        // Once a process: there is one command line.
+        CALLED_AS.get_or_init(|| global.called_as.clone());
         // What libraries report goes the same way as all talk.
         let chosen = ["warn", "info", "debug"][usize::from(global.verbose.min(2))];
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(chosen));
@@ -97,7 +111,7 @@ impl Talk {
 
     /// Advice.
     pub(crate) fn hint(self, text: impl Display) {
-        self.say(format_args!("{CYAN}hint:{CYAN:#} {text}"));
+        self.say(format_args!("{CYAN}hint:{CYAN:#} {}", as_called(&text.to_string())));
     }
 
     /// An error with its causes and hints.
@@ -167,7 +181,7 @@ fn describe(error: &anyhow::Error) -> String {
             lines.push(format!("  caused by: {}", cause.replace('\n', "\n  ")));
         }
     }
-    lines.extend(hints(error).iter().map(|hint| format!("{CYAN}hint:{CYAN:#} {hint}")));
+    lines.extend(hints(error).iter().map(|hint| format!("{CYAN}hint:{CYAN:#} {}", as_called(hint))));
     lines.join("\n") + "\n"
 }
 

@@ -41,6 +41,8 @@ struct Arena {
     memory: Arc<DeviceMemory>,
     scratch_bytes: u64,
     kept: Vec<Kept>,
+    /// The plan in words.
+    words: String,
     /// Where each layer's slot begins, behind the scratch.
     slots: Vec<u64>,
     /// Which forward has each slot.
@@ -108,6 +110,12 @@ pub(crate) fn scratch(gpu: &Gpu) -> Option<(Arc<DeviceMemory>, u64)> {
     arenas.get(&gpu.index()).map(|arena| (Arc::clone(&arena.memory), arena.scratch_bytes))
 }
 
+/// The plan in force on a card, in words; none before the first layer ran.
+pub(crate) fn words(index: usize) -> Option<String> {
+    let arenas = ARENAS.lock().unwrap_or_else(PoisonError::into_inner);
+    arenas.get(&index).map(|arena| arena.words.clone())
+}
+
 impl Lease {
     /// Whether what was kept is still there.
     pub(super) fn is_current(&self) -> bool {
@@ -154,13 +162,13 @@ impl Arena {
         }
         let memory = Arc::new(DeviceMemory::new(gpu, next as usize)?);
         let count = |kind: Kept| kept.iter().filter(|kept| **kept == kind).count();
-        tracing::info!(
-            "{} tokens at once: {:.2} GiB of working memory, of which {:.2} GiB keep results for the backward \
-             (layers that keep everything {}, queries keys and values {}, attention {}, only their input {}; \
-             policy {})",
+        let gib = |bytes: u64| bytes as f64 / (1_u64 << 30) as f64;
+        let words = format!(
+            "{:.2} GiB to work in for {} tokens at once; {:.2} GiB of it keep results for the backward: everything in \
+             {} layers, queries keys and values in {}, attention in {}, the input alone in {} (policy {})",
+            gib(next),
             need.tokens,
-            next as f64 / (1_u64 << 30) as f64,
-            (next - scratch_bytes) as f64 / (1_u64 << 30) as f64,
+            gib(next - scratch_bytes),
             count(Kept::Experts),
             count(Kept::Projections),
             count(Kept::Attention),
@@ -168,6 +176,6 @@ impl Arena {
             settings.keep,
         );
         let owners = kept.iter().map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { need, settings, memory, scratch_bytes, kept, slots, owners })
+        Ok(Self { need, settings, memory, scratch_bytes, kept, words, slots, owners })
     }
 }

@@ -42,6 +42,7 @@ struct Answer {
     step_seconds_median: f64,
     tokens_per_second: f64,
     peak_memory_gib: Option<f64>,
+    memory_plan: Option<String>,
     model_tflops: f64,
     model_to_gemm: f64,
     gemm_tflops: f64,
@@ -142,6 +143,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         step_seconds: timed,
         tokens_per_second: tokens as f64 / median,
         peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
+        memory_plan: descant_kernels::memory_plan(&device.device),
         model_tflops: model_flops / 1e12,
         model_to_gemm: model_flops / rates.flops,
         gemm_tflops: rates.flops / 1e12,
@@ -183,6 +185,9 @@ fn print(answer: &Answer, talk: Talk) -> Result<()> {
     ))?;
     if let Some(peak) = answer.peak_memory_gib {
         talk.data(format_args!("memory of the card in use, at most {peak:.2} GiB"))?;
+    }
+    if let Some(plan) = &answer.memory_plan {
+        talk.data(plan)?;
     }
     talk.data(format_args!(
         "model {:.3} TFLOP/s, {:.1} % of a large product's {:.3}; copies {:.0} GB/s; load {:.1} s, first step {:.1} s",

@@ -107,6 +107,10 @@ impl Observer for Progress {
                 let text = self.pace.describe(*total);
                 self.advance(metrics.step, &text);
             }
+            Event::Note { label, text } => match &self.bar {
+                Some(bar) => bar.suspend(|| self.talk.item(label, text)),
+                None => self.talk.item(label, text),
+            },
             Event::Warning(text) => match &self.bar {
                 Some(bar) => bar.suspend(|| self.talk.warn(text)),
                 None => self.talk.warn(text),

@@ -1,5 +1,6 @@
 //! Twenty steps twice, and interrupted in the middle: the same bits, for both optimizers.
 
+use burn::tensor::Device;
 use descant_kernels::read_floats;
 use descant_train::{OptimizerKind, Sample, TrainConfig, Trainer};
 
@@ -8,12 +9,16 @@ use crate::models::{Case, varied};
 
 const STEPS: usize = 20;
 
-/// Losses, norms and the adapter after so many steps.
-fn train(
-    case: &Case,
-    card: &burn::tensor::Device,
-    optimizer: OptimizerKind,
-) -> (Vec<[u32; 2]>, Vec<Vec<u32>>) {
+/// What a run told, and the bits of its adapter at the end.
+#[derive(Debug, PartialEq)]
+struct Done {
+    /// Bits of loss and norm of each step.
+    told: Vec<[u32; 2]>,
+    adapter: Vec<Vec<u32>>,
+}
+
+/// Trains; with `stop`, by two trainers of which the second goes on from the first one's state after so many steps.
+fn train(case: &Case, card: &Device, optimizer: OptimizerKind, stop: Option<usize>) -> Done {
     let model = case.load(card);
     let config = TrainConfig {
         optimizer,
@@ -22,34 +27,43 @@ fn train(
         learning_rate: 5e-3,
         ..TrainConfig::default()
     };
-    let mut trainer = Trainer::new(&model, case.adapter(&model), config).expect("valid");
+    let trainer = || Trainer::new(&model, case.adapter(&model), config.clone()).expect("valid");
+    let mut current = trainer();
     let ids = case.sequences(model.config.vocab_size);
-    let samples: Vec<Sample> = (0..2 * STEPS)
-        .map(|row| Sample {
-            row,
-            ids: ids[row % ids.len()].iter().map(|id| (id + row as u32) % 1000).collect(),
-            weights: vec![1.0; ids[row % ids.len()].len()],
-            first_analysis: None,
-        })
-        .collect();
+    let sample = |row: usize| {
+        let ids: Vec<u32> = ids[row % ids.len()].iter().map(|id| (id + row as u32) % 1000).collect();
+        Sample { row, weights: vec![1.0; ids.len()], ids, first_analysis: None }
+    };
     let mut told = Vec::new();
-    for two in samples.chunks(2) {
-        let micro: Vec<Vec<&Sample>> = two.iter().map(|sample| vec![sample]).collect();
-        let result = trainer.step(&micro).expect("a step");
+    for step in 0..STEPS {
+        if stop == Some(step) {
+            let state = current.state();
+            current = trainer();
+            current.restore(&state).expect("its own state");
+        }
+        let samples = [sample(2 * step), sample(2 * step + 1)];
+        let micro: Vec<Vec<&Sample>> = samples.iter().map(|sample| vec![sample]).collect();
+        let result = current.step(&micro).expect("a step");
         told.push([result.loss.to_bits(), result.grad_norm.to_bits()]);
     }
     let bits = |tensor| read_floats(tensor).expect("values").into_iter().map(f32::to_bits).collect();
-    let adapter = trainer.adapters().tensors().map(|tensor| bits(tensor.clone())).collect();
-    (told, adapter)
+    Done { told, adapter: current.adapters().tensors().map(|tensor| bits(tensor.clone())).collect() }
 }
 
 #[test]
-fn twenty_steps_twice_have_the_same_bits() {
+fn twenty_steps_twice_and_resumed_have_the_same_bits() {
     let Some(card) = card() else { return };
     let case = varied();
     for optimizer in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit] {
-        let (first, second) = (train(&case, &card, optimizer), train(&case, &card, optimizer));
-        assert_eq!(first, second);
-        assert_ne!(first.0[0][0], first.0[STEPS - 1][0], "nothing was learned");
+        let whole = train(&case, &card, optimizer, None);
+        assert_eq!(whole, train(&case, &card, optimizer, None), "{optimizer:?}, again");
+        for stop in [1, 10] {
+            assert_eq!(
+                whole,
+                train(&case, &card, optimizer, Some(stop)),
+                "{optimizer:?}, stopped after {stop}"
+            );
+        }
+        assert_ne!(whole.told[0][0], whole.told[STEPS - 1][0], "nothing was learned");
     }
 }
