@@ -18,6 +18,8 @@ Commands:
            what fetches (`download`, `train --recipe NAME`) is built with network code, the others without
   kernels  compile every CUDA kernel for every architecture and compare what it uses with
            docs/kernels.md, or write that anew with --update; needs NVRTC, but no card
+  crash    kill, signal and starve `descant train` on a micro model, and compare bytes with those of
+           a run that nobody disturbed; arguments: kills=100 signals=50 soak=0 seed=1 control=0
   ci       every check: format, lints, tests, documentation, the CUDA feature, the kernels
 
 Options:
@@ -33,16 +35,21 @@ type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'sta
 /// The part of the CUDA feature that needs neither burn's CUDA backend nor a card.
 const NVRTC: [&str; 2] = ["--features", "descant-kernels/nvrtc"];
 
+/// Every test.
+const TESTS: [&str; 4] = ["test", "--workspace", NVRTC[0], NVRTC[1]];
+
 /// Builds what compiles the kernels. Over the whole workspace, as the tests: cargo would build the dependencies of
 /// one package alone with other features, and so again.
 const KERNELS: [&str; 6] = ["build", "--workspace", NVRTC[0], NVRTC[1], "--example", "kernels"];
 
 /// The order lets later checks reuse what earlier ones built: lints and documentation share their dependencies.
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     ("format", &["fmt", "--all", "--check"], None),
     ("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], None),
     ("documentation", &["doc", "--workspace", "--no-deps"], Some(("RUSTDOCFLAGS", "-D warnings"))),
-    ("tests", &["test", "--workspace", NVRTC[0], NVRTC[1]], None),
+    ("tests", &TESTS, None),
+    // What it needs the tests have built.
+    ("kills", &["xtask", "crash"], None),
     (
         "no network",
         &["clippy", "--package", "descant", "--no-default-features", "--", "-D", "warnings"],
@@ -72,6 +79,7 @@ fn run(mut arguments: Vec<String>) -> Result<ExitCode> {
     match arguments.first().map(String::as_str) {
         Some("ci") if arguments.len() == 1 => checks(),
         Some("kernels") => kernels(&arguments[1..]),
+        Some("crash") => crash(&arguments[1..]),
         Some(command) if PASSED_ON.contains(&command) => descant(cuda, &arguments),
         Some("help" | "--help" | "-h") => {
             say(HELP);
@@ -106,6 +114,18 @@ fn kernels(options: &[String]) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     exec(kernels_of(&root, options)?)
+}
+
+/// Builds the binary as the tests do, with faults in it, and the harness that disturbs it.
+fn crash(arguments: &[String]) -> Result<ExitCode> {
+    let built = cargo().current_dir(root()?).args(TESTS).arg("--no-run").status().context("cargo")?;
+    if !built.success() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let here = std::env::current_exe().context("where this program lies")?;
+    let mut harness = Command::new(here.with_file_name("examples").join("crash"));
+    harness.arg(here.with_file_name("descant")).args(arguments);
+    exec(harness)
 }
 
 /// The example that lies beside this program.

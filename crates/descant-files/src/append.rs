@@ -41,7 +41,7 @@ impl Appender {
             return Err(Error::Length { path: path.to_owned(), expected: length, actual });
         }
         ops::set_len(path, &file, length)?;
-        file.seek(SeekFrom::Start(length)).map_err(|e| io("seek", e))?;
+        file.seek(SeekFrom::End(0)).map_err(|e| io("seek", e))?;
         Ok(Self { path: path.to_owned(), file, length })
     }
 

@@ -24,6 +24,9 @@ pub enum Effect {
     PowerCut(u64),
     /// The power goes, and every sync before it was a lie: what a writer that does not sync would meet.
     LyingDisk(u64),
+    /// Nothing fails, but no log is cut where it should be: what a program that forgets to would do. For showing that
+    /// harnesses can fail.
+    Uncut,
 }
 
 /// A fault: what, when, and whether once or from then on.
@@ -51,14 +54,16 @@ pub fn with<T>(fault: Fault, subject: impl FnOnce() -> T) -> (T, bool) {
 /// # Errors
 /// The text is no fault, or this build has none.
 pub fn arm(spec: &str) -> Result<(), String> {
-    let wrong =
-        || format!("`{spec}` is no fault; expected broken:N, full:N, kill:N or panic:N, with + to last");
+    let wrong = || {
+        format!("`{spec}` is no fault; expected broken:N, full:N, kill:N, panic:N or uncut:0, with + to last")
+    };
     let (effect, after) = spec.split_once(':').ok_or_else(wrong)?;
     let effect = match effect {
         "broken" => Effect::Broken,
         "full" => Effect::Full,
         "kill" => Effect::Kill,
         "panic" => Effect::Panic,
+        "uncut" => Effect::Uncut,
         _ => return Err(wrong()),
     };
     let (after, lasting) = after.strip_suffix('+').map_or((after, false), |after| (after, true));

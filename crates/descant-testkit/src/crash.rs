@@ -1,8 +1,15 @@
 //! The kill harness: `descant train` on the micro model, killed at random moments and told again and again to go on,
 //! until it is done; then its bytes are those of a run that nobody disturbed.
 //!
-//! Half of the kills wait for a save to be under way, which is where a protocol can be wrong. What kills is SIGKILL:
+//! Three of four kills wait for a save to be under way, which is where a protocol can be wrong. What kills is SIGKILL:
 //! nothing of the program runs after it. Loss of power is another harness (`descant-train/tests/it/resume.rs`).
+//!
+//! [`signals`], [`disk`] and [`soak`] disturb the same subject in other ways. `examples/crash.rs` runs all of them, and
+//! with `control=1` shows that each can fail.
+
+pub mod disk;
+pub mod signals;
+pub mod soak;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -25,6 +32,8 @@ pub struct Subject {
     pub micro: Micro,
     /// Settings in the form of `--set`.
     pub sets: Vec<String>,
+    /// A rule that the program breaks on purpose, as `DESCANT_FAULT` takes it.
+    pub broken: Option<&'static str>,
 }
 
 /// What a run leaves that must not depend on how often it was disturbed.
@@ -65,7 +74,7 @@ impl Subject {
             "lora.targets=[\"q_proj\", \"down_proj\"]".to_owned(),
             "run.save_every=3".to_owned(),
         ];
-        Ok(Self { binary: binary.to_owned(), micro, sets: sets.to_vec() })
+        Ok(Self { binary: binary.to_owned(), micro, sets: sets.to_vec(), broken: None })
     }
 
     /// The command that trains into `folder`.
@@ -88,6 +97,7 @@ impl Subject {
         for name in ["RUST_LOG", "RUST_BACKTRACE", "DESCANT_FAULT"] {
             command.env_remove(name);
         }
+        command.envs(self.broken.map(|rule| ("DESCANT_FAULT", rule)));
         command.env("RAYON_NUM_THREADS", "1").stdin(Stdio::null());
         command
     }
@@ -127,14 +137,13 @@ impl Subject {
             let wrong = |e: String| format!("seed {seed}, run {}: {e}", folder.display());
             while tally.kills < kills + 8 {
                 let mut child = self.start(&folder)?;
-                let in_save = dice.below(2) == 0;
+                let in_save = dice.below(4) > 0;
                 let moment = length.mul_f64(dice.unit());
-                if !wait_for_moment(&mut child, &folder, moment, in_save).map_err(wrong)? {
-                    break;
-                }
+                let moment = wait_for_moment(&mut child, &folder, moment, in_save).map_err(wrong)?;
+                let Moment::Come { swept } = moment else { break };
                 child.kill().and_then(|()| child.wait()).map_err(|e| e.to_string())?;
                 tally.kills += 1;
-                tally.in_save += usize::from(save_is_under_way(&folder));
+                tally.in_save += usize::from(swept && save_is_under_way(&folder));
             }
             let bytes = self.run(&folder).map_err(wrong)?;
             if bytes != *expected {
@@ -147,19 +156,27 @@ impl Subject {
     }
 }
 
-/// Waits for the moment to kill; false when the process ended, well, before it came.
+/// What came first.
+enum Moment {
+    /// The moment. What a process before had left in the middle of a save was `swept`: what lies there now is new.
+    Come { swept: bool },
+    /// The process's end, a good one.
+    Ended,
+}
+
+/// Waits for the moment to disturb a process.
 fn wait_for_moment(
     child: &mut Child,
     folder: &Path,
     moment: Duration,
     in_save: bool,
-) -> Result<bool, String> {
+) -> Result<Moment, String> {
     let start = Instant::now();
-    let mut seen = false;
+    let mut swept = false;
     loop {
         if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
             return if status.success() {
-                Ok(false)
+                Ok(Moment::Ended)
             } else {
                 Err(format!("it ended by itself with {status}"))
             };
@@ -168,10 +185,9 @@ fn wait_for_moment(
         if passed > PATIENCE {
             return Err("it hangs".to_owned());
         }
-        // A save that was left by the process before is no save under way.
-        seen |= !save_is_under_way(folder);
-        if passed >= moment && (!in_save || (seen && save_is_under_way(folder))) {
-            return Ok(true);
+        swept |= !save_is_under_way(folder);
+        if passed >= moment && (!in_save || (swept && save_is_under_way(folder))) {
+            return Ok(Moment::Come { swept });
         }
         std::thread::sleep(GLANCE);
     }
@@ -199,104 +215,4 @@ fn ended_well(output: &Output) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
-}
-
-impl Subject {
-    /// Sends `n` signals, one a process, SIGINT and SIGTERM in turn, at random moments; every process must end with the
-    /// signal's status, or well where it came too late, and the run at last with `expected`. Tells how many ended one.
-    ///
-    /// # Errors
-    /// A process ended otherwise; the text has the seed.
-    pub fn signals(
-        &self,
-        dir: &Path,
-        expected: &Bytes,
-        n: usize,
-        length: Duration,
-        seed: u64,
-    ) -> Result<usize, String> {
-        let mut dice = Dice::new(seed);
-        let (mut ended, mut run) = (0, 0);
-        let folder = |run: usize| dir.join(format!("signals-{run}"));
-        for at in 0..n {
-            let (name, status) = if at % 2 == 0 { ("INT", 130) } else { ("TERM", 143) };
-            let place = folder(run);
-            let wrong = |e: String| format!("seed {seed}, signal {at}, {}: {e}", place.display());
-            let mut child = self.start(&place)?;
-            // Handlers are set within the first moments of a process; before that a signal kills it as any other.
-            let moment = length.mul_f64(0.2 + 0.8 * dice.unit());
-            let came_in_time = wait_for_moment(&mut child, &place, moment, false).map_err(wrong)?;
-            if came_in_time {
-                let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
-                sent.map_err(|e| e.to_string())?;
-            }
-            let code = child.wait().map_err(|e| e.to_string())?.code();
-            match code {
-                Some(0) => {
-                    if Bytes::read(&place).map_err(wrong)? != *expected {
-                        return Err(wrong("other bytes".to_owned()));
-                    }
-                    run += 1;
-                }
-                Some(code) if code == status => ended += 1,
-                other => return Err(wrong(format!("SIG{name} ended it with {other:?}"))),
-            }
-        }
-        if self.run(&folder(run))? != *expected {
-            return Err(format!("seed {seed}: the last run has other bytes"));
-        }
-        Ok(ended)
-    }
-}
-
-/// A long run in one process, whose memory and open files are watched, and the same killed about every 200 steps.
-///
-/// # Errors
-/// Memory or files grow, or the bytes differ.
-pub fn soak(subject: &Subject, dir: &Path, steps: u64, seed: u64) -> Result<String, String> {
-    let folder = dir.join("soak-whole");
-    let start = Instant::now();
-    let mut child = subject.start(&folder)?;
-    let mut seen: Vec<(u64, usize)> = Vec::new();
-    while child.try_wait().map_err(|e| e.to_string())?.is_none() {
-        seen.extend(resident_kib(child.id()).zip(open_files(child.id())));
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let output = child.wait_with_output().map_err(|e| e.to_string())?;
-    ended_well(&output)?;
-    let expected = Bytes::read(&folder)?;
-    let length = start.elapsed();
-    // The first quarter warms up: caches of the allocator, the first of everything.
-    let quarter = |n: usize| &seen[n * seen.len() / 4..(n + 1) * seen.len() / 4];
-    let most = |part: &[(u64, usize)]| {
-        (part.iter().map(|s| s.0).max().unwrap_or(0), part.iter().map(|s| s.1).max().unwrap_or(0))
-    };
-    let (early, late) = (most(quarter(1)), most(quarter(3)));
-    let grown = format!("{} to {} KiB resident, {} to {} files open", early.0, late.0, early.1, late.1);
-    if late.0 > early.0 + early.0 / 20 || late.1 > early.1 {
-        return Err(format!("soak: it grows: {grown}"));
-    }
-    let tally = subject.kill(
-        dir,
-        &expected,
-        steps.div_ceil(200) as usize,
-        length.mul_f64(400.0 / steps as f64),
-        seed,
-    )?;
-    Ok(format!(
-        "soak: {steps} steps, {grown}; killed {} times over {} runs: all bytes equal; {:.0} s",
-        tally.kills,
-        tally.runs,
-        start.elapsed().as_secs_f64()
-    ))
-}
-
-fn resident_kib(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
-fn open_files(pid: u32) -> Option<usize> {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).ok().map(Iterator::count)
 }

@@ -39,7 +39,7 @@ pub(crate) fn is_down() -> bool {
 pub(crate) fn strike() -> Result<()> {
     let effect = STATE.with_borrow_mut(State::next);
     match effect {
-        None => Ok(()),
+        None | Some(Effect::Uncut) => Ok(()),
         Some(Effect::Broken) => Err(Error::other("injected")),
         Some(Effect::Full) => Err(Error::new(ErrorKind::StorageFull, "injected")),
         Some(Effect::Kill) => kill(),
@@ -71,7 +71,7 @@ impl State {
 
     /// As [`next`](Self::next), but only counts what passes.
     fn peek(&mut self) -> Option<Effect> {
-        let fault = self.fault?;
+        let fault = self.fault.filter(|fault| fault.effect != Effect::Uncut)?;
         if self.down || (self.struck && fault.lasting) {
             return Some(fault.effect);
         }
@@ -100,6 +100,11 @@ pub(crate) fn writing(path: &Path, file: &mut File, bytes: &[u8]) {
             file.write_all(&bytes[..bytes.len() / 2]).expect("the test's folder takes bytes");
         }
     });
+}
+
+/// Whether logs are not to be cut.
+pub(crate) fn forgets_cuts() -> bool {
+    STATE.with_borrow(|state| state.fault.is_some_and(|fault| fault.effect == Effect::Uncut))
 }
 
 fn tell(f: impl FnOnce(&mut Journal)) {
