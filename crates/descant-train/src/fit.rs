@@ -218,7 +218,7 @@ impl<'a> Run<'a> {
     fn save(&self, store: &Store, observer: &mut dyn Observer) -> Result<()> {
         let logs = observer.logs()?;
         let mut told = |text: &str| observer.on(&Event::Warning(text));
-        store.save(self.trainer.adapters(), &self.trainer.state(), &self.progress, logs, &mut told)
+        store.save(self.trainer.adapters(), &self.trainer.state()?, &self.progress, logs, &mut told)
     }
 
     fn finish(&self, observer: &mut dyn Observer) {

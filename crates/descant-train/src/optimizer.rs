@@ -1,7 +1,7 @@
 //! AdamW over the adapters: descant-kernels' operator with this crate's settings, and its state on the host.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use descant_kernels::{AdamWSpec, Clip, MomentFormat};
+use descant_kernels::{AdamWSpec, Clip, DeviceError, MomentFormat, read_floats};
 use descant_lora::LoraAdapters;
 
 use crate::config::{OptimizerKind, TrainConfig};
@@ -33,14 +33,16 @@ impl AdamW {
     }
 
     /// Both moments of each tensor.
-    pub(crate) fn moments(&self) -> Vec<Moments> {
-        let floats = |t: &Tensor<3>| t.clone().into_data().try_to_vec().expect("moments are f32");
+    pub(crate) fn moments(&self) -> Result<Vec<Moments>, DeviceError> {
         let each = self.inner.moments().iter().map(|moments| match moments {
-            descant_kernels::Moments::Float { first, second } => Moments::Float([first, second].map(floats)),
-            descant_kernels::Moments::Blocks { codes, scales } => Moments::Blocks {
+            descant_kernels::Moments::Float { first, second } => {
+                Ok(Moments::Float([read_floats(first.clone())?, read_floats(second.clone())?]))
+            }
+            descant_kernels::Moments::Blocks { codes, scales: [first, second] } => Ok(Moments::Blocks {
+                // Before the scales, with which the device is asked whether it failed.
                 codes: codes.clone().map(|t| t.into_data().try_to_vec().expect("codes are u8")),
-                scales: scales.clone().map(|t| t.into_data().try_to_vec().expect("scales are f32")),
-            },
+                scales: [read_floats(first.clone())?, read_floats(second.clone())?],
+            }),
         });
         each.collect()
     }

@@ -105,19 +105,20 @@ impl<'a> Trainer<'a> {
     }
 
     /// Everything that a step changes.
-    pub fn state(&self) -> TrainerState {
-        let host = |tensor: &Tensor<3>| -> Vec<f32> {
-            tensor.clone().inner().into_data().try_to_vec().expect("adapters are f32")
-        };
+    ///
+    /// # Errors
+    /// The device failed in the last update, which is told only here: then this is not to be kept.
+    pub fn state(&self) -> Result<TrainerState> {
+        let adapters = self.adapters.tensors().map(|tensor| Ok(read_floats(tensor.clone())?));
         let unreached = self.unreached.iter().map(|(site, n)| (*site, *n)).collect();
-        TrainerState {
+        Ok(TrainerState {
             steps: self.steps,
             updates: self.optimizer.updates(),
-            adapters: self.adapters.tensors().map(host).collect(),
-            moments: self.optimizer.moments(),
+            adapters: adapters.collect::<Result<_>>()?,
+            moments: self.optimizer.moments()?,
             alive: self.alive.clone(),
             unreached,
-        }
+        })
     }
 
     /// Goes back to a state, to the bit. The trainer is that of the same adapters and the same optimizer.
