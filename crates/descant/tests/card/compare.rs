@@ -9,8 +9,8 @@ use descant_kernels::{Groups, Keep, read_floats, set_memory};
 use descant_lora::LoraAdapters;
 use descant_model::{Batch, GptOss, Overlay, Site};
 
-use crate::card;
 use crate::models::{Case, all, varied};
+use crate::{card, is_portable};
 
 /// Norm of the difference by norm of the CPU's result.
 const LOGITS: f64 = 3e-2;
@@ -135,7 +135,7 @@ fn a_whole_model_on_a_card_is_that_of_the_cpu() {
         portable_kernels(true);
         let portable = run(&model, &adapter, &adapter, &ids);
         found.extend(far(&format!("{}, portable kernels", case.name), &portable, &expected, factor));
-        portable_kernels(false);
+        portable_kernels(is_portable());
         for (form, first, overlay) in
             [("whole", &whole, &adapter as &dyn Overlay), ("single", &single, &Single(&adapter))]
         {
