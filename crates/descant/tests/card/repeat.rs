@@ -37,7 +37,7 @@ fn train(case: &Case, card: &Device, optimizer: OptimizerKind, stop: Option<usiz
     let mut told = Vec::new();
     for step in 0..STEPS {
         if stop == Some(step) {
-            let state = current.state();
+            let state = current.state().expect("a state");
             current = trainer();
             current.restore(&state).expect("its own state");
         }
