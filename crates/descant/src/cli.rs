@@ -261,6 +261,9 @@ pub(crate) struct SettingsArgs {
     /// Chat template in place of the model's own; short for --set model.chat_template=PATH [default: the model's own]
     #[arg(long, value_name = "PATH")]
     pub(crate) chat_template: Option<PathBuf>,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`; short for --set model.device=DEVICE [default: the settings', auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
 }
 
 /// `descant train`

@@ -46,7 +46,7 @@ mod upload;
 pub use args::{Arg, Extent, TensorMap};
 pub use error::{CudaError, Result};
 pub use spec::{Element, MatmulSpec, Operand};
-pub use store::{Store, set_store};
+pub use store::{Store, set_choices, set_store};
 pub use table::Define;
 
 #[cfg(feature = "cuda")]

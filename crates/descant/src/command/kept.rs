@@ -2,12 +2,12 @@
 //!
 //! Losing it costs the next start some seconds; nothing in it is trusted, and no failure here is worth stopping for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use descant_files::{RelPath, read_bounded, write_atomic};
-use descant_kernels::cuda::{CudaError, Gpu, Store, set_store};
+use descant_kernels::cuda::{CudaError, Gpu, Store, set_choices, set_store};
 
 use crate::failure::Hinted;
 
@@ -21,6 +21,11 @@ pub(crate) fn open(index: usize) -> Result<String> {
     }
     let gpu = Gpu::of(index).map_err(|error| hinted(&error))?;
     Ok(gpu.name().to_owned())
+}
+
+/// Keeps the choices of algorithms that a run computes with in its folder: they decide the last bits.
+pub(crate) fn keep_choices(folder: &Path) {
+    set_choices(Arc::new(Folder(folder.to_owned())));
 }
 
 fn hinted(error: &CudaError) -> anyhow::Error {

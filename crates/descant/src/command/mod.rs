@@ -69,10 +69,10 @@ fn settings(
 ) -> Result<Resolved> {
     let recipe = recipe.map(Recipe::find).transpose()?;
     let mut sets = args.sets.clone();
-    sets.extend(args.chat_template.as_ref().map(|path| {
-        // Quoted, so that no name of a file is taken for a number or a date.
-        format!("model.chat_template={}", toml::Value::String(path.display().to_string()))
-    }));
+    // Quoted, so that no name is taken for a number or a date.
+    let set = |key: &str, value: String| format!("model.{key}={}", toml::Value::String(value));
+    sets.extend(args.chat_template.as_ref().map(|path| set("chat_template", path.display().to_string())));
+    sets.extend(args.device.as_ref().map(|device| set("device", device.clone())));
     let mut resolved = match recipe {
         Some(recipe) => resolve_text(&format!("recipe {}", recipe.name), recipe.toml, &sets)?,
         None => resolve(args.file.as_deref(), &sets)?,

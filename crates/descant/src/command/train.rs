@@ -64,6 +64,8 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
         return already_done(&folder, &summary, args.json, talk);
     }
     let store = Store { run: folder.path().to_owned(), identity, keep: settings.run.keep };
+    #[cfg(feature = "cuda")]
+    super::kept::keep_choices(&folder.join("choices"));
     let from = store.newest(&adapters, &mut |text| talk.warn(text)).map_err(hinted)?;
     folder.write("config.toml", resolved.text.as_bytes())?;
     folder.write_json("manifest.json", &manifest)?;
