@@ -197,7 +197,7 @@ pub(crate) struct Bench {
     #[arg(long)]
     pub(crate) experts: bool,
     /// Most memory of the card to use, context included, as 14.5GiB or a number of bytes [default: all of it]
-    #[arg(long, value_name = "LIMIT", value_parser = bytes)]
+    #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
     pub(crate) memory: Option<u64>,
     /// What to keep from forward to backward: auto, minimal, balanced, all, or a number of bytes
     #[arg(long, value_name = "POLICY", default_value = "auto")]
@@ -225,28 +225,6 @@ fn count(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|number| *number <= MOST)
         .ok_or_else(|| format!("expected a number from 0 to {MOST}"))
-}
-
-/// Units of memory, longest name first.
-const UNITS: [(&str, f64); 7] = [
-    ("GiB", (1_u64 << 30) as f64),
-    ("MiB", (1_u64 << 20) as f64),
-    ("KiB", (1_u64 << 10) as f64),
-    ("GB", 1e9),
-    ("MB", 1e6),
-    ("kB", 1e3),
-    ("", 1.0),
-];
-
-fn bytes(text: &str) -> Result<u64, String> {
-    let (number, factor) = UNITS
-        .iter()
-        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))
-        .expect("the empty unit ends every text");
-    match number.trim().parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok((number * factor) as u64),
-        _ => Err("expected an amount such as 14.5GiB, 900MB or a number of bytes".into()),
-    }
 }
 
 /// Where settings come from.
@@ -414,21 +392,4 @@ pub(crate) struct Download {
     /// Print one JSON object [default: a path a line]
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_of_memory_are_read() {
-        for (text, expected) in
-            [("14.5GiB", 15_569_256_448), ("1 GB", 1_000_000_000), ("512", 512), ("2MiB", 2 << 20)]
-        {
-            assert_eq!(bytes(text), Ok(expected), "{text}");
-        }
-        for wrong in ["", "GiB", "-1GB", "nan", "inf", "1 GB2", "much"] {
-            assert!(bytes(wrong).is_err(), "{wrong}");
-        }
-    }
 }

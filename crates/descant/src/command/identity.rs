@@ -1,7 +1,7 @@
 //! What run this is: everything that its bytes depend on, by name and value.
 //!
-//! Settings as resolved, but those of `[run]` and `[guard]`: where a run lies, how often it is saved and what becomes of
-//! a step that cannot be made are its user's to change. The samples by a hash of what the loop sees, which covers data,
+//! Settings as resolved, but those of `[run]`, `[guard]` and `[memory]`: where a run lies, how often it is saved, what
+//! becomes of a step that cannot be made and how much memory there is are its user's to change. The samples by a hash of what the loop sees, which covers data,
 //! tokenizer and template; the base by the fingerprints of its files.
 
 use std::path::Path;
@@ -13,7 +13,7 @@ use descant_train::checkpoint::Identity;
 use crate::settings::Resolved;
 
 /// Sections that may differ.
-const FREE: [&str; 2] = ["run", "guard"];
+const FREE: [&str; 3] = ["run", "guard", "memory"];
 
 /// The identity of a run.
 pub(crate) fn identity(
@@ -75,6 +75,7 @@ mod tests {
         let base = of("train.seed=3407", &sample, "cpu");
         assert!(base.iter().any(|(name, _)| name == "file model.safetensors"));
         assert_eq!(of("run.save_every=7", &sample, "cpu"), base);
+        assert_eq!(of("memory.keep=minimal", &sample, "cpu"), base);
         assert_eq!(of("guard.skip_non_finite=7", &sample, "cpu"), base);
         let renumbered = Sample { row: 2, ..sample.clone() };
         assert_eq!(of("train.seed=3407", &renumbered, "cpu"), base, "numbers of rows are for messages only");

@@ -23,7 +23,7 @@ use crate::cli::Train;
 use crate::failure::{Exit, Hinted};
 use crate::observe::{Both, Progress, Records};
 use crate::run_folder::{RunFolder, SUMMARY};
-use crate::settings::Resolved;
+use crate::settings::{Memory, Resolved, Settings};
 use crate::signals::Signals;
 use crate::talk::Talk;
 
@@ -43,6 +43,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let started = Instant::now();
     let signals = Signals::catch()?;
     let device = load::device(&settings.model.device)?;
+    use_memory(settings, &device, talk)?;
     let dir = settings.model.path.as_path();
     load::check_dir(dir)?;
     let renderer = Renderer::load(dir, settings.model.chat_template.as_deref())
@@ -130,6 +131,18 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let summary = Summary::write(&outcome)?;
     summary.print(&outcome, args.json, talk)?;
     Ok(Exit::Success)
+}
+
+/// Tells the device how much it may use; says where that has no meaning.
+fn use_memory(settings: &Settings, device: &load::Chosen, talk: Talk) -> Result<()> {
+    let memory = &settings.memory;
+    if descant_kernels::is_cpu(&device.device) && *memory != Memory::default() {
+        talk.warn("[memory] is about a card; the device is the CPU, which plans nothing");
+    }
+    let (limit, keep) =
+        memory.limit().and_then(|limit| Ok((limit, memory.keep()?))).map_err(|e| anyhow!(e))?;
+    descant_kernels::set_memory(&device.device, limit, keep);
+    Ok(())
 }
 
 /// What the base answers; an earlier process of the run may have asked already.

@@ -5,7 +5,7 @@
 
 use descant_harmony::read::Format;
 
-use super::{Data, Evaluate, Model, Run, Settings};
+use super::{Data, Evaluate, Memory, Model, Run, Settings};
 
 /// Spellings of other tools: what they are here, or why there is no such key.
 const ELSEWHERE: [(&str, &str); 50] = [
@@ -70,6 +70,7 @@ pub(super) fn known() -> Vec<String> {
         model: Model { chat_template: Some("x".into()), ..Model::default() },
         data: Data { held_out: Some("x".into()), format: Some(Format::Text), ..Data::default() },
         evaluate: Evaluate { prompts: Some(1), ..Evaluate::default() },
+        memory: Memory { limit: Some("1".into()), ..Memory::default() },
         run: Run { folder: Some("x".into()), ..Run::default() },
         ..Settings::default()
     };

@@ -15,9 +15,11 @@ use serde::{Deserialize, Serialize};
 
 mod keys;
 mod layers;
+mod memory;
 mod recipes;
 
 pub(crate) use layers::{Resolved, resolve, resolve_text};
+pub(crate) use memory::{Memory, bytes};
 pub(crate) use recipes::Recipe;
 
 /// The commented settings: embedded default and `descant init`.
@@ -35,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) lora: LoraConfig,
     /// How it is trained.
     pub(crate) train: TrainConfig,
+    /// How a card's memory is used.
+    pub(crate) memory: Memory,
     /// What watches the training.
     pub(crate) guard: GuardConfig,
     /// How the result is judged.
@@ -173,6 +177,7 @@ impl Settings {
         }
         self.lora.validate()?;
         self.train.validate()?;
+        self.memory.validate()?;
         self.guard.validate()?;
         if self.run.keep < KEEP_AT_LEAST {
             return Err(format!("run.keep is {}; expected at least {KEEP_AT_LEAST}", self.run.keep));

@@ -1,0 +1,93 @@
+//! `[memory]`: how much of a card's memory a run may use, and what for. Changes times, never results.
+
+use descant_kernels::Keep;
+use serde::{Deserialize, Serialize};
+
+/// `[memory]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Memory {
+    /// Most of the card's memory to use, as an amount; all of it when absent.
+    pub(crate) limit: Option<String>,
+    /// What is kept from forward to backward.
+    pub(crate) keep: String,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { limit: None, keep: Keep::Auto.to_string() }
+    }
+}
+
+impl Memory {
+    pub(super) fn validate(&self) -> Result<(), String> {
+        self.limit()?;
+        self.keep()?;
+        Ok(())
+    }
+
+    /// Most bytes to use.
+    pub(crate) fn limit(&self) -> Result<Option<u64>, String> {
+        let limit =
+            self.limit.as_ref().map(|text| bytes(text).map_err(|e| format!("memory.limit is `{text}`; {e}")));
+        limit.transpose()
+    }
+
+    /// What is kept.
+    pub(crate) fn keep(&self) -> Result<Keep, String> {
+        match self.keep.parse() {
+            Ok(keep) => Ok(keep),
+            Err(why) => bytes(&self.keep).map(Keep::Bytes).map_err(|_| format!("memory.keep: {why}")),
+        }
+    }
+}
+
+/// Units of an amount, longest name first.
+const UNITS: [(&str, f64); 7] = [
+    ("GiB", (1_u64 << 30) as f64),
+    ("MiB", (1_u64 << 20) as f64),
+    ("KiB", (1_u64 << 10) as f64),
+    ("GB", 1e9),
+    ("MB", 1e6),
+    ("kB", 1e3),
+    ("", 1.0),
+];
+
+/// An amount such as `14.5GiB`, in bytes.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let (number, factor) = UNITS
+        .iter()
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))
+        .expect("the empty unit ends every text");
+    match number.trim().parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok((number * factor) as u64),
+        _ => Err("expected an amount such as 14.5GiB, 900MB or a number of bytes".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_read_with_their_units() {
+        for (text, expected) in
+            [("1024", 1024), ("2KiB", 2048), ("14.5GiB", 15_569_256_448), ("3 MB", 3_000_000)]
+        {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for wrong in ["", "GiB", "-1", "0", "nan", "inf", "12 parsecs"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn policies_are_names_or_amounts_and_errors_name_the_key() {
+        let of = |keep: &str| Memory { limit: None, keep: keep.into() }.keep();
+        assert_eq!((of("auto"), of("all")), (Ok(Keep::Auto), Ok(Keep::All)));
+        assert_eq!((of("2GiB"), of("77")), (Ok(Keep::Bytes(2 << 30)), Ok(Keep::Bytes(77))));
+        assert!(of("most").unwrap_err().contains("memory.keep"));
+        let limit = Memory { limit: Some("much".into()), ..Memory::default() }.limit();
+        assert!(limit.unwrap_err().contains("memory.limit is `much`"));
+    }
+}
