@@ -64,6 +64,8 @@ pub struct Config {
     pub rope: Rope,
     /// Whether the file says that experts are packed MXFP4.
     pub mxfp4: bool,
+    /// Whether the file says that linear layers are packed NF4, as bitsandbytes does it.
+    pub nf4: bool,
 }
 
 impl Config {
@@ -135,6 +137,8 @@ struct RawConfig {
 #[derive(Deserialize)]
 struct QuantizationConfig {
     quant_method: String,
+    load_in_4bit: Option<bool>,
+    bnb_4bit_quant_type: Option<String>,
 }
 
 impl RawConfig {
@@ -147,15 +151,8 @@ impl RawConfig {
         if self.tie_word_embeddings == Some(true) {
             return Err("`tie_word_embeddings` is true; gpt-oss has an lm_head of its own".into());
         }
-        let mxfp4 = match self.quantization_config.as_ref().map(|q| q.quant_method.as_str()) {
-            None => false,
-            Some("mxfp4") => true,
-            Some(other) => {
-                return Err(format!(
-                    "`quantization_config.quant_method` is `{other}`; supported: mxfp4, or no quantization_config"
-                ));
-            }
-        };
+        let packing = self.quantization_config.as_ref();
+        let (mxfp4, nf4) = packing.map_or(Ok((false, false)), QuantizationConfig::check)?;
         let top_k = match (self.num_experts_per_tok, self.experts_per_token) {
             (Some(a), Some(b)) if a != b => {
                 return Err(format!("`num_experts_per_tok` is {a} but `experts_per_token` is {b}"));
@@ -226,7 +223,28 @@ impl RawConfig {
             swiglu_limit,
             rope,
             mxfp4,
+            nf4,
         })
+    }
+}
+
+impl QuantizationConfig {
+    /// Whether it is MXFP4, and whether it is NF4.
+    fn check(&self) -> std::result::Result<(bool, bool), String> {
+        match (self.quant_method.as_str(), self.load_in_4bit, self.bnb_4bit_quant_type.as_deref()) {
+            ("mxfp4", ..) => Ok((true, false)),
+            ("bitsandbytes", Some(true), Some("nf4")) => Ok((false, true)),
+            ("bitsandbytes", four, kind) => Err(format!(
+                "`quantization_config` is of bitsandbytes with load_in_4bit {} and bnb_4bit_quant_type `{}`; supported: \
+                 true and `nf4`",
+                four.unwrap_or(false),
+                kind.unwrap_or("none")
+            )),
+            (other, ..) => Err(format!(
+                "`quantization_config.quant_method` is `{other}`; supported: mxfp4, bitsandbytes, or no \
+                 quantization_config"
+            )),
+        }
     }
 }
 

@@ -113,6 +113,16 @@ pub enum Error {
         /// First such element.
         element: usize,
     },
+    /// What stands beside a packed matrix does not describe one that this crate can unpack.
+    #[error("{path}: tensor `{name}`: {reason}")]
+    QuantState {
+        /// The shard.
+        path: String,
+        /// The tensor at which it showed.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A token id that the model has no embedding for.
     #[error("token {position} is {id}, the vocabulary has {vocabulary} rows")]
     TokenId {

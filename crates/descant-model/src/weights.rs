@@ -1,6 +1,7 @@
 //! The tensors of a published gpt-oss checkpoint: their names, shapes and types, and nothing else anywhere.
 //!
 //! Every tensor of the files is accounted for: one that is missing, extra, misshapen or mistyped is an error.
+//! Names of the bitsandbytes layout are in `weights/bitsandbytes.rs`, which turns its tensors into those named here.
 //! Packed experts stay packed. On the CPU everything else becomes f32; on a GPU the matrices become bf16, which is
 //! what is published, and only what is small and summed (norms, sinks, biases of router and experts) is f32.
 
@@ -17,6 +18,10 @@ use safetensors::tensor::TensorView;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::shards::visit_tensors;
+
+mod bitsandbytes;
+
+use bitsandbytes::{Taken, Unpacker};
 
 /// Elements of an MXFP4 block.
 const BLOCK: usize = descant_quant::mxfp4::BLOCK;
@@ -75,14 +80,33 @@ impl Weights {
         let mut loader = Loader::new(device).map_err(|reason| upload(dir, "any", reason))?;
         let joined_rows = [config.query_width(), config.key_value_width(), config.key_value_width()];
         let mut read = Read { dir, fused, joined_rows, tensors: BTreeMap::new() };
-        visit_tensors(dir, |path, name, view| {
+        let mut load = |path: &Path, name: &str, view: &TensorView<'_>| {
+            let file = || path.display().to_string();
             let Some(kind) = expected.get(name) else {
-                return Err(Error::TensorExtra { path: path.display().to_string(), name: name.to_owned() });
+                return Err(Error::TensorExtra { path: file(), name: name.to_owned() });
             };
-            let loaded = load_tensor(path, name, &view, kind, device, &mut loader)?;
+            if read.tensors.contains_key(name) {
+                return Err(Error::TensorTwice { path: file(), name: name.to_owned() });
+            }
+            let loaded = load_tensor(path, name, view, kind, device, &mut loader)?;
             read.tensors.insert(name.to_owned(), loaded);
             read.join(name, &mut loader).map_err(|reason| upload(path, name, reason))
+        };
+        let mut unpacker = config.nf4.then(|| Unpacker::new(config));
+        visit_tensors(dir, |path, name, view| {
+            let taken =
+                unpacker.as_mut().map_or(Ok(Taken::Other), |unpacker| unpacker.take(path, name, &view))?;
+            match taken {
+                Taken::Other => load(path, name, &view),
+                Taken::Held => Ok(()),
+                Taken::Whole(whole) => {
+                    let view = TensorView::new(whole.dtype, whole.shape, &whole.bytes)
+                        .expect("as many bytes were made as the shape says");
+                    load(path, &whole.name, &view)
+                }
+            }
         })?;
+        unpacker.map_or(Ok(()), |unpacker| unpacker.finish(dir))?;
         loader.finish().map_err(|reason| upload(dir, "the last one", reason))?;
         read.assemble(config)
     }

@@ -220,7 +220,11 @@ fn first_lines(
     let (config, train, lora) = (&model.config, &settings.train, &settings.lora);
     let account = &data.account;
     let total = account.tokens.total();
-    let experts = if config.mxfp4 { "MXFP4 experts" } else { "unpacked experts" };
+    let experts = match (config.mxfp4, config.nf4) {
+        (true, _) => "MXFP4 experts",
+        (_, true) => "experts unpacked from NF4",
+        _ => "unpacked experts",
+    };
     talk.item(
         "model",
         format_args!(

@@ -1,0 +1,346 @@
+//! Checkpoints of bitsandbytes: NF4 under the names of its linear layers, every expert a layer of its own.
+//!
+//! ```text
+//! X.weight                                  U8 [out * in / 2, 1]; two numbers a byte
+//! X.weight.absmax                           U8 [blocks of 64]; F32 without double quantization
+//! X.weight.nested_absmax                    F32 [blocks / 256], with double quantization
+//! X.weight.nested_quant_map                 F32 [256], with double quantization
+//! X.weight.quant_map                        F32 [16]
+//! X.weight.quant_state.bitsandbytes__nf4    U8, JSON
+//! X.bias                                    as ever
+//! ```
+//!
+//! `X` is `self_attn.q_proj`, `mlp.experts.gate_up_projs.7`, `mlp.router.linear` and so on. Dynamic checkpoints leave
+//! some layers alone; those have a plain `X.weight`. What comes in here goes out as the tensors of the unpacked layout,
+//! with the numbers that bitsandbytes computes with. So nothing behind knows of NF4, and it takes the memory of BF16.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use descant_quant::nf4::{self, Precision, Scales};
+use half::bf16;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde::Deserialize;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+/// What follows `.weight` in the names of a packed matrix, `.weight` itself first.
+const PARTS: [&str; 6] =
+    ["", ".absmax", ".nested_absmax", ".nested_quant_map", ".quant_map", ".quant_state.bitsandbytes__nf4"];
+const STATE: &str = PARTS[5];
+
+/// A tensor of the unpacked layout.
+pub(super) struct Unpacked {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// What became of a tensor of the file.
+pub(super) enum Taken {
+    /// It is none of a linear layer's.
+    Other,
+    /// It waits for others.
+    Held,
+    /// With it this one is complete.
+    Whole(Unpacked),
+}
+
+/// Turns the tensors of a checkpoint, one after the other, into those of the unpacked layout.
+pub(super) struct Unpacker {
+    layers: BTreeMap<String, Layer>,
+    /// Parts of packed matrices of which some have not come yet.
+    open: BTreeMap<String, BTreeMap<&'static str, (Dtype, Vec<u8>)>>,
+    /// Experts of which some have not come yet, by the name of what they become.
+    stacks: BTreeMap<String, Stack>,
+}
+
+/// A linear layer, and what it becomes.
+#[derive(Clone)]
+struct Layer {
+    /// Names of weight and bias in the unpacked layout.
+    weight: String,
+    bias: String,
+    d_out: usize,
+    d_in: usize,
+    /// Which expert it is, of how many.
+    expert: Option<(usize, usize)>,
+}
+
+/// `[experts, ...]`, filled expert by expert.
+struct Stack {
+    dtype: Dtype,
+    bytes: Vec<u8>,
+    filled: BTreeSet<usize>,
+}
+
+/// Numbers in the type they are computed with: two bytes each as BF16, else four.
+struct Numbers {
+    dtype: Dtype,
+    values: Vec<f32>,
+}
+
+/// The JSON beside a packed matrix.
+#[derive(Deserialize)]
+struct State {
+    quant_type: String,
+    blocksize: usize,
+    dtype: String,
+    shape: Vec<usize>,
+    nested_blocksize: Option<usize>,
+    nested_dtype: Option<String>,
+    nested_offset: Option<f32>,
+}
+
+impl Unpacker {
+    pub(super) fn new(config: &Config) -> Self {
+        let (hidden, inner, n) = (config.hidden_size, config.intermediate_size, config.num_local_experts);
+        let (query, key_value) = (config.query_width(), config.key_value_width());
+        let mut layers = BTreeMap::new();
+        let mut plain = |name: String, becomes: &str, d_out, d_in| {
+            let (weight, bias) = (format!("{becomes}.weight"), format!("{becomes}.bias"));
+            layers.insert(name, Layer { weight, bias, d_out, d_in, expert: None });
+        };
+        plain("lm_head".into(), "lm_head", config.vocab_size, hidden);
+        for layer in 0..config.num_hidden_layers {
+            let p = format!("model.layers.{layer}");
+            for (name, d_out, d_in) in [
+                ("q", query, hidden),
+                ("k", key_value, hidden),
+                ("v", key_value, hidden),
+                ("o", hidden, query),
+            ] {
+                let name = format!("{p}.self_attn.{name}_proj");
+                plain(name.clone(), &name, d_out, d_in);
+            }
+            // Some versions wrap the router.
+            let router = format!("{p}.mlp.router");
+            plain(format!("{router}.linear"), &router, n, hidden);
+            plain(router.clone(), &router, n, hidden);
+        }
+        for layer in 0..config.num_hidden_layers {
+            for (name, d_out, d_in) in [("gate_up_proj", 2 * inner, hidden), ("down_proj", hidden, inner)] {
+                let weight = format!("model.layers.{layer}.mlp.experts.{name}");
+                for expert in 0..n {
+                    let layer = Layer {
+                        weight: weight.clone(),
+                        bias: format!("{weight}_bias"),
+                        d_out,
+                        d_in,
+                        expert: Some((expert, n)),
+                    };
+                    layers.insert(format!("{weight}s.{expert}"), layer);
+                }
+            }
+        }
+        Self { layers, open: BTreeMap::new(), stacks: BTreeMap::new() }
+    }
+
+    /// Takes a tensor of the file.
+    pub(super) fn take(&mut self, path: &Path, name: &str, view: &TensorView<'_>) -> Result<Taken> {
+        // What is neither the weight of a layer, nor a part of it, nor its bias is not ours to judge.
+        let (base, part) = match (name.split_once(".weight"), name.strip_suffix(".bias")) {
+            (Some((base, rest)), _) => match PARTS.into_iter().find(|part| *part == rest) {
+                Some(part) => (base, Some(part)),
+                None => return Ok(Taken::Other),
+            },
+            (None, Some(base)) => (base, None),
+            (None, None) => return Ok(Taken::Other),
+        };
+        let Some(layer) = self.layers.get(base).cloned() else { return Ok(Taken::Other) };
+        let file = File { path, name };
+        let Some(part) = part else {
+            let numbers = file.plain(view, &[layer.d_out])?;
+            return self.place(&file, &layer, &layer.bias, vec![layer.d_out], &numbers);
+        };
+        if part.is_empty() && view.dtype() != Dtype::U8 {
+            let numbers = file.plain(view, &[layer.d_out, layer.d_in])?;
+            return self.place_matrix(&file, &layer, numbers);
+        }
+        let parts = self.open.entry(base.to_owned()).or_default();
+        parts.insert(part, (view.dtype(), view.data().to_vec()));
+        // Which parts there are is known once the state is there.
+        let Some(state) = parts.get(STATE) else { return Ok(Taken::Held) };
+        let state: State = serde_json::from_slice(&state.1).map_err(|error| file.bad(error.to_string()))?;
+        let wanted = |part: &&str| state.nested_offset.is_some() || !part.starts_with(".nested");
+        if !PARTS.iter().copied().filter(wanted).all(|part| parts.contains_key(part)) {
+            return Ok(Taken::Held);
+        }
+        let parts = self.open.remove(base).unwrap_or_default();
+        let numbers = unpacked(&file, &layer, &state, &parts)?;
+        self.place_matrix(&file, &layer, numbers)
+    }
+
+    /// Every matrix that was begun must have ended.
+    pub(super) fn finish(self, dir: &Path) -> Result<()> {
+        let missing = |name: String| Error::TensorMissing { dir: dir.to_owned(), name };
+        if let Some((base, parts)) = self.open.into_iter().next() {
+            let part = PARTS.into_iter().find(|part| !parts.contains_key(part)).unwrap_or_default();
+            return Err(missing(format!("{base}.weight{part}")));
+        }
+        match self.stacks.into_iter().next() {
+            None => Ok(()),
+            Some((name, stack)) => {
+                let mut experts = 0..=stack.filled.len();
+                let expert = experts.find(|expert| !stack.filled.contains(expert)).unwrap_or(0);
+                let (base, part) =
+                    name.strip_suffix("_bias").map_or((name.as_str(), "weight"), |base| (base, "bias"));
+                Err(missing(format!("{base}s.{expert}.{part}")))
+            }
+        }
+    }
+
+    /// A matrix `[out, in]` to its place; experts lie the other way round in the unpacked layout.
+    fn place_matrix(&mut self, file: &File<'_>, layer: &Layer, numbers: Numbers) -> Result<Taken> {
+        let (d_out, d_in) = (layer.d_out, layer.d_in);
+        if layer.expert.is_none() {
+            return self.place(file, layer, &layer.weight, vec![d_out, d_in], &numbers);
+        }
+        let numbers = Numbers { values: transposed(&numbers.values, d_out, d_in), ..numbers };
+        self.place(file, layer, &layer.weight, vec![d_in, d_out], &numbers)
+    }
+
+    fn place(
+        &mut self,
+        file: &File<'_>,
+        layer: &Layer,
+        name: &str,
+        shape: Vec<usize>,
+        numbers: &Numbers,
+    ) -> Result<Taken> {
+        let bytes = numbers.to_bytes();
+        let whole =
+            |shape, dtype, bytes| Taken::Whole(Unpacked { name: name.to_owned(), dtype, shape, bytes });
+        let Some((expert, n)) = layer.expert else { return Ok(whole(shape, numbers.dtype, bytes)) };
+        let size = bytes.len();
+        let stack = self.stacks.entry(name.to_owned()).or_insert_with(|| Stack {
+            dtype: numbers.dtype,
+            bytes: vec![0; n * size],
+            filled: BTreeSet::new(),
+        });
+        if stack.dtype != numbers.dtype {
+            return Err(file.bad("its numbers have another type than those of the experts before it"));
+        }
+        stack.bytes[expert * size..][..size].copy_from_slice(&bytes);
+        stack.filled.insert(expert);
+        if stack.filled.len() < n {
+            return Ok(Taken::Held);
+        }
+        let stack = self.stacks.remove(name).expect("it was there a moment ago");
+        Ok(whole([vec![n], shape].concat(), stack.dtype, stack.bytes))
+    }
+}
+
+/// A tensor in a file, for errors.
+struct File<'a> {
+    path: &'a Path,
+    name: &'a str,
+}
+
+impl File<'_> {
+    fn bad(&self, reason: impl Into<String>) -> Error {
+        let (path, name) = (self.path.display().to_string(), self.name.to_owned());
+        Error::QuantState { path, name, reason: reason.into() }
+    }
+
+    /// A tensor that is not packed.
+    fn plain(&self, view: &TensorView<'_>, expected: &[usize]) -> Result<Numbers> {
+        let (path, name) = (self.path.display().to_string(), self.name.to_owned());
+        if view.shape() != expected {
+            let (expected, actual) = (expected.to_vec(), view.shape().to_vec());
+            return Err(Error::TensorShape { path, name, expected, actual });
+        }
+        let actual = format!("{:?}", view.dtype());
+        let mistyped = Error::TensorType { path, name, expected: "BF16, F16 or F32, or packed U8", actual };
+        let values = super::floats(view).ok_or(mistyped)?;
+        let dtype = if view.dtype() == Dtype::BF16 { Dtype::BF16 } else { Dtype::F32 };
+        Ok(Numbers { dtype, values })
+    }
+}
+
+impl Numbers {
+    fn to_bytes(&self) -> Vec<u8> {
+        match self.dtype {
+            Dtype::BF16 => self.values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+            _ => self.values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        }
+    }
+}
+
+/// A packed matrix, of which every part is there.
+fn unpacked(
+    file: &File<'_>,
+    layer: &Layer,
+    state: &State,
+    parts: &BTreeMap<&'static str, (Dtype, Vec<u8>)>,
+) -> Result<Numbers> {
+    let elements = layer.d_out * layer.d_in;
+    if state.quant_type != "nf4" || state.blocksize != nf4::BLOCK {
+        let (kind, block) = (&state.quant_type, state.blocksize);
+        return Err(
+            file.bad(format!("it is {kind:?} in blocks of {block}; expected \"nf4\" in blocks of 64"))
+        );
+    }
+    if state.shape != [layer.d_out, layer.d_in] {
+        let (d_out, d_in) = (layer.d_out, layer.d_in);
+        return Err(
+            file.bad(format!("its shape is {:?}; the configuration says [{d_out}, {d_in}]", state.shape))
+        );
+    }
+    let (precision, dtype) = match state.dtype.as_str() {
+        "bfloat16" => (Precision::Bf16, Dtype::BF16),
+        "float16" => (Precision::F16, Dtype::F32),
+        "float32" => (Precision::F32, Dtype::F32),
+        other => return Err(file.bad(format!("its dtype is {other:?}"))),
+    };
+    let bytes = |part: &str| match parts.get(part) {
+        Some((Dtype::U8, bytes)) => Ok(bytes.as_slice()),
+        _ => Err(file.bad(format!("`.weight{part}` is not U8"))),
+    };
+    let numbers = |part: &str| match parts.get(part) {
+        Some((Dtype::F32, bytes)) => Ok(bytes
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect::<Vec<_>>()),
+        _ => Err(file.bad(format!("`.weight{part}` is not F32"))),
+    };
+    if state.nested_offset.is_none() && parts.keys().any(|part| part.starts_with(".nested")) {
+        return Err(file.bad("it has nested scales and no nested_offset"));
+    }
+    let scales = if let Some(nested_offset) = state.nested_offset {
+        if state.nested_blocksize != Some(nf4::NESTED_BLOCK)
+            || state.nested_dtype.as_deref() != Some("float32")
+        {
+            return Err(file.bad("its scales are not float32 in blocks of 256"));
+        }
+        let (absmax, map) = (numbers(PARTS[2])?, numbers(PARTS[3])?);
+        let codes = bytes(PARTS[1])?;
+        let scales = Scales { codes, nested_absmax: &absmax, nested_map: &map, nested_offset };
+        scales.decode().map_err(|error| file.bad(error.to_string()))?
+    } else {
+        numbers(PARTS[1])?
+    };
+    let mut values = vec![0.0; elements];
+    nf4::decode(bytes(PARTS[0])?, &scales, &numbers(PARTS[4])?, precision, &mut values)
+        .map_err(|error| file.bad(error.to_string()))?;
+    Ok(Numbers { dtype, values })
+}
+
+/// `[rows, columns]` with its axes changed; in tiles, since one of the two is always far apart in memory.
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    const TILE: usize = 32;
+    let mut out = vec![0.0; values.len()];
+    for row in (0..rows).step_by(TILE) {
+        for column in (0..columns).step_by(TILE) {
+            for r in row..rows.min(row + TILE) {
+                for c in column..columns.min(column + TILE) {
+                    out[c * rows + r] = values[r * columns + c];
+                }
+            }
+        }
+    }
+    out
+}
