@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
 mod adapters;
+mod checkpoints;
 mod files;
 mod models;
 mod texts;
