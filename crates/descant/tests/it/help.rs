@@ -4,10 +4,10 @@
 
 use crate::binary::{descant, root};
 
-const COMMANDS: [&str; 9] =
+pub(crate) const COMMANDS: [&str; 9] =
     ["train", "evaluate", "generate", "score", "data", "tokenizer", "init", "bench", "download"];
 /// Those that have commands of their own.
-const INNER: [(&str, &[&str]); 2] = [("data", &["preview", "render"]), ("tokenizer", &["build"])];
+pub(crate) const INNER: [(&str, &[&str]); 2] = [("data", &["preview", "render"]), ("tokenizer", &["build"])];
 
 /// Every command as its words, groups before what is in them.
 fn pages() -> Vec<Vec<&'static str>> {

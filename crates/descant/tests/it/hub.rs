@@ -11,19 +11,19 @@ use tempfile::TempDir;
 
 use crate::binary::{OWN, Ran, descant_with, root};
 
-const MODEL: &str = "models/openai/gpt-oss-20b";
+pub(crate) const MODEL: &str = "models/openai/gpt-oss-20b";
 const ROWS: &str = "datasets/HuggingFaceH4/Multilingual-Thinking";
-const CANARY: &str = "hf_CanaryThatMustNotBeSeen";
+pub(crate) const CANARY: &str = "hf_CanaryThatMustNotBeSeen";
 
 /// The tiny model and its data under the names that the tutorial uses, and an empty folder with an empty cache.
-struct World {
-    hub: LoopbackHub,
-    dir: TempDir,
+pub(crate) struct World {
+    pub(crate) hub: LoopbackHub,
+    pub(crate) dir: TempDir,
     commit: String,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let hub = LoopbackHub::start();
         let fixture = root().join("fixtures/tiny-gpt-oss");
         let commit = hub.publish_folder(MODEL, &fixture);
@@ -39,7 +39,7 @@ impl World {
         ]
     }
 
-    fn run_with(&self, arguments: &[&str], more: &[(&'static str, &str)]) -> Ran {
+    pub(crate) fn run_with(&self, arguments: &[&str], more: &[(&'static str, &str)]) -> Ran {
         let own = self.variables();
         let mut all: Vec<(&str, &str)> = own.iter().map(|(name, value)| (*name, value.as_str())).collect();
         all.extend(more);
@@ -55,7 +55,7 @@ impl World {
     }
 }
 
-const SMALL: [&str; 12] = [
+pub(crate) const SMALL: [&str; 12] = [
     "--set",
     "train.max_steps=3",
     "--set",
@@ -299,7 +299,7 @@ fn a_recipe_is_written_with_the_files_that_it_names_and_changed_ones_are_kept() 
 }
 
 /// Every regular file below a folder.
-fn files(root: &Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn files(root: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -13,4 +13,6 @@ mod lives;
 mod main_job;
 mod manners;
 mod programs;
+#[cfg(feature = "hub")]
+mod secrets;
 mod tutorial;
