@@ -2,6 +2,8 @@
 //!
 //! No logic of its own: everything after the command goes to `descant` as it is.
 
+mod fuzz;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -20,6 +22,8 @@ Commands:
            docs/kernels.md, or write that anew with --update; needs NVRTC, but no card
   crash    kill, signal and starve `descant train` on a micro model, and compare bytes with those of
            a run that nobody disturbed; arguments: kills=100 signals=50 soak=0 seed=1 control=0
+  fuzz     give doors for bytes from outside damaged ones, guided by coverage:
+           DOOR... --seconds N, or --list
   ci       every check: format, lints, tests, documentation, the CUDA feature, the kernels
 
 Options:
@@ -78,6 +82,7 @@ fn run(mut arguments: Vec<String>) -> Result<ExitCode> {
     }
     match arguments.first().map(String::as_str) {
         Some("ci") if arguments.len() == 1 => checks(),
+        Some("fuzz") => fuzz::run(&arguments[1..]),
         Some("kernels") => kernels(&arguments[1..]),
         Some("crash") => crash(&arguments[1..]),
         Some(command) if PASSED_ON.contains(&command) => descant(cuda, &arguments),

@@ -103,6 +103,9 @@ fn files(dir: &Path) -> Result<(Vec<String>, Option<WeightMap>)> {
     let bytes = descant_files::read_bounded(&path, MAX_INDEX_BYTES)?;
     let index: Index = serde_json::from_slice(&bytes)
         .map_err(|e| Error::Index { path: path.clone(), reason: e.to_string() })?;
+    if index.weight_map.is_empty() {
+        return Err(Error::Index { path, reason: "`weight_map` names no tensor".to_owned() });
+    }
     let files: BTreeSet<String> = index.weight_map.values().cloned().collect();
     for file in &files {
         let refused = |reason| Error::Index { path: path.clone(), reason };

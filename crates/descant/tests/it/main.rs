@@ -9,6 +9,7 @@ mod help;
 mod hostile;
 #[cfg(feature = "hub")]
 mod hub;
+mod hygiene;
 mod lives;
 mod main_job;
 mod manners;

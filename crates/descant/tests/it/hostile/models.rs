@@ -126,6 +126,7 @@ pub(super) fn indices() -> Vec<Case> {
     vec![
         given("{", "index.json: EOF"),
         given("{}", "missing field `weight_map`"),
+        given(r#"{"weight_map": {}}"#, "`weight_map` names no tensor"),
         given(r#"{"weight_map": {"a": 1}}"#, "invalid type: integer `1`"),
         named("../model.safetensors", "\"../model.safetensors\": contains the part `.` or `..`"),
         named("/etc/passwd", "\"/etc/passwd\": is absolute"),

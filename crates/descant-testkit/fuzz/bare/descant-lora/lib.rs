@@ -1,0 +1,11 @@
+//! Of descant-lora the settings and the PEFT files, as they are, without the tensors: so that fuzzing builds no burn.
+
+#[path = "../../../../descant-lora/src/config.rs"]
+mod config;
+#[path = "../../../../descant-lora/src/error.rs"]
+mod error;
+#[path = "../../../../descant-lora/src/peft/mod.rs"]
+pub mod peft;
+
+pub use config::{LoraConfig, MAX_RANK};
+pub use error::{Error, Result};

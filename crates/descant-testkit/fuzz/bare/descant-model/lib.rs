@@ -1,0 +1,31 @@
+//! Of descant-model what reads bytes from outside, as it is, without the tensors: so that fuzzing builds no burn.
+
+#[path = "../../../../descant-model/src/config.rs"]
+mod config;
+#[path = "../../../../descant-model/src/error.rs"]
+mod error;
+#[path = "../../../../descant-model/src/rope.rs"]
+mod rope;
+#[path = "../../../../descant-model/src/shards.rs"]
+mod shards;
+#[path = "../../../../descant-model/src/site.rs"]
+mod site;
+
+pub use config::{Config, LayerType, MAX_CONFIG_BYTES};
+pub use error::{Error, Result};
+pub use rope::{Rope, Yarn};
+pub use shards::identity_files;
+pub use site::{Site, SiteDims, SiteKind};
+
+/// Every tensor of a directory, as the loading of weights sees it: its name and how long it is.
+///
+/// # Errors
+/// As the loading of weights.
+pub fn tensors(dir: &std::path::Path) -> Result<Vec<(String, usize)>> {
+    let mut all = Vec::new();
+    shards::visit_tensors(dir, |_, name, view| {
+        all.push((name.to_owned(), view.data().len()));
+        Ok(())
+    })?;
+    Ok(all)
+}

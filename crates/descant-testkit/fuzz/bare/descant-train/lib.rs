@@ -1,0 +1,12 @@
+//! Of descant-train the settings and the manifest of a checkpoint, as they are, without the tensors: so that fuzzing
+//! builds no burn.
+
+#[path = "../../../../descant-train/src/config.rs"]
+mod config;
+#[path = "../../../../descant-train/src/guard.rs"]
+mod guard;
+
+pub mod checkpoint;
+
+pub use config::{OptimizerKind, Schedule, TrainConfig};
+pub use guard::{GuardConfig, OnSpike, Window};

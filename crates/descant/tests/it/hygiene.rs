@@ -1,0 +1,105 @@
+//! Where code may be unsafe, and that the lints which guard the rest are on everywhere.
+//!
+//! That every `unsafe` has its SAFETY, and that nothing outside tests calls `unwrap`, is clippy's to find
+//! (`undocumented_unsafe_blocks`, `unwrap_used`), with warnings denied in CI. Here it is made sure that nobody turns
+//! them off, and that `unsafe` stays in the modules that need it.
+
+use std::path::{Path, PathBuf};
+
+use crate::binary::root;
+
+/// Modules that talk to a device or its libraries, the matrix product that hands out parts of its output to threads,
+/// the memory map, and the counting allocator of the tests.
+const UNSAFE: [&str; 10] = [
+    "crates/descant-files/src/map.rs",
+    "crates/descant-kernels/src/cpu/matmul.rs",
+    "crates/descant-kernels/src/cuda/args.rs",
+    "crates/descant-kernels/src/cuda/driver.rs",
+    "crates/descant-kernels/src/cuda/error.rs",
+    "crates/descant-kernels/src/cuda/host.rs",
+    "crates/descant-kernels/src/cuda/launch.rs",
+    "crates/descant-kernels/src/cuda/lt.rs",
+    "crates/descant-kernels/src/cuda/nvrtc.rs",
+    "crates/descant-testkit/src/heap.rs",
+];
+
+/// Lints that must be on in the root manifest, as they stand there.
+const LINTS: [&str; 3] =
+    ["unsafe_code = \"deny\"", "unwrap_used = \"warn\"", "undocumented_unsafe_blocks = \"warn\""];
+
+/// Whether a text has the keyword, in code.
+fn is_unsafe(text: &str) -> bool {
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let starts =
+        ["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait", "unsafe extern", "unsafe(", "-> unsafe"];
+    code.into_iter().any(|line| starts.iter().any(|start| line.contains(start)))
+}
+
+/// What is wrong with a source file.
+fn findings(name: &str, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if is_unsafe(text) != UNSAFE.contains(&name) {
+        found.push(format!("{name}: unsafe, or listed as unsafe, but not both"));
+    }
+    let off = |line: &&str| {
+        let lint =
+            line.contains("clippy::unwrap_used") || line.contains("clippy::undocumented_unsafe_blocks");
+        lint && (line.contains("allow(") || line.contains("expect("))
+    };
+    found.extend(text.lines().filter(off).map(|line| format!("{name}: {}", line.trim())));
+    found
+}
+
+/// Rust files under a folder.
+fn sources(folder: &Path, all: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            sources(&path, all);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            all.push(path);
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_stays_where_it_is_and_its_lints_are_on() {
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(root().join("crates")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.push(root().join("xtask"));
+    let mut all = Vec::new();
+    for folder in folders.iter().filter(|folder| folder.join("Cargo.toml").is_file()) {
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+        // The stand-in is no member, and compiles nothing.
+        let inherits = manifest.contains("[lints]\nworkspace = true") || folder.ends_with("cubecl-llvm-stub");
+        assert!(inherits, "{} does not inherit the lints", folder.display());
+        sources(&folder.join("src"), &mut all);
+    }
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    for lint in LINTS {
+        assert!(manifest.lines().any(|line| line == lint), "{lint}");
+    }
+    let found: Vec<String> = all
+        .iter()
+        .flat_map(|path| {
+            let name = path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
+            findings(&name, &std::fs::read_to_string(path).unwrap())
+        })
+        .collect();
+    assert_eq!(found, Vec::<String>::new());
+    assert!(all.len() > 150, "the files are really read: {}", all.len());
+}
+
+#[test]
+fn what_should_not_be_is_found() {
+    let safe = "// unsafe { }\nlet x = \"unsafe-inline\";";
+    assert_eq!(findings("crates/a/src/b.rs", safe), Vec::<String>::new());
+    for code in
+        ["    unsafe { f() }", "unsafe impl Send for X {}", "pub unsafe fn f() {}", "#[unsafe(no_mangle)]"]
+    {
+        assert_eq!(findings("crates/a/src/b.rs", code).len(), 1, "{code}");
+    }
+    assert_eq!(findings(UNSAFE[0], "fn f() {}").len(), 1, "listed without need");
+    let off = "#[allow(clippy::unwrap_used, reason = \"x\")]";
+    assert_eq!(findings("crates/a/src/b.rs", off).len(), 1);
+}
