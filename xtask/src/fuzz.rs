@@ -74,7 +74,10 @@ impl Wanted {
                 },
             }
         }
-        if wanted.doors.is_empty() { bail!("which door?\n\n{DOORS}\n{HELP}") } else { Ok(wanted) }
+        if wanted.doors.is_empty() {
+            bail!("which door?\n\n{DOORS}\n{HELP}");
+        }
+        Ok(wanted)
     }
 }
 
@@ -206,16 +209,12 @@ impl Outcome {
 
     fn line(&self) -> String {
         let Self { door, executions, per_second, coverage, corpus, .. } = self;
-        let mut line = format!(
+        let figures = format!(
             "{door:<14} {executions:>10} executions {per_second:>8} a second  coverage {coverage:>6}  corpus {corpus:>5}"
         );
-        if let Some(finding) = &self.finding {
-            line += &format!("\n  FOUND: {finding}");
-        }
-        if let Some(kept) = &self.kept {
-            line += &format!("\n  kept as {kept}");
-        }
-        line
+        let finding = self.finding.iter().map(|finding| format!("  FOUND: {finding}"));
+        let kept = self.kept.iter().map(|kept| format!("  kept as {kept}"));
+        std::iter::once(figures).chain(finding).chain(kept).collect::<Vec<_>>().join("\n")
     }
 }
 

@@ -47,13 +47,14 @@ const TESTS: [&str; 4] = ["test", "--workspace", NVRTC[0], NVRTC[1]];
 const KERNELS: [&str; 6] = ["build", "--workspace", NVRTC[0], NVRTC[1], "--example", "kernels"];
 
 /// The order lets later checks reuse what earlier ones built: lints and documentation share their dependencies.
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     ("format", &["fmt", "--all", "--check"], None),
     ("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], None),
     ("documentation", &["doc", "--workspace", "--no-deps"], Some(("RUSTDOCFLAGS", "-D warnings"))),
     ("tests", &TESTS, None),
     // What it needs the tests have built.
     ("kills", &["xtask", "crash"], None),
+    ("fuzz", &["xtask", "fuzz", "all", "--seconds", "20"], None),
     (
         "no network",
         &["clippy", "--package", "descant", "--no-default-features", "--", "-D", "warnings"],

@@ -44,7 +44,9 @@ fn checkpoints() {
     std::fs::create_dir(&run).unwrap();
     let store = Store { run: run.clone(), identity: vec![("a".to_owned(), "b".to_owned())], keep: 2 };
     let logs = [("metrics.jsonl".to_owned(), 0)].into();
-    store.save(trainer.adapters(), &trainer.state(), &Progress::default(), logs, &mut |_| ()).unwrap();
+    store
+        .save(trainer.adapters(), &trainer.state().unwrap(), &Progress::default(), logs, &mut |_| ())
+        .unwrap();
     let folder = run.join("checkpoints/step-000000");
     let names = ["manifest.json", "state.json", "adapter.safetensors", "optimizer.safetensors"];
     let good = names.map(|name| std::fs::read(folder.join(name)).unwrap());

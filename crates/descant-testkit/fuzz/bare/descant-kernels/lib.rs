@@ -1,9 +1,10 @@
 //! Of descant-kernels what settings and errors name, for the crates that use it: no device is asked here.
 
+#[allow(dead_code, reason = "a part of it is used here")]
 #[path = "../../../../descant-kernels/src/layer/plan.rs"]
 mod plan;
 
-pub use plan::{Keep, Kept};
+pub use plan::Keep;
 
 /// What a device would have said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
