@@ -16,6 +16,8 @@ use crate::rope::Rope;
 pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Most layers, heads, experts: ten times the largest published model, so that a hostile file is told early.
 const MAX_COUNT: usize = 4096;
+/// Most experts of all layers together; gpt-oss-120b has 4,608. Names are made for each of them.
+const MAX_EXPERTS: usize = 1 << 16;
 /// Largest width of any axis except the vocabulary.
 const MAX_WIDTH: usize = 1 << 17;
 /// Largest vocabulary.
@@ -175,6 +177,12 @@ impl RawConfig {
             if value == 0 || value > limit {
                 return Err(format!("`{key}` is {value}; expected 1 to {limit}"));
             }
+        }
+        if self.num_hidden_layers * self.num_local_experts > MAX_EXPERTS {
+            return Err(format!(
+                "`num_local_experts` is {} in {} layers; expected at most {MAX_EXPERTS} in all",
+                self.num_local_experts, self.num_hidden_layers
+            ));
         }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             return Err(format!(

@@ -14,7 +14,7 @@
 //! some layers alone; those have a plain `X.weight`. What comes in here goes out as the tensors of the unpacked layout,
 //! with the numbers that bitsandbytes computes with. So nothing behind knows of NF4, and it takes the memory of BF16.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use descant_quant::nf4::{self, Precision, Scales};
@@ -70,11 +70,10 @@ struct Layer {
     expert: Option<(usize, usize)>,
 }
 
-/// `[experts, ...]`, filled expert by expert.
+/// `[experts, ...]`, expert by expert: what is not there yet takes no memory, however many the configuration speaks of.
 struct Stack {
     dtype: Dtype,
-    bytes: Vec<u8>,
-    filled: BTreeSet<usize>,
+    experts: BTreeMap<usize, Vec<u8>>,
 }
 
 /// Numbers in the type they are computed with: two bytes each as BF16, else four.
@@ -184,8 +183,8 @@ impl Unpacker {
         match self.stacks.into_iter().next() {
             None => Ok(()),
             Some((name, stack)) => {
-                let mut experts = 0..=stack.filled.len();
-                let expert = experts.find(|expert| !stack.filled.contains(expert)).unwrap_or(0);
+                let mut experts = 0..=stack.experts.len();
+                let expert = experts.find(|expert| !stack.experts.contains_key(expert)).unwrap_or(0);
                 let (base, part) =
                     name.strip_suffix("_bias").map_or((name.as_str(), "weight"), |base| (base, "bias"));
                 Err(missing(format!("{base}s.{expert}.{part}")))
@@ -215,22 +214,20 @@ impl Unpacker {
         let whole =
             |shape, dtype, bytes| Taken::Whole(Unpacked { name: name.to_owned(), dtype, shape, bytes });
         let Some((expert, n)) = layer.expert else { return Ok(whole(shape, numbers.dtype, bytes)) };
-        let size = bytes.len();
-        let stack = self.stacks.entry(name.to_owned()).or_insert_with(|| Stack {
-            dtype: numbers.dtype,
-            bytes: vec![0; n * size],
-            filled: BTreeSet::new(),
-        });
+        let new = || Stack { dtype: numbers.dtype, experts: BTreeMap::new() };
+        let stack = self.stacks.entry(name.to_owned()).or_insert_with(new);
         if stack.dtype != numbers.dtype {
             return Err(file.bad("its numbers have another type than those of the experts before it"));
         }
-        stack.bytes[expert * size..][..size].copy_from_slice(&bytes);
-        stack.filled.insert(expert);
-        if stack.filled.len() < n {
+        stack.experts.insert(expert, bytes);
+        if stack.experts.len() < n {
             return Ok(Taken::Held);
         }
         let stack = self.stacks.remove(name).expect("it was there a moment ago");
-        Ok(whole([vec![n], shape].concat(), stack.dtype, stack.bytes))
+        let mut bytes = Vec::with_capacity(stack.experts.values().map(Vec::len).sum());
+        // Each is given back when it has been copied.
+        stack.experts.into_values().for_each(|expert| bytes.extend(expert));
+        Ok(whole([vec![n], shape].concat(), stack.dtype, bytes))
     }
 }
 
@@ -323,8 +320,13 @@ fn unpacked(
     } else {
         numbers(PARTS[1])?
     };
+    let packed = bytes(PARTS[0])?;
+    if packed.len() != elements.div_ceil(2) {
+        let reason = format!("it has {} bytes; its shape says {}", packed.len(), elements.div_ceil(2));
+        return Err(file.bad(reason));
+    }
     let mut values = vec![0.0; elements];
-    nf4::decode(bytes(PARTS[0])?, &scales, &numbers(PARTS[4])?, precision, &mut values)
+    nf4::decode(packed, &scales, &numbers(PARTS[4])?, precision, &mut values)
         .map_err(|error| file.bad(error.to_string()))?;
     Ok(Numbers { dtype, values })
 }

@@ -5,6 +5,8 @@
 use burn::tensor::Device;
 use descant_model::{Config, GptOss, stop_ids};
 use descant_testkit::door::{Limits, check};
+use descant_testkit::heap::{Whose, peak_of};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use crate::{fixtures, put, turn};
@@ -64,7 +66,7 @@ fn indices() {
     let _turn = turn();
     let (dir, device) = (model(), Device::flex());
     let weights = std::fs::read(dir.path().join("model.safetensors")).unwrap();
-    let header: serde_json::Value = serde_json::from_slice(&weights[8..header_of(&weights)]).unwrap();
+    let header: Value = serde_json::from_slice(&weights[8..header_of(&weights)]).unwrap();
     let names = header.as_object().unwrap().keys().filter(|name| *name != "__metadata__");
     let map: Vec<String> = names.map(|name| format!("\"{name}\": \"model.safetensors\"")).collect();
     let index = format!("{{\"metadata\": {{}}, \"weight_map\": {{{}}}}}", map.join(", "));
@@ -75,4 +77,57 @@ fn indices() {
         put(&path, bytes);
         GptOss::load(dir.path(), &device).is_ok()
     });
+}
+
+#[test]
+fn a_small_file_does_not_take_the_memory_that_its_configuration_speaks_of() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let config = std::fs::read(fixtures().join("golden/parity-b/config.json")).unwrap();
+    let mut config: Map<String, Value> = serde_json::from_slice(&config).unwrap();
+    config.extend([
+        ("hidden_size".to_owned(), json!(1 << 17)),
+        ("intermediate_size".to_owned(), json!(1 << 17)),
+        ("num_local_experts".to_owned(), json!(4096)),
+        (
+            "quantization_config".to_owned(),
+            json!({"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}),
+        ),
+    ]);
+    put(&dir.path().join("config.json"), Value::Object(config).to_string().as_bytes());
+    let experts = "model.layers.0.mlp.experts.down_projs.0";
+    let state =
+        json!({"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [1 << 17, 1 << 17]});
+    let state = state.to_string().into_bytes();
+    let packed = [
+        (format!("{experts}.weight"), "U8", vec![0; 2]),
+        (format!("{experts}.weight.absmax"), "F32", vec![0; 4]),
+        (format!("{experts}.weight.quant_map"), "F32", vec![0; 64]),
+        (format!("{experts}.weight.quant_state.bitsandbytes__nf4"), "U8", state),
+    ];
+    // One of 4096 experts, its bias alone: a quarter of a megabyte that speaks of a gigabyte.
+    let bias = [(format!("{experts}.bias"), "BF16", vec![0; 2 << 17])];
+    for (tensors, said) in [(&packed[..], "its shape says"), (&bias[..], "down_projs.1.bias` is missing")] {
+        put(&dir.path().join("model.safetensors"), &safetensors(tensors));
+        let (loaded, heap) = peak_of(Whose::Process, || GptOss::load(dir.path(), &Device::flex()));
+        let error = loaded.unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+        assert!(heap < Limits::default().heap, "{said}: {heap} bytes of heap");
+    }
+}
+
+/// A safetensors file of these, each one row.
+fn safetensors(tensors: &[(String, &str, Vec<u8>)]) -> Vec<u8> {
+    let (mut header, mut data) = (Map::new(), Vec::new());
+    for (name, dtype, bytes) in tensors {
+        let size = ["", "U8", "BF16", "", "F32"].iter().position(|known| known == dtype).unwrap();
+        let offsets = [data.len(), data.len() + bytes.len()];
+        header.insert(
+            name.clone(),
+            json!({"dtype": dtype, "shape": [bytes.len() / size], "data_offsets": offsets}),
+        );
+        data.extend(bytes);
+    }
+    let header = Value::Object(header).to_string().into_bytes();
+    [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat()
 }

@@ -20,7 +20,10 @@ pub(super) fn configs(good: &[u8]) -> Vec<Case> {
         }
         given(Value::Object(config).to_string().into_bytes(), words)
     };
+    let mut many: Map<String, Value> = serde_json::from_slice(good).unwrap();
+    many.extend([("num_hidden_layers".into(), json!(4096)), ("num_local_experts".into(), json!(4096))]);
     vec![
+        given(Value::Object(many).to_string().into_bytes(), "`num_local_experts` is 4096 in 4096 layers"),
         given(Vec::new(), "config.json: EOF"),
         given(b"[]".to_vec(), "config.json: invalid"),
         given(vec![0xff; 10], "config.json: expected value"),
