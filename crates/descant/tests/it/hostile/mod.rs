@@ -179,6 +179,7 @@ fn each_defect_has_its_own_error_that_names_the_place() {
     ];
     let cases: Vec<Case> = cases.into_iter().flatten().collect();
     assert!(cases.len() >= 60, "{}", cases.len());
+    println!("{} files with one defect each", cases.len());
     let (mut said, mut wrong) = (BTreeMap::new(), Vec::new());
     for (n, Case { command, file, damage: defect, words, place }) in cases.iter().enumerate() {
         let path = dir.join(file);
