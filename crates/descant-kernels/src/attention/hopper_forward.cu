@@ -41,24 +41,14 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
             const int item = item_of_round(round);
             if (item >= n_items) continue;
-            const int kv = item % kv_heads;
-            const Tile tile = read_tile(tiles, item / kv_heads);
-            const int offset = tile.key_len - tile.query_len;
-            const int last = min(tile.first + POSITIONS, tile.query_len) - 1 + offset;
-            const int low = window > 0 ? max(0, tile.first + offset - window + 1) : 0;
+            const QueryItem of = query_item<POSITIONS>(tiles, item, kv_heads, window);
+            const Tile& tile = of.tile;
+            const int kv = of.kv;
             announcer.acquire(q_empty + 8 * qr.stage, qr.parity ^ 1);
             produce_queries<ROWS>(q_tiles + qr.stage * Q_BYTES, q + (u64)tile.query_start * q_ld + kv * GROUP * HEAD_DIM, q_ld, tile.first, tile.query_len);
             announcer.copies_issued(q_full + 8 * qr.stage);
             qr.next();
-            const u64 from = (u64)tile.key_start * kv_ld + kv * HEAD_DIM;
-            for (int key0 = low; key0 <= last; key0 += KEYS) {
-                announcer.acquire(kv_empty + 8 * kvr.stage, kvr.parity ^ 1);
-                const u32 to = kv_tiles + kvr.stage * 2 * KV_BYTES;
-                produce_keys<KEYS>(to, k + from, kv_ld, key0, last + 1);
-                produce_keys<KEYS>(to + KV_BYTES, v + from, kv_ld, key0, last + 1);
-                announcer.copies_issued(kv_full + 8 * kvr.stage);
-                kvr.next();
-            }
+            produce_key_steps<KEYS>(announcer, kvr, of, kv_tiles, kv_full, kv_empty, k, v, kv_ld);
         }
         announcer.flush();
     } else {
@@ -68,11 +58,9 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
             const int item = item_of_round(round);
             if (item >= n_items) continue;
-            const int kv = item % kv_heads;
-            const Tile tile = read_tile(tiles, item / kv_heads);
-            const int offset = tile.key_len - tile.query_len;
-            const int last = min(tile.first + POSITIONS, tile.query_len) - 1 + offset;
-            const int low = window > 0 ? max(0, tile.first + offset - window + 1) : 0;
+            const QueryItem of = query_item<POSITIONS>(tiles, item, kv_heads, window);
+            const Tile& tile = of.tile;
+            const int kv = of.kv, offset = of.offset, last = of.last, low = of.low;
             const int steps = (last + 1 - low + KEYS - 1) / KEYS;
             const u32 q_tile = q_tiles + qr.stage * Q_BYTES;
             const int position[2] = {tile.first + offset + row_a / GROUP, tile.first + offset + (row_a + 8) / GROUP};

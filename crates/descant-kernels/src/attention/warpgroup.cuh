@@ -113,6 +113,36 @@ __device__ __forceinline__ int item_of_round(int round) {
     return round * gridDim.x + ((round & 1) ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
 }
 
+// A tile of queries of one key head, and the keys that some query of it sees: [low, last].
+struct QueryItem {
+    int kv, offset, last, low;
+    Tile tile;
+};
+template <int POSITIONS>
+__device__ __forceinline__ QueryItem query_item(const int* tiles, int item, int kv_heads, int window) {
+    QueryItem of;
+    of.kv = item % kv_heads;
+    of.tile = read_tile(tiles, item / kv_heads);
+    of.offset = of.tile.key_len - of.tile.query_len;
+    of.last = min(of.tile.first + POSITIONS, of.tile.query_len) - 1 + of.offset;
+    of.low = window > 0 ? max(0, of.tile.first + of.offset - window + 1) : 0;
+    return of;
+}
+// The producer's part of a walk over those keys: a stage holds `KEYS` keys and behind them their values.
+template <int KEYS, int STAGES>
+__device__ __forceinline__ void produce_key_steps(Announcer& announcer, Ring<STAGES>& ring, const QueryItem& of, u32 stages, u32 full,
+                                                  u32 empty, const bf16* k, const bf16* v, int ld) {
+    const u64 from = (u64)of.tile.key_start * ld + of.kv * HEAD_DIM;
+    for (int key0 = of.low; key0 <= of.last; key0 += KEYS) {
+        announcer.acquire(empty + 8 * ring.stage, ring.parity ^ 1);
+        const u32 to = stages + ring.stage * 2 * KEYS * 128;
+        produce_keys<KEYS>(to, k + from, ld, key0, of.last + 1);
+        produce_keys<KEYS>(to + KEYS * 128, v + from, ld, key0, of.last + 1);
+        announcer.copies_issued(full + 8 * ring.stage);
+        ring.next();
+    }
+}
+
 // ---- products
 template <int N> __device__ __forceinline__ void set_registers_up() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> __device__ __forceinline__ void set_registers_down() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
