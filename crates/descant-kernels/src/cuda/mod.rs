@@ -23,6 +23,8 @@ pub mod table;
 #[cfg(feature = "cuda")]
 mod blas;
 #[cfg(feature = "cuda")]
+pub(crate) mod boxes;
+#[cfg(feature = "cuda")]
 mod driver;
 #[cfg(feature = "cuda")]
 pub(crate) mod gauge;

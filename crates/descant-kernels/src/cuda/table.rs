@@ -96,7 +96,7 @@ const HOPPER_HEADS: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD
 const EXPERTS: &[&[Define]] = &[&[], &[("UNPACKED", 1)]];
 
 /// All files.
-pub const UNITS: [Unit; 18] = [
+pub const UNITS: [Unit; 19] = [
     Unit { id: "norm", text: include_str!("../norm/norm.cu"), variants: PLAIN, only: None },
     Unit { id: "rotary", text: include_str!("../rotary/rotary.cu"), variants: PLAIN, only: None },
     Unit { id: "swiglu", text: include_str!("../swiglu/swiglu.cu"), variants: PLAIN, only: None },
@@ -129,7 +129,13 @@ pub const UNITS: [Unit; 18] = [
     Unit {
         id: "experts_sm90",
         text: include_str!("../experts/grouped_sm90.cu"),
-        variants: EXPERTS,
+        variants: PLAIN,
+        only: Some(90),
+    },
+    Unit {
+        id: "experts_packed_sm90",
+        text: include_str!("../experts/packed_sm90.cu"),
+        variants: PLAIN,
         only: Some(90),
     },
     Unit { id: "experts_few", text: include_str!("../experts/few.cu"), variants: PLAIN, only: None },

@@ -1,7 +1,8 @@
 //! Launches of the grouped products: which form of a kernel serves which card and how many rows.
 
+use crate::cuda::boxes::{BoxElement, Boxes};
 use crate::cuda::table::Define;
-use crate::cuda::{Arg, CudaError, Result, Run};
+use crate::cuda::{Arg, CudaError, Gpu, Result, Run};
 
 /// Columns of a packed adapter factor: ranks are padded with zeros to this.
 pub(crate) const RANK_WIDTH: usize = 64;
@@ -78,6 +79,9 @@ struct Form {
 /// Rows an expert has on average up to which reading the weights is all the work.
 const FEW_ROWS: usize = 8;
 
+/// Hopper's form for matrices that are not packed; it knows no others.
+const HOPPER_BF16: &str = "experts_sm90";
+
 fn form(run: &Run<'_>, experts: &Experts, side: Side, rows: usize) -> Form {
     let packed = matches!(experts.data, ExpertData::Mxfp4 { .. });
     if packed && side == Side::Columns && rows <= FEW_ROWS {
@@ -93,11 +97,16 @@ fn form(run: &Run<'_>, experts: &Experts, side: Side, rows: usize) -> Form {
         Side::Columns => "experts_forward",
         Side::Rows => "experts_backward",
     };
-    if run.gpu().is_hopper() {
-        Form { unit: "experts_sm90", entry, threads: 512, shared: 218_112, blocks: 1 }
+    if run.gpu().is_hopper() && !packed {
+        Form { unit: HOPPER_BF16, entry, threads: 512, shared: 218_112, blocks: 1 }
     } else {
         Form { unit: "experts", entry, threads: 256, shared: 77_568, blocks: 1 }
     }
+}
+
+/// Whether the card's form for packed matrices reads its rows one a place: it takes others too, but slower.
+pub(crate) fn wants_order(gpu: &Gpu) -> bool {
+    gpu.is_hopper()
 }
 
 /// Each row times its expert's matrix.
@@ -107,9 +116,18 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
         Side::Rows => (experts.rows, experts.columns),
     };
     check(n_in, n_out, a.stride, experts.count)?;
-    let form = form(run, experts, side, a.places / experts.count.max(1));
+    let rows = a.places / experts.count.max(1);
+    if let ExpertData::Mxfp4 { blocks, scales } = experts.data
+        && a.pairs.is_none()
+        && wants_order(run.gpu())
+        && (rows > FEW_ROWS || side == Side::Rows)
+    {
+        return product_in_order(run, a, experts, [blocks, scales], side, to);
+    }
+    let form = form(run, experts, side, rows);
     let (data, scales, defines): (u64, u64, &[Define]) = match experts.data {
         ExpertData::Mxfp4 { blocks, scales } => (blocks, scales, &[]),
+        ExpertData::Bf16(data) if form.unit == HOPPER_BF16 => (data, 0, &[]),
         ExpertData::Bf16(data) => (data, 0, &[("UNPACKED", 1)]),
     };
     let kernel = run.kernel(form.unit, form.entry, defines)?;
@@ -135,6 +153,56 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
     ];
     let grid = run.gpu().multiprocessors() * form.blocks;
     run.launch(kernel, grid, form.threads, form.shared, &arguments)
+}
+
+/// The same on Hopper, where tensor copies bring the operands.
+fn product_in_order(
+    run: &Run<'_>,
+    a: &Sorted,
+    experts: &Experts,
+    [blocks, scales]: [u64; 2],
+    side: Side,
+    to: &Output,
+) -> Result<()> {
+    let (entry, n_in, n_out) = match side {
+        Side::Columns => ("experts_forward", experts.columns, experts.rows),
+        Side::Rows => ("experts_backward", experts.rows, experts.columns),
+    };
+    let kernel = run.kernel("experts_packed_sm90", entry, &[])?;
+    let rows = |address: u64, columns: usize, stride: usize| {
+        Boxes { address, element: BoxElement::Bf16, rows: a.places, columns, stride, height: 32 }.map()
+    };
+    let bytes = experts.columns / 2;
+    let weights = Boxes {
+        address: blocks,
+        element: BoxElement::U8,
+        rows: experts.count * experts.rows,
+        columns: bytes,
+        stride: bytes,
+        height: 64,
+    };
+    let a = (rows(a.data, n_in, a.stride)?, a.offsets);
+    let (u, v) = match to.low_rank {
+        Some((u, v)) => (rows(u, RANK_WIDTH, RANK_WIDTH)?, v),
+        None => (a.0, 0),
+    };
+    let (h, limit) = to.swiglu.unwrap_or((0, 0.0));
+    let arguments = [
+        Arg::Tensor(a.0),
+        Arg::Tensor(weights.map()?),
+        Arg::Tensor(u),
+        Arg::Ptr(scales),
+        Arg::maybe(to.bias),
+        Arg::Ptr(v),
+        Arg::Ptr(a.1),
+        Arg::maybe(to.out),
+        Arg::Ptr(h),
+        Arg::size(experts.count),
+        Arg::size(n_out),
+        Arg::size(n_in),
+        Arg::F32(limit),
+    ];
+    run.launch(kernel, run.gpu().multiprocessors(), 512u32, 225_024, &arguments)
 }
 
 /// `out[place, 0..64] = a[row(place)] · m[expert]`, with `m` `[experts, features, 64]`; rows of `out` are

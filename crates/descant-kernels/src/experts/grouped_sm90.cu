@@ -1,27 +1,24 @@
-// Products of rows, sorted by expert, with frozen packed MXFP4 experts, for Hopper (sm_90a).
+// Products of rows, sorted by expert, with frozen experts in bf16, for Hopper (sm_90a); packed_sm90.cu is for MXFP4.
 //
-//   forward:  out[place, n] = sum_k A[row(place), k] · W[e][n, k]      W packed along k
-//   backward: out[place, n] = sum_k A[row(place), k] · W[e][k, n]      the same bytes, packed along n
+//   forward:  out[place, n] = sum_k A[row(place), k] · W[e][n, k]
+//   backward: out[place, n] = sum_k A[row(place), k] · W[e][k, n]
 //
 // for the places offsets[e]..offsets[e + 1] of expert e; row(place) is the place, or pairs[place] / top_k. Then, each
 // where its pointer is not null: + bias[e, n]; + sum_r u[place, r] · v[e, n, r] over 64 columns (the low-rank path, one
 // more step of the loop); store of the result; store of gpt-oss' clamped SwiGLU of it (columns 2j gate, 2j + 1 up).
 //
 // How: one CTA a multiprocessor walks tiles of 256 rows and 128 columns in an order that depends on `offsets` alone, so
-// nothing is read back to the host. Weights never exist in bf16 outside shared memory. The warps have roles:
+// nothing is read back to the host. The warps have roles:
 //
-//   8 produce   rows of A by asynchronous copies, which can gather where tensor copies cannot; packed blocks, loaded
-//               four steps ahead into registers, decoded into the swizzled form that wgmma reads
+//   8 produce   rows of A and weights by asynchronous copies, which can gather where tensor copies cannot
 //   8 multiply  two warpgroups with 128 rows each, and the way out
 //
-// The fence between the producers' writes and the tensor cores' reads is the multipliers': it waits for all memory
-// accesses of its thread, and in a producer would wait for what is on its way for later stages. (Producers that only
-// copy or only decode, with a warp that fences for all, were tried and are slower: three warps cannot copy 32 KB.)
+// The fence between the copies and the tensor cores' reads is the multipliers': it waits for all memory accesses of its
+// thread, and in a producer would wait for what is on its way for later stages.
 // Sums have one order: two runs give the same bytes.
 //
 // Launch: grid = multiprocessors, block = 512, dynamic shared memory = 218112 bytes.
-// Shapes: a bf16 [rows, a_ld]; pairs i32 [P] or null; blocks u8 [E, rows of W, columns of W / 32, 16] and scales u8
-// without the 16, or with UNPACKED defined bf16 [E, rows of W, columns of W] in place of the blocks; bias bf16
+// Shapes: a bf16 [rows, a_ld]; pairs i32 [P] or null; blocks bf16 [E, rows of W, columns of W]; scales unused; bias bf16
 // [E, n_out] or null; u bf16 [P, 64] and v bf16 [E, n_out, 64] or both null; offsets i32 [E + 1]; out bf16 [P, n_out]
 // or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, a_ld of 8, E at most 256.
 #include "grouped.cuh"
@@ -32,7 +29,6 @@
 #define COLUMNS 128
 #define PRODUCERS 256      // threads
 #define MULTIPLIERS 256
-#define AHEAD 4            // steps that packed blocks are loaded ahead
 #define SUBTILE 8192       // bytes of 64 rows, or of 64 columns, in a stage
 
 // Where things lie in shared memory, in bytes.
@@ -62,8 +58,8 @@ template <bool TRANSPOSED> __device__ __forceinline__ void produce(const Problem
     // A: this thread copies 16 bytes, `chunk`, of rows `row` + 32 i.
     const int chunk = t & 7, row = t >> 3;
     const u32 a_to = row * 128 + ((chunk ^ (row & 7)) << 4);
-    // Weights: it decodes a block of 32, `half` of a 64-element row: packed row `line` of a piece of 64 rows, or,
-    // transposed, packed row `line` and a piece of 64 columns.
+    // Weights: it copies 32 elements, `half` of a 64-element row: row `line` of a piece of 64 rows, or, transposed, row
+    // `line` and a piece of 64 columns.
     const int half = t & 1, line = (t >> 1) & 63, piece = t >> 7;
     const u32 b_to = A_BYTES + piece * SUBTILE + line * 128, swizzle = (half * 4) ^ (line & 7);
     const int wide = TRANSPOSED ? g.n_out / 32 : g.n_in / 32, lines = TRANSPOSED ? g.n_in : g.n_out;
@@ -79,7 +75,6 @@ template <bool TRANSPOSED> __device__ __forceinline__ void produce(const Problem
 
     Tiles tiles;
     for (int tile = blockIdx.x; tiles.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
-        // The weights first: they come from furthest.
         const int first_line = line + (TRANSPOSED ? 0 : tiles.column + piece * 64);
         const int first_block = half + (TRANSPOSED ? tiles.column / 32 + piece * 2 : 0);
         const u64 at = ((u64)tiles.expert * lines + first_line) * wide + first_block;
@@ -88,17 +83,6 @@ template <bool TRANSPOSED> __device__ __forceinline__ void produce(const Problem
             return TRANSPOSED ? step * STEP + first_line < lines && first_block < wide
                               : first_line < lines && step * 2 + first_block < wide;
         };
-#ifndef UNPACKED
-        // The second piece may not exist: it is not decoded, and what stands there is not stored.
-        const bool used = tiles.column + piece * 64 < g.n_out;
-        Packed ahead[AHEAD];
-        auto load = [&](int step) {
-            const u64 from = at + step * advance;
-            return load_packed(g.blocks + from * 16, g.scales + from, has(step));
-        };
-#pragma unroll
-        for (int d = 0; d < AHEAD; d++) ahead[d] = load(d);
-#endif
         // Beyond the last row it comes again: those sums are never stored. Blocks of 64 rows that nobody multiplies are
         // not copied.
         const int copied = (tiles.n_rows + 63) / 64 * 64;
@@ -109,36 +93,21 @@ template <bool TRANSPOSED> __device__ __forceinline__ void produce(const Problem
             rows[i] = (u32)(g.pairs ? g.pairs[place] / g.top_k : place) * (u32)(g.a_ld / 8) + chunk;
         }
 
-        for (int first = 0; first < steps; first += AHEAD) {
+        for (int step = 0; step < steps; step++) {
+            barrier_wait(shared + EMPTY + ring.stage * 8, ring.parity);
+            const u32 base = shared + ring.stage * STAGE;
+            const bool inside = step * STEP + chunk * 8 < g.n_in;
+            const bf16* a = g.a + step * STEP;
 #pragma unroll
-            for (int d = 0; d < AHEAD; d++) {
-                const int step = first + d;
-                if (step >= steps) break;
-                barrier_wait(shared + EMPTY + ring.stage * 8, ring.parity);
-                const u32 base = shared + ring.stage * STAGE;
-                const bool inside = step * STEP + chunk * 8 < g.n_in;
-                const bf16* a = g.a + step * STEP;
-#pragma unroll
-                for (int i = 0; i < COPIES; i++) {
-                    if (32 * i >= copied) break;
-                    copy_async16(base + a_to + i * 4096, a + (u64)rows[i] * 8, inside);
-                }
-#ifdef UNPACKED
-                const bf16* from = (const bf16*)g.blocks + (has(step) ? (at + step * advance) * 32 : 0);
-#pragma unroll
-                for (int j = 0; j < 4; j++)
-                    copy_async16(base + b_to + ((swizzle ^ j) << 4), from + j * 8, has(step));
-#else
-                if (used) {
-                    u32 values[4][4];
-                    decode_block(ahead[d].words, ahead[d].scale, values);
-#pragma unroll
-                    for (int j = 0; j < 4; j++) shared_store(base + b_to + ((swizzle ^ j) << 4), values[j]);
-                }
-                ahead[d] = load(step + AHEAD);
-#endif
-                publish();
+            for (int i = 0; i < COPIES; i++) {
+                if (32 * i >= copied) break;
+                copy_async16(base + a_to + i * 4096, a + (u64)rows[i] * 8, inside);
             }
+            const bf16* from = (const bf16*)g.blocks + (has(step) ? (at + step * advance) * 32 : 0);
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                copy_async16(base + b_to + ((swizzle ^ j) << 4), from + j * 8, has(step));
+            publish();
         }
         if (g.u) {
             barrier_wait(shared + EMPTY + ring.stage * 8, ring.parity);

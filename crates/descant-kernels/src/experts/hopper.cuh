@@ -22,6 +22,20 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
 }
 // Ordinary stores to shared memory become visible to the tensor cores.
 __device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+// A tensor in device memory as the host describes it to the tensor copies.
+struct alignas(64) TensorMap {
+    u64 words[16];
+};
+// One arrival, and so many bytes of copies that the phase waits for.
+__device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+// The box at column x, row y; zeros outside of the tensor.
+__device__ __forceinline__ void tensor_copy(u32 to, const TensorMap& map, int x, int y, u32 barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+                 "l"(&map), "r"(x), "r"(y), "r"(barrier)
+                 : "memory");
+}
 template <int N> __device__ __forceinline__ void registers_raise() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
 }
@@ -47,17 +61,30 @@ __device__ __forceinline__ u64 tile_descriptor(u32 address, u32 leading, u32 str
 #define F4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define F16(d, i) F4(d, i), F4(d, i + 4), F4(d, i + 8), F4(d, i + 12)
 #define F32(d, i) F16(d, i), F16(d, i + 16)
+#define LIST_16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
 #define LIST_32 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, " \
     "%23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define LIST_48 \
+    LIST_32 \
+    ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define LIST_64 \
     LIST_32 \
     ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, " \
     "%52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define LIST_72 \
+    LIST_64 \
+    ", %64, %65, %66, %67, %68, %69, %70, %71"
+#define LIST_80 \
+    LIST_64 \
+    ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
 #define LIST_96 \
     LIST_64 \
     ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, " \
     "%84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define LIST_112 \
+    LIST_96 \
+    ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
 #define LIST_128 \
     LIST_96 \
     ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113," \
@@ -83,4 +110,45 @@ template <int N, bool TRANSPOSED, int ROOM> __device__ __forceinline__ void prod
         asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" LIST_128 "}, %128, %129, 1, 1, 1, 0, %130;"
                      : F32(d, 0), F32(d, 32), F32(d, 64), F32(d, 96)
                      : "l"(a), "l"(b), "n"(TRANSPOSED));
+}
+
+// d[64 x N] += a[64 x 16] · b[16 x N], a from registers in the fragments of mma.sync, b from shared memory.
+template <int N> __device__ __forceinline__ void product_registers(float (&d)[N / 2], const u32 (&a)[4], u64 b) {
+    static_assert(N % 16 == 0 && N <= 256, "a width of wgmma that we use");
+    if constexpr (N == 32)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {" LIST_16 "}, {%16, %17, %18, %19}, %20, 1, 1, 1, 0;"
+                     : F16(d, 0)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    if constexpr (N == 64)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" LIST_32 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+                     : F32(d, 0)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    if constexpr (N == 96)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {" LIST_48 "}, {%48, %49, %50, %51}, %52, 1, 1, 1, 0;"
+                     : F32(d, 0), F16(d, 32)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    if constexpr (N == 128)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" LIST_64 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+                     : F32(d, 0), F32(d, 32)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    if constexpr (N == 144)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n144k16.f32.bf16.bf16 {" LIST_72 "}, {%72, %73, %74, %75}, %76, 1, 1, 1, 0;"
+                     : F32(d, 0), F32(d, 32), F4(d, 64), F4(d, 68)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    if constexpr (N == 160)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {" LIST_80 "}, {%80, %81, %82, %83}, %84, 1, 1, 1, 0;"
+                     : F32(d, 0), F32(d, 32), F16(d, 64)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    if constexpr (N == 192)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" LIST_96 "}, {%96, %97, %98, %99}, %100, 1, 1, 1, 0;"
+                     : F32(d, 0), F32(d, 32), F32(d, 64)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    if constexpr (N == 224)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n224k16.f32.bf16.bf16 {" LIST_112 "}, {%112, %113, %114, %115}, %116, 1, 1, 1, 0;"
+                     : F32(d, 0), F32(d, 32), F32(d, 64), F16(d, 96)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+    if constexpr (N == 256)
+        asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" LIST_128 "}, {%128, %129, %130, %131}, %132, 1, 1, 1, 0;"
+                     : F32(d, 0), F32(d, 32), F32(d, 64), F32(d, 96)
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }

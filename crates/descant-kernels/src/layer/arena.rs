@@ -28,6 +28,8 @@ pub(super) struct Need {
     pub(super) sizes: LayerSizes,
     pub(super) paths: Paths,
     pub(super) tokens: usize,
+    /// See [`Plan::in_order`].
+    pub(super) in_order: bool,
     /// Tokens of the longest sequence.
     pub(super) longest: usize,
     /// Of all layers.
@@ -73,6 +75,7 @@ pub(super) fn lease(gpu: &Gpu, need: &Need, layer: usize, keep: bool) -> Result<
             && have.tokens >= want.tokens
             && have.sizes == want.sizes
             && have.windows == want.windows
+            && have.in_order == want.in_order
             && (have.paths == want.paths || !keep && want.paths == Paths::default())
     };
     if !arenas.get(&gpu.index()).is_some_and(serves) {
@@ -140,7 +143,13 @@ impl Lease {
 
 impl Arena {
     fn new(gpu: &Gpu, need: Need, settings: MemorySettings) -> Result<Self> {
-        let at = |kept: Kept| Plan { sizes: need.sizes, tokens: need.tokens, paths: need.paths, kept };
+        let at = |kept: Kept| Plan {
+            sizes: need.sizes,
+            tokens: need.tokens,
+            paths: need.paths,
+            kept,
+            in_order: need.in_order,
+        };
         let scratch_bytes = Kept::ALL
             .into_iter()
             .map(|kept| at(kept).forward().scratch_bytes.max(at(kept).backward().scratch_bytes))

@@ -12,12 +12,12 @@ use super::arena::{Lease, Need, lease};
 use super::autodiff::{LayerKernel, SITES, Saved};
 use super::flow::{Flow, Frozen, MAX_EXPERT_RANK, Pair, dense_columns};
 use super::layout::{Paths, Plan};
-use super::plan::LayerSizes;
+use super::plan::{Kept, LayerSizes};
 use super::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors};
 use crate::attention::Segments;
 use crate::attention::table::{Sequences, Table};
 use crate::cuda::{CudaError, Gpu, contiguous, empty, gpu_of, primitive};
-use crate::experts::cuda::{ExpertData, Experts};
+use crate::experts::cuda::{ExpertData, Experts, wants_order};
 use crate::linear::FrozenWeight;
 
 /// A layer's frozen tensors on their card.
@@ -89,6 +89,11 @@ impl Prepared {
         let gpu = gpu_of(&tensors[0]);
         let placeholder = Tensor::zeros([1], (&of.router.device(), DType::F32));
         Some(Self { gpu, spec, place, sizes, tensors, gate_up, down, placeholder })
+    }
+
+    /// Whether the experts' products want their rows in order.
+    fn in_order(&self) -> bool {
+        [self.gate_up, self.down].contains(&Form::Packed) && wants_order(&self.gpu)
     }
 
     /// Stands for the tensors of a site that has no pair.
@@ -174,6 +179,10 @@ impl Call {
         }
     }
 
+    fn plan(&self, tokens: usize, kept: Kept) -> Plan {
+        Plan { sizes: self.layer.sizes, tokens, paths: self.paths(), kept, in_order: self.layer.in_order() }
+    }
+
     /// What no kernel was written for.
     fn check(&self) -> Result<(), CudaError> {
         for (rank, _) in self.pairs[5..].iter().flatten() {
@@ -190,6 +199,7 @@ impl Call {
             sizes: self.layer.sizes,
             paths: self.paths(),
             tokens,
+            in_order: self.layer.in_order(),
             longest: self.sequences.longest(),
             windows: Arc::clone(&self.layer.place.windows),
         }
@@ -222,7 +232,7 @@ impl LayerKernel for CubeBackend {
                 return (out, Ticket(None));
             }
         };
-        let plan = Plan { sizes: call.layer.sizes, tokens, paths: call.paths(), kept: lease.kept };
+        let plan = call.plan(tokens, lease.kept);
         let held = call.clone();
         let running = lease.clone();
         gpu.enqueue(handles(call, pairs, [&x, &out]), move |run, at| {
@@ -252,7 +262,7 @@ impl LayerKernel for CubeBackend {
                     return (dx, gradients);
                 }
             };
-        let plan = Plan { sizes: call.layer.sizes, tokens, paths: call.paths(), kept: lease.kept };
+        let plan = call.plan(tokens, lease.kept);
         let mut buffers = handles(&call, &pairs, [&x, &dx]);
         buffers.push(grad.handle.clone());
         buffers.extend(gradients.iter().flatten().map(|tensor| tensor.handle.clone()));

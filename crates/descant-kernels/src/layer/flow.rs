@@ -50,6 +50,29 @@ pub(super) struct Pair {
     pub(super) scaling: f32,
 }
 
+impl Pair {
+    /// A, `[rank, inputs]`, at a place in a larger matrix.
+    fn part_a(&self, at: [usize; 2], inputs: usize) -> lora::Part {
+        lora::Part { address: self.a, at, shape: [self.rank, inputs], factor: 1.0 }
+    }
+
+    /// Where the gradients of A and B go, from common ones. B stands in products with its scaling, A without.
+    fn gradients(
+        &self,
+        [da, db]: [u64; 2],
+        [row, column]: [usize; 2],
+        [outputs, inputs]: [usize; 2],
+    ) -> [lora::Part; 2] {
+        let of = Self { a: da, b: db, ..*self };
+        [of.part_a([column, 0], inputs), of.part_b([row, column], outputs)]
+    }
+
+    /// s B, `[outputs, rank]`.
+    fn part_b(&self, at: [usize; 2], outputs: usize) -> lora::Part {
+        lora::Part { address: self.b, at, shape: [outputs, self.rank], factor: self.scaling }
+    }
+}
+
 /// What both directions work with.
 pub(super) struct Flow<'a> {
     pub(super) run: &'a Run<'a>,
@@ -148,41 +171,28 @@ impl Flow<'_> {
     fn pack(&self) -> Result<()> {
         let (b, s, paths) = (&self.buffers, &self.plan.sizes, &self.plan.paths);
         self.run.stage("pack pairs", 0.0, 0.0, || {
+            let mut wholes = Vec::new();
+            let mut column = 0;
+            let (mut a, mut b_parts) = (Vec::new(), Vec::new());
+            for (site, (row, rows)) in self.first_rows().into_iter().zip(self.widths()).enumerate() {
+                let Some(pair) = self.pairs[QUERY + site] else { continue };
+                a.push(pair.part_a([column, 0], s.hidden));
+                b_parts.push(pair.part_b([row, column], rows));
+                column += pair.rank;
+            }
             if paths.input > 0 {
-                let (a_to, b_to) = (self.at(b.input_a), self.at(b.input_b));
-                self.run.memset(a_to, 0, paths.input * s.hidden * 2)?;
-                self.run.memset(b_to, 0, self.width() * paths.input * 2)?;
-                let mut column = 0;
-                for (site, (row, rows)) in self.first_rows().into_iter().zip(self.widths()).enumerate() {
-                    let Some(pair) = self.pairs[QUERY + site] else { continue };
-                    lora::pack(self.run, pair.a, a_to, [pair.rank, s.hidden], [column, 0], s.hidden, 1.0)?;
-                    lora::pack(
-                        self.run,
-                        pair.b,
-                        b_to,
-                        [rows, pair.rank],
-                        [row, column],
-                        paths.input,
-                        pair.scaling,
-                    )?;
-                    column += pair.rank;
-                }
+                let (address, shape) = (self.at(b.input_a), [paths.input, s.hidden]);
+                wholes.push(lora::Whole { address, shape, parts: a });
+                let (address, shape) = (self.at(b.input_b), [self.width(), paths.input]);
+                wholes.push(lora::Whole { address, shape, parts: b_parts });
             }
             if let Some(pair) = self.pairs[OUTPUT] {
-                let (a_to, b_to) = (self.at(b.output_a), self.at(b.output_b));
-                self.run.memset(a_to, 0, paths.output * s.query * 2)?;
-                self.run.memset(b_to, 0, s.hidden * paths.output * 2)?;
-                lora::pack(self.run, pair.a, a_to, [pair.rank, s.query], [0, 0], s.query, 1.0)?;
-                lora::pack(
-                    self.run,
-                    pair.b,
-                    b_to,
-                    [s.hidden, pair.rank],
-                    [0, 0],
-                    paths.output,
-                    pair.scaling,
-                )?;
+                let (address, shape) = (self.at(b.output_a), [paths.output, s.query]);
+                wholes.push(lora::Whole { address, shape, parts: vec![pair.part_a([0, 0], s.query)] });
+                let (address, shape) = (self.at(b.output_b), [s.hidden, paths.output]);
+                wholes.push(lora::Whole { address, shape, parts: vec![pair.part_b([0, 0], s.hidden)] });
             }
+            lora::pack(self.run, &wholes)?;
             if let Some(pair) = self.pairs[ROUTER] {
                 let to = self.at(b.merged_router);
                 lora::merge_router(self.run, self.frozen.router, pair, to, s.n_experts, s.hidden)?;
@@ -210,13 +220,15 @@ impl Flow<'_> {
         let (normed, qkv) = (self.at(b.normed), self.at(b.qkv));
         let mut product = MatmulSpec::forward(t, self.width(), s.hidden);
         product.bias = Some(Element::Bf16);
-        self.matmul("q k v", &product, normed, self.frozen.qkv, 0, qkv, self.frozen.qkv_bias)?;
+        // The low-rank part first: the large product reads it beside its work, where a second pass over its result
+        // would take time of its own.
         if self.plan.paths.input > 0 {
             self.input_u()?;
-            let mut product = MatmulSpec::forward(t, self.width(), self.plan.paths.input);
+            let low = MatmulSpec::forward(t, self.width(), self.plan.paths.input);
+            self.matmul("low rank", &low, self.at(b.input_u), self.at(b.input_b), 0, qkv, 0)?;
             product.beta = 1.0;
-            self.matmul("low rank", &product, self.at(b.input_u), self.at(b.input_b), qkv, qkv, 0)?;
         }
+        self.matmul("q k v", &product, normed, self.frozen.qkv, qkv, qkv, self.frozen.qkv_bias)?;
         self.turn(qkv, 1.0)
     }
 
@@ -275,14 +287,23 @@ impl Flow<'_> {
         product.bias = Some(Element::Bf16);
         product.beta = 1.0;
         let middle = self.at(b.middle);
-        self.matmul("output", &product, attended, self.frozen.output, x, middle, self.frozen.output_bias)?;
+        let mut residual = x;
         if self.plan.paths.output > 0 {
             self.output_u()?;
-            let mut product = MatmulSpec::forward(t, s.hidden, self.plan.paths.output);
-            product.beta = 1.0;
-            self.matmul("low rank", &product, self.at(b.output_u), self.at(b.output_b), middle, middle, 0)?;
+            let mut low = MatmulSpec::forward(t, s.hidden, self.plan.paths.output);
+            low.beta = 1.0;
+            self.matmul("low rank", &low, self.at(b.output_u), self.at(b.output_b), x, middle, 0)?;
+            residual = middle;
         }
-        Ok(())
+        self.matmul(
+            "output",
+            &product,
+            attended,
+            self.frozen.output,
+            residual,
+            middle,
+            self.frozen.output_bias,
+        )
     }
 
     fn output_u(&self) -> Result<()> {
@@ -359,6 +380,22 @@ impl Flow<'_> {
         Sorted { pairs: Some(self.at(self.buffers.pairs)), ..self.sorted(data, stride) }
     }
 
+    /// Rows for a product with `experts`: `data` has one a token. Copied into their order where the card's form of
+    /// the product wants that.
+    fn rows_for(&self, experts: &Experts, data: u64) -> Result<Sorted> {
+        let hidden = self.plan.sizes.hidden;
+        if !self.plan.in_order || !matches!(experts.data, ExpertData::Mxfp4 { .. }) {
+            return Ok(self.gathered(data, hidden));
+        }
+        let (b, n_pairs) = (&self.buffers, self.n_pairs());
+        let to = self.at(b.in_order);
+        let bytes = 2.0 * ((self.tokens() + n_pairs) * hidden) as f64;
+        self.run.stage("rows in order", 0.0, bytes, || {
+            route::take(self.run, data, self.at(b.pairs), to, [n_pairs, hidden, self.spec.top_k])
+        })?;
+        Ok(self.sorted(to, hidden))
+    }
+
     fn expert_cost(&self, inputs: usize, outputs: usize) -> (f64, f64) {
         let (pairs, s) = (self.n_pairs() as f64, &self.plan.sizes);
         let weights = (s.n_experts * inputs * outputs) as f64 * 17.0 / 32.0;
@@ -405,6 +442,7 @@ impl Flow<'_> {
         if let Some(pair) = &self.pairs[GATE_UP] {
             self.expert_u(pair, &x, b.gate_up_dv, s.hidden, b.gate_up_u)?;
         }
+        let x = self.rows_for(&self.frozen.gate_up, self.at(b.second_normed))?;
         let place = |address: u64| (address != 0).then_some(address);
         let to = Output {
             bias: Some(self.frozen.gate_up_bias),
@@ -489,9 +527,10 @@ impl Flow<'_> {
             out: Some(self.at(b.d_inner)),
             ..Output::default()
         };
+        let rows = self.rows_for(&self.frozen.down, grad)?;
         let (flops, bytes) = self.expert_cost(s.inner, s.hidden);
         self.run.stage("experts down, back", flops, bytes, || {
-            experts::product(self.run, &d_out, &self.frozen.down, backward_side(&self.frozen.down), &to)
+            experts::product(self.run, &rows, &self.frozen.down, backward_side(&self.frozen.down), &to)
         })?;
         let inner = self.pairs[DOWN].map_or(0, |_| self.at(b.inner));
         let bytes = 2.0 * self.n_pairs() as f64 * (5 * s.inner + s.hidden) as f64;
@@ -621,8 +660,7 @@ impl Flow<'_> {
     fn attention_backward(&self, x: u64, dx: u64, gradients: &[Option<[u64; 2]>; 7]) -> Result<()> {
         let (b, s, t) = (&self.buffers, &self.plan.sizes, self.tokens());
         let d_attended = self.at(b.d_attended);
-        let product = MatmulSpec::backward(t, s.query, s.hidden);
-        self.matmul("output, back", &product, dx, self.frozen.output, 0, d_attended, 0)?;
+        let mut product = MatmulSpec::backward(t, s.query, s.hidden);
         if let (Some(pair), Some(to)) = (&self.pairs[OUTPUT], gradients[OUTPUT]) {
             self.output_u()?;
             let columns = self.plan.paths.output;
@@ -640,8 +678,11 @@ impl Flow<'_> {
                 },
                 d_attended,
             )?;
-            self.unpack_dense(pair, to, 0, 0, [s.hidden, s.query], columns)?;
+            let [a, b] = pair.gradients(to, [0, 0], [s.hidden, s.query]);
+            self.unpack_dense(vec![a], vec![b], [s.hidden, s.query], columns)?;
+            product.beta = 1.0;
         }
+        self.matmul("output, back", &product, dx, self.frozen.output, d_attended, d_attended, 0)?;
         let name = self.attention_name("attention, full, back", "attention, window, back");
         let bytes = 2.0 * (t * (2 * self.width() + 2 * s.query)) as f64;
         self.run.stage(name, 2.5 * self.attention_flops(), bytes, || {
@@ -663,8 +704,7 @@ impl Flow<'_> {
         let d_qkv = self.at(b.d_qkv);
         self.turn(d_qkv, -1.0)?;
         let d_normed = self.at(b.d_normed);
-        let product = MatmulSpec::backward(t, s.hidden, self.width());
-        self.matmul("q k v, back", &product, d_qkv, self.frozen.qkv, 0, d_normed, 0)?;
+        let mut product = MatmulSpec::backward(t, s.hidden, self.width());
         self.normed(x, self.frozen.input_norm, b.normed, b.first_rms)?;
         if self.plan.paths.input > 0 {
             self.input_u()?;
@@ -684,15 +724,21 @@ impl Flow<'_> {
                 d_normed,
             )?;
             let mut column = 0;
+            let (mut a, mut b) = (Vec::new(), Vec::new());
             for (site, gradient) in gradients.iter().enumerate().take(VALUE + 1).skip(QUERY) {
                 let Some(pair) = &self.pairs[site] else { continue };
                 if let Some(to) = *gradient {
-                    let shape = [self.widths()[site], s.hidden];
-                    self.unpack_dense(pair, to, self.first_rows()[site], column, shape, columns)?;
+                    let at = [self.first_rows()[site], column];
+                    let [of_a, of_b] = pair.gradients(to, at, [self.widths()[site], s.hidden]);
+                    a.push(of_a);
+                    b.push(of_b);
                 }
                 column += pair.rank;
             }
+            self.unpack_dense(a, b, [self.width(), s.hidden], columns)?;
+            product.beta = 1.0;
         }
+        self.matmul("q k v, back", &product, d_qkv, self.frozen.qkv, d_normed, d_normed, 0)?;
         self.run.stage("norm, back", 0.0, 8.0 * (t * s.hidden) as f64, || {
             norm::backward(
                 self.run,
@@ -707,42 +753,31 @@ impl Flow<'_> {
         })
     }
 
-    /// du = grad B, d_x += du A, and the gradients of A and B for all columns.
+    /// du = grad B, d_x = du A, and the gradients of A and B for all columns.
     fn dense_low_rank_backward(&self, of: &Dense, d_x: u64) -> Result<()> {
         let (b, t) = (&self.buffers, self.tokens());
         let product = MatmulSpec::backward(t, of.columns, of.outputs);
         self.matmul("low rank", &product, of.grad, of.b, 0, of.du, 0)?;
-        let mut product = MatmulSpec::backward(t, of.inputs, of.columns);
-        product.beta = 1.0;
-        self.matmul("low rank", &product, of.du, of.a, d_x, d_x, 0)?;
+        let product = MatmulSpec::backward(t, of.inputs, of.columns);
+        self.matmul("low rank", &product, of.du, of.a, 0, d_x, 0)?;
         let product = gradient(of.columns, of.inputs, t);
         self.matmul("low rank gradients", &product, of.du, of.x, 0, self.at(b.d_dense_a), 0)?;
         let product = gradient(of.outputs, of.columns, t);
         self.matmul("low rank gradients", &product, of.grad, of.u, 0, self.at(b.d_dense_b), 0)
     }
 
-    /// A site's part of the common gradients. B stands in products with its scaling, A without.
+    /// The sites' parts of the common gradients of A and B.
     fn unpack_dense(
         &self,
-        pair: &Pair,
-        [da, db]: [u64; 2],
-        row: usize,
-        column: usize,
+        a: Vec<lora::Part>,
+        b: Vec<lora::Part>,
         [outputs, inputs]: [usize; 2],
         columns: usize,
     ) -> Result<()> {
-        let b = &self.buffers;
-        let rank = pair.rank;
-        lora::unpack(self.run, self.at(b.d_dense_a), da, [rank, inputs], [column, 0], inputs, 1.0)?;
-        lora::unpack(
-            self.run,
-            self.at(b.d_dense_b),
-            db,
-            [outputs, rank],
-            [row, column],
-            columns,
-            pair.scaling,
-        )
+        let of_a = (self.at(self.buffers.d_dense_a), [columns, inputs], a);
+        let of_b = (self.at(self.buffers.d_dense_b), [outputs, columns], b);
+        let wholes = [of_a, of_b].map(|(address, shape, parts)| lora::Whole { address, shape, parts });
+        lora::unpack(self.run, &wholes)
     }
 }
 

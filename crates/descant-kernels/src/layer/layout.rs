@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub(super) tokens: usize,
     pub(super) paths: Paths,
     pub(super) kept: Kept,
+    /// Whether experts' products want their rows in order, so that those of tokens are copied first.
+    pub(super) in_order: bool,
 }
 
 /// An address, once the beginnings of both memories are known.
@@ -86,6 +88,8 @@ pub(super) struct Buffers {
     pub(super) input_u: At,
     pub(super) output_u: At,
     pub(super) second_normed: At,
+    /// Rows of tokens, one a pair, in order.
+    pub(super) in_order: At,
     pub(super) logits: At,
     pub(super) gate_up_v: At,
     pub(super) down_v: At,
@@ -272,9 +276,14 @@ impl Plan {
             // The gradient of the experts' input is written when that of their inner features was read.
             let both = take(pairs * hidden.max(inner) * BF16);
             (out.d_inner, out.d_expert_in) = (both, both);
+            if self.in_order {
+                out.in_order = take(pairs * hidden * BF16);
+            }
         } else {
             out.inner = take(pairs * inner * BF16);
             out.expert_out = take(pairs * hidden * BF16);
+            // What goes into the experts was read when something comes out.
+            out.in_order = out.expert_out;
         }
     }
 }
@@ -293,7 +302,7 @@ mod tests {
             top_k: 4,
             inner: 2880,
         };
-        Plan { sizes, tokens: 4096, paths, kept }
+        Plan { sizes, tokens: 4096, paths, kept, in_order: true }
     }
 
     #[test]
@@ -334,5 +343,7 @@ mod tests {
         let plan = Plan { tokens: 16384, ..plan(Kept::Input, Paths::default()) };
         let bytes = plan.forward().scratch_bytes.max(plan.backward().scratch_bytes);
         assert!(bytes < 2_200_000_000, "{bytes}");
+        let without = Plan { in_order: false, ..plan }.backward().scratch_bytes;
+        assert_eq!(plan.backward().scratch_bytes - without, 16384 * 4 * 2880 * 2);
     }
 }

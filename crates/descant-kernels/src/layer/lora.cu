@@ -4,25 +4,56 @@
 // threads. All of a layer's pairs at one product stand in one matrix: A below each other, B in blocks of its diagonal.
 #include "common.cuh"
 
-// to[row0 + i, j] = from[i, j] * factor for i < rows, j < columns; `to` has rows of `ld`.
-extern "C" __global__ void pack(const float* __restrict__ from, bf16* __restrict__ to, int rows, int columns, int row0, int column0,
-                                int ld, float factor) {
+// A small f32 matrix, and where it stands in a larger one.
+struct Part {
+    const float* from;
+    int row, column, rows, columns;
+    float factor;
+};
+// A bf16 matrix with rows of `ld`, made of parts that do not overlap; zero where none is.
+struct Packed {
+    bf16* to;
+    int rows, ld, n_parts;
+    Part parts[3];
+};
+struct AllPacked {
+    Packed all[4];
+};
+// Grid: (elements of the largest / 256, matrices).
+extern "C" __global__ void pack(const __grid_constant__ AllPacked matrices) {
+    const Packed& m = matrices.all[blockIdx.y];
     int n = blockIdx.x * blockDim.x + threadIdx.x;
-    if (n >= rows * columns) return;
-    int i = n / columns, j = n % columns;
-    to[(u64)(row0 + i) * ld + column0 + j] = to_bf16(from[n] * factor);
+    if (n >= m.rows * m.ld) return;
+    int i = n / m.ld, j = n % m.ld;
+    float value = 0.0f;
+    for (int p = 0; p < m.n_parts; p++) {
+        const Part& part = m.parts[p];
+        int r = i - part.row, c = j - part.column;
+        if (r >= 0 && r < part.rows && c >= 0 && c < part.columns) value = part.from[r * part.columns + c] * part.factor;
+    }
+    m.to[n] = to_bf16(value);
 }
 
-// to[i, j] = from[row0 + i, column0 + j] * factor for i < rows, j < columns; `from` has rows of `ld`.
-extern "C" __global__ void unpack(const float* __restrict__ from, float* __restrict__ to, int rows, int columns, int row0,
-                                  int column0, int ld, float factor) {
+// A part of an f32 matrix with rows of `ld`, to be taken out: to[i, j] = from[row + i, column + j] * factor.
+struct Taken {
+    const float* from;
+    float* to;
+    int row, column, rows, columns, ld;
+    float factor;
+};
+struct AllTaken {
+    Taken all[6];
+};
+// Grid: (elements of the largest / 256, parts).
+extern "C" __global__ void unpack(const __grid_constant__ AllTaken parts) {
+    const Taken& part = parts.all[blockIdx.y];
     int n = blockIdx.x * blockDim.x + threadIdx.x;
-    if (n >= rows * columns) return;
-    int i = n / columns, j = n % columns;
-    to[n] = from[(u64)(row0 + i) * ld + column0 + j] * factor;
+    if (n >= part.rows * part.columns) return;
+    int i = n / part.columns, j = n % part.columns;
+    part.to[n] = part.from[(u64)(part.row + i) * part.ld + part.column + j] * part.factor;
 }
 
-// The same for one matrix an expert (blockIdx.y): to[e][i, j] = from[e][i, j] * factor, or from[e][j, i] where
+// One matrix an expert (blockIdx.y): to[e][i, j] = from[e][i, j] * factor, or from[e][j, i] where
 // `transposed`, for i < rows, j < columns, and zero for the columns up to `ld`.
 extern "C" __global__ void pack_experts(const float* __restrict__ from, bf16* __restrict__ to, int rows, int columns, int ld,
                                         int transposed, float factor) {

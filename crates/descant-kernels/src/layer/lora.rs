@@ -11,55 +11,87 @@ fn blocks(n: usize) -> usize {
     n.div_ceil(BLOCK)
 }
 
-/// Writes an f32 matrix of `shape` as bf16 into rows of `ld`, beginning at row and column `at`.
-pub(super) fn pack(
-    run: &Run<'_>,
-    from: u64,
-    to: u64,
-    shape: [usize; 2],
-    at: [usize; 2],
-    ld: usize,
-    factor: f32,
-) -> Result<()> {
-    part(run, "pack", from, to, shape, at, ld, factor)
+/// An f32 matrix of `shape`, and the row and column of a larger one where it stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    pub(super) address: u64,
+    pub(super) at: [usize; 2],
+    pub(super) shape: [usize; 2],
+    pub(super) factor: f32,
 }
 
-/// Reads an f32 matrix of `shape` out of rows of `ld`, beginning at row and column `at`.
-pub(super) fn unpack(
-    run: &Run<'_>,
-    from: u64,
-    to: u64,
-    shape: [usize; 2],
-    at: [usize; 2],
-    ld: usize,
-    factor: f32,
-) -> Result<()> {
-    part(run, "unpack", from, to, shape, at, ld, factor)
+/// A dense matrix of `shape` made of parts.
+#[derive(Debug, Clone)]
+pub(super) struct Whole {
+    pub(super) address: u64,
+    pub(super) shape: [usize; 2],
+    pub(super) parts: Vec<Part>,
 }
 
-/// A kernel that moves a matrix of `shape` into or out of a wider one; both directions take the same arguments.
-fn part(
-    run: &Run<'_>,
-    entry: &'static str,
-    from: u64,
-    to: u64,
-    shape: [usize; 2],
-    at: [usize; 2],
-    ld: usize,
-    factor: f32,
-) -> Result<()> {
-    let [rows, columns] = shape;
-    let arguments = [
-        Arg::Ptr(from),
-        Arg::Ptr(to),
-        Arg::size(rows),
-        Arg::size(columns),
-        Arg::size(at[0]),
-        Arg::size(at[1]),
-        Arg::size(ld),
-        Arg::F32(factor),
-    ];
-    run.launch(run.kernel(UNIT, entry, &[])?, blocks(rows * columns), BLOCK, 0, &arguments)
+/// Bytes of a C struct whose fields are written one after the other.
+#[derive(Debug, Default)]
+struct Fields(Vec<u8>);
+
+impl Fields {
+    fn pointer(&mut self, address: u64) -> &mut Self {
+        self.0.extend(address.to_le_bytes());
+        self
+    }
+
+    fn sizes(&mut self, sizes: &[usize]) -> &mut Self {
+        let bytes = |n: &usize| i32::try_from(*n).expect("adapters are small").to_le_bytes();
+        self.0.extend(sizes.iter().flat_map(bytes));
+        self
+    }
+
+    fn factor(&mut self, factor: f32) -> &mut Self {
+        self.0.extend(factor.to_le_bytes());
+        self
+    }
+
+    /// Zeros up to where a struct of so many bytes ends.
+    fn fill(&mut self, bytes: usize) {
+        assert!(self.0.len() <= bytes, "more parts than the kernel has room for");
+        self.0.resize(bytes, 0);
+    }
+}
+
+/// Parts of a packed matrix, packed matrices, and parts taken out, of one launch; and bytes of each.
+const PARTS: usize = 3;
+const PACKED: usize = 4;
+const TAKEN: usize = 6;
+const PART_BYTES: usize = 32;
+const PACKED_BYTES: usize = 24 + PARTS * PART_BYTES;
+const TAKEN_BYTES: usize = 40;
+
+/// Writes each whole as bf16, zero where no part stands.
+pub(super) fn pack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
+    let mut fields = Fields::default();
+    for (n, whole) in wholes.iter().enumerate() {
+        fields.pointer(whole.address).sizes(&whole.shape).sizes(&[whole.parts.len(), 0]);
+        for part in &whole.parts {
+            fields.pointer(part.address).sizes(&part.at).sizes(&part.shape).factor(part.factor).sizes(&[0]);
+        }
+        fields.fill((n + 1) * PACKED_BYTES);
+    }
+    fields.fill(PACKED * PACKED_BYTES);
+    let largest = wholes.iter().map(|whole| whole.shape[0] * whole.shape[1]).max().unwrap_or(0);
+    let grid = (blocks(largest), wholes.len());
+    run.launch(run.kernel(UNIT, "pack", &[])?, grid, BLOCK, 0, &[Arg::Struct(&fields.0)])
+}
+
+/// Reads the parts of each f32 whole; a part's address is where it goes.
+pub(super) fn unpack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
+    let mut fields = Fields::default();
+    let parts = || wholes.iter().flat_map(|whole| whole.parts.iter().map(move |part| (whole, part)));
+    for (whole, part) in parts() {
+        fields.pointer(whole.address).pointer(part.address).sizes(&part.at).sizes(&part.shape);
+        fields.sizes(&whole.shape[1..]).factor(part.factor);
+    }
+    fields.fill(TAKEN * TAKEN_BYTES);
+    let largest = parts().map(|(_, part)| part.shape[0] * part.shape[1]).max().unwrap_or(0);
+    let grid = (blocks(largest), parts().count());
+    run.launch(run.kernel(UNIT, "unpack", &[])?, grid, BLOCK, 0, &[Arg::Struct(&fields.0)])
 }
 
 /// Writes an expert matrix, one an expert, of `shape` (after transposing) as bf16 with padded columns.

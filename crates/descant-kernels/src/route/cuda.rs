@@ -216,17 +216,16 @@ pub(crate) fn take(
     out: u64,
     [n_pairs, hidden, top_k]: [usize; 3],
 ) -> Result<()> {
-    let vectors = n_pairs * hidden / 8;
     let arguments = [
         Arg::Ptr(x),
         Arg::Ptr(pairs),
         Arg::Ptr(out),
-        Arg::I64(vectors as i64),
+        Arg::size(n_pairs),
         Arg::size(hidden),
         Arg::size(hidden),
         Arg::size(top_k),
     ];
-    run.launch(run.kernel("route/rows", "take_tokens", &[])?, vectors.div_ceil(1024), 256u32, 0, &arguments)
+    run.launch(run.kernel("route/rows", "take_tokens", &[])?, n_pairs.div_ceil(8), 256u32, 0, &arguments)
 }
 
 /// Gradients of [`combine`]: of `y`, and of the weights.

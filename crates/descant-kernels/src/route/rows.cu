@@ -5,21 +5,23 @@
 #define THREADS 128
 #define MAX_K 8
 
-// out[p] = x[pairs[p] / k]: a row for each sorted place. x bf16 rows of stride ld, out bf16 [P, D] dense, n = P * D / 8.
-// Grid: ceil(n / 1024). Block: 256, four vectors a thread.
+// out[p] = x[pairs[p] / k]: a row for each sorted place. x bf16 rows of stride ld, out bf16 [P, D] dense.
+// Grid: ceil(P / 8). Block: 256, a warp a row.
 extern "C" __global__ void __launch_bounds__(256) take_tokens(const bf16* __restrict__ x, const int* __restrict__ pairs,
-                                                              bf16* __restrict__ out, u64 n, int D, int ld, int k) {
-    int width = D / 8;
-    u64 base = (u64)blockIdx.x * 1024 + threadIdx.x;
-    uint4 v[4];
+                                                              bf16* __restrict__ out, int P, int D, int ld, int k) {
+    const int place = blockIdx.x * 8 + (threadIdx.x >> 5);
+    if (place >= P) return;
+    const bf16* from = x + (u64)(pairs[place] / k) * ld;
+    bf16* to = out + (u64)place * D;
+    for (int column = (threadIdx.x & 31) * 8; column < D; column += 4 * 256) {
+        uint4 v[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        u64 item = base + 256 * i;
-        if (item < n) v[i] = load16(x + (u64)(pairs[item / width] / k) * ld + item % width * 8);
+        for (int i = 0; i < 4; i++)
+            if (column + 256 * i < D) v[i] = load16(from + column + 256 * i);
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (column + 256 * i < D) store16(to + column + 256 * i, v[i]);
     }
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-        if (base + 256 * i < n) store16(out + (base + 256 * i) * 8, v[i]);
 }
 
 // out[t] = residual[t] + sum over slots i of weights[t, i] * y[places[t, i]].
