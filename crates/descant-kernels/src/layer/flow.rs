@@ -391,7 +391,7 @@ impl Flow<'_> {
         let to = self.at(b.in_order);
         let bytes = 2.0 * ((self.tokens() + n_pairs) * hidden) as f64;
         self.run.stage("rows in order", 0.0, bytes, || {
-            route::take(self.run, data, self.at(b.pairs), to, [n_pairs, hidden, self.spec.top_k])
+            route::take(self.run, data, self.at(b.places), to, [self.tokens(), hidden, self.spec.top_k])
         })?;
         Ok(self.sorted(to, hidden))
     }

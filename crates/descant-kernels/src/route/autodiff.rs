@@ -21,7 +21,11 @@ pub(super) trait RouteKernel: Backend {
         grad: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
-    fn take_forward(x: FloatTensor<Self>, pairs: IntTensor<Self>) -> FloatTensor<Self>;
+    fn take_forward(
+        x: FloatTensor<Self>,
+        pairs: IntTensor<Self>,
+        places: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
     fn take_backward(grad: FloatTensor<Self>, places: IntTensor<Self>, n_tokens: usize) -> FloatTensor<Self>;
 
     fn combine_forward(
@@ -117,9 +121,9 @@ impl TakeOp for Flex {
     fn take_tokens(
         x: FloatTensor<Self>,
         pairs: IntTensor<Self>,
-        _places: IntTensor<Self>,
+        places: IntTensor<Self>,
     ) -> FloatTensor<Self> {
-        Self::take_forward(x, pairs)
+        Self::take_forward(x, pairs, places)
     }
 }
 
@@ -148,7 +152,7 @@ impl<B: RouteKernel, C: CheckpointStrategy> TakeOp for Autodiff<B, C> {
         let prep = TakeBackward.prepare::<C>([x.node()]).compute_bound();
         let x = x.into_primitive();
         let n_tokens = burn::backend::TensorMetadata::shape(&x)[0];
-        let y = B::take_forward(x, pairs);
+        let y = B::take_forward(x, pairs, places.clone());
         match prep.stateful() {
             OpsKind::Tracked(prep) => prep.finish((places, n_tokens), y),
             OpsKind::UnTracked(prep) => prep.finish(y),

@@ -81,7 +81,7 @@ impl RouteKernel for Flex {
         tensor_f32(dlogits, [n_tokens, n_experts])
     }
 
-    fn take_forward(x: FlexTensor, pairs: FlexTensor) -> FlexTensor {
+    fn take_forward(x: FlexTensor, pairs: FlexTensor, _places: FlexTensor) -> FlexTensor {
         let (x, pairs) = (contiguous(x), contiguous(pairs));
         let (n_tokens, width) = (x.shape()[0], x.shape()[1]);
         let (x, pairs) = (f32s(&x), i32s(&pairs));

@@ -212,20 +212,13 @@ pub(crate) fn expert_weights_backward(
 pub(crate) fn take(
     run: &Run<'_>,
     x: u64,
-    pairs: u64,
+    places: u64,
     out: u64,
-    [n_pairs, hidden, top_k]: [usize; 3],
+    [n_tokens, hidden, top_k]: [usize; 3],
 ) -> Result<()> {
-    let arguments = [
-        Arg::Ptr(x),
-        Arg::Ptr(pairs),
-        Arg::Ptr(out),
-        Arg::size(n_pairs),
-        Arg::size(hidden),
-        Arg::size(hidden),
-        Arg::size(top_k),
-    ];
-    run.launch(run.kernel("route/rows", "take_tokens", &[])?, n_pairs.div_ceil(8), 256u32, 0, &arguments)
+    let sizes = [n_tokens, hidden, top_k].map(Arg::size);
+    let arguments = [[x, places, out].map(Arg::Ptr), sizes].concat();
+    run.launch(run.kernel("route/rows", "take_tokens", &[])?, n_tokens.div_ceil(8), 256u32, 0, &arguments)
 }
 
 /// Gradients of [`combine`]: of `y`, and of the weights.

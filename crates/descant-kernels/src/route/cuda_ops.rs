@@ -51,13 +51,13 @@ impl RouteKernel for CubeBackend {
         d_logits
     }
 
-    fn take_forward(x: CubeTensor, pairs: CubeTensor) -> CubeTensor {
-        let (x, pairs) = (contiguous(x), contiguous(pairs));
-        let ([n_tokens, hidden], n_pairs) = (matrix(&x), pairs.shape().num_elements());
+    fn take_forward(x: CubeTensor, _pairs: CubeTensor, places: CubeTensor) -> CubeTensor {
+        let (x, places) = (contiguous(x), contiguous(places));
+        let ([n_tokens, hidden], n_pairs) = (matrix(&x), places.shape().num_elements());
         let out = cuda::empty([n_pairs, hidden], DType::BF16, &x.device);
         let k = n_pairs / n_tokens.max(1);
-        cuda::gpu_of(&x).enqueue(handles([&x, &pairs, &out]), move |run, p| {
-            launch::take(run, p[0], p[1], p[2], [n_pairs, hidden, k])
+        cuda::gpu_of(&x).enqueue(handles([&x, &places, &out]), move |run, p| {
+            launch::take(run, p[0], p[1], p[2], [n_tokens, hidden, k])
         });
         out
     }
@@ -114,8 +114,8 @@ impl WeightsOp for CubeBackend {
 }
 
 impl TakeOp for CubeBackend {
-    fn take_tokens(x: CubeTensor, pairs: CubeTensor, _places: CubeTensor) -> CubeTensor {
-        Self::take_forward(x, pairs)
+    fn take_tokens(x: CubeTensor, pairs: CubeTensor, places: CubeTensor) -> CubeTensor {
+        Self::take_forward(x, pairs, places)
     }
 }
 

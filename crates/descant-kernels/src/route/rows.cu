@@ -5,22 +5,25 @@
 #define THREADS 128
 #define MAX_K 8
 
-// out[p] = x[pairs[p] / k]: a row for each sorted place. x bf16 rows of stride ld, out bf16 [P, D] dense.
-// Grid: ceil(P / 8). Block: 256, a warp a row.
-extern "C" __global__ void __launch_bounds__(256) take_tokens(const bf16* __restrict__ x, const int* __restrict__ pairs,
-                                                              bf16* __restrict__ out, int P, int D, int ld, int k) {
-    const int place = blockIdx.x * 8 + (threadIdx.x >> 5);
-    if (place >= P) return;
-    const bf16* from = x + (u64)(pairs[place] / k) * ld;
-    bf16* to = out + (u64)place * D;
+// out[places[t, i]] = x[t] for each slot i: a row for each sorted place. A row is read once, because rows in the order
+// of places come from everywhere. x bf16 [T, D], places i32 [T, k], out bf16 [T k, D].
+// Grid: ceil(T / 8). Block: 256, a warp a token.
+extern "C" __global__ void __launch_bounds__(256) take_tokens(const bf16* __restrict__ x, const int* __restrict__ places,
+                                                              bf16* __restrict__ out, int T, int D, int k) {
+    const int token = blockIdx.x * 8 + (threadIdx.x >> 5);
+    if (token >= T) return;
+    const bf16* from = x + (u64)token * D;
     for (int column = (threadIdx.x & 31) * 8; column < D; column += 4 * 256) {
         uint4 v[4];
 #pragma unroll
         for (int i = 0; i < 4; i++)
             if (column + 256 * i < D) v[i] = load16(from + column + 256 * i);
+        for (int slot = 0; slot < k; slot++) {
+            bf16* to = out + (u64)places[token * k + slot] * D + column;
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (column + 256 * i < D) store16(to + column + 256 * i, v[i]);
+            for (int i = 0; i < 4; i++)
+                if (column + 256 * i < D) store16(to + 256 * i, v[i]);
+        }
     }
 }
 
