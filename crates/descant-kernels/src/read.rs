@@ -26,8 +26,9 @@ impl DeviceError {
     /// What a library below says of a failure.
     pub(crate) fn new(what: String) -> Self {
         let lower = what.to_lowercase();
-        let out_of_memory =
-            ["out_of_memory", "out of memory", "outofmemory"].iter().any(|s| lower.contains(s));
+        let out_of_memory = ["out_of_memory", "out of memory", "out of device memory", "outofmemory"]
+            .iter()
+            .any(|s| lower.contains(s));
         Self { what, out_of_memory }
     }
 }
@@ -65,7 +66,11 @@ mod tests {
 
     #[test]
     fn memory_that_is_too_small_is_told_from_other_failures() {
-        for text in ["cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY", "CubeCL: out of memory", "OutOfMemory { .. }"] {
+        for text in [
+            "cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY",
+            "CubeCL: Several failures at once\n  out of device memory allocating 3222274048 bytes",
+            "OutOfMemory { .. }",
+        ] {
             assert!(DeviceError::new(text.into()).out_of_memory, "{text}");
         }
         assert!(!DeviceError::new("cuLaunchKernel: CUDA_ERROR_INVALID_VALUE".into()).out_of_memory);

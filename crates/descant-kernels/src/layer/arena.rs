@@ -65,6 +65,16 @@ pub(super) struct Lease {
 static ARENAS: Mutex<BTreeMap<usize, Arena>> = Mutex::new(BTreeMap::new());
 static OWNERS: AtomicU64 = AtomicU64::new(1);
 
+/// Where batches grow, memory is laid out anew for one that is longer by this part, so that it is not done for every
+/// few tokens more: it waits for the card.
+const ROOM: usize = 8;
+
+/// How many tokens to lay memory out for: those that are needed, and some more where fewer were enough before.
+fn with_room(need: &Need, before: Option<&Need>) -> usize {
+    let grows = before.is_some_and(|old| old.sizes == need.sizes && old.tokens < need.tokens);
+    if grows { need.tokens + need.tokens / ROOM } else { need.tokens }
+}
+
 /// The memory for a layer. With `keep` the layer's slot is taken from whoever had it; without, only scratch.
 pub(super) fn lease(gpu: &Gpu, need: &Need, layer: usize, keep: bool) -> Result<Lease> {
     let settings = crate::memory::settings_of_card(gpu.index());
@@ -80,8 +90,9 @@ pub(super) fn lease(gpu: &Gpu, need: &Need, layer: usize, keep: bool) -> Result<
     };
     if !arenas.get(&gpu.index()).is_some_and(serves) {
         // The old one goes first: both may not fit.
-        drop(arenas.remove(&gpu.index()));
-        let arena = Arena::new(gpu, need.clone(), settings)?;
+        let before = arenas.remove(&gpu.index()).map(|old| old.need);
+        let roomy = Need { tokens: with_room(need, before.as_ref()), ..need.clone() };
+        let arena = Arena::new(gpu, roomy, settings).or_else(|_| Arena::new(gpu, need.clone(), settings))?;
         arenas.insert(gpu.index(), arena);
     }
     let arena = &arenas[&gpu.index()];
@@ -186,5 +197,31 @@ impl Arena {
         );
         let owners = kept.iter().map(|_| AtomicU64::new(0)).collect();
         Ok(Self { need, settings, memory, scratch_bytes, kept, words, slots, owners })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_grows_gets_room_and_one_that_comes_first_gets_what_it_needs() {
+        let sizes = LayerSizes {
+            hidden: 64,
+            query: 64,
+            key_value: 32,
+            n_heads: 4,
+            n_experts: 4,
+            top_k: 2,
+            inner: 64,
+        };
+        let (paths, windows) = (Paths::default(), Arc::from([]));
+        let need = Need { sizes, paths, tokens: 0, longest: 9, in_order: false, windows };
+        let of = |tokens| Need { tokens, ..need.clone() };
+        assert_eq!(with_room(&of(800), None), 800);
+        assert_eq!(with_room(&of(800), Some(&of(790))), 900);
+        assert_eq!(with_room(&of(800), Some(&of(801))), 800, "other paths, no growth");
+        let other = Need { sizes: LayerSizes { hidden: 96, ..sizes }, ..of(10) };
+        assert_eq!(with_room(&of(800), Some(&other)), 800, "another model");
     }
 }
