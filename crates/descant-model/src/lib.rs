@@ -26,3 +26,4 @@ pub use rope::{Rope, Yarn};
 pub use sample::Sampling;
 pub use shards::identity_files;
 pub use site::{Site, SiteDims, SiteKind};
+pub use weights::weight_bytes;

@@ -112,6 +112,19 @@ impl Weights {
     }
 }
 
+/// Bytes that the weights of this configuration take on a device.
+pub fn weight_bytes(config: &Config, device: &Device) -> u64 {
+    let bytes = |kind: Kind| {
+        let (shape, size) = match kind {
+            Kind::Float { shape, role } => (shape, role.dtype(device).size()),
+            Kind::Bytes { shape, .. } => (shape, 1),
+        };
+        // A hostile configuration may multiply to more than there is.
+        shape.into_iter().fold(size as u64, |bytes, n| bytes.saturating_mul(n as u64))
+    };
+    expected(config).into_values().map(bytes).fold(0, u64::saturating_add)
+}
+
 /// What the configuration says of a tensor.
 enum Kind {
     Float {

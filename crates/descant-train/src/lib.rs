@@ -9,6 +9,7 @@ mod fit;
 mod guard;
 mod incident;
 pub mod measure;
+pub mod memory;
 mod optimizer;
 mod sample;
 mod schedule;

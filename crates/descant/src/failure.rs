@@ -66,6 +66,9 @@ impl Exit {
             if device.is_some_and(|error| error.out_of_memory) {
                 return Some(Self::OutOfMemory);
             }
+            if cause.is::<NotEnoughMemory>() {
+                return Some(Self::OutOfMemory);
+            }
             if let Some(panicked) = cause.downcast_ref::<Panicked>() {
                 return panicked.is_out_of_memory().then_some(Self::OutOfMemory);
             }
@@ -118,6 +121,18 @@ impl From<Exit> for ExitCode {
         Self::from(exit.code())
     }
 }
+
+/// A run that would not fit, found before it began.
+#[derive(Debug)]
+pub(crate) struct NotEnoughMemory(pub(crate) String);
+
+impl fmt::Display for NotEnoughMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for NotEnoughMemory {}
 
 /// An error with advice. Displays as the error it wraps.
 #[derive(Debug)]

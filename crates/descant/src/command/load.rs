@@ -17,6 +17,26 @@ pub(crate) struct Chosen {
     pub(crate) name: String,
     /// For people.
     pub(crate) why: String,
+    /// Which card, if it is one.
+    card: Option<usize>,
+}
+
+impl Chosen {
+    /// Bytes of a card that nobody uses; `None` where it is not told, and on the CPU.
+    pub(crate) fn free(&self) -> Option<u64> {
+        self.card.and_then(free)
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn free(card: usize) -> Option<u64> {
+    let (free, _) = descant_kernels::cuda::Gpu::of(card).ok()?.memory().ok()?;
+    Some(free as u64)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn free(_card: usize) -> Option<u64> {
+    None
 }
 
 /// The device that `auto`, `cpu`, `cuda` or `cuda:N` means in this build.
@@ -26,6 +46,7 @@ pub(crate) fn device(wanted: &str) -> Result<Chosen> {
         device: Device::flex(),
         name: "cpu".to_owned(),
         why: format!("cpu, {threads} threads ({why})"),
+        card: None,
     };
     match wanted.split_once(':').unwrap_or((wanted, "")) {
         ("cpu", "") => Ok(cpu("as asked")),
@@ -40,7 +61,7 @@ pub(crate) fn device(wanted: &str) -> Result<Chosen> {
 fn first_card() -> Result<Chosen, String> {
     let name = super::kept::open(0).map_err(|error| format!("no CUDA card: {error:#}"))?;
     let why = format!("cuda:0, {name}");
-    Ok(Chosen { device: Device::cuda(0), name, why })
+    Ok(Chosen { device: Device::cuda(0), name, why, card: Some(0) })
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -56,7 +77,7 @@ fn cuda(wanted: &str, index: &str) -> Result<Chosen> {
     };
     let name = super::kept::open(index).with_context(|| format!("cuda:{index}"))?;
     let why = format!("cuda:{index}, {name} (as asked)");
-    Ok(Chosen { device: Device::cuda(index), name, why })
+    Ok(Chosen { device: Device::cuda(index), name, why, card: Some(index) })
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -7,6 +7,7 @@ use descant_harmony::read::{ReadOptions, read};
 use descant_harmony::{Date, Renderer};
 use descant_model::{GenerateOptions, GptOss, Overlay, Sampling, stop_ids};
 use descant_train::measure::{Evaluation, HeldOut, Questions, Reply, ask};
+use descant_train::memory::Asking;
 use descant_train::{Event, Observer, Sample as Row, score};
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +125,15 @@ impl<'a> Examination<'a> {
             },
             renderer,
         })
+    }
+
+    /// How much is asked at once. A prompt is no longer than the row that it was made of.
+    pub(crate) fn asking(&self) -> Asking {
+        let longest = self.rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+        Asking {
+            batch: self.batch.min(self.prompts.len()) as u64,
+            tokens: (longest + self.options.max_new_tokens) as u64,
+        }
     }
 
     /// The prompts.

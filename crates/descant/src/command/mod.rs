@@ -22,6 +22,7 @@ mod init;
 mod kept;
 mod load;
 mod measure;
+mod room;
 mod rows;
 mod score;
 mod summary;

@@ -5,6 +5,7 @@ use descant_lora::peft::Manifest;
 use serde_json::{Value, json};
 
 use super::measure::Measured;
+use super::room::{Room, peak};
 use super::train::grouped;
 use crate::observe::{Records, clock};
 use crate::report::{Page, Table, render, side_by_side};
@@ -26,6 +27,7 @@ pub(crate) struct Outcome<'a> {
     pub(crate) records: &'a Records,
     pub(crate) measured: Option<&'a Measured>,
     pub(crate) wall_seconds: f64,
+    pub(crate) room: &'a Room,
 }
 
 /// Figures of a run.
@@ -167,6 +169,8 @@ impl Summary {
             "tokens": self.tokens,
             "train_seconds": outcome.records.seconds(),
             "wall_seconds": outcome.wall_seconds,
+            "planned_memory_bytes": outcome.room.planned(),
+            "peak_memory_bytes": peak(),
             "tokens_per_second": self.tokens_per_second,
             "before": outcome.measured.map(|measured| &measured.before),
             "after": outcome.measured.map(|measured| &measured.after),

@@ -10,13 +10,14 @@ use anyhow::{Context as _, Result, anyhow};
 use descant_harmony::Renderer;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
-use descant_model::{Bare, GptOss};
+use descant_model::{Bare, Config, GptOss};
 use descant_train::checkpoint::{Checkpoint, Store};
 use descant_train::{Course, Ended, Error, Keeping, Observer, fit_kept};
 
 use super::account::DataAccount;
 use super::identity::identity;
 use super::measure::{Answers, Examination, Measured};
+use super::room::Room;
 use super::summary::{Outcome, Summary};
 use super::{load, rows};
 use crate::cli::Train;
@@ -54,6 +55,9 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let (samples, account) = rows::samples(settings, &settings.data.path, &renderer)?;
     let held_out = settings.data.held_out.as_deref();
     let examination = held_out.map(|path| Examination::new(settings, path, &renderer)).transpose()?;
+    let config = Config::from_dir(dir).with_context(|| format!("model {}", dir.display()))?;
+    let asking = examination.as_ref().map(Examination::asking);
+    let room = Room::check(settings, &config, &samples, asking, &device)?;
     let model = load::model(dir, &device.device)?;
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
@@ -71,7 +75,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     folder.write("config.toml", resolved.text.as_bytes())?;
     folder.write_json("manifest.json", &manifest)?;
     folder.write_json("data.json", &account.to_json())?;
-    first_lines(talk, resolved, &device, &model, &manifest, &account, &folder);
+    first_lines(talk, resolved, &device, &model, &manifest, &account, &room, &folder);
     going_on(&folder, from.as_ref(), talk);
 
     let mut progress = Progress::new(talk);
@@ -127,6 +131,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
         records: &records,
         measured: measured.as_ref(),
         wall_seconds: started.elapsed().as_secs_f64(),
+        room: &room,
     };
     let summary = Summary::write(&outcome)?;
     summary.print(&outcome, args.json, talk)?;
@@ -136,8 +141,8 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
 /// Tells the device how much it may use; says where that has no meaning.
 fn use_memory(settings: &Settings, device: &load::Chosen, talk: Talk) -> Result<()> {
     let memory = &settings.memory;
-    if descant_kernels::is_cpu(&device.device) && *memory != Memory::default() {
-        talk.warn("[memory] is about a card; the device is the CPU, which plans nothing");
+    if descant_kernels::is_cpu(&device.device) && memory.keep != Memory::default().keep {
+        talk.warn("memory.keep is about a card; the device is the CPU, where all that is needed is kept");
     }
     let (limit, keep) =
         memory.limit().and_then(|limit| Ok((limit, memory.keep()?))).map_err(|e| anyhow!(e))?;
@@ -214,6 +219,7 @@ fn first_lines(
     model: &GptOss,
     manifest: &Manifest,
     data: &DataAccount,
+    room: &Room,
     folder: &RunFolder,
 ) {
     let settings = &resolved.settings;
@@ -289,6 +295,7 @@ fn first_lines(
             grouped((units * tokens) as u64)
         ),
     );
+    talk.item("memory", room.line());
     let hash = resolved.sha256.get(..12).unwrap_or_default();
     talk.item("settings", format_args!("{} (sha256 {hash})", resolved.origin));
     talk.item("seed", train.seed);

@@ -13,6 +13,7 @@ mod hygiene;
 mod lives;
 mod main_job;
 mod manners;
+mod memory;
 mod programs;
 #[cfg(feature = "hub")]
 mod secrets;

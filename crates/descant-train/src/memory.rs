@@ -1,0 +1,275 @@
+//! How much memory a run will need, from sizes alone, before any of it is asked for.
+//!
+//! On the CPU it is a count of what the operators keep for their backward passes, and a share, found by measuring, of what
+//! a layer holds beside that while it is computed (docs/reliability.md, R19). On a card, where the layers plan their own memory around what
+//! is free, it is what they cannot do without: the weights, the adapter's copies and the residual stream of each layer.
+
+use burn::tensor::Device;
+use descant_lora::LoraConfig;
+use descant_model::{Config, SiteKind, weight_bytes};
+
+use crate::config::{OptimizerKind, TrainConfig};
+use crate::error::Result;
+use crate::feed::Feed;
+use crate::sample::Sample;
+
+/// Bytes of a number on the CPU, and of adapters everywhere.
+const FULL: u64 = 4;
+/// Bytes of an activation on a card.
+const HALF: u64 = 2;
+/// Rows of logits that a thread of the loss holds at once.
+const LOGIT_ROWS: u64 = 64;
+/// What the CPU's allocator asks of the system for a byte that is kept: pieces of many sizes come and go and leave holes.
+const HOLES: f64 = 1.055;
+/// Of what a layer holds while it is computed, the share that is there at the worst moment: with adapters in attention,
+/// whose products stand beside those of the base, and without.
+const IN_WORK: [f64; 2] = [0.6, 0.2];
+/// The program's own pages, and what products are rearranged in.
+const PROGRAM: u64 = 4 << 20;
+/// Micro-batches that are looked at for the longest; a run of more is taken for one of so many.
+const MOST_LOOKED_AT: u64 = 100_000;
+/// Prompt tokens that generation takes at once.
+const PREFILL_TOKENS: u64 = 8192;
+
+/// What goes through the model at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Tokens of the longest micro-batch.
+    pub tokens: u64,
+    /// Most trained tokens of a micro-batch.
+    pub trained: u64,
+}
+
+/// How prompts are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asking {
+    /// Prompts at once.
+    pub batch: u64,
+    /// Tokens of the longest prompt with its reply.
+    pub tokens: u64,
+}
+
+/// Bytes that a run needs, by what for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// The frozen base.
+    pub base: u64,
+    /// The adapter's numbers.
+    pub adapter: u64,
+    /// Its gradients.
+    pub gradients: u64,
+    /// The optimizer's moments.
+    pub optimizer: u64,
+    /// Activations of a micro-batch, kept and in work.
+    pub activations: u64,
+    /// Keys, values and logits of the prompts that are answered together, before and after training.
+    pub asking: u64,
+}
+
+impl Memory {
+    /// Bytes at the worst moment.
+    pub fn total(&self) -> u64 {
+        let training = self.gradients + self.optimizer + self.activations;
+        self.base + self.adapter + training.max(self.asking)
+    }
+}
+
+impl Load {
+    /// The longest micro-batch of a whole run.
+    ///
+    /// # Errors
+    /// There are no samples, or with packing one is too long.
+    pub fn longest(samples: &[Sample], config: &TrainConfig) -> Result<Self> {
+        let mut feed = Feed::new(samples, config)?;
+        let mut longest = Self::default();
+        let mut position = 0;
+        // Every pass has an order of its own, so the last one may bring the longest together.
+        let of_run = config.max_steps.saturating_mul(config.accumulation as u64);
+        for _ in 0..of_run.min(MOST_LOOKED_AT) {
+            let batch = feed.take(&mut position)?;
+            let tokens = batch.iter().map(|sample| sample.ids.len() as u64).sum();
+            let trained = batch.iter().map(|sample| sample.targets().count() as u64).sum();
+            longest = Self { tokens: longest.tokens.max(tokens), trained: longest.trained.max(trained) };
+        }
+        Ok(longest)
+    }
+}
+
+/// Estimates a run. `threads` work at once on the CPU.
+pub fn estimate(
+    config: &Config,
+    lora: &LoraConfig,
+    train: &TrainConfig,
+    load: Load,
+    asking: Option<Asking>,
+    device: &Device,
+    threads: usize,
+) -> Memory {
+    let kinds: Vec<SiteKind> = lora.targets.iter().filter_map(|name| SiteKind::from_name(name)).collect();
+    let a_layer: usize = kinds.iter().map(|kind| kind.dims(config).lora_parameters(lora.r)).sum();
+    let parameters = (config.num_hidden_layers * a_layer) as u64;
+    let on_cpu = descant_kernels::is_cpu(device);
+    let layers = config.num_hidden_layers as u64;
+    let activations = if on_cpu {
+        Widths::new(config, &kinds).activations(layers, load, threads as u64)
+    } else {
+        (layers + 1) * load.tokens * config.hidden_size as u64 * HALF
+    };
+    // The sum of earlier micro-batches lies beside the gradients of the one at work.
+    let gradients = parameters * FULL * if train.accumulation > 1 { 2 } else { 1 };
+    let moments = match train.optimizer {
+        OptimizerKind::AdamW => 2 * parameters * FULL,
+        OptimizerKind::AdamW8bit => 2 * (parameters + parameters.div_ceil(256) * FULL),
+    };
+    let number = if on_cpu { FULL } else { HALF };
+    let asking = asking.map_or(0, |asking| {
+        let cache = asking.batch * asking.tokens * layers * 2 * config.key_value_width() as u64;
+        let work = (asking.batch * asking.tokens).min(PREFILL_TOKENS) * Widths::new(config, &[]).in_work();
+        (cache + work + 2 * asking.batch * config.vocab_size as u64) * number
+    });
+    let base = weight_bytes(config, device);
+    Memory { base, adapter: parameters * FULL, gradients, optimizer: moments, activations, asking }
+}
+
+/// Numbers a token, by what they are.
+struct Widths {
+    hidden: u64,
+    /// Queries, keys, values, attention's result and the logarithm of its denominator.
+    attention: u64,
+    /// Of all chosen experts: their inputs, both halves of the first product, its activation, their results.
+    taken: u64,
+    gate_up: u64,
+    inner: u64,
+    mixed: u64,
+    vocabulary: u64,
+    /// What an adapter's backward reads beyond what the base's does.
+    for_adapters: u64,
+    /// What the first layer does not keep: no gradient goes further back than to the first adapter.
+    before_adapters: u64,
+    /// Whether attention has adapters.
+    attention_adapts: bool,
+}
+
+impl Widths {
+    fn new(config: &Config, kinds: &[SiteKind]) -> Self {
+        let hidden = config.hidden_size as u64;
+        let top = config.num_experts_per_tok as u64;
+        let inner = top * config.intermediate_size as u64;
+        let (query, key_value) = (config.query_width() as u64, config.key_value_width() as u64);
+        let any = |of: &[SiteKind]| of.iter().any(|kind| kinds.contains(kind));
+        let for_adapters = [
+            (any(&[SiteKind::Query, SiteKind::Key, SiteKind::Value]), hidden),
+            (any(&[SiteKind::Router]), hidden),
+            (any(&[SiteKind::GateUp]), top * hidden),
+            (any(&[SiteKind::Down]), inner),
+        ];
+        let attention = 2 * query + 2 * key_value + config.num_attention_heads as u64;
+        let before_adapters = if any(&[SiteKind::Query, SiteKind::Key, SiteKind::Value]) {
+            hidden
+        } else if any(&[SiteKind::Output]) {
+            hidden + attention - query
+        } else if any(&[SiteKind::Router]) {
+            hidden + attention
+        } else {
+            2 * hidden + attention
+        };
+        Self {
+            hidden,
+            attention,
+            taken: top * hidden,
+            gate_up: 2 * inner,
+            inner,
+            mixed: top * hidden,
+            vocabulary: config.vocab_size as u64,
+            for_adapters: for_adapters.iter().filter(|(is, _)| *is).map(|(_, width)| width).sum(),
+            before_adapters,
+            attention_adapts: any(&[SiteKind::Query, SiteKind::Key, SiteKind::Value, SiteKind::Output]),
+        }
+    }
+
+    /// What a layer keeps for its backward: the stream before attention and before the experts, and what the
+    /// operators in between read again; routing is a handful of numbers an expert.
+    fn kept(&self) -> u64 {
+        2 * self.hidden + self.attention + self.gate_up + self.mixed + self.for_adapters + 16
+    }
+
+    /// What a layer holds at once when nothing is kept.
+    fn in_work(&self) -> u64 {
+        2 * self.hidden + self.taken + self.gate_up + self.inner + self.mixed
+    }
+
+    /// Bytes of a micro-batch at the worst moment.
+    fn activations(&self, layers: u64, load: Load, threads: u64) -> u64 {
+        let Load { tokens, trained } = load;
+        let kept = tokens * (layers * self.kept() + self.hidden - self.before_adapters);
+        let tasks = trained.div_ceil(LOGIT_ROWS).min(threads.max(1));
+        let in_loss = 2 * trained * self.hidden + tasks * trained.min(LOGIT_ROWS) * self.vocabulary;
+        let share = if self.attention_adapts { IN_WORK[0] } else { IN_WORK[1] };
+        let in_layer = share * (tokens * self.in_work()) as f64;
+        (kept as f64 * HOLES + in_layer.max(in_loss as f64)) as u64 * FULL + PROGRAM
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(name: &str) -> Config {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/configs")).join(name);
+        Config::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    fn of(train: &TrainConfig, lora: &LoraConfig, tokens: u64) -> Memory {
+        let load = Load { tokens, trained: tokens / 2 };
+        estimate(&config("gpt-oss-20b.json"), lora, train, load, None, &Device::flex(), 2)
+    }
+
+    #[test]
+    fn the_20b_on_a_cpu_is_its_packed_experts_and_twice_the_rest() {
+        let memory = of(&TrainConfig::default(), &LoraConfig::default(), 1000);
+        // 10.15 GB packed, 1.27 and 2.32 GB of bf16 as f32, and biases.
+        assert!((17.2e9..17.5e9).contains(&(memory.base as f64)), "{memory:?}");
+        assert_eq!(
+            (memory.adapter, memory.gradients, memory.optimizer),
+            (15_925_248, 15_925_248, 31_850_496)
+        );
+    }
+
+    #[test]
+    fn tokens_cost_in_proportion_8_bits_a_quarter_and_accumulation_a_gradient() {
+        let (train, lora) = (TrainConfig::default(), LoraConfig::default());
+        let activations = |tokens| (of(&train, &lora, tokens).activations - PROGRAM) as f64;
+        assert!((activations(20_000) / activations(10_000) - 2.0).abs() < 1e-3);
+        let eight = TrainConfig { optimizer: OptimizerKind::AdamW8bit, ..train.clone() };
+        let ratio = of(&train, &lora, 1).optimizer as f64 / of(&eight, &lora, 1).optimizer as f64;
+        assert!((3.9..4.0).contains(&ratio), "{ratio}");
+        let two = TrainConfig { accumulation: 2, ..train.clone() };
+        assert_eq!(of(&two, &lora, 1).gradients, 2 * of(&train, &lora, 1).gradients);
+    }
+
+    #[test]
+    fn the_longest_micro_batch_of_a_run_is_found() {
+        let sample = |row: usize| {
+            let ids = vec![1; 3 + row * row % 17];
+            Sample { row, weights: vec![1.0; ids.len()], ids, first_analysis: None }
+        };
+        let samples: Vec<Sample> = (0..23).map(sample).collect();
+        for packing in [false, true] {
+            let config = TrainConfig {
+                micro_batch: 3,
+                max_steps: 400,
+                packing,
+                max_sequence: 24,
+                ..TrainConfig::default()
+            };
+            let found = Load::longest(&samples, &config).unwrap();
+            let mut feed = Feed::new(&samples, &config).unwrap();
+            let mut position = 0;
+            let tokens = (0..400)
+                .map(|_| feed.take(&mut position).unwrap().iter().map(|s| s.ids.len()).sum::<usize>());
+            assert_eq!(found.tokens, tokens.max().unwrap() as u64);
+        }
+    }
+}
