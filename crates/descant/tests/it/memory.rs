@@ -63,7 +63,7 @@ fn a_run_takes_the_memory_that_it_said() {
 fn a_run_that_does_not_fit_is_refused_with_settings_that_do() {
     let dir = scratch();
     let folder = dir.path().join("run");
-    let limit = "memory.limit=110MiB";
+    let limit = "memory.limit=90MiB";
     let output = train(&folder, &[limit, "train.micro_batch=16"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{said}");
@@ -78,7 +78,7 @@ fn a_run_that_does_not_fit_is_refused_with_settings_that_do() {
     assert_eq!(sets.len(), 2, "{hint}");
     let sets: Vec<&str> = sets.iter().map(String::as_str).chain([limit]).collect();
     let (_, peak) = bytes(&folder, &sets);
-    assert!(peak <= 110.0 * f64::from(1 << 20), "{peak}");
+    assert!(peak <= 90.0 * f64::from(1 << 20), "{peak}");
 
     let output = train(&dir.path().join("other"), &["memory.limit=30MiB"]);
     let said = String::from_utf8_lossy(&output.stderr);
