@@ -124,7 +124,8 @@ pub fn survey(renderer: &Renderer, set: &DataSet, options: &PrepareOptions) -> R
                 }
             }
             Err(error) if options.on_bad_row == OnBadRow::Fail => {
-                return Err(error.in_row(&set.path, row.number));
+                let (file, number) = set.place(row.number);
+                return Err(error.in_row(file, number));
             }
             Err(error) => prepared.account.rejects.add(row.number, error),
         }

@@ -38,7 +38,7 @@ pub struct Snapshot {
     pub reference: Reference,
     /// The commit.
     pub commit: Commit,
-    /// The directory of a model, the file of a data set.
+    /// The directory of a model, the file of a data set, or the folder with its shards.
     pub path: PathBuf,
     /// The files, in the order of their names.
     pub files: Vec<RelPath>,
@@ -159,14 +159,18 @@ impl Snapshot {
             (Kind::Dataset, Some(file)) => vec![file.clone()],
             (Kind::Dataset, None) => {
                 let names = walk(&dir)?;
-                vec![select::rows(names.iter().map(String::as_str)).map_err(incompatible)?]
+                select::rows(names.iter().map(String::as_str)).map_err(incompatible)?
             }
         };
         if let Some(missing) = files.iter().find(|file| !dir.join(file.as_str()).is_file()) {
             return Err(incompatible(format!("no {missing}")));
         }
         let path = match (reference.repo.kind(), &files[..]) {
-            (Kind::Dataset, [file, ..]) => dir.join(file.as_str()),
+            (Kind::Dataset, [file]) => dir.join(file.as_str()),
+            // Shards of one set lie in one folder.
+            (Kind::Dataset, [first, ..]) => {
+                dir.join(first.as_str().rsplit_once('/').map_or("", |(folder, _)| folder))
+            }
             _ => dir.clone(),
         };
         Ok(Self { reference: reference.pinned(&commit), commit, path, files, dir })

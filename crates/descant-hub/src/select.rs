@@ -85,30 +85,54 @@ pub(crate) fn shards(index: &[u8]) -> Result<BTreeSet<RelPath>, String> {
     distinct.into_iter().map(shard).collect()
 }
 
-/// The one file with the rows to train on.
+/// The files with the rows to train on: one, or all shards of one set, in order.
 ///
 /// # Errors
-/// There is none, there are several, or its name is not safe.
-pub(crate) fn rows<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<RelPath, String> {
+/// There is none, there are several that belong to no one set, a shard is missing, or a name is not safe.
+pub(crate) fn rows<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<Vec<RelPath>, String> {
     for ending in ROWS {
         let all: Vec<&str> = names.clone().filter(|name| name.ends_with(ending)).collect();
         let train: Vec<&str> = all.iter().copied().filter(|name| is_train(name)).collect();
-        let candidates = if train.is_empty() { all } else { train };
-        match candidates[..] {
-            [] => {}
-            [name] => return RelPath::new(name).map_err(|e| e.to_string()),
-            ref several => {
-                let shown: Vec<String> =
-                    several.iter().take(SHOWN_NAMES).map(|name| format!("{name:?}")).collect();
-                return Err(format!(
-                    "it has {} files with rows ({}); name one, as in hf://datasets/OWNER/NAME/FILE",
-                    several.len(),
-                    shown.join(", ")
-                ));
+        let mut candidates = if train.is_empty() { all } else { train };
+        candidates.sort_unstable();
+        let Some(first) = candidates.first() else { continue };
+        let set = Shard::of(first).map(|first| (first.set, first.count));
+        let is_one_set = candidates.iter().all(|name| Shard::of(name).map(|s| (s.set, s.count)) == set);
+        if let (true, Some((name, count))) = (is_one_set, set) {
+            let here = candidates.len();
+            if here != count {
+                return Err(format!("it has {here} of the {count} files of {:?}", name.0));
             }
+        } else if candidates.len() > 1 {
+            let shown: Vec<String> =
+                candidates.iter().take(SHOWN_NAMES).map(|name| format!("{name:?}")).collect();
+            return Err(format!(
+                "it has {} files with rows ({}); name one, as in hf://datasets/OWNER/NAME/FILE",
+                candidates.len(),
+                shown.join(", ")
+            ));
         }
+        return candidates.into_iter().map(|name| RelPath::new(name).map_err(|e| e.to_string())).collect();
     }
     Err("it has no parquet and no JSONL file".to_owned())
+}
+
+/// One of several files that are one table, as `datasets` names them: `data/train-00002-of-00005.parquet`.
+struct Shard<'a> {
+    /// What stands before the number and behind the count.
+    set: (&'a str, &'a str),
+    count: usize,
+}
+
+impl<'a> Shard<'a> {
+    fn of(name: &'a str) -> Option<Self> {
+        let (before, after) = name.rsplit_once("-of-")?;
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let (count, behind) = after.split_at(digits);
+        let (set, number) = before.rsplit_once('-')?;
+        let count = count.parse().ok()?;
+        (number.parse::<usize>().ok()? < count).then_some(Self { set: (set, behind), count })
+    }
 }
 
 /// Whether a file's own name begins with the name of the split.
@@ -186,7 +210,10 @@ mod tests {
 
     #[test]
     fn the_rows_are_those_of_the_training_split_or_of_the_only_file() {
-        let chosen = |names: &[&str]| rows(names.iter().copied()).map(|path| path.as_str().to_owned());
+        let chosen = |names: &[&str]| {
+            let rows = rows(names.iter().copied())?;
+            Ok::<_, String>(rows.iter().map(RelPath::as_str).collect::<Vec<_>>().join(" "))
+        };
         let published =
             ["README.md", "data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"];
         assert_eq!(chosen(&published).unwrap(), published[1]);
@@ -194,6 +221,17 @@ mod tests {
         assert_eq!(chosen(&["x.parquet", "x.jsonl"]).unwrap(), "x.parquet");
         assert!(chosen(&["README.md"]).unwrap_err().contains("no parquet"));
         assert!(chosen(&["train-0.parquet", "train-1.parquet"]).unwrap_err().contains("name one"));
+        let [first, second] = ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"];
+        assert_eq!(
+            chosen(&[second, "data/test-00000-of-00001.parquet", first]).unwrap(),
+            format!("{first} {second}")
+        );
+        assert!(chosen(&[second]).unwrap_err().contains("1 of the 2 files of \"data/train\""));
+        for other in
+            ["more/train-00001-of-00002.parquet", "data/train-00001-of-00003.parquet", "data/train-1.parquet"]
+        {
+            assert!(chosen(&[first, other]).unwrap_err().contains("name one"), "{other}");
+        }
         assert!(chosen(&["../train.parquet"]).unwrap_err().contains("`.` or `..`"));
     }
 

@@ -15,7 +15,7 @@ fn fixture() -> DataSet {
 fn set_of(bodies: Vec<Body>) -> DataSet {
     let rows = bodies.into_iter().zip(1..);
     let rows = rows.map(|(body, number)| Row { number, body, reasoning_language: None }).collect();
-    DataSet { path: "set.jsonl".into(), format: None, rows, rejects: Rejects::default() }
+    DataSet { path: "set.jsonl".into(), files: Vec::new(), format: None, rows, rejects: Rejects::default() }
 }
 
 fn talk(messages: Vec<Message>) -> Body {

@@ -38,6 +38,40 @@ fn parquet_and_json_lines_give_the_same_rows() {
 }
 
 #[test]
+fn a_folder_of_shards_is_read_as_one_file_and_errors_name_the_shard() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| {
+        std::io::Write::write_all(
+            &mut std::fs::File::create(dir.path().join(name)).unwrap(),
+            text.as_bytes(),
+        )
+        .unwrap();
+    };
+    let row = |text: &str| format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}]}}"#);
+    put("train-00001-of-00002.jsonl", &format!("{}\n", row("c")));
+    put("train-00000-of-00002.jsonl", &format!("{}\n\n{}\n", row("a"), row("b")));
+    put("test-00000-of-00001.jsonl", "{");
+    put("README.md", "# rows");
+    let set = read(dir.path(), OnBadRow::Fail).unwrap();
+    let seen: Vec<_> =
+        set.rows.iter().map(|r| (r.number, conversation(r).messages[0].content.clone())).collect();
+    assert_eq!(seen, [(1, Some("a".into())), (3, Some("b".into())), (4, Some("c".into()))]);
+    let (file, number) = set.place(4);
+    assert_eq!((file.file_name().unwrap().to_str().unwrap(), number), ("train-00001-of-00002.jsonl", 1));
+    let error = descant_harmony::prepare::prepare(tiny(), &set, &Default::default()).unwrap_err().to_string();
+    assert!(error.contains("train-00000-of-00002.jsonl:1: the conversation has no assistant"), "{error}");
+    put("train-00001-of-00002.jsonl", &format!("{}\n{{\n", row("c")));
+    let error = read(dir.path(), OnBadRow::Fail).unwrap_err().to_string();
+    assert!(error.contains("train-00001-of-00002.jsonl:2: not a JSON object"), "{error}");
+    let set = read(dir.path(), OnBadRow::Skip).unwrap();
+    let reject = &set.rejects.first[0];
+    assert_eq!((set.rows.len(), reject.number), (3, 5));
+    assert!(reject.reason.to_string().contains("train-00001-of-00002.jsonl:2: "), "{}", reject.reason);
+    let empty = tempfile::tempdir().unwrap();
+    assert!(read(empty.path(), OnBadRow::Skip).unwrap_err().to_string().contains("a folder without"));
+}
+
+#[test]
 fn marks_carriage_returns_and_blank_lines_are_passed_over_and_counted() {
     let row = r#"{"messages":[{"role":"user","content":"x"}]}"#;
     let set = skip(format!("\u{feff}{row}\r\n\r\n   \n{row}\n\n{row}"));

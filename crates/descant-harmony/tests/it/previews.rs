@@ -56,7 +56,8 @@ fn reasoning_languages_are_counted_by_what_rows_state() {
         row(4, Some(english), None),
         row(5, None, None),
     ];
-    let set = DataSet { path: "set".into(), format: None, rows, rejects: Rejects::default() };
+    let set =
+        DataSet { path: "set".into(), files: Vec::new(), format: None, rows, rejects: Rejects::default() };
     let prepared = prepare(tiny(), &set, &PrepareOptions::default()).unwrap();
     let shares = languages(tiny().tokenizer(), &prepared.examples).unwrap();
     let seen: Vec<String> = shares

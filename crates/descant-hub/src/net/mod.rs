@@ -144,11 +144,11 @@ impl Job<'_> {
         let incompatible = |reason| Error::Incompatible { what: self.reference.repo.to_string(), reason };
         let names = self.listing.files.keys().map(String::as_str);
         if self.reference.repo.kind() == Kind::Dataset {
-            let name = match &self.reference.file {
-                Some(file) => file.clone(),
+            let names = match &self.reference.file {
+                Some(file) => vec![file.clone()],
                 None => select::rows(names).map_err(incompatible)?,
             };
-            return self.fetch_all(vec![self.wanted(name)?]);
+            return self.fetch_all(names.into_iter().map(|name| self.wanted(name)).collect::<Result<_>>()?);
         }
         let names = select::model(|name| self.listing.files.contains_key(name)).map_err(incompatible)?;
         // The small files tell whether the large ones are worth fetching, and which they are.

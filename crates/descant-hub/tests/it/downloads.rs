@@ -1,6 +1,6 @@
 //! What a good hub gives: one form of the weights, pinned, in the shared cache, fetched once.
 
-use descant_hub::{Cache, Error, Hub, Reference, Refusal};
+use descant_hub::{Cache, Error, Hub, HubConfig, Reference, Refusal};
 use descant_testkit::loopback::Fault;
 
 use crate::support::{MODEL, Notes, ROWS, SHARD, World, model_files, noise};
@@ -74,6 +74,52 @@ fn a_data_set_is_its_training_rows() {
     assert_eq!(found.path, fetched.snapshot.path);
     let missing = world.download_with(world.config(), &format!("{reference}/data/nothing.parquet"), &());
     assert!(matches!(missing, Err(Error::Incompatible { .. })), "{missing:?}");
+}
+
+#[test]
+fn a_data_set_in_shards_comes_whole_or_not_at_all() {
+    let world = World::new();
+    let shard = |n: u32| (format!("data/train-0000{n}-of-00003.parquet"), noise(20 + n, 3000));
+    let mut files: Vec<_> = (0..3).map(shard).collect();
+    files.push(("data/test-00000-of-00001.parquet".into(), noise(30, 100)));
+    let named: Vec<(&str, Vec<u8>)> = files.iter().map(|(n, b)| (n.as_str(), b.clone())).collect();
+    world.hub.publish("datasets/some/rows", &named);
+    let reference = "hf://datasets/some/rows";
+    // One of them, by its name; then the set is not taken for complete.
+    let one = world.download_with(world.config(), &format!("{reference}/{}", files[1].0), &()).unwrap();
+    assert!(one.snapshot.path.ends_with(&files[1].0));
+    let find = || world.cache().find(&Reference::parse(reference).unwrap());
+    let missing = find().unwrap_err();
+    assert!(missing.to_string().contains("1 of the 3 files"), "{missing}");
+    let all = world.download_with(world.config(), reference, &()).unwrap();
+    assert_eq!((all.files.len(), all.new_files), (3, 2));
+    assert!(all.snapshot.path.ends_with("data"));
+    for (name, bytes) in &files[..3] {
+        assert_eq!(&std::fs::read(all.snapshot.dir.join(name)).unwrap(), bytes);
+    }
+    assert!(!all.snapshot.dir.join(&files[3].0).exists(), "the other split is not fetched");
+    assert_eq!(find().unwrap(), all.snapshot);
+}
+
+#[test]
+fn the_first_failure_stops_the_other_files() {
+    let world = World::new();
+    let files: Vec<(String, Vec<u8>)> =
+        (0..6).map(|n| (format!("train-0000{n}-of-00006.jsonl"), noise(40 + n, 9000 - n as usize))).collect();
+    let named: Vec<(&str, Vec<u8>)> = files.iter().map(|(n, b)| (n.as_str(), b.clone())).collect();
+    world.hub.publish("datasets/some/rows", &named);
+    // The largest come first: one is not there, the other one's server asks to wait.
+    world.hub.fail(&format!("/{}", files[0].0), 1, Fault::Status(404, None));
+    world.hub.fail(&format!("/{}", files[1].0), 1, Fault::Status(503, Some(30)));
+    let config = HubConfig { connections: 2, ..world.config() };
+    let begun = std::time::Instant::now();
+    let error = world.download_with(config, "hf://datasets/some/rows", &()).unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "the failure, not the stop: {error:?}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "nobody waits for the other one");
+    let asked = |name: &str| world.hub.seen().iter().any(|seen| seen.target.contains(name));
+    assert!(asked(&files[0].0) && !asked(&files[5].0), "what was not begun is not begun");
+    // The next run, with a hub that behaves, brings them all.
+    assert_eq!(world.download_with(world.config(), "hf://datasets/some/rows", &()).unwrap().files.len(), 6);
 }
 
 #[test]

@@ -87,7 +87,7 @@ pub(crate) struct Files {
 /// `descant data preview`
 #[derive(Debug, Args)]
 pub(crate) struct Preview {
-    /// The data set: a file, or hf://datasets/OWNER/NAME in the cache
+    /// The data set: a file, a folder of them, or hf://datasets/OWNER/NAME in the cache
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) files: Files,

@@ -21,13 +21,13 @@ pub(super) fn fetch(
     let fetched = hub.download(reference, thoroughly, &transfer);
     transfer.finish();
     let fetched = fetched.map_err(hinted)?;
-    talk.item(
-        "verified",
-        format_args!(
-            "{} of {} files fetched, each with its published hash",
-            fetched.new_files,
-            fetched.files.len()
-        ),
-    );
+    let (new, all) = (fetched.new_files, fetched.files.len());
+    let (label, text) = match (new, all) {
+        (0, 1) => ("cached", "the file was there".to_owned()),
+        (0, _) => ("cached", format!("all {all} files were there")),
+        (1, 1) => ("verified", "the file was fetched and has its published hash".to_owned()),
+        _ => ("verified", format!("{new} of {all} files fetched, each with its published hash")),
+    };
+    talk.item(label, text);
     Ok(fetched.snapshot)
 }

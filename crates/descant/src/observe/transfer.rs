@@ -97,10 +97,21 @@ impl Watch for Transfer {
         match event {
             Event::Resolved { repo, commit } => self.talk.item("fetch", format_args!("{repo} at {commit}")),
             Event::Planned { files, bytes, present, cache } => {
-                let text = format!("{files} more files, {} to {}", size(*bytes), cache.display());
-                let here =
-                    if *present > 0 { format!(", {} of it here", size(*present)) } else { String::new() };
-                self.talk.item("to come", text + &here);
+                let files = if *files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+                let (all, cache) = (size(*bytes), cache.display());
+                match *present {
+                    0 => self.talk.item("to come", format_args!("{files}, {all}, to {cache}")),
+                    here if here >= *bytes => {
+                        self.talk.item("here", format_args!("{files}, {all}, in {cache}"));
+                    }
+                    here => {
+                        let here = size(here);
+                        self.talk.item(
+                            "to come",
+                            format_args!("{files}, {all}, to {cache}; {here} of it is here"),
+                        );
+                    }
+                }
                 self.begin(*bytes, *present);
             }
             Event::Received { bytes } => self.advance(|present| present + bytes),

@@ -158,6 +158,32 @@ fn download_prints_where_it_is_and_verifies() {
 }
 
 #[test]
+fn the_shards_of_a_data_set_are_one_data_set() {
+    let world = World::new();
+    let rows =
+        std::fs::read_to_string(root().join("fixtures/harmony/data/multilingual-thinking-24.jsonl")).unwrap();
+    let lines: Vec<&str> = rows.lines().collect();
+    let shard = |n: usize| lines[n * 8..n * 8 + 8].join("\n").into_bytes();
+    let named: Vec<_> = (0..3).map(|n| (format!("data/train-0000{n}-of-00003.jsonl"), shard(n))).collect();
+    let mut files: Vec<(&str, Vec<u8>)> = named.iter().map(|(n, b)| (n.as_str(), b.clone())).collect();
+    files.push(("data/test-00000-of-00001.jsonl", b"{".to_vec()));
+    world.hub.publish("datasets/some/rows", &files);
+    let fetched = world.run(&["download", "datasets/some/rows"]);
+    assert_eq!(fetched.code, 0, "{}", fetched.err);
+    assert!(fetched.err.contains("3 of 3 files fetched"), "{}", fetched.err);
+    let whole = root().join("fixtures/harmony/data/multilingual-thinking-24.jsonl");
+    let model = root().join("fixtures/tiny-gpt-oss");
+    let preview = |file: &str| {
+        let ran = world.run(&["data", "preview", file, "--model", model.to_str().unwrap(), "--rows", "24"]);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        ran.out
+    };
+    assert_eq!(preview("hf://datasets/some/rows"), preview(whole.to_str().unwrap()));
+    let again = world.run(&["download", "datasets/some/rows"]);
+    assert!(again.err.contains("all 3 files were there"), "{}", again.err);
+}
+
+#[test]
 fn a_directory_is_looked_at_and_not_fetched() {
     let world = World::new();
     let fixture = root().join("fixtures/tiny-gpt-oss");

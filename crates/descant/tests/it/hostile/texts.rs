@@ -86,7 +86,7 @@ pub(super) fn rows() -> Vec<Case> {
         given(gzip(&vec![b'\n'; 64 << 20]), "unpacks to more than 100 times its size"),
         given(b"\x28\xb5\x2f\xfd\xff\xff\xff\xff\xff\xff".to_vec(), "data.jsonl: "),
         given(b"PAR1PAR1".to_vec(), "data.jsonl: "),
-        odd(Command::Train, ROWS, Damage::Folder, "data.jsonl: not a regular file"),
+        odd(Command::Train, ROWS, Damage::Folder, "data.jsonl: a folder without a parquet or JSONL file"),
     ]
 }
 
