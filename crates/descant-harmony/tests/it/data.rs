@@ -1,6 +1,7 @@
 //! Readers: the same rows from every form, and what is said about bad ones.
 
 use crate::support::{fixtures, tiny};
+use descant_harmony::prepare::{PrepareOptions, prepare};
 use descant_harmony::read::{Body, DataSet, Format, OnBadRow, ReadOptions, Row, read as read_with};
 use descant_harmony::{Conversation, Error, RenderOptions, Role};
 
@@ -58,7 +59,7 @@ fn a_folder_of_shards_is_read_as_one_file_and_errors_name_the_shard() {
     assert_eq!(seen, [(1, Some("a".into())), (3, Some("b".into())), (4, Some("c".into()))]);
     let (file, number) = set.place(4);
     assert_eq!((file.file_name().unwrap().to_str().unwrap(), number), ("train-00001-of-00002.jsonl", 1));
-    let error = descant_harmony::prepare::prepare(tiny(), &set, &Default::default()).unwrap_err().to_string();
+    let error = prepare(tiny(), &set, &PrepareOptions::default()).unwrap_err().to_string();
     assert!(error.contains("train-00000-of-00002.jsonl:1: the conversation has no assistant"), "{error}");
     put("train-00001-of-00002.jsonl", &format!("{}\n{{\n", row("c")));
     let error = read(dir.path(), OnBadRow::Fail).unwrap_err().to_string();
