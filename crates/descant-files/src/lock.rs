@@ -32,10 +32,7 @@ impl Lock {
     pub fn take(path: &Path) -> Result<Self> {
         let io = |operation, source| Error::Io { operation, path: path.to_owned(), source };
         let locked = |holder: String| Error::Locked { path: path.to_owned(), holder };
-        let Some(held) = FileLock::try_acquire(path)? else {
-            let holder = File::open(path).map(|file| holder(&file)).unwrap_or_default();
-            return Err(locked(if holder.is_empty() { "another process".to_owned() } else { holder }));
-        };
+        let Some(held) = FileLock::try_acquire(path)? else { return Err(held_elsewhere(path)) };
         let holder = holder(&held.file);
         let host = host();
         if holder.split_once(" on ").is_some_and(|(_, rest)| rest.split(" since ").next() != Some(&host)) {
@@ -51,6 +48,26 @@ impl Lock {
             .map_err(|e| io("write", e))?;
         Ok(Self { held, left_by })
     }
+}
+
+impl Lock {
+    /// Whether [`take`](Self::take) would find another at work, without leaving a trace. It may be different a moment
+    /// later.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] where another holds it; the system refuses.
+    pub fn look(path: &Path) -> Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        FileLock::try_acquire(path)?.map_or_else(|| Err(held_elsewhere(path)), |_| Ok(()))
+    }
+}
+
+fn held_elsewhere(path: &Path) -> Error {
+    let holder = File::open(path).map(|file| holder(&file)).unwrap_or_default();
+    let holder = if holder.is_empty() { "another process".to_owned() } else { holder };
+    Error::Locked { path: path.to_owned(), holder }
 }
 
 impl Drop for Lock {
@@ -85,12 +102,14 @@ mod tests {
         let path = dir.path().join("lock");
         let first = Lock::take(&path).unwrap();
         assert_eq!(first.left_by, None);
+        assert!(Lock::look(&path).is_err());
         let error = Lock::take(&path).unwrap_err();
         assert!(
             matches!(&error, Error::Locked { holder, .. } if holder.contains(&std::process::id().to_string())),
             "{error}"
         );
         drop(first);
+        assert!(Lock::look(&path).is_ok());
         assert_eq!(Lock::take(&path).unwrap().left_by, None, "a holder that lets go leaves no name");
     }
 

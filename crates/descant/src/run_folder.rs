@@ -80,6 +80,12 @@ impl RunFolder {
         Ok(Self { path: path.to_owned(), lock, goes_on: true })
     }
 
+    /// Says at once that another process is at work in a folder, before anything large is read. What counts is the lock
+    /// that [`open`](Self::open) takes.
+    pub(crate) fn refuse_if_held(path: &Path) -> Result<()> {
+        Lock::look(&path.join(LOCK)).map_err(told)
+    }
+
     fn begin(path: &Path, identity: &Identity) -> Result<Self> {
         let folder = Self { path: path.to_owned(), lock: take(path)?, goes_on: false };
         folder.write_json(IDENTITY, identity)?;
@@ -147,14 +153,15 @@ impl RunFolder {
 }
 
 fn take(path: &Path) -> Result<Lock> {
-    Lock::take(&path.join(LOCK)).map_err(|error| match error {
-        descant_files::Error::Locked { .. } => {
-            let hint = "wait for that run or stop it; where its machine is gone, remove the file `lock`";
-            Hinted::new(anyhow::Error::from(error).context(format!("{} is in use", path.display())), hint)
-                .into()
-        }
-        other => other.into(),
-    })
+    Lock::take(&path.join(LOCK)).map_err(told)
+}
+
+/// What can be done about a lock that is held.
+fn told(error: descant_files::Error) -> anyhow::Error {
+    let descant_files::Error::Locked { path, .. } = &error else { return error.into() };
+    let folder = path.parent().unwrap_or(path).display().to_string();
+    let hint = "wait for that run or stop it; where its machine is gone, remove the file `lock`";
+    Hinted::new(anyhow::Error::from(error).context(format!("{folder} is in use")), hint).into()
 }
 
 fn make(path: &Path) -> Result<()> {

@@ -43,6 +43,9 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let settings = &resolved.settings;
     let started = Instant::now();
     let signals = Signals::catch()?;
+    if let Some(folder) = &settings.run.folder {
+        RunFolder::refuse_if_held(folder)?;
+    }
     let device = load::device(&settings.model.device)?;
     use_memory(settings, &device, talk)?;
     let dir = settings.model.path.as_path();
@@ -116,7 +119,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
         None => None,
     };
     progress.finish();
-    records.check()?;
+    records.finish()?;
     let measured =
         examination.as_ref().zip(before.zip(after)).map(|(examination, (before, after))| Measured {
             samples: examination.samples(&before.replies, &after.replies),

@@ -4,7 +4,7 @@
 //! One object a step, each with the version `v` of its form. A line is written whole, so that what is in the file
 //! when a run is killed is true. A run that goes on cuts both to what its checkpoint knows, and reads that back.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use descant_files::Appender;
@@ -20,8 +20,10 @@ const MAX_BYTES: u64 = 4 << 30;
 const METRICS: &str = "metrics.jsonl";
 const TIMING: &str = "timing.jsonl";
 
-/// Writes both files, and remembers the losses for the report.
+/// Writes both files. What steps said is not remembered while they are made, or a long run would grow with them; it is
+/// read back at the end.
 pub(crate) struct Records {
+    folder: PathBuf,
     metrics: Appender,
     timing: Appender,
     steps: Vec<StepMetrics>,
@@ -60,7 +62,8 @@ impl Records {
         let steps = read_back(&folder.join(METRICS))?;
         let timings: Vec<StepTiming> = read_back(&folder.join(TIMING))?;
         let seconds = timings.iter().map(|timing| timing.seconds).sum();
-        Ok(Self { metrics, timing, steps, timings, seconds, warnings: Vec::new(), failure: None })
+        let folder = folder.to_owned();
+        Ok(Self { folder, metrics, timing, steps, timings, seconds, warnings: Vec::new(), failure: None })
     }
 
     /// What was read back, step by step.
@@ -68,7 +71,7 @@ impl Records {
         self.steps.iter().zip(&self.timings)
     }
 
-    /// The steps so far.
+    /// The steps of the run, once it is [finished](Self::finish).
     pub(crate) fn steps(&self) -> &[StepMetrics] {
         &self.steps
     }
@@ -83,9 +86,14 @@ impl Records {
         &self.warnings
     }
 
+    /// Reads back what all steps said.
+    ///
+    /// # Errors
     /// The first write that failed, if one did: an observer must not stop a run, so it is told here.
-    pub(crate) fn check(&mut self) -> Result<()> {
-        Ok(self.failure.take().map_or(Ok(()), Err)?)
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        self.failure.take().map_or(Ok(()), Err)?;
+        self.steps = read_back(&self.folder.join(METRICS))?;
+        Ok(())
     }
 }
 
@@ -106,8 +114,6 @@ impl Observer for Records {
                 let written = append(&mut self.metrics, *metrics);
                 let written = written.and_then(|()| append(&mut self.timing, timing));
                 self.failure = self.failure.take().or(written.err());
-                self.steps.push((*metrics).clone());
-                self.timings.push(*timing);
                 self.seconds += timing.seconds;
             }
             Event::Warning(text) => self.warnings.push((*text).to_owned()),
@@ -151,7 +157,8 @@ mod tests {
             records.on(&Event::Step { metrics: &metrics, timing, total: 2 });
         }
         records.on(&Event::Warning("w"));
-        records.check().unwrap();
+        records.finish().unwrap();
+        assert_eq!(records.steps().len(), 2);
         let read = |name| std::fs::read_to_string(dir.path().join(name)).unwrap();
         insta::assert_snapshot!(read("metrics.jsonl"), @r##"
         {"v":1,"step":1,"loss":0.1,"loss_bits":1036831949,"first_analysis_loss":12.6,"learning_rate":0.005,"grad_norm":1.0,"samples":16,"tokens":1000,"trained_tokens":400,"epoch":0.1,"skipped":0}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Output;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use descant_testkit::crash::{Bytes, Subject};
 use descant_testkit::micro::Options;
@@ -163,7 +163,14 @@ fn a_second_run_in_the_same_folder_is_refused_and_the_first_unharmed() {
     let folder = dir.path().join("run");
     std::fs::create_dir(&folder).unwrap();
     let lock = descant_files::Lock::take(&folder.join("lock")).unwrap();
-    let output = subject.command(&folder).output().unwrap();
+    // The quickest of a few: the machine may have other things to do.
+    let attempt = || {
+        let start = Instant::now();
+        let output = subject.command(&folder).output().unwrap();
+        (start.elapsed(), output)
+    };
+    let (took, output) = (0..5).map(|_| attempt()).min_by_key(|(took, _)| *took).unwrap();
+    assert!(took < Duration::from_millis(100), "{took:?}");
     let text = said(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(
