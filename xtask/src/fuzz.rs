@@ -28,12 +28,13 @@ const SECONDS: u64 = 60;
 const JOBS: usize = 2;
 
 pub(crate) const HELP: &str = "\
-Usage: cargo xtask fuzz DOOR... [--seconds N] [--jobs N]
-       cargo xtask fuzz all [--seconds N] [--jobs N]
+Usage: cargo xtask fuzz DOOR... [--seconds N] [--jobs N] [--seed N]
+       cargo xtask fuzz all [--seconds N] [--jobs N] [--seed N]
        cargo xtask fuzz --list
 
 Fuzzes doors for N seconds each [default: 60], 2 at a time; needs a C++ compiler. Ends with status 1 when something is
-found; the input is then kept under fixtures/fuzz/DOOR. Corpora stay beside the build, in fuzz/corpus/DOOR.
+found; the input is then kept under fixtures/fuzz/DOOR. Corpora stay beside the build, in fuzz/corpus/DOOR, and are gone
+on with; with a seed a door starts from nothing, so that two runs try the same inputs first.
 `all` also runs a door with a fault on purpose, which must be found.";
 
 /// The names of all doors.
@@ -46,12 +47,13 @@ struct Wanted {
     doors: Vec<&'static str>,
     seconds: u64,
     jobs: usize,
+    seed: Option<u64>,
     control: bool,
 }
 
 impl Wanted {
     fn parse(arguments: &[String]) -> Result<Self> {
-        let mut wanted = Self { doors: Vec::new(), seconds: SECONDS, jobs: JOBS, control: false };
+        let mut wanted = Self { doors: Vec::new(), seconds: SECONDS, jobs: JOBS, seed: None, control: false };
         let mut arguments = arguments.iter();
         while let Some(argument) = arguments.next() {
             let mut number = || {
@@ -64,6 +66,7 @@ impl Wanted {
             match argument.as_str() {
                 "--seconds" => wanted.seconds = number()?,
                 "--jobs" => wanted.jobs = number()? as usize,
+                "--seed" => wanted.seed = Some(number()?),
                 "all" => {
                     wanted.doors.extend(doors());
                     wanted.control = true;
@@ -96,7 +99,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         for old in [place.join("planted"), place.join("corpus/planted")] {
             let _ = std::fs::remove_dir_all(old);
         }
-        let found = fuzz(&program, &place, &place.join("planted"), "planted", 30)?;
+        let found = fuzz(&program, &place, &place.join("planted"), "planted", 30, None)?;
         say(&found.line());
         if found.finding.is_none() {
             say("the fault on purpose was not found: nothing that follows would mean anything");
@@ -109,7 +112,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         let mut failed = false;
         while let Some(door) = wanted.doors.get(next.fetch_add(1, Ordering::Relaxed)) {
             let kept = root.join("fixtures/fuzz").join(door);
-            let outcome = fuzz(&program, &place, &kept, door, wanted.seconds)?;
+            let outcome = fuzz(&program, &place, &kept, door, wanted.seconds, wanted.seed)?;
             say(&outcome.line());
             failed |= outcome.finding.is_some();
         }
@@ -143,8 +146,19 @@ fn build(root: &Path, place: &Path) -> Result<PathBuf> {
 }
 
 /// Fuzzes a door until its time is up.
-fn fuzz(program: &Path, place: &Path, kept: &Path, door: &'static str, seconds: u64) -> Result<Outcome> {
-    let corpus = place.join("corpus").join(door);
+fn fuzz(
+    program: &Path,
+    place: &Path,
+    kept: &Path,
+    door: &'static str,
+    seconds: u64,
+    seed: Option<u64>,
+) -> Result<Outcome> {
+    let corpus = place.join(seed.map_or("corpus", |_| "corpus-of-a-seed")).join(door);
+    if seed.is_some() {
+        // It may not be there.
+        let _ = std::fs::remove_dir_all(&corpus);
+    }
     for folder in [&corpus, kept] {
         std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     }
@@ -154,6 +168,7 @@ fn fuzz(program: &Path, place: &Path, kept: &Path, door: &'static str, seconds: 
     run.arg(&corpus).arg(kept);
     run.arg(format!("-artifact_prefix={}/", kept.display())).arg(format!("-max_total_time={seconds}"));
     run.args(["-print_final_stats=1", "-timeout=10", "-rss_limit_mb=1024", "-max_len=65536"]);
+    run.args(seed.map(|seed| format!("-seed={seed}")));
     run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = run.spawn().with_context(|| format!("{}", program.display()))?;
     let mut outcome = Outcome { door, ..Outcome::default() };

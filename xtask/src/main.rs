@@ -23,7 +23,7 @@ Commands:
   crash    kill, signal and starve `descant train` on a micro model, and compare bytes with those of
            a run that nobody disturbed; arguments: kills=100 signals=50 soak=0 seed=1 control=0
   fuzz     give doors for bytes from outside damaged ones, guided by coverage:
-           DOOR... --seconds N, or --list
+           DOOR... --seconds N --seed N, or --list
   ci       every check: format, lints, tests, documentation, the CUDA feature, the kernels
 
 Options:
@@ -54,7 +54,8 @@ const CHECKS: [Check; 9] = [
     ("tests", &TESTS, None),
     // What it needs the tests have built.
     ("kills", &["xtask", "crash"], None),
-    ("fuzz", &["xtask", "fuzz", "all", "--seconds", "20"], None),
+    // Always the same first inputs: what is new is for longer runs to find.
+    ("fuzz", &["xtask", "fuzz", "all", "--seconds", "20", "--seed", "1"], None),
     (
         "no network",
         &["clippy", "--package", "descant", "--no-default-features", "--", "-D", "warnings"],
