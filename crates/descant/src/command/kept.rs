@@ -25,7 +25,7 @@ pub(crate) fn open(index: usize) -> Result<String> {
 
 /// Keeps the choices of algorithms that a run computes with in its folder: they decide the last bits.
 pub(crate) fn keep_choices(folder: &Path) {
-    set_choices(Arc::new(Folder(folder.to_owned())));
+    set_choices(Arc::new(Choices(Folder(folder.to_owned()))));
 }
 
 fn hinted(error: &CudaError) -> anyhow::Error {
@@ -52,11 +52,32 @@ impl Store for Folder {
     }
 
     fn save(&self, name: &str, bytes: &[u8]) {
-        let saved = descant_files::create_dirs(&self.0)
-            .and_then(|()| RelPath::new(name)?.under(&self.0))
-            .and_then(|path| write_atomic(&path, bytes));
-        if let Err(error) = saved {
+        if let Err(error) = self.write(name, bytes) {
             tracing::debug!("a kernel is not kept: {error}");
+        }
+    }
+}
+
+impl Folder {
+    fn write(&self, name: &str, bytes: &[u8]) -> descant_files::Result<()> {
+        descant_files::create_dirs(&self.0)?;
+        write_atomic(&RelPath::new(name)?.under(&self.0)?, bytes)
+    }
+}
+
+/// Those of a run: losing one costs no time but bytes, so it is said.
+struct Choices(Folder);
+
+impl Store for Choices {
+    fn load(&self, name: &str) -> Option<Vec<u8>> {
+        self.0.load(name)
+    }
+
+    fn save(&self, name: &str, bytes: &[u8]) {
+        if let Err(error) = self.0.write(name, bytes) {
+            tracing::warn!(
+                "a choice of algorithm is not kept; the run may go on to other last bits: {error}"
+            );
         }
     }
 }
