@@ -11,7 +11,7 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device, Int, Tensor};
 use descant_kernels::{DecoderLayer, FrozenWeight, LayerPlace, LayerSpec, LayerTensors, Loader};
-use half::{bf16, f16};
+use half::bf16;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -20,8 +20,10 @@ use crate::error::{Error, Result};
 use crate::shards::visit_tensors;
 
 mod bitsandbytes;
+mod floats;
 
 use bitsandbytes::{Taken, Unpacker};
+use floats::floats;
 
 /// Elements of an MXFP4 block.
 const BLOCK: usize = descant_quant::mxfp4::BLOCK;
@@ -280,19 +282,6 @@ fn first_not_finite_bf16(bytes: &[u8]) -> Option<usize> {
     let piece = bytes.chunks(PIECE).position(|p| p.chunks_exact(2).fold(false, |any, b| any | wrong(b)))?;
     let within = bytes[piece * PIECE..].chunks_exact(2).position(wrong)?;
     Some(piece * PIECE / 2 + within)
-}
-
-/// The values as f32, `None` for a type that is no float we read. Bytes are little-endian and maybe unaligned.
-fn floats(view: &TensorView<'_>) -> Option<Vec<f32>> {
-    let pairs = || view.data().chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    Some(match view.dtype() {
-        Dtype::F32 => {
-            view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
-        }
-        Dtype::BF16 => pairs().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
-        Dtype::F16 => pairs().map(|bits| f16::from_bits(bits).to_f32()).collect(),
-        _ => return None,
-    })
 }
 
 /// Tensors that were read, and how the layers take them.

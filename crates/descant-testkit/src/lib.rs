@@ -9,7 +9,9 @@ pub mod heap;
 pub mod loopback;
 pub mod micro;
 pub mod mutate;
+pub mod nf4;
 mod scratch;
+pub mod shard;
 
 pub use dice::Dice;
 pub use scratch::scratch;

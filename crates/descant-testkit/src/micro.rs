@@ -8,10 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use half::bf16;
-use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde_json::{Value, json};
 
 use crate::Dice;
+use crate::shard::{Dtype, Tensors as All, file_of};
 
 /// Rows of the tokenizer's vocabulary.
 const VOCABULARY: usize = 1536;
@@ -114,7 +114,7 @@ impl Micro {
         write(&model.join("chat_template.jinja"), TEMPLATE.as_bytes())?;
         write(&model.join("config.json"), config(&options.sizes).to_string().as_bytes())?;
         write(&model.join("generation_config.json"), br#"{"eos_token_id": [1519, 1516]}"#)?;
-        write(&model.join("model.safetensors"), &weights(&options.sizes, options.seed, poison)?)?;
+        write(&model.join("model.safetensors"), &weights(&options.sizes, options.seed, poison))?;
         let data = dir.join("data.jsonl");
         write(&data, rows(options).as_bytes())?;
         Ok(Self { model, data })
@@ -166,7 +166,7 @@ pub fn config(sizes: &Sizes) -> Value {
 /// Tensors on their way into a file.
 struct Tensors {
     dice: Dice,
-    all: Vec<(String, Dtype, Vec<usize>, Vec<u8>)>,
+    all: All,
 }
 
 impl Tensors {
@@ -175,17 +175,17 @@ impl Tensors {
         let count = shape.iter().product::<usize>();
         let values = (0..count).map(|_| mean + scale * (2.0 * self.dice.unit() - 1.0));
         let bytes = values.flat_map(|value| bf16::from_f64(value).to_le_bytes()).collect();
-        self.all.push((name, Dtype::BF16, shape.to_vec(), bytes));
+        self.all.insert(name, (Dtype::BF16, shape.to_vec(), bytes));
     }
 
     fn bytes(&mut self, name: String, shape: &[usize], mut value: impl FnMut(&mut Dice) -> u8) {
         let count = shape.iter().product::<usize>();
         let bytes = (0..count).map(|_| value(&mut self.dice)).collect();
-        self.all.push((name, Dtype::U8, shape.to_vec(), bytes));
+        self.all.insert(name, (Dtype::U8, shape.to_vec(), bytes));
     }
 
     fn set(&mut self, name: &str, at: usize, value: f32) {
-        let (.., bytes) = self.all.iter_mut().find(|(n, ..)| n == name).expect("it was just made");
+        let (.., bytes) = self.all.get_mut(name).expect("it was just made");
         bytes[2 * at..2 * at + 2].copy_from_slice(&bf16::from_f32(value).to_le_bytes());
     }
 }
@@ -206,8 +206,8 @@ fn scale_byte(d_in: usize) -> u8 {
 }
 
 /// The bytes of `model.safetensors`.
-fn weights(sizes: &Sizes, seed: u64, poison: Option<usize>) -> io::Result<Vec<u8>> {
-    let mut t = Tensors { dice: Dice::new(seed), all: Vec::new() };
+fn weights(sizes: &Sizes, seed: u64, poison: Option<usize>) -> Vec<u8> {
+    let mut t = Tensors { dice: Dice::new(seed), all: All::new() };
     let (hidden, inner, experts) = (sizes.hidden_size, sizes.intermediate_size, sizes.num_local_experts);
     let query = sizes.num_attention_heads * sizes.head_dim;
     let key_value = sizes.num_key_value_heads * sizes.head_dim;
@@ -244,10 +244,7 @@ fn weights(sizes: &Sizes, seed: u64, poison: Option<usize>) -> io::Result<Vec<u8
         t.set("model.embed_tokens.weight", token * hidden + channel, 64.0);
         t.set("model.layers.0.self_attn.v_proj.weight", channel, 3e38);
     }
-    let views = t.all.iter().map(|(name, dtype, shape, bytes)| {
-        TensorView::new(*dtype, shape.clone(), bytes).map(|view| (name, view)).map_err(io::Error::other)
-    });
-    serialize(views.collect::<io::Result<Vec<_>>>()?, None).map_err(io::Error::other)
+    file_of(&t.all)
 }
 
 /// Conversations of a few words, JSONL.

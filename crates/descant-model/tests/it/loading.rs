@@ -1,26 +1,17 @@
 //! Model directories with one thing wrong: each is its own error and names file and tensor.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use descant_model::{Bare, Batch, Error, GptOss};
-use safetensors::tensor::{Dtype, TensorView};
-use safetensors::{SafeTensors, serialize};
+use descant_testkit::shard::{Dtype, Tensors, file_of, tensors_of};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden").join(name)
 }
 
-type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
-
 fn tensors(path: &Path) -> Tensors {
-    let bytes = std::fs::read(path).expect("the fixture is there");
-    let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
-    file.tensors()
-        .into_iter()
-        .map(|(name, view)| (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
-        .collect()
+    tensors_of(&std::fs::read(path).expect("the fixture is there"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's own folder need not survive a crash")]
@@ -29,10 +20,7 @@ fn put(path: PathBuf, bytes: impl AsRef<[u8]>) {
 }
 
 fn save(dir: &Path, file: &str, tensors: &Tensors) {
-    let views = tensors.iter().map(|(name, (dtype, shape, data))| {
-        (name.clone(), TensorView::new(*dtype, shape.clone(), data).expect("consistent"))
-    });
-    put(dir.join(file), serialize(views, None).expect("serializes"));
+    put(dir.join(file), file_of(tensors));
 }
 
 /// A copy of parity-a whose tensors went through `change`.

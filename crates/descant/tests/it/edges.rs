@@ -12,11 +12,11 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("crates/descant-files", &[]),
     ("crates/descant-quant", &[]),
     // Tests only: what other crates' tests share.
-    ("crates/descant-testkit", &["descant-files"]),
+    ("crates/descant-testkit", &["descant-files", "descant-quant"]),
     ("crates/descant-hub", &["descant-files", "descant-testkit"]),
     ("crates/descant-harmony", &["descant-files"]),
     ("crates/descant-kernels", &["descant-quant"]),
-    ("crates/descant-model", &["descant-files", "descant-kernels", "descant-quant"]),
+    ("crates/descant-model", &["descant-files", "descant-kernels", "descant-quant", "descant-testkit"]),
     ("crates/descant-lora", &["descant-files", "descant-kernels", "descant-model"]),
     (
         "crates/descant-train",

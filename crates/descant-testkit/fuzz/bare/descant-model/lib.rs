@@ -10,12 +10,14 @@ mod rope;
 mod shards;
 #[path = "../../../../descant-model/src/site.rs"]
 mod site;
+mod weights;
 
 pub use config::{Config, LayerType, MAX_CONFIG_BYTES};
 pub use error::{Error, Result};
 pub use rope::{Rope, Yarn};
 pub use shards::identity_files;
 pub use site::{Site, SiteDims, SiteKind};
+pub use weights::{Unpacked, unpacked};
 
 /// Every tensor of a directory, as the loading of weights sees it: its name and how long it is.
 ///

@@ -3,6 +3,7 @@
 mod files;
 mod models;
 mod numbers;
+mod packed;
 mod runs;
 mod texts;
 
@@ -19,6 +20,7 @@ pub(crate) fn open(name: &str) -> Option<Opened> {
         "names" => files::names(),
         "config" => models::config(),
         "shard" => models::shard(),
+        "nf4" => packed::nf4(),
         "index" => models::index(),
         "tokenizer" => texts::tokenizer(),
         "template" => texts::template(),

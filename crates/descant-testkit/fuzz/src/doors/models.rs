@@ -1,8 +1,9 @@
 //! Model directories and adapters.
 
 use descant_model::Config;
+use descant_testkit::shard::{header_and_data, joined};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use super::{Opened, fixture, fixtures, folder, put};
 
@@ -98,10 +99,8 @@ pub(super) fn adapter() -> Opened {
 }
 
 /// A good file with one change of its header or of its data.
-fn changed(good: &[u8], choice: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    let length = u64::from_le_bytes(good[..8].try_into().expect("eight bytes")) as usize;
-    let (head, data) = good[8..].split_at(length);
-    let mut header: Map<String, Value> = serde_json::from_slice(head).expect("a good header");
+pub(super) fn changed(good: &[u8], choice: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    let (mut header, data) = header_and_data(good);
     let mut data = data.to_vec();
     let name = header.keys().nth(choice.choose_index(header.len())?).expect("below their number").clone();
     match choice.int_in_range(0..=6)? {
@@ -125,6 +124,5 @@ fn changed(good: &[u8], choice: &mut Unstructured<'_>) -> Result<Vec<u8>> {
             data.truncate(end);
         }
     }
-    let header = Value::Object(header).to_string().into_bytes();
-    Ok([&(header.len() as u64).to_le_bytes()[..], &header, &data].concat())
+    Ok(joined(header, &data))
 }

@@ -9,6 +9,9 @@ mod texts;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use descant_testkit::nf4::Model;
+use descant_testkit::shard::file_of;
+
 use crate::binary::{Ran, descant, root};
 
 /// What a case is given to.
@@ -20,6 +23,8 @@ enum Command {
     Generate,
     /// `descant score` of a file of sequences.
     Score,
+    /// The same with a model that bitsandbytes packed.
+    ScorePacked,
 }
 
 /// What is done to a file.
@@ -99,6 +104,7 @@ fn run(dir: &Path, command: Command) -> Ran {
             "--greedy",
         ],
         Command::Score => &["score", "-q", "--model=model", "--input=ids.jsonl"],
+        Command::ScorePacked => &["score", "-q", "--model=packed", "--input=ids.jsonl"],
     };
     descant(dir, arguments)
 }
@@ -151,6 +157,10 @@ fn each_defect_has_its_own_error_that_names_the_place() {
             std::fs::copy(&path, dir.join("model").join(path.file_name().unwrap())).unwrap();
         }
     }
+    let packed = Model::tiny();
+    std::fs::create_dir(dir.join("packed")).unwrap();
+    put(&dir.join("packed/config.json"), packed.config.to_string().as_bytes());
+    put(&dir.join("packed/model.safetensors"), &file_of(&packed.packed));
     put(&dir.join("run.toml"), SETTINGS.as_bytes());
     put(&dir.join("data.jsonl"), ROWS.as_bytes());
     put(&dir.join("ids.jsonl"), b"{\"ids\": [1, 2, 3]}\n");
@@ -159,7 +169,7 @@ fn each_defect_has_its_own_error_that_names_the_place() {
     assert_eq!(trained.code, 0, "{}", trained.err);
     std::fs::rename(dir.join("run/adapter"), dir.join("adapter")).unwrap();
     std::fs::remove_dir_all(dir.join("run")).unwrap();
-    for command in [Command::Generate, Command::Score] {
+    for command in [Command::Generate, Command::Score, Command::ScorePacked] {
         let ran = run(dir, command);
         assert_eq!(ran.code, 0, "{}", ran.err);
     }
@@ -169,6 +179,7 @@ fn each_defect_has_its_own_error_that_names_the_place() {
         models::configs(&read("model/config.json")),
         models::shards(&read("model/model.safetensors")),
         models::indices(),
+        models::packed(&packed.packed),
         texts::tokenizers(&read("model/tokenizer.json")),
         texts::templates(),
         texts::rows(),

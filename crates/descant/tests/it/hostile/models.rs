@@ -1,11 +1,14 @@
 //! Defects of a model directory: configuration, shard, index.
 
+use descant_testkit::nf4::STATE;
+use descant_testkit::shard::{Dtype, Tensors, f32_bytes, file_of, header_and_data, joined};
 use serde_json::{Map, Value, json};
 
 use super::{Case, Command, Damage, case, odd};
 
 const CONFIG: &str = "model/config.json";
 const SHARD: &str = "model/model.safetensors";
+const PACKED: &str = "packed/model.safetensors";
 const INDEX: &str = "model/model.safetensors.index.json";
 
 pub(super) fn configs(good: &[u8]) -> Vec<Case> {
@@ -60,18 +63,16 @@ pub(super) fn configs(good: &[u8]) -> Vec<Case> {
 
 /// A safetensors file with another header.
 pub(super) fn with_header(file: &[u8], change: impl FnOnce(&mut Map<String, Value>)) -> Vec<u8> {
-    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
-    let mut header: Map<String, Value> = serde_json::from_slice(&file[8..8 + length]).unwrap();
+    let (mut header, data) = header_and_data(file);
     change(&mut header);
-    let header = Value::Object(header).to_string().into_bytes();
-    [&(header.len() as u64).to_le_bytes()[..], &header, &file[8 + length..]].concat()
+    joined(header, data)
 }
 
 /// A safetensors file with other bytes at an element of a tensor.
 pub(super) fn with_bytes(file: &[u8], tensor: &str, at: usize, bytes: &[u8]) -> Vec<u8> {
-    let length = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
-    let header: Value = serde_json::from_slice(&file[8..8 + length]).unwrap();
-    let start = header[tensor]["data_offsets"][0].as_u64().unwrap() as usize + 8 + length + at;
+    let (header, data) = header_and_data(file);
+    let begin = file.len() - data.len();
+    let start = begin + header[tensor]["data_offsets"][0].as_u64().unwrap() as usize + at;
     let mut file = file.to_vec();
     file[start..start + bytes.len()].copy_from_slice(bytes);
     file
@@ -138,5 +139,66 @@ pub(super) fn indices() -> Vec<Case> {
         named("other/model.safetensors", "`other/model.safetensors` lies in another folder"),
         named("missing.safetensors", "missing.safetensors: No such file").at("model/missing.safetensors"),
         named("model.safetensors", "the index says otherwise"),
+    ]
+}
+
+/// Defects of a checkpoint of bitsandbytes.
+pub(super) fn packed(good: &Tensors) -> Vec<Case> {
+    const DOWN: &str = "model.layers.1.mlp.experts.down_projs.3.weight";
+    const KEY: &str = "model.layers.0.self_attn.k_proj.weight";
+    let changed = |change: &dyn Fn(&mut Tensors), words| {
+        let mut tensors = good.clone();
+        change(&mut tensors);
+        case(Command::ScorePacked, PACKED, file_of(&tensors), words)
+    };
+    let state = |bytes: Vec<u8>, words| {
+        let change = |t: &mut Tensors| {
+            t.insert(format!("{DOWN}{STATE}"), (Dtype::U8, vec![bytes.len()], bytes.clone()));
+        };
+        changed(&change, words)
+    };
+    let key = |key: &str, value: Value, words| {
+        let mut json: Map<String, Value> =
+            serde_json::from_slice(&good[&format!("{DOWN}{STATE}")].2).unwrap();
+        json.insert(key.to_owned(), value);
+        state(Value::Object(json).to_string().into_bytes(), words)
+    };
+    vec![
+        state(Vec::new(), "down_projs.3.weight.quant_state.bitsandbytes__nf4`: EOF"),
+        state(b"[".repeat(10_000), "down_projs.3.weight.quant_state.bitsandbytes__nf4`: "),
+        key("quant_type", json!("fp4"), "down_projs.3.weight.quant_state.bitsandbytes__nf4`: it is \"fp4\""),
+        key("shape", json!([1_u64 << 40, 1_u64 << 40]), "its shape is [1099511627776, 1099511627776]"),
+        key("blocksize", json!(-64), "invalid value: integer `-64`"),
+        key("nested_offset", json!(1e300), "nested_offset 0 is inf"),
+        changed(
+            &|t| drop(t.remove(&format!("{KEY}.nested_absmax"))),
+            "tensor `model.layers.0.self_attn.k_proj.weight.nested_absmax` is missing",
+        )
+        .at("packed"),
+        changed(
+            &|t| {
+                t.insert(format!("{KEY}.absmax"), (Dtype::U8, vec![3], vec![0; 3]));
+            },
+            "absmax: expected 32 elements, got 3",
+        ),
+        changed(
+            &|t| {
+                t.insert(KEY.to_owned(), (Dtype::U8, vec![5, 1], vec![0; 5]));
+            },
+            "it has 5 bytes; its shape says 1024",
+        ),
+        changed(
+            &|t| {
+                t.insert(format!("{KEY}.nested_absmax"), (Dtype::F32, vec![1], f32_bytes(&[f32::NAN])));
+            },
+            "nested_absmax 0 is NaN",
+        ),
+        changed(
+            &|t| {
+                let tensor = t[&format!("{KEY}.quant_map")].clone();
+                t.insert("model.layers.0.mlp.experts.down_projs.4.weight.quant_map".to_owned(), tensor);
+            },
+            "tensor `model.layers.0.mlp.experts.down_projs.4.weight.quant_map` has no place",
+        ),
     ]
 }
