@@ -6,34 +6,10 @@ use descant_harmony::parse::{parse_conversation, parse_reply};
 use descant_harmony::read::{Body, OnBadRow, ReadOptions, Row, read};
 use descant_harmony::{ChatTemplate, Conversation, RenderOptions, Renderer, TextEncoder, Tokenizer};
 use descant_testkit::door::{Limits, check};
+use descant_testkit::texts::{row, small_tokenizer};
 use serde_json::{Value, json};
 
 use crate::{fixtures, put, turn};
-
-/// The tiny model's `tokenizer.json` with bytes and control tokens only: small, so that damage meets its structure.
-fn small_tokenizer() -> Vec<u8> {
-    let path = fixtures().join("harmony/tiny/tokenizer.json");
-    let mut file: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let vocab = file["model"]["vocab"].as_object().unwrap();
-    let bytes: serde_json::Map<_, _> = vocab
-        .iter()
-        .filter(|(token, _)| token.chars().count() == 1)
-        .map(|(t, id)| (t.clone(), id.clone()))
-        .collect();
-    let merges: Vec<Value> = ["an", "st", "in"].iter().map(|two| json!([two[..1], two[1..]])).collect();
-    let mut vocab: serde_json::Map<String, Value> =
-        bytes.keys().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
-    for two in ["an", "st", "in"] {
-        vocab.insert(two.to_owned(), vocab.len().into());
-    }
-    let first = vocab.len();
-    file["model"]["vocab"] = vocab.into();
-    file["model"]["merges"] = merges.into();
-    for (at, token) in file["added_tokens"].as_array_mut().unwrap().iter_mut().enumerate() {
-        token["id"] = (first + at).into();
-    }
-    file.to_string().into_bytes()
-}
 
 fn renderer() -> Renderer {
     Renderer::load(&fixtures().join("harmony/tiny"), None).unwrap()
@@ -68,29 +44,14 @@ fn templates() {
     let template = std::fs::read(fixtures().join("tiny-gpt-oss/chat_template.jinja")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("damaged.jinja");
-    let conversation = conversation();
+    let good = row();
     let limits = Limits::default();
     check("chat_template.jinja", &template, limits, |bytes| {
         put(&path, bytes);
         let Ok(template) = ChatTemplate::from_file(&path) else { return false };
-        let input = descant_harmony::TemplateInput::from_row(&conversation).unwrap();
+        let input = descant_harmony::TemplateInput::from_row(&good).unwrap();
         template.render(&input, descant_harmony::PINNED_DATE).is_ok()
     });
-}
-
-/// A row with every kind of message.
-fn conversation() -> serde_json::Map<String, Value> {
-    let row = json!({"messages": [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "How warm is it?"},
-        {"role": "assistant", "thinking": "A tool knows.", "tool_calls": [
-            {"type": "function", "function": {"name": "weather", "arguments": {"place": "Ulm", "days": 2}}}]},
-        {"role": "tool", "name": "weather", "content": "{\"celsius\": 21}"},
-        {"role": "assistant", "thinking": "It said 21.", "content": "21 degrees."}],
-        "tools": [{"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters":
-            {"type": "object", "properties": {"place": {"type": "string"}, "days": {"type": "integer"}}}}}],
-        "reasoning_effort": "low"});
-    row.as_object().unwrap().clone()
 }
 
 #[test]
@@ -100,7 +61,7 @@ fn rows_of_text() {
     let (mut lines, dir) = (Vec::new(), tempfile::tempdir().unwrap());
     let short =
         json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]});
-    for row in [Value::Object(conversation()), short] {
+    for row in [Value::Object(row()), short] {
         lines.extend(format!("{row}\n").into_bytes());
     }
     let turns = json!({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]});
@@ -138,8 +99,8 @@ fn rows_of_parquet() {
 fn ids_of_conversations() {
     let _turn = turn();
     let renderer = renderer();
-    let row = Conversation::from_json(&conversation()).unwrap();
-    let rendered = renderer.render(&row, &RenderOptions::default()).unwrap();
+    let conversation = Conversation::from_json(&row()).unwrap();
+    let rendered = renderer.render(&conversation, &RenderOptions::default()).unwrap();
     let bytes: Vec<u8> = rendered.ids.iter().flat_map(|id| (*id as u16).to_le_bytes()).collect();
     check("ids", &bytes, Limits::default(), |bytes| {
         let ids: Vec<u32> =

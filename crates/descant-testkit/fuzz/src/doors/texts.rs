@@ -8,29 +8,14 @@ use descant_harmony::{
     ChatTemplate, Conversation, LossWeights, MaskPolicy, Masker, Message, PINNED_DATE, RenderOptions,
     Renderer, Role, TemplateInput, TextEncoder as _, Tokenizer,
 };
+use descant_testkit::texts::{row, small_tokenizer};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Opened, fixture, fixtures, folder, put};
 
 fn renderer() -> Renderer {
     Renderer::load(&fixtures().join("harmony/tiny"), None).expect("a good tokenizer")
-}
-
-/// The tiny tokenizer with bytes, three merges and the control tokens: small, so that damage meets its structure.
-fn small_tokenizer() -> Vec<u8> {
-    let mut file: Value = serde_json::from_slice(&fixture("harmony/tiny/tokenizer.json")).expect("JSON");
-    let old = file["model"]["vocab"].as_object().expect("a vocabulary").clone();
-    let words =
-        old.keys().filter(|token| token.chars().count() == 1).map(String::as_str).chain(["an", "st", "in"]);
-    let vocab: Map<String, Value> = words.zip(0..).map(|(token, id)| (token.to_owned(), id.into())).collect();
-    let first = vocab.len();
-    file["model"]["vocab"] = vocab.into();
-    file["model"]["merges"] = json!([["a", "n"], ["s", "t"], ["i", "n"]]);
-    for (at, token) in file["added_tokens"].as_array_mut().expect("a list").iter_mut().enumerate() {
-        token["id"] = (first + at).into();
-    }
-    file.to_string().into_bytes()
 }
 
 pub(super) fn tokenizer() -> Opened {
@@ -43,21 +28,6 @@ pub(super) fn tokenizer() -> Opened {
         let _ = tokenizer.decode(&[0, 7, 300, u32::MAX]);
     };
     (Box::new(door), vec![small_tokenizer()])
-}
-
-/// A row with every kind of message.
-fn row() -> Map<String, Value> {
-    let row = json!({"messages": [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "How warm is it?"},
-        {"role": "assistant", "thinking": "A tool knows.", "tool_calls": [
-            {"type": "function", "function": {"name": "weather", "arguments": {"place": "Ulm", "days": 2}}}]},
-        {"role": "tool", "name": "weather", "content": "{\"celsius\": 21}"},
-        {"role": "assistant", "thinking": "It said 21.", "content": "21 degrees."}],
-        "tools": [{"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters":
-            {"type": "object", "properties": {"place": {"type": "string"}, "days": {"type": "integer"}}}}}],
-        "reasoning_effort": "low"});
-    row.as_object().expect("an object").clone()
 }
 
 pub(super) fn template() -> Opened {
