@@ -3,6 +3,7 @@
 //! No logic of its own: everything after the command goes to `descant` as it is.
 
 mod fuzz;
+mod miri;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -24,6 +25,8 @@ Commands:
            a run that nobody disturbed; arguments: kills=100 signals=50 soak=0 seed=1 control=0
   fuzz     give doors for bytes from outside damaged ones, guided by coverage:
            DOOR... --seconds N --seed N, or --list
+  miri     tests of number formats, names and packing under Miri; needs a nightly toolchain with it,
+           and ends with status 2 where there is none
   ci       every check: format, lints, tests, documentation, the CUDA feature, the kernels
 
 Options:
@@ -85,6 +88,7 @@ fn run(mut arguments: Vec<String>) -> Result<ExitCode> {
     match arguments.first().map(String::as_str) {
         Some("ci") if arguments.len() == 1 => checks(),
         Some("fuzz") => fuzz::run(&arguments[1..]),
+        Some("miri") if arguments.len() == 1 => miri::run(),
         Some("kernels") => kernels(&arguments[1..]),
         Some("crash") => crash(&arguments[1..]),
         Some(command) if PASSED_ON.contains(&command) => descant(cuda, &arguments),

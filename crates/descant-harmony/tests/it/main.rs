@@ -11,6 +11,7 @@ mod data_page;
 mod hostile;
 mod masks;
 mod oracle;
+mod packing;
 mod parity;
 mod parsing;
 mod previews;

@@ -5,3 +5,6 @@
 mod golden;
 mod mxfp4;
 mod nf4;
+
+/// Of each property; an interpreter (`cargo xtask miri`) is some hundred times slower.
+const CASES: u32 = if cfg!(miri) { 2 } else { 256 };
