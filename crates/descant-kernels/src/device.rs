@@ -19,6 +19,20 @@ pub fn is_cuda(device: &Device) -> bool {
     }
 }
 
+/// Whether the kernels that multiply packed experts on this device want the rows of tokens copied in the order of their
+/// experts, as Hopper's do.
+pub fn wants_rows_in_order(device: &Device) -> bool {
+    #[cfg(feature = "cuda")]
+    return crate::cuda::index_of(device)
+        .and_then(|index| crate::cuda::Gpu::of(index).ok())
+        .is_some_and(|gpu| crate::experts::cuda::wants_order(&gpu));
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 /// Whether an operator on activations of this type has a form of its own here; elsewhere its definition runs.
 pub(crate) fn has_form(device: &Device, dtype: DType) -> bool {
     has_form_if(device, dtype, true)

@@ -23,7 +23,6 @@ mod cpu;
 #[cfg(feature = "nvrtc")]
 pub mod cuda;
 mod device;
-#[cfg(feature = "cuda")]
 mod experts;
 pub mod gauge;
 mod layer;
@@ -41,11 +40,11 @@ mod swiglu;
 
 pub use attention::{AttentionSpec, Segment, Segments, attention};
 pub use cache::write_rows;
-pub use device::{is_cpu, is_cuda};
+pub use device::{is_cpu, is_cuda, wants_rows_in_order};
 pub use layer::plan::plan;
 pub use layer::{
-    Angles, DecoderLayer, Keep, Kept, LayerPairs, LayerPlace, LayerSizes, LayerSpec, LayerTensors,
-    LowRankPair,
+    Angles, DecoderLayer, Keep, Kept, LayerLoad, LayerMemory, LayerPairs, LayerPlace, LayerSizes, LayerSpec,
+    LayerTensors, LowRankPair,
 };
 pub use linear::{FrozenWeight, Groups, linear};
 pub use load::Loader;

@@ -1,11 +1,10 @@
 //! Launches of the grouped products: which form of a kernel serves which card and how many rows.
 
+use super::{LowRank, RANK_WIDTH};
 use crate::cuda::boxes::{BoxElement, Boxes};
 use crate::cuda::table::Define;
 use crate::cuda::{Arg, CudaError, Gpu, Result, Run};
 
-/// Columns of a packed adapter factor: ranks are padded with zeros to this.
-pub(crate) const RANK_WIDTH: usize = 64;
 /// Most experts of a layer that the kernels keep in shared memory.
 const MAX_EXPERTS: usize = 256;
 
@@ -233,17 +232,6 @@ pub(crate) fn low_rank_rows(
     run.launch(kernel, run.gpu().multiprocessors() * 3, 128u32, 66_624, &arguments)
 }
 
-/// Sizes of one factor of an adapter.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LowRank {
-    /// Matrices; 1 for a dense site.
-    pub(crate) experts: usize,
-    /// The side that is not the rank.
-    pub(crate) features: usize,
-    /// At most [`RANK_WIDTH`].
-    pub(crate) rank: usize,
-}
-
 /// How the gradient of a factor lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Factor {
@@ -251,23 +239,6 @@ pub(crate) enum Factor {
     A,
     /// `[experts, features, rank]`, as `lora_B`.
     B,
-}
-
-impl LowRank {
-    /// Parts into which the places are cut for a gradient, so that there are enough blocks for a card: a question of
-    /// sizes alone, never of the card, so that sums are the same everywhere.
-    pub(crate) fn parts(&self, places: usize) -> usize {
-        let blocks = self.features.div_ceil(64) * self.experts;
-        (512 / blocks.max(1)).min(places / 2048).clamp(1, 8)
-    }
-
-    /// Bytes of workspace that [`low_rank_gradient`] wants.
-    pub(crate) fn workspace(&self, places: usize) -> usize {
-        match self.parts(places) {
-            1 => 0,
-            parts => parts * self.experts * self.features * self.rank * size_of::<f32>(),
-        }
-    }
 }
 
 /// Where a gradient is added: `grad += alpha · ...`.

@@ -4,5 +4,9 @@
 //! The operator that models call is [`crate::linear`]; here are the kernels and their launches, which the recomputing
 //! layer uses as well. Definition and tolerance are those of `linear` and `low_rank`.
 
+#[cfg(feature = "cuda")]
 #[expect(dead_code, reason = "not every form has a caller yet")]
 pub(crate) mod cuda;
+mod sizes;
+
+pub(crate) use sizes::{LowRank, RANK_WIDTH};

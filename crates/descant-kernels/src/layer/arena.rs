@@ -9,32 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::layout::{Paths, Plan};
-use super::plan::{Kept, LayerSizes, plan};
+use super::budget::{Budget, Need};
+use super::layout::Paths;
+use super::plan::Kept;
 use crate::cuda::{DeviceMemory, Gpu, Result, Run, poison};
 use crate::memory::MemorySettings;
-
-/// Memory that is left free for what is not planned: the driver's own growth, kernels, small tensors.
-const MARGIN: u64 = 192 << 20;
-/// Scratch that there is at least, so that lm_head between the layers has room for some rows of logits.
-const LEAST_SCRATCH: u64 = 144 << 20;
-/// Copies of the residual stream that burn holds at most at once beyond one a layer: gradients, the embedding, the
-/// last norm, and what its pool cannot hand out because of its pages.
-const STREAM_COPIES: u64 = 6;
-
-/// What a pass needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Need {
-    pub(super) sizes: LayerSizes,
-    pub(super) paths: Paths,
-    pub(super) tokens: usize,
-    /// See [`Plan::in_order`].
-    pub(super) in_order: bool,
-    /// Tokens of the longest sequence.
-    pub(super) longest: usize,
-    /// Of all layers.
-    pub(super) windows: Arc<[Option<usize>]>,
-}
 
 #[derive(Debug)]
 struct Arena {
@@ -154,41 +133,20 @@ impl Lease {
 
 impl Arena {
     fn new(gpu: &Gpu, need: Need, settings: MemorySettings) -> Result<Self> {
-        let at = |kept: Kept| Plan {
-            sizes: need.sizes,
-            tokens: need.tokens,
-            paths: need.paths,
-            kept,
-            in_order: need.in_order,
-        };
-        let scratch_bytes = Kept::ALL
-            .into_iter()
-            .map(|kept| at(kept).forward().scratch_bytes.max(at(kept).backward().scratch_bytes))
-            .max()
-            .expect("there are kinds of keeping")
-            .max(LEAST_SCRATCH);
-        let n_layers = need.windows.len() as u64;
         let (free, total) = gpu.memory()?;
         let used = (total - free) as u64;
         let allowed = settings.limit.unwrap_or(total as u64).min(total as u64);
-        let streams = (n_layers + STREAM_COPIES) * (need.tokens * need.sizes.hidden * 2) as u64;
-        let left = allowed.saturating_sub(used + scratch_bytes + streams + settings.reserved + MARGIN);
-        let kept = plan(settings.keep, &need.sizes, &need.windows, need.tokens, need.longest, left);
-        let mut slots = Vec::with_capacity(kept.len());
-        let mut next = scratch_bytes;
-        for kept in &kept {
-            slots.push(next);
-            next += at(*kept).forward().kept_bytes;
-        }
-        let memory = Arc::new(DeviceMemory::new(gpu, next as usize)?);
+        let budget = Budget::new(&need, settings.keep, allowed.saturating_sub(used + settings.reserved));
+        let Budget { scratch_bytes, kept, slots, bytes, .. } = budget;
+        let memory = Arc::new(DeviceMemory::new(gpu, bytes as usize)?);
         let count = |kind: Kept| kept.iter().filter(|kept| **kept == kind).count();
-        let gib = |bytes: u64| bytes as f64 / (1_u64 << 30) as f64;
+        let gib = |n: u64| n as f64 / (1_u64 << 30) as f64;
         let words = format!(
             "{:.2} GiB to work in for {} tokens at once; {:.2} GiB of it keep results for the backward: everything in \
              {} layers, queries keys and values in {}, attention in {}, the input alone in {} (policy {})",
-            gib(next),
+            gib(bytes),
             need.tokens,
-            gib(next - scratch_bytes),
+            gib(bytes - scratch_bytes),
             count(Kept::Experts),
             count(Kept::Projections),
             count(Kept::Attention),
@@ -203,6 +161,7 @@ impl Arena {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::LayerSizes;
 
     #[test]
     fn a_batch_that_grows_gets_room_and_one_that_comes_first_gets_what_it_needs() {

@@ -8,9 +8,10 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
 
-use super::arena::{Lease, Need, lease};
+use super::arena::{Lease, lease};
 use super::autodiff::{LayerKernel, SITES, Saved};
-use super::flow::{Flow, Frozen, MAX_EXPERT_RANK, Pair, dense_columns};
+use super::budget::Need;
+use super::flow::{Flow, Frozen, MAX_EXPERT_RANK, Pair};
 use super::layout::{Paths, Plan};
 use super::plan::{Kept, LayerSizes};
 use super::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors};
@@ -169,14 +170,7 @@ impl Call {
     }
 
     fn paths(&self) -> Paths {
-        let rank = |site: usize| self.pairs[site].map_or(0, |(rank, _)| rank);
-        Paths {
-            input: dense_columns((0..3).map(rank).sum()),
-            output: dense_columns(rank(3)),
-            router: rank(4),
-            gate_up: rank(5),
-            down: rank(6),
-        }
+        Paths::new(self.pairs.map(|pair| pair.map_or(0, |(rank, _)| rank)))
     }
 
     fn plan(&self, tokens: usize, kept: Kept) -> Plan {

@@ -9,15 +9,14 @@
 //!                                                           └──(+)── combine ◀─ down ◀─ SwiGLU ◀─ gate_up
 //! ```
 
-use super::layout::{At, Buffers, DENSE_COLUMNS, Plan, WORKSPACE};
+use super::layout::{At, Buffers, Plan, WORKSPACE};
 use super::plan::Kept;
 use super::{LayerSpec, lora};
 use crate::attention::cuda as attention;
 use crate::attention::table::Sequences;
 use crate::cuda::{Element, MatmulSpec, Result, Run};
-use crate::experts::cuda::{
-    self as experts, ExpertData, Experts, Factor, Gradient, LowRank, Output, RANK_WIDTH, Side, Sorted,
-};
+use crate::experts::cuda::{self as experts, ExpertData, Experts, Factor, Gradient, Output, Side, Sorted};
+use crate::experts::{LowRank, RANK_WIDTH};
 use crate::norm::cuda as norm;
 use crate::rotary::cuda as rotary;
 use crate::route::cuda as route;
@@ -815,11 +814,6 @@ fn gradient(m: usize, n: usize, tokens: usize) -> MatmulSpec {
     (spec.a.transposed, spec.a.stride) = (true, m);
     (spec.c.element, spec.d.element) = (Element::F32, Element::F32);
     spec
-}
-
-/// A rank as the columns that products read.
-pub(super) fn dense_columns(rank: usize) -> usize {
-    rank.next_multiple_of(DENSE_COLUMNS)
 }
 
 /// Largest rank of an expert pair.

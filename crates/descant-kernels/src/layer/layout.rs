@@ -6,13 +6,13 @@
 //! what is planned is what is used.
 
 use super::plan::{ALIGNMENT, Kept, LayerSizes};
-use crate::experts::cuda::{LowRank, RANK_WIDTH};
-use crate::route::cuda::sort_bytes;
+use crate::experts::{LowRank, RANK_WIDTH};
+use crate::route::sort_bytes;
 
 /// Bytes of cuBLASLt's workspace.
 pub(super) const WORKSPACE: u64 = 32 << 20;
 /// Columns that low-rank paths of attention are padded to a multiple of.
-pub(super) const DENSE_COLUMNS: usize = 16;
+const DENSE_COLUMNS: usize = 16;
 
 /// Which low-rank paths a layer has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,6 +27,15 @@ pub(super) struct Paths {
     pub(super) gate_up: usize,
     /// Rank at the experts' second product.
     pub(super) down: usize,
+}
+
+impl Paths {
+    /// Of the ranks at all seven sites, in their order; 0 for none.
+    pub(super) fn new(ranks: [usize; 7]) -> Self {
+        let [query, key, value, output, router, gate_up, down] = ranks;
+        let columns = |rank: usize| rank.next_multiple_of(DENSE_COLUMNS);
+        Self { input: columns(query + key + value), output: columns(output), router, gate_up, down }
+    }
 }
 
 /// What is laid out.

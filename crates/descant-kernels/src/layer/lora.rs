@@ -2,7 +2,7 @@
 
 use super::flow::Pair;
 use crate::cuda::{Arg, Result, Run};
-use crate::experts::cuda::RANK_WIDTH;
+use crate::experts::RANK_WIDTH;
 
 const UNIT: &str = "layer/lora";
 const BLOCK: usize = 256;

@@ -10,11 +10,13 @@
 pub(crate) mod arena;
 #[cfg(feature = "cuda")]
 mod autodiff;
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "without a card only the sums are of interest"))]
+mod budget;
 #[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "cuda")]
 mod flow;
-#[cfg(feature = "cuda")]
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "without a card only the sums are of interest"))]
 mod layout;
 #[cfg(feature = "cuda")]
 mod lora;
@@ -24,6 +26,7 @@ use burn::tensor::Tensor;
 
 use crate::attention::Segments;
 use crate::linear::FrozenWeight;
+pub use budget::{LayerLoad, LayerMemory};
 pub use plan::{Keep, Kept, LayerSizes};
 
 /// The low-rank pair at a site: adds `scaling · (x A^T) B^T` to the product there.

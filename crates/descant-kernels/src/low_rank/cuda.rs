@@ -10,9 +10,9 @@ use burn_cubecl::tensor::CubeTensor;
 use super::{LowRankKernel, LowRankOp, Saved};
 use crate::cuda::{self, Result, Run};
 use crate::experts::cuda::{
-    ExpertData, Experts, Factor, Gradient, LowRank, Output, RANK_WIDTH, Side, Sorted, low_rank_gradient,
-    product,
+    ExpertData, Experts, Factor, Gradient, Output, Side, Sorted, low_rank_gradient, product,
 };
+use crate::experts::{LowRank, RANK_WIDTH};
 use crate::linear::RowGroups;
 use crate::linear::cuda::{Offsets, write_offsets};
 

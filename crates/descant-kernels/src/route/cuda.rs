@@ -1,12 +1,11 @@
 //! Routing on a CUDA card: the launches. The operators made of them are in `cuda_ops.rs`.
 
+use super::sizes::CHUNK;
 use crate::cuda::{Arg, CudaError, Result, Run};
 
 /// Most experts that the kernels sort, and most that a token may go to.
 const MAX_EXPERTS: usize = 256;
 const MAX_TOP_K: usize = 8;
-/// Pairs that a block sorts.
-const CHUNK: usize = 1024;
 
 /// Whether the kernels choose `top_k` of so many experts.
 pub(crate) const fn can_choose(top_k: usize, n_experts: usize) -> bool {
@@ -78,11 +77,6 @@ pub(crate) fn choose(
         Arg::size(top_k),
     ];
     run.launch(run.kernel("route", "choose", &[])?, n_tokens.div_ceil(8), 256u32, 0, &arguments)
-}
-
-/// Bytes of scratch memory that [`sort`] needs.
-pub(crate) const fn sort_bytes(n_pairs: usize, n_experts: usize) -> usize {
-    n_pairs.div_ceil(CHUNK) * n_experts * size_of::<i32>()
 }
 
 /// Sorts pairs by expert, in the order of their numbers within an expert.

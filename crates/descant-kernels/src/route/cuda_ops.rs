@@ -7,6 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::autodiff::{CombineOp, RouteKernel, RouteOp, TakeOp, WeightsOp};
 use super::cuda as launch;
+use super::sort_bytes;
 use crate::cuda::{self, contiguous, floats, handles, matrix};
 
 impl RouteKernel for CubeBackend {
@@ -17,7 +18,7 @@ impl RouteKernel for CubeBackend {
         let ints = |n: usize| cuda::empty([n], DType::I32, &logits.device);
         let experts = cuda::empty([n_tokens, k], DType::I32, &logits.device);
         let (pairs, places, offsets) = (ints(n_pairs), ints(n_pairs), ints(n_experts + 1));
-        let scratch = ints(launch::sort_bytes(n_pairs, n_experts).div_ceil(4).max(1));
+        let scratch = ints(sort_bytes(n_pairs, n_experts).div_ceil(4).max(1));
         let all = handles([&logits, &experts, &pairs, &places, &offsets, &scratch]);
         cuda::gpu_of(&logits).enqueue(all, move |run, p| {
             launch::choose(run, p[0], p[1], 0, [n_tokens, n_experts, k])?;

@@ -11,6 +11,7 @@ pub(crate) mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_ops;
 pub(crate) mod reference;
+mod sizes;
 
 use burn::backend::Dispatch;
 use burn::tensor::{DType, Device, Int, Tensor};
@@ -18,6 +19,7 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use crate::device::has_form_if;
 use crate::linear::Groups;
 use autodiff::{CombineOp, RouteOp, TakeOp, WeightsOp};
+pub(crate) use sizes::sort_bytes;
 
 /// Where the tokens of a batch go. Index tensors are i32.
 #[derive(Debug, Clone)]

@@ -1,0 +1,124 @@
+//! How many bytes of a card the layers work in, and what they keep, before any of it is asked for.
+//!
+//! The arena lays out what is found here, and a plan of a run asks the same before there is a card. Sizes alone decide.
+
+use std::sync::Arc;
+
+use super::layout::{Paths, Plan};
+use super::plan::{Keep, Kept, LayerSizes, plan};
+
+/// Memory that is left free for what is not planned: the driver's own growth, kernels, small tensors.
+const MARGIN: u64 = 192 << 20;
+/// Scratch that there is at least, so that lm_head between the layers has room for some rows of logits.
+const LEAST_SCRATCH: u64 = 144 << 20;
+/// Copies of the residual stream that burn holds at most at once beyond one a layer: gradients, the embedding, the
+/// last norm, and what its pool cannot hand out because of its pages.
+const STREAM_COPIES: u64 = 6;
+
+/// What a pass needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Need {
+    pub(super) sizes: LayerSizes,
+    pub(super) paths: Paths,
+    pub(super) tokens: usize,
+    /// See [`Plan::in_order`].
+    pub(super) in_order: bool,
+    /// Tokens of the longest sequence.
+    pub(super) longest: usize,
+    /// Of all layers.
+    pub(super) windows: Arc<[Option<usize>]>,
+}
+
+/// Where everything lies in one piece of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Budget {
+    /// What layers use in turn, at the beginning.
+    pub(super) scratch_bytes: u64,
+    /// What each layer keeps.
+    pub(super) kept: Vec<Kept>,
+    /// Where each layer's slot begins.
+    pub(super) slots: Vec<u64>,
+    /// In all.
+    pub(super) bytes: u64,
+    /// Copies of the residual stream, which lie elsewhere.
+    pub(super) stream_bytes: u64,
+}
+
+impl Budget {
+    /// Lays out what `need` says; of `free` bytes, which others that come later do not want, as much is kept as
+    /// `keep` lets.
+    pub(super) fn new(need: &Need, keep: Keep, free: u64) -> Self {
+        let at = |kept: Kept| Plan {
+            sizes: need.sizes,
+            tokens: need.tokens,
+            paths: need.paths,
+            kept,
+            in_order: need.in_order,
+        };
+        let scratch_bytes = Kept::ALL
+            .into_iter()
+            .map(|kept| at(kept).forward().scratch_bytes.max(at(kept).backward().scratch_bytes))
+            .max()
+            .expect("there are kinds of keeping")
+            .max(LEAST_SCRATCH);
+        let n_layers = need.windows.len() as u64;
+        let stream_bytes = (n_layers + STREAM_COPIES) * (need.tokens * need.sizes.hidden * 2) as u64;
+        let left = free.saturating_sub(scratch_bytes + stream_bytes + MARGIN);
+        let kept = plan(keep, &need.sizes, &need.windows, need.tokens, need.longest, left);
+        let mut slots = Vec::with_capacity(kept.len());
+        let mut bytes = scratch_bytes;
+        for kept in &kept {
+            slots.push(bytes);
+            bytes += at(*kept).forward().kept_bytes;
+        }
+        Self { scratch_bytes, kept, slots, bytes, stream_bytes }
+    }
+}
+
+/// What the layers of a model take on a card, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerMemory {
+    /// What they work in, one after the other.
+    pub scratch: u64,
+    /// What they keep from forward to backward.
+    pub kept: u64,
+    /// The residual stream between them, of every layer, and copies of it.
+    pub streams: u64,
+}
+
+/// Layers, and what goes through them, as far as memory on a card depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerLoad {
+    /// Sizes of a layer.
+    pub sizes: LayerSizes,
+    /// How many keys a query sees at most, for each layer.
+    pub windows: Vec<Option<usize>>,
+    /// Ranks of the adapters at query, key, value, output, router and both products of the experts; 0 for none.
+    pub ranks: [usize; 7],
+    /// Tokens at once.
+    pub tokens: usize,
+    /// Tokens of a typical sequence.
+    pub longest: usize,
+    /// Whether experts are packed and the card's kernels want their rows in order, as Hopper's do.
+    pub in_order: bool,
+}
+
+impl LayerLoad {
+    /// What the layers will take where `free` bytes are left for them beside all that is there and will come.
+    pub fn memory(&self, keep: Keep, free: u64) -> LayerMemory {
+        let need = Need {
+            sizes: self.sizes,
+            paths: Paths::new(self.ranks),
+            tokens: self.tokens,
+            in_order: self.in_order,
+            longest: self.longest,
+            windows: self.windows.as_slice().into(),
+        };
+        let budget = Budget::new(&need, keep, free);
+        LayerMemory {
+            scratch: budget.scratch_bytes,
+            kept: budget.bytes - budget.scratch_bytes,
+            streams: budget.stream_bytes,
+        }
+    }
+}
