@@ -114,11 +114,11 @@ impl Weights {
     }
 }
 
-/// Bytes that the weights of this configuration take on a device.
-pub fn weight_bytes(config: &Config, device: &Device) -> u64 {
+/// Bytes that the weights of this configuration take on a card, or on the CPU.
+pub fn weight_bytes(config: &Config, on_card: bool) -> u64 {
     let bytes = |kind: Kind| {
         let (shape, size) = match kind {
-            Kind::Float { shape, role } => (shape, role.dtype(device).size()),
+            Kind::Float { shape, role } => (shape, role.dtype(on_card).size()),
             Kind::Bytes { shape, .. } => (shape, 1),
         };
         // A hostile configuration may multiply to more than there is.
@@ -152,9 +152,9 @@ enum Role {
 }
 
 impl Role {
-    fn dtype(self, device: &Device) -> DType {
+    fn dtype(self, on_card: bool) -> DType {
         match self {
-            Self::Product | Self::Joined if !descant_kernels::is_cpu(device) => DType::BF16,
+            Self::Product | Self::Joined if on_card => DType::BF16,
             _ => DType::F32,
         }
     }
@@ -240,7 +240,7 @@ fn load_tensor(
     let not_finite = |element| Error::TensorNotFinite { path: path(), name: name.to_owned(), element };
     match kind {
         Kind::Float { role, .. } => {
-            let dtype = role.dtype(device);
+            let dtype = role.dtype(!descant_kernels::is_cpu(device));
             // As published: the bytes go to the device as they are.
             let bytes = if dtype == DType::BF16 && view.dtype() == Dtype::BF16 {
                 if let Some(element) = first_not_finite_bf16(view.data()) {

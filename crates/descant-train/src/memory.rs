@@ -1,10 +1,11 @@
 //! How much memory a run will need, from sizes alone, before any of it is asked for.
 //!
 //! On the CPU it is a count of what the operators keep for their backward passes, and a share, found by measuring, of what
-//! a layer holds beside that while it is computed (docs/reliability.md, R19). On a card, where the layers plan their own memory around what
-//! is free, it is what they cannot do without: the weights, the adapter's copies and the residual stream of each layer.
+//! a layer holds beside that while it is computed. On a card the layers say what they will take ([`LayerLoad`]), and what
+//! the driver and burn's pool take beside what is counted was found by measuring. How well both agree with what runs
+//! took is R19 of docs/reliability.md.
 
-use burn::tensor::Device;
+use descant_kernels::{Keep, LayerLoad, LayerSizes};
 use descant_lora::LoraConfig;
 use descant_model::{Config, SiteKind, weight_bytes};
 
@@ -26,6 +27,14 @@ const HOLES: f64 = 1.055;
 const IN_WORK: [f64; 2] = [0.6, 0.2];
 /// The program's own pages, and what products are rearranged in.
 const PROGRAM: u64 = 4 << 20;
+/// What a card's driver takes for kernels, libraries and their workspaces, and what lies unused in the pages of burn's
+/// pool.
+const RUNTIME: u64 = 340 << 20;
+/// What burn's pool holds on a card beside the tensors of adapters that are counted, in copies of the adapter. Its pages
+/// are as large as the largest tensor, so that little ones leave holes; the more there are, the fewer.
+const POOLED: f64 = 3.45;
+/// The same where there are many: so many bytes, and fewer copies.
+const POOLED_MANY: (f64, f64) = (0.95 * (1_u64 << 30) as f64, 0.45);
 /// Micro-batches that are looked at for the longest; a run of more is taken for one of so many.
 const MOST_LOOKED_AT: u64 = 100_000;
 /// Prompt tokens that generation takes at once.
@@ -38,6 +47,29 @@ pub struct Load {
     pub tokens: u64,
     /// Most trained tokens of a micro-batch.
     pub trained: u64,
+    /// Tokens of the longest sequence.
+    pub longest: u64,
+    /// Tokens of all steps.
+    pub in_all: u64,
+}
+
+/// Where a run is to take place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On the CPU.
+    Cpu {
+        /// Threads that work at once.
+        threads: usize,
+    },
+    /// On a card.
+    Card {
+        /// Bytes that may be taken.
+        free: u64,
+        /// What layers keep from forward to backward.
+        keep: Keep,
+        /// See [`LayerLoad::in_order`].
+        in_order: bool,
+    },
 }
 
 /// How prompts are answered.
@@ -62,73 +94,131 @@ pub struct Memory {
     pub optimizer: u64,
     /// Activations of a micro-batch, kept and in work.
     pub activations: u64,
+    /// Activations that are kept because there is room, instead of computing them again.
+    pub kept: u64,
     /// Keys, values and logits of the prompts that are answered together, before and after training.
     pub asking: u64,
+    /// Programs, libraries and what allocators hold beside what was asked of them.
+    pub runtime: u64,
 }
 
 impl Memory {
     /// Bytes at the worst moment.
     pub fn total(&self) -> u64 {
-        let training = self.gradients + self.optimizer + self.activations;
-        self.base + self.adapter + training.max(self.asking)
+        self.least().max(self.base + self.adapter + self.runtime + self.training() + self.kept)
+    }
+
+    /// Bytes that it cannot do without.
+    pub fn least(&self) -> u64 {
+        self.base + self.adapter + self.runtime + self.training().max(self.asking)
+    }
+
+    fn training(&self) -> u64 {
+        self.gradients + self.optimizer + self.activations
     }
 }
 
 impl Load {
-    /// The longest micro-batch of a whole run.
+    /// Of a whole run, its longest micro-batch.
     ///
     /// # Errors
     /// There are no samples, or with packing one is too long.
-    pub fn longest(samples: &[Sample], config: &TrainConfig) -> Result<Self> {
+    pub fn of_run(samples: &[Sample], config: &TrainConfig) -> Result<Self> {
         let mut feed = Feed::new(samples, config)?;
         let mut longest = Self::default();
         let mut position = 0;
         // Every pass has an order of its own, so the last one may bring the longest together.
         let of_run = config.max_steps.saturating_mul(config.accumulation as u64);
-        for _ in 0..of_run.min(MOST_LOOKED_AT) {
+        let looked_at = of_run.min(MOST_LOOKED_AT);
+        for _ in 0..looked_at {
             let batch = feed.take(&mut position)?;
-            let tokens = batch.iter().map(|sample| sample.ids.len() as u64).sum();
+            let tokens: u64 = batch.iter().map(|sample| sample.ids.len() as u64).sum();
             let trained = batch.iter().map(|sample| sample.targets().count() as u64).sum();
-            longest = Self { tokens: longest.tokens.max(tokens), trained: longest.trained.max(trained) };
+            let of_one = batch.iter().map(|sample| sample.ids.len() as u64).max().unwrap_or(0);
+            longest = Self {
+                tokens: longest.tokens.max(tokens),
+                trained: longest.trained.max(trained),
+                longest: longest.longest.max(of_one),
+                in_all: longest.in_all + tokens,
+            };
         }
+        // The rest of a long run is taken to be like what was looked at.
+        let in_all = longest.in_all as f64 * of_run as f64 / looked_at.max(1) as f64;
+        longest.in_all = in_all as u64;
         Ok(longest)
     }
 }
 
-/// Estimates a run. `threads` work at once on the CPU.
+/// Estimates a run.
 pub fn estimate(
     config: &Config,
     lora: &LoraConfig,
     train: &TrainConfig,
     load: Load,
     asking: Option<Asking>,
-    device: &Device,
-    threads: usize,
+    place: Place,
 ) -> Memory {
     let kinds: Vec<SiteKind> = lora.targets.iter().filter_map(|name| SiteKind::from_name(name)).collect();
     let a_layer: usize = kinds.iter().map(|kind| kind.dims(config).lora_parameters(lora.r)).sum();
     let parameters = (config.num_hidden_layers * a_layer) as u64;
-    let on_cpu = descant_kernels::is_cpu(device);
+    let adapter = parameters * FULL;
     let layers = config.num_hidden_layers as u64;
-    let activations = if on_cpu {
-        Widths::new(config, &kinds).activations(layers, load, threads as u64)
-    } else {
-        (layers + 1) * load.tokens * config.hidden_size as u64 * HALF
-    };
+    let on_card = matches!(place, Place::Card { .. });
     // The sum of earlier micro-batches lies beside the gradients of the one at work.
-    let gradients = parameters * FULL * if train.accumulation > 1 { 2 } else { 1 };
-    let moments = match train.optimizer {
-        OptimizerKind::AdamW => 2 * parameters * FULL,
+    let gradients = adapter * if train.accumulation > 1 { 2 } else { 1 };
+    let optimizer = match train.optimizer {
+        OptimizerKind::AdamW => 2 * adapter,
         OptimizerKind::AdamW8bit => 2 * (parameters + parameters.div_ceil(256) * FULL),
     };
-    let number = if on_cpu { FULL } else { HALF };
+    let number = if on_card { HALF } else { FULL };
     let asking = asking.map_or(0, |asking| {
         let cache = asking.batch * asking.tokens * layers * 2 * config.key_value_width() as u64;
         let work = (asking.batch * asking.tokens).min(PREFILL_TOKENS) * Widths::new(config, &[]).in_work();
         (cache + work + 2 * asking.batch * config.vocab_size as u64) * number
     });
-    let base = weight_bytes(config, device);
-    Memory { base, adapter: parameters * FULL, gradients, optimizer: moments, activations, asking }
+    let base = weight_bytes(config, on_card);
+    let none = Memory { base, adapter, gradients, optimizer, activations: 0, kept: 0, asking, runtime: 0 };
+    match place {
+        Place::Cpu { threads } => {
+            let activations = Widths::new(config, &kinds).activations(layers, load, threads as u64);
+            Memory { activations, runtime: PROGRAM, ..none }
+        }
+        Place::Card { free, keep, in_order } => {
+            let copy = adapter as f64;
+            let pooled = (POOLED * copy).min(POOLED_MANY.0 + POOLED_MANY.1 * copy);
+            let runtime = RUNTIME + pooled as u64;
+            let others = base + adapter + gradients + optimizer + runtime;
+            let layers = layer_load(config, &kinds, lora.r, load, in_order && config.mxfp4);
+            let of_layers = layers.memory(keep, free.saturating_sub(others));
+            let least = of_layers.scratch + of_layers.streams;
+            // What is kept on demand is needed; what is kept where there is room is not.
+            let (activations, kept) = match keep {
+                Keep::Auto => (least, of_layers.kept),
+                _ => (least + of_layers.kept, 0),
+            };
+            Memory { activations, kept, runtime, ..none }
+        }
+    }
+}
+
+/// What goes through the layers of a model.
+fn layer_load(config: &Config, kinds: &[SiteKind], rank: usize, load: Load, in_order: bool) -> LayerLoad {
+    LayerLoad {
+        sizes: LayerSizes {
+            hidden: config.hidden_size,
+            query: config.query_width(),
+            key_value: config.key_value_width(),
+            n_heads: config.num_attention_heads,
+            n_experts: config.num_local_experts,
+            top_k: config.num_experts_per_tok,
+            inner: config.intermediate_size,
+        },
+        windows: (0..config.num_hidden_layers).map(|layer| config.window(layer)).collect(),
+        ranks: SiteKind::ALL.map(|kind| if kinds.contains(&kind) { rank } else { 0 }),
+        tokens: load.tokens as usize,
+        longest: load.longest as usize,
+        in_order,
+    }
 }
 
 /// Numbers a token, by what they are.
@@ -200,13 +290,13 @@ impl Widths {
 
     /// Bytes of a micro-batch at the worst moment.
     fn activations(&self, layers: u64, load: Load, threads: u64) -> u64 {
-        let Load { tokens, trained } = load;
+        let Load { tokens, trained, .. } = load;
         let kept = tokens * (layers * self.kept() + self.hidden - self.before_adapters);
         let tasks = trained.div_ceil(LOGIT_ROWS).min(threads.max(1));
         let in_loss = 2 * trained * self.hidden + tasks * trained.min(LOGIT_ROWS) * self.vocabulary;
         let share = if self.attention_adapts { IN_WORK[0] } else { IN_WORK[1] };
         let in_layer = share * (tokens * self.in_work()) as f64;
-        (kept as f64 * HOLES + in_layer.max(in_loss as f64)) as u64 * FULL + PROGRAM
+        (kept as f64 * HOLES + in_layer.max(in_loss as f64)) as u64 * FULL
     }
 }
 
@@ -222,8 +312,8 @@ mod tests {
     }
 
     fn of(train: &TrainConfig, lora: &LoraConfig, tokens: u64) -> Memory {
-        let load = Load { tokens, trained: tokens / 2 };
-        estimate(&config("gpt-oss-20b.json"), lora, train, load, None, &Device::flex(), 2)
+        let load = Load { tokens, trained: tokens / 2, longest: tokens, in_all: tokens };
+        estimate(&config("gpt-oss-20b.json"), lora, train, load, None, Place::Cpu { threads: 2 })
     }
 
     #[test]
@@ -240,13 +330,61 @@ mod tests {
     #[test]
     fn tokens_cost_in_proportion_8_bits_a_quarter_and_accumulation_a_gradient() {
         let (train, lora) = (TrainConfig::default(), LoraConfig::default());
-        let activations = |tokens| (of(&train, &lora, tokens).activations - PROGRAM) as f64;
+        let activations = |tokens| (of(&train, &lora, tokens).activations) as f64;
         assert!((activations(20_000) / activations(10_000) - 2.0).abs() < 1e-3);
         let eight = TrainConfig { optimizer: OptimizerKind::AdamW8bit, ..train.clone() };
         let ratio = of(&train, &lora, 1).optimizer as f64 / of(&eight, &lora, 1).optimizer as f64;
         assert!((3.9..4.0).contains(&ratio), "{ratio}");
         let two = TrainConfig { accumulation: 2, ..train.clone() };
         assert_eq!(of(&two, &lora, 1).gradients, 2 * of(&train, &lora, 1).gradients);
+    }
+
+    /// Sequences, their length, micro-batches, rank, whether experts have adapters, policy, limit, peak.
+    type Row = (u64, u64, usize, usize, bool, &'static str, f64, f64);
+
+    /// What was in use at most on an H100 80GB, 25 November 2026, in GiB, with the 20b's shapes: `descant bench step`,
+    /// and one row of `descant train`.
+    const ON_A_CARD: [Row; 14] = [
+        (1, 1024, 4, 8, false, "auto", 14.5, 14.341),
+        (1, 1024, 4, 8, false, "auto", 79.18, 15.571),
+        (1, 4096, 4, 8, false, "auto", 16.2, 15.970),
+        (4, 4096, 1, 8, false, "auto", 79.18, 43.973),
+        (4, 4096, 1, 8, true, "auto", 79.18, 46.921),
+        (4, 4096, 1, 8, true, "auto", 21.5, 21.069),
+        (2, 2048, 2, 8, false, "minimal", 79.18, 14.794),
+        (8, 512, 1, 8, false, "balanced", 79.18, 16.095),
+        (1, 8192, 1, 8, false, "all", 79.18, 28.846),
+        (1, 2048, 2, 8, true, "minimal", 79.18, 17.143),
+        (2, 1024, 1, 8, true, "auto", 18.0, 17.622),
+        (16, 256, 1, 8, false, "auto", 16.0, 15.749),
+        (8, 4096, 2, 8, false, "auto", 79.18, 74.327),
+        (2, 229, 1, 32, true, "minimal", 79.18, 20.815),
+    ];
+
+    #[test]
+    fn a_plan_for_a_card_is_what_was_taken_there() {
+        // In use before anything was loaded: the driver's context.
+        let held = 0.516;
+        let gib = (1_u64 << 30) as f64;
+        let planned = |row: usize| {
+            let (sequences, length, accumulation, r, experts, keep, limit, _) = ON_A_CARD[row];
+            let mut lora = LoraConfig { r, ..LoraConfig::default() };
+            if experts {
+                lora.targets.extend(["gate_up_proj", "down_proj"].map(str::to_owned));
+            }
+            let train = TrainConfig { accumulation, ..TrainConfig::default() };
+            let load = Load { tokens: sequences * length, trained: 0, longest: length, in_all: 0 };
+            let free = ((limit - held) * gib) as u64;
+            let place = Place::Card { free, keep: keep.parse().unwrap(), in_order: true };
+            let memory = estimate(&config("gpt-oss-20b.json"), &lora, &train, load, None, place);
+            held + memory.total() as f64 / gib
+        };
+        for (row, (.., peak)) in ON_A_CARD.iter().enumerate() {
+            let ratio = planned(row) / peak;
+            assert!((0.98..=1.04).contains(&ratio), "{:?}: {:.3}", ON_A_CARD[row], planned(row));
+        }
+        // The control: the plan of one row is not what another took.
+        assert!(planned(3) / ON_A_CARD[4].7 < 0.97 && planned(6) / ON_A_CARD[0].7 > 1.03);
     }
 
     #[test]
@@ -264,12 +402,14 @@ mod tests {
                 max_sequence: 24,
                 ..TrainConfig::default()
             };
-            let found = Load::longest(&samples, &config).unwrap();
+            let found = Load::of_run(&samples, &config).unwrap();
             let mut feed = Feed::new(&samples, &config).unwrap();
             let mut position = 0;
-            let tokens = (0..400)
-                .map(|_| feed.take(&mut position).unwrap().iter().map(|s| s.ids.len()).sum::<usize>());
-            assert_eq!(found.tokens, tokens.max().unwrap() as u64);
+            let tokens: Vec<usize> = (0..400)
+                .map(|_| feed.take(&mut position).unwrap().iter().map(|s| s.ids.len()).sum())
+                .collect();
+            assert_eq!(found.tokens, *tokens.iter().max().unwrap() as u64);
+            assert_eq!(found.in_all, tokens.iter().sum::<usize>() as u64);
         }
     }
 }
