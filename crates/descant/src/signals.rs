@@ -1,10 +1,13 @@
 //! What SIGINT, SIGTERM and SIGHUP do.
 //!
 //! While steps are made, the first asks for a stop after the step, so that it is saved; at any other time, and the
-//! second time, the process ends at once, which loses nothing that was saved: every file is whole or absent.
+//! second time, the process ends at once, which loses nothing that was saved: every file is whole or absent. A thread
+//! waits for them, since what a second time is depends on the time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+#[cfg(unix)]
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -17,6 +20,11 @@ const SIGNALS: [(i32, Exit); 3] = [
     (signal_hook::consts::SIGTERM, Exit::Terminated),
     (signal_hook::consts::SIGHUP, Exit::Terminated),
 ];
+
+/// Signals that follow the first so closely are that one again: `timeout` sends its own to the process and then to the
+/// whole group, and a terminal's goes to everyone in it.
+#[cfg(unix)]
+const SAME: Duration = Duration::from_millis(250);
 
 /// The signals, caught.
 #[derive(Debug)]
@@ -32,15 +40,21 @@ impl Signals {
     pub(crate) fn catch() -> Result<Self> {
         let signals = Self { came: Arc::new(AtomicUsize::new(0)), at_once: Arc::new(AtomicBool::new(true)) };
         #[cfg(unix)]
-        for (signal, exit) in SIGNALS {
+        {
             let (came, at_once) = (Arc::clone(&signals.came), Arc::clone(&signals.at_once));
-            let caught = "catch signals";
-            // In this order: a signal finds what the one before it has set.
-            let status = i32::from(exit.code());
-            signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&at_once))
-                .context(caught)?;
-            signal_hook::flag::register_usize(signal, came, signal as usize).context(caught)?;
-            signal_hook::flag::register(signal, at_once).context(caught)?;
+            let mut arriving = signal_hook::iterator::Signals::new(SIGNALS.map(|(signal, _)| signal))
+                .context("catch signals")?;
+            let wait = move || {
+                let mut first = None;
+                for signal in arriving.forever() {
+                    let again = first.get_or_insert_with(Instant::now).elapsed() > SAME;
+                    if again || at_once.load(Ordering::SeqCst) {
+                        end(signal);
+                    }
+                    came.store(signal as usize, Ordering::SeqCst);
+                }
+            };
+            std::thread::Builder::new().name("signals".to_owned()).spawn(wait).context("catch signals")?;
         }
         Ok(signals)
     }
@@ -64,4 +78,11 @@ impl Signals {
         let found = (came != 0).then_some(Exit::Interrupted);
         found
     }
+}
+
+/// Ends the process as a signal does that nobody waits for: what was begun stays as it is.
+#[cfg(unix)]
+fn end(signal: i32) -> ! {
+    let exit = SIGNALS.into_iter().find(|(known, _)| *known == signal).map_or(Exit::Error, |(_, exit)| exit);
+    signal_hook::low_level::exit(i32::from(exit.code()))
 }

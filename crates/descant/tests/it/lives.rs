@@ -127,6 +127,44 @@ fn a_signal_ends_a_run_after_its_step_saved_and_with_its_status() {
     }
 }
 
+/// Sends each signal as soon as the one before is sent, or after a while.
+#[cfg(unix)]
+fn send(process: u32, signals: &[(&str, Duration)]) {
+    for (signal, after) in signals {
+        std::thread::sleep(*after);
+        let sent = std::process::Command::new("kill").args(["-s", signal, &process.to_string()]).status();
+        assert!(sent.unwrap().success(), "{signal}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_the_run() {
+    let dir = scratch();
+    let mut subject = subject(dir.path(), &Options::default());
+    subject.sets.push("run.save_every=0".to_owned());
+    // A step long enough that both signals come within it.
+    subject.sets.push("train.accumulation=400".to_owned());
+    let now = Duration::ZERO;
+    for (name, signals, saved) in [
+        ("twice", [("TERM", now), ("TERM", now)], true),
+        ("again", [("TERM", now), ("TERM", Duration::from_millis(400))], false),
+    ] {
+        let folder = dir.path().join(name);
+        let mut child = subject.command(&folder).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        while std::fs::read(folder.join("metrics.jsonl")).unwrap_or_default().is_empty() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before its first step");
+            std::thread::yield_now();
+        }
+        let start = Instant::now();
+        send(child.id(), &signals);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(143), "{name}: {}", said(&output));
+        let stopped = said(&output).contains("which is saved");
+        assert_eq!(stopped, saved, "{name} after {:?}: {}", start.elapsed(), said(&output));
+    }
+}
+
 #[test]
 fn another_configuration_is_refused_with_what_differs_and_a_finished_run_is_not_run_again() {
     let dir = scratch();
