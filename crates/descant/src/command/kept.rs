@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, anyhow};
 use descant_files::{RelPath, read_bounded, write_atomic};
@@ -25,7 +26,7 @@ pub(crate) fn open(index: usize) -> Result<String> {
 
 /// Keeps the choices of algorithms that a run computes with in its folder: they decide the last bits.
 pub(crate) fn keep_choices(folder: &Path) {
-    set_choices(Arc::new(Choices(Folder(folder.to_owned()))));
+    set_choices(Arc::new(Choices { folder: Folder(folder.to_owned()), said: AtomicBool::new(false) }));
 }
 
 fn hinted(error: &CudaError) -> anyhow::Error {
@@ -65,18 +66,23 @@ impl Folder {
     }
 }
 
-/// Those of a run: losing one costs no time but bytes, so it is said.
-struct Choices(Folder);
+/// Those of a run: losing one costs no time but bytes, so it is said, once.
+struct Choices {
+    folder: Folder,
+    said: AtomicBool,
+}
 
 impl Store for Choices {
     fn load(&self, name: &str) -> Option<Vec<u8>> {
-        self.0.load(name)
+        self.folder.load(name)
     }
 
     fn save(&self, name: &str, bytes: &[u8]) {
-        if let Err(error) = self.0.write(name, bytes) {
+        if let Err(error) = self.folder.write(name, bytes)
+            && !self.said.swap(true, Ordering::Relaxed)
+        {
             tracing::warn!(
-                "a choice of algorithm is not kept; the run may go on to other last bits: {error}"
+                "choices of algorithms are not kept; the run may go on to other last bits: {error}"
             );
         }
     }
