@@ -15,9 +15,9 @@ const HELP: &str = "\
 Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
 
 Commands:
-  train, evaluate, generate, score, data, tokenizer, init, bench, download
+  train, plan, evaluate, generate, score, data, tokenizer, init, bench, download
            build descant (optimized) and run it with these arguments; without a settings
-           file `train` and `evaluate` take the embedded default: the tiny model under fixtures/;
+           file `train`, `plan` and `evaluate` take the embedded default: the tiny model under fixtures/;
            what fetches (`download`, `train --recipe NAME`) is built with network code, the others without
   kernels  compile every CUDA kernel for every architecture and compare what it uses with
            docs/kernels.md, or write that anew with --update; needs NVRTC, but no card
@@ -33,8 +33,8 @@ Options:
   --cuda   build with the CUDA backend [default: CPU only]";
 
 /// Commands that are handed to the binary.
-const PASSED_ON: [&str; 9] =
-    ["train", "evaluate", "generate", "score", "data", "tokenizer", "init", "bench", "download"];
+const PASSED_ON: [&str; 10] =
+    ["train", "plan", "evaluate", "generate", "score", "data", "tokenizer", "init", "bench", "download"];
 
 /// One check of CI: what it is called, cargo's arguments, a variable to set.
 type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);
@@ -58,7 +58,7 @@ const CHECKS: [Check; 9] = [
     // What it needs the tests have built.
     ("kills", &["xtask", "crash"], None),
     // Always the same first inputs: what is new is for longer runs to find.
-    ("fuzz", &["xtask", "fuzz", "all", "--seconds", "20", "--seed", "1"], None),
+    ("fuzz", &["xtask", "fuzz", "all", "--seconds", "60", "--seed", "1"], None),
     (
         "no network",
         &["clippy", "--package", "descant", "--no-default-features", "--", "-D", "warnings"],

@@ -33,6 +33,15 @@ Examples:
 Settings come in three layers: defaults, then the file, then every --set in turn.
 VALUE is TOML; a bare word is a string. `descant init` writes a file that explains every key.";
 
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  descant plan run.toml
+  descant plan run.toml --card 24GiB                    will it fit there?
+  descant plan run.toml --set train.micro_batch=8 --json
+
+Reads the model's configuration and tokenizer, and the data; loads no weights, writes nothing.
+Ends with status 1 when memory or disk will not do, with settings that fit where there are some.";
+
 const EVALUATE_EXAMPLES: &str = "\
 Examples:
   descant evaluate run.toml --adapter runs/first/adapter
@@ -138,6 +147,9 @@ pub(crate) enum Command {
     /// Train an adapter, and measure the model before and after
     #[command(after_help = TRAIN_EXAMPLES, after_long_help = format!("{TRAIN_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Train(Train),
+    /// Say what a run would need, before it begins: memory, steps, tokens, disk, time
+    #[command(after_help = PLAN_EXAMPLES, after_long_help = format!("{PLAN_EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Plan(Plan),
     /// Measure a model, with or without an adapter, on the held-out prompts
     #[command(after_help = EVALUATE_EXAMPLES, after_long_help = format!("{EVALUATE_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Evaluate(Evaluate),
@@ -263,6 +275,19 @@ pub(crate) struct Train {
     #[arg(long)]
     pub(crate) force: bool,
     /// Print the summary as one JSON object [default: a table]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `descant plan`
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+    /// Plan for a CUDA card of so much memory, as 24GiB, that need not be here [default: the device of the settings]
+    #[arg(long, value_name = "MEMORY", value_parser = crate::settings::bytes, conflicts_with = "device")]
+    pub(crate) card: Option<u64>,
+    /// Print one JSON object [default: a table]
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -11,10 +11,12 @@ use anyhow::{Context as _, Result, anyhow};
 use descant_kernels::{Keep, gauge};
 use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{Config, SiteKind};
+use descant_train::memory::{Load, estimate};
 use descant_train::{Sample, Schedule, TrainConfig, Trainer};
 use serde::Serialize;
 
 use super::load;
+use super::room::{self, Found};
 use super::train::grouped;
 use crate::cli::{Bench, Measured};
 use crate::failure::Exit;
@@ -41,6 +43,7 @@ struct Answer {
     step_seconds: Vec<f64>,
     step_seconds_median: f64,
     tokens_per_second: f64,
+    planned_memory_gib: f64,
     peak_memory_gib: Option<f64>,
     memory_plan: Option<String>,
     model_tflops: f64,
@@ -79,6 +82,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));
     }
     descant_kernels::set_memory(&device.device, args.memory, args.keep);
+    let found = Found::on(&device, args.memory, args.keep);
     let started = Instant::now();
     let model = load::model(model, &device.device)?;
     gauge::synchronize(&device.device).map_err(|reason| anyhow!(reason))?;
@@ -96,6 +100,9 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         warmup_steps: 1,
         ..TrainConfig::default()
     };
+    let tokens = (args.batch * args.sequence) as u64;
+    let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0 };
+    let planned = found.held + estimate(&model.config, &lora, &config, load, None, found.place).total();
     let adapters = LoraAdapters::init(&model.config, &lora, config.seed, &device.device.clone().autodiff())?;
     let trained_parameters = adapters.n_parameters();
     let mut trainer = Trainer::new(&model, adapters, config)?;
@@ -108,7 +115,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         let result = trainer.step(&micro_batches)?;
         gauge::synchronize(&device.device).map_err(|reason| anyhow!(reason))?;
         losses.push(result.loss);
-        peak = peak.max(gauge::memory_in_use(&device.device));
+        peak = peak.max(room::in_use(&device));
         Ok(start.elapsed().as_secs_f64())
     };
     for number in 0..args.warmup + args.steps {
@@ -142,6 +149,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         step_seconds_median: median,
         step_seconds: timed,
         tokens_per_second: tokens as f64 / median,
+        planned_memory_gib: planned as f64 / GIB,
         peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
         memory_plan: descant_kernels::memory_plan(&device.device),
         model_tflops: model_flops / 1e12,
@@ -184,7 +192,8 @@ fn print(answer: &Answer, talk: Talk) -> Result<()> {
         answer.step_seconds.len()
     ))?;
     if let Some(peak) = answer.peak_memory_gib {
-        talk.data(format_args!("memory of the card in use, at most {peak:.2} GiB"))?;
+        let planned = answer.planned_memory_gib;
+        talk.data(format_args!("memory in use at most {peak:.2} GiB, planned {planned:.2}"))?;
     }
     if let Some(plan) = &answer.memory_plan {
         talk.data(plan)?;
@@ -235,7 +244,7 @@ fn median(values: &[f64]) -> f64 {
 
 /// Operations that a token needs: forward and backward to the activations through every weight that it meets, and
 /// causal attention forward and (twice) backward. No recomputation, no gradients of frozen weights.
-fn flops_per_token(config: &Config, sequence: usize) -> f64 {
+pub(crate) fn flops_per_token(config: &Config, sequence: usize) -> f64 {
     let matrix = |kind: SiteKind| {
         let dims = kind.dims(config);
         let times = if kind.is_expert() { config.num_experts_per_tok } else { 1 };

@@ -1,7 +1,6 @@
 //! `descant evaluate`: asks the held-out prompts of a model, with or without an adapter.
 
-use anyhow::{Context as _, Result, anyhow};
-use descant_harmony::Renderer;
+use anyhow::{Result, anyhow};
 use descant_train::measure::{Asked, Evaluation};
 use serde_json::json;
 
@@ -22,9 +21,7 @@ pub(crate) fn run(args: &Evaluate, resolved: &Resolved, talk: Talk) -> Result<Ex
             Hinted::new(anyhow!("data.held_out is not set"), "write --set data.held_out=FILE")
         })?;
     let device = load::device(&settings.model.device)?;
-    load::check_dir(&settings.model.path)?;
-    let renderer = Renderer::load(&settings.model.path, settings.model.chat_template.as_deref())
-        .with_context(|| format!("model {}", settings.model.path.display()))?;
+    let renderer = load::renderer(settings)?;
     let examination = Examination::new(settings, held_out, &renderer)?;
     let model = load::model(&settings.model.path, &device.device)?;
     let overlay = load::overlay(args.adapter.as_deref(), &model)?;

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use burn::tensor::Device;
+use descant_harmony::Renderer;
 use descant_lora::LoraAdapters;
 use descant_model::{Bare, Config, GptOss, Overlay, SiteKind};
 
 use crate::failure::Hinted;
+use crate::settings::Settings;
 
 /// A device, and how it was chosen.
 pub(crate) struct Chosen {
@@ -95,6 +97,14 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
     let hint =
         "give a folder with config.json, the safetensors files, tokenizer.json and chat_template.jinja";
     Err(Hinted::new(error, hint).into())
+}
+
+/// What turns conversations into the ids of the model that the settings name.
+pub(crate) fn renderer(settings: &Settings) -> Result<Renderer> {
+    let model = &settings.model;
+    check_dir(&model.path)?;
+    Renderer::load(&model.path, model.chat_template.as_deref())
+        .with_context(|| format!("model {}", model.path.display()))
 }
 
 /// The frozen base of a model directory.

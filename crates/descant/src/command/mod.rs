@@ -22,6 +22,7 @@ mod init;
 mod kept;
 mod load;
 mod measure;
+mod plan;
 mod room;
 mod rows;
 mod score;
@@ -43,6 +44,9 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
             let places = online(args.offline);
             let resolved = settings(&args.settings, args.recipe.as_deref(), root, Some((&places, talk)))?;
             train::run(args, &resolved, talk)
+        }
+        Command::Plan(args) => {
+            plan::run(args, &settings(&args.settings, None, root, Some((&cached, talk)))?, talk)
         }
         Command::Evaluate(args) => {
             evaluate::run(args, &settings(&args.settings, None, root, Some((&cached, talk)))?, talk)

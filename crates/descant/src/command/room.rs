@@ -1,110 +1,163 @@
 //! Whether a run fits into memory: what it will need, what is free, and what would fit instead.
 //!
 //! On the CPU the estimate starts from what the process holds once the data is read, and is held against what the
-//! system says is available and against `memory.limit`. On a card it is a lower bound, see `descant_train::memory`.
+//! system says is available and against `memory.limit`. On a card it is held against what the driver says is free.
 //! Where the system does not say what is free, nothing is refused.
 
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use descant_kernels::{Keep, gauge};
 use descant_model::Config;
 use descant_train::Sample;
 use descant_train::TrainConfig;
-use descant_train::memory::{Asking, Load, Memory, estimate};
+use descant_train::memory::{Asking, Load, Memory, Place, estimate};
 
 use super::load::Chosen;
 use crate::failure::{Hinted, NotEnoughMemory};
 use crate::settings::Settings;
 
+/// What a card's driver takes before anything is asked of it.
+const CONTEXT: u64 = 512 << 20;
 /// Of what is free, the share that may be planned for: others want some, and an estimate is one.
 const SHARE: f64 = 0.95;
 const MIB: f64 = (1_u64 << 20) as f64;
 const GIB: f64 = (1_u64 << 30) as f64;
 
 /// What a run was found to need.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Room {
-    needs: Memory,
-    /// What the process held before; 0 on a card.
+    pub(crate) needs: Memory,
+    /// What the process held before; on a card, what was in use there.
     held: u64,
-    free: Option<u64>,
-    on_card: bool,
+    pub(crate) free: Option<u64>,
+    /// Where it does not fit: what to do about it.
+    pub(crate) advice: Option<String>,
 }
 
 impl Room {
-    /// Estimates a run, and refuses one that does not fit.
-    pub(crate) fn check(
+    /// Estimates a run, and what would fit if that does not.
+    pub(crate) fn find(
         settings: &Settings,
         config: &Config,
         samples: &[Sample],
         asking: Option<Asking>,
-        device: &Chosen,
+        found: &Found,
     ) -> Result<Self> {
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let needs = |train: &TrainConfig, asking: Option<Asking>| -> Result<Memory> {
-            let load = Load::longest(samples, train)?;
-            Ok(estimate(config, &settings.lora, train, load, asking, &device.device, threads))
+            let load = Load::of_run(samples, train)?;
+            Ok(estimate(config, &settings.lora, train, load, asking, found.place))
         };
-        let limit = settings.memory.limit().map_err(|reason| anyhow!(reason))?;
-        let on_card = !descant_kernels::is_cpu(&device.device);
-        let (held, free) = if on_card {
-            let used = descant_kernels::gauge::memory_in_use(&device.device);
-            (0, limit.zip(used).map(|(limit, used)| limit.saturating_sub(used)).or_else(|| device.free()))
-        } else {
-            let held = resident("VmRSS").unwrap_or(0);
-            let limit = limit.map(|limit| limit.saturating_sub(held));
-            (held, [available(), limit].into_iter().flatten().min())
-        };
-        let room = Self { needs: needs(&settings.train, asking)?, held, free, on_card };
-        let Some(free) = free else { return Ok(room) };
-        let fits = |needs: &Memory| needs.total() as f64 <= SHARE * free as f64;
-        if fits(&room.needs) {
-            return Ok(room);
-        }
-        let error = NotEnoughMemory(format!(
-            "not enough memory on {}\n  needs {}{}, {} free ({})",
-            device.name,
-            if on_card { "at least " } else { "" },
-            size(room.needs.total()),
-            size(free),
-            room.parts()
-        ));
-        Err(Hinted::new(error, smaller(settings, asking, &needs, &fits)?).into())
+        let fits = |needs: &Memory| found.may.is_none_or(|may| needs.least() <= may);
+        let all = needs(&settings.train, asking)?;
+        let advice = (!fits(&all)).then(|| smaller(settings, asking, &needs, &fits)).transpose()?;
+        Ok(Self { needs: all, held: found.held, free: found.free, advice })
     }
 
-    /// Bytes that the process will hold at its worst moment, where that can be compared with what it did hold.
-    pub(crate) fn planned(&self) -> Option<u64> {
-        (!self.on_card).then_some(self.held + self.needs.total())
+    /// Refuses a run that does not fit.
+    pub(crate) fn refuse(&self, device: &Chosen) -> Result<()> {
+        let Some(advice) = &self.advice else { return Ok(()) };
+        let error = NotEnoughMemory(format!(
+            "not enough memory on {}\n  needs {}, {} free ({})",
+            device.name,
+            size(self.needs.least()),
+            size(self.free.unwrap_or(0)),
+            self.parts_in_words()
+        ));
+        Err(Hinted::new(error, advice).into())
+    }
+
+    /// Bytes that the process, or all that is at work on a card, will hold at the worst moment.
+    pub(crate) fn planned(&self) -> u64 {
+        self.held + self.needs.total()
     }
 
     /// For people.
     pub(crate) fn line(&self) -> String {
-        let least = if self.on_card { "at least " } else { "" };
         let free = self.free.map_or_else(|| "an unknown amount".to_owned(), size);
-        format!("{least}{} of {free} free: {}", size(self.needs.total()), self.parts())
+        format!("{} of {free} free: {}", size(self.needs.total()), self.parts_in_words())
     }
 
-    fn parts(&self) -> String {
-        let Memory { base, adapter, gradients, optimizer, activations, asking, .. } = self.needs;
+    fn parts_in_words(&self) -> String {
+        let parts: Vec<String> =
+            self.parts().map(|(what, bytes)| format!("{what} {}", size(bytes))).collect();
+        parts.join(", ")
+    }
+
+    /// What takes how many bytes.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let Memory { base, adapter, gradients, optimizer, activations, kept, asking, runtime } = self.needs;
         [
             ("base", base),
             ("adapter", adapter),
             ("gradients", gradients),
             ("optimizer", optimizer),
             ("activations", activations),
+            ("kept because there is room", kept),
             ("or held-out prompts", asking),
+            ("runtime", runtime),
         ]
         .into_iter()
         .filter(|(_, bytes)| *bytes > 0)
-        .map(|(what, bytes)| format!("{what} {}", size(bytes)))
-        .collect::<Vec<_>>()
-        .join(", ")
     }
 }
 
-/// Most memory that this process ever held, where the system tells.
-pub(crate) fn peak() -> Option<u64> {
-    resident("VmHWM")
+/// What a device has, before a run.
+pub(crate) struct Found {
+    /// See [`Room`].
+    pub(crate) held: u64,
+    free: Option<u64>,
+    /// Bytes that may be planned for.
+    may: Option<u64>,
+    /// For an estimate.
+    pub(crate) place: Place,
+}
+
+impl Found {
+    /// Asks the device, with what the settings say of it.
+    pub(crate) fn by(settings: &Settings, device: &Chosen) -> Result<Self> {
+        let memory = &settings.memory;
+        let (limit, keep) =
+            memory.limit().and_then(|limit| Ok((limit, memory.keep()?))).map_err(|reason| anyhow!(reason))?;
+        Ok(Self::on(device, limit, keep))
+    }
+
+    /// A card that is not here, of so many bytes.
+    pub(crate) fn imagined(card: u64, keep: Keep) -> Self {
+        let free = card.saturating_sub(CONTEXT);
+        // Which card it is nobody knows; the larger of both layouts fits either.
+        let place = Place::Card { free, keep, in_order: true };
+        Self { held: CONTEXT.min(card), free: Some(free), may: Some((SHARE * free as f64) as u64), place }
+    }
+
+    /// Asks the device.
+    pub(crate) fn on(device: &Chosen, limit: Option<u64>, keep: Keep) -> Self {
+        let share = |bytes: u64| (SHARE * bytes as f64) as u64;
+        if descant_kernels::is_cpu(&device.device) {
+            let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            let held = resident("VmRSS").unwrap_or(0);
+            let limit = limit.map(|limit| limit.saturating_sub(held));
+            let free = [available(), limit].into_iter().flatten().min();
+            return Self { held, free, may: free.map(share), place: Place::Cpu { threads } };
+        }
+        let held = gauge::memory_in_use(&device.device).unwrap_or(0);
+        let limit = limit.map(|limit| limit.saturating_sub(held));
+        let of_card = device.free();
+        let free = [of_card, limit].into_iter().flatten().min();
+        // The layers keep to a limit on their own.
+        let may = [of_card.map(share), limit].into_iter().flatten().min();
+        let in_order = descant_kernels::wants_rows_in_order(&device.device);
+        Self { held, free, may, place: Place::Card { free: free.unwrap_or(0), keep, in_order } }
+    }
+}
+
+/// Most memory that this process ever held; on a card, what is in use there now, which grows to its most within a few
+/// steps. Nothing where the system does not tell.
+pub(crate) fn in_use(device: &Chosen) -> Option<u64> {
+    if descant_kernels::is_cpu(&device.device) {
+        return resident("VmHWM");
+    }
+    gauge::memory_in_use(&device.device)
 }
 
 /// The largest settings that fit and train the same, as advice.
@@ -119,7 +172,7 @@ fn smaller(
     let mut asked = asking;
     // What prompts need, beside a micro-batch that needs nothing of note.
     while let Some(asking) = asked.filter(|asking| asking.batch > 1) {
-        let alone = Memory { activations: 0, ..needs(train, Some(asking))? };
+        let alone = Memory { activations: 0, kept: 0, ..needs(train, Some(asking))? };
         if fits(&alone) {
             break;
         }
@@ -140,19 +193,19 @@ fn smaller(
             let advice = advice.join(" and ");
             return Ok(format!(
                 "set {advice}: a step sees the same conversations, in {}",
-                size(needed.total())
+                size(needed.least())
             ));
         }
     }
     let one = TrainConfig { micro_batch: 1, ..train.clone() };
-    let needed = size(needs(&one, asked)?.total());
+    let needed = size(needs(&one, asked)?.least());
     Ok(format!(
         "one conversation at a time needs {needed}: lower train.max_sequence or lora.r, or free memory"
     ))
 }
 
 /// Bytes for people.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let bytes = bytes as f64;
     if bytes < GIB { format!("{:.1} MiB", bytes / MIB) } else { format!("{:.2} GiB", bytes / GIB) }
 }

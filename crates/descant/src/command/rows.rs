@@ -12,6 +12,14 @@ use super::account::DataAccount;
 use crate::failure::Hinted;
 use crate::settings::Settings;
 
+/// The rows that the settings train on.
+pub(crate) fn training(settings: &Settings, renderer: &Renderer) -> Result<(Vec<Sample>, DataAccount)> {
+    if settings.data.path.as_os_str().is_empty() {
+        return Err(Hinted::new(anyhow!("data.path is not set"), "write --set data.path=FILE").into());
+    }
+    samples(settings, &settings.data.path, renderer)
+}
+
 /// Reads and prepares a data set as `[data]` says.
 pub(crate) fn samples(
     settings: &Settings,

@@ -5,7 +5,7 @@ use descant_lora::peft::Manifest;
 use serde_json::{Value, json};
 
 use super::measure::Measured;
-use super::room::{Room, peak};
+use super::room::Room;
 use super::train::grouped;
 use crate::observe::{Records, clock};
 use crate::report::{Page, Table, render, side_by_side};
@@ -28,6 +28,8 @@ pub(crate) struct Outcome<'a> {
     pub(crate) measured: Option<&'a Measured>,
     pub(crate) wall_seconds: f64,
     pub(crate) room: &'a Room,
+    /// Most bytes that were in use, where that is known.
+    pub(crate) peak: Option<u64>,
 }
 
 /// Figures of a run.
@@ -170,7 +172,7 @@ impl Summary {
             "train_seconds": outcome.records.seconds(),
             "wall_seconds": outcome.wall_seconds,
             "planned_memory_bytes": outcome.room.planned(),
-            "peak_memory_bytes": peak(),
+            "peak_memory_bytes": outcome.peak,
             "tokens_per_second": self.tokens_per_second,
             "before": outcome.measured.map(|measured| &measured.before),
             "after": outcome.measured.map(|measured| &measured.after),

@@ -7,7 +7,6 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
-use descant_harmony::Renderer;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::{Bare, Config, GptOss};
@@ -17,7 +16,7 @@ use descant_train::{Course, Ended, Error, Keeping, Observer, fit_kept};
 use super::account::DataAccount;
 use super::identity::identity;
 use super::measure::{Answers, Examination, Measured};
-use super::room::Room;
+use super::room::{Found, Room, in_use};
 use super::summary::{Outcome, Summary};
 use super::{load, rows};
 use crate::cli::Train;
@@ -49,18 +48,14 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let device = load::device(&settings.model.device)?;
     use_memory(settings, &device, talk)?;
     let dir = settings.model.path.as_path();
-    load::check_dir(dir)?;
-    let renderer = Renderer::load(dir, settings.model.chat_template.as_deref())
-        .with_context(|| format!("model {}", dir.display()))?;
-    if settings.data.path.as_os_str().is_empty() {
-        return Err(Hinted::new(anyhow!("data.path is not set"), "write --set data.path=FILE").into());
-    }
-    let (samples, account) = rows::samples(settings, &settings.data.path, &renderer)?;
+    let renderer = load::renderer(settings)?;
+    let (samples, account) = rows::training(settings, &renderer)?;
     let held_out = settings.data.held_out.as_deref();
     let examination = held_out.map(|path| Examination::new(settings, path, &renderer)).transpose()?;
     let config = Config::from_dir(dir).with_context(|| format!("model {}", dir.display()))?;
     let asking = examination.as_ref().map(Examination::asking);
-    let room = Room::check(settings, &config, &samples, asking, &device)?;
+    let room = Room::find(settings, &config, &samples, asking, &Found::by(settings, &device)?)?;
+    room.refuse(&device)?;
     let model = load::model(dir, &device.device)?;
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
@@ -96,6 +91,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let keeping = Keeping { store: &store, every: settings.run.save_every, from, stop: &stop };
     let ended = fit_kept(course, adapters, keeping, &mut observer).map_err(hinted)?;
     signals.release();
+    let trained_in = in_use(&device);
     let adapters = match ended {
         Ended::Done(adapters) => adapters,
         Ended::Stopped { step } => {
@@ -135,6 +131,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
         measured: measured.as_ref(),
         wall_seconds: started.elapsed().as_secs_f64(),
         room: &room,
+        peak: trained_in.max(in_use(&device)),
     };
     let summary = Summary::write(&outcome)?;
     summary.print(&outcome, args.json, talk)?;

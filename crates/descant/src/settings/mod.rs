@@ -11,7 +11,7 @@ use descant_harmony::{Date, LossWeights, MaskPolicy, ViewPolicy};
 use descant_lora::LoraConfig;
 use descant_train::checkpoint::KEEP_AT_LEAST;
 use descant_train::{GuardConfig, TrainConfig};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 mod keys;
 mod layers;
@@ -65,7 +65,8 @@ pub(crate) struct Model {
 pub(crate) struct Data {
     /// Training conversations: a file, or a repository as `hf://datasets/OWNER/NAME`.
     pub(crate) path: PathBuf,
-    /// Prompts to measure with.
+    /// Prompts to measure with; none where it is empty.
+    #[serde(deserialize_with = "named")]
     pub(crate) held_out: Option<PathBuf>,
     /// Form of the rows; found by the first good one when absent.
     pub(crate) format: Option<Format>,
@@ -83,6 +84,12 @@ pub(crate) struct Data {
     pub(crate) effort: String,
     /// What the trained tokens of each channel count for.
     pub(crate) loss: LossWeights,
+}
+
+/// A path, unless it is empty: so that `--set KEY=` takes back what a file names.
+fn named<'de, D: Deserializer<'de>>(text: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = Option::<PathBuf>::deserialize(text)?;
+    Ok(path.filter(|path| !path.as_os_str().is_empty()))
 }
 
 /// `[evaluate]`

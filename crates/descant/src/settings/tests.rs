@@ -55,6 +55,13 @@ fn the_written_file_names_and_explains_every_key() {
 }
 
 #[test]
+fn an_empty_name_of_held_out_prompts_takes_them_back() {
+    assert!(sets(&[]).unwrap().data.held_out.is_some());
+    assert_eq!(sets(&["data.held_out="]).unwrap().data.held_out, None);
+    assert_eq!(sets(&["data.held_out=x"]).unwrap().data.held_out, Some("x".into()));
+}
+
+#[test]
 fn what_is_resolved_reads_back_as_itself() {
     let first = resolve(None, &["run.folder=runs/x".into(), "evaluate.prompts=3".into()]).unwrap();
     let second = from_text(&first.text).unwrap();

@@ -9,10 +9,15 @@ use serde_json::Value;
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt-oss");
 
 fn train(folder: &Path, sets: &[&str]) -> Output {
+    descant(&["train", "-q", "--device", "cpu"], folder, sets)
+}
+
+/// A command on settings of two steps of the tiny model.
+fn descant(command_line: &[&str], folder: &Path, sets: &[&str]) -> Output {
     let settings = folder.with_extension("toml");
     descant_files::write_atomic(&settings, b"").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_descant"));
-    command.args(["train", "-q", "--device", "cpu"]).arg(&settings);
+    command.args(command_line).arg(&settings);
     let paths = [
         format!("model.path={TINY}"),
         format!("data.path={TINY}/data/multilingual-thinking-tiny-efforts.jsonl"),
@@ -84,4 +89,50 @@ fn a_run_that_does_not_fit_is_refused_with_settings_that_do() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{said}");
     assert!(said.contains("hint: one conversation at a time needs "), "{said}");
+}
+
+/// The JSON of a plan, and its status.
+fn plan(command_line: &[&str], sets: &[&str]) -> (Value, Option<i32>) {
+    let dir = scratch();
+    let output = descant(&[&["plan", "--json"], command_line].concat(), &dir.path().join("run"), sets);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!dir.path().join("run").exists(), "a plan writes nothing");
+    (serde_json::from_slice(&output.stdout).expect(&said), output.status.code())
+}
+
+#[test]
+fn a_plan_says_what_a_run_then_does() {
+    let sets = ["train.micro_batch=4", "train.accumulation=2"];
+    let (plan, code) = plan(&["--device", "cpu"], &sets);
+    assert_eq!((code, &plan["fits"]), (Some(0), &Value::Bool(true)));
+    let dir = scratch();
+    let folder = dir.path().join("run");
+    let (planned, _) = bytes(&folder, &sets);
+    // A run has read the same and holds as much; what it held before is in its figure alone.
+    let needs = plan["memory_bytes"]["total"].as_f64().unwrap();
+    assert!(planned > needs && planned - needs < 64.0 * f64::from(1 << 20), "{planned} {needs}");
+    let summary: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("summary.json")).unwrap()).unwrap();
+    for (of_plan, of_run) in
+        [("trained_parameters", "trained_parameters"), ("steps", "steps"), ("tokens", "tokens")]
+    {
+        assert_eq!(plan[of_plan], summary[of_run], "{of_plan}");
+    }
+    let adapter = std::fs::metadata(folder.join("adapter/adapter_model.safetensors")).unwrap().len();
+    let said = plan["disk_bytes"]["adapter"].as_u64().unwrap();
+    assert!((said..said + 65_536).contains(&adapter), "{said} {adapter}");
+    assert!(plan["seconds_at_least"].as_f64().is_some_and(|seconds| seconds > 0.0));
+}
+
+#[test]
+fn a_plan_for_a_card_needs_none_and_says_when_it_is_too_small() {
+    let (large, code) = plan(&["--card", "24GiB"], &[]);
+    assert_eq!((code, &large["fits"]), (Some(0), &Value::Bool(true)));
+    let memory = &large["memory_bytes"];
+    let of = |key: &str| memory[key].as_u64().unwrap();
+    assert_eq!(of("least"), of("total") - of("kept_because_there_is_room"));
+    assert!(large["seconds_at_least"].is_null(), "nobody knows that card's speed");
+    let (small, code) = plan(&["--card", "600MiB"], &["train.micro_batch=16"]);
+    assert_eq!((code, &small["fits"]), (Some(1), &Value::Bool(false)));
+    assert!(small["advice"].as_str().unwrap().contains("one conversation at a time needs"), "{small}");
 }

@@ -11,11 +11,12 @@ struct Case {
     bad: &'static str,
 }
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     Case {
         good: "train --recipe multilingual-thinking --set run.folder=run",
         bad: "train --recipe multilingual-thinking --set train.max_steps=x",
     },
+    Case { good: "plan --root {ROOT} --device cpu", bad: "plan --root {ROOT} --set data.path=no/such" },
     Case {
         good: "evaluate --root {ROOT} --set evaluate.prompts=1 --set evaluate.max_new_tokens=4",
         bad: "evaluate --root {ROOT} --adapter no/such",

@@ -1,0 +1,213 @@
+//! `descant plan`: what a run would need, before anything is loaded: memory by what for, steps, tokens, disk, time.
+//!
+//! It reads the settings, the configuration and tokenizer of the model, and the data; no weights, and it writes
+//! nothing. The memory is the estimate that `descant train` holds a run against. The time is a bound from below, from
+//! operations alone and a product that is timed here; `descant bench step` measures steps.
+
+use anyhow::{Context as _, Result, anyhow};
+use descant_kernels::gauge;
+use descant_model::{Config, SiteKind};
+use descant_train::OptimizerKind;
+use descant_train::memory::Load;
+use serde_json::{Value, json};
+
+use super::bench::flops_per_token;
+use super::load::{self, Chosen};
+use super::measure::Examination;
+use super::room::{Found, Room, size};
+use super::rows;
+use super::train::grouped;
+use crate::cli::Plan;
+use crate::failure::Exit;
+use crate::settings::{Resolved, Settings};
+use crate::talk::Talk;
+
+/// Version of the JSON object.
+const VERSION: u32 = 1;
+
+/// What a run would need.
+struct Answer {
+    device: String,
+    trained_parameters: u64,
+    examples: u64,
+    room: Room,
+    load: Load,
+    steps: u64,
+    /// Examples, or packed sequences, of a step.
+    units: u64,
+    disk: Disk,
+    /// Floating-point operations of all steps, and the rate of this device, where it is here.
+    operations: f64,
+    rate: Option<f64>,
+}
+
+/// Bytes of the run folder, the largest of them.
+struct Disk {
+    checkpoint: u64,
+    adapter: u64,
+    /// At the worst moment: what is kept, and one more while it is written.
+    needs: u64,
+    free: Option<u64>,
+}
+
+/// Finds out and prints. The status says whether it fits.
+pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> {
+    let settings = &resolved.settings;
+    let dir = settings.model.path.as_path();
+    let renderer = load::renderer(settings)?;
+    let config = Config::from_dir(dir).with_context(|| format!("model {}", dir.display()))?;
+    let (samples, account) = rows::training(settings, &renderer)?;
+    let held_out = settings.data.held_out.as_deref();
+    let examination = held_out.map(|path| Examination::new(settings, path, &renderer)).transpose()?;
+    let (found, device) = if let Some(card) = args.card {
+        let keep = settings.memory.keep().map_err(|reason| anyhow!(reason))?;
+        (Found::imagined(card, keep), None)
+    } else {
+        let device = load::device(&settings.model.device)?;
+        (Found::by(settings, &device)?, Some(device))
+    };
+    let load = Load::of_run(&samples, &settings.train)?;
+    let asking = examination.as_ref().map(Examination::asking);
+    let room = Room::find(settings, &config, &samples, asking, &found)?;
+    let trained_parameters = trained(settings, &config);
+    let mean = load.in_all / (settings.train.max_steps * settings.train.accumulation as u64).max(1);
+    let a_sequence = (mean / settings.train.micro_batch as u64).max(1) as usize;
+    let answer = Answer {
+        device: device.as_ref().map_or_else(
+            || format!("a card of {}, which is not asked", size(args.card.unwrap_or(0))),
+            |device| device.why.clone(),
+        ),
+        trained_parameters,
+        examples: account.examples(),
+        room,
+        load,
+        steps: settings.train.max_steps,
+        units: (settings.train.micro_batch * settings.train.accumulation) as u64,
+        disk: Disk::of(settings, trained_parameters)?,
+        operations: flops_per_token(&config, a_sequence) * load.in_all as f64,
+        rate: device.as_ref().map(|Chosen { device, .. }| gauge::rates(device).flops).filter(|r| *r > 0.0),
+    };
+    if args.json {
+        talk.data(answer.to_json())?;
+    } else {
+        answer.print(resolved, &config, talk)?;
+    }
+    let disk_fits = answer.disk.free.is_none_or(|free| free >= answer.disk.needs);
+    if let Some(advice) = &answer.room.advice {
+        talk.hint(advice);
+    }
+    if !disk_fits {
+        talk.hint("make room where run.folder is, or set it to another disk");
+    }
+    Ok(if answer.room.advice.is_none() && disk_fits { Exit::Success } else { Exit::No })
+}
+
+/// Parameters of the adapter.
+fn trained(settings: &Settings, config: &Config) -> u64 {
+    let kinds = settings.lora.targets.iter().filter_map(|name| SiteKind::from_name(name));
+    let a_layer: usize = kinds.map(|kind| kind.dims(config).lora_parameters(settings.lora.r)).sum();
+    (config.num_hidden_layers * a_layer) as u64
+}
+
+impl Disk {
+    fn of(settings: &Settings, parameters: u64) -> Result<Self> {
+        let adapter = 4 * parameters;
+        let moments = match settings.train.optimizer {
+            OptimizerKind::AdamW => 2 * adapter,
+            OptimizerKind::AdamW8bit => 2 * parameters + adapter / 32,
+        };
+        let checkpoint = adapter + moments;
+        let folder = settings.run.folder.clone().unwrap_or_else(|| "runs".into());
+        Ok(Self {
+            checkpoint,
+            adapter,
+            needs: (settings.run.keep as u64 + 1) * checkpoint + adapter,
+            free: descant_files::free_bytes(&folder)?,
+        })
+    }
+}
+
+impl Answer {
+    fn print(&self, resolved: &Resolved, config: &Config, talk: Talk) -> Result<()> {
+        let settings = &resolved.settings;
+        let line = |label: &str, text: String| talk.data(format_args!("{label:<11} {text}"));
+        let (layers, experts) = (config.num_hidden_layers, config.num_local_experts);
+        line("model", format!("{} ({layers} layers, {experts} experts)", resolved.model))?;
+        line("device", self.device.clone())?;
+        let (trained, targets) = (grouped(self.trained_parameters), settings.lora.targets.join(", "));
+        line("trained", format!("{trained} parameters: LoRA r {} on {targets}", settings.lora.r))?;
+        for (at, (what, bytes)) in self.room.parts().enumerate() {
+            line(if at == 0 { "memory" } else { "" }, format!("{:>12}  {what}", size(bytes)))?;
+        }
+        let free = self.room.free.map_or_else(|| "an unknown amount".to_owned(), size);
+        let verdict = if self.room.advice.is_none() { "it fits" } else { "it does not fit" };
+        let (total, least) = (size(self.room.needs.total()), size(self.room.needs.least()));
+        line("", format!("{total:>12}  in all, {least} at least, of {free} free: {verdict}"))?;
+        let what = if settings.train.packing { "packed sequences" } else { "examples" };
+        line("steps", format!("{} x {} {what}", self.steps, self.units))?;
+        let a_step = grouped(self.load.in_all / self.steps.max(1));
+        line(
+            "tokens",
+            format!(
+                "{}, {a_step} a step, from {} examples",
+                grouped(self.load.in_all),
+                grouped(self.examples)
+            ),
+        )?;
+        let disk_free = self.disk.free.map_or_else(|| "an unknown amount".to_owned(), size);
+        let (checkpoint, needs) = (size(self.disk.checkpoint), size(self.disk.needs));
+        line(
+            "disk",
+            format!("{needs} of {disk_free} free: checkpoints of {checkpoint}, {} kept", settings.run.keep),
+        )?;
+        let time = match self.rate {
+            Some(rate) => format!(
+                "at least {} for the steps: {:.3e} operations at {:.3} TFLOP/s, which a large product has here",
+                duration(self.operations / rate),
+                self.operations,
+                rate / 1e12
+            ),
+            None => "not known without the device; `descant bench step` measures it there".to_owned(),
+        };
+        line("time", time)?;
+        Ok(())
+    }
+
+    fn to_json(&self) -> Value {
+        let needs = &self.room.needs;
+        json!({
+            "schema_version": VERSION,
+            "fits": self.room.advice.is_none(),
+            "device": self.device,
+            "trained_parameters": self.trained_parameters,
+            "memory_bytes": {
+                "base": needs.base, "adapter": needs.adapter, "gradients": needs.gradients,
+                "optimizer": needs.optimizer, "activations": needs.activations,
+                "kept_because_there_is_room": needs.kept, "held_out_prompts": needs.asking,
+                "runtime": needs.runtime, "total": needs.total(), "least": needs.least(),
+                "free": self.room.free,
+            },
+            "steps": self.steps,
+            "units_per_step": self.units,
+            "examples": self.examples,
+            "tokens": self.load.in_all,
+            "longest_micro_batch_tokens": self.load.tokens,
+            "disk_bytes": {
+                "checkpoint": self.disk.checkpoint, "adapter": self.disk.adapter, "needs": self.disk.needs,
+                "free": self.disk.free,
+            },
+            "operations": self.operations,
+            "seconds_at_least": self.rate.map(|rate| self.operations / rate),
+            "advice": self.room.advice,
+        })
+    }
+}
+
+/// A time for people.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.1} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
