@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::{cargo, root, say};
 
-/// Every door: its name, and what comes in by it.
+/// Every door: its name, how many edges a run of [`SECONDS`] covers at least, and what comes in by it. The edges are some
+/// 85 % of what was seen, since machines are not equally fast; a door that covers fewer no longer reaches what it did.
 const DOORS: &str = include_str!("../../crates/descant-testkit/fuzz/doors.txt");
 
 /// What makes LLVM count; `fuzzing` is for code that wants to know.
@@ -33,13 +34,21 @@ Usage: cargo xtask fuzz DOOR... [--seconds N] [--jobs N] [--seed N]
        cargo xtask fuzz --list
 
 Fuzzes doors for N seconds each [default: 60], 2 at a time; needs a C++ compiler. Ends with status 1 when something is
-found; the input is then kept under fixtures/fuzz/DOOR. Corpora stay beside the build, in fuzz/corpus/DOOR, and are gone
+found, and when a run of 60 s or more covers fewer edges than doors.txt says; an input that was found is kept under
+fixtures/fuzz/DOOR. Corpora stay beside the build, in fuzz/corpus/DOOR, and are gone
 on with; with a seed a door starts from nothing, so that two runs try the same inputs first.
 `all` also runs a door with a fault on purpose, which must be found.";
 
 /// The names of all doors.
 fn doors() -> impl Iterator<Item = &'static str> {
     DOORS.lines().filter_map(|line| line.split_whitespace().next())
+}
+
+/// The edges that a door covers at least.
+fn least_edges(door: &str) -> u64 {
+    let mut fields = DOORS.lines().map(str::split_whitespace);
+    let of_door = fields.find_map(|mut line| (line.next() == Some(door)).then(|| line.next()));
+    of_door.flatten().and_then(|edges| edges.parse().ok()).unwrap_or(0)
 }
 
 /// What is wanted.
@@ -175,16 +184,30 @@ fn fuzz(
     for line in BufReader::new(child.stderr.take().context("it was piped")?).split(b'\n') {
         outcome.read(&String::from_utf8_lossy(&line.context("reading from libFuzzer")?));
     }
+    outcome.processor_seconds = processor_seconds(child.id());
     let status = child.wait().context("libFuzzer")?;
     if !status.success() && outcome.finding.is_none() {
         outcome.finding = Some(format!("it ended with {status}"));
     }
-    if status.success() && outcome.executions == 0 {
-        outcome.finding = Some("nothing was executed".to_owned());
+    if status.success() {
+        outcome.finding = outcome.too_little(seconds);
     }
     // A fixture's folder is there when there is a fixture.
     let _ = std::fs::remove_dir(kept);
     Ok(outcome)
+}
+
+/// Seconds of processor time of a process that has ended and was not waited for yet: on a busy machine less than what
+/// the clock says. 0 where the system does not tell.
+fn processor_seconds(process: u32) -> u64 {
+    /// Ticks of a second, on every Linux that this builds for.
+    const TICKS: u64 = 100;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name of the program, which may hold anything, ends with the last parenthesis; 11 fields later come the ticks
+    // in the program and in the system.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    ticks / TICKS
 }
 
 /// What came of a door.
@@ -193,6 +216,7 @@ struct Outcome {
     door: &'static str,
     executions: u64,
     per_second: u64,
+    processor_seconds: u64,
     coverage: u64,
     corpus: u64,
     finding: Option<String>,
@@ -222,10 +246,23 @@ impl Outcome {
         }
     }
 
+    /// What is wrong with a run of so many seconds that found nothing.
+    fn too_little(&self, seconds: u64) -> Option<String> {
+        let least = least_edges(self.door);
+        if self.executions == 0 {
+            Some("nothing was executed".to_owned())
+        } else if seconds >= SECONDS && self.coverage < least {
+            Some(format!("{} edges; doors.txt says at least {least}", self.coverage))
+        } else {
+            None
+        }
+    }
+
     fn line(&self) -> String {
-        let Self { door, executions, per_second, coverage, corpus, .. } = self;
+        let Self { door, executions, per_second, processor_seconds, coverage, corpus, .. } = self;
         let figures = format!(
-            "{door:<14} {executions:>10} executions {per_second:>8} a second  coverage {coverage:>6}  corpus {corpus:>5}"
+            "{door:<14} {executions:>10} executions {per_second:>8} a second {processor_seconds:>5} s of a processor  \
+             coverage {coverage:>6}  corpus {corpus:>5}"
         );
         let finding = self.finding.iter().map(|finding| format!("  FOUND: {finding}"));
         let kept = self.kept.iter().map(|kept| format!("  kept as {kept}"));
@@ -266,6 +303,18 @@ mod tests {
         }
         assert_eq!(outcome.finding.as_deref(), Some("panicked at x"));
         assert_eq!(outcome.kept.as_deref(), Some("a/crash-1"));
+    }
+
+    #[test]
+    fn a_run_that_covers_too_little_is_a_finding() {
+        assert!(doors().all(|door| least_edges(door) > 0), "every door says what it covers");
+        let least = least_edges("config");
+        let of =
+            |coverage, executions| Outcome { door: "config", coverage, executions, ..Outcome::default() };
+        assert_eq!(of(least, 1).too_little(SECONDS), None);
+        assert!(of(least - 1, 1).too_little(SECONDS).is_some_and(|said| said.contains("at least")));
+        assert_eq!(of(least - 1, 1).too_little(SECONDS - 1), None, "a short run is not judged");
+        assert!(of(least, 0).too_little(1).is_some());
     }
 
     #[test]
