@@ -9,6 +9,8 @@
 //!   metrics.jsonl     a line a step: what equal runs share byte for byte
 //!   timing.jsonl      a line a step: what no two runs share
 //!   checkpoints/      the newest steps, from which the same command goes on
+//!   choices/          on a card, the algorithms that products were computed with
+//!   incident-STEP.json  a step that failed, and where
 //!   before.json       what the base answered, so that it is asked once
 //!   adapter/          a PEFT directory
 //!   samples.json      replies before and after
@@ -33,6 +35,23 @@ const LOCK: &str = "lock";
 /// The file whose being there says that the run is done.
 pub(crate) const SUMMARY: &str = "summary.json";
 
+/// What else a run makes, incidents and temporary files apart.
+const MADE: [&str; 13] = [
+    "config.toml",
+    "manifest.json",
+    "data.json",
+    "metrics.jsonl",
+    "timing.jsonl",
+    "checkpoints",
+    "choices",
+    "before.json",
+    "adapter",
+    "samples.json",
+    "evaluation.json",
+    "report.html",
+    SUMMARY,
+];
+
 /// A run folder that exists, is ours, and is locked.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
@@ -53,15 +72,14 @@ impl RunFolder {
         }
         let ours = path.join(IDENTITY).is_file();
         if force {
-            if !ours && !path.join("config.toml").is_file() {
-                let error = anyhow!("{} is not a run folder: it has no config.toml", path.display());
-                return Err(Hinted::new(error, "--force removes run folders only").into());
+            if !ours {
+                let error = anyhow!("{} is not a run folder: it has no {IDENTITY}", path.display());
+                return Err(Hinted::new(error, "--force replaces runs only").into());
             }
             // Whoever is at work there keeps it.
-            drop(take(path)?);
-            std::fs::remove_dir_all(path).with_context(|| format!("remove {}", path.display()))?;
-            make(path)?;
-            return Self::begin(path, identity);
+            let lock = take(path)?;
+            clear(path)?;
+            return Self::begin_with(lock, path, identity);
         }
         if !ours {
             let error = anyhow!("{} holds files already", path.display());
@@ -87,7 +105,11 @@ impl RunFolder {
     }
 
     fn begin(path: &Path, identity: &Identity) -> Result<Self> {
-        let folder = Self { path: path.to_owned(), lock: take(path)?, goes_on: false };
+        Self::begin_with(take(path)?, path, identity)
+    }
+
+    fn begin_with(lock: Lock, path: &Path, identity: &Identity) -> Result<Self> {
+        let folder = Self { path: path.to_owned(), lock, goes_on: false };
         folder.write_json(IDENTITY, identity)?;
         Ok(folder)
     }
@@ -152,6 +174,25 @@ impl RunFolder {
     }
 }
 
+/// Removes what a run made, and nothing that somebody else put there. What says that the folder is a run's stays until
+/// it is written anew, so that this can be done again when it was cut short.
+fn clear(path: &Path) -> Result<()> {
+    let reading = || format!("open {}", path.display());
+    for entry in std::fs::read_dir(path).with_context(reading)? {
+        let entry = entry.with_context(reading)?.path();
+        if entry.file_name().and_then(|name| name.to_str()).is_some_and(is_of_a_run) {
+            descant_files::remove(&entry).with_context(|| format!("remove {}", entry.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a run makes what is called so.
+fn is_of_a_run(name: &str) -> bool {
+    let is_incident = name.strip_prefix("incident-").is_some_and(|rest| rest.strip_suffix(".json").is_some());
+    MADE.contains(&name) || is_incident || descant_files::is_temporary(name)
+}
+
 fn take(path: &Path) -> Result<Lock> {
     Lock::take(&path.join(LOCK)).map_err(told)
 }
@@ -202,18 +243,25 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_with_files_is_kept_unless_forced_and_only_runs_are_removed() {
+    fn a_folder_with_files_is_kept_and_force_removes_what_a_run_made_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         std::fs::create_dir_all(path.join("precious")).unwrap();
         let open = |force| RunFolder::open(Some(&path), "m", force, &identity("1"));
         let error = open(true).unwrap_err();
-        assert_eq!(hints(&error), ["--force removes run folders only"]);
+        assert_eq!(hints(&error), ["--force replaces runs only"]);
         assert!(open(false).unwrap_err().to_string().ends_with("a/b holds files already"));
         descant_files::write_atomic(&path.join("config.toml"), b"x").unwrap();
-        assert!(path.join("precious").is_dir());
+        assert!(open(true).is_err(), "many things have a config.toml");
+        descant_files::write_atomic(&path.join(IDENTITY), b"{}").unwrap();
+        descant_files::write_atomic(&path.join("incident-000003.json"), b"x").unwrap();
+        std::fs::create_dir_all(path.join("adapter/inner")).unwrap();
         assert!(!open(true).unwrap().goes_on);
-        assert!(!path.join("precious").exists() && path.join(IDENTITY).is_file());
+        // What a run made is gone, what somebody else put there is not.
+        let mut left: Vec<_> =
+            std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [IDENTITY, LOCK, "precious"]);
     }
 
     #[test]
