@@ -7,7 +7,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[cfg(unix)]
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -41,9 +44,12 @@ impl Signals {
         let signals = Self { came: Arc::new(AtomicUsize::new(0)), at_once: Arc::new(AtomicBool::new(true)) };
         #[cfg(unix)]
         {
-            let (came, at_once) = (Arc::clone(&signals.came), Arc::clone(&signals.at_once));
-            let mut arriving = signal_hook::iterator::Signals::new(SIGNALS.map(|(signal, _)| signal))
+            // Where files may not grow beyond a limit (ulimit -f), the write then fails, and its error names the file.
+            signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())
                 .context("catch signals")?;
+            let (came, at_once) = (Arc::clone(&signals.came), Arc::clone(&signals.at_once));
+            let caught = SIGNALS.into_iter().map(|(signal, _)| signal).filter(|signal| !is_of_nohup(*signal));
+            let mut arriving = signal_hook::iterator::Signals::new(caught).context("catch signals")?;
             let wait = move || {
                 let mut first = None;
                 for signal in arriving.forever() {
@@ -78,6 +84,22 @@ impl Signals {
         let found = (came != 0).then_some(Exit::Interrupted);
         found
     }
+}
+
+/// Whether it is the terminal's goodbye, and the process was begun so that it does not hear it, as `nohup` does. Only
+/// Linux tells.
+#[cfg(unix)]
+fn is_of_nohup(signal: i32) -> bool {
+    /// Longest status that is read.
+    const LIMIT: u64 = 1 << 16;
+    if signal != signal_hook::consts::SIGHUP {
+        return false;
+    }
+    let status = descant_files::read_bounded(Path::new("/proc/self/status"), LIMIT).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    ignored & (1 << (signal - 1)) != 0
 }
 
 /// Ends the process as a signal does that nobody waits for: what was begun stays as it is.

@@ -1,7 +1,7 @@
 //! Runs that are killed, stopped, starved and contradicted, as their users would.
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use descant_testkit::crash::{Bytes, Subject};
@@ -83,6 +83,23 @@ fn errors_of_the_disk_end_with_2_name_what_failed_and_lose_nothing() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_of_the_disk() {
+    let dir = scratch();
+    let subject = subject(dir.path(), &Options::default());
+    let expected = subject.run(&dir.path().join("whole")).unwrap();
+    let folder = dir.path().join("run");
+    let run = subject.command(&folder);
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "ulimit -f 20; exec \"$@\"", "sh"]).arg(run.get_program()).args(run.get_args());
+    let output = limited.stdin(Stdio::null()).output().unwrap();
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("File too large") && text.contains(&*folder.to_string_lossy()), "{text}");
+    assert_eq!(subject.run(&folder).unwrap(), expected);
+}
+
 #[test]
 fn a_panic_ends_with_2_says_that_it_is_a_bug_and_loses_nothing() {
     let dir = scratch();
@@ -106,14 +123,8 @@ fn a_signal_ends_a_run_after_its_step_saved_and_with_its_status() {
     let expected = subject.run(&dir.path().join("whole")).unwrap();
     for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 143)] {
         let folder = dir.path().join(signal);
-        let mut child = subject.command(&folder).stderr(std::process::Stdio::piped()).spawn().unwrap();
-        // The first line of the metrics says that steps are being made.
-        while std::fs::read(folder.join("metrics.jsonl")).unwrap_or_default().is_empty() {
-            assert!(child.try_wait().unwrap().is_none(), "it ended before its first step");
-            std::thread::yield_now();
-        }
-        let sent = std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
-        assert!(sent.unwrap().success());
+        let child = at_work(&subject, &folder, "--default-signal");
+        send(child.id(), &[(signal, Duration::ZERO)]);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{signal}: {}", said(&output));
         let lines = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap().lines().count();
@@ -125,6 +136,33 @@ fn a_signal_ends_a_run_after_its_step_saved_and_with_its_status() {
         assert!(folder.join(format!("checkpoints/step-{lines:06}/manifest.json")).is_file());
         assert_eq!(subject.run(&folder).unwrap(), expected);
     }
+}
+
+/// A run that makes steps, begun so that `disposition` holds for the terminal's goodbye.
+#[cfg(unix)]
+fn at_work(subject: &Subject, folder: &Path, disposition: &str) -> std::process::Child {
+    let run = subject.command(folder);
+    let mut command = std::process::Command::new("env");
+    command.arg(format!("{disposition}=HUP")).arg(run.get_program()).args(run.get_args());
+    command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // The first line of the metrics says that steps are being made.
+    while std::fs::read(folder.join("metrics.jsonl")).unwrap_or_default().is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before its first step");
+        std::thread::yield_now();
+    }
+    child
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_that_goes_away_does_not_end_what_nohup_began() {
+    let dir = scratch();
+    let subject = subject(dir.path(), &Options::default());
+    let child = at_work(&subject, &dir.path().join("run"), "--ignore-signal");
+    send(child.id(), &[("HUP", Duration::ZERO), ("HUP", Duration::from_millis(300))]);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
 }
 
 /// Sends each signal as soon as the one before is sent, or after a while.
@@ -151,11 +189,7 @@ fn a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_the_run() {
         ("again", [("TERM", now), ("TERM", Duration::from_millis(400))], false),
     ] {
         let folder = dir.path().join(name);
-        let mut child = subject.command(&folder).stderr(std::process::Stdio::piped()).spawn().unwrap();
-        while std::fs::read(folder.join("metrics.jsonl")).unwrap_or_default().is_empty() {
-            assert!(child.try_wait().unwrap().is_none(), "it ended before its first step");
-            std::thread::yield_now();
-        }
+        let child = at_work(&subject, &folder, "--default-signal");
         let start = Instant::now();
         send(child.id(), &signals);
         let output = child.wait_with_output().unwrap();
