@@ -101,7 +101,7 @@ impl Store {
             match self.read(&path, *step, adapters) {
                 Ok(checkpoint) => return Ok(Some(checkpoint)),
                 Err(Error::Checkpoint { defect, .. }) if !defect.is_final() => {
-                    told(&format!("checkpoint {}: {defect}; an older one is taken", path.display()));
+                    told(&format!("checkpoint {}: {defect}; it is passed over", path.display()));
                     newest_defect.get_or_insert(defect.to_string());
                     let aside = folder.join(format!("{name}.damaged"));
                     if aside.exists() {

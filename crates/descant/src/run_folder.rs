@@ -212,7 +212,10 @@ fn make(path: &Path) -> Result<()> {
 fn read_identity(path: &Path) -> Result<Identity> {
     let path = path.join(IDENTITY);
     let bytes = descant_files::read_bounded(&path, MAX_BYTES)?;
-    serde_json::from_slice(&bytes).with_context(|| path.display().to_string())
+    let identity: Result<Identity> =
+        serde_json::from_slice(&bytes).with_context(|| path.display().to_string());
+    let damaged = |error| Hinted::new(error, "put the file back as it was, or --force begins the run again");
+    Ok(identity.map_err(damaged)?)
 }
 
 /// What is not the same there as here.

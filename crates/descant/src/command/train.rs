@@ -77,8 +77,12 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     going_on(&folder, from.as_ref(), talk);
 
     let mut progress = Progress::new(talk);
-    let mut records =
-        Records::open(folder.path(), &from.as_ref().map(|c| c.logs.clone()).unwrap_or_default())?;
+    let logs = from.as_ref().map(|checkpoint| checkpoint.logs.clone()).unwrap_or_default();
+    let damaged = |error| match from {
+        Some(_) => Hinted::new(error, "put the file back as it was, or --force begins the run again").into(),
+        None => error,
+    };
+    let mut records = Records::open(folder.path(), &logs).map_err(damaged)?;
     progress.replay(records.told());
     let mut observer = Both(&mut progress, &mut records);
     let before = match &examination {

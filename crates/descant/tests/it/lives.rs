@@ -67,6 +67,54 @@ fn a_run_that_ends_in_every_phase_goes_on_from_there() {
 }
 
 #[test]
+fn what_somebody_changed_in_a_run_is_said_with_what_to_do_and_force_begins_again() {
+    let dir = scratch();
+    let subject = subject(dir.path(), &Options::default());
+    let expected = subject.run(&dir.path().join("whole")).unwrap();
+    let begun = dir.path().join("begun");
+    run(&subject, &begun, &[], Some("kill:110"));
+    assert!(begun.join("checkpoints").read_dir().unwrap().next().is_some(), "something was saved");
+    for (name, file, content, said_of_it) in [
+        ("gone", "metrics.jsonl", None, "No such file"),
+        ("short", "metrics.jsonl", Some("{}\n"), "file has 3"),
+        ("other", "identity.json", Some("x"), "expected value"),
+    ] {
+        let folder = dir.path().join(name);
+        copy(&begun, &folder);
+        match content {
+            Some(content) => descant_files::write_atomic(&folder.join(file), content.as_bytes()).unwrap(),
+            None => std::fs::remove_file(folder.join(file)).unwrap(),
+        }
+        let output = run(&subject, &folder, &[], None);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{name}: {text}");
+        assert!(text.contains(file) && text.contains(said_of_it), "{name}: {text}");
+        assert!(
+            text.contains("hint: put the file back as it was, or --force begins the run again"),
+            "{text}"
+        );
+        let again = subject.command(&folder).arg("--force").output().unwrap();
+        assert!(again.status.success(), "{name}: {}", said(&again));
+        assert_eq!(Bytes::read(&folder).unwrap(), expected, "{name}");
+    }
+    // The control: what nobody changed goes on.
+    assert_eq!(subject.run(&begun).unwrap(), expected);
+}
+
+/// A folder with all that is in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).unwrap();
+        }
+    }
+}
+
+#[test]
 fn errors_of_the_disk_end_with_2_name_what_failed_and_lose_nothing() {
     let dir = scratch();
     let subject = subject(dir.path(), &Options::default());
