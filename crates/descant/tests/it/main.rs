@@ -17,4 +17,6 @@ mod memory;
 mod programs;
 #[cfg(feature = "hub")]
 mod secrets;
+#[cfg(target_os = "linux")]
+mod signals;
 mod tutorial;
