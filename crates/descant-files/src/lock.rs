@@ -40,7 +40,7 @@ impl Lock {
         }
         let left_by = (!holder.is_empty()).then_some(holder);
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let text = format!("process {} on {host} since {seconds}\n", std::process::id());
+        let text = format!("process {} on {host} since {}\n", std::process::id(), utc(seconds));
         let mut file = &held.file;
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
@@ -92,9 +92,44 @@ fn host() -> String {
     if name.is_empty() { "this machine".to_owned() } else { name.to_owned() }
 }
 
+/// A moment for people, as `2026-11-25 11:46:18 UTC`, from seconds since 1970.
+///
+/// Counts days in eras of 400 years that begin on 1 March, so that a leap day is a year's last.
+fn utc(seconds: u64) -> String {
+    const DAYS_OF_ERA: u64 = 146_097;
+    /// From 1 March of the year 0 to 1 January 1970.
+    const DAYS_BEFORE: u64 = 719_468;
+    let (days, second) = (seconds / 86_400 + DAYS_BEFORE, seconds % 86_400);
+    let (era, day) = (days / DAYS_OF_ERA, days % DAYS_OF_ERA);
+    let year = (day - day / 1460 + day / 36_524 - day / (DAYS_OF_ERA - 1)) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // Months of five have 153 days, from March as from August.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let year = era * 400 + year + next;
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn moments_are_told_as_people_tell_them() {
+        for (seconds, told) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (951_868_799, "2000-02-29 23:59:59 UTC"),
+            (951_868_800, "2000-03-01 00:00:00 UTC"),
+            (1_795_607_178, "2026-11-25 11:46:18 UTC"),
+            (4_107_542_399, "2100-02-28 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(utc(seconds), told);
+        }
+    }
 
     #[test]
     fn a_second_holder_is_refused_by_name_until_the_first_lets_go() {
