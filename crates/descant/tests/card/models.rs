@@ -8,6 +8,7 @@ use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{GptOss, SiteKind};
 use descant_testkit::Dice;
 use descant_testkit::micro::{Micro, Options, Sizes};
+use descant_testkit::{nf4, shard};
 
 /// A model directory and the adapter to compare with it.
 pub(crate) struct Case {
@@ -75,7 +76,38 @@ pub(crate) fn all() -> Vec<Case> {
         random("experts' first product alone", LIKE_20B, &[SiteKind::GateUp], 8, &[300, 1, 129, 77]),
         random("experts' second product alone", LIKE_20B, &[SiteKind::Down], 8, &[300, 1, 129, 77]),
         random("long sequences", LIKE_20B, &SiteKind::ALL, 8, &[700, 513, 256]),
+        tiny("unpacked experts", false),
+        tiny("packed by bitsandbytes", true),
     ]
+}
+
+/// The golden model of PEFT, with the numbers that NF4 leaves of it, in either layout. Every token goes to every expert:
+/// of so few tokens one that chooses otherwise would be seen.
+fn tiny(name: &'static str, packed: bool) -> Case {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut model = nf4::Model::tiny();
+    model.config["num_experts_per_tok"] = model.config["num_local_experts"].clone();
+    let tensors = if packed {
+        &model.packed
+    } else {
+        model.config.as_object_mut().expect("an object").remove("quantization_config");
+        &model.unpacked
+    };
+    let files = [
+        ("config.json", model.config.to_string().into_bytes()),
+        ("model.safetensors", shard::file_of(tensors)),
+    ];
+    for (name, bytes) in files {
+        descant_files::write_atomic(&folder.path().join(name), &bytes).expect("writes");
+    }
+    Case {
+        name,
+        model: folder.path().to_owned(),
+        adapter: Adapter::Random(8, &SiteKind::ALL),
+        lengths: &[70, 1, 33, 12],
+        may_choose_otherwise: false,
+        _folder: Some(folder),
+    }
 }
 
 /// The case whose sites and lengths are the most varied.
