@@ -189,7 +189,7 @@ fn fuzz(
     if !status.success() && outcome.finding.is_none() {
         outcome.finding = Some(format!("it ended with {status}"));
     }
-    if status.success() {
+    if outcome.finding.is_none() {
         outcome.finding = outcome.too_little(seconds);
     }
     // A fixture's folder is there when there is a fixture.
