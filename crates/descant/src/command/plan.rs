@@ -4,11 +4,10 @@
 //! nothing. The memory is the estimate that `descant train` holds a run against. The time is a bound from below, from
 //! operations alone and a product that is timed here; `descant bench step` measures steps.
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use descant_kernels::gauge;
-use descant_model::{Config, SiteKind};
-use descant_train::OptimizerKind;
-use descant_train::memory::Load;
+use descant_model::Config;
+use descant_train::memory::{Load, Memory};
 use serde_json::{Value, json};
 
 use super::bench::flops_per_token;
@@ -60,7 +59,7 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
     let held_out = settings.data.held_out.as_deref();
     let examination = held_out.map(|path| Examination::new(settings, path, &renderer)).transpose()?;
     let (found, device) = if let Some(card) = args.card {
-        let keep = settings.memory.keep().map_err(|reason| anyhow!(reason))?;
+        let (_, keep) = settings.memory.limit_and_keep()?;
         (Found::imagined(card, keep), None)
     } else {
         let device = load::device(&settings.model.device)?;
@@ -69,54 +68,44 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
     let load = Load::of_run(&samples, &settings.train)?;
     let asking = examination.as_ref().map(Examination::asking);
     let room = Room::find(settings, &config, &samples, asking, &found)?;
-    let trained_parameters = trained(settings, &config);
-    let mean = load.in_all / (settings.train.max_steps * settings.train.accumulation as u64).max(1);
-    let a_sequence = (mean / settings.train.micro_batch as u64).max(1) as usize;
+    // Packed ones do not see each other: what attention costs is a matter of the samples.
+    let a_sample = samples.iter().map(|sample| sample.ids.len()).sum::<usize>() / samples.len().max(1);
     let answer = Answer {
         device: device.as_ref().map_or_else(
             || format!("a card of {}, which is not asked", size(args.card.unwrap_or(0))),
             |device| device.why.clone(),
         ),
-        trained_parameters,
+        trained_parameters: room.needs.adapter / 4,
         examples: account.examples(),
-        room,
         load,
         steps: settings.train.max_steps,
         units: (settings.train.micro_batch * settings.train.accumulation) as u64,
-        disk: Disk::of(settings, trained_parameters)?,
-        operations: flops_per_token(&config, a_sequence) * load.in_all as f64,
+        disk: Disk::of(settings, &room.needs)?,
+        operations: flops_per_token(&config, a_sample) * load.in_all as f64,
         rate: device.as_ref().map(|Chosen { device, .. }| gauge::rates(device).flops).filter(|r| *r > 0.0),
+        room,
     };
     if args.json {
         talk.data(answer.to_json())?;
     } else {
         answer.print(resolved, &config, talk)?;
     }
-    let disk_fits = answer.disk.free.is_none_or(|free| free >= answer.disk.needs);
     if let Some(advice) = &answer.room.advice {
         talk.hint(advice);
     }
-    if !disk_fits {
+    if !answer.disk.fits() {
         talk.hint("make room where run.folder is, or set it to another disk");
     }
-    Ok(if answer.room.advice.is_none() && disk_fits { Exit::Success } else { Exit::No })
-}
-
-/// Parameters of the adapter.
-fn trained(settings: &Settings, config: &Config) -> u64 {
-    let kinds = settings.lora.targets.iter().filter_map(|name| SiteKind::from_name(name));
-    let a_layer: usize = kinds.map(|kind| kind.dims(config).lora_parameters(settings.lora.r)).sum();
-    (config.num_hidden_layers * a_layer) as u64
+    Ok(if answer.fits() { Exit::Success } else { Exit::No })
 }
 
 impl Disk {
-    fn of(settings: &Settings, parameters: u64) -> Result<Self> {
-        let adapter = 4 * parameters;
-        let moments = match settings.train.optimizer {
-            OptimizerKind::AdamW => 2 * adapter,
-            OptimizerKind::AdamW8bit => 2 * parameters + adapter / 32,
-        };
-        let checkpoint = adapter + moments;
+    fn fits(&self) -> bool {
+        self.free.is_none_or(|free| free >= self.needs)
+    }
+
+    fn of(settings: &Settings, needs: &Memory) -> Result<Self> {
+        let (adapter, checkpoint) = (needs.adapter, needs.adapter + needs.optimizer);
         let folder = settings.run.folder.clone().unwrap_or_else(|| "runs".into());
         Ok(Self {
             checkpoint,
@@ -128,6 +117,11 @@ impl Disk {
 }
 
 impl Answer {
+    /// What the status says.
+    fn fits(&self) -> bool {
+        self.room.advice.is_none() && self.disk.fits()
+    }
+
     fn print(&self, resolved: &Resolved, config: &Config, talk: Talk) -> Result<()> {
         let settings = &resolved.settings;
         let line = |label: &str, text: String| talk.data(format_args!("{label:<11} {text}"));
@@ -177,7 +171,7 @@ impl Answer {
         let needs = &self.room.needs;
         json!({
             "schema_version": VERSION,
-            "fits": self.room.advice.is_none(),
+            "fits": self.fits(),
             "device": self.device,
             "trained_parameters": self.trained_parameters,
             "memory_bytes": {

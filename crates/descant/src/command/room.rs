@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use descant_kernels::{Keep, gauge};
 use descant_model::Config;
 use descant_train::Sample;
@@ -116,9 +116,7 @@ pub(crate) struct Found {
 impl Found {
     /// Asks the device, with what the settings say of it.
     pub(crate) fn by(settings: &Settings, device: &Chosen) -> Result<Self> {
-        let memory = &settings.memory;
-        let (limit, keep) =
-            memory.limit().and_then(|limit| Ok((limit, memory.keep()?))).map_err(|reason| anyhow!(reason))?;
+        let (limit, keep) = settings.memory.limit_and_keep()?;
         Ok(Self::on(device, limit, keep))
     }
 

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::{Bare, Config, GptOss};
@@ -148,8 +148,7 @@ fn use_memory(settings: &Settings, device: &load::Chosen, talk: Talk) -> Result<
     if descant_kernels::is_cpu(&device.device) && memory.keep != Memory::default().keep {
         talk.warn("memory.keep is about a card; the device is the CPU, where all that is needed is kept");
     }
-    let (limit, keep) =
-        memory.limit().and_then(|limit| Ok((limit, memory.keep()?))).map_err(|e| anyhow!(e))?;
+    let (limit, keep) = memory.limit_and_keep()?;
     descant_kernels::set_memory(&device.device, limit, keep);
     Ok(())
 }

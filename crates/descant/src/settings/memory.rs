@@ -33,6 +33,11 @@ impl Memory {
         limit.transpose()
     }
 
+    /// Both, for a device.
+    pub(crate) fn limit_and_keep(&self) -> anyhow::Result<(Option<u64>, Keep)> {
+        self.limit().and_then(|limit| Ok((limit, self.keep()?))).map_err(|reason| anyhow::anyhow!(reason))
+    }
+
     /// What is kept.
     pub(crate) fn keep(&self) -> Result<Keep, String> {
         match self.keep.parse() {

@@ -102,7 +102,7 @@ fn plan(command_line: &[&str], sets: &[&str]) -> (Value, Option<i32>) {
 
 #[test]
 fn a_plan_says_what_a_run_then_does() {
-    let sets = ["train.micro_batch=4", "train.accumulation=2"];
+    let sets = ["train.micro_batch=4", "train.accumulation=2", "train.optimizer=adamw_8bit"];
     let (plan, code) = plan(&["--device", "cpu"], &sets);
     assert_eq!((code, &plan["fits"]), (Some(0), &Value::Bool(true)));
     let dir = scratch();
@@ -118,6 +118,10 @@ fn a_plan_says_what_a_run_then_does() {
     {
         assert_eq!(plan[of_plan], summary[of_run], "{of_plan}");
     }
+    let newest = folder.join("checkpoints/step-000002");
+    let files = std::fs::read_dir(&newest).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
+    let (said, written) = (plan["disk_bytes"]["checkpoint"].as_u64().unwrap(), files.sum::<u64>());
+    assert!((said..said + 131_072).contains(&written), "{said} {written}");
     let adapter = std::fs::metadata(folder.join("adapter/adapter_model.safetensors")).unwrap().len();
     let said = plan["disk_bytes"]["adapter"].as_u64().unwrap();
     assert!((said..said + 65_536).contains(&adapter), "{said} {adapter}");
