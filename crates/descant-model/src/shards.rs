@@ -5,7 +5,7 @@
 //! model.safetensors.index.json           {"weight_map": {tensor: file}} and the files it names
 //! ```
 //!
-//! Knows files and bytes; which tensors belong there is `weights.rs`' business.
+//! Knows files and bytes; which tensors belong there is the business of `names.rs` and of the reader.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

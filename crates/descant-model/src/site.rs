@@ -2,7 +2,7 @@
 //!
 //! A site is named by layer and kind. Everything that counts parameters, names adapter tensors or asks the
 //! overlay for a delta speaks of sites, so that a target that matches nothing can be told apart from one that
-//! does. Tensor names of files live elsewhere (`weights.rs` for checkpoints, descant-lora for PEFT).
+//! does. Tensor names of files live elsewhere (`names.rs` for checkpoints, descant-lora for PEFT).
 
 use crate::config::Config;
 

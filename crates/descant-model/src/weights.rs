@@ -1,7 +1,7 @@
-//! The tensors of a published gpt-oss checkpoint: their names, shapes and types, and nothing else anywhere.
+//! The tensors of a gpt-oss checkpoint, from files to a device. Their names and shapes are in `names.rs`.
 //!
 //! Every tensor of the files is accounted for: one that is missing, extra, misshapen or mistyped is an error.
-//! Names of the bitsandbytes layout are in `weights/bitsandbytes.rs`, which turns its tensors into those named here.
+//! `weights/bitsandbytes.rs` turns the tensors of that layout into those expected here.
 //! Packed experts stay packed. On the CPU everything else becomes f32; on a GPU the matrices become bf16, which is
 //! what is published, and only what is small and summed (norms, sinks, biases of router and experts) is f32.
 
@@ -17,7 +17,9 @@ use safetensors::tensor::TensorView;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::names::{LayerPart, Part, Piece, Stored};
 use crate::shards::visit_tensors;
+use crate::site::{Site, SiteKind};
 
 mod bitsandbytes;
 mod floats;
@@ -25,10 +27,8 @@ mod floats;
 use bitsandbytes::{Taken, Unpacker};
 use floats::floats;
 
-/// Elements of an MXFP4 block.
-const BLOCK: usize = descant_quant::mxfp4::BLOCK;
 /// The projections that become one matrix on a GPU, in its order, and what that matrix is called here.
-const JOINED: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
+const JOINED: [SiteKind; 3] = [SiteKind::Query, SiteKind::Key, SiteKind::Value];
 const WHOLE: &str = "joined attention input";
 /// The scale byte that stands for NaN.
 const NAN_SCALE: u8 = 255;
@@ -171,45 +171,30 @@ enum Loaded {
 
 /// Every tensor that belongs to this configuration.
 fn expected(config: &Config) -> BTreeMap<String, Kind> {
-    let (hidden, inner, experts) = (config.hidden_size, config.intermediate_size, config.num_local_experts);
-    let mut all = BTreeMap::new();
-    let mut float = |role: Role, name: String, shape: &[usize]| {
-        all.insert(name, Kind::Float { shape: shape.to_vec(), role });
+    let kind = |stored: Stored| {
+        let shape = stored.shape(config);
+        match stored.piece {
+            Piece::Whole => Kind::Float { shape, role: role(stored.part) },
+            Piece::Blocks => Kind::Bytes { shape, scales: false },
+            Piece::Scales => Kind::Bytes { shape, scales: true },
+        }
     };
-    float(Role::Product, "model.embed_tokens.weight".into(), &[config.vocab_size, hidden]);
-    float(Role::Fine, "model.norm.weight".into(), &[hidden]);
-    float(Role::Product, "lm_head.weight".into(), &[config.vocab_size, hidden]);
-    for n in 0..config.num_hidden_layers {
-        let p = format!("model.layers.{n}");
-        float(Role::Fine, format!("{p}.input_layernorm.weight"), &[hidden]);
-        float(Role::Fine, format!("{p}.post_attention_layernorm.weight"), &[hidden]);
-        let (query, key_value) = (config.query_width(), config.key_value_width());
-        for (name, d_in, d_out) in
-            [("q", hidden, query), ("k", hidden, key_value), ("v", hidden, key_value), ("o", query, hidden)]
-        {
-            let role = if name == "o" { Role::Product } else { Role::Joined };
-            float(role, format!("{p}.self_attn.{name}_proj.weight"), &[d_out, d_in]);
-            float(Role::Product, format!("{p}.self_attn.{name}_proj.bias"), &[d_out]);
-        }
-        float(Role::Fine, format!("{p}.self_attn.sinks"), &[config.num_attention_heads]);
-        float(Role::Product, format!("{p}.mlp.router.weight"), &[experts, hidden]);
-        float(Role::Fine, format!("{p}.mlp.router.bias"), &[experts]);
-    }
-    for n in 0..config.num_hidden_layers {
-        for (name, d_in, d_out) in [("gate_up", hidden, 2 * inner), ("down", inner, hidden)] {
-            let p = format!("model.layers.{n}.mlp.experts.{name}_proj");
-            all.insert(format!("{p}_bias"), Kind::Float { shape: vec![experts, d_out], role: Role::Product });
-            if config.mxfp4 {
-                let scales = vec![experts, d_out, d_in / BLOCK];
-                let blocks = vec![experts, d_out, d_in / BLOCK, BLOCK / 2];
-                all.insert(format!("{p}_blocks"), Kind::Bytes { shape: blocks, scales: false });
-                all.insert(format!("{p}_scales"), Kind::Bytes { shape: scales, scales: true });
-            } else {
-                all.insert(p, Kind::Float { shape: vec![experts, d_in, d_out], role: Role::Product });
-            }
+    Stored::all(config, config.mxfp4).map(|stored| (stored.name(), kind(stored))).collect()
+}
+
+/// What a part is for.
+fn role(part: Part) -> Role {
+    match part {
+        Part::Layer(_, LayerPart::Weight(SiteKind::Query | SiteKind::Key | SiteKind::Value)) => Role::Joined,
+        Part::Norm
+        | Part::Layer(
+            _,
+            LayerPart::InputNorm | LayerPart::Sinks | LayerPart::PostNorm | LayerPart::Bias(SiteKind::Router),
+        ) => Role::Fine,
+        Part::Embedding | Part::Head | Part::Layer(_, LayerPart::Weight(_) | LayerPart::Bias(_)) => {
+            Role::Product
         }
     }
-    all
 }
 
 fn load_tensor(
@@ -298,34 +283,35 @@ impl Read<'_> {
     fn assemble(mut self, config: &Config) -> Result<Weights> {
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for n in 0..config.num_hidden_layers {
-            let p = format!("model.layers.{n}");
-            let mut parts = Vec::with_capacity(3);
-            for name in ["q_proj", "k_proj", "v_proj"] {
-                parts.push(self.dense(&format!("{p}.self_attn.{name}"))?);
+            let part = |part| Part::Layer(n, part);
+            let site = |kind| Site { layer: n, kind };
+            let mut parts = Vec::with_capacity(JOINED.len());
+            for kind in JOINED {
+                parts.push(self.dense(site(kind))?);
             }
-            let attention_input = if self.fused { Some(self.attention_input(&p, &parts)?) } else { None };
+            let attention_input = if self.fused { Some(self.attention_input(n, &parts)?) } else { None };
             let [query, key, value] = parts.try_into().expect("three were pushed");
             let mut layer = LayerWeights {
-                input_norm: self.float(&format!("{p}.input_layernorm.weight"))?,
+                input_norm: self.float(part(LayerPart::InputNorm))?,
                 query,
                 key,
                 value,
-                output: self.dense(&format!("{p}.self_attn.o_proj"))?,
-                sinks: self.float(&format!("{p}.self_attn.sinks"))?,
-                post_norm: self.float(&format!("{p}.post_attention_layernorm.weight"))?,
-                router: self.dense(&format!("{p}.mlp.router"))?,
-                gate_up: self.experts(&format!("{p}.mlp.experts.gate_up_proj"), config.mxfp4)?,
-                down: self.experts(&format!("{p}.mlp.experts.down_proj"), config.mxfp4)?,
+                output: self.dense(site(SiteKind::Output))?,
+                sinks: self.float(part(LayerPart::Sinks))?,
+                post_norm: self.float(part(LayerPart::PostNorm))?,
+                router: self.dense(site(SiteKind::Router))?,
+                gate_up: self.experts(site(SiteKind::GateUp), config.mxfp4)?,
+                down: self.experts(site(SiteKind::Down), config.mxfp4)?,
                 whole: None,
             };
             layer.whole = attention_input.and_then(|fused| whole(&layer, &fused, config, n));
             layers.push(layer);
         }
         Ok(Weights {
-            embedding: self.float("model.embed_tokens.weight")?,
+            embedding: self.float(Part::Embedding)?,
             layers,
-            norm: self.float("model.norm.weight")?,
-            head: self.float("lm_head.weight")?,
+            norm: self.float(Part::Norm)?,
+            head: self.float(Part::Head)?,
         })
     }
 
@@ -335,8 +321,8 @@ impl Read<'_> {
         if !matches!(self.tensors.get(name), Some(Loaded::Held(_))) {
             return Ok(());
         }
-        let prefix = name.rsplit_once(".self_attn.").map_or(name, |(prefix, _)| prefix);
-        let names = JOINED.map(|part| format!("{prefix}.self_attn.{part}.weight"));
+        let site = Part::from_name(name).and_then(Part::site).expect("only weights at sites are held");
+        let names = JOINED.map(|kind| Part::weight(Site { kind, ..site }).name());
         if !names.iter().all(|name| self.tensors.contains_key(name)) {
             return Ok(());
         }
@@ -353,13 +339,13 @@ impl Read<'_> {
             self.tensors.insert(name, Loaded::Rows(whole.clone().narrow(0, start, rows)));
             start += rows;
         }
-        self.tensors.insert(format!("{prefix}.{WHOLE}"), Loaded::Rows(whole));
+        self.tensors.insert(whole_name(site.layer), Loaded::Rows(whole));
         Ok(())
     }
 
     /// Query, key and value as one product.
-    fn attention_input(&mut self, prefix: &str, parts: &[Linear]) -> Result<Linear> {
-        let weight: Tensor<2> = self.float(&format!("{prefix}.{WHOLE}"))?;
+    fn attention_input(&mut self, layer: usize, parts: &[Linear]) -> Result<Linear> {
+        let weight: Tensor<2> = self.named(&whole_name(layer))?;
         let bias = Tensor::cat(parts.iter().map(|part| part.bias.clone()).collect(), 1);
         Ok(Linear { weight: FrozenWeight::Dense(weight.unsqueeze()), bias })
     }
@@ -371,7 +357,11 @@ impl Read<'_> {
     }
 
     /// A float tensor of as many axes as it was read with.
-    fn float<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>> {
+    fn float<const D: usize>(&mut self, part: Part) -> Result<Tensor<D>> {
+        self.named(&part.name())
+    }
+
+    fn named<const D: usize>(&mut self, name: &str) -> Result<Tensor<D>> {
         match self.take(name)? {
             Loaded::Float(shape, tensor) => Ok(tensor.reshape(axes::<D>(&shape))),
             Loaded::Rows(tensor) => {
@@ -382,30 +372,36 @@ impl Read<'_> {
         }
     }
 
-    fn bytes<const D: usize>(&mut self, name: &str) -> Result<Tensor<D, Int>> {
-        match self.take(name)? {
+    fn bytes<const D: usize>(&mut self, part: Part, piece: Piece) -> Result<Tensor<D, Int>> {
+        match self.take(&Stored { part, piece }.name())? {
             Loaded::Bytes(shape, tensor) => Ok(tensor.reshape(axes::<D>(&shape))),
             _ => unreachable!("`expected` says which tensors are bytes"),
         }
     }
 
-    fn dense(&mut self, name: &str) -> Result<Linear> {
-        let weight: Tensor<2> = self.float(&format!("{name}.weight"))?;
-        let bias: Tensor<1> = self.float(&format!("{name}.bias"))?;
+    fn dense(&mut self, site: Site) -> Result<Linear> {
+        let weight: Tensor<2> = self.float(Part::weight(site))?;
+        let bias: Tensor<1> = self.float(Part::bias(site))?;
         Ok(Linear { weight: FrozenWeight::Dense(weight.unsqueeze()), bias: bias.unsqueeze() })
     }
 
-    fn experts(&mut self, name: &str, mxfp4: bool) -> Result<Linear> {
+    fn experts(&mut self, site: Site, mxfp4: bool) -> Result<Linear> {
+        let part = Part::weight(site);
         let weight = if mxfp4 {
             FrozenWeight::Mxfp4 {
-                blocks: self.bytes(&format!("{name}_blocks"))?,
-                scales: self.bytes(&format!("{name}_scales"))?,
+                blocks: self.bytes(part, Piece::Blocks)?,
+                scales: self.bytes(part, Piece::Scales)?,
             }
         } else {
-            FrozenWeight::Transposed(self.float(name)?)
+            FrozenWeight::Transposed(self.float(part)?)
         };
-        Ok(Linear { weight, bias: self.float(&format!("{name}_bias"))? })
+        Ok(Linear { weight, bias: self.float(Part::bias(site))? })
     }
+}
+
+/// What query, key and value of a layer are called once they are one matrix.
+fn whole_name(layer: usize) -> String {
+    format!("{WHOLE} {layer}")
 }
 
 /// The layer as one operator, where the device has one.

@@ -12,32 +12,19 @@ pub(super) enum Part {
     B,
 }
 
-/// The module of a dense site, or the one that holds an expert site's parameter.
-fn module(site: Site) -> String {
-    let Site { layer, kind } = site;
-    match kind {
-        SiteKind::Query | SiteKind::Key | SiteKind::Value | SiteKind::Output => {
-            format!("model.layers.{layer}.self_attn.{}", kind.name())
-        }
-        SiteKind::Router => format!("model.layers.{layer}.mlp.router"),
-        SiteKind::GateUp | SiteKind::Down => format!("model.layers.{layer}.mlp.experts"),
-    }
-}
-
 /// The name that `target_modules` is matched with; the experts of one site are no module.
 pub(super) fn module_target(site: Site) -> Option<String> {
-    (!site.kind.is_expert()).then(|| module(site))
+    (!site.kind.is_expert()).then(|| site.module())
 }
 
 /// The name that `target_parameters` is matched with.
 pub(super) fn parameter_target(site: Site) -> String {
-    let parameter = if site.kind.is_expert() { site.kind.name() } else { "weight" };
-    format!("{}.{parameter}", module(site))
+    site.parameter()
 }
 
 /// The name that `target_modules` is matched with where every expert is a module of its own (Unsloth, 4 bit).
 pub(super) fn expert_target(site: Site, expert: usize) -> Option<String> {
-    site.kind.is_expert().then(|| format!("{}.{}s.{expert}", module(site), site.kind.name()))
+    site.expert_module(expert)
 }
 
 /// The tensor of a wrapped parameter or a dense module.
@@ -45,12 +32,12 @@ pub(super) fn expert_target(site: Site, expert: usize) -> Option<String> {
 /// `gate_up_inside`: whether the layer's gate_up and down are both wrapped, so that gate_up lies inside.
 pub(super) fn tensor(site: Site, part: Part, gate_up_inside: bool) -> String {
     let nested = if site.kind == SiteKind::GateUp && gate_up_inside { ".base_layer" } else { "" };
-    format!("{PREFIX}{}{nested}.{}", module(site), ending(part))
+    format!("{PREFIX}{}{nested}.{}", site.module(), ending(part))
 }
 
 /// The tensor of one expert that is a module of its own.
 pub(super) fn expert_tensor(site: Site, expert: usize, part: Part) -> String {
-    format!("{PREFIX}{}.{}s.{expert}.{}", module(site), site.kind.name(), ending(part))
+    format!("{PREFIX}{}s.{expert}.{}", site.parameter(), ending(part))
 }
 
 /// The stored shape for `n` matrices in one tensor.

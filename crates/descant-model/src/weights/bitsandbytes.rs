@@ -25,6 +25,7 @@ use serde::Deserialize;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::names::{LinearLayer, Part};
 
 /// What follows `.weight` in the names of a packed matrix, `.weight` itself first.
 const PARTS: [&str; 6] =
@@ -96,44 +97,17 @@ struct State {
 
 impl Unpacker {
     pub(super) fn new(config: &Config) -> Self {
-        let (hidden, inner, n) = (config.hidden_size, config.intermediate_size, config.num_local_experts);
-        let (query, key_value) = (config.query_width(), config.key_value_width());
         let mut layers = BTreeMap::new();
-        let mut plain = |name: String, becomes: &str, d_out, d_in| {
-            let (weight, bias) = (format!("{becomes}.weight"), format!("{becomes}.bias"));
-            layers.insert(name, Layer { weight, bias, d_out, d_in, expert: None });
-        };
-        plain("lm_head".into(), "lm_head", config.vocab_size, hidden);
-        for layer in 0..config.num_hidden_layers {
-            let p = format!("model.layers.{layer}");
-            for (name, d_out, d_in) in [
-                ("q", query, hidden),
-                ("k", key_value, hidden),
-                ("v", key_value, hidden),
-                ("o", hidden, query),
-            ] {
-                let name = format!("{p}.self_attn.{name}_proj");
-                plain(name.clone(), &name, d_out, d_in);
-            }
-            // Some versions wrap the router.
-            let router = format!("{p}.mlp.router");
-            plain(format!("{router}.linear"), &router, n, hidden);
-            plain(router.clone(), &router, n, hidden);
-        }
-        for layer in 0..config.num_hidden_layers {
-            for (name, d_out, d_in) in [("gate_up_proj", 2 * inner, hidden), ("down_proj", hidden, inner)] {
-                let weight = format!("model.layers.{layer}.mlp.experts.{name}");
-                for expert in 0..n {
-                    let layer = Layer {
-                        weight: weight.clone(),
-                        bias: format!("{weight}_bias"),
-                        d_out,
-                        d_in,
-                        expert: Some((expert, n)),
-                    };
-                    layers.insert(format!("{weight}s.{expert}"), layer);
-                }
-            }
+        for linear in LinearLayer::all(config) {
+            let layer = Layer {
+                weight: linear.weight.name(),
+                // lm_head has none, and one that came would have no place.
+                bias: linear.bias.map_or_else(|| "lm_head.bias".to_owned(), Part::name),
+                d_out: linear.d_out,
+                d_in: linear.d_in,
+                expert: linear.expert.map(|expert| (expert, config.num_local_experts)),
+            };
+            layers.extend(linear.names().into_iter().map(|name| (name, layer.clone())));
         }
         Self { layers, open: BTreeMap::new(), stacks: BTreeMap::new() }
     }
