@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::{cargo, root, say};
+use crate::tool::{cargo, root, say};
 
 /// Every door: its name, how many edges a run of [`SECONDS`] covers at least, and what comes in by it. The edges are some
 /// 85 % of what was seen, since machines are not equally fast; a door that covers fewer no longer reaches what it did.

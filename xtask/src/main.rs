@@ -4,12 +4,15 @@
 
 mod fuzz;
 mod miri;
+mod tool;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+
+use tool::{cargo, root, say};
 
 const HELP: &str = "\
 Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
@@ -171,22 +174,6 @@ fn checks() -> Result<ExitCode> {
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The cargo that runs us.
-fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // Cargo sets these for us alone; a build of another package must not see them.
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
-        cargo.env_remove(name);
-    }
-    cargo
-}
-
-/// The repository.
-fn root() -> Result<PathBuf> {
-    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
-    Path::new(&manifest).parent().map(Path::to_owned).context("xtask lies in the repository's root")
-}
-
 /// Replaces this process, so that signals and exit status are the command's own.
 #[cfg(unix)]
 fn exec(mut command: Command) -> Result<ExitCode> {
@@ -198,9 +185,4 @@ fn exec(mut command: Command) -> Result<ExitCode> {
 fn exec(mut command: Command) -> Result<ExitCode> {
     let status = command.stdin(Stdio::inherit()).status().context("cargo")?;
     Ok(status.code().map_or(ExitCode::FAILURE, |code| ExitCode::from(code as u8)))
-}
-
-#[expect(clippy::print_stderr, reason = "talk goes to standard error; data is the binary's")]
-fn say(text: &str) {
-    eprintln!("{text}");
 }

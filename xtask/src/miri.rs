@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, Result};
 
 use crate::fuzz::target;
-use crate::{root, say};
+use crate::tool::{root, say};
 
 /// A package, and which of its tests. Those that are left out of the first read 400,000 numbers, which takes an
 /// interpreter minutes and shows it no other code.

@@ -3,52 +3,44 @@
 //! This crate knows what a gpt-oss conversation is and how it becomes training data. It holds no tensors, knows no
 //! model weights, prints nothing, asks neither the clock nor the environment, and opens only the files it is given.
 //!
-//! The path of a row:
+//! Its modules form a line; each knows only those before it:
 //!
-//! 1. [`read`] takes it from a file as a [`Conversation`].
-//! 2. [`Renderer`] runs the model's own chat template and encodes the text; control tokens come from the template alone.
-//! 3. [`parse`] finds the messages in the ids: role, channel, recipient, and where each begins and ends.
-//! 4. [`mask`] says which tokens are trained, as a policy over those messages.
-//! 5. [`prepare`] does all that for a whole file and accounts for every row.
-//! 6. [`Order`] says which example comes when, from a seed and a position; [`pack`] puts several into one sequence.
+//! 1. `row`: what a row says, whatever form it was written in: a [`Conversation`].
+//! 2. [`read`]: the files that rows come from.
+//! 3. `text`: the model's own chat template, run on a conversation; control tokens come from the template alone.
+//! 4. `tokens`: text to ids and back.
+//! 5. `messages`: ids to messages ([`parse`]): role, channel, recipient, and where each begins and ends.
+//! 6. `examples`: [`Renderer`] goes the whole way for one conversation, [`mask`] says which tokens are trained,
+//!    [`prepare`] does both for a whole file and accounts for every row, [`Order`] says which example comes when, from
+//!    a seed and a position, and [`pack`] puts several into one sequence.
 
-pub mod conversation;
-mod date;
+mod digest;
 mod error;
-mod escape;
+mod examples;
 mod file;
-mod header;
 pub mod limits;
-mod locate;
-pub mod mask;
-mod order;
-pub mod pack;
-pub mod parse;
-pub mod prepare;
-pub mod preview;
-mod python;
-mod python_text;
+mod messages;
 pub mod read;
-mod render;
-mod scan;
-mod special;
-mod template;
-mod tokenizer;
-mod tokenizer_file;
-mod views;
-#[cfg(feature = "gpt-oss-vocabulary")]
-pub mod vocabulary;
-mod words;
+mod row;
+mod text;
+mod tokens;
 
-pub use conversation::{Conversation, Message, Role, ToolCall};
-pub use date::{Date, PINNED_DATE};
-pub use error::{Error, Result};
-pub use header::{Channel, Header};
-pub use mask::{LossMask, LossWeights, MaskPolicy, Masker, TokenClass};
-pub use order::Order;
-pub use parse::{Closing, MessageSpan, ParseError, ParseErrorKind, Parsed, StreamParser};
-pub use render::{RenderOptions, Rendered, Renderer};
-pub use special::{ControlTokens, Piece};
-pub use template::{ChatTemplate, TemplateInput, TemplateSource};
-pub use tokenizer::{TextEncoder, Tokenizer};
-pub use views::{View, ViewPolicy};
+pub use error::{Error, ParseError, ParseErrorKind, Result};
+pub use examples::mask::{LossMask, LossWeights, MaskPolicy, Masker, TokenClass};
+pub use examples::order::Order;
+pub use examples::render::{RenderOptions, Renderer};
+pub use examples::rendered::Rendered;
+pub use examples::views::{View, ViewPolicy};
+pub use examples::{languages, mask, pack, prepare, preview};
+pub use messages::header::{Channel, Header};
+pub use messages::parse;
+pub use messages::parse::{Closing, MessageSpan, Parsed, StreamParser};
+pub use row::conversation;
+pub use row::conversation::{Conversation, Message, Role, ToolCall};
+pub use row::date::{Date, PINNED_DATE};
+pub use row::input::TemplateInput;
+pub use text::template::{ChatTemplate, TemplateSource};
+pub use tokens::special::{ControlTokens, Piece};
+pub use tokens::tokenizer::{TextEncoder, Tokenizer};
+#[cfg(feature = "gpt-oss-vocabulary")]
+pub use tokens::vocabulary;

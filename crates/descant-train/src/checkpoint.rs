@@ -14,17 +14,19 @@
 //! Resuming takes the newest whole one; one that is not whole is told, put aside and passed over.
 
 mod defect;
+mod form;
 mod manifest;
 mod state;
 mod tensors;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use descant_files::{NewDir, RelPath};
 use descant_lora::LoraAdapters;
 
 pub use defect::Defect;
+use form::{ADAPTER, OPTIMIZER};
+pub use form::{FORMAT, Identity, LogLengths};
 use manifest::Manifest;
 pub use manifest::differences;
 pub use state::Progress;
@@ -32,8 +34,6 @@ pub use state::Progress;
 use crate::error::{Error, Result};
 use crate::state::TrainerState;
 
-/// Version of the form. A newer one is refused, never guessed at.
-pub const FORMAT: u32 = 1;
 /// Fewest checkpoints that are kept, so that the newest may be damaged.
 pub const KEEP_AT_LEAST: usize = 2;
 /// Longest `manifest.json` and `state.json`.
@@ -45,15 +45,6 @@ const ROOM: u64 = 2;
 
 const MANIFEST: &str = "manifest.json";
 const STATE: &str = "state.json";
-const ADAPTER: &str = "adapter.safetensors";
-const OPTIMIZER: &str = "optimizer.safetensors";
-
-/// What run this is: names and values, settings and hashes of the model and the data among them, in order. Two runs
-/// are the same when all of it is.
-pub type Identity = Vec<(String, String)>;
-
-/// Lengths of the run's logs in bytes, by file name.
-pub type LogLengths = BTreeMap<String, u64>;
 
 /// The checkpoints of a run.
 #[derive(Debug, Clone)]

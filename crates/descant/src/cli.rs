@@ -7,19 +7,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod data;
+mod status;
 
 pub(crate) use data::{
     Data, DataCommand, Files, Preview, Render, Tokenizer, TokenizerBuild, TokenizerCommand,
 };
 
-const EXIT_STATUS: &str = "\
-Exit status:
-  0  done
-  1  done, and the answer is no
-  2  error: arguments, settings, files, or a bug
-  3  the training diverged: loss or gradient is no longer a number
-  4  the device's memory is too small
-  130, 143  stopped by SIGINT or SIGTERM; the same command goes on from what was saved";
+use status::EXIT_STATUS;
 
 const TRAIN_EXAMPLES: &str = "\
 Examples:

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, Result, Write};
 use std::path::Path;
 
+use super::effect::{Effect, Fault};
 use super::journal::{Journal, Replaced};
-use super::{Effect, Fault};
 
 #[derive(Default)]
 struct State {

@@ -75,7 +75,8 @@ fn corpus() -> Vec<String> {
         texts.extend(text.lines().map(str::to_owned));
         texts.push(text);
     }
-    for source in [include_str!("parity.rs"), include_str!("support.rs"), include_str!("../../src/escape.rs")]
+    for source in
+        [include_str!("parity.rs"), include_str!("support.rs"), include_str!("../../src/text/escape.rs")]
     {
         texts.extend(source.lines().map(str::to_owned));
         texts.push(source.to_owned());

@@ -2,7 +2,7 @@
 
 use crate::support::{gpt_oss, tiny};
 use descant_harmony::prepare::{PrepareOptions, prepare};
-use descant_harmony::preview::{languages, runs};
+use descant_harmony::preview::runs;
 use descant_harmony::read::{Body, DataSet, Rejects, Row};
 use descant_harmony::{
     Conversation, LossWeights, MaskPolicy, Masker, Message, RenderOptions, Role, TokenClass,
@@ -59,7 +59,7 @@ fn reasoning_languages_are_counted_by_what_rows_state() {
     let set =
         DataSet { path: "set".into(), files: Vec::new(), format: None, rows, rejects: Rejects::default() };
     let prepared = prepare(tiny(), &set, &PrepareOptions::default()).unwrap();
-    let shares = languages(tiny().tokenizer(), &prepared.examples).unwrap();
+    let shares = &prepared.account.languages;
     let seen: Vec<String> = shares
         .iter()
         .map(|s| format!("{:?} {} {:?} {} {}", s.stated, s.examples, s.found, s.unsure, s.without))

@@ -3,7 +3,7 @@
 use std::io::{Result, Write};
 use std::sync::Mutex;
 
-use super::{Fault, File, Repository, Seen, State};
+use super::state::{Fault, File, Repository, Seen, State};
 
 const LOGIN_PAGE: &str = "<!doctype html><title>Log in</title><p>Please log in to go on.</p>";
 

@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha1::Sha1;
@@ -19,88 +18,14 @@ use sha2::{Digest as _, Sha256};
 
 mod answer;
 mod server;
+mod state;
 
 use server::Server;
+pub use state::{Fault, Seen};
+use state::{File, Repository, State};
 
 /// Files of at least this length lie in the store, as in git LFS.
 const LARGE_BYTES: usize = 4096;
-
-/// What a server does instead of answering well.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// Ends the connection after this many bytes of the body.
-    Cut(usize),
-    /// Changes the byte at this place of the file.
-    Flip(usize),
-    /// Announces this many bytes more than there are and ends the connection.
-    AnnounceMore(usize),
-    /// Sends and announces this many bytes too few.
-    Short(usize),
-    /// Sends this many bytes too many, without announcing a length.
-    Long(usize),
-    /// Answers with this status and a page of HTML; with seconds, as `Retry-After`.
-    Status(u16, Option<u64>),
-    /// Answers 200 with a page of HTML that asks to log in.
-    LoginPage,
-    /// Sends the pointer of git LFS in place of the file.
-    Pointer,
-    /// Sends this many bytes, then nothing for this long.
-    Stall(usize, Duration),
-    /// Answers a request for a range with the whole file.
-    IgnoreRange,
-    /// Answers a request for a range with the range one byte later.
-    OtherRange,
-    /// Redirects there.
-    Redirect(String),
-    /// Answers nothing and closes.
-    Hang,
-}
-
-/// A request that came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// Whether it came to the store, and not to the hub itself.
-    pub at_store: bool,
-    /// `GET` or `HEAD`.
-    pub method: String,
-    /// Path and query.
-    pub target: String,
-    /// The header `Authorization`.
-    pub authorization: Option<String>,
-    /// The header `Range`.
-    pub range: Option<String>,
-    /// Everything that was sent, as it came.
-    pub head: String,
-}
-
-#[derive(Debug, Clone)]
-struct File {
-    bytes: Arc<Vec<u8>>,
-    sha256: String,
-    git: String,
-}
-
-#[derive(Debug, Default)]
-struct Repository {
-    commit: String,
-    files: BTreeMap<String, File>,
-    /// Entries of the list that no file stands behind.
-    also: Vec<Value>,
-    /// Whether the list names sizes and hashes.
-    silent: bool,
-    /// The token that opens it.
-    token: Option<String>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// By `models/OWNER/NAME` or `datasets/OWNER/NAME`.
-    repositories: BTreeMap<String, Repository>,
-    /// What befalls requests whose target contains the text, and how many of them still.
-    faults: Vec<(String, usize, Fault)>,
-    seen: Vec<Seen>,
-    store: String,
-}
 
 /// A hub that lives as long as this value.
 #[derive(Debug)]

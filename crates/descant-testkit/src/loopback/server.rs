@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::State;
 use super::answer::answer;
+use super::state::State;
 
 /// Longest head of a request.
 const MAX_HEAD_BYTES: u64 = 1 << 16;

@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Defect, FORMAT, Identity, LogLengths};
+use super::defect::Defect;
+use super::form::{FORMAT, Identity, LogLengths};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -3,7 +3,7 @@
 use descant_model::{Site, SiteKind};
 use serde::{Deserialize, Serialize};
 
-use super::Defect;
+use super::defect::Defect;
 use crate::guard::Window;
 use crate::state::TrainerState;
 

@@ -14,7 +14,8 @@ use burn::tensor::Tensor;
 use descant_lora::LoraAdapters;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
-use super::{ADAPTER, Defect, OPTIMIZER};
+use super::defect::Defect;
+use super::form::{ADAPTER, OPTIMIZER};
 use crate::state::{BLOCK, Moments, TrainerState};
 
 const MOMENTS: [&str; 2] = ["first", "second"];

@@ -7,7 +7,7 @@ use descant_harmony::read::{Format, OnBadRow};
 use descant_harmony::{Date, MaskPolicy, ViewPolicy};
 use serde::de::DeserializeOwned;
 
-use super::EXIT_STATUS;
+use super::status::EXIT_STATUS;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

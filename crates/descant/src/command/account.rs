@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
 use descant_harmony::prepare::{Account, Prepared};
-use descant_harmony::preview::{LanguageShare, Lengths, languages};
+use descant_harmony::preview::Lengths;
 use descant_harmony::read::{DataSet, Format};
 use descant_harmony::{MaskPolicy, Renderer, TokenClass};
 use serde_json::{Value, json};
 
-use super::train::grouped;
+use super::numbers::grouped;
 
 /// Version of `data.json`.
 const VERSION: u32 = 1;
@@ -25,44 +24,31 @@ pub(crate) struct DataAccount {
     template_source: String,
     template_sha256: String,
     tokenizer_sha256: String,
-    /// What became of the rows; what the reader left out is among the rejects.
+    /// What became of the rows.
     pub(crate) account: Account,
     /// How long the examples are; absent without any.
     pub(crate) lengths: Option<Lengths>,
-    /// The languages that rows state and that their reasoning was found to be in.
-    pub(crate) languages: Vec<LanguageShare>,
 }
 
 impl DataAccount {
     /// Takes the account out of a prepared set.
-    pub(crate) fn new(
-        renderer: &Renderer,
-        set: DataSet,
-        prepared: &mut Prepared,
-        mask: MaskPolicy,
-    ) -> Result<Self> {
-        let mut account = std::mem::take(&mut prepared.account);
-        // What the reader left out belongs to the same account.
-        account.rejects.count += set.rejects.count;
-        account.rejects.first.extend(set.rejects.first);
-        account.rejects.first.sort_by_key(|reject| reject.number);
+    pub(crate) fn new(renderer: &Renderer, set: &DataSet, prepared: &mut Prepared, mask: MaskPolicy) -> Self {
         let template = renderer.template();
-        Ok(Self {
-            path: set.path,
+        Self {
+            path: set.path.clone(),
             format: set.format,
             mask,
             template_source: template.source().to_string(),
             template_sha256: template.sha256().to_owned(),
             tokenizer_sha256: renderer.tokenizer().sha256().to_owned(),
-            account,
+            account: std::mem::take(&mut prepared.account),
             lengths: Lengths::of(prepared.examples.iter().map(|example| example.ids.len()), BUCKETS),
-            languages: languages(renderer.tokenizer(), &prepared.examples)?,
-        })
+        }
     }
 
     /// Examples that are left to train on.
     pub(crate) fn examples(&self) -> u64 {
-        self.languages.iter().map(|share| share.examples).sum()
+        self.account.languages.iter().map(|share| share.examples).sum()
     }
 
     /// The form of the rows, in words.
@@ -88,8 +74,8 @@ impl DataAccount {
 
     /// Examples by the language that their rows state, in words; `None` where no row states one.
     pub(crate) fn stated_languages(&self) -> Option<String> {
-        let stated = self.languages.iter().any(|share| share.stated.is_some());
-        let words = self.languages.iter().map(|share| {
+        let stated = self.account.languages.iter().any(|share| share.stated.is_some());
+        let words = self.account.languages.iter().map(|share| {
             let name = share.stated.as_deref().unwrap_or("not stated");
             format!("{name} {}", grouped(share.examples))
         });
@@ -108,7 +94,7 @@ impl DataAccount {
             "examples": self.examples(),
             "account": self.account,
             "lengths": self.lengths,
-            "languages": self.languages,
+            "languages": self.account.languages,
         })
     }
 }

@@ -16,8 +16,8 @@ use descant_train::{Sample, Schedule, TrainConfig, Trainer};
 use serde::Serialize;
 
 use super::load;
+use super::numbers::grouped;
 use super::room::{self, Found};
-use super::train::grouped;
 use crate::cli::{Bench, Measured};
 use crate::failure::Exit;
 use crate::talk::Talk;

@@ -22,6 +22,7 @@ mod init;
 mod kept;
 mod load;
 mod measure;
+mod numbers;
 mod plan;
 mod room;
 mod rows;

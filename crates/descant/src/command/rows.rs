@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use descant_harmony::prepare::{Example, PrepareOptions, prepare};
 use descant_harmony::read::{ReadOptions, read};
-use descant_harmony::{ControlTokens, RenderOptions, Renderer, TokenClass};
+use descant_harmony::{RenderOptions, Renderer};
 use descant_train::Sample;
 
 use super::account::DataAccount;
@@ -41,24 +41,18 @@ pub(crate) fn samples(
         on_bad_row: data.on_bad_row,
     };
     let mut prepared = prepare(renderer, &set, &options).map_err(skip)?;
-    let account = DataAccount::new(renderer, set, &mut prepared, data.mask)?;
-    let control = renderer.tokenizer().control();
-    let samples = prepared.examples.into_iter().map(|example| sample(example, control)).collect();
-    Ok((samples, account))
+    let account = DataAccount::new(renderer, &set, &mut prepared, data.mask);
+    Ok((prepared.examples.into_iter().map(sample).collect(), account))
 }
 
 /// What the loop learns from, made of a prepared row.
-fn sample(example: Example, control: &ControlTokens) -> Sample {
-    let first_analysis = first_analysis(&example, control);
-    Sample { row: example.row as usize, ids: example.ids, weights: example.mask.weights, first_analysis }
-}
-
-/// Index of the first token of the first analysis body, when it is trained.
-fn first_analysis(example: &Example, control: &ControlTokens) -> Option<usize> {
-    let start = example.mask.classes.iter().position(|class| *class == TokenClass::Analysis)?;
-    let header = example.ids[start..].iter().position(|id| *id == control.message)?;
-    let first = start + header + 1;
-    example.mask.weights.get(first).is_some_and(|weight| *weight > 0.0).then_some(first)
+fn sample(example: Example) -> Sample {
+    Sample {
+        row: example.row as usize,
+        ids: example.ids,
+        weights: example.mask.weights,
+        first_analysis: example.first_reasoning,
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use descant_lora::peft::Manifest;
 use serde_json::{Value, json};
 
 use super::measure::Measured;
+use super::numbers::grouped;
 use super::room::Room;
-use super::train::grouped;
 use crate::observe::{Records, clock};
 use crate::report::{Page, Table, render, side_by_side};
 use crate::run_folder::{RunFolder, SUMMARY};

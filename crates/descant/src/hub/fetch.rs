@@ -4,7 +4,7 @@ use anyhow::Result;
 use descant_hub::{Cache, Hub, Reference, Snapshot};
 
 use super::environment::Environment;
-use super::hinted;
+use super::hint::hinted;
 use crate::observe::Transfer;
 use crate::talk::Talk;
 

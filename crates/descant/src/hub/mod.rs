@@ -6,8 +6,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
-use descant_hub::{Cache, Error, Reference, Refusal, Snapshot};
+use descant_hub::{Cache, Error, Reference, Snapshot};
 
+#[cfg(not(feature = "hub"))]
 use crate::failure::Hinted;
 use crate::settings::Resolved;
 use crate::talk::Talk;
@@ -15,8 +16,10 @@ use crate::talk::Talk;
 mod environment;
 #[cfg(feature = "hub")]
 mod fetch;
+mod hint;
 
 use environment::Environment;
+pub(crate) use hint::hinted;
 
 /// Where repositories are looked for, and whether they may be fetched.
 pub(crate) struct Places {
@@ -103,24 +106,4 @@ impl Places {
 /// The text of a path that means a repository.
 fn reference(path: &Path) -> Option<&str> {
     path.to_str().filter(|text| Reference::is_meant(text))
-}
-
-/// Advice for each way in which a hub can fail.
-pub(crate) fn hinted(error: Error) -> anyhow::Error {
-    let hint = match &error {
-        Error::Reference { .. } => "write hf://OWNER/NAME, or hf://datasets/OWNER/NAME".to_owned(),
-        Error::NotCached { reference, .. } => format!("descant download {reference}"),
-        Error::Refused { reason, .. } => match reason {
-            Refusal::NeedsToken => "check the name; for a private or gated one set HF_TOKEN".to_owned(),
-            Refusal::BadToken => "check the name, and that the token may read it".to_owned(),
-            Refusal::NoRepo => "check the name; data sets begin with datasets/".to_owned(),
-            _ => return error.into(),
-        },
-        Error::Space { .. } => "set HF_HUB_CACHE to a folder on a larger disk".to_owned(),
-        Error::GaveUp { .. } | Error::Transport { .. } | Error::Later { .. } => {
-            "what came is kept: the same command goes on there".to_owned()
-        }
-        _ => return error.into(),
-    };
-    Hinted::new(error, hint).into()
 }

@@ -4,20 +4,17 @@
 #[path = "../../../../descant-train/src/checkpoint/defect.rs"]
 mod defect;
 #[allow(dead_code, reason = "a part of it is used here")]
+#[path = "../../../../descant-train/src/checkpoint/form.rs"]
+mod form;
+#[allow(dead_code, reason = "a part of it is used here")]
 #[path = "../../../../descant-train/src/checkpoint/manifest.rs"]
 mod manifest;
 
 pub use defect::Defect;
+pub use form::{FORMAT, Identity, LogLengths};
 
-/// As there.
-pub const FORMAT: u32 = 1;
 /// As there.
 pub const KEEP_AT_LEAST: usize = 2;
-
-/// As there.
-pub type Identity = Vec<(String, String)>;
-/// As there.
-pub type LogLengths = std::collections::BTreeMap<String, u64>;
 
 /// Reads a manifest and asks it what a reader of checkpoints asks.
 ///

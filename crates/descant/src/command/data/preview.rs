@@ -18,7 +18,7 @@ use crate::talk::Talk;
 pub(crate) fn run(args: &Preview, model: &Path, file: &Path, talk: Talk) -> Result<Exit> {
     check_effort("--effort", &args.effort).map_err(|reason| anyhow!(reason))?;
     let files = &args.files;
-    let renderer = super::renderer(files, model)?;
+    let renderer = super::renderer::renderer(files, model)?;
     let set = read(file, &ReadOptions { format: files.format, on_bad_row: files.on_bad_row })?;
     let options = PrepareOptions {
         render: RenderOptions {
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &Preview, model: &Path, file: &Path, talk: Talk) -> Resu
         ..PrepareOptions::default()
     };
     let mut prepared = survey(&renderer, &set, &options)?;
-    let account = DataAccount::new(&renderer, set, &mut prepared, files.mask)?;
+    let account = DataAccount::new(&renderer, &set, &mut prepared, files.mask);
     if args.json {
         talk.data(account.to_json())?;
     } else {
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Preview, model: &Path, file: &Path, talk: Talk) -> Resu
         }
         parts.extend(account.lengths.as_ref().map(shown::lengths));
         parts.push(shown::channels(&account.account.tokens));
-        parts.push(shown::languages(&account.languages));
+        parts.push(shown::languages(&account.account.languages));
         parts.push(shown::left_out(&account.account));
         parts.retain(|part| !part.is_empty());
         talk.item("data", format_args!("{} ({})", args.file.display(), account.form()));

@@ -22,7 +22,7 @@ const CHUNK: usize = 256;
 
 /// Renders a file.
 pub(crate) fn run(args: &Render, model: &Path, input: &Path, talk: Talk) -> Result<Exit> {
-    let renderer = super::renderer(&args.files, model)?;
+    let renderer = super::renderer::renderer(&args.files, model)?;
     let masker = Masker::new(renderer.tokenizer(), args.files.mask, LossWeights::default())?;
     let mut job =
         Job { args, renderer: &renderer, masker: &masker, talk, waiting: Vec::new(), counts: [0; 4] };

@@ -8,13 +8,14 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use clap::builder::styling::{AnsiColor, Style};
+use descant_harmony::languages::LanguageShare;
 use descant_harmony::mask::ClassCounts;
 use descant_harmony::prepare::{Account, Example};
-use descant_harmony::preview::{LanguageShare, Lengths, runs};
+use descant_harmony::preview::{Lengths, runs};
 use descant_harmony::{TokenClass, Tokenizer};
 
 use super::wrap::pieces;
-use crate::command::train::grouped;
+use crate::command::numbers::grouped;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -119,8 +120,18 @@ pub(super) fn languages(shares: &[LanguageShare]) -> String {
             .filter(|(count, _)| *count > 0)
             .map(|(count, name)| format!("{name} {count}"))
             .collect();
+        let with_reasoning = share.examples - share.without;
+        let looked_at = match share.judged {
+            judged if judged < with_reasoning => format!(" (of {} looked at)", grouped(judged)),
+            _ => String::new(),
+        };
         let trained = grouped(share.tokens.total().trained);
-        let _ = writeln!(text, "{stated:<11} {:>9} {trained:>11}   {}", share.examples, found.join(", "));
+        let _ = writeln!(
+            text,
+            "{stated:<11} {:>9} {trained:>11}   {}{looked_at}",
+            share.examples,
+            found.join(", ")
+        );
     }
     text
 }
@@ -141,7 +152,7 @@ pub(super) fn left_out(account: &Account) -> String {
     if rejects.count > 0 {
         let _ = writeln!(text, "{BOLD}rejected{BOLD:#}   {} rows", grouped(rejects.count));
         for reject in rejects.first.iter().take(20) {
-            let _ = writeln!(text, "  line {}: {}", reject.number, visible(&reject.reason.to_string()));
+            let _ = writeln!(text, "  line {}: {}", reject.number, visible(&reject.reason));
         }
         let more = rejects.count.saturating_sub(20);
         if more > 0 {

@@ -1,0 +1,5 @@
+//! From ids to messages: who says what on which channel, and where it lies.
+
+pub(crate) mod header;
+pub mod parse;
+pub(crate) mod scan;

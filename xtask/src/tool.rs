@@ -1,0 +1,27 @@
+//! What every task needs: cargo, the root of the repository, and a line for people.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+/// The cargo that runs us.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // Cargo sets these for us alone; a build of another package must not see them.
+    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+        cargo.env_remove(name);
+    }
+    cargo
+}
+
+/// The repository.
+pub(crate) fn root() -> Result<PathBuf> {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
+    Path::new(&manifest).parent().map(Path::to_owned).context("xtask lies in the repository's root")
+}
+
+#[expect(clippy::print_stderr, reason = "talk goes to standard error; data is the binary's")]
+pub(crate) fn say(text: &str) {
+    eprintln!("{text}");
+}
