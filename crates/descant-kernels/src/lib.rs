@@ -52,7 +52,7 @@ pub use loss::token_losses;
 pub use low_rank::low_rank;
 pub use memory::{MemorySettings, memory_plan, memory_settings, reserve_memory, set_memory};
 pub use norm::rms_norm;
-pub use optimizer::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm};
+pub use optimizer::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm, reached};
 pub use read::{DeviceError, read_floats};
 pub use rotary::rotary;
 pub use route::{Routing, combine_experts, expert_weights, route, take_tokens};
@@ -66,7 +66,7 @@ pub mod reference {
     pub use crate::loss::reference::token_losses;
     pub use crate::low_rank::reference::low_rank;
     pub use crate::norm::reference::rms_norm;
-    pub use crate::optimizer::reference::{accumulate, grad_norm};
+    pub use crate::optimizer::reference::{accumulate, grad_norm, reached};
     pub use crate::rotary::reference::rotary;
     pub use crate::route::reference::{combine_experts, expert_weights, route, take_tokens};
     pub use crate::swiglu::reference::swiglu;

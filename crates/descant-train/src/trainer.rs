@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
-use descant_kernels::{accumulate, grad_norm, read_floats};
+use descant_kernels::{accumulate, gauge, grad_norm, reached, read_floats};
 use descant_lora::LoraAdapters;
 use descant_model::{Batch, GptOss, Site};
 
@@ -245,10 +245,9 @@ impl<'a> Trainer<'a> {
     /// Until [`PROVEN_AFTER_STEP`], looks for tensors that get no gradient.
     fn prove_gradients(&mut self, step: u64, gradients: &[Tensor<3>]) -> Result<()> {
         let Some(alive) = &mut self.alive else { return Ok(()) };
-        for (alive, gradient) in alive.iter_mut().zip(gradients) {
-            let largest = read_floats(gradient.clone().abs().flatten::<2>(1, 2).max_dim(1))?;
-            alive.iter_mut().zip(largest).for_each(|(alive, largest)| *alive |= largest > 0.0);
-        }
+        // All of them at once: to wait for the device for each took longer than a short step.
+        let flags = read_floats(reached(gradients))?;
+        alive.iter_mut().flatten().zip(flags).for_each(|(alive, flag)| *alive |= flag > 0.0);
         // A step that was left out proves nothing.
         if u64::from(self.optimizer.updates()) + 1 < PROVEN_AFTER_STEP {
             return Ok(());

@@ -87,6 +87,27 @@ pub(super) fn grad_norm(grads: &[Tensor<3>]) -> Tensor<1> {
     cuda::tensor(norm)
 }
 
+/// See [`super::reached`]: a flag a matrix, a launch a tensor.
+pub(super) fn reached(grads: &[Tensor<3>]) -> Tensor<1> {
+    let grads: Vec<CubeTensor> = grads.iter().cloned().map(floats).collect();
+    let matrices: Vec<usize> = grads.iter().map(|grad| grad.shape()[0]).collect();
+    let sizes: Vec<usize> = grads.iter().zip(&matrices).map(|(grad, n)| elements(grad) / n.max(&1)).collect();
+    let flags = cuda::empty([matrices.iter().sum::<usize>()], DType::F32, &grads[0].device);
+    let mut handles = cuda::handles([&flags]);
+    handles.extend(grads.iter().map(|grad| grad.handle.clone()));
+    cuda::gpu_of(&flags).enqueue(handles, move |run, p| {
+        let [flags, grads @ ..] = p else { unreachable!("the first is ours") };
+        let mut to = *flags;
+        for ((grad, matrices), n) in grads.iter().zip(matrices).zip(sizes) {
+            let arguments = [Arg::Ptr(*grad), Arg::Ptr(to), Arg::I64(n as i64)];
+            run.launch(run.kernel("optimizer", "any_nonzero", &[])?, matrices, THREADS, 0, &arguments)?;
+            to += (matrices * size_of::<f32>()) as u64;
+        }
+        Ok(())
+    });
+    cuda::tensor(flags)
+}
+
 /// See [`super::accumulate`].
 pub(super) fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor<3>> {
     let mut buffers = Buffers::default();

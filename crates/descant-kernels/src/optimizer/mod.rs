@@ -175,6 +175,20 @@ pub fn grad_norm(grads: &[Tensor<3>]) -> Tensor<1> {
     reference::grad_norm(grads)
 }
 
+/// For each matrix of each gradient, one behind the other, 1 where it has an element other than zero, else 0: one
+/// tensor for all, so that looking at them waits for the device once.
+///
+/// # Panics
+/// If there are none.
+pub fn reached(grads: &[Tensor<3>]) -> Tensor<1> {
+    assert!(!grads.is_empty(), "something is looked at");
+    #[cfg(feature = "cuda")]
+    if on_card(grads) {
+        return cuda::reached(grads);
+    }
+    reference::reached(grads)
+}
+
 /// Each gradient plus the new one of its tensor.
 ///
 /// # Panics

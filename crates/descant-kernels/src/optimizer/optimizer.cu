@@ -76,6 +76,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) square_sums(const __grid_c
     }
 }
 
+// flags[m] = 1 where matrix m has an element other than zero, else 0. n: elements of a matrix. Grid: matrices. Block: 256.
+extern "C" __global__ void __launch_bounds__(THREADS) any_nonzero(const float* grad, float* flags, u64 n) {
+    const float* matrix = grad + blockIdx.x * n;
+    bool any = false;
+    for (u64 i = threadIdx.x; i < n; i += THREADS) any |= matrix[i] != 0.0f;
+    any = __syncthreads_or(any);
+    if (threadIdx.x == 0) flags[blockIdx.x] = any ? 1.0f : 0.0f;
+}
+
 // norm[0] = sqrt(sum of partials), in f64. Grid: 1. Block: 1024.
 extern "C" __global__ void __launch_bounds__(1024) norm_of_sums(const float* partials, float* norm, u32 n) {
     __shared__ double sums[1024];

@@ -90,6 +90,12 @@ pub fn grad_norm(grads: &[Tensor<3>]) -> Tensor<1> {
     Tensor::cat(squares, 0).sum().sqrt()
 }
 
+/// See [`crate::reached`].
+pub fn reached(grads: &[Tensor<3>]) -> Tensor<1> {
+    let largest = |g: &Tensor<3>| g.clone().abs().flatten::<2>(1, 2).max_dim(1).flatten::<1>(0, 1);
+    Tensor::cat(grads.iter().map(largest).collect(), 0).greater_elem(0.0).float()
+}
+
 /// See [`crate::accumulate`].
 pub fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor<3>> {
     grads.into_iter().zip(new).map(|(old, new)| old + new.clone()).collect()

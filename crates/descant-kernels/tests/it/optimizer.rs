@@ -110,3 +110,17 @@ fn gradients_accumulate_tensor_by_tensor() {
         assert_eq!(values(sum), expected);
     }
 }
+
+#[test]
+fn matrices_with_an_element_other_than_zero_are_found() {
+    let tensor = |values: &[f32], shape: [usize; 3]| {
+        Tensor::<3>::from_data(TensorData::new(values.to_vec(), shape), (&Device::flex(), DType::F32))
+    };
+    // Too small for a square, of either sign, at either end; zeros of both signs.
+    let grads = [
+        tensor(&[0.0, 1e-30, 0.0, -0.0, -1e-30, 0.0], [3, 2, 1]),
+        tensor(&[0.0, 0.0, 0.0, 2.0], [1, 2, 2]),
+        tensor(&[-0.0, 0.0], [1, 1, 2]),
+    ];
+    assert_eq!(values(&k::reached(&grads)), [1.0, 0.0, 1.0, 1.0, 0.0]);
+}
