@@ -44,11 +44,11 @@ pub use device::{is_cpu, is_cuda, wants_rows_in_order};
 pub use layer::plan::plan;
 pub use layer::{
     Angles, DecoderLayer, Keep, Kept, LayerLoad, LayerMemory, LayerPairs, LayerPlace, LayerSizes, LayerSpec,
-    LayerTensors, LowRankPair,
+    LayerTensors, LowRankPair, room_for_logits,
 };
 pub use linear::{FrozenWeight, Groups, linear};
 pub use load::Loader;
-pub use loss::token_losses;
+pub use loss::{LOGITS, token_losses};
 pub use low_rank::low_rank;
 pub use memory::{MemorySettings, memory_plan, memory_settings, reserve_memory, set_memory};
 pub use norm::rms_norm;

@@ -7,6 +7,7 @@
 
 use std::path::Path;
 
+use descant_kernels::LayerSizes;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -98,6 +99,19 @@ impl Config {
     /// Width of the concatenated key (or value) heads.
     pub fn key_value_width(&self) -> usize {
         self.num_key_value_heads * self.head_dim
+    }
+
+    /// The sizes of a layer that decide bytes and operations.
+    pub fn layer_sizes(&self) -> LayerSizes {
+        LayerSizes {
+            hidden: self.hidden_size,
+            query: self.query_width(),
+            key_value: self.key_value_width(),
+            n_heads: self.num_attention_heads,
+            n_experts: self.num_local_experts,
+            top_k: self.num_experts_per_tok,
+            inner: self.intermediate_size,
+        }
     }
 
     /// Keys that layer `layer` sees, `None` for all.

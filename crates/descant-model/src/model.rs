@@ -9,8 +9,9 @@ use std::sync::Mutex;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use descant_kernels::{
-    Angles, AttentionSpec, FrozenWeight, Groups, Segments, attention, combine_experts, expert_weights,
-    linear, rms_norm, rotary, route, swiglu, take_tokens, token_losses,
+    Angles, AttentionSpec, FrozenWeight, Groups, Segments, SiteKind, attention, combine_experts,
+    expert_weights, linear, rms_norm, room_for_logits, rotary, route, swiglu, take_tokens, token_losses,
+    wants_rows_in_order,
 };
 
 use crate::batch::Batch;
@@ -28,6 +29,8 @@ pub struct GptOss {
     pub config: Config,
     device: Device,
     weights: Weights,
+    /// Whether products of packed experts want the rows of tokens copied in their order.
+    rows_in_order: bool,
     /// Cosines and sines of positions from 0, grown when a longer sequence comes.
     angles: Mutex<(Vec<f32>, Vec<f32>)>,
 }
@@ -50,7 +53,8 @@ impl GptOss {
         let device = device.clone().inner();
         let config = Config::from_dir(dir)?;
         let weights = Weights::load(dir, &config, &device)?;
-        Ok(Self { config, device, weights, angles: Mutex::new((Vec::new(), Vec::new())) })
+        let rows_in_order = config.mxfp4 && wants_rows_in_order(&device);
+        Ok(Self { config, device, weights, rows_in_order, angles: Mutex::new((Vec::new(), Vec::new())) })
     }
 
     /// Where the weights lie; a plain device, without a graph.
@@ -83,9 +87,10 @@ impl GptOss {
             targets.iter().all(|&t| (t as usize) < self.config.vocab_size),
             "target outside the vocabulary"
         );
+        let room = room_for_logits(&self.config.layer_sizes(), hidden.dims()[0], self.rows_in_order);
         let rows = self.indices(rows.iter().map(|&r| r as i32).collect());
         let targets = self.indices(targets.iter().map(|&t| t as i32).collect());
-        token_losses(hidden.select(0, rows), &self.weights.head, &targets)
+        token_losses(hidden.select(0, rows), &self.weights.head, &targets, room)
     }
 
     /// An i32 index tensor on the model's device.

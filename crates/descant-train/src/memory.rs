@@ -204,15 +204,7 @@ pub fn estimate(
 /// What goes through the layers of a model.
 fn layer_load(config: &Config, kinds: &[SiteKind], rank: usize, load: Load, in_order: bool) -> LayerLoad {
     LayerLoad {
-        sizes: LayerSizes {
-            hidden: config.hidden_size,
-            query: config.query_width(),
-            key_value: config.key_value_width(),
-            n_heads: config.num_attention_heads,
-            n_experts: config.num_local_experts,
-            top_k: config.num_experts_per_tok,
-            inner: config.intermediate_size,
-        },
+        sizes: config.layer_sizes(),
         windows: (0..config.num_hidden_layers).map(|layer| config.window(layer)).collect(),
         ranks: SiteKind::ALL.map(|kind| if kinds.contains(&kind) { rank } else { 0 }),
         tokens: load.tokens as usize,

@@ -30,6 +30,34 @@ pub(super) struct Need {
 }
 
 /// Where everything lies in one piece of memory.
+impl Need {
+    fn plan(&self, kept: Kept) -> Plan {
+        Plan { sizes: self.sizes, tokens: self.tokens, paths: self.paths, kept, in_order: self.in_order }
+    }
+
+    /// Bytes that layers work in, whatever they keep.
+    fn scratch_bytes(&self) -> u64 {
+        Kept::ALL
+            .into_iter()
+            .map(|kept| {
+                let plan = self.plan(kept);
+                plan.forward().scratch_bytes.max(plan.backward().scratch_bytes)
+            })
+            .max()
+            .expect("there are kinds of keeping")
+            .max(LEAST_SCRATCH)
+    }
+}
+
+/// Bytes that the logits of a batch of so many tokens may take at once: what its layers work in is free between them,
+/// but for the workspace of products. Sizes alone decide, never what an earlier batch left behind: rows that are
+/// multiplied together decide in which order sums are made.
+pub fn room_for_logits(sizes: &LayerSizes, tokens: usize, in_order: bool) -> usize {
+    let (paths, windows) = (Paths::default(), Arc::from([]));
+    let need = Need { sizes: *sizes, paths, tokens, in_order, longest: tokens, windows };
+    (need.scratch_bytes() - WORKSPACE) as usize
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Budget {
     /// What layers use in turn, at the beginning.
@@ -112,6 +140,37 @@ impl LayerLoad {
             tokens: self.tokens,
             in_order: self.in_order,
             longest: self.longest,
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_for_logits_comes_from_sizes_and_lies_in_the_scratch_of_every_plan() {
+        let sizes = LayerSizes {
+            hidden: 2880,
+            query: 4096,
+            key_value: 512,
+            n_heads: 64,
+            n_experts: 32,
+            top_k: 4,
+            inner: 2880,
+        };
+        for tokens in [1, 100, 1024, 4096, 16_384] {
+            for in_order in [false, true] {
+                let room = room_for_logits(&sizes, tokens, in_order) as u64;
+                let ranks = PerSite::from_fn(|_| 32);
+                let windows = vec![None; 24];
+                let load = LayerLoad { sizes, windows, ranks, tokens, longest: tokens, in_order };
+                for keep in [Keep::Minimal, Keep::All] {
+                    assert!(room + WORKSPACE <= load.memory(keep, 0).scratch, "{tokens} {in_order} {keep}");
+                }
+            }
+        }
+        // 1152 rows of the 20b's vocabulary, as a process had it that asked no prompts first.
+        assert_eq!(room_for_logits(&sizes, 4096, true) / (2 * 201_088) / 128, 9);
+    }
+}
             windows: self.windows.as_slice().into(),
         };
         let budget = Budget::new(&need, keep, free);

@@ -26,7 +26,8 @@ use burn::tensor::Tensor;
 
 use crate::attention::Segments;
 use crate::linear::FrozenWeight;
-pub use budget::{LayerLoad, LayerMemory};
+use crate::site::PerSite;
+pub use budget::{LayerLoad, LayerMemory, room_for_logits};
 pub use plan::{Keep, Kept, LayerSizes};
 
 /// The low-rank pair at a site: adds `scaling · (x A^T) B^T` to the product there.

@@ -17,6 +17,7 @@ impl LossKernel for Flex {
         hidden: FlexTensor,
         head: FlexTensor,
         targets: FlexTensor,
+        _room: usize,
         with_gradient: bool,
     ) -> (FlexTensor, Option<FlexTensor>) {
         let (hidden, head, targets) = (contiguous(hidden), contiguous(head), contiguous(targets));

@@ -9,8 +9,6 @@ use burn_cubecl::tensor::CubeTensor;
 use super::{LossKernel, LossOp};
 use crate::cuda::{self, Arg, MatmulSpec, Result, Run};
 
-/// Bytes of logits that exist at once, at most, but for a single run of [`ROWS`] rows.
-const LOGITS: usize = 256 << 20;
 /// More rows than this make a product no faster.
 const MOST_ROWS: usize = 4096;
 /// Rows come in multiples of this, as products like them.
@@ -104,6 +102,7 @@ impl LossKernel for CubeBackend {
         hidden: CubeTensor,
         head: CubeTensor,
         targets: CubeTensor,
+        room: usize,
         with_gradient: bool,
     ) -> (CubeTensor, Option<CubeTensor>) {
         let (hidden, head, targets) =
@@ -113,11 +112,10 @@ impl LossKernel for CubeBackend {
         let values = cuda::empty([rows], DType::F32, device);
         let gradient = with_gradient.then(|| cuda::empty(hidden.shape(), DType::BF16, device));
         let gpu = cuda::gpu_of(&hidden);
+        let most = rows_at_once(rows, vocabulary, room);
         // Between the layers of a model their scratch is free; elsewhere there is some of our own.
         let scratch = crate::layer::arena::scratch(&gpu)
-            .filter(|(_, bytes)| *bytes as usize >= WORKSPACE + 2 * ROWS * vocabulary);
-        let room = scratch.as_ref().map_or(LOGITS, |(_, bytes)| *bytes as usize - WORKSPACE);
-        let most = rows_at_once(rows, vocabulary, room);
+            .filter(|(_, bytes)| *bytes as usize >= WORKSPACE + 2 * most * vocabulary);
         let own = if scratch.is_some() { [1, 1] } else { [most, vocabulary] };
         let logits = cuda::empty(own, DType::BF16, device);
         let workspace = cuda::empty([if scratch.is_some() { 1 } else { WORKSPACE }], DType::U8, device);
@@ -157,14 +155,15 @@ impl LossKernel for CubeBackend {
 }
 
 impl LossOp for CubeBackend {
-    fn token_losses(hidden: CubeTensor, head: CubeTensor, targets: CubeTensor) -> CubeTensor {
-        Self::losses(hidden, head, targets, false).0
+    fn token_losses(hidden: CubeTensor, head: CubeTensor, targets: CubeTensor, room: usize) -> CubeTensor {
+        Self::losses(hidden, head, targets, room, false).0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LOGITS;
 
     #[test]
     fn logits_stay_within_their_bytes_and_no_row_is_lost() {

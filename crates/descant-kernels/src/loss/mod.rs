@@ -17,17 +17,24 @@ use burn::tensor::{Int, Tensor};
 
 use crate::device::has_form_if;
 
+/// Bytes of logits that exist at once where nobody says how many may: enough that products are at their rate.
+pub const LOGITS: usize = 256 << 20;
+
 /// Negative natural logarithm of each row's probability of its target.
+///
+/// On a card the logits of some rows exist at once, `room` bytes of them at most but for the least that products
+/// take. How many decides in which order sums are made, so that `room` must come from sizes alone
+/// ([`room_for_logits`](crate::room_for_logits), [`LOGITS`]).
 ///
 /// # Shapes
 /// - `hidden` `[rows, features]`, after the final norm
 /// - `head` `[vocabulary, features]`, frozen
 /// - `targets` `[rows]`, i32, within the vocabulary
-pub fn token_losses(hidden: Tensor<2>, head: &Tensor<2>, targets: &Tensor<1, Int>) -> Tensor<1> {
+pub fn token_losses(hidden: Tensor<2>, head: &Tensor<2>, targets: &Tensor<1, Int>, room: usize) -> Tensor<1> {
     let fits = hidden.dims()[1].is_multiple_of(8) && head.dims()[0].is_multiple_of(8);
     if has_form_if(&hidden.device(), hidden.dtype(), fits && hidden.dtype() == head.dtype()) {
         let (head, targets) = (head.clone().into_dispatch(), targets.clone().into_dispatch());
-        return Tensor::from_dispatch(Dispatch::token_losses(hidden.into_dispatch(), head, targets));
+        return Tensor::from_dispatch(Dispatch::token_losses(hidden.into_dispatch(), head, targets, room));
     }
     reference::token_losses(hidden, head, targets)
 }
@@ -39,6 +46,7 @@ pub(crate) trait LossKernel: Backend {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
+        room: usize,
         with_gradient: bool,
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>);
 
@@ -52,6 +60,7 @@ pub(crate) trait LossOp: Backend {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
+        room: usize,
     ) -> FloatTensor<Self>;
 }
 
@@ -60,8 +69,9 @@ impl LossOp for Flex {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
+        room: usize,
     ) -> FloatTensor<Self> {
-        Self::losses(hidden, head, targets, false).0
+        Self::losses(hidden, head, targets, room, false).0
     }
 }
 
@@ -85,15 +95,16 @@ impl<B: LossKernel, C: CheckpointStrategy> LossOp for Autodiff<B, C> {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
+        room: usize,
     ) -> FloatTensor<Self> {
         let prep = LossBackward.prepare::<C>([hidden.node()]).compute_bound();
         let (hidden, head) = (hidden.into_primitive(), head.into_primitive());
         match prep.stateful() {
             OpsKind::Tracked(prep) => {
-                let (losses, gradient) = B::losses(hidden, head, targets, true);
+                let (losses, gradient) = B::losses(hidden, head, targets, room, true);
                 prep.finish(gradient.expect("a gradient was asked for"), losses)
             }
-            OpsKind::UnTracked(prep) => prep.finish(B::losses(hidden, head, targets, false).0),
+            OpsKind::UnTracked(prep) => prep.finish(B::losses(hidden, head, targets, room, false).0),
         }
     }
 }

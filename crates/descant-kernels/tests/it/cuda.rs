@@ -174,10 +174,11 @@ fn losses_on_a_card_equal_their_definition() {
         let targets = ints(&targets, [rows]);
         let seed = random.floats([rows]);
         let what = format!("token_losses {rows}x{features}x{words}");
-        let own =
-            |[h]: [Tensor<2>; 1], d: &Device| k::token_losses(h, &on(&head, d, BF16), &ints_on(&targets, d));
+        let own = |[h]: [Tensor<2>; 1], d: &Device| {
+            k::token_losses(h, &on(&head, d, BF16), &ints_on(&targets, d), k::LOGITS)
+        };
         let definition = |[h]: [Tensor<2>; 1], d: &Device| {
-            k::token_losses(h, &on(&head, d, DType::F32), &ints_on(&targets, d))
+            k::token_losses(h, &on(&head, d, DType::F32), &ints_on(&targets, d), k::LOGITS)
         };
         same(&card, &what, [BF16], [&hidden], &seed, own, definition);
     }
