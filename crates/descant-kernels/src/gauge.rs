@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
-use crate::{FrozenWeight, Groups, linear};
+use crate::{DeviceError, FrozenWeight, Groups, linear};
 
 /// Ceilings of a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -93,10 +93,10 @@ pub fn profiled(device: &Device) -> Vec<OperatorTime> {
 ///
 /// # Errors
 /// What went wrong on the device since it was last asked.
-pub fn synchronize(device: &Device) -> Result<(), String> {
+pub fn synchronize(device: &Device) -> Result<(), DeviceError> {
     #[cfg(feature = "cuda")]
     if !crate::is_cpu(device) {
-        return crate::cuda::gauge::synchronize(device);
+        return Ok(crate::cuda::gauge::synchronize(device)?);
     }
     let _ = device;
     Ok(())

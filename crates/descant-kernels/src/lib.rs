@@ -36,6 +36,7 @@ mod optimizer;
 mod read;
 mod rotary;
 mod route;
+mod site;
 mod swiglu;
 
 pub use attention::{AttentionSpec, Segment, Segments, attention};
@@ -56,6 +57,7 @@ pub use optimizer::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, g
 pub use read::{DeviceError, read_floats};
 pub use rotary::rotary;
 pub use route::{Routing, combine_experts, expert_weights, route, take_tokens};
+pub use site::{PerSite, SiteKind};
 pub use swiglu::swiglu;
 
 /// The definitions, for tests and for devices that have no form of their own yet.

@@ -5,6 +5,8 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
+use crate::DeviceError;
+
 /// Brings tensors to one device.
 #[derive(Debug)]
 pub struct Loader {
@@ -18,13 +20,13 @@ impl Loader {
     ///
     /// # Errors
     /// The card or its driver refuses.
-    pub fn new(device: &Device) -> Result<Self, String> {
+    pub fn new(device: &Device) -> Result<Self, DeviceError> {
         let device = device.clone().inner();
         #[cfg(feature = "cuda")]
         let uploader = match crate::cuda::index_of(&device) {
             Some(index) => {
-                let gpu = crate::cuda::Gpu::of(index).map_err(|e| e.to_string())?;
-                Some(crate::cuda::Uploader::new(&gpu).map_err(|e| e.to_string())?)
+                let gpu = crate::cuda::Gpu::of(index)?;
+                Some(crate::cuda::Uploader::new(&gpu)?)
             }
             None => None,
         };
@@ -39,11 +41,11 @@ impl Loader {
     ///
     /// # Errors
     /// The card refuses, for example because its memory is full.
-    pub fn floats(&mut self, bytes: &[u8], dtype: DType) -> Result<Tensor<1>, String> {
+    pub fn floats(&mut self, bytes: &[u8], dtype: DType) -> Result<Tensor<1>, DeviceError> {
         let n = bytes.len() / dtype.size();
         #[cfg(feature = "cuda")]
         if let Some(uploader) = &mut self.uploader {
-            let tensor = uploader.tensor(bytes, [n], dtype).map_err(|e| e.to_string())?;
+            let tensor = uploader.tensor(bytes, [n], dtype)?;
             return Ok(crate::cuda::tensor(tensor));
         }
         let data = TensorData::from_bytes_vec(bytes.to_vec(), [n], dtype);
@@ -54,10 +56,10 @@ impl Loader {
     ///
     /// # Errors
     /// As [`floats`](Self::floats).
-    pub fn bytes(&mut self, bytes: &[u8]) -> Result<Tensor<1, Int>, String> {
+    pub fn bytes(&mut self, bytes: &[u8]) -> Result<Tensor<1, Int>, DeviceError> {
         #[cfg(feature = "cuda")]
         if let Some(uploader) = &mut self.uploader {
-            let tensor = uploader.tensor(bytes, [bytes.len()], DType::U8).map_err(|e| e.to_string())?;
+            let tensor = uploader.tensor(bytes, [bytes.len()], DType::U8)?;
             return Ok(crate::cuda::int_tensor(tensor));
         }
         let data = TensorData::new(bytes.to_vec(), [bytes.len()]);
@@ -68,10 +70,10 @@ impl Loader {
     ///
     /// # Errors
     /// A copy failed.
-    pub fn finish(self) -> Result<(), String> {
+    pub fn finish(self) -> Result<(), DeviceError> {
         #[cfg(feature = "cuda")]
         if let Some(uploader) = self.uploader {
-            return uploader.finish().map_err(|e| e.to_string());
+            return Ok(uploader.finish()?);
         }
         Ok(())
     }

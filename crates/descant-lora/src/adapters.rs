@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use descant_kernels::{Groups, LayerPairs, LowRankPair, low_rank};
-use descant_model::{Config, Overlay, Site, SiteKind};
+use descant_model::{Config, Overlay, Site};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -40,7 +40,7 @@ impl LoraAdapters {
     /// The settings are out of range or name no site.
     pub fn init(model: &Config, lora: &LoraConfig, seed: u64, device: &Device) -> Result<Self> {
         let pairs = lora.sites(model)?.into_iter().map(|site| {
-            let dims = site.kind.dims(model);
+            let dims = model.site_dims(site.kind);
             let bound = (dims.d_in as f64).sqrt().recip();
             let mut random = ChaCha8Rng::seed_from_u64(seed);
             random.set_stream((site.layer as u64) << 8 | site.kind as u64);
@@ -99,19 +99,10 @@ impl Overlay for LoraAdapters {
     }
 
     fn pairs(&self, layer: usize) -> Option<LayerPairs> {
-        let at = |kind| {
+        Some(LayerPairs::from_fn(|kind| {
             let pair = self.pairs.get(&Site { layer, kind })?;
             Some(LowRankPair { a: pair.a.clone(), b: pair.b.clone(), scaling: pair.scaling })
-        };
-        Some(LayerPairs {
-            query: at(SiteKind::Query),
-            key: at(SiteKind::Key),
-            value: at(SiteKind::Value),
-            output: at(SiteKind::Output),
-            router: at(SiteKind::Router),
-            gate_up: at(SiteKind::GateUp),
-            down: at(SiteKind::Down),
-        })
+        }))
     }
 }
 

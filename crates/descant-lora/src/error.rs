@@ -10,6 +10,9 @@ pub enum Error {
     /// The settings are out of range or name no site.
     #[error("{0}")]
     Config(String),
+    /// The device failed before the adapters could be read from it.
+    #[error(transparent)]
+    Device(#[from] descant_kernels::DeviceError),
     /// An adapter's folder could not be read or written.
     #[error(transparent)]
     Peft(#[from] crate::peft::Error),

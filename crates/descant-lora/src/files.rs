@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
+use descant_kernels::read_floats;
 use descant_model::Config;
 
 use crate::adapters::{LoraAdapters, Pair, tensor};
@@ -26,7 +27,7 @@ impl LoraAdapters {
             );
         }
         let pairs = adapter.sites.into_iter().map(|(site, factors)| {
-            let dims = site.kind.dims(model);
+            let dims = model.site_dims(site.kind);
             let pair = Pair {
                 a: tensor(factors.a, [dims.n_matrices, factors.rank, dims.d_in], device),
                 b: tensor(factors.b, [dims.n_matrices, dims.d_out, factors.rank], device),
@@ -40,15 +41,14 @@ impl LoraAdapters {
     /// Writes the adapters as a new PEFT directory; `base_model` is the name that PEFT will look for.
     ///
     /// # Errors
-    /// The directory exists or cannot be written.
+    /// The directory exists or cannot be written; the device failed, and there is nothing to write.
     pub fn save_peft(&self, dir: &Path, model: &Config, base_model: &str) -> Result<Manifest> {
-        let factors = |pair: &Pair| Factors {
-            rank: pair.a.dims()[1],
-            scaling: pair.scaling,
-            a: values(&pair.a),
-            b: values(&pair.b),
+        let factors = |pair: &Pair| -> Result<Factors> {
+            let (a, b) = (read_floats(pair.a.clone())?, read_floats(pair.b.clone())?);
+            Ok(Factors { rank: pair.a.dims()[1], scaling: pair.scaling, a, b })
         };
-        let sites: Sites = self.pairs().iter().map(|(site, pair)| (*site, factors(pair))).collect();
+        let sites = self.pairs().iter().map(|(site, pair)| Ok((*site, factors(pair)?)));
+        let sites = sites.collect::<Result<Sites>>()?;
         Ok(peft::save(dir, model, base_model, &sites)?)
     }
 
@@ -56,9 +56,4 @@ impl LoraAdapters {
     pub fn manifest(&self, model: &Config) -> Manifest {
         Manifest::new(model, self.pairs().iter().map(|(site, pair)| (*site, pair.a.dims()[1])))
     }
-}
-
-fn values(tensor: &Tensor<3>) -> Vec<f32> {
-    let plain = if tensor.device().is_autodiff() { tensor.clone().inner() } else { tensor.clone() };
-    plain.into_data().try_to_vec().expect("adapters are f32")
 }

@@ -24,14 +24,14 @@ pub enum Error {
     #[error(transparent)]
     Device(#[from] descant_kernels::DeviceError),
     /// The device did not take a tensor.
-    #[error("{path}: tensor `{name}`: {reason}")]
+    #[error("{path}: tensor `{name}`: {source}")]
     Upload {
         /// The file.
         path: String,
         /// The tensor.
         name: String,
         /// What the device says.
-        reason: String,
+        source: descant_kernels::DeviceError,
     },
     /// There are no weights in the directory.
     #[error("{dir}: neither model.safetensors nor model.safetensors.index.json is there", dir = dir.display())]

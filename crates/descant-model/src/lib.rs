@@ -19,6 +19,7 @@ mod weights;
 
 pub use batch::Batch;
 pub use config::{Config, LayerType, MAX_CONFIG_BYTES};
+pub use descant_kernels::SiteKind;
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Generated, StopReason, stop_ids};
 pub use model::GptOss;
@@ -27,5 +28,5 @@ pub use overlay::{Bare, Overlay};
 pub use rope::{Rope, Yarn};
 pub use sample::Sampling;
 pub use shards::identity_files;
-pub use site::{Site, SiteDims, SiteKind};
+pub use site::{Site, SiteDims};
 pub use weights::weight_bytes;

@@ -19,7 +19,7 @@ use crate::cache::KeyValueCache;
 use crate::config::Config;
 use crate::error::Result;
 use crate::overlay::Overlay;
-use crate::site::{Site, SiteKind};
+use crate::site::Site;
 use crate::weights::{LayerWeights, Linear, Weights};
 
 /// A frozen gpt-oss.

@@ -15,7 +15,9 @@
 //! Reading, writing and PEFT's names (descant-lora) derive from here. Types of elements are the readers' business.
 
 use crate::config::Config;
-use crate::site::{Site, SiteKind};
+use descant_kernels::SiteKind;
+
+use crate::site::Site;
 
 /// Elements of an MXFP4 block.
 const BLOCK: usize = descant_quant::mxfp4::BLOCK;
@@ -122,7 +124,7 @@ impl Part {
             }
             Self::Layer(_, LayerPart::Sinks) => vec![config.num_attention_heads],
             Self::Layer(_, LayerPart::Weight(kind)) => {
-                let dims = kind.dims(config);
+                let dims = config.site_dims(kind);
                 if kind.is_expert() {
                     vec![dims.n_matrices, dims.d_in, dims.d_out]
                 } else {
@@ -130,7 +132,7 @@ impl Part {
                 }
             }
             Self::Layer(_, LayerPart::Bias(kind)) => {
-                let dims = kind.dims(config);
+                let dims = config.site_dims(kind);
                 if kind.is_expert() { vec![dims.n_matrices, dims.d_out] } else { vec![dims.d_out] }
             }
         }
@@ -274,7 +276,7 @@ impl LinearLayer {
         let sites = (0..config.num_hidden_layers)
             .flat_map(|layer| SiteKind::ALL.into_iter().map(move |kind| Site { layer, kind }));
         let layers = sites.flat_map(move |site| {
-            let dims = site.kind.dims(config);
+            let dims = config.site_dims(site.kind);
             (0..dims.n_matrices).map(move |n| Self {
                 weight: Part::weight(site),
                 bias: Some(Part::bias(site)),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Int, Tensor};
-use descant_kernels::{DecoderLayer, FrozenWeight, LayerPlace, LayerSpec, LayerTensors, Loader};
+use descant_kernels::{DecoderLayer, DeviceError, FrozenWeight, LayerPlace, LayerSpec, LayerTensors, Loader};
 use half::bf16;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -19,7 +19,9 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::names::{LayerPart, Part, Piece, Stored};
 use crate::shards::visit_tensors;
-use crate::site::{Site, SiteKind};
+use descant_kernels::SiteKind;
+
+use crate::site::Site;
 
 mod bitsandbytes;
 mod floats;
@@ -74,12 +76,12 @@ impl Weights {
     pub(crate) fn load(dir: &Path, config: &Config, device: &Device) -> Result<Self> {
         let expected = expected(config);
         let fused = !descant_kernels::is_cpu(device);
-        let upload = |path: &Path, name: &str, reason| Error::Upload {
+        let upload = |path: &Path, name: &str, source| Error::Upload {
             path: path.display().to_string(),
             name: name.to_owned(),
-            reason,
+            source,
         };
-        let mut loader = Loader::new(device).map_err(|reason| upload(dir, "any", reason))?;
+        let mut loader = Loader::new(device).map_err(|source| upload(dir, "any", source))?;
         let joined_rows = [config.query_width(), config.key_value_width(), config.key_value_width()];
         let mut read = Read { dir, fused, joined_rows, tensors: BTreeMap::new() };
         let mut load = |path: &Path, name: &str, view: &TensorView<'_>| {
@@ -92,7 +94,7 @@ impl Weights {
             }
             let loaded = load_tensor(path, name, view, kind, device, &mut loader)?;
             read.tensors.insert(name.to_owned(), loaded);
-            read.join(name, &mut loader).map_err(|reason| upload(path, name, reason))
+            read.join(name, &mut loader).map_err(|source| upload(path, name, source))
         };
         let mut unpacker = config.nf4.then(|| Unpacker::new(config));
         visit_tensors(dir, |path, name, view| {
@@ -109,7 +111,7 @@ impl Weights {
             }
         })?;
         unpacker.map_or(Ok(()), |unpacker| unpacker.finish(dir))?;
-        loader.finish().map_err(|reason| upload(dir, "the last one", reason))?;
+        loader.finish().map_err(|source| upload(dir, "the last one", source))?;
         read.assemble(config)
     }
 }
@@ -221,7 +223,7 @@ fn load_tensor(
         expected,
         actual: format!("{:?}", view.dtype()),
     };
-    let upload = |reason| Error::Upload { path: path(), name: name.to_owned(), reason };
+    let upload = |source| Error::Upload { path: path(), name: name.to_owned(), source };
     let not_finite = |element| Error::TensorNotFinite { path: path(), name: name.to_owned(), element };
     match kind {
         Kind::Float { role, .. } => {
@@ -317,7 +319,7 @@ impl Read<'_> {
 
     /// Where the last of a layer's query, key and value has come: puts them below each other on the device, in one
     /// matrix of which each becomes a view.
-    fn join(&mut self, name: &str, loader: &mut Loader) -> std::result::Result<(), String> {
+    fn join(&mut self, name: &str, loader: &mut Loader) -> std::result::Result<(), DeviceError> {
         if !matches!(self.tensors.get(name), Some(Loaded::Held(_))) {
             return Ok(());
         }

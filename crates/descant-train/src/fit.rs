@@ -74,7 +74,7 @@ pub fn fit(
         run.step(None, observer)?;
     }
     run.finish(observer);
-    Ok(run.trainer.into_adapters())
+    run.trainer.into_adapters()
 }
 
 /// Trains to the last step or until told to stop, from the start or from a checkpoint.
@@ -107,7 +107,7 @@ pub fn fit_kept(
         }
     }
     run.finish(observer);
-    Ok(Ended::Done(run.trainer.into_adapters()))
+    Ok(Ended::Done(run.trainer.into_adapters()?))
 }
 
 /// A run between two steps.

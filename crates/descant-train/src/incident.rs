@@ -4,11 +4,11 @@
 //! The update was not made, so the adapters are those the step began with, and the same bytes go through them again.
 //! This is slow and reads every activation at a site; it runs once, when the step has failed.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
-use descant_kernels::Groups;
+use descant_kernels::{DeviceError, Groups, read_floats};
 use descant_lora::{LoraAdapters, Pair};
 use descant_model::{Batch, GptOss, Overlay, Site};
 use serde::Serialize;
@@ -58,7 +58,7 @@ pub struct Incident {
 /// Looks into a step that failed.
 ///
 /// # Errors
-/// The samples are not those of a step.
+/// The samples are not those of a step; the device failed.
 pub(crate) fn look(
     model: &GptOss,
     adapters: &LoraAdapters,
@@ -67,8 +67,8 @@ pub(crate) fn look(
     losses: &[f32],
 ) -> Result<Incident> {
     let norms = names(adapters).zip(adapters.tensors()).map(|((_, name), tensor)| {
-        let square: f32 = tensor.clone().inner().powi_scalar(2).sum().into_scalar();
-        (name, square.sqrt())
+        let square = read_floats(tensor.clone().inner().powi_scalar(2).sum())?[0];
+        Ok((name, square.sqrt()))
     });
     Ok(Incident {
         v: 1,
@@ -77,7 +77,7 @@ pub(crate) fn look(
         value: value.to_string(),
         first: first_place(model, adapters, samples)?,
         rows: samples.iter().map(|sample| sample.row).collect(),
-        norms: norms.collect(),
+        norms: norms.collect::<Result<_>>()?,
         losses: losses[losses.len().saturating_sub(LOSSES)..].to_vec(),
     })
 }
@@ -89,7 +89,7 @@ fn names(adapters: &LoraAdapters) -> impl Iterator<Item = (Site, String)> {
 
 fn first_place(model: &GptOss, adapters: &LoraAdapters, samples: &[&Sample]) -> Result<Option<Place>> {
     for ((site, name), tensor) in names(adapters).zip(adapters.tensors()) {
-        if first_bad(&host(tensor.clone().inner())).is_some() {
+        if first_bad(&read_floats(tensor.clone().inner())?).is_some() {
             let layer = Some(site.layer);
             return Ok(Some(Place { tensor: name, layer, row: None, token: None, id: None }));
         }
@@ -133,7 +133,7 @@ fn in_forward(model: &GptOss, adapters: &LoraAdapters, sample: &Sample) -> Resul
     if rows.is_empty() {
         return Ok(None);
     }
-    let losses = host(model.token_losses(hidden, &rows, &ids));
+    let losses = read_floats(model.token_losses(hidden, &rows, &ids))?;
     Ok(first_bad(&losses).and_then(|bad| at("loss".to_owned(), None, rows[bad] + 1)))
 }
 
@@ -144,9 +144,12 @@ fn probe(
     ids: &[u32],
 ) -> Result<(Tensor<2>, Option<(&'static str, Site)>)> {
     let batch = Batch::new([ids], model.config.vocab_size)?;
-    let probe = Probe { adapters, found: Cell::new(None) };
+    let probe = Probe { adapters, found: Cell::new(None), failed: RefCell::new(None) };
     let hidden = model.hidden(&batch, &probe);
-    Ok((hidden, probe.found.get()))
+    match probe.failed.into_inner() {
+        Some(error) => Err(error.into()),
+        None => Ok((hidden, probe.found.get())),
+    }
 }
 
 fn in_backward(model: &GptOss, adapters: &LoraAdapters, sample: &Sample) -> Result<Option<Place>> {
@@ -160,7 +163,7 @@ fn in_backward(model: &GptOss, adapters: &LoraAdapters, sample: &Sample) -> Resu
     for ((site, name), tensor) in names(adapters).zip(adapters.tensors()) {
         let Some(gradient) = tensor.grad_remove(&mut grads) else { continue };
         // One that is finite by itself and not in its square still has no norm.
-        if host(gradient).iter().any(|x| !(x * x).is_finite()) {
+        if read_floats(gradient)?.iter().any(|x| !(x * x).is_finite()) {
             let tensor = format!("gradient of {name}");
             let (layer, row) = (Some(site.layer), Some(sample.row));
             return Ok(Some(Place { tensor, layer, row, token: None, id: None }));
@@ -173,12 +176,19 @@ fn in_backward(model: &GptOss, adapters: &LoraAdapters, sample: &Sample) -> Resu
 struct Probe<'a> {
     adapters: &'a LoraAdapters,
     found: Cell<Option<(&'static str, Site)>>,
+    /// The device's first failure: what is read after it means nothing.
+    failed: RefCell<Option<DeviceError>>,
 }
 
 impl Probe<'_> {
     fn look(&self, what: &'static str, site: Site, tensor: &Tensor<2>) {
-        if self.found.get().is_none() && first_bad(&host(tensor.clone())).is_some() {
-            self.found.set(Some((what, site)));
+        if self.found.get().is_some() || self.failed.borrow().is_some() {
+            return;
+        }
+        match read_floats(tensor.clone()) {
+            Ok(values) if first_bad(&values).is_some() => self.found.set(Some((what, site))),
+            Ok(_) => {}
+            Err(error) => *self.failed.borrow_mut() = Some(error),
         }
     }
 }
@@ -192,10 +202,6 @@ impl Overlay for Probe<'_> {
         }
         delta
     }
-}
-
-fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().expect("activations and gradients are f32")
 }
 
 fn first_bad(values: &[f32]) -> Option<usize> {

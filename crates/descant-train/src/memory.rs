@@ -5,7 +5,7 @@
 //! the driver and burn's pool take beside what is counted was found by measuring. How well both agree with what runs
 //! took is R19 of docs/reliability.md.
 
-use descant_kernels::{Keep, LayerLoad, LayerSizes};
+use descant_kernels::{Keep, LayerLoad, PerSite};
 use descant_lora::LoraConfig;
 use descant_model::{Config, SiteKind, weight_bytes};
 
@@ -159,7 +159,7 @@ pub fn estimate(
     place: Place,
 ) -> Memory {
     let kinds: Vec<SiteKind> = lora.targets.iter().filter_map(|name| SiteKind::from_name(name)).collect();
-    let a_layer: usize = kinds.iter().map(|kind| kind.dims(config).lora_parameters(lora.r)).sum();
+    let a_layer: usize = kinds.iter().map(|kind| config.site_dims(*kind).lora_parameters(lora.r)).sum();
     let parameters = (config.num_hidden_layers * a_layer) as u64;
     let adapter = parameters * FULL;
     let layers = config.num_hidden_layers as u64;
@@ -206,7 +206,7 @@ fn layer_load(config: &Config, kinds: &[SiteKind], rank: usize, load: Load, in_o
     LayerLoad {
         sizes: config.layer_sizes(),
         windows: (0..config.num_hidden_layers).map(|layer| config.window(layer)).collect(),
-        ranks: SiteKind::ALL.map(|kind| if kinds.contains(&kind) { rank } else { 0 }),
+        ranks: PerSite::from_fn(|kind| if kinds.contains(&kind) { rank } else { 0 }),
         tokens: load.tokens as usize,
         longest: load.longest as usize,
         in_order,

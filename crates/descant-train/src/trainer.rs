@@ -84,8 +84,12 @@ impl<'a> Trainer<'a> {
     }
 
     /// The adapters, at the end.
-    pub fn into_adapters(self) -> LoraAdapters {
-        self.adapters
+    ///
+    /// # Errors
+    /// The device failed in the last update, which is known only here: then they are not to be kept.
+    pub fn into_adapters(self) -> Result<LoraAdapters> {
+        gauge::synchronize(self.model.device())?;
+        Ok(self.adapters)
     }
 
     /// Steps done.

@@ -62,8 +62,7 @@ impl Products<'_> {
         bias: u64,
         workspace: (u64, usize),
     ) -> Result<()> {
-        let wrong =
-            |text: &str| CudaError::Blas { call: "matmul", text: text.to_owned(), product: spec.to_string() };
+        let wrong = |what| CudaError::Product { product: spec.to_string(), what };
         if spec.m == 0 || spec.n == 0 {
             return Ok(());
         }
@@ -130,11 +129,8 @@ impl Products<'_> {
                 best = Some((*guess, time));
             }
         }
-        best.map(|(algorithm, _)| algorithm).ok_or_else(|| CudaError::Blas {
-            call: "matmul",
-            text: "no algorithm ran".to_owned(),
-            product: spec.to_string(),
-        })
+        let none = || CudaError::Product { product: spec.to_string(), what: "no algorithm ran" };
+        best.map(|(algorithm, _)| algorithm).ok_or_else(none)
     }
 }
 

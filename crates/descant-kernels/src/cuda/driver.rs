@@ -20,7 +20,7 @@ pub(crate) fn check(call: &'static str, result: sys::CUresult) -> Result<()> {
     }
     let error = DriverError(result);
     let words = error.error_string().map_or("", |text| text.to_str().unwrap_or(""));
-    Err(CudaError::Driver { call, text: format!("{result:?}: {words}") })
+    Err(CudaError::Driver { call, code: result, text: format!("{result:?}: {words}") })
 }
 
 /// What we ask about a card once.
@@ -253,7 +253,11 @@ impl Event {
     pub(crate) fn since(&self, start: &Self) -> Result<f32> {
         // SAFETY: both events are alive.
         let elapsed = unsafe { cudarc::driver::result::event::elapsed(start.0, self.0) };
-        elapsed.map_err(|error| CudaError::Driver { call: "cuEventElapsedTime", text: format!("{error:?}") })
+        elapsed.map_err(|DriverError(code)| CudaError::Driver {
+            call: "cuEventElapsedTime",
+            code,
+            text: format!("{code:?}"),
+        })
     }
 }
 

@@ -1,4 +1,9 @@
 //! What can go wrong between us and the card, with what a person can do about it.
+//!
+//! The libraries' own codes are kept: what an error means is decided by them and never by words.
+
+use cudarc::cublaslt::sys::cublasStatus_t;
+use cudarc::driver::sys::CUresult;
 
 /// A failure of the driver, the compiler, cuBLASLt, or of our own use of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +20,8 @@ pub enum CudaError {
     Driver {
         /// The driver's function.
         call: &'static str,
+        /// The driver's code.
+        code: CUresult,
         /// The driver's own words.
         text: String,
     },
@@ -37,12 +44,12 @@ pub enum CudaError {
         text: String,
     },
     /// cuBLASLt refused a call.
-    #[error("{call}: {text} ({product})")]
+    #[error("{call}: {status:?} ({product})")]
     Blas {
         /// The library's function.
         call: &'static str,
-        /// The library's own words.
-        text: String,
+        /// The library's code.
+        status: cublasStatus_t,
         /// The product that was asked for.
         product: String,
     },
@@ -60,6 +67,14 @@ pub enum CudaError {
         /// What differs.
         what: String,
     },
+    /// A product that cannot be described, or has no algorithm.
+    #[error("product {product}: {what}")]
+    Product {
+        /// The product that was asked for.
+        product: String,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// No kernel was written for what was asked on this card.
     #[error("{operator} has no kernel for {what}")]
     NoKernel {
@@ -73,6 +88,8 @@ pub enum CudaError {
     Backend {
         /// Its own words.
         text: String,
+        /// Whether the card's memory was full.
+        out_of_memory: bool,
     },
     /// Our own code panicked on CubeCL's thread, where it must not pass.
     #[error("a launch panicked: {text}")]
@@ -118,14 +135,31 @@ impl CudaError {
                 "install CUDA 12.8 or later, or `pip install nvidia-cublas`, and put the folder of \
                  libcublasLt.so on LD_LIBRARY_PATH",
             ),
-            Self::Driver { text, .. } if text.contains("OUT_OF_MEMORY") => {
+            Self::Driver {
+                code: CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU,
+                ..
+            } => Some("the driver is older than the run-time compiler: update it, or use an older CUDA"),
+            _ if self.is_out_of_memory() => {
                 Some("another program may hold memory of the card; else use a smaller batch")
-            }
-            Self::Driver { text, .. } if text.contains("UNSUPPORTED_PTX") || text.contains("NO_BINARY") => {
-                Some("the driver is older than the run-time compiler: update it, or use an older CUDA")
             }
             _ => None,
         }
+    }
+
+    /// Whether the card's memory was full.
+    pub fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::Driver { code, .. } => *code == CUresult::CUDA_ERROR_OUT_OF_MEMORY,
+            Self::Blas { status, .. } => *status == cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED,
+            Self::Backend { out_of_memory, .. } => *out_of_memory,
+            _ => false,
+        }
+    }
+
+    /// CubeCL's refusal for another reason than memory.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn backend(text: impl Into<String>) -> Self {
+        Self::Backend { text: text.into(), out_of_memory: false }
     }
 }
 
@@ -169,8 +203,11 @@ mod tests {
 
     #[test]
     fn running_out_of_memory_has_a_hint_and_a_wrong_argument_has_none() {
-        let driver = |text: &str| CudaError::Driver { call: "cuMemAlloc", text: text.to_owned() };
-        assert!(driver("CUDA_ERROR_OUT_OF_MEMORY").hint().is_some());
-        assert!(driver("CUDA_ERROR_INVALID_VALUE").hint().is_none());
+        // The words are the other error's: they decide nothing.
+        let driver = |code, text: &str| CudaError::Driver { call: "cuMemAlloc", code, text: text.to_owned() };
+        let full = driver(CUresult::CUDA_ERROR_OUT_OF_MEMORY, "invalid argument");
+        assert!(full.is_out_of_memory() && full.hint().is_some());
+        let wrong = driver(CUresult::CUDA_ERROR_INVALID_VALUE, "CUDA_ERROR_OUT_OF_MEMORY");
+        assert!(!wrong.is_out_of_memory() && wrong.hint().is_none());
     }
 }

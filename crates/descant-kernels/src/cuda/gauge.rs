@@ -95,21 +95,16 @@ pub(crate) fn profiled(device: &Device) -> Vec<OperatorTime> {
 }
 
 /// See [`crate::gauge::synchronize`].
-pub(crate) fn synchronize(device: &Device) -> std::result::Result<(), String> {
-    let index = index_of(device).ok_or("no CUDA card")?;
-    let gpu = Gpu::of(index).map_err(|error| error.to_string())?;
+pub(crate) fn synchronize(device: &Device) -> Result<()> {
+    let index = index_of(device).ok_or_else(|| CudaError::backend("no CUDA card"))?;
+    let gpu = Gpu::of(index)?;
     let waited = gpu.call(Vec::new(), |_, _| driver::synchronize());
-    gpu.take_error().or(waited.err()).map_or(Ok(()), |error| Err(advised(&error)))
+    gpu.take_error().or(waited.err()).map_or(Ok(()), Err)
 }
 
 /// See [`crate::read_floats`].
-pub(crate) fn check(index: usize) -> std::result::Result<(), String> {
-    let gpu = Gpu::of(index).map_err(|error| error.to_string())?;
-    gpu.take_error().map_or(Ok(()), |error| Err(advised(&error)))
-}
-
-fn advised(error: &CudaError) -> String {
-    error.hint().map_or_else(|| error.to_string(), |hint| format!("{error} (hint: {hint})"))
+pub(crate) fn check(index: usize) -> Result<()> {
+    Gpu::of(index)?.take_error().map_or(Ok(()), Err)
 }
 
 /// See [`crate::gauge::memory_in_use`].

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cubecl::device::DeviceId;
 use cubecl::device_handle::DeviceHandle;
-use cubecl::server::{Handle, ServerStorage};
+use cubecl::server::{Handle, IoError, LaunchError, ServerError, ServerStorage};
 use cubecl_environment::stream::StreamId;
 use cubecl_server::runtime::Runtime;
 use cubecl_server::stream::WriteScoped;
@@ -65,29 +65,43 @@ impl Thread {
             let (stream, held) = resolve(server, stream, handles)?;
             guarded(|| f(stream, held))
         });
-        result.unwrap_or_else(|error| Err(CudaError::Backend { text: format!("{error:?}") }))
+        result.unwrap_or_else(|error| Err(CudaError::backend(format!("{error:?}"))))
     }
 
     /// Waits until everything queued before has been handed to the driver.
     pub(crate) fn settle(&self) -> Result<()> {
         let result = self.0.submit_blocking(|_: &mut Server| ());
-        result.map_err(|error| CudaError::Backend { text: format!("{error:?}") })
+        result.map_err(|error| CudaError::backend(format!("{error:?}")))
     }
 }
 
 /// The stream of `id`, and the buffers bound in place, ordered behind whoever wrote them.
 fn resolve(server: &mut Server, id: StreamId, handles: Vec<Handle>) -> Result<(Stream, Vec<Held>)> {
-    let failed = |text: String| CudaError::Backend { text };
     // Makes the stream where this is its first use.
-    drop(server.write_streams().resolve(id, [].into_iter()).map_err(|e| failed(e.to_string()))?);
+    drop(server.write_streams().resolve(id, [].into_iter()).map_err(|e| refused(&e))?);
     let mut held = Vec::with_capacity(handles.len());
     for handle in handles {
-        let guard = server.get_resource(handle.binding(), id).map_err(|e| failed(e.to_string()))?;
+        let guard = server.get_resource(handle.binding(), id).map_err(|e| refused(&e))?;
         held.push(Held { address: guard.resource().ptr, _guard: Box::new(guard) });
     }
     let stream = server.write_streams().try_stream_mut(&id);
-    let stream = stream.ok_or_else(|| failed("the stream that was just made is gone".to_owned()))?.sys;
+    let stream = stream.ok_or_else(|| CudaError::backend("the stream that was just made is gone"))?.sys;
     Ok((stream, held))
+}
+
+/// CubeCL's error as ours, with what kind it is of.
+pub(crate) fn refused(error: &ServerError) -> CudaError {
+    CudaError::Backend { text: error.to_string(), out_of_memory: is_full(error) }
+}
+
+fn is_full(error: &ServerError) -> bool {
+    match error {
+        ServerError::Io(error) => matches!(error, IoError::OutOfMemory { .. } | IoError::BufferTooBig { .. }),
+        ServerError::Launch(error) => matches!(error, LaunchError::OutOfMemory { .. }),
+        ServerError::Unwritten { root, .. } => is_full(root),
+        ServerError::Several { errors } => errors.iter().any(is_full),
+        _ => false,
+    }
 }
 
 /// A panic as an error: on CubeCL's thread it would end the thread, and the process would wait for ever.

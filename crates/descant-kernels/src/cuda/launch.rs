@@ -143,8 +143,9 @@ pub(crate) fn launch(
         )
     };
     driver::check("cuLaunchKernel", result).map_err(|error| match error {
-        CudaError::Driver { call, text } => CudaError::Driver {
+        CudaError::Driver { call, code, text } => CudaError::Driver {
             call,
+            code,
             text: format!(
                 "{text} (kernel `{}`, grid {gx}x{gy}x{gz}, block {bx}x{by}x{bz}, {shared_bytes} B shared)",
                 function.name

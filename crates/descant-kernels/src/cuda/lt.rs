@@ -280,5 +280,5 @@ fn check(call: &'static str, status: sys::cublasStatus_t, spec: Option<&MatmulSp
         return Ok(());
     }
     let product = spec.map_or_else(|| "no product".to_owned(), ToString::to_string);
-    Err(CudaError::Blas { call, text: format!("{status:?}"), product })
+    Err(CudaError::Blas { call, status, product })
 }

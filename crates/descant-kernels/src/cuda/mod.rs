@@ -62,11 +62,11 @@ pub use launch::Function;
 #[cfg(feature = "cuda")]
 pub use memory::DeviceMemory;
 #[cfg(feature = "cuda")]
-pub(crate) use tensor::poison;
-#[cfg(feature = "cuda")]
 pub use tensor::{
     contiguous, empty, floats, gpu_of, gpu_of_device, halves, handles, index_of, int_primitive, int_tensor,
     matrix, owned, poison_buffers, primitive, tensor, zeros,
 };
+#[cfg(feature = "cuda")]
+pub(crate) use tensor::{poison, read};
 #[cfg(feature = "cuda")]
 pub use upload::Uploader;

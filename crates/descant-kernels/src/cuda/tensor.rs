@@ -37,7 +37,7 @@ pub fn gpu_of(tensor: &CubeTensor) -> Gpu {
 pub fn gpu_of_device(device: &BackendDevice<CubeBackend>) -> Result<Gpu> {
     match device {
         CubeDevice::Cuda(card) => Gpu::of(card.index),
-        other => Err(CudaError::Backend { text: format!("{other:?} is no CUDA card") }),
+        other => Err(CudaError::backend(format!("{other:?} is no CUDA card"))),
     }
 }
 
@@ -118,7 +118,19 @@ pub fn matrix(tensor: &CubeTensor) -> [usize; 2] {
 /// # Errors
 /// It is elsewhere, or in a graph.
 pub fn primitive<const D: usize>(tensor: Tensor<D>) -> Result<CubeTensor> {
-    tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::Backend { text: format!("{e:?}") })
+    tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::backend(format!("{e:?}")))
+}
+
+/// The values of an f32 tensor, once everything before it in its stream is done.
+///
+/// # Errors
+/// What CubeCL says of the work behind it, with its kind.
+pub(crate) fn read(tensor: CubeTensor) -> Result<Vec<f32>> {
+    let tensor = floats(tensor);
+    let n = tensor.shape().num_elements();
+    let bytes = tensor.client.read_one(tensor.handle).map_err(|error| super::interop::refused(&error))?;
+    let values = bytes.chunks_exact(size_of::<f32>()).take(n);
+    Ok(values.map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect())
 }
 
 /// The primitive of an integer tensor on a CUDA device.
@@ -126,7 +138,7 @@ pub fn primitive<const D: usize>(tensor: Tensor<D>) -> Result<CubeTensor> {
 /// # Errors
 /// It is elsewhere.
 pub fn int_primitive<const D: usize>(tensor: Tensor<D, Int>) -> Result<CubeTensor> {
-    tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::Backend { text: format!("{e:?}") })
+    tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::backend(format!("{e:?}")))
 }
 
 /// The integer tensor of a primitive.

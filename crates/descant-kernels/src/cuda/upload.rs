@@ -64,7 +64,7 @@ impl Uploader {
         let expected = shape.num_elements() * dtype.size();
         if expected != bytes.len() {
             let text = format!("{} bytes for a tensor of {expected}", bytes.len());
-            return Err(CudaError::Backend { text });
+            return Err(CudaError::backend(text));
         }
         let device = tensor::cube_device(self.gpu.index());
         let new = device.client().memory_persistent_allocation((), |()| tensor::empty(shape, dtype, &device));

@@ -14,6 +14,7 @@ use burn::tensor::Tensor;
 use super::cuda::{Call, Prepared, Ticket};
 use super::{Angles, LayerPairs};
 use crate::attention::Segments;
+use crate::site::SiteKind;
 
 /// Sites of a layer.
 pub(super) const SITES: usize = 7;
@@ -30,7 +31,7 @@ pub(super) fn decoder_layer(
 ) -> Tensor<2> {
     let call = Call::new(layer, pairs, angles, segments);
     let none = layer.placeholder();
-    let [q, k, v, o, router, gate_up, down] = pairs.all().map(|pair| match pair {
+    let [q, k, v, o, router, gate_up, down] = SiteKind::ALL.map(|kind| match &pairs[kind] {
         Some(pair) => (pair.a.clone().into_dispatch(), pair.b.clone().into_dispatch()),
         None => (none.clone().into_dispatch(), none.clone().into_dispatch()),
     });

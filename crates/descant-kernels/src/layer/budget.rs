@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
-use super::layout::{Paths, Plan};
+use super::layout::{Paths, Plan, WORKSPACE};
 use super::plan::{Keep, Kept, LayerSizes, plan};
+use crate::site::PerSite;
 
 /// Memory that is left free for what is not planned: the driver's own growth, kernels, small tensors.
 const MARGIN: u64 = 192 << 20;
@@ -29,7 +30,6 @@ pub(super) struct Need {
     pub(super) windows: Arc<[Option<usize>]>,
 }
 
-/// Where everything lies in one piece of memory.
 impl Need {
     fn plan(&self, kept: Kept) -> Plan {
         Plan { sizes: self.sizes, tokens: self.tokens, paths: self.paths, kept, in_order: self.in_order }
@@ -58,6 +58,7 @@ pub fn room_for_logits(sizes: &LayerSizes, tokens: usize, in_order: bool) -> usi
     (need.scratch_bytes() - WORKSPACE) as usize
 }
 
+/// Where everything lies in one piece of memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Budget {
     /// What layers use in turn, at the beginning.
@@ -76,19 +77,8 @@ impl Budget {
     /// Lays out what `need` says; of `free` bytes, which others that come later do not want, as much is kept as
     /// `keep` lets.
     pub(super) fn new(need: &Need, keep: Keep, free: u64) -> Self {
-        let at = |kept: Kept| Plan {
-            sizes: need.sizes,
-            tokens: need.tokens,
-            paths: need.paths,
-            kept,
-            in_order: need.in_order,
-        };
-        let scratch_bytes = Kept::ALL
-            .into_iter()
-            .map(|kept| at(kept).forward().scratch_bytes.max(at(kept).backward().scratch_bytes))
-            .max()
-            .expect("there are kinds of keeping")
-            .max(LEAST_SCRATCH);
+        let at = |kept: Kept| need.plan(kept);
+        let scratch_bytes = need.scratch_bytes();
         let n_layers = need.windows.len() as u64;
         let stream_bytes = (n_layers + STREAM_COPIES) * (need.tokens * need.sizes.hidden * 2) as u64;
         let left = free.saturating_sub(scratch_bytes + stream_bytes + MARGIN);
@@ -121,8 +111,8 @@ pub struct LayerLoad {
     pub sizes: LayerSizes,
     /// How many keys a query sees at most, for each layer.
     pub windows: Vec<Option<usize>>,
-    /// Ranks of the adapters at query, key, value, output, router and both products of the experts; 0 for none.
-    pub ranks: [usize; 7],
+    /// Ranks of the adapters; 0 for none.
+    pub ranks: PerSite<usize>,
     /// Tokens at once.
     pub tokens: usize,
     /// Tokens of a typical sequence.
@@ -136,10 +126,20 @@ impl LayerLoad {
     pub fn memory(&self, keep: Keep, free: u64) -> LayerMemory {
         let need = Need {
             sizes: self.sizes,
-            paths: Paths::new(self.ranks),
+            paths: Paths::new(&self.ranks),
             tokens: self.tokens,
             in_order: self.in_order,
             longest: self.longest,
+            windows: self.windows.as_slice().into(),
+        };
+        let budget = Budget::new(&need, keep, free);
+        LayerMemory {
+            scratch: budget.scratch_bytes,
+            kept: budget.bytes - budget.scratch_bytes,
+            streams: budget.stream_bytes,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -169,15 +169,5 @@ mod tests {
         }
         // 1152 rows of the 20b's vocabulary, as a process had it that asked no prompts first.
         assert_eq!(room_for_logits(&sizes, 4096, true) / (2 * 201_088) / 128, 9);
-    }
-}
-            windows: self.windows.as_slice().into(),
-        };
-        let budget = Budget::new(&need, keep, free);
-        LayerMemory {
-            scratch: budget.scratch_bytes,
-            kept: budget.bytes - budget.scratch_bytes,
-            streams: budget.stream_bytes,
-        }
     }
 }

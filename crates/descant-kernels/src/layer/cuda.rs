@@ -20,6 +20,7 @@ use crate::attention::table::{Sequences, Table};
 use crate::cuda::{CudaError, Gpu, contiguous, empty, gpu_of, primitive};
 use crate::experts::cuda::{ExpertData, Experts, wants_order};
 use crate::linear::FrozenWeight;
+use crate::site::{PerSite, SiteKind};
 
 /// A layer's frozen tensors on their card.
 #[derive(Debug)]
@@ -165,12 +166,13 @@ impl Call {
             cos: on_card(&angles.cos),
             sin: on_card(&angles.sin),
             sequences: Table::of(segments, &layer.tensors[0].device),
-            pairs: pairs.all().map(|pair| pair.map(|pair| (pair.a.dims()[1], pair.scaling))),
+            pairs: SiteKind::ALL
+                .map(|kind| pairs[kind].as_ref().map(|pair| (pair.a.dims()[1], pair.scaling))),
         }
     }
 
     fn paths(&self) -> Paths {
-        Paths::new(self.pairs.map(|pair| pair.map_or(0, |(rank, _)| rank)))
+        Paths::new(&PerSite::from_fn(|kind| self.pairs[kind as usize].map_or(0, |(rank, _)| rank)))
     }
 
     fn plan(&self, tokens: usize, kept: Kept) -> Plan {

@@ -8,6 +8,7 @@
 use super::plan::{ALIGNMENT, Kept, LayerSizes};
 use crate::experts::{LowRank, RANK_WIDTH};
 use crate::route::sort_bytes;
+use crate::site::{PerSite, SiteKind};
 
 /// Bytes of cuBLASLt's workspace.
 pub(super) const WORKSPACE: u64 = 32 << 20;
@@ -30,11 +31,16 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// Of the ranks at all seven sites, in their order; 0 for none.
-    pub(super) fn new(ranks: [usize; 7]) -> Self {
-        let [query, key, value, output, router, gate_up, down] = ranks;
+    /// Of the ranks at the sites; 0 for none.
+    pub(super) fn new(ranks: &PerSite<usize>) -> Self {
         let columns = |rank: usize| rank.next_multiple_of(DENSE_COLUMNS);
-        Self { input: columns(query + key + value), output: columns(output), router, gate_up, down }
+        Self {
+            input: columns(ranks[SiteKind::Query] + ranks[SiteKind::Key] + ranks[SiteKind::Value]),
+            output: columns(ranks[SiteKind::Output]),
+            router: ranks[SiteKind::Router],
+            gate_up: ranks[SiteKind::GateUp],
+            down: ranks[SiteKind::Down],
+        }
     }
 }
 

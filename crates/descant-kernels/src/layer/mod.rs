@@ -41,32 +41,8 @@ pub struct LowRankPair {
     pub scaling: f32,
 }
 
-/// The pairs of a layer, by site.
-#[derive(Debug, Clone, Default)]
-pub struct LayerPairs {
-    /// At the query product.
-    pub query: Option<LowRankPair>,
-    /// At the key product.
-    pub key: Option<LowRankPair>,
-    /// At the value product.
-    pub value: Option<LowRankPair>,
-    /// At attention's output product.
-    pub output: Option<LowRankPair>,
-    /// At the router.
-    pub router: Option<LowRankPair>,
-    /// At the experts' first product, one pair an expert.
-    pub gate_up: Option<LowRankPair>,
-    /// At the experts' second product, one pair an expert.
-    pub down: Option<LowRankPair>,
-}
-
-impl LayerPairs {
-    /// All seven, in the order of the fields.
-    pub fn all(&self) -> [Option<&LowRankPair>; 7] {
-        [&self.query, &self.key, &self.value, &self.output, &self.router, &self.gate_up, &self.down]
-            .map(Option::as_ref)
-    }
-}
+/// The pairs of a layer.
+pub type LayerPairs = PerSite<Option<LowRankPair>>;
 
 /// The frozen tensors of a layer.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! The optimizer: f32 moments against plain f64 formulas, 8-bit moments near them, and what a bad norm does.
 
-use burn::tensor::Tensor;
-use descant_kernels::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use descant_kernels::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm, reached};
 
 use crate::support::{Random, values};
 
@@ -122,5 +122,5 @@ fn matrices_with_an_element_other_than_zero_are_found() {
         tensor(&[0.0, 0.0, 0.0, 2.0], [1, 2, 2]),
         tensor(&[-0.0, 0.0], [1, 1, 2]),
     ];
-    assert_eq!(values(&k::reached(&grads)), [1.0, 0.0, 1.0, 1.0, 0.0]);
+    assert_eq!(values(&reached(&grads)), [1.0, 0.0, 1.0, 1.0, 0.0]);
 }

@@ -36,7 +36,7 @@ impl Manifest {
             .into_iter()
             .flat_map(|(site, rank)| {
                 let inside = nested.contains(&site.layer);
-                let dims = site.kind.dims(model);
+                let dims = model.site_dims(site.kind);
                 [Part::A, Part::B].map(|part| {
                     let shape = names::shape(dims, rank, dims.n_matrices, part);
                     let tensor = names::tensor(site, part, inside);

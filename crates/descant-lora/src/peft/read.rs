@@ -47,7 +47,7 @@ pub fn load(dir: &Path, model: &Config) -> Result<Adapter> {
     let mut sites = Sites::new();
     for (&site, &resolved) in &targets {
         let gate_up_inside = is_nested(&targets, site.layer);
-        sites.insert(site, reader.factors(site, resolved, gate_up_inside, site.kind.dims(model))?);
+        sites.insert(site, reader.factors(site, resolved, gate_up_inside, model.site_dims(site.kind))?);
     }
     match reader.left.pop_first() {
         Some((tensor, _)) => Err(Error::ExtraTensor { path: reader.path, tensor }),

@@ -79,7 +79,7 @@ fn check(site: Site, factors: &Factors, model: &Config) -> Result<()> {
     if !(scaling.is_finite() && *scaling > 0.0) {
         return wrong(format!("scaling is {scaling}; expected a positive number"));
     }
-    let dims = site.kind.dims(model);
+    let dims = model.site_dims(site.kind);
     for (name, values, expected) in
         [("A", a, dims.n_matrices * rank * dims.d_in), ("B", b, dims.n_matrices * dims.d_out * rank)]
     {
@@ -166,7 +166,7 @@ fn tensors(model: &Config, sites: &Sites) -> Result<Vec<u8>> {
     let nested = nested_layers(sites.keys().copied());
     let mut stored = Vec::new();
     for (&site, factors) in sites {
-        let dims = site.kind.dims(model);
+        let dims = model.site_dims(site.kind);
         let b = layout::b_as_stored(&factors.b, dims, factors.rank);
         for (part, values) in [(Part::A, &factors.a), (Part::B, &b)] {
             let name = names::tensor(site, part, nested.contains(&site.layer));

@@ -17,7 +17,7 @@ fn weight_name(site: Site) -> String {
 
 /// The delta in the order of the checkpoint: experts are `[E, in, out]` there, dense weights `[out, in]`.
 fn delta(site: Site, factors: &Factors, model: &Config) -> Vec<f64> {
-    let dims = site.kind.dims(model);
+    let dims = model.site_dims(site.kind);
     let delta = product(factors, dims);
     if site.kind.is_expert() { transposed(&delta, dims.d_out, dims.d_in) } else { delta }
 }
@@ -57,7 +57,7 @@ fn base_plus_delta_is_what_peft_merged() {
 fn a_transposed_b_of_the_experts_does_not_merge() {
     let (model, mut adapter) = peft_tiny();
     let site = Site { layer: 1, kind: SiteKind::Down };
-    let dims = site.kind.dims(&model);
+    let dims = model.site_dims(site.kind);
     let factors = adapter.sites.get_mut(&site).unwrap();
     let b = widened(&factors.b);
     factors.b = transposed(&b, dims.d_out, factors.rank).into_iter().map(|value| value as f32).collect();
@@ -68,7 +68,7 @@ fn a_transposed_b_of_the_experts_does_not_merge() {
 fn experts_in_the_order_of_a_do_not_merge() {
     let (model, mut adapter) = peft_tiny();
     let site = Site { layer: 0, kind: SiteKind::GateUp };
-    let (dims, r) = (site.kind.dims(&model), 4);
+    let (dims, r) = (model.site_dims(site.kind), 4);
     // Columns e*r + j instead of j*E + e, as if B were ordered like A. Rank and experts are both 4 here.
     let file = read_stored(&fixture("golden/peft_tiny/adapter/adapter_model.safetensors"));
     let stored = floats(&file["base_model.model.model.layers.0.mlp.experts.base_layer.lora_B.weight"]);

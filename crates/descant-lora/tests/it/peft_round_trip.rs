@@ -19,7 +19,7 @@ fn sites(model: &Config, chosen: impl Fn(Site) -> Option<(usize, f32)>) -> Sites
         .flat_map(|layer| SiteKind::ALL.into_iter().map(move |kind| Site { layer, kind }));
     all.filter_map(|site| {
         let (rank, scaling) = chosen(site)?;
-        let dims = site.kind.dims(model);
+        let dims = model.site_dims(site.kind);
         let seed = (site.layer * 16 + site.kind as usize) as u64 + 1;
         let a = numbers(dims.n_matrices * rank * dims.d_in, seed);
         let b = numbers(dims.n_matrices * dims.d_out * rank, seed + 1000);
@@ -190,7 +190,7 @@ fn what_does_not_fit_is_not_written() {
 fn per_expert(path: &Path, model: &Config, sites: &Sites) {
     let mut tensors = std::collections::BTreeMap::<String, Stored>::new();
     for (site, factors) in sites {
-        let dims = site.kind.dims(model);
+        let dims = model.site_dims(site.kind);
         let r = factors.rank;
         for e in 0..dims.n_matrices {
             let head =

@@ -86,8 +86,8 @@ fn two_keys_for_the_number_of_experts_must_agree() {
 #[test]
 fn sites_have_the_shapes_of_their_weights() {
     let config = parse(&published()).expect("reads");
-    let dims = SiteKind::GateUp.dims(&config);
+    let dims = config.site_dims(SiteKind::GateUp);
     assert_eq!((dims.d_in, dims.d_out, dims.n_matrices), (64, 192, 8));
     assert_eq!(dims.lora_parameters(3), 8 * 3 * (64 + 192));
-    assert_eq!(SiteKind::Output.dims(&config).d_in, 128);
+    assert_eq!(config.site_dims(SiteKind::Output).d_in, 128);
 }

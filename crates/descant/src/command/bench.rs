@@ -85,7 +85,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
     let found = Found::on(&device, args.memory, args.keep);
     let started = Instant::now();
     let model = load::model(model, &device.device)?;
-    gauge::synchronize(&device.device).map_err(|reason| anyhow!(reason))?;
+    gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let mut lora = LoraConfig::default();
     if args.experts {
@@ -113,7 +113,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
     let mut run_step = |trainer: &mut Trainer<'_>, losses: &mut Vec<f32>| -> Result<f64> {
         let start = Instant::now();
         let result = trainer.step(&micro_batches)?;
-        gauge::synchronize(&device.device).map_err(|reason| anyhow!(reason))?;
+        gauge::synchronize(&device.device)?;
         losses.push(result.loss);
         peak = peak.max(room::in_use(&device));
         Ok(start.elapsed().as_secs_f64())
@@ -246,7 +246,7 @@ fn median(values: &[f64]) -> f64 {
 /// causal attention forward and (twice) backward. No recomputation, no gradients of frozen weights.
 pub(crate) fn flops_per_token(config: &Config, sequence: usize) -> f64 {
     let matrix = |kind: SiteKind| {
-        let dims = kind.dims(config);
+        let dims = config.site_dims(kind);
         let times = if kind.is_expert() { config.num_experts_per_tok } else { 1 };
         (times * dims.d_in * dims.d_out) as f64
     };

@@ -121,7 +121,7 @@ pub(crate) fn overlay(adapter: Option<&Path>, model: &GptOss) -> Result<Box<dyn 
 /// Parameters of the base, packed ones counted as the numbers they are.
 pub(crate) fn n_parameters(config: &Config) -> u64 {
     let matrix = |kind: SiteKind| {
-        let dims = kind.dims(config);
+        let dims = config.site_dims(kind);
         // Every product of gpt-oss has a bias.
         (dims.n_matrices * (dims.d_in + 1) * dims.d_out) as u64
     };

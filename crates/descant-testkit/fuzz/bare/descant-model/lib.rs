@@ -16,7 +16,8 @@ pub use config::{Config, LayerType, MAX_CONFIG_BYTES};
 pub use error::{Error, Result};
 pub use rope::{Rope, Yarn};
 pub use shards::identity_files;
-pub use site::{Site, SiteDims, SiteKind};
+pub use descant_kernels::SiteKind;
+pub use site::{Site, SiteDims};
 pub use weights::{Unpacked, unpacked};
 
 /// Every tensor of a directory, as the loading of weights sees it: its name and how long it is.
