@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Folder of a crate, and the crates of ours it may depend on.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("crates/cubecl-llvm-stub", &[]),
     ("crates/descant-files", &[]),
     ("crates/descant-quant", &[]),
@@ -15,6 +15,7 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("crates/descant-testkit", &["descant-files", "descant-quant"]),
     ("crates/descant-hub", &["descant-files", "descant-testkit"]),
     ("crates/descant-harmony", &["descant-files"]),
+    ("crates/descant-evaluate", &["descant-files", "descant-harmony", "descant-testkit"]),
     ("crates/descant-kernels", &["descant-quant"]),
     ("crates/descant-model", &["descant-files", "descant-kernels", "descant-quant", "descant-testkit"]),
     ("crates/descant-lora", &["descant-files", "descant-kernels", "descant-model"]),
@@ -47,7 +48,7 @@ const EDGES: [(&str, &[&str]); 12] = [
 
 /// What only these crates may depend on: terminals stay in the binary, tensors out of text and files, and only
 /// the hub opens sockets.
-const FENCES: [(&str, &[&str]); 16] = [
+const FENCES: [(&str, &[&str]); 17] = [
     ("anstream", &["crates/descant"]),
     ("anyhow", &["crates/descant", "xtask"]),
     (
@@ -67,6 +68,7 @@ const FENCES: [(&str, &[&str]); 16] = [
     ("cudarc", &["crates/descant-kernels"]),
     ("hf-hub", &[]),
     ("indicatif", &["crates/descant"]),
+    ("lingua", &["crates/descant-evaluate"]),
     ("minijinja", &["crates/descant-harmony"]),
     ("parquet", &["crates/descant-harmony"]),
     ("reqwest", &[]),
