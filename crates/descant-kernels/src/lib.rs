@@ -42,16 +42,13 @@ mod swiglu;
 pub use attention::{AttentionSpec, Segment, Segments, attention};
 pub use cache::write_rows;
 pub use device::{is_cpu, is_cuda, wants_rows_in_order};
-pub use layer::plan::plan;
-pub use layer::{
-    Angles, DecoderLayer, Keep, Kept, LayerLoad, LayerMemory, LayerPairs, LayerPlace, LayerSizes, LayerSpec,
-    LayerTensors, LowRankPair, room_for_logits,
-};
+pub use experts::MAX_EXPERT_RANK;
+pub use layer::{Angles, DecoderLayer, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair};
 pub use linear::{FrozenWeight, Groups, linear};
 pub use load::Loader;
-pub use loss::{LOGITS, token_losses};
+pub use loss::{LogitsRoom, token_losses};
 pub use low_rank::low_rank;
-pub use memory::{MemorySettings, memory_plan, memory_settings, reserve_memory, set_memory};
+pub use memory::{Keep, Kept, LayerLoad, LayerMemory, LayerSizes, MemorySettings, Reservation, Workspace};
 pub use norm::rms_norm;
 pub use optimizer::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm, reached};
 pub use read::{DeviceError, read_floats};

@@ -9,8 +9,8 @@ use std::sync::Mutex;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use descant_kernels::{
-    Angles, AttentionSpec, FrozenWeight, Groups, Segments, SiteKind, attention, combine_experts,
-    expert_weights, linear, rms_norm, room_for_logits, rotary, route, swiglu, take_tokens, token_losses,
+    Angles, AttentionSpec, FrozenWeight, Groups, LogitsRoom, Segments, SiteKind, Workspace, attention,
+    combine_experts, expert_weights, linear, rms_norm, rotary, route, swiglu, take_tokens, token_losses,
     wants_rows_in_order,
 };
 
@@ -29,6 +29,7 @@ pub struct GptOss {
     pub config: Config,
     device: Device,
     weights: Weights,
+    workspace: Workspace,
     /// Whether products of packed experts want the rows of tokens copied in their order.
     rows_in_order: bool,
     /// Cosines and sines of positions from 0, grown when a longer sequence comes.
@@ -52,14 +53,27 @@ impl GptOss {
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
         let device = device.clone().inner();
         let config = Config::from_dir(dir)?;
-        let weights = Weights::load(dir, &config, &device)?;
+        let workspace = Workspace::default();
+        let weights = Weights::load(dir, &config, &device, &workspace)?;
         let rows_in_order = config.mxfp4 && wants_rows_in_order(&device);
-        Ok(Self { config, device, weights, rows_in_order, angles: Mutex::new((Vec::new(), Vec::new())) })
+        Ok(Self {
+            config,
+            device,
+            weights,
+            workspace,
+            rows_in_order,
+            angles: Mutex::new((Vec::new(), Vec::new())),
+        })
     }
 
     /// Where the weights lie; a plain device, without a graph.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// What the layers may use of the device's memory, and what they work in.
+    pub fn workspace(&self) -> &Workspace {
+        &self.workspace
     }
 
     /// Final hidden states of whole sequences, after the last norm: `[tokens, hidden]`.
@@ -87,10 +101,11 @@ impl GptOss {
             targets.iter().all(|&t| (t as usize) < self.config.vocab_size),
             "target outside the vocabulary"
         );
-        let room = room_for_logits(&self.config.layer_sizes(), hidden.dims()[0], self.rows_in_order);
+        let sizes = self.config.layer_sizes();
+        let room = LogitsRoom::within(&self.workspace, &sizes, hidden.dims()[0], self.rows_in_order);
         let rows = self.indices(rows.iter().map(|&r| r as i32).collect());
         let targets = self.indices(targets.iter().map(|&t| t as i32).collect());
-        token_losses(hidden.select(0, rows), &self.weights.head, &targets, room)
+        token_losses(hidden.select(0, rows), &self.weights.head, &targets, &room)
     }
 
     /// An i32 index tensor on the model's device.

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Int, Tensor};
-use descant_kernels::{DecoderLayer, DeviceError, FrozenWeight, LayerPlace, LayerSpec, LayerTensors, Loader};
+use descant_kernels::{
+    DecoderLayer, DeviceError, FrozenWeight, LayerPlace, LayerSpec, LayerTensors, Loader, Workspace,
+};
 use half::bf16;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -73,7 +75,7 @@ pub(crate) struct Weights {
 
 impl Weights {
     /// Reads the shards of `dir`.
-    pub(crate) fn load(dir: &Path, config: &Config, device: &Device) -> Result<Self> {
+    pub(crate) fn load(dir: &Path, config: &Config, device: &Device, workspace: &Workspace) -> Result<Self> {
         let expected = expected(config);
         let fused = !descant_kernels::is_cpu(device);
         let upload = |path: &Path, name: &str, source| Error::Upload {
@@ -112,7 +114,7 @@ impl Weights {
         })?;
         unpacker.map_or(Ok(()), |unpacker| unpacker.finish(dir))?;
         loader.finish().map_err(|source| upload(dir, "the last one", source))?;
-        read.assemble(config)
+        read.assemble(config, workspace)
     }
 }
 
@@ -282,7 +284,7 @@ struct Read<'a> {
 }
 
 impl Read<'_> {
-    fn assemble(mut self, config: &Config) -> Result<Weights> {
+    fn assemble(mut self, config: &Config, workspace: &Workspace) -> Result<Weights> {
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for n in 0..config.num_hidden_layers {
             let part = |part| Part::Layer(n, part);
@@ -306,7 +308,7 @@ impl Read<'_> {
                 down: self.experts(site(SiteKind::Down), config.mxfp4)?,
                 whole: None,
             };
-            layer.whole = attention_input.and_then(|fused| whole(&layer, &fused, config, n));
+            layer.whole = attention_input.and_then(|fused| whole(&layer, &fused, config, n, workspace));
             layers.push(layer);
         }
         Ok(Weights {
@@ -407,7 +409,13 @@ fn whole_name(layer: usize) -> String {
 }
 
 /// The layer as one operator, where the device has one.
-fn whole(layer: &LayerWeights, attention_input: &Linear, config: &Config, n: usize) -> Option<DecoderLayer> {
+fn whole(
+    layer: &LayerWeights,
+    attention_input: &Linear,
+    config: &Config,
+    n: usize,
+    workspace: &Workspace,
+) -> Option<DecoderLayer> {
     let matrix = |linear: &Linear| match &linear.weight {
         FrozenWeight::Dense(weight) => weight.clone().squeeze_dim::<2>(0),
         _ => unreachable!("only experts come in other forms"),
@@ -438,7 +446,7 @@ fn whole(layer: &LayerWeights, attention_input: &Linear, config: &Config, n: usi
         limit: config.swiglu_limit,
     };
     let windows = (0..config.num_hidden_layers).map(|layer| config.window(layer)).collect();
-    DecoderLayer::new(&tensors, spec, LayerPlace { index: n, windows })
+    DecoderLayer::new(&tensors, spec, LayerPlace { index: n, windows }, workspace)
 }
 
 fn axes<const D: usize>(shape: &[usize]) -> [usize; D] {

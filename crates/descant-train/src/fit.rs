@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use descant_kernels::Reservation;
 use descant_lora::LoraAdapters;
 use descant_model::GptOss;
 
@@ -16,6 +17,7 @@ use crate::event::{Event, Observer, StepMetrics, StepTiming};
 use crate::feed::Feed;
 use crate::guard::{GuardConfig, OnSpike};
 use crate::incident;
+use crate::memory::Load;
 use crate::sample::Sample;
 use crate::trainer::{StepResult, Trainer};
 
@@ -118,6 +120,8 @@ struct Run<'a> {
     progress: Progress,
     /// The plan of the device's memory that was told last.
     plan: Option<String>,
+    /// For as long as the run: memory for its longest micro-batch from the first step on.
+    _memory: Reservation,
 }
 
 impl<'a> Run<'a> {
@@ -125,9 +129,11 @@ impl<'a> Run<'a> {
         let seed = course.config.seed;
         let feed = Feed::new(course.samples, course.config)?;
         course.guard.validate().map_err(Error::Config)?;
+        let longest = Load::of_run(course.samples, course.config)?.tokens as usize;
+        let memory = course.model.workspace().reserve(0, longest);
         let trainer = Trainer::new(course.model, adapters, course.config.clone())?;
         let progress = Progress { seed, ..Progress::default() };
-        Ok(Self { course, feed, trainer, progress, plan: None })
+        Ok(Self { course, feed, trainer, progress, plan: None, _memory: memory })
     }
 
     /// One step, or one that is passed over.
@@ -165,7 +171,7 @@ impl<'a> Run<'a> {
             let done = if left_out { "; the update was left out" } else { "" };
             observer.on(&Event::Warning(&format!("step {}: {spike}{done}", result.step)));
         }
-        let plan = descant_kernels::memory_plan(self.course.model.device());
+        let plan = self.course.model.workspace().words();
         if plan != self.plan {
             observer.on(&Event::Note { label: "memory", text: plan.as_deref().unwrap_or_default() });
             self.plan = plan;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
-use descant_kernels::{accumulate, gauge, grad_norm, reached, read_floats};
+use descant_kernels::{Reservation, accumulate, gauge, grad_norm, reached, read_floats};
 use descant_lora::LoraAdapters;
 use descant_model::{Batch, GptOss, Site};
 
@@ -35,6 +35,8 @@ pub struct Trainer<'a> {
     /// For each trainable tensor and matrix, whether a gradient was ever not zero; dropped once proven.
     alive: Option<Vec<Vec<bool>>>,
     unreached: BTreeMap<Site, usize>,
+    /// Bytes that a step asks for beside the layers'.
+    _memory: Reservation,
 }
 
 /// What a step did.
@@ -66,7 +68,7 @@ impl<'a> Trainer<'a> {
         let alive = adapters.tensors().map(|t| vec![false; t.dims()[0]]).collect();
         let optimizer = AdamW::new(&config, &adapters);
         let bytes = adapters.n_parameters() * size_of::<f32>();
-        descant_kernels::reserve_memory(model.device(), (COPIES_OF_ADAPTERS * bytes) as u64);
+        let memory = model.workspace().reserve((COPIES_OF_ADAPTERS * bytes) as u64, 0);
         Ok(Self {
             model,
             config,
@@ -75,6 +77,7 @@ impl<'a> Trainer<'a> {
             steps: 0,
             alive: Some(alive),
             unreached: BTreeMap::new(),
+            _memory: memory,
         })
     }
 

@@ -23,6 +23,23 @@ const SMALL: f64 = 1e8;
 /// A later guess must be faster by this factor, so that noise does not choose.
 const CLEARLY: f32 = 0.97;
 
+/// Addresses of a product's matrices.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrices {
+    /// The first factor.
+    pub a: u64,
+    /// The second.
+    pub b: u64,
+    /// What the result is added to, where the product's beta is not 0; may be `d`.
+    pub c: Option<u64>,
+    /// The result.
+    pub d: u64,
+    /// Where the product has one.
+    pub bias: Option<u64>,
+    /// An address and its bytes, for this product alone until the stream is past it.
+    pub workspace: (u64, usize),
+}
+
 /// A card's products.
 #[derive(Debug, Default)]
 pub(crate) struct Blas(Mutex<State>);
@@ -47,21 +64,12 @@ impl Blas {
 }
 
 impl Products<'_> {
-    /// Queues the product. `c` is read only where beta is not 0, and may be `d`; `bias` only where the product has
-    /// one; `workspace` is an address and its bytes, for this product alone until the stream is past it.
+    /// Queues the product.
     ///
     /// # Errors
-    /// There is no cuBLASLt, or it has no algorithm for this product.
-    pub fn matmul(
-        &self,
-        spec: &MatmulSpec,
-        a: u64,
-        b: u64,
-        c: u64,
-        d: u64,
-        bias: u64,
-        workspace: (u64, usize),
-    ) -> Result<()> {
+    /// There is no cuBLASLt, it has no algorithm for this product, or an operand is missing or not wanted.
+    pub fn matmul(&self, spec: &MatmulSpec, of: &Matrices) -> Result<()> {
+        let Matrices { a, b, c, d, bias, workspace } = *of;
         let wrong = |what| CudaError::Product { product: spec.to_string(), what };
         if spec.m == 0 || spec.n == 0 {
             return Ok(());
@@ -69,12 +77,18 @@ impl Products<'_> {
         if let Some(text) = spec.wrong() {
             return Err(wrong(text));
         }
+        if c.is_some() != (spec.beta != 0.0) {
+            return Err(wrong("beta and what is added do not agree"));
+        }
+        if bias.is_some() != spec.bias.is_some() {
+            return Err(wrong("the product's bias and the one given do not agree"));
+        }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = match state.handle {
             Some(handle) => handle,
             None => *state.handle.insert(Handle::new()?),
         };
-        let c = if spec.beta == 0.0 { d } else { c };
+        let (c, bias) = (c.unwrap_or(d), bias.unwrap_or(0));
         let at = Addresses { a, b, c, d, workspace: workspace.0, workspace_bytes: workspace.1 };
         let description = Description::new(handle, spec, bias)?;
         let aligned = alignment(&[a, b, c, d]);

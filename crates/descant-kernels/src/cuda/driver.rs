@@ -261,6 +261,24 @@ impl Event {
     }
 }
 
+/// The stream that used some memory last, so that another one's work waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct StreamOrder {
+    /// Its address; streams live for the process.
+    last: Option<usize>,
+}
+
+impl StreamOrder {
+    /// Makes a stream's work from here on wait for the work of the one before, where that is another.
+    pub(crate) fn enter(&mut self, stream: Stream) -> Result<()> {
+        let before = self.last.replace(stream as usize).filter(|last| *last != stream as usize);
+        let Some(before) = before else { return Ok(()) };
+        let done = Event::new(false)?;
+        done.record(before as Stream)?;
+        done.hold(stream)
+    }
+}
+
 #[expect(unsafe_code, reason = "an event may be used from any thread")]
 // SAFETY: the driver's events are not bound to a thread.
 unsafe impl Send for Event {}

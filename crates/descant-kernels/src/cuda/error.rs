@@ -75,6 +75,22 @@ pub enum CudaError {
         /// What is wrong.
         what: &'static str,
     },
+    /// A buffer of a layer that holds nothing in the phase that asked for it.
+    #[error("a layer's buffer {buffer} is not alive in {phase}")]
+    NotAlive {
+        /// The buffer.
+        buffer: String,
+        /// The phase.
+        phase: String,
+    },
+    /// More memory would be in use on the card than may be.
+    #[error("{wanted} bytes would be in use on the card; {allowed} may be")]
+    Limit {
+        /// With what is in use and what is asked for.
+        wanted: u64,
+        /// The limit that was set, or the card's memory.
+        allowed: u64,
+    },
     /// No kernel was written for what was asked on this card.
     #[error("{operator} has no kernel for {what}")]
     NoKernel {
@@ -152,6 +168,7 @@ impl CudaError {
             Self::Driver { code, .. } => *code == CUresult::CUDA_ERROR_OUT_OF_MEMORY,
             Self::Blas { status, .. } => *status == cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED,
             Self::Backend { out_of_memory, .. } => *out_of_memory,
+            Self::Limit { .. } => true,
             _ => false,
         }
     }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 
+use super::blas::Matrices;
 use super::driver::{self, Event, Scratch};
 use super::error::{CudaError, Result};
 use super::gpu::{Gpu, Run};
@@ -102,11 +103,6 @@ pub(crate) fn synchronize(device: &Device) -> Result<()> {
     gpu.take_error().or(waited.err()).map_or(Ok(()), Err)
 }
 
-/// See [`crate::read_floats`].
-pub(crate) fn check(index: usize) -> Result<()> {
-    Gpu::of(index)?.take_error().map_or(Ok(()), Err)
-}
-
 /// See [`crate::gauge::memory_in_use`].
 pub(crate) fn memory_in_use(device: &Device) -> Option<u64> {
     let (free, total) = gpu(device)?.memory().ok()?;
@@ -142,7 +138,8 @@ fn measure(run: &Run<'_>, _: &[u64]) -> Result<Rates> {
     let spec = MatmulSpec::forward(PRODUCT, PRODUCT, PRODUCT);
     let workspace = Scratch::new(WORKSPACE)?;
     let (a, b, d) = (at, at + matrix as u64, at + 2 * matrix as u64);
-    let product = best(run, || run.blas().matmul(&spec, a, b, 0, d, 0, (workspace.address, WORKSPACE)))?;
+    let matrices = Matrices { a, b, c: None, d, bias: None, workspace: (workspace.address, WORKSPACE) };
+    let product = best(run, || run.blas().matmul(&spec, &matrices))?;
     let copy = best(run, || run.copy(at + COPY as u64, at, COPY))?;
     Ok(Rates { flops: 2.0 * (PRODUCT as f64).powi(3) / product, bytes: 2.0 * COPY as f64 / copy })
 }

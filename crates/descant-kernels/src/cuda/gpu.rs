@@ -1,13 +1,15 @@
 //! One card as our operators see it: its kernels, its products, its stream by way of CubeCL, and its errors.
 //!
-//! Work is queued and not waited for, so that an error cannot be returned where it is caused. The first is kept,
-//! what follows it is skipped, and whoever reads a result back asks with [`Gpu::take_error`].
+//! Work is queued and not waited for, so that an error cannot be returned where it is caused. A thread is a stream:
+//! the first error of each is kept, what follows it there is skipped, as is what reads its results elsewhere, and
+//! whoever reads a result back asks with [`Gpu::take_error`].
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cubecl::server::Handle;
+use cubecl_environment::stream::StreamId;
 
 use super::args::{Arg, Extent};
 use super::blas::Blas;
@@ -29,7 +31,7 @@ struct Inner {
     thread: Thread,
     kernels: Kernels,
     blas: Blas,
-    error: Mutex<Option<CudaError>>,
+    errors: Mutex<BTreeMap<StreamId, CudaError>>,
     recorder: Recorder,
 }
 
@@ -42,11 +44,15 @@ impl std::fmt::Debug for Gpu {
     }
 }
 
-static PORTABLE: AtomicBool = AtomicBool::new(false);
+thread_local! {
+    /// Work takes the choice of the thread that queues it along, so that tests beside each other do not disturb it.
+    static PORTABLE: Cell<bool> = const { Cell::new(false) };
+}
 
-/// For tests: Hopper takes the kernels of the other cards, which are then seen to be right on a card at hand.
+/// For tests: to what this thread queues, Hopper takes the kernels of the other cards, which are then seen to be right
+/// on a card at hand.
 pub fn portable_kernels(on: bool) {
-    PORTABLE.store(on, Ordering::Relaxed);
+    PORTABLE.set(on);
 }
 
 /// The cards that were opened, by index.
@@ -71,7 +77,7 @@ impl Gpu {
             thread: Thread::of(index),
             kernels: Kernels::default(),
             blas: Blas::default(),
-            error: Mutex::new(None),
+            errors: Mutex::default(),
             recorder: Recorder::default(),
         }));
         gpus.insert(index, gpu.clone());
@@ -100,7 +106,7 @@ impl Gpu {
 
     /// Whether to use the kernels that only Hopper has.
     pub(crate) fn is_hopper(&self) -> bool {
-        self.architecture().number == 90 && !PORTABLE.load(Ordering::Relaxed)
+        self.architecture().number == 90 && !PORTABLE.get()
     }
 
     /// Streaming multiprocessors.
@@ -126,16 +132,24 @@ impl Gpu {
         f: impl FnOnce(&Run<'_>, &[u64]) -> Result<()> + Send + 'static,
     ) {
         let gpu = self.clone();
+        let stream = StreamId::current();
+        let portable = PORTABLE.get();
+        let origins: Vec<StreamId> = handles.iter().map(|handle| handle.stream).collect();
         self.0.thread.queue(handles, move |resolved| {
-            if gpu.failed() {
-                return;
+            let errors = gpu.errors();
+            if let Some(error) = std::iter::once(&stream).chain(&origins).find_map(|of| errors.get(of)) {
+                let error = error.clone();
+                drop(errors);
+                return gpu.keep_error(stream, error);
             }
+            drop(errors);
+            PORTABLE.set(portable);
             let result = resolved.and_then(|(stream, held)| {
                 let pointers: Vec<u64> = held.iter().map(|held| held.address).collect();
                 guarded(|| f(&Run { gpu: &gpu, stream }, &pointers))
             });
             if let Err(error) = result {
-                gpu.fail(error);
+                gpu.keep_error(stream, error);
             }
         });
     }
@@ -149,30 +163,40 @@ impl Gpu {
         handles: Vec<Handle>,
         f: impl FnOnce(&Run<'_>, &[u64]) -> Result<R> + Send,
     ) -> Result<R> {
+        let portable = PORTABLE.get();
         self.0.thread.call(handles, |stream, held| {
+            PORTABLE.set(portable);
             let pointers: Vec<u64> = held.iter().map(|held| held.address).collect();
             f(&Run { gpu: self, stream }, &pointers)
         })
     }
 
-    /// The first error since the last time, once everything queued before was launched.
+    /// This thread's first error since the last time, once everything queued before was launched.
     ///
-    /// After an error nothing is launched until it was taken, and what was to be computed is garbage: this is to be
-    /// asked wherever the host reads a result.
+    /// After an error nothing of this thread is launched until it was taken, and what was to be computed is garbage:
+    /// this is to be asked wherever the host reads a result.
     pub fn take_error(&self) -> Option<CudaError> {
         let settled = self.0.thread.settle();
-        let first = self.0.error.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let first = self.errors().remove(&StreamId::current());
         first.or_else(|| settled.err())
     }
 
-    /// Whether an error waits to be taken.
-    fn failed(&self) -> bool {
-        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// The error that waits to be taken by the thread that made this buffer.
+    pub(crate) fn error_behind(&self, buffer: &Handle) -> Option<CudaError> {
+        self.errors().get(&buffer.stream).cloned()
     }
 
-    /// Keeps an error, if it is the first.
+    fn errors(&self) -> MutexGuard<'_, BTreeMap<StreamId, CudaError>> {
+        self.0.errors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an error of this thread, if it is the first.
     pub(crate) fn fail(&self, error: CudaError) {
-        self.0.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.keep_error(StreamId::current(), error);
+    }
+
+    fn keep_error(&self, stream: StreamId, error: CudaError) {
+        self.errors().entry(stream).or_insert(error);
     }
 
     /// Makes the card's context the current one of this thread, for calls of the driver outside CubeCL's.

@@ -99,7 +99,7 @@ fn is_full(error: &ServerError) -> bool {
         ServerError::Io(error) => matches!(error, IoError::OutOfMemory { .. } | IoError::BufferTooBig { .. }),
         ServerError::Launch(error) => matches!(error, LaunchError::OutOfMemory { .. }),
         ServerError::Unwritten { root, .. } => is_full(root),
-        ServerError::Several { errors } => errors.iter().any(is_full),
+        ServerError::Several { errors, .. } => errors.iter().any(is_full),
         _ => false,
     }
 }

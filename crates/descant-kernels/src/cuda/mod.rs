@@ -52,7 +52,9 @@ pub use store::{Store, set_choices, set_store};
 pub use table::Define;
 
 #[cfg(feature = "cuda")]
-pub use blas::Products;
+pub use blas::{Matrices, Products};
+#[cfg(feature = "cuda")]
+pub(crate) use driver::StreamOrder;
 #[cfg(feature = "cuda")]
 pub use gpu::{Gpu, Run, portable_kernels};
 #[cfg(feature = "cuda")]
@@ -63,8 +65,8 @@ pub use launch::Function;
 pub use memory::DeviceMemory;
 #[cfg(feature = "cuda")]
 pub use tensor::{
-    contiguous, empty, floats, gpu_of, gpu_of_device, halves, handles, index_of, int_primitive, int_tensor,
-    matrix, owned, poison_buffers, primitive, tensor, zeros,
+    contiguous, empty, empty_within, floats, gpu_of, gpu_of_device, halves, handles, index_of, int_primitive,
+    int_tensor, matrix, owned, poison_buffers, primitive, tensor, zeros,
 };
 #[cfg(feature = "cuda")]
 pub(crate) use tensor::{poison, read};

@@ -59,10 +59,20 @@ pub(crate) fn poison(run: &Run<'_>, to: u64, bytes: usize) -> Result<()> {
 
 /// A new contiguous tensor with arbitrary contents.
 pub fn empty(shape: impl Into<Shape>, dtype: DType, device: &BackendDevice<CubeBackend>) -> CubeTensor {
+    empty_within(shape, dtype, device, 0)
+}
+
+/// As [`empty`], at the beginning of a buffer of `room` bytes where that is more.
+pub fn empty_within(
+    shape: impl Into<Shape>,
+    dtype: DType,
+    device: &BackendDevice<CubeBackend>,
+    room: usize,
+) -> CubeTensor {
     let shape = shape.into();
     let client = device.client();
     let bytes = shape.num_elements() * dtype.size();
-    let buffer = client.empty(bytes);
+    let buffer = client.empty(bytes.max(room));
     let tensor = CubeTensor::new_contiguous(client, device.clone(), shape, buffer, dtype);
     if POISON.load(Ordering::Relaxed) && bytes > 0 {
         gpu_of(&tensor).enqueue(handles([&tensor]), move |run, at| poison(run, at[0], bytes));
@@ -126,9 +136,14 @@ pub fn primitive<const D: usize>(tensor: Tensor<D>) -> Result<CubeTensor> {
 /// # Errors
 /// What CubeCL says of the work behind it, with its kind.
 pub(crate) fn read(tensor: CubeTensor) -> Result<Vec<f32>> {
-    let tensor = floats(tensor);
+    let (gpu, tensor) = (gpu_of(&tensor), floats(tensor));
     let n = tensor.shape().num_elements();
-    let bytes = tensor.client.read_one(tensor.handle).map_err(|error| super::interop::refused(&error))?;
+    let bytes = tensor.client.read_one(tensor.handle.clone());
+    // Our own launches first: what could not be read may be only their consequence.
+    if let Some(error) = gpu.take_error().or_else(|| gpu.error_behind(&tensor.handle)) {
+        return Err(error);
+    }
+    let bytes = bytes.map_err(|error| super::interop::refused(&error))?;
     let values = bytes.chunks_exact(size_of::<f32>()).take(n);
     Ok(values.map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect())
 }

@@ -19,13 +19,58 @@ pub(crate) struct Experts {
     pub(crate) columns: usize,
 }
 
-/// Where the numbers are.
+/// Where the numbers are, generic over what a tensor is at a stage: a card's tensor, a buffer, an address.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum ExpertData {
+pub(crate) enum ExpertData<T = u64> {
     /// `[experts, rows, columns / 32, 16]` and `[experts, rows, columns / 32]`, u8.
-    Mxfp4 { blocks: u64, scales: u64 },
+    Mxfp4 { blocks: T, scales: T },
     /// `[experts, rows, columns]`, bf16.
-    Bf16(u64),
+    Bf16(T),
+}
+
+impl<T> ExpertData<T> {
+    pub(crate) fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> ExpertData<U> {
+        match self {
+            Self::Mxfp4 { blocks, scales } => ExpertData::Mxfp4 { blocks: f(blocks), scales: f(scales) },
+            Self::Bf16(data) => ExpertData::Bf16(f(data)),
+        }
+    }
+}
+
+impl Experts {
+    /// `count` matrices that take `inputs` features to `outputs`: packed ones are stored by output, unpacked ones by
+    /// input.
+    pub(crate) fn new(data: ExpertData, count: usize, outputs: usize, inputs: usize) -> Self {
+        match data {
+            ExpertData::Mxfp4 { .. } => Self { data, count, rows: outputs, columns: inputs },
+            ExpertData::Bf16(_) => Self { data, count, rows: inputs, columns: outputs },
+        }
+    }
+
+    /// The side that the forward's rows meet.
+    pub(crate) fn forward_side(&self) -> Side {
+        match self.data {
+            ExpertData::Mxfp4 { .. } => Side::Columns,
+            ExpertData::Bf16(_) => Side::Rows,
+        }
+    }
+
+    /// The side that the backward's rows meet.
+    pub(crate) fn backward_side(&self) -> Side {
+        match self.forward_side() {
+            Side::Columns => Side::Rows,
+            Side::Rows => Side::Columns,
+        }
+    }
+
+    /// Bytes of all matrices.
+    pub(crate) fn bytes(&self) -> usize {
+        let numbers = self.count * self.rows * self.columns;
+        match self.data {
+            ExpertData::Mxfp4 { .. } => numbers / 2 + numbers / descant_quant::mxfp4::BLOCK,
+            ExpertData::Bf16(_) => 2 * numbers,
+        }
+    }
 }
 
 /// Which side of the matrix the rows of the activation meet.

@@ -9,4 +9,5 @@
 pub(crate) mod cuda;
 mod sizes;
 
+pub use sizes::MAX_EXPERT_RANK;
 pub(crate) use sizes::{LowRank, RANK_WIDTH};

@@ -1,7 +1,9 @@
 //! Sizes of the experts' adapters as the kernels want them: what memory is planned with, on every device.
 
-/// Columns of a packed adapter factor: ranks are padded with zeros to this.
-pub(crate) const RANK_WIDTH: usize = 64;
+/// Largest rank of a pair at experts that a card's kernels are written for.
+pub const MAX_EXPERT_RANK: usize = 64;
+/// Columns of a packed factor of such a pair: ranks are padded with zeros to this.
+pub(crate) const RANK_WIDTH: usize = MAX_EXPERT_RANK;
 
 /// Sizes of one factor of an adapter.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Launches of `lora.cu`.
 
-use super::flow::Pair;
+use super::frame::Pair;
 use crate::cuda::{Arg, Result, Run};
 use crate::experts::RANK_WIDTH;
 

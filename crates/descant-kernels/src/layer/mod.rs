@@ -3,32 +3,34 @@
 //!
 //! Its definition is the layer put together from the other operators, as descant-model does it on every device;
 //! this form computes the same with fewer passes over memory and without a node of the graph for each product.
-//! How much of the forward is kept instead of computed again is [`plan`]'s business. There is no form for the CPU:
+//! How much of the forward is kept instead of computed again is the business of `memory`. There is no form for the CPU:
 //! there the separate operators are as fast.
 
 #[cfg(feature = "cuda")]
-pub(crate) mod arena;
+mod backward;
 #[cfg(feature = "cuda")]
-mod autodiff;
-#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "without a card only the sums are of interest"))]
-mod budget;
+mod forward;
 #[cfg(feature = "cuda")]
-mod cuda;
+mod frame;
 #[cfg(feature = "cuda")]
-mod flow;
-#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "without a card only the sums are of interest"))]
-mod layout;
+mod frozen;
 #[cfg(feature = "cuda")]
 mod lora;
-pub(crate) mod plan;
+#[cfg(feature = "cuda")]
+mod node;
+#[cfg(feature = "cuda")]
+mod operands;
+#[cfg(feature = "cuda")]
+mod pairs;
+#[cfg(feature = "cuda")]
+mod prepared;
 
 use burn::tensor::Tensor;
 
 use crate::attention::Segments;
 use crate::linear::FrozenWeight;
+use crate::memory::Workspace;
 use crate::site::PerSite;
-pub use budget::{LayerLoad, LayerMemory, room_for_logits};
-pub use plan::{Keep, Kept, LayerSizes};
 
 /// The low-rank pair at a site: adds `scaling · (x A^T) B^T` to the product there.
 #[derive(Debug, Clone)]
@@ -116,21 +118,26 @@ pub struct Angles {
 #[derive(Debug, Clone)]
 pub struct DecoderLayer {
     #[cfg(feature = "cuda")]
-    inner: std::sync::Arc<cuda::Prepared>,
+    inner: std::sync::Arc<prepared::Prepared>,
     #[cfg(not(feature = "cuda"))]
     inner: std::convert::Infallible,
 }
 
 impl DecoderLayer {
-    /// Prepares a layer, or `None` where the tensors' device has no form of a whole layer or the weights are in a
+    /// Prepares a layer that works in `workspace`, which the layers of a model share, or `None` where the tensors' device has no form of a whole layer or the weights are in a
     /// layout that it does not read.
-    pub fn new(tensors: &LayerTensors, spec: LayerSpec, place: LayerPlace) -> Option<Self> {
+    pub fn new(
+        tensors: &LayerTensors,
+        spec: LayerSpec,
+        place: LayerPlace,
+        workspace: &Workspace,
+    ) -> Option<Self> {
         #[cfg(feature = "cuda")]
-        return cuda::Prepared::new(tensors, spec, place)
+        return prepared::Prepared::new(tensors, spec, place, workspace)
             .map(|inner| Self { inner: std::sync::Arc::new(inner) });
         #[cfg(not(feature = "cuda"))]
         {
-            let _ = (tensors, spec, place);
+            let _ = (tensors, spec, place, workspace);
             None
         }
     }
@@ -147,7 +154,7 @@ impl DecoderLayer {
         segments: &Segments,
     ) -> Tensor<2> {
         #[cfg(feature = "cuda")]
-        return autodiff::decoder_layer(&self.inner, x, pairs, angles, segments);
+        return node::decoder_layer(&self.inner, x, pairs, angles, segments);
         #[cfg(not(feature = "cuda"))]
         {
             let _ = (x, pairs, angles, segments);

@@ -143,8 +143,10 @@ fn dense(x: &CubeTensor, matrices: &Matrices, bias: Option<&CubeTensor>, back: b
     handles.extend(matrices.buffers.clone());
     handles.extend(bias.map(|bias| bias.handle.clone()));
     cuda::gpu_of(x).enqueue(handles, move |run, p| {
-        let bias = p.get(4).copied().unwrap_or(0);
-        run.blas().matmul(&spec, p[0], p[3], 0, p[1], bias, (p[2], WORKSPACE))
+        let bias = p.get(4).copied();
+        let workspace = (p[2], WORKSPACE);
+        let matrices = cuda::Matrices { a: p[0], b: p[3], c: None, d: p[1], bias, workspace };
+        run.blas().matmul(&spec, &matrices)
     });
     out
 }

@@ -4,7 +4,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::LossKernel;
+use super::{LogitsRoom, LossKernel};
 use crate::cpu::matmul::{Into, Matrix, matmul};
 use crate::cpu::vector::{exp_sum, max, vectorized};
 use crate::cpu::{contiguous, f32s, i32s, tensor_f32};
@@ -17,7 +17,7 @@ impl LossKernel for Flex {
         hidden: FlexTensor,
         head: FlexTensor,
         targets: FlexTensor,
-        _room: usize,
+        _room: LogitsRoom,
         with_gradient: bool,
     ) -> (FlexTensor, Option<FlexTensor>) {
         let (hidden, head, targets) = (contiguous(hidden), contiguous(head), contiguous(targets));

@@ -6,8 +6,8 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{LossKernel, LossOp};
-use crate::cuda::{self, Arg, MatmulSpec, Result, Run};
+use super::{LogitsRoom, LossKernel, LossOp};
+use crate::cuda::{self, Arg, MatmulSpec, Matrices, Result, Run};
 
 /// More rows than this make a product no faster.
 const MOST_ROWS: usize = 4096;
@@ -86,12 +86,14 @@ pub(crate) fn losses(run: &Run<'_>, at: &Losses, [rows, width, vocabulary]: [usi
         let row = |base: u64, bytes: usize| if base == 0 { 0 } else { base + (start * bytes) as u64 };
         let (hidden, gradient) = (row(at.hidden, 2 * width), row(at.gradient, 2 * width));
         let product = MatmulSpec::forward(n, vocabulary, width);
-        run.blas().matmul(&product, hidden, at.head, 0, at.logits, 0, at.workspace)?;
+        let matrices =
+            Matrices { a: hidden, b: at.head, c: None, d: at.logits, bias: None, workspace: at.workspace };
+        run.blas().matmul(&product, &matrices)?;
         let (targets, factor, losses) = (row(at.targets, 4), row(at.factor, 4), row(at.values, 4));
         cross_entropy(run, at.logits, targets, factor, losses, [n, vocabulary], gradient != 0)?;
         if gradient != 0 {
             let product = MatmulSpec::backward(n, width, vocabulary);
-            run.blas().matmul(&product, at.logits, at.head, 0, gradient, 0, at.workspace)?;
+            run.blas().matmul(&product, &Matrices { a: at.logits, d: gradient, ..matrices })?;
         }
     }
     Ok(())
@@ -102,7 +104,7 @@ impl LossKernel for CubeBackend {
         hidden: CubeTensor,
         head: CubeTensor,
         targets: CubeTensor,
-        room: usize,
+        room: LogitsRoom,
         with_gradient: bool,
     ) -> (CubeTensor, Option<CubeTensor>) {
         let (hidden, head, targets) =
@@ -112,10 +114,10 @@ impl LossKernel for CubeBackend {
         let values = cuda::empty([rows], DType::F32, device);
         let gradient = with_gradient.then(|| cuda::empty(hidden.shape(), DType::BF16, device));
         let gpu = cuda::gpu_of(&hidden);
-        let most = rows_at_once(rows, vocabulary, room);
+        let most = rows_at_once(rows, vocabulary, room.bytes);
         // Between the layers of a model their scratch is free; elsewhere there is some of our own.
-        let scratch = crate::layer::arena::scratch(&gpu)
-            .filter(|(_, bytes)| *bytes as usize >= WORKSPACE + 2 * most * vocabulary);
+        let turn = room.within.turn();
+        let scratch = turn.scratch(WORKSPACE + 2 * most * vocabulary);
         let own = if scratch.is_some() { [1, 1] } else { [most, vocabulary] };
         let logits = cuda::empty(own, DType::BF16, device);
         let workspace = cuda::empty([if scratch.is_some() { 1 } else { WORKSPACE }], DType::U8, device);
@@ -124,7 +126,10 @@ impl LossKernel for CubeBackend {
         let all = cuda::handles([&hidden, &head, &targets, &values, place, &logits, &workspace]);
         gpu.enqueue(all, move |run, p| {
             let (logits, workspace) = match &scratch {
-                Some((memory, _)) => (memory.address() + WORKSPACE as u64, memory.address()),
+                Some(lease) => {
+                    lease.begin(run)?;
+                    (lease.scratch_address() + WORKSPACE as u64, lease.scratch_address())
+                }
                 None => (p[5], p[6]),
             };
             let at = Losses {
@@ -140,6 +145,7 @@ impl LossKernel for CubeBackend {
             };
             losses(run, &at, [rows, width, vocabulary])
         });
+        drop(turn);
         (values, gradient)
     }
 
@@ -155,7 +161,12 @@ impl LossKernel for CubeBackend {
 }
 
 impl LossOp for CubeBackend {
-    fn token_losses(hidden: CubeTensor, head: CubeTensor, targets: CubeTensor, room: usize) -> CubeTensor {
+    fn token_losses(
+        hidden: CubeTensor,
+        head: CubeTensor,
+        targets: CubeTensor,
+        room: LogitsRoom,
+    ) -> CubeTensor {
         Self::losses(hidden, head, targets, room, false).0
     }
 }
@@ -163,7 +174,7 @@ impl LossOp for CubeBackend {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::LOGITS;
+    use crate::loss::LOGITS;
 
     #[test]
     fn logits_stay_within_their_bytes_and_no_row_is_lost() {

@@ -16,25 +16,61 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Int, Tensor};
 
 use crate::device::has_form_if;
+use crate::memory::budget::room_for_logits;
+use crate::memory::{LayerSizes, Workspace};
 
 /// Bytes of logits that exist at once where nobody says how many may: enough that products are at their rate.
-pub const LOGITS: usize = 256 << 20;
+const LOGITS: usize = 256 << 20;
+
+/// Where the logits of some rows may be on a card, and how many bytes of them at once.
+///
+/// How many decides in which order sums are made, so that it comes from sizes alone, never from what an earlier batch
+/// left behind.
+#[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "read where a card's logits lie"))]
+pub struct LogitsRoom {
+    bytes: usize,
+    within: Workspace,
+}
+
+impl Default for LogitsRoom {
+    /// In memory of their own.
+    fn default() -> Self {
+        Self { bytes: LOGITS, within: Workspace::default() }
+    }
+}
+
+impl LogitsRoom {
+    /// What the layers of these sizes work in, for a batch of so many tokens: it is free between them.
+    pub fn within(workspace: &Workspace, sizes: &LayerSizes, tokens: usize, in_order: bool) -> Self {
+        Self { bytes: room_for_logits(sizes, tokens, in_order), within: workspace.clone() }
+    }
+}
 
 /// Negative natural logarithm of each row's probability of its target.
 ///
-/// On a card the logits of some rows exist at once, `room` bytes of them at most but for the least that products
-/// take. How many decides in which order sums are made, so that `room` must come from sizes alone
-/// ([`room_for_logits`](crate::room_for_logits), [`LOGITS`]).
+/// On a card the logits of some rows exist at once, those that `room` has bytes for, but for the least that products
+/// take.
 ///
 /// # Shapes
 /// - `hidden` `[rows, features]`, after the final norm
 /// - `head` `[vocabulary, features]`, frozen
 /// - `targets` `[rows]`, i32, within the vocabulary
-pub fn token_losses(hidden: Tensor<2>, head: &Tensor<2>, targets: &Tensor<1, Int>, room: usize) -> Tensor<1> {
+pub fn token_losses(
+    hidden: Tensor<2>,
+    head: &Tensor<2>,
+    targets: &Tensor<1, Int>,
+    room: &LogitsRoom,
+) -> Tensor<1> {
     let fits = hidden.dims()[1].is_multiple_of(8) && head.dims()[0].is_multiple_of(8);
     if has_form_if(&hidden.device(), hidden.dtype(), fits && hidden.dtype() == head.dtype()) {
         let (head, targets) = (head.clone().into_dispatch(), targets.clone().into_dispatch());
-        return Tensor::from_dispatch(Dispatch::token_losses(hidden.into_dispatch(), head, targets, room));
+        return Tensor::from_dispatch(Dispatch::token_losses(
+            hidden.into_dispatch(),
+            head,
+            targets,
+            room.clone(),
+        ));
     }
     reference::token_losses(hidden, head, targets)
 }
@@ -46,7 +82,7 @@ pub(crate) trait LossKernel: Backend {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
-        room: usize,
+        room: LogitsRoom,
         with_gradient: bool,
     ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>);
 
@@ -60,7 +96,7 @@ pub(crate) trait LossOp: Backend {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
-        room: usize,
+        room: LogitsRoom,
     ) -> FloatTensor<Self>;
 }
 
@@ -69,7 +105,7 @@ impl LossOp for Flex {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
-        room: usize,
+        room: LogitsRoom,
     ) -> FloatTensor<Self> {
         Self::losses(hidden, head, targets, room, false).0
     }
@@ -95,7 +131,7 @@ impl<B: LossKernel, C: CheckpointStrategy> LossOp for Autodiff<B, C> {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: IntTensor<Self>,
-        room: usize,
+        room: LogitsRoom,
     ) -> FloatTensor<Self> {
         let prep = LossBackward.prepare::<C>([hidden.node()]).compute_bound();
         let (hidden, head) = (hidden.into_primitive(), head.into_primitive());

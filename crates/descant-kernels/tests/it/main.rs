@@ -3,8 +3,12 @@
 
 mod attention;
 #[cfg(feature = "cuda")]
+mod card;
+#[cfg(feature = "cuda")]
 mod cuda;
 mod experts;
+#[cfg(feature = "cuda")]
+mod layer;
 mod optimizer;
 mod rows;
 mod support;

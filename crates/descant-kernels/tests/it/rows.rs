@@ -58,7 +58,8 @@ fn token_losses_equal_their_definition() {
         let targets: Vec<i32> = (0..rows).map(|_| (random.bits() % 301) as i32).collect();
         let targets = ints(&targets, [rows]);
         let seed = random.floats([rows]);
-        let fast = run([&hidden], &seed, |[h]| k::token_losses(h, &head, &targets, k::LOGITS));
+        let fast =
+            run([&hidden], &seed, |[h]| k::token_losses(h, &head, &targets, &k::LogitsRoom::default()));
         let slow = run([&hidden], &seed, |[h]| k::reference::token_losses(h, &head, &targets));
         assert_same(&fast, &slow, "token_losses");
     }
@@ -69,7 +70,8 @@ fn token_losses_equal_an_f64_formula() {
     let mut random = Random(6);
     let (hidden, head) = (random.floats([4, 8]), random.floats([11, 8]) * 4.0);
     let targets = [0i32, 10, 3, 3];
-    let losses = values(&k::token_losses(hidden.clone(), &head, &ints(&targets, [4]), k::LOGITS));
+    let losses =
+        values(&k::token_losses(hidden.clone(), &head, &ints(&targets, [4]), &k::LogitsRoom::default()));
     let (hidden, head) = (values(&hidden), values(&head));
     for (row, &target) in targets.iter().enumerate() {
         let logit = |word: usize| -> f64 {

@@ -81,10 +81,10 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
     if descant_kernels::is_cpu(&device.device) && (args.memory.is_some() || args.keep != Keep::Auto) {
         return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));
     }
-    descant_kernels::set_memory(&device.device, args.memory, args.keep);
     let found = Found::on(&device, args.memory, args.keep);
     let started = Instant::now();
     let model = load::model(model, &device.device)?;
+    model.workspace().set(args.memory, args.keep);
     gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let mut lora = LoraConfig::default();
@@ -151,7 +151,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         tokens_per_second: tokens as f64 / median,
         planned_memory_gib: planned as f64 / GIB,
         peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
-        memory_plan: descant_kernels::memory_plan(&device.device),
+        memory_plan: model.workspace().words(),
         model_tflops: model_flops / 1e12,
         model_to_gemm: model_flops / rates.flops,
         gemm_tflops: rates.flops / 1e12,

@@ -47,7 +47,6 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
         RunFolder::refuse_if_held(folder)?;
     }
     let device = load::device(&settings.model.device)?;
-    use_memory(settings, &device, talk)?;
     let dir = settings.model.path.as_path();
     let renderer = load::renderer(settings)?;
     let (samples, account) = rows::training(settings, &renderer)?;
@@ -58,6 +57,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let room = Room::find(settings, &config, &samples, asking, &Found::by(settings, &device)?)?;
     room.refuse(&device)?;
     let model = load::model(dir, &device.device)?;
+    use_memory(settings, &device, &model, talk)?;
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
     let manifest = adapters.manifest(&model.config);
@@ -143,14 +143,14 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     Ok(Exit::Success)
 }
 
-/// Tells the device how much it may use; says where that has no meaning.
-fn use_memory(settings: &Settings, device: &load::Chosen, talk: Talk) -> Result<()> {
+/// Tells the model how much of its device it may use; says where that has no meaning.
+fn use_memory(settings: &Settings, device: &load::Chosen, model: &GptOss, talk: Talk) -> Result<()> {
     let memory = &settings.memory;
     if descant_kernels::is_cpu(&device.device) && memory.keep != Memory::default().keep {
         talk.warn("memory.keep is about a card; the device is the CPU, where all that is needed is kept");
     }
     let (limit, keep) = memory.limit_and_keep()?;
-    descant_kernels::set_memory(&device.device, limit, keep);
+    model.workspace().set(limit, keep);
     Ok(())
 }
 

@@ -51,8 +51,9 @@ fn train(case: &Case, card: &Device, optimizer: OptimizerKind, stop: Option<usiz
 }
 
 #[test]
+#[ignore = "needs a card"]
 fn twenty_steps_twice_and_resumed_have_the_same_bits() {
-    let Some(card) = card() else { return };
+    let card = card();
     let case = varied();
     for optimizer in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit] {
         let whole = train(&case, &card, optimizer, None);

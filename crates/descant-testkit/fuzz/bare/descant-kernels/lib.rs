@@ -1,14 +1,18 @@
 //! Of descant-kernels what settings and errors name, for the crates that use it: no device is asked here.
 
 #[allow(dead_code, reason = "a part of it is used here")]
-#[path = "../../../../descant-kernels/src/layer/plan.rs"]
-mod plan;
+#[path = "../../../../descant-kernels/src/memory/keep.rs"]
+mod keep;
 #[allow(dead_code, reason = "a part of it is used here")]
 #[path = "../../../../descant-kernels/src/site.rs"]
 mod site;
+#[allow(dead_code, reason = "a part of it is used here")]
+#[path = "../../../../descant-kernels/src/memory/sizes.rs"]
+mod sizes;
 
-pub use plan::{Keep, LayerSizes};
+pub use keep::Keep;
 pub use site::{PerSite, SiteKind};
+pub use sizes::LayerSizes;
 
 /// What a device would have said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,8 +4,11 @@
 
 use std::sync::Arc;
 
-use super::layout::{Paths, Plan, WORKSPACE};
-use super::plan::{Keep, Kept, LayerSizes, plan};
+use super::keep::{Keep, Kept};
+use super::layout::{Layout, kept_bytes};
+use super::plan::plan;
+use super::sizes::{LayerSizes, Paths, Plan};
+use super::table::WORKSPACE;
 use crate::site::PerSite;
 
 /// Memory that is left free for what is not planned: the driver's own growth, kernels, small tensors.
@@ -18,20 +21,20 @@ const STREAM_COPIES: u64 = 6;
 
 /// What a pass needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Need {
-    pub(super) sizes: LayerSizes,
-    pub(super) paths: Paths,
-    pub(super) tokens: usize,
+pub(crate) struct Need {
+    pub(crate) sizes: LayerSizes,
+    pub(crate) paths: Paths,
+    pub(crate) tokens: usize,
     /// See [`Plan::in_order`].
-    pub(super) in_order: bool,
+    pub(crate) in_order: bool,
     /// Tokens of the longest sequence.
-    pub(super) longest: usize,
+    pub(crate) longest: usize,
     /// Of all layers.
-    pub(super) windows: Arc<[Option<usize>]>,
+    pub(crate) windows: Arc<[Option<usize>]>,
 }
 
 impl Need {
-    fn plan(&self, kept: Kept) -> Plan {
+    pub(crate) fn plan(&self, kept: Kept) -> Plan {
         Plan { sizes: self.sizes, tokens: self.tokens, paths: self.paths, kept, in_order: self.in_order }
     }
 
@@ -39,10 +42,7 @@ impl Need {
     fn scratch_bytes(&self) -> u64 {
         Kept::ALL
             .into_iter()
-            .map(|kept| {
-                let plan = self.plan(kept);
-                plan.forward().scratch_bytes.max(plan.backward().scratch_bytes)
-            })
+            .map(|kept| Layout::new(&self.plan(kept)).scratch_bytes)
             .max()
             .expect("there are kinds of keeping")
             .max(LEAST_SCRATCH)
@@ -52,42 +52,45 @@ impl Need {
 /// Bytes that the logits of a batch of so many tokens may take at once: what its layers work in is free between them,
 /// but for the workspace of products. Sizes alone decide, never what an earlier batch left behind: rows that are
 /// multiplied together decide in which order sums are made.
-pub fn room_for_logits(sizes: &LayerSizes, tokens: usize, in_order: bool) -> usize {
+pub(crate) fn room_for_logits(sizes: &LayerSizes, tokens: usize, in_order: bool) -> usize {
     let (paths, windows) = (Paths::default(), Arc::from([]));
     let need = Need { sizes: *sizes, paths, tokens, in_order, longest: tokens, windows };
-    (need.scratch_bytes() - WORKSPACE) as usize
+    need.scratch_bytes() as usize - WORKSPACE
+}
+
+/// Copies of the residual stream, for this many layers.
+fn stream_bytes(need: &Need) -> u64 {
+    (need.windows.len() as u64 + STREAM_COPIES) * (need.tokens * need.sizes.hidden * 2) as u64
 }
 
 /// Where everything lies in one piece of memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     /// What layers use in turn, at the beginning.
-    pub(super) scratch_bytes: u64,
+    pub(crate) scratch_bytes: u64,
     /// What each layer keeps.
-    pub(super) kept: Vec<Kept>,
+    pub(crate) kept: Vec<Kept>,
     /// Where each layer's slot begins.
-    pub(super) slots: Vec<u64>,
+    pub(crate) slots: Vec<u64>,
     /// In all.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// Copies of the residual stream, which lie elsewhere.
-    pub(super) stream_bytes: u64,
+    pub(crate) stream_bytes: u64,
 }
 
 impl Budget {
     /// Lays out what `need` says; of `free` bytes, which others that come later do not want, as much is kept as
     /// `keep` lets.
-    pub(super) fn new(need: &Need, keep: Keep, free: u64) -> Self {
-        let at = |kept: Kept| need.plan(kept);
+    pub(crate) fn new(need: &Need, keep: Keep, free: u64) -> Self {
         let scratch_bytes = need.scratch_bytes();
-        let n_layers = need.windows.len() as u64;
-        let stream_bytes = (n_layers + STREAM_COPIES) * (need.tokens * need.sizes.hidden * 2) as u64;
+        let stream_bytes = stream_bytes(need);
         let left = free.saturating_sub(scratch_bytes + stream_bytes + MARGIN);
         let kept = plan(keep, &need.sizes, &need.windows, need.tokens, need.longest, left);
         let mut slots = Vec::with_capacity(kept.len());
         let mut bytes = scratch_bytes;
         for kept in &kept {
             slots.push(bytes);
-            bytes += at(*kept).forward().kept_bytes;
+            bytes += kept_bytes(&need.plan(*kept));
         }
         Self { scratch_bytes, kept, slots, bytes, stream_bytes }
     }
@@ -163,7 +166,10 @@ mod tests {
                 let windows = vec![None; 24];
                 let load = LayerLoad { sizes, windows, ranks, tokens, longest: tokens, in_order };
                 for keep in [Keep::Minimal, Keep::All] {
-                    assert!(room + WORKSPACE <= load.memory(keep, 0).scratch, "{tokens} {in_order} {keep}");
+                    assert!(
+                        room + WORKSPACE as u64 <= load.memory(keep, 0).scratch,
+                        "{tokens} {in_order} {keep}"
+                    );
                 }
             }
         }

@@ -1,0 +1,241 @@
+//! A layer's backward as launches: what was not kept is made again, then gradients go from the output to the input
+//! and to the pairs.
+
+use super::frame::{Frame, Product};
+use super::lora;
+use super::operands::{Factors, Gradients};
+use super::pairs::{Dense, ExpertBuffers};
+use crate::attention::cuda as attention;
+use crate::cuda::{MatmulSpec, Result};
+use crate::experts::cuda::{self as experts, Output};
+use crate::memory::keep::Kept;
+use crate::memory::table::{Buffer, Phase};
+use crate::norm::cuda as norm;
+use crate::route::cuda as route;
+use crate::site::SiteKind;
+use crate::swiglu::cuda as swiglu;
+
+impl Frame<'_> {
+    /// Takes the gradient of the output to that of the input, and writes the gradients of A and B of each site that
+    /// has a pair.
+    pub(super) fn backward(&self, to: &Gradients<u64>) -> Result<()> {
+        let (x, dx) = (self.operands.x, self.operands.out);
+        let attention = self.during(Phase::BackwardAttention);
+        attention.pack()?;
+        if self.plan.kept < Kept::Projections {
+            attention.attention_input(x)?;
+        }
+        if self.plan.kept < Kept::Attention {
+            attention.attend(x)?;
+        }
+        let experts = self.during(Phase::BackwardExperts);
+        experts.experts_again()?;
+        experts.down_backward(to)?;
+        experts.gate_up_backward(to)?;
+        experts.route_backward(to, dx)?;
+        attention.output_backward(to, dx)?;
+        attention.input_backward(to, x, dx)
+    }
+
+    /// What the experts' backward reads of their forward, as far as it was not kept.
+    fn experts_again(&self) -> Result<()> {
+        if self.plan.kept < Kept::Experts {
+            self.choose_experts()?;
+            // The backward of SwiGLU makes the activation again, where anybody asks.
+            return self.gate_up(Some(self.at(Buffer::Pre)?), None, Buffer::BackwardRows);
+        }
+        let (s, buffers, frozen) = (&self.plan.sizes, ExpertBuffers::GATE_UP, &self.operands.frozen);
+        self.normed(self.at(Buffer::Middle)?, frozen.post_norm, Buffer::SecondNormed, Buffer::SecondRms)?;
+        self.pack_expert_pair(SiteKind::GateUp, buffers, [2 * s.inner, s.hidden])?;
+        if let Some(pair) = &self.pair(SiteKind::GateUp) {
+            let x = self.gathered(self.at(Buffer::SecondNormed)?, s.hidden)?;
+            self.expert_u(pair, &x, buffers.dv, s.hidden, buffers.u)?;
+        }
+        Ok(())
+    }
+
+    /// From the gradient of the layer's output to that of SwiGLU's input, which replaces it.
+    fn down_backward(&self, to: &Gradients<u64>) -> Result<()> {
+        let (s, buffers, grad) = (&self.plan.sizes, ExpertBuffers::DOWN, to.grad);
+        let d_out = self.gathered(grad, s.hidden)?;
+        let pair = self.pair(SiteKind::Down);
+        self.pack_expert_pair(SiteKind::Down, buffers, [s.hidden, s.inner])?;
+        let mut low_rank = None;
+        if let Some(pair) = &pair {
+            self.expert_u(pair, &d_out, buffers.v, s.hidden, buffers.du)?;
+            low_rank = Some((self.at(buffers.du)?, self.at(buffers.dv)?));
+        }
+        let d_inner = self.at(Buffer::DInner)?;
+        let result = Output { low_rank, out: Some(d_inner), ..Output::default() };
+        let experts = self.operands.frozen.down(s);
+        let rows = self.rows_for(&experts, grad, Buffer::BackwardRows)?;
+        let (flops, bytes) = self.expert_cost(&experts);
+        self.run.stage("experts down, back", flops, bytes, || {
+            experts::product(self.run, &rows, &experts, experts.backward_side(), &result)
+        })?;
+        let inner = if pair.is_some() { self.at(Buffer::InnerAgain)? } else { 0 };
+        let pre = self.at(Buffer::Pre)?;
+        let at = swiglu::Backward {
+            pre,
+            dh: d_inner,
+            dpre: pre,
+            h_out: inner,
+            dh_weighted: 0,
+            pairs: self.at(Buffer::Pairs)?,
+            experts: self.at(Buffer::Experts)?,
+            weights: self.at(Buffer::Weights)?,
+            d_out: grad,
+            bias: self.operands.frozen.down_bias,
+            d_weights: self.at(Buffer::DWeights)?,
+        };
+        let bytes = 2.0 * self.n_pairs() as f64 * (5 * s.inner + s.hidden) as f64;
+        self.run.stage("swiglu, back", 0.0, bytes, || {
+            swiglu::backward(self.run, &at, [self.n_pairs(), s.inner, s.hidden, s.top_k], self.spec.limit)
+        })?;
+        let (Some(pair), Some(to)) = (&pair, to.pairs[SiteKind::Down]) else { return Ok(()) };
+        let inner = self.sorted(inner, s.inner)?;
+        self.expert_u(pair, &inner, buffers.dv, s.inner, buffers.u)?;
+        let (pairs, weights) = (self.at(Buffer::Pairs)?, self.at(Buffer::Weights)?);
+        for side in [buffers.u, buffers.du] {
+            lora::weigh_rows(self.run, self.at(side)?, pairs, weights, self.n_pairs())?;
+        }
+        self.expert_gradients(pair, to, [(&d_out, s.hidden, buffers.u), (&inner, s.inner, buffers.du)])
+    }
+
+    /// From the gradient of SwiGLU's input to that of each pair's expert input.
+    fn gate_up_backward(&self, to: &Gradients<u64>) -> Result<()> {
+        let (s, buffers) = (&self.plan.sizes, ExpertBuffers::GATE_UP);
+        let d_pre = self.sorted(self.at(Buffer::Pre)?, 2 * s.inner)?;
+        let pair = self.pair(SiteKind::GateUp);
+        let mut low_rank = None;
+        if let Some(pair) = &pair {
+            self.expert_u(pair, &d_pre, buffers.v, 2 * s.inner, buffers.du)?;
+            low_rank = Some((self.at(buffers.du)?, self.at(buffers.dv)?));
+        }
+        let result = Output { low_rank, out: Some(self.at(Buffer::DExpertIn)?), ..Output::default() };
+        let experts = self.operands.frozen.gate_up(s);
+        let (flops, bytes) = self.expert_cost(&experts);
+        self.run.stage("experts gate_up, back", flops, bytes, || {
+            experts::product(self.run, &d_pre, &experts, experts.backward_side(), &result)
+        })?;
+        let (Some(pair), Some(to)) = (&pair, to.pairs[SiteKind::GateUp]) else { return Ok(()) };
+        let x = self.gathered(self.at(Buffer::SecondNormed)?, s.hidden)?;
+        self.expert_gradients(pair, to, [(&d_pre, 2 * s.inner, buffers.u), (&x, s.hidden, buffers.du)])
+    }
+
+    /// From the gradient of each pair's expert input and of the router's weights to that of `middle`, which
+    /// replaces the gradient of the output in `dx`.
+    fn route_backward(&self, to: &Gradients<u64>, dx: u64) -> Result<()> {
+        let (s, t) = (&self.plan.sizes, self.tokens());
+        let at = route::CombineBackward {
+            d_rows: self.at(Buffer::DExpertIn)?,
+            places: self.at(Buffer::Places)?,
+            experts: self.at(Buffer::Experts)?,
+            weights: self.at(Buffer::Weights)?,
+            d_weights: self.at(Buffer::DWeights)?,
+            router: self.router_weight()?,
+            middle: self.at(Buffer::Middle)?,
+            inverse_rms: self.at(Buffer::SecondRms)?,
+            norm: self.operands.frozen.post_norm,
+            grad: to.grad,
+            out: dx,
+            d_logits: self.at(Buffer::DLogits)?,
+        };
+        let bytes = 2.0 * (t * s.hidden) as f64 * (s.top_k + 3) as f64;
+        self.run.stage("combine, back", 0.0, bytes, || {
+            route::combine_backward(self.run, &at, [t, s.hidden, s.top_k])
+        })?;
+        let (Some(pair), Some(Factors { a, b })) = (self.pair(SiteKind::Router), to.pairs[SiteKind::Router])
+        else {
+            return Ok(());
+        };
+        let (whole, normed) = (self.at(Buffer::DRouter)?, self.at(Buffer::SecondNormed)?);
+        self.run.stage("router gradients", 0.0, 2.0 * (t * s.hidden) as f64, || {
+            let sizes = [t, s.hidden, s.n_experts, s.top_k];
+            lora::router_gradient(self.run, at.d_logits, at.experts, normed, whole, sizes)?;
+            lora::router_pair_gradient(self.run, whole, pair, a, b, s.n_experts, s.hidden)
+        })
+    }
+
+    /// From the gradient of `middle` in `dx` to that of attention's result.
+    fn output_backward(&self, to: &Gradients<u64>, dx: u64) -> Result<()> {
+        let s = &self.plan.sizes;
+        let d_attended = self.at(Buffer::DAttended)?;
+        let mut product = MatmulSpec::backward(self.tokens(), s.query, s.hidden);
+        let mut of = Product::new(dx, self.operands.frozen.output, d_attended);
+        if let (Some(pair), Some(to)) = (&self.pair(SiteKind::Output), to.pairs[SiteKind::Output]) {
+            self.output_u()?;
+            let path = Dense {
+                grad: dx,
+                outputs: s.hidden,
+                x: self.at(Buffer::Attended)?,
+                inputs: s.query,
+                columns: self.plan.paths.output,
+                a: Buffer::OutputA,
+                b: Buffer::OutputB,
+                u: Buffer::OutputU,
+                du: Buffer::DOutputU,
+            };
+            self.dense_low_rank_backward(&path, d_attended)?;
+            self.unpack_output(pair, to)?;
+            product.beta = 1.0;
+            of.c = Some(d_attended);
+        }
+        self.matmul("output, back", &product, of)
+    }
+
+    /// From the gradient of attention's result, and that of `middle` in `dx`, to that of the layer's input, in the
+    /// same place.
+    fn input_backward(&self, to: &Gradients<u64>, x: u64, dx: u64) -> Result<()> {
+        let (s, t) = (&self.plan.sizes, self.tokens());
+        let (qkv, d_qkv) = (self.at(Buffer::Qkv)?, self.at(Buffer::DQkv)?);
+        let at = attention::Backward {
+            out: self.at(Buffer::Attended)?,
+            d_out: self.at(Buffer::DAttended)?,
+            stride: s.query,
+            lse: self.at(Buffer::Lse)?,
+            delta: self.at(Buffer::Delta)?,
+        };
+        let frozen = &self.operands.frozen;
+        let name = self.attention_name("attention, full, back", "attention, window, back");
+        let bytes = 2.0 * (t * (2 * s.qkv() + 2 * s.query)) as f64;
+        self.run.stage(name, 2.5 * self.attention_flops(), bytes, || {
+            attention::backward(
+                self.run,
+                &self.attention_shape(),
+                self.sequences,
+                self.qkv_parts(qkv),
+                at,
+                self.qkv_parts(d_qkv),
+            )
+        })?;
+        self.turn(d_qkv, -1.0)?;
+        let d_normed = self.at(Buffer::DNormed)?;
+        self.normed(x, frozen.input_norm, Buffer::Normed, Buffer::FirstRms)?;
+        let mut product = MatmulSpec::backward(t, s.hidden, s.qkv());
+        let mut of = Product::new(d_qkv, frozen.qkv, d_normed);
+        if self.plan.paths.input > 0 {
+            self.input_u()?;
+            let path = Dense {
+                grad: d_qkv,
+                outputs: s.qkv(),
+                x: self.at(Buffer::Normed)?,
+                inputs: s.hidden,
+                columns: self.plan.paths.input,
+                a: Buffer::InputA,
+                b: Buffer::InputB,
+                u: Buffer::InputU,
+                du: Buffer::DInputU,
+            };
+            self.dense_low_rank_backward(&path, d_normed)?;
+            self.unpack_input(|kind| to.pairs[kind])?;
+            product.beta = 1.0;
+            of.c = Some(d_normed);
+        }
+        self.matmul("q k v, back", &product, of)?;
+        let rms = Some(self.at(Buffer::FirstRms)?);
+        self.run.stage("norm, back", 0.0, 8.0 * (t * s.hidden) as f64, || {
+            norm::backward(self.run, x, frozen.input_norm, rms, d_normed, Some(dx), dx, self.norm_rows())
+        })
+    }
+}

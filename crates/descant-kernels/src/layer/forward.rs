@@ -1,0 +1,170 @@
+//! A layer's forward as launches, and the parts of it that the backward runs again.
+//!
+//! ```text
+//! x ─ norm ─ q k v ─ rotary ─ attention ─ output ─(+ x)─ middle ─ norm ─ router ─ choose, sort
+//!                                                           │              │
+//!                                                           └──(+)── combine ◀─ down ◀─ SwiGLU ◀─ gate_up
+//! ```
+
+use super::frame::{Frame, Product};
+use super::pairs::ExpertBuffers;
+use crate::attention::cuda as attention;
+use crate::cuda::{Element, MatmulSpec, Result};
+use crate::experts::cuda::{self as experts, Output};
+use crate::memory::table::{Buffer, Phase};
+use crate::route::cuda as route;
+use crate::site::SiteKind;
+
+impl Frame<'_> {
+    /// The whole layer, from its input to its output.
+    pub(super) fn forward(&self) -> Result<()> {
+        let (x, out) = (self.operands.x, self.operands.out);
+        let attention = self.during(Phase::ForwardAttention);
+        attention.pack()?;
+        attention.attention_input(x)?;
+        attention.attend(x)?;
+        let experts = self.during(Phase::ForwardExperts);
+        experts.choose_experts()?;
+        // Stored where it is kept; the activation is what the second product reads.
+        let pre = experts.at(Buffer::Pre).ok();
+        experts.gate_up(pre, Some(experts.at(Buffer::Inner)?), Buffer::ForwardRows)?;
+        experts.down()?;
+        experts.combine(out)
+    }
+
+    /// From the layer's input to rotated queries and keys, and values.
+    pub(super) fn attention_input(&self, x: u64) -> Result<()> {
+        let (s, t) = (&self.plan.sizes, self.tokens());
+        self.normed(x, self.operands.frozen.input_norm, Buffer::Normed, Buffer::FirstRms)?;
+        let (normed, qkv) = (self.at(Buffer::Normed)?, self.at(Buffer::Qkv)?);
+        let frozen = &self.operands.frozen;
+        let mut product = MatmulSpec::forward(t, s.qkv(), s.hidden);
+        product.bias = Some(Element::Bf16);
+        let mut of = Product { bias: Some(frozen.qkv_bias), ..Product::new(normed, frozen.qkv, qkv) };
+        // The low-rank part first: the large product reads it beside its work, where a second pass over its result
+        // would take time of its own.
+        if self.plan.paths.input > 0 {
+            self.input_u()?;
+            let low = MatmulSpec::forward(t, s.qkv(), self.plan.paths.input);
+            let (u, b) = (self.at(Buffer::InputU)?, self.at(Buffer::InputB)?);
+            self.matmul("low rank", &low, Product::new(u, b, qkv))?;
+            product.beta = 1.0;
+            of.c = Some(qkv);
+        }
+        self.matmul("q k v", &product, of)?;
+        self.turn(qkv, 1.0)
+    }
+
+    /// Attention and its output product, added to the residual stream.
+    pub(super) fn attend(&self, x: u64) -> Result<()> {
+        let (s, t) = (&self.plan.sizes, self.tokens());
+        let name = self.attention_name("attention, full", "attention, window");
+        let (flops, bytes) = (self.attention_flops(), 2.0 * (t * (s.qkv() + s.query)) as f64);
+        let (qkv, attended) = (self.at(Buffer::Qkv)?, self.at(Buffer::Attended)?);
+        let (lse, middle) = (self.at(Buffer::Lse)?, self.at(Buffer::Middle)?);
+        let frozen = &self.operands.frozen;
+        self.run.stage(name, flops, bytes, || {
+            attention::forward(
+                self.run,
+                &self.attention_shape(),
+                self.sequences,
+                self.qkv_parts(qkv),
+                frozen.sinks,
+                attended,
+                s.query,
+                lse,
+            )
+        })?;
+        let mut product = MatmulSpec::forward(t, s.hidden, s.query);
+        product.bias = Some(Element::Bf16);
+        product.beta = 1.0;
+        let mut residual = x;
+        if self.plan.paths.output > 0 {
+            self.output_u()?;
+            let mut low = MatmulSpec::forward(t, s.hidden, self.plan.paths.output);
+            low.beta = 1.0;
+            let (u, b) = (self.at(Buffer::OutputU)?, self.at(Buffer::OutputB)?);
+            self.matmul("low rank", &low, Product { c: Some(x), ..Product::new(u, b, middle) })?;
+            residual = middle;
+        }
+        let bias = Some(frozen.output_bias);
+        let of = Product { c: Some(residual), bias, ..Product::new(attended, frozen.output, middle) };
+        self.matmul("output", &product, of)
+    }
+
+    /// Which experts, with which weights, in which order.
+    pub(super) fn choose_experts(&self) -> Result<()> {
+        let (s, t) = (&self.plan.sizes, self.tokens());
+        let frozen = &self.operands.frozen;
+        self.normed(self.at(Buffer::Middle)?, frozen.post_norm, Buffer::SecondNormed, Buffer::SecondRms)?;
+        let flops = 2.0 * (t * s.hidden * s.n_experts) as f64;
+        let (normed, logits) = (self.at(Buffer::SecondNormed)?, self.at(Buffer::Logits)?);
+        let (experts, weights) = (self.at(Buffer::Experts)?, self.at(Buffer::Weights)?);
+        let (pairs, places) = (self.at(Buffer::Pairs)?, self.at(Buffer::Places)?);
+        let (offsets, scratch, router) =
+            (self.at(Buffer::Offsets)?, self.at(Buffer::Sort)?, self.router_weight()?);
+        self.run.stage("router", flops, 2.0 * (t * s.hidden) as f64, || {
+            let sizes = [t, s.hidden, s.n_experts];
+            route::router(self.run, normed, router, frozen.router_bias, logits, sizes, s.hidden)?;
+            route::choose(self.run, logits, experts, weights, [t, s.n_experts, s.top_k])?;
+            let sizes = [self.n_pairs(), s.n_experts];
+            route::sort(self.run, experts, pairs, places, offsets, scratch, sizes)
+        })
+    }
+
+    /// The experts' first product and its activation; each is stored where it has a place. `rows` is where tokens'
+    /// rows are put in order.
+    pub(super) fn gate_up(&self, pre: Option<u64>, inner: Option<u64>, rows: Buffer) -> Result<()> {
+        let (s, buffers) = (&self.plan.sizes, ExpertBuffers::GATE_UP);
+        let (frozen, normed) = (&self.operands.frozen, self.at(Buffer::SecondNormed)?);
+        self.pack_expert_pair(SiteKind::GateUp, buffers, [2 * s.inner, s.hidden])?;
+        let mut low_rank = None;
+        if let Some(pair) = &self.pair(SiteKind::GateUp) {
+            let x = self.gathered(normed, s.hidden)?;
+            self.expert_u(pair, &x, buffers.dv, s.hidden, buffers.u)?;
+            low_rank = Some((self.at(buffers.u)?, self.at(buffers.v)?));
+        }
+        let experts = frozen.gate_up(s);
+        let x = self.rows_for(&experts, normed, rows)?;
+        let to = Output {
+            bias: Some(frozen.gate_up_bias),
+            low_rank,
+            out: pre,
+            swiglu: inner.map(|inner| (inner, self.spec.limit)),
+        };
+        let (flops, bytes) = self.expert_cost(&experts);
+        self.run.stage("experts gate_up", flops, bytes, || {
+            experts::product(self.run, &x, &experts, experts.forward_side(), &to)
+        })
+    }
+
+    /// The experts' second product.
+    fn down(&self) -> Result<()> {
+        let (s, buffers) = (&self.plan.sizes, ExpertBuffers::DOWN);
+        let x = self.sorted(self.at(Buffer::Inner)?, s.inner)?;
+        self.pack_expert_pair(SiteKind::Down, buffers, [s.hidden, s.inner])?;
+        let mut low_rank = None;
+        if let Some(pair) = &self.pair(SiteKind::Down) {
+            self.expert_u(pair, &x, buffers.dv, s.inner, buffers.u)?;
+            low_rank = Some((self.at(buffers.u)?, self.at(buffers.v)?));
+        }
+        let bias = Some(self.operands.frozen.down_bias);
+        let to = Output { bias, low_rank, out: Some(self.at(Buffer::ExpertOut)?), swiglu: None };
+        let experts = self.operands.frozen.down(s);
+        let (flops, bytes) = self.expert_cost(&experts);
+        self.run.stage("experts down", flops, bytes, || {
+            experts::product(self.run, &x, &experts, experts.forward_side(), &to)
+        })
+    }
+
+    /// What the experts say of each token, added to the residual stream.
+    fn combine(&self, out: u64) -> Result<()> {
+        let (t, s) = (self.tokens(), &self.plan.sizes);
+        let bytes = 2.0 * (t * s.hidden) as f64 * (s.top_k + 2) as f64;
+        let (expert_out, weights) = (self.at(Buffer::ExpertOut)?, self.at(Buffer::Weights)?);
+        let (places, middle) = (self.at(Buffer::Places)?, self.at(Buffer::Middle)?);
+        self.run.stage("combine", 0.0, bytes, || {
+            route::combine(self.run, expert_out, weights, places, middle, out, [t, s.hidden, s.top_k])
+        })
+    }
+}

@@ -1,0 +1,98 @@
+//! The frozen tensors of a layer, generic over what a tensor is at a stage: tensors of a card, buffers, addresses.
+
+use burn::tensor::Tensor;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::LayerTensors;
+use crate::cuda::{contiguous, int_primitive, primitive};
+use crate::experts::cuda::{ExpertData, Experts};
+use crate::linear::FrozenWeight;
+use crate::memory::LayerSizes;
+
+/// As [`LayerTensors`], with the experts' matrices in one of the forms that kernels read.
+#[derive(Debug, Clone)]
+pub(super) struct FrozenTensors<T> {
+    pub(super) input_norm: T,
+    /// Query, key and value below each other.
+    pub(super) qkv: T,
+    pub(super) qkv_bias: T,
+    pub(super) sinks: T,
+    pub(super) output: T,
+    pub(super) output_bias: T,
+    pub(super) post_norm: T,
+    pub(super) router: T,
+    pub(super) router_bias: T,
+    pub(super) gate_up: ExpertData<T>,
+    pub(super) gate_up_bias: T,
+    pub(super) down: ExpertData<T>,
+    pub(super) down_bias: T,
+}
+
+impl<T> FrozenTensors<T> {
+    pub(super) fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> FrozenTensors<U> {
+        FrozenTensors {
+            input_norm: f(&self.input_norm),
+            qkv: f(&self.qkv),
+            qkv_bias: f(&self.qkv_bias),
+            sinks: f(&self.sinks),
+            output: f(&self.output),
+            output_bias: f(&self.output_bias),
+            post_norm: f(&self.post_norm),
+            router: f(&self.router),
+            router_bias: f(&self.router_bias),
+            gate_up: self.gate_up.map(f),
+            gate_up_bias: f(&self.gate_up_bias),
+            down: self.down.map(f),
+            down_bias: f(&self.down_bias),
+        }
+    }
+}
+
+impl FrozenTensors<CubeTensor> {
+    /// `None` where a tensor is on no CUDA card, or in a form that no kernel here reads.
+    pub(super) fn new(of: &LayerTensors) -> Option<Self> {
+        fn plain<const D: usize>(tensor: &Tensor<D>) -> Option<CubeTensor> {
+            primitive(tensor.clone()).ok().map(contiguous)
+        }
+        Some(Self {
+            input_norm: plain(&of.input_norm)?,
+            qkv: plain(&of.attention_input)?,
+            qkv_bias: plain(&of.attention_input_bias)?,
+            sinks: plain(&of.sinks)?,
+            output: plain(&of.output)?,
+            output_bias: plain(&of.output_bias)?,
+            post_norm: plain(&of.post_norm)?,
+            router: plain(&of.router)?,
+            router_bias: plain(&of.router_bias)?,
+            gate_up: bank(&of.gate_up)?,
+            gate_up_bias: plain(&of.gate_up_bias)?,
+            down: bank(&of.down)?,
+            down_bias: plain(&of.down_bias)?,
+        })
+    }
+}
+
+impl FrozenTensors<u64> {
+    /// The experts' first matrices.
+    pub(super) fn gate_up(&self, sizes: &LayerSizes) -> Experts {
+        Experts::new(self.gate_up, sizes.n_experts, 2 * sizes.inner, sizes.hidden)
+    }
+
+    /// The experts' second matrices.
+    pub(super) fn down(&self, sizes: &LayerSizes) -> Experts {
+        Experts::new(self.down, sizes.n_experts, sizes.hidden, sizes.inner)
+    }
+}
+
+fn bank(weight: &FrozenWeight) -> Option<ExpertData<CubeTensor>> {
+    match weight {
+        FrozenWeight::Mxfp4 { blocks, scales } => Some(ExpertData::Mxfp4 {
+            blocks: contiguous(int_primitive(blocks.clone()).ok()?),
+            scales: contiguous(int_primitive(scales.clone()).ok()?),
+        }),
+        FrozenWeight::Transposed(weight) => {
+            Some(ExpertData::Bf16(contiguous(primitive(weight.clone()).ok()?)))
+        }
+        FrozenWeight::Dense(_) => None,
+    }
+}

@@ -1,0 +1,218 @@
+//! The memory that the layers of a model work in: one piece of scratch that all of them use in turn, and a slot a
+//! layer for what its forward keeps.
+//!
+//! It is allocated when the first layer runs and again when a longer batch comes than it was laid out for. It is not
+//! of burn's pool: its pages would grow to the largest piece, and it would not know what may be planned. A slot
+//! belongs to the last forward that took it; a backward that comes later finds its lease outdated and runs the layer
+//! again. Threads have streams of their own: an [`Order`] makes each wait for the one before it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::budget::{Budget, Need};
+use super::keep::Kept;
+use super::sizes::Paths;
+use super::{MemorySettings, State, Workspace};
+use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, StreamOrder, poison};
+
+/// The piece, and how it is laid out.
+#[derive(Debug)]
+pub(super) struct Arena {
+    need: Need,
+    settings: MemorySettings,
+    memory: Arc<DeviceMemory>,
+    scratch_bytes: u64,
+    kept: Vec<Kept>,
+    words: String,
+    /// Where each layer's slot begins, behind the scratch.
+    slots: Vec<u64>,
+    /// Which forward has each slot; counted from 1.
+    owners: Arc<[AtomicU64]>,
+    forwards: u64,
+}
+
+/// Which stream used the memory last.
+#[derive(Debug, Default)]
+pub(super) struct Order(Mutex<StreamOrder>);
+
+/// The right to use the scratch, and a slot.
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    workspace: Workspace,
+    memory: Arc<DeviceMemory>,
+    scratch_bytes: u64,
+    slot: u64,
+    /// What the slot has room for.
+    pub(crate) kept: Kept,
+    owner: Option<(Arc<[AtomicU64]>, usize, u64)>,
+}
+
+/// Where batches grow, memory is laid out anew for one that is longer by this part, so that it is not done for every
+/// few tokens more: it waits for the card.
+const ROOM: usize = 8;
+
+/// How many tokens to lay memory out for: those that are needed or were announced, and some more where fewer were
+/// enough before.
+fn with_room(need: &Need, announced: usize, before: Option<&Need>) -> usize {
+    let grows = before.is_some_and(|old| old.sizes == need.sizes && old.tokens < need.tokens);
+    let tokens = if grows { need.tokens + need.tokens / ROOM } else { need.tokens };
+    if announced >= need.tokens { announced } else { tokens }
+}
+
+/// A workspace while work is queued in it: slots are handed out and work is queued in one order.
+pub(crate) struct Turn<'a> {
+    workspace: &'a Workspace,
+    state: MutexGuard<'a, State>,
+}
+
+impl Workspace {
+    /// Waits for other threads that are queueing work.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        Turn { workspace: self, state: self.state() }
+    }
+}
+
+impl Turn<'_> {
+    /// The memory for a layer. With `keep` the layer's slot is taken from whoever had it; without, only scratch.
+    pub(crate) fn lease(&mut self, gpu: &Gpu, need: &Need, layer: usize, keep: bool) -> Result<Lease> {
+        let settings = self.state.settings;
+        let serves = |arena: &Arena| {
+            let (have, want) = (&arena.need, need);
+            (arena.settings.limit, arena.settings.keep) == (settings.limit, settings.keep)
+                && have.tokens >= want.tokens
+                && have.sizes == want.sizes
+                && have.windows == want.windows
+                && have.in_order == want.in_order
+                && (have.paths == want.paths || !keep && want.paths == Paths::default())
+        };
+        if !self.state.arena.as_ref().is_some_and(serves) {
+            // The old one goes first: both may not fit.
+            let before = self.state.arena.take().map(|old| old.need);
+            let tokens = with_room(need, settings.tokens, before.as_ref());
+            let arena = match Arena::new(gpu, Need { tokens, ..need.clone() }, settings) {
+                // There is no room for more than is needed now.
+                Err(error) if error.is_out_of_memory() && tokens > need.tokens => {
+                    Arena::new(gpu, need.clone(), settings)?
+                }
+                arena => arena?,
+            };
+            self.state.arena = Some(arena);
+        }
+        let workspace = self.workspace.clone();
+        let arena = self.state.arena.as_mut().expect("there is one now");
+        let (memory, scratch_bytes) = (Arc::clone(&arena.memory), arena.scratch_bytes);
+        if !keep {
+            return Ok(Lease { workspace, memory, scratch_bytes, slot: 0, kept: Kept::Input, owner: None });
+        }
+        arena.forwards += 1;
+        arena.owners[layer].store(arena.forwards, Ordering::Relaxed);
+        let owner = Some((Arc::clone(&arena.owners), layer, arena.forwards));
+        let (slot, kept) = (arena.slots[layer], arena.kept[layer]);
+        Ok(Lease { workspace, memory, scratch_bytes, slot, kept, owner })
+    }
+
+    /// The scratch alone, for an operator that runs between the layers, if it has so many bytes.
+    pub(crate) fn scratch(&self, bytes: usize) -> Option<Lease> {
+        let arena = self.state.arena.as_ref().filter(|arena| arena.scratch_bytes as usize >= bytes)?;
+        Some(Lease {
+            workspace: self.workspace.clone(),
+            memory: Arc::clone(&arena.memory),
+            scratch_bytes: arena.scratch_bytes,
+            slot: 0,
+            kept: Kept::Input,
+            owner: None,
+        })
+    }
+}
+
+impl Lease {
+    /// Whether what was kept is still there.
+    pub(crate) fn is_current(&self) -> bool {
+        self.owner
+            .as_ref()
+            .is_some_and(|(owners, layer, owner)| owners[*layer].load(Ordering::Relaxed) == *owner)
+    }
+
+    /// To be called first in a closure that uses the memory: waits, on the card, for the stream that used it before.
+    /// Overwrites the scratch where buffers are poisoned: what a layer reads there, it has to write first.
+    pub(crate) fn begin(&self, run: &Run<'_>) -> Result<()> {
+        let order = &self.workspace.0.order.0;
+        order.lock().unwrap_or_else(PoisonError::into_inner).enter(run.stream)?;
+        poison(run, self.scratch_address(), self.scratch_bytes as usize)
+    }
+
+    pub(crate) fn scratch_address(&self) -> u64 {
+        self.memory.address()
+    }
+
+    pub(crate) fn kept_address(&self) -> u64 {
+        self.memory.address() + self.slot
+    }
+}
+
+impl Arena {
+    fn new(gpu: &Gpu, need: Need, settings: MemorySettings) -> Result<Self> {
+        let (free, total) = gpu.memory()?;
+        let used = (total - free) as u64;
+        let allowed = settings.limit.unwrap_or(total as u64).min(total as u64);
+        let budget = Budget::new(&need, settings.keep, allowed.saturating_sub(used + settings.reserved));
+        // What was reserved decided how much is kept; others have taken a part of it by now, so that it is not counted
+        // against the limit twice.
+        let wanted = used + budget.bytes + budget.stream_bytes;
+        if wanted > allowed {
+            return Err(CudaError::Limit { wanted, allowed });
+        }
+        let Budget { scratch_bytes, kept, slots, bytes, .. } = budget;
+        let memory = Arc::new(DeviceMemory::new(gpu, bytes as usize)?);
+        let count = |kind: Kept| kept.iter().filter(|kept| **kept == kind).count();
+        let gib = |n: u64| n as f64 / (1_u64 << 30) as f64;
+        let words = format!(
+            "{:.2} GiB to work in for {} tokens at once; {:.2} GiB of it keep results for the backward: everything in \
+             {} layers, queries keys and values in {}, attention in {}, the input alone in {} (policy {})",
+            gib(bytes),
+            need.tokens,
+            gib(bytes - scratch_bytes),
+            count(Kept::Experts),
+            count(Kept::Projections),
+            count(Kept::Attention),
+            count(Kept::Input),
+            settings.keep,
+        );
+        let owners = kept.iter().map(|_| AtomicU64::new(0)).collect();
+        Ok(Self { need, settings, memory, scratch_bytes, kept, words, slots, owners, forwards: 0 })
+    }
+
+    /// The plan in words.
+    pub(super) fn words(&self) -> &str {
+        &self.words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sizes::LayerSizes;
+    use super::*;
+
+    #[test]
+    fn a_batch_that_grows_gets_room_and_one_that_was_announced_gets_that() {
+        let sizes = LayerSizes {
+            hidden: 64,
+            query: 64,
+            key_value: 32,
+            n_heads: 4,
+            n_experts: 4,
+            top_k: 2,
+            inner: 64,
+        };
+        let (paths, windows) = (Paths::default(), Arc::from([]));
+        let need = Need { sizes, paths, tokens: 0, longest: 9, in_order: false, windows };
+        let of = |tokens| Need { tokens, ..need.clone() };
+        assert_eq!(with_room(&of(800), 0, None), 800);
+        assert_eq!(with_room(&of(800), 0, Some(&of(790))), 900);
+        assert_eq!(with_room(&of(800), 0, Some(&of(801))), 800, "other paths, no growth");
+        let other = Need { sizes: LayerSizes { hidden: 96, ..sizes }, ..of(10) };
+        assert_eq!(with_room(&of(800), 0, Some(&other)), 800, "another model");
+        assert_eq!(with_room(&of(800), 850, Some(&of(790))), 850, "the longest of a run is known");
+        assert_eq!(with_room(&of(860), 850, Some(&of(850))), 967, "longer than what was announced");
+    }
+}

@@ -1,0 +1,205 @@
+//! Where each buffer lies in each phase: in memory that is kept from forward to backward, or in scratch memory that
+//! the next layer overwrites. Derived from the rows of the table, so that what is planned is what is used.
+
+use super::sizes::Plan;
+use super::table::{Buffer, Phase, Row};
+
+/// Where buffers begin.
+pub(super) const ALIGNMENT: u64 = 256;
+
+/// An address, once the beginnings of both memories are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum At {
+    /// This far into the kept memory.
+    Kept(u64),
+    /// This far into the scratch memory.
+    Scratch(u64),
+}
+
+/// Buffers of a layer, by phase.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    places: [[Option<At>; Buffer::ALL.len()]; Phase::ALL.len()],
+    /// Bytes of scratch memory in all.
+    pub(crate) scratch_bytes: u64,
+}
+
+/// Bytes that a buffer takes up.
+fn rounded(row: &Row, plan: &Plan) -> u64 {
+    ((row.bytes)(plan) as u64).next_multiple_of(ALIGNMENT)
+}
+
+fn is_kept(row: &Row, plan: &Plan) -> bool {
+    row.keep.is_some_and(|level| plan.kept >= level)
+}
+
+/// Bytes that a layer keeps.
+pub(super) fn kept_bytes(plan: &Plan) -> u64 {
+    Buffer::ALL.iter().map(|b| b.row()).filter(|row| is_kept(row, plan)).map(|row| rounded(&row, plan)).sum()
+}
+
+impl Layout {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let mut new = Self { places: [[None; Buffer::ALL.len()]; Phase::ALL.len()], scratch_bytes: 0 };
+        let mut kept = 0;
+        for buffer in Buffer::ALL.iter().filter(|buffer| is_kept(&buffer.row(), plan)) {
+            for phase in Phase::ALL {
+                new.put(*buffer, phase, At::Kept(kept));
+            }
+            kept += rounded(&buffer.row(), plan);
+        }
+        for halves in Phase::DIRECTIONS {
+            new.direction(plan, halves);
+        }
+        new
+    }
+
+    /// Hands out the scratch of a direction: first to what both halves use, then to each half above that.
+    fn direction(&mut self, plan: &Plan, halves: [Phase; 2]) {
+        let own = |row: &Row| !is_kept(row, plan) && row.within.is_none() && (row.bytes)(plan) > 0;
+        let alive = |row: &Row| halves.map(|half| row.alive.contains(&half));
+        let mut next = 0;
+        for buffer in Buffer::ALL {
+            let row = buffer.row();
+            if own(&row) && alive(&row) == [true; 2] {
+                for half in halves {
+                    self.put(*buffer, half, At::Scratch(next));
+                }
+                next += rounded(&row, plan);
+            }
+        }
+        let base = next;
+        for half in halves {
+            next = base;
+            for buffer in Buffer::ALL {
+                let row = buffer.row();
+                if own(&row) && alive(&row) != [true; 2] && row.alive.contains(&half) {
+                    self.put(*buffer, half, At::Scratch(next));
+                    next += rounded(&row, plan);
+                }
+            }
+            self.scratch_bytes = self.scratch_bytes.max(next);
+        }
+        for buffer in Buffer::ALL {
+            let row = buffer.row();
+            if let (Some(host), true) = (row.within, (row.bytes)(plan) > 0) {
+                for half in halves.into_iter().filter(|half| row.alive.contains(half)) {
+                    self.places[half as usize][*buffer as usize] = self.find(host, half);
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, buffer: Buffer, phase: Phase, at: At) {
+        self.places[phase as usize][buffer as usize] = Some(at);
+    }
+
+    /// Where a buffer lies in a phase; `None` where it is not alive, or the plan has no such buffer.
+    pub(crate) fn find(&self, buffer: Buffer, phase: Phase) -> Option<At> {
+        self.places[phase as usize][buffer as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::keep::Kept;
+    use super::super::sizes::{LayerSizes, Paths};
+    use super::*;
+
+    const ALL_PATHS: Paths = Paths { input: 32, output: 16, router: 8, gate_up: 8, down: 8 };
+
+    fn plan(kept: Kept, paths: Paths) -> Plan {
+        let sizes = LayerSizes {
+            hidden: 2880,
+            query: 4096,
+            key_value: 512,
+            n_heads: 64,
+            n_experts: 32,
+            top_k: 4,
+            inner: 2880,
+        };
+        Plan { sizes, tokens: 4096, paths, kept, in_order: true }
+    }
+
+    fn plans() -> impl Iterator<Item = Plan> {
+        let orders = |plan: Plan| [true, false].map(|in_order| Plan { in_order, ..plan });
+        Kept::ALL
+            .into_iter()
+            .flat_map(|kept| [Paths::default(), ALL_PATHS].map(|paths| plan(kept, paths)))
+            .flat_map(orders)
+    }
+
+    /// Where a buffer lies, kept memory behind the scratch.
+    fn span(layout: &Layout, plan: &Plan, buffer: Buffer, phase: Phase) -> Option<std::ops::Range<u64>> {
+        let bytes = (buffer.row().bytes)(plan) as u64;
+        let start = match layout.find(buffer, phase)? {
+            At::Kept(offset) => layout.scratch_bytes + offset,
+            At::Scratch(offset) => offset,
+        };
+        Some(start..start + bytes)
+    }
+
+    #[test]
+    fn buffers_that_are_alive_together_share_no_byte_but_where_the_table_says_so() {
+        for plan in plans() {
+            let layout = Layout::new(&plan);
+            for phase in Phase::ALL {
+                let found = |buffer: &Buffer| Some((*buffer, span(&layout, &plan, *buffer, phase)?));
+                let alive: Vec<_> = Buffer::ALL.iter().filter_map(found).collect();
+                for (i, (one, at)) in alive.iter().enumerate() {
+                    let end = layout.scratch_bytes + kept_bytes(&plan);
+                    assert!(at.start.is_multiple_of(ALIGNMENT) && at.end <= end, "{one:?} in {plan:?}");
+                    for (other, there) in &alive[i + 1..] {
+                        let shared = one.row().within == Some(*other) || other.row().within == Some(*one);
+                        let apart = at.end <= there.start || there.end <= at.start;
+                        assert_eq!(apart, !shared, "{one:?} and {other:?} in {phase:?} of {plan:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_lies_at_one_place_in_every_phase_and_nothing_else_does() {
+        for plan in plans() {
+            let layout = Layout::new(&plan);
+            for buffer in Buffer::ALL {
+                let places = Phase::ALL.map(|phase| layout.find(*buffer, phase));
+                let kept = is_kept(&buffer.row(), &plan);
+                assert_eq!(kept, places.iter().any(|at| matches!(at, Some(At::Kept(_)))), "{buffer:?}");
+                assert!(!kept || places.iter().all(|at| *at == places[0]), "{buffer:?}: {places:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_buffer_is_not_found_where_it_is_not_alive() {
+        let layout = Layout::new(&plan(Kept::Input, Paths::default()));
+        assert_eq!(layout.find(Buffer::DQkv, Phase::ForwardAttention), None, "a gradient in the forward");
+        assert_eq!(layout.find(Buffer::Normed, Phase::ForwardExperts), None, "overwritten by the experts");
+        assert_eq!(layout.find(Buffer::Pre, Phase::ForwardExperts), None, "not kept");
+        assert_eq!(layout.find(Buffer::GateUpV, Phase::ForwardExperts), None, "no such pair");
+        let kept = Layout::new(&plan(Kept::Experts, ALL_PATHS));
+        assert!(kept.find(Buffer::Pre, Phase::ForwardExperts).is_some());
+        assert!(kept.find(Buffer::GateUpV, Phase::ForwardExperts).is_some());
+    }
+
+    #[test]
+    fn what_lies_within_another_is_no_larger() {
+        for plan in plans() {
+            for buffer in Buffer::ALL {
+                let Some(host) = buffer.row().within else { continue };
+                assert!((buffer.row().bytes)(&plan) <= (host.row().bytes)(&plan), "{buffer:?} in {host:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn scratch_of_the_20b_is_a_small_part_of_a_card() {
+        let plan = Plan { tokens: 16384, ..plan(Kept::Input, Paths::default()) };
+        let bytes = Layout::new(&plan).scratch_bytes;
+        assert!(bytes < 2_200_000_000, "{bytes}");
+        let without = Layout::new(&Plan { in_order: false, ..plan }).scratch_bytes;
+        assert_eq!(bytes - without, 16384 * 4 * 2880 * 2);
+    }
+}

@@ -1,0 +1,211 @@
+//! Every buffer of a layer, a row each: its bytes, the level from which it is kept, and the phases in which it holds
+//! what its name says. Addresses, what is kept, scratch, and every plan of memory come from these rows.
+//!
+//! A pass has two halves in each direction. A buffer that is alive in both halves of a direction lies below; above,
+//! the two halves use the same bytes one after the other.
+
+use super::keep::Kept;
+use super::sizes::Plan;
+use crate::experts::{LowRank, RANK_WIDTH};
+use crate::route::sort_bytes;
+
+/// Bytes of cuBLASLt's workspace.
+pub(crate) const WORKSPACE: usize = 32 << 20;
+
+const BF16: usize = 2;
+const F32: usize = 4;
+const I32: usize = 4;
+
+/// Part of a pass. The backward's attention phase comes twice: what it needs of the forward is made before its
+/// experts' phase, and its gradients behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    ForwardAttention,
+    ForwardExperts,
+    BackwardAttention,
+    BackwardExperts,
+}
+
+impl Phase {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::ForwardAttention, Self::ForwardExperts, Self::BackwardAttention, Self::BackwardExperts];
+    /// The two halves of each direction.
+    pub(crate) const DIRECTIONS: [[Self; 2]; 2] =
+        [[Self::ForwardAttention, Self::ForwardExperts], [Self::BackwardAttention, Self::BackwardExperts]];
+}
+
+const EVERYWHERE: &[Phase] = &Phase::ALL;
+const ATTENTION: &[Phase] = &[Phase::ForwardAttention, Phase::BackwardAttention];
+const EXPERTS: &[Phase] = &[Phase::ForwardExperts, Phase::BackwardExperts];
+const FORWARD_EXPERTS: &[Phase] = &[Phase::ForwardExperts];
+const BACKWARD_ATTENTION: &[Phase] = &[Phase::BackwardAttention];
+const BACKWARD_EXPERTS: &[Phase] = &[Phase::BackwardExperts];
+
+/// A buffer's row.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    /// How many; 0 where a plan has no such buffer.
+    pub(crate) bytes: fn(&Plan) -> usize,
+    /// The level from which it is kept for the backward, and then alive in every phase.
+    pub(crate) keep: Option<Kept>,
+    /// Where it is alive when it is not kept.
+    pub(crate) alive: &'static [Phase],
+    /// A buffer whose last read comes before this one's first write, and whose bytes this one takes.
+    pub(crate) within: Option<Buffer>,
+}
+
+const fn row(alive: &'static [Phase], bytes: fn(&Plan) -> usize) -> Row {
+    Row { bytes, keep: None, alive, within: None }
+}
+
+impl Row {
+    const fn kept(self, level: Kept) -> Self {
+        Self { keep: Some(level), ..self }
+    }
+
+    const fn within(self, other: Buffer) -> Self {
+        Self { within: Some(other), ..self }
+    }
+}
+
+macro_rules! buffers {
+    ($($(#[$doc:meta])* $name:ident = $row:expr;)*) => {
+        /// A buffer; names are those of the layer's formulas, `D` for a gradient.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Buffer { $($(#[$doc])* $name,)* }
+
+        impl Buffer {
+            /// In the order in which they are laid out.
+            pub(crate) const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The row of this buffer.
+            pub(crate) const fn row(self) -> Row {
+                match self { $(Self::$name => $row,)* }
+            }
+        }
+    };
+}
+
+buffers! {
+    /// cuBLASLt's.
+    Workspace = row(EVERYWHERE, |_| WORKSPACE);
+    /// The residual stream behind attention.
+    Middle = row(EVERYWHERE, |p| p.tokens * p.sizes.hidden * BF16).kept(Kept::Attention);
+    /// Attention's result.
+    Attended = row(EVERYWHERE, |p| p.tokens * p.sizes.query * BF16).kept(Kept::Attention);
+    /// Logarithm of each softmax' denominator.
+    Lse = row(EVERYWHERE, |p| p.tokens * p.sizes.n_heads * F32).kept(Kept::Attention);
+    /// Queries, keys and values, rotated.
+    Qkv = row(EVERYWHERE, |p| p.tokens * p.sizes.qkv() * BF16).kept(Kept::Projections);
+    /// Expert of each pair.
+    Experts = row(EXPERTS, |p| p.pairs() * I32).kept(Kept::Experts);
+    /// The router's weight of each pair.
+    Weights = row(EXPERTS, |p| p.pairs() * F32).kept(Kept::Experts);
+    /// Pair of each sorted place.
+    Pairs = row(EXPERTS, |p| p.pairs() * I32).kept(Kept::Experts);
+    /// Sorted place of each pair.
+    Places = row(EXPERTS, |p| p.pairs() * I32).kept(Kept::Experts);
+    /// First place of each expert.
+    Offsets = row(EXPERTS, |p| (p.sizes.n_experts + 1) * I32).kept(Kept::Experts);
+    /// The experts' first product, then its gradient.
+    Pre = row(BACKWARD_EXPERTS, |p| p.pairs() * 2 * p.sizes.inner * BF16).kept(Kept::Experts);
+
+    /// q k v pairs in the form that products read.
+    InputA = row(EVERYWHERE, |p| p.paths.input * p.sizes.hidden * BF16);
+    InputB = row(EVERYWHERE, |p| p.sizes.qkv() * p.paths.input * BF16);
+    /// The output's pair in that form.
+    OutputA = row(EVERYWHERE, |p| p.paths.output * p.sizes.query * BF16);
+    OutputB = row(EVERYWHERE, |p| p.sizes.hidden * p.paths.output * BF16);
+    /// The router's weight with its pair.
+    MergedRouter = row(EVERYWHERE, router_bytes);
+
+    /// The input behind its norm.
+    Normed = row(ATTENTION, |p| p.tokens * p.sizes.hidden * BF16);
+    FirstRms = row(ATTENTION, |p| p.tokens * F32);
+    /// `Normed` by the A of q, k and v.
+    InputU = row(ATTENTION, |p| p.tokens * p.paths.input * BF16);
+    /// `Attended` by the A of the output.
+    OutputU = row(ATTENTION, |p| p.tokens * p.paths.output * BF16);
+
+    /// `Middle` behind its norm.
+    SecondNormed = row(EXPERTS, |p| p.tokens * p.sizes.hidden * BF16);
+    SecondRms = row(EXPERTS, |p| p.tokens * F32);
+    /// The router's.
+    Logits = row(EXPERTS, |p| p.tokens * p.sizes.n_experts * F32);
+    /// Work memory of the sort by expert.
+    Sort = row(EXPERTS, |p| sort_bytes(p.pairs(), p.sizes.n_experts));
+    /// Packed factors of the first product's pair: s B, and A transposed.
+    GateUpV = row(EXPERTS, |p| factor(p, p.paths.gate_up, 2 * p.sizes.inner));
+    GateUpDv = row(EXPERTS, |p| factor(p, p.paths.gate_up, p.sizes.hidden));
+    /// Rows by A.
+    GateUpU = row(EXPERTS, |p| rows_of_rank(p, p.paths.gate_up));
+    /// The same of the second product's pair.
+    DownV = row(EXPERTS, |p| factor(p, p.paths.down, p.sizes.hidden));
+    DownDv = row(EXPERTS, |p| factor(p, p.paths.down, p.sizes.inner));
+    DownU = row(EXPERTS, |p| rows_of_rank(p, p.paths.down));
+    /// SwiGLU's result.
+    Inner = row(FORWARD_EXPERTS, |p| p.pairs() * p.sizes.inner * BF16);
+    /// The experts' second product.
+    ExpertOut = row(FORWARD_EXPERTS, |p| p.pairs() * p.sizes.hidden * BF16);
+    /// A row of the tokens' for each pair, in order: read before anything comes out of the experts.
+    ForwardRows = row(FORWARD_EXPERTS, rows_in_order).within(Buffer::ExpertOut);
+
+    GateUpDu = row(BACKWARD_EXPERTS, |p| rows_of_rank(p, p.paths.gate_up));
+    DownDu = row(BACKWARD_EXPERTS, |p| rows_of_rank(p, p.paths.down));
+    DWeights = row(BACKWARD_EXPERTS, |p| p.pairs() * F32);
+    DLogits = row(BACKWARD_EXPERTS, |p| p.pairs() * F32);
+    /// The router's whole gradient.
+    DRouter = row(BACKWARD_EXPERTS, router_bytes);
+    /// SwiGLU's result again, which the second product's pair reads.
+    InnerAgain = row(BACKWARD_EXPERTS, |p| {
+        if p.paths.down > 0 { p.pairs() * p.sizes.inner * BF16 } else { 0 }
+    });
+    /// Parts of the pairs' gradients.
+    Partial = row(BACKWARD_EXPERTS, partial);
+    DInner = row(BACKWARD_EXPERTS, |p| p.pairs() * p.sizes.hidden.max(p.sizes.inner) * BF16);
+    DExpertIn = row(BACKWARD_EXPERTS, |p| p.pairs() * p.sizes.hidden * BF16).within(Buffer::DInner);
+    /// As `ForwardRows`.
+    BackwardRows = row(BACKWARD_EXPERTS, rows_in_order);
+
+    DAttended = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.query * BF16);
+    DQkv = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.qkv() * BF16);
+    /// Each query's product of attention's result and its gradient.
+    Delta = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.n_heads * F32);
+    DNormed = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.hidden * BF16);
+    DInputU = row(BACKWARD_ATTENTION, |p| p.tokens * p.paths.input * BF16);
+    DOutputU = row(BACKWARD_ATTENTION, |p| p.tokens * p.paths.output * BF16);
+    /// The common gradients of A and B of q, k and v, and of the output, one after the other.
+    DDenseA = row(BACKWARD_ATTENTION, |p| {
+        p.paths.input.max(p.paths.output) * p.sizes.hidden.max(p.sizes.query) * F32
+    });
+    DDenseB = row(BACKWARD_ATTENTION, |p| {
+        p.paths.input.max(p.paths.output) * p.sizes.hidden.max(p.sizes.qkv()) * F32
+    });
+}
+
+fn router_bytes(p: &Plan) -> usize {
+    if p.paths.router > 0 { p.sizes.n_experts * p.sizes.hidden * F32 } else { 0 }
+}
+
+/// A packed factor of an expert pair.
+fn factor(p: &Plan, rank: usize, features: usize) -> usize {
+    if rank > 0 { p.sizes.n_experts * features * RANK_WIDTH * BF16 } else { 0 }
+}
+
+/// A packed row of an expert pair's rank for each pair of token and expert.
+fn rows_of_rank(p: &Plan, rank: usize) -> usize {
+    if rank > 0 { p.pairs() * RANK_WIDTH * BF16 } else { 0 }
+}
+
+fn rows_in_order(p: &Plan) -> usize {
+    if p.in_order { p.pairs() * p.sizes.hidden * BF16 } else { 0 }
+}
+
+fn partial(p: &Plan) -> usize {
+    let part = |features, rank| {
+        let sizes = LowRank { experts: p.sizes.n_experts, features, rank };
+        if rank > 0 { sizes.workspace(p.pairs()) } else { 0 }
+    };
+    let of_gate_up = part(2 * p.sizes.inner, p.paths.gate_up).max(part(p.sizes.hidden, p.paths.gate_up));
+    of_gate_up.max(part(p.sizes.hidden, p.paths.down)).max(part(p.sizes.inner, p.paths.down))
+}

@@ -1,0 +1,44 @@
+//! What tests on a CUDA card share. They are ignored where none is asked for: `--include-ignored` runs them, and then
+//! a missing card is a failure.
+
+use burn::tensor::{DType, Device, Int, Tensor};
+use descant_kernels::cuda::{Gpu, poison_buffers};
+
+/// The first card, with poisoned buffers.
+pub(crate) fn card() -> Device {
+    if let Err(error) = Gpu::of(0) {
+        panic!("this test needs a card: {error}");
+    }
+    poison_buffers(true);
+    Device::cuda(0)
+}
+
+/// The values rounded to bf16, on the CPU in f32.
+pub(crate) fn rounded<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    x.cast(DType::BF16).cast(DType::F32)
+}
+
+/// A copy on a device, in a type.
+pub(crate) fn on<const D: usize>(x: &Tensor<D>, device: &Device, dtype: DType) -> Tensor<D> {
+    Tensor::<D>::from_data(x.clone().into_data(), (device, DType::F32)).cast(dtype)
+}
+
+/// The same integers on a device.
+pub(crate) fn ints_on<const D: usize>(x: &Tensor<D, Int>, device: &Device) -> Tensor<D, Int> {
+    let dtype = x.dtype();
+    Tensor::from_data(x.clone().into_data(), (device, dtype))
+}
+
+/// Its values in f32.
+pub(crate) fn floats<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.cast(DType::F32).into_data().try_to_vec().expect("f32")
+}
+
+/// Norm of the difference by norm of `b`; NaN stays NaN.
+pub(crate) fn error(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let square = |x: f64| x * x;
+    let difference: f64 = a.iter().zip(b).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    let norm: f64 = b.iter().map(|b| square(f64::from(*b))).sum();
+    (difference / norm.max(1e-30)).sqrt()
+}
