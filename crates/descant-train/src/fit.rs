@@ -176,6 +176,7 @@ impl<'a> Run<'a> {
             observer.on(&Event::Note { label: "memory", text: plan.as_deref().unwrap_or_default() });
             self.plan = plan;
         }
+        self.course.model.workspace().check_limit(self.course.model.device())?;
         self.progress.window.push(result.loss, result.grad_norm);
         let samples = batches.iter().map(Vec::len).sum();
         self.tell(&result, samples, start.elapsed().as_secs_f64(), observer);

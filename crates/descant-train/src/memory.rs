@@ -5,12 +5,12 @@
 //! the driver and burn's pool take beside what is counted was found by measuring. How well both agree with what runs
 //! took is R19 of docs/reliability.md.
 
-use descant_kernels::{Keep, LayerLoad, PerSite};
+use descant_kernels::{Keep, LayerLoad, MAX_EXPERT_RANK, PerSite};
 use descant_lora::LoraConfig;
 use descant_model::{Config, SiteKind, weight_bytes};
 
 use crate::config::{OptimizerKind, TrainConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::sample::Sample;
 
@@ -149,6 +149,46 @@ impl Load {
     }
 }
 
+/// What no kernel of a card is written for, so that it is known before anything is loaded.
+///
+/// # Errors
+/// The rank at experts is larger than the kernels' largest.
+pub fn check_card(lora: &LoraConfig) -> Result<()> {
+    let experts = lora.targets.iter().filter_map(|name| SiteKind::from_name(name)).any(SiteKind::is_expert);
+    if experts && lora.r > MAX_EXPERT_RANK {
+        return Err(Error::Config(format!(
+            "lora.r is {}, and lora.targets has experts: on a card their largest rank is {MAX_EXPERT_RANK}; lower \
+             lora.r, take the experts out of lora.targets, or train on the CPU",
+            lora.r
+        )));
+    }
+    Ok(())
+}
+
+/// Estimates the answering of prompts alone.
+pub fn estimate_asking(config: &Config, asking: Asking, place: Place) -> Memory {
+    let on_card = matches!(place, Place::Card { .. });
+    Memory {
+        base: weight_bytes(config, on_card),
+        adapter: 0,
+        gradients: 0,
+        optimizer: 0,
+        activations: 0,
+        kept: 0,
+        asking: asking_bytes(config, asking, on_card),
+        runtime: if on_card { RUNTIME } else { PROGRAM },
+    }
+}
+
+/// Keys, values and logits of prompts that are answered together.
+fn asking_bytes(config: &Config, asking: Asking, on_card: bool) -> u64 {
+    let layers = config.num_hidden_layers as u64;
+    let cache = asking.batch * asking.tokens * layers * 2 * config.key_value_width() as u64;
+    let work = (asking.batch * asking.tokens).min(PREFILL_TOKENS) * Widths::new(config, &[]).in_work();
+    let number = if on_card { HALF } else { FULL };
+    (cache + work + 2 * asking.batch * config.vocab_size as u64) * number
+}
+
 /// Estimates a run.
 pub fn estimate(
     config: &Config,
@@ -170,12 +210,7 @@ pub fn estimate(
         OptimizerKind::AdamW => 2 * adapter,
         OptimizerKind::AdamW8bit => 2 * (parameters + parameters.div_ceil(256) * FULL),
     };
-    let number = if on_card { HALF } else { FULL };
-    let asking = asking.map_or(0, |asking| {
-        let cache = asking.batch * asking.tokens * layers * 2 * config.key_value_width() as u64;
-        let work = (asking.batch * asking.tokens).min(PREFILL_TOKENS) * Widths::new(config, &[]).in_work();
-        (cache + work + 2 * asking.batch * config.vocab_size as u64) * number
-    });
+    let asking = asking.map_or(0, |asking| asking_bytes(config, asking, on_card));
     let base = weight_bytes(config, on_card);
     let none = Memory { base, adapter, gradients, optimizer, activations: 0, kept: 0, asking, runtime: 0 };
     match place {
@@ -377,6 +412,19 @@ mod tests {
         }
         // The control: the plan of one row is not what another took.
         assert!(planned(3) / ON_A_CARD[4].7 < 0.97 && planned(6) / ON_A_CARD[0].7 > 1.03);
+    }
+
+    #[test]
+    fn a_rank_that_no_kernel_takes_is_known_from_the_settings() {
+        let lora = |r, targets: &[&str]| LoraConfig {
+            r,
+            targets: targets.iter().map(|name| (*name).to_owned()).collect(),
+            ..LoraConfig::default()
+        };
+        assert!(check_card(&lora(MAX_EXPERT_RANK, &["q_proj", "down_proj"])).is_ok());
+        assert!(check_card(&lora(4096, &["q_proj", "router"])).is_ok(), "only experts have a largest rank");
+        let error = check_card(&lora(MAX_EXPERT_RANK + 1, &["down_proj"])).unwrap_err().to_string();
+        assert!(error.contains("65") && error.contains("64"), "{error}");
     }
 
     #[test]

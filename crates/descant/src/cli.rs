@@ -248,6 +248,10 @@ pub(crate) struct SettingsArgs {
     /// `auto`, `cpu`, `cuda` or `cuda:N`; short for --set model.device=DEVICE [default: the settings', auto]
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
+    /// Most memory to use, on a card with the driver's own, as 12GB or 14.5GiB; short for --set memory.limit=LIMIT
+    /// [default: the settings', all of it]
+    #[arg(long, value_name = "LIMIT")]
+    pub(crate) memory: Option<String>,
 }
 
 /// `descant train`
@@ -316,6 +320,9 @@ pub(crate) struct ModelArgs {
     /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA card where there is one
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
+    /// Most memory to use, on a card with the driver's own, as 12GB or 14.5GiB [default: all of it]
+    #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
+    pub(crate) memory: Option<u64>,
 }
 
 /// `descant generate`

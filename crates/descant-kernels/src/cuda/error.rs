@@ -84,7 +84,7 @@ pub enum CudaError {
         phase: String,
     },
     /// More memory would be in use on the card than may be.
-    #[error("{wanted} bytes would be in use on the card; {allowed} may be")]
+    #[error("the limit of the card's memory would be broken: {wanted} bytes in use, {allowed} allowed")]
     Limit {
         /// With what is in use and what is asked for.
         wanted: u64,
@@ -155,6 +155,9 @@ impl CudaError {
                 code: CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU,
                 ..
             } => Some("the driver is older than the run-time compiler: update it, or use an older CUDA"),
+            Self::Limit { .. } => {
+                Some("raise the limit, or use a smaller batch; `descant plan` says what fits")
+            }
             _ if self.is_out_of_memory() => {
                 Some("another program may hold memory of the card; else use a smaller batch")
             }

@@ -12,8 +12,9 @@ use super::blas::Matrices;
 use super::driver::{self, Event, Scratch};
 use super::error::{CudaError, Result};
 use super::gpu::{Gpu, Run};
+use super::interop::refused;
 use super::spec::MatmulSpec;
-use super::tensor::index_of;
+use super::tensor::{cube_device, index_of};
 use crate::gauge::{OperatorTime, Rates};
 
 /// What was recorded, if recording is on.
@@ -107,6 +108,21 @@ pub(crate) fn synchronize(device: &Device) -> Result<()> {
 pub(crate) fn memory_in_use(device: &Device) -> Option<u64> {
     let (free, total) = gpu(device)?.memory().ok()?;
     Some((total - free) as u64)
+}
+
+/// See [`crate::Workspace::check_limit`].
+pub(crate) fn check_limit(device: &Device, limit: u64) -> Result<()> {
+    let index = index_of(device).ok_or_else(|| CudaError::backend("no CUDA card"))?;
+    let gpu = Gpu::of(index)?;
+    let used = || gpu.memory().map(|(free, total)| (total - free) as u64);
+    if used()? <= limit {
+        return Ok(());
+    }
+    cube_device(index).client().memory_cleanup().map_err(|error| refused(&error))?;
+    match used()? {
+        used if used <= limit => Ok(()),
+        used => Err(CudaError::Limit { wanted: used, allowed: limit }),
+    }
 }
 
 /// See [`crate::gauge::card`].

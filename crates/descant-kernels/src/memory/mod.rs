@@ -9,16 +9,16 @@
 pub(crate) mod arena;
 pub(crate) mod budget;
 pub(crate) mod keep;
-#[cfg_attr(
-    not(any(feature = "cuda", test)),
-    expect(dead_code, reason = "without a card only the sums are of interest")
-)]
 pub(crate) mod layout;
 pub(crate) mod plan;
 pub(crate) mod sizes;
 pub(crate) mod table;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::Device;
+
+use crate::DeviceError;
 
 pub use budget::{LayerLoad, LayerMemory};
 pub use keep::{Keep, Kept};
@@ -82,6 +82,19 @@ impl Workspace {
         state.settings.reserved += bytes;
         state.settings.tokens = before.max(tokens);
         Reservation { workspace: self.clone(), bytes, tokens_before: before }
+    }
+
+    /// Whether no more is in use on the device than the limit says; gives back what burn's pool holds for later first.
+    ///
+    /// # Errors
+    /// More is in use: the limit was not kept.
+    pub fn check_limit(&self, device: &Device) -> Result<(), DeviceError> {
+        #[cfg(feature = "cuda")]
+        if let (Some(limit), false) = (self.settings().limit, crate::is_cpu(device)) {
+            return Ok(crate::cuda::gauge::check_limit(device, limit)?);
+        }
+        let _ = device;
+        Ok(())
     }
 
     /// How the memory is laid out, in words for people; `None` before the first layer ran, and on the CPU.

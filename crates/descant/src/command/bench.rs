@@ -82,11 +82,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));
     }
     let found = Found::on(&device, args.memory, args.keep);
-    let started = Instant::now();
-    let model = load::model(model, &device.device)?;
-    model.workspace().set(args.memory, args.keep);
-    gauge::synchronize(&device.device)?;
-    let load_seconds = started.elapsed().as_secs_f64();
+    let architecture = load::config(model)?;
     let mut lora = LoraConfig::default();
     if args.experts {
         lora.targets.extend([SiteKind::GateUp, SiteKind::Down].map(|kind| kind.name().to_owned()));
@@ -102,7 +98,14 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
     };
     let tokens = (args.batch * args.sequence) as u64;
     let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0 };
-    let planned = found.held + estimate(&model.config, &lora, &config, load, None, found.place).total();
+    let needs = estimate(&architecture, &lora, &config, load, None, found.place);
+    let planned = found.held + needs.total();
+    found.refuse(&needs, &device)?;
+    let started = Instant::now();
+    let model = load::model(model, &device.device)?;
+    model.workspace().set(args.memory, args.keep);
+    gauge::synchronize(&device.device)?;
+    let load_seconds = started.elapsed().as_secs_f64();
     let adapters = LoraAdapters::init(&model.config, &lora, config.seed, &device.device.clone().autodiff())?;
     let trained_parameters = adapters.n_parameters();
     let mut trainer = Trainer::new(&model, adapters, config)?;
@@ -114,6 +117,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         let start = Instant::now();
         let result = trainer.step(&micro_batches)?;
         gauge::synchronize(&device.device)?;
+        model.workspace().check_limit(&device.device)?;
         losses.push(result.loss);
         peak = peak.max(room::in_use(&device));
         Ok(start.elapsed().as_secs_f64())

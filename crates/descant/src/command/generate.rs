@@ -4,10 +4,13 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use descant_harmony::{Conversation, Message, RenderOptions, Renderer, Role, TextEncoder as _};
+use descant_kernels::Keep;
 use descant_model::{Bare, GenerateOptions, Generated, GptOss, Overlay, Sampling, stop_ids};
+use descant_train::memory::Asking;
 use serde_json::json;
 
 use super::load;
+use super::room::refuse_asking;
 use crate::cli::Generate;
 use crate::failure::Exit;
 use crate::report::{Sample, side_by_side};
@@ -24,7 +27,11 @@ pub(crate) fn run(args: &Generate, dir: &Path, talk: Talk) -> Result<Exit> {
     let options = options(args, dir)?;
     // The prompt first: it can be wrong, and the model takes long to load.
     let text = args.prompt.as_deref().map(|user| prompt(args, dir, user)).transpose()?;
+    let tokens = text.as_ref().map_or(args.ids.len(), |(_, ids)| ids.len()) + options.max_new_tokens;
+    let asking = Asking { batch: 1, tokens: tokens as u64 };
+    refuse_asking(&device, args.model.memory, &load::config(dir)?, asking)?;
     let model = load::model(dir, &device.device)?;
+    model.workspace().set(args.model.memory, Keep::Auto);
     let overlay = load::overlay(args.model.adapter.as_deref(), &model)?;
     match text {
         None => {

@@ -107,6 +107,11 @@ pub(crate) fn renderer(settings: &Settings) -> Result<Renderer> {
         .with_context(|| format!("model {}", model.path.display()))
 }
 
+/// The configuration of a model directory.
+pub(crate) fn config(dir: &Path) -> Result<Config> {
+    Config::from_dir(dir).with_context(|| format!("model {}", dir.display()))
+}
+
 /// The frozen base of a model directory.
 pub(crate) fn model(dir: &Path, device: &Device) -> Result<GptOss> {
     GptOss::load(dir, device).with_context(|| format!("model {}", dir.display()))

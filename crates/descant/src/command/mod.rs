@@ -76,9 +76,11 @@ fn settings(
     let recipe = recipe.map(Recipe::find).transpose()?;
     let mut sets = args.sets.clone();
     // Quoted, so that no name is taken for a number or a date.
-    let set = |key: &str, value: String| format!("model.{key}={}", toml::Value::String(value));
-    sets.extend(args.chat_template.as_ref().map(|path| set("chat_template", path.display().to_string())));
-    sets.extend(args.device.as_ref().map(|device| set("device", device.clone())));
+    let set = |key: &str, value: String| format!("{key}={}", toml::Value::String(value));
+    let template = args.chat_template.as_ref().map(|path| path.display().to_string());
+    sets.extend(template.map(|path| set("model.chat_template", path)));
+    sets.extend(args.device.as_ref().map(|device| set("model.device", device.clone())));
+    sets.extend(args.memory.as_ref().map(|limit| set("memory.limit", limit.clone())));
     let mut resolved = match recipe {
         Some(recipe) => resolve_text(&format!("recipe {}", recipe.name), recipe.toml, &sets)?,
         None => resolve(args.file.as_deref(), &sets)?,

@@ -11,7 +11,7 @@ use descant_kernels::{Keep, gauge};
 use descant_model::Config;
 use descant_train::Sample;
 use descant_train::TrainConfig;
-use descant_train::memory::{Asking, Load, Memory, Place, estimate};
+use descant_train::memory::{Asking, Load, Memory, Place, check_card, estimate, estimate_asking};
 
 use super::load::Chosen;
 use crate::failure::{Hinted, NotEnoughMemory};
@@ -44,6 +44,9 @@ impl Room {
         asking: Option<Asking>,
         found: &Found,
     ) -> Result<Self> {
+        if matches!(found.place, Place::Card { .. }) {
+            check_card(&settings.lora)?;
+        }
         let needs = |train: &TrainConfig, asking: Option<Asking>| -> Result<Memory> {
             let load = Load::of_run(samples, train)?;
             Ok(estimate(config, &settings.lora, train, load, asking, found.place))
@@ -102,6 +105,19 @@ impl Room {
     }
 }
 
+/// Refuses to load a model that prompts cannot be answered with within a limit, or within what is free.
+pub(crate) fn refuse_asking(
+    device: &Chosen,
+    limit: Option<u64>,
+    config: &Config,
+    asking: Asking,
+) -> Result<()> {
+    let found = Found::on(device, limit, Keep::Auto);
+    let needs = estimate_asking(config, asking, found.place);
+    let advice = "raise the limit, ask fewer prompts at once, or allow fewer new tokens";
+    found.refuse_with(&needs, device, advice)
+}
+
 /// What a device has, before a run.
 pub(crate) struct Found {
     /// See [`Room`].
@@ -114,6 +130,17 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Refuses what cannot do with what there is.
+    pub(crate) fn refuse(&self, needs: &Memory, device: &Chosen) -> Result<()> {
+        self.refuse_with(needs, device, "raise --memory, or use fewer or shorter sequences at once")
+    }
+
+    fn refuse_with(&self, needs: &Memory, device: &Chosen, advice: &str) -> Result<()> {
+        let fits = self.may.is_none_or(|may| needs.least() <= may);
+        let advice = (!fits).then(|| advice.to_owned());
+        Room { needs: *needs, held: self.held, free: self.free, advice }.refuse(device)
+    }
+
     /// Asks the device, with what the settings say of it.
     pub(crate) fn by(settings: &Settings, device: &Chosen) -> Result<Self> {
         let (limit, keep) = settings.memory.limit_and_keep()?;

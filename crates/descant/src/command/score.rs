@@ -5,10 +5,13 @@ use std::io::{BufRead, BufReader, Read as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
+use descant_kernels::Keep;
+use descant_train::memory::Asking;
 use descant_train::score;
 use serde::Deserialize;
 
 use super::load;
+use super::room::refuse_asking;
 use crate::cli::Score;
 use crate::failure::Exit;
 use crate::talk::Talk;
@@ -28,7 +31,12 @@ pub(crate) fn run(args: &Score, model: &Path, talk: Talk) -> Result<Exit> {
     let device = load::device(&args.model.device)?;
     load::check_dir(model)?;
     let mut input = open(&args.input)?;
+    // Sequences come one at a time, and none is known before the model is loaded; a layer that would break the limit
+    // is an error then.
+    let none = Asking { batch: 1, tokens: 1 };
+    refuse_asking(&device, args.model.memory, &load::config(model)?, none)?;
     let model = load::model(model, &device.device)?;
+    model.workspace().set(args.model.memory, Keep::Auto);
     let overlay = load::overlay(args.model.adapter.as_deref(), &model)?;
     for number in 1_u64.. {
         let Some(line) = read_line(&mut input).with_context(|| format!("line {number}"))? else { break };

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
-use descant_model::{Bare, Config, GptOss};
+use descant_model::{Bare, GptOss};
 use descant_train::checkpoint::{Checkpoint, Store};
 use descant_train::{Course, Ended, Error, Keeping, Observer, fit_kept};
 
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let (samples, account) = rows::training(settings, &renderer)?;
     let held_out = settings.data.held_out.as_deref();
     let examination = held_out.map(|path| Examination::new(settings, path, &renderer)).transpose()?;
-    let config = Config::from_dir(dir).with_context(|| format!("model {}", dir.display()))?;
+    let config = load::config(dir)?;
     let asking = examination.as_ref().map(Examination::asking);
     let room = Room::find(settings, &config, &samples, asking, &Found::by(settings, &device)?)?;
     room.refuse(&device)?;
