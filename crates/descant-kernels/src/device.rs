@@ -33,6 +33,16 @@ pub fn wants_rows_in_order(device: &Device) -> bool {
     }
 }
 
+/// Begins to make the kernels that a model with heads of this width and so many queries a key will want, beside
+/// whatever else is done; nothing waits. Does nothing where a device compiles none.
+pub fn compile_ahead(device: &Device, head_dim: usize, group: usize) {
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = crate::cuda::index_of(device).and_then(|index| crate::cuda::Gpu::of(index).ok()) {
+        gpu.compile_ahead(head_dim, group);
+    }
+    let _ = (device, head_dim, group);
+}
+
 /// Whether an operator on activations of this type has a form of its own here; elsewhere its definition runs.
 pub(crate) fn has_form(device: &Device, dtype: DType) -> bool {
     has_form_if(device, dtype, true)

@@ -41,7 +41,7 @@ mod swiglu;
 
 pub use attention::{AttentionSpec, Segment, Segments, attention};
 pub use cache::write_rows;
-pub use device::{is_cpu, is_cuda, wants_rows_in_order};
+pub use device::{compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
 pub use experts::MAX_EXPERT_RANK;
 pub use layer::{Angles, DecoderLayer, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair};
 pub use linear::{FrozenWeight, Groups, linear};

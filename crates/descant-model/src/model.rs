@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use descant_kernels::{
     Angles, AttentionSpec, FrozenWeight, Groups, LogitsRoom, Segments, SiteKind, Workspace, attention,
-    combine_experts, expert_weights, linear, rms_norm, rotary, route, swiglu, take_tokens, token_losses,
-    wants_rows_in_order,
+    combine_experts, compile_ahead, expert_weights, linear, rms_norm, rotary, route, swiglu, take_tokens,
+    token_losses, wants_rows_in_order,
 };
 
 use crate::batch::Batch;
@@ -53,6 +53,7 @@ impl GptOss {
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
         let device = device.clone().inner();
         let config = Config::from_dir(dir)?;
+        compile_ahead(&device, config.head_dim, config.num_attention_heads / config.num_key_value_heads);
         let workspace = Workspace::default();
         let weights = Weights::load(dir, &config, &device, &workspace)?;
         let rows_in_order = config.mxfp4 && wants_rows_in_order(&device);

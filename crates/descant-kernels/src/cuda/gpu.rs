@@ -6,6 +6,8 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cubecl::server::Handle;
@@ -18,7 +20,8 @@ use super::error::{CudaError, Result};
 use super::gauge::Recorder;
 use super::interop::{Thread, guarded};
 use super::launch::{Function, Kernels, launch};
-use super::table::{Architecture, Capability, Define};
+use super::recorder::{Recorded, Recorder};
+use super::table::{Architecture, Capability, Define, UNITS};
 
 /// A card; cheap to clone.
 #[derive(Clone)]
@@ -83,6 +86,32 @@ impl Gpu {
         gpus.insert(index, gpu.clone());
         Ok(gpu)
     }
+    /// Makes the kernels of models with heads of this width and so many queries a key, in threads of their own, so that
+    /// the first step need not wait for the compiler. Errors are left to whoever launches one.
+    pub(crate) fn compile_ahead(&self, head_dim: usize, group: usize) {
+        let architecture = self.architecture();
+        let heads = [("HEAD_DIM", head_dim as i64), ("GROUP", group as i64)];
+        let fits = |defines: &&'static [Define]| {
+            defines.iter().all(|define| heads.iter().all(|head| head.0 != define.0 || head == define))
+        };
+        let wanted: Vec<_> = UNITS
+            .iter()
+            .filter(|unit| unit.only.is_none_or(|number| number == architecture.number))
+            .flat_map(|unit| unit.variants.iter().copied().filter(fits).map(move |defines| (unit, defines)))
+            .collect();
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(wanted.len());
+        let shared = Arc::new((wanted, AtomicUsize::new(0)));
+        for _ in 0..threads {
+            let (gpu, shared) = (self.clone(), Arc::clone(&shared));
+            std::thread::spawn(move || {
+                let (wanted, next) = &*shared;
+                while let Some((unit, defines)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    drop(gpu.0.kernels.image(architecture, unit, defines));
+                }
+            });
+        }
+    }
+
 
     /// Its index.
     pub fn index(&self) -> usize {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys;
 
 use super::args::{Arg, Extent, mismatch, pack};
 use super::driver::{self, Loaded, Stream};
 use super::error::{CudaError, Result};
-use super::table::{Architecture, Define, unit};
+use super::table::{Architecture, Define, Unit, unit};
 use super::{nvrtc, store};
 
 /// Dynamic shared memory that needs no permission, in bytes.
@@ -33,7 +33,11 @@ unsafe impl Sync for Function {}
 
 /// All kernels of one card.
 #[derive(Debug, Default)]
-pub(crate) struct Kernels(Mutex<Cache>);
+pub(crate) struct Kernels {
+    cache: Mutex<Cache>,
+    /// Binaries by the name under which they are kept; whoever asks while one is made waits for it.
+    images: Mutex<BTreeMap<String, Arc<OnceLock<Result<Image>>>>>,
+}
 
 #[derive(Debug, Default)]
 struct Cache {
@@ -41,6 +45,9 @@ struct Cache {
     /// By file and entry, and there by constants: looking one up allocates nothing.
     functions: BTreeMap<(&'static str, &'static str), Vec<Variant>>,
 }
+
+/// What the compiler makes of a file.
+type Image = Arc<[u8]>;
 
 /// A function compiled with these constants.
 type Variant = (Vec<Define>, &'static Function);
@@ -61,7 +68,7 @@ impl Kernels {
         entry: &'static str,
         defines: &[Define],
     ) -> Result<&'static Function> {
-        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let known = cache
             .functions
             .get(&(id, entry))
@@ -73,7 +80,7 @@ impl Kernels {
         let module = if let Some(module) = cache.modules.get(&key) {
             *module
         } else {
-            let module = Module(load(architecture, id, defines)?);
+            let module = Module(self.load(architecture, id, defines)?);
             cache.modules.insert(key, module);
             module
         };
@@ -86,19 +93,43 @@ impl Kernels {
     }
 }
 
-/// The module of a file, from the store or the compiler.
-fn load(architecture: Architecture, id: &str, defines: &[Define]) -> Result<sys::CUmodule> {
-    let unit = unit(id).ok_or_else(|| CudaError::NoUnit { unit: id.to_owned() })?;
-    let options = nvrtc::options(architecture, defines, false);
-    let key = nvrtc::key(unit, &options, nvrtc::version()?);
-    // A kept binary that this driver refuses is made again.
-    if let Some(module) = store::load(&key).and_then(|image| driver::load_module(&image).ok()) {
-        return Ok(module);
+impl Kernels {
+    /// The module of a file.
+    fn load(&self, architecture: Architecture, id: &str, defines: &[Define]) -> Result<sys::CUmodule> {
+        let unit = unit(id).ok_or_else(|| CudaError::NoUnit { unit: id.to_owned() })?;
+        let image = self.image(architecture, unit, defines)?;
+        driver::load_module(&image).or_else(|_| {
+            // A kept binary that this driver refuses is made again.
+            let options = nvrtc::options(architecture, defines, false);
+            let image = nvrtc::compile(unit, architecture, &options)?.image;
+            let module = driver::load_module(&image)?;
+            store::save(&nvrtc::key(unit, &options, nvrtc::version()?), &image);
+            Ok(module)
+        })
     }
-    let image = nvrtc::compile(unit, architecture, &options)?.image;
-    let module = driver::load_module(&image)?;
-    store::save(&key, &image);
-    Ok(module)
+
+    /// The binary of a file, from the store or the compiler; made once, whoever asks.
+    pub(crate) fn image(
+        &self,
+        architecture: Architecture,
+        unit: &'static Unit,
+        defines: &[Define],
+    ) -> Result<Image> {
+        let options = nvrtc::options(architecture, defines, false);
+        let key = nvrtc::key(unit, &options, nvrtc::version()?);
+        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        let image = Arc::clone(images.entry(key.clone()).or_default());
+        drop(images);
+        let make = || {
+            if let Some(kept) = store::load(&key) {
+                return Ok(kept.into());
+            }
+            let image = nvrtc::compile(unit, architecture, &options)?.image;
+            store::save(&key, &image);
+            Ok(image.into())
+        };
+        image.get_or_init(make).clone()
+    }
 }
 
 /// Puts a kernel on the stream. An empty grid is no launch and no error.
