@@ -33,6 +33,7 @@ mod low_rank;
 mod memory;
 mod norm;
 mod optimizer;
+mod rates;
 mod read;
 mod rotary;
 mod route;

@@ -8,7 +8,9 @@ use burn::backend::{Flex, TensorMetadata};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::{AttentionKernel, AttentionSpec, Saved, Segment, Segments};
+use super::node::{AttentionKernel, Saved};
+use super::segments::{Segment, Segments};
+use super::spec::AttentionSpec;
 use crate::cpu::matmul::{Into, Matrix, matmul};
 use crate::cpu::vector::{dot, exp, exp_sum, max, vectorized};
 use crate::cpu::{contiguous, f32s, split_mut, tensor_f32};

@@ -8,17 +8,16 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::node::{AttentionKernel, AttentionOp, Saved};
+use super::segments::Segments;
+use super::spec::AttentionSpec;
 use super::table::{Sequences, Table};
-use super::{AttentionKernel, AttentionOp, AttentionSpec, Saved, Segments};
+use super::tiles::MAX_GROUP;
 use crate::cuda::table::Define;
 use crate::cuda::{self, Arg, CudaError, Result, Run};
 
 /// Widths of a head that the kernels are written for.
 const WIDTHS: [usize; 3] = [16, 32, 64];
-/// Query heads of a key head at most: a block of 64 rows holds one position of each.
-pub(super) const MAX_GROUP: usize = 64;
-/// Keys of a tile in the pass over keys.
-pub(super) const KEY_ROWS: usize = 128;
 /// Bytes of 64 features, and of the alignment of shared memory for wgmma.
 const ROW: usize = 128;
 const ALIGN: usize = 1024;

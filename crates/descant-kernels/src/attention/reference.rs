@@ -2,7 +2,8 @@
 
 use burn::tensor::{Bool, Tensor, TensorData};
 
-use super::{AttentionSpec, Segment, Segments};
+use super::segments::{Segment, Segments};
+use super::spec::AttentionSpec;
 
 /// See [`crate::attention`].
 pub fn attention(

@@ -13,8 +13,8 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::cuda::{KEY_ROWS, MAX_GROUP};
-use super::{Segments, tiles};
+use super::segments::Segments;
+use super::tiles::{self, KEY_ROWS, MAX_GROUP};
 use crate::cuda::{self, Result, Run};
 
 /// Batches that a thread remembers: training's and evaluation's, and one in between.

@@ -3,7 +3,14 @@
 //! An entry is 8 numbers, `struct Tile` of `attention.cuh`: where the segment's queries and keys lie, and the first
 //! query or key of the tile. Order decides only who works when, never a result: every tile is computed by itself.
 
-use super::{Segment, Segments};
+use super::segments::{Segment, Segments};
+
+/// Query heads of a key head at most: a block of 64 rows holds one position of each.
+#[cfg(feature = "cuda")]
+pub(super) const MAX_GROUP: usize = 64;
+/// Keys of a tile in the pass over keys.
+#[cfg(feature = "cuda")]
+pub(super) const KEY_ROWS: usize = 128;
 
 /// Numbers of an entry.
 pub(crate) const ENTRY: usize = 8;

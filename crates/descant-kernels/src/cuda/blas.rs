@@ -9,7 +9,6 @@ use std::sync::{Mutex, PoisonError};
 
 use super::driver::{self, Event, Stream};
 use super::error::{CudaError, Result};
-use super::gpu::Gpu;
 use super::lt::{Addresses, Algorithm, Description, Handle};
 use super::spec::{MatmulSpec, alignment, key};
 use super::store;
@@ -53,13 +52,14 @@ struct State {
 /// Products in a stream.
 pub struct Products<'a> {
     state: &'a Mutex<State>,
-    gpu: &'a Gpu,
+    /// The card's name, by which choices are kept.
+    card: &'a str,
     stream: Stream,
 }
 
 impl Blas {
-    pub(crate) fn on<'a>(&'a self, gpu: &'a Gpu, stream: Stream) -> Products<'a> {
-        Products { state: &self.0, gpu, stream }
+    pub(crate) fn on<'a>(&'a self, card: &'a str, stream: Stream) -> Products<'a> {
+        Products { state: &self.0, card, stream }
     }
 }
 
@@ -92,7 +92,7 @@ impl Products<'_> {
         let at = Addresses { a, b, c, d, workspace: workspace.0, workspace_bytes: workspace.1 };
         let description = Description::new(handle, spec, bias)?;
         let aligned = alignment(&[a, b, c, d]);
-        let key = key(spec, aligned, workspace.1, Handle::version(), self.gpu.name());
+        let key = key(spec, aligned, workspace.1, Handle::version(), self.card);
         if let Some(known) = state.chosen.get(&key)
             && (spec.m == super::spec::bucket(spec.m) || description.fits(known, workspace.1))
         {

@@ -4,7 +4,6 @@
 //! after the step. Off, a stage costs nothing.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use burn::tensor::Device;
 
@@ -15,54 +14,7 @@ use super::gpu::{Gpu, Run};
 use super::interop::refused;
 use super::spec::MatmulSpec;
 use super::tensor::{cube_device, index_of};
-use crate::gauge::{OperatorTime, Rates};
-
-/// What was recorded, if recording is on.
-#[derive(Debug, Default)]
-pub(crate) struct Recorder(Mutex<Option<Vec<Recorded>>>);
-
-#[derive(Debug)]
-struct Recorded {
-    name: &'static str,
-    flops: f64,
-    bytes: f64,
-    start: Event,
-    end: Event,
-}
-
-impl Recorder {
-    fn with<R>(&self, f: impl FnOnce(&mut Option<Vec<Recorded>>) -> R) -> R {
-        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Run<'_> {
-    /// Does `work`, a part of an operator that has so many operations to do and bytes to move at least.
-    ///
-    /// # Errors
-    /// Those of `work`.
-    pub fn stage(
-        &self,
-        name: &'static str,
-        flops: f64,
-        bytes: f64,
-        work: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
-        if self.gpu().recorder().with(|recorded| recorded.is_none()) {
-            return work();
-        }
-        let (start, end) = (Event::new(true)?, Event::new(true)?);
-        start.record(self.stream)?;
-        work()?;
-        end.record(self.stream)?;
-        self.gpu().recorder().with(|recorded| {
-            if let Some(recorded) = recorded {
-                recorded.push(Recorded { name, flops, bytes, start, end });
-            }
-        });
-        Ok(())
-    }
-}
+use crate::rates::{OperatorTime, Rates};
 
 fn gpu(device: &Device) -> Option<Gpu> {
     Gpu::of(index_of(device)?).ok()

@@ -15,9 +15,8 @@ use cubecl_environment::stream::StreamId;
 
 use super::args::{Arg, Extent};
 use super::blas::Blas;
-use super::driver::{self, Card, Context, Stream};
+use super::driver::{self, Card, Context, Event, Stream};
 use super::error::{CudaError, Result};
-use super::gauge::Recorder;
 use super::interop::{Thread, guarded};
 use super::launch::{Function, Kernels, launch};
 use super::recorder::{Recorded, Recorder};
@@ -86,6 +85,7 @@ impl Gpu {
         gpus.insert(index, gpu.clone());
         Ok(gpu)
     }
+
     /// Makes the kernels of models with heads of this width and so many queries a key, in threads of their own, so that
     /// the first step need not wait for the compiler. Errors are left to whoever launches one.
     pub(crate) fn compile_ahead(&self, head_dim: usize, group: usize) {
@@ -111,7 +111,6 @@ impl Gpu {
             });
         }
     }
-
 
     /// Its index.
     pub fn index(&self) -> usize {
@@ -284,7 +283,7 @@ impl Run<'_> {
 
     /// Matrix products.
     pub fn blas(&self) -> super::blas::Products<'_> {
-        self.gpu.0.blas.on(self.gpu, self.stream)
+        self.gpu.0.blas.on(self.gpu.name(), self.stream)
     }
 
     /// Sets bytes.
@@ -309,5 +308,31 @@ impl Run<'_> {
     /// The driver refuses.
     pub fn upload(&self, to: u64, from: &[u8]) -> Result<()> {
         if from.is_empty() { Ok(()) } else { driver::copy_from_host(self.stream, to, from) }
+    }
+
+    /// Does `work`, a part of an operator that has so many operations to do and bytes to move at least.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn stage(
+        &self,
+        name: &'static str,
+        flops: f64,
+        bytes: f64,
+        work: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        if self.gpu().recorder().with(|recorded| recorded.is_none()) {
+            return work();
+        }
+        let (start, end) = (Event::new(true)?, Event::new(true)?);
+        start.record(self.stream)?;
+        work()?;
+        end.record(self.stream)?;
+        self.gpu().recorder().with(|recorded| {
+            if let Some(recorded) = recorded {
+                recorded.push(Recorded { name, flops, bytes, start, end });
+            }
+        });
+        Ok(())
     }
 }

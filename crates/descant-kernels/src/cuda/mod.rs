@@ -41,6 +41,8 @@ mod lt;
 #[cfg(feature = "cuda")]
 mod memory;
 #[cfg(feature = "cuda")]
+mod recorder;
+#[cfg(feature = "cuda")]
 mod tensor;
 #[cfg(feature = "cuda")]
 mod upload;

@@ -196,8 +196,8 @@ const fn by_columns(operand: Operand, rows: usize, columns: usize) -> Layout {
     }
 }
 
-/// `n` up to the next of eight sizes an octave: what was chosen for one size serves its neighbours, so that
-/// batches of many lengths do not each begin with a search.
+/// `n` up to the next power of two, or the next eight: what was chosen for one size serves its neighbours, so that
+/// batches of many lengths do not each begin with a search. Sides of weights are told apart by their strides.
 pub const fn bucket(n: usize) -> usize {
     if n <= 64 { n.next_multiple_of(8) } else { n.next_power_of_two() }
 }

@@ -4,8 +4,8 @@
 //! Everything here is called on CubeCL's thread, inside one closure a direction; nothing waits and nothing is
 //! allocated. Order is the order of burn's stream.
 
-use super::LayerSpec;
 use super::operands::Operands;
+use super::types::LayerSpec;
 use crate::attention::cuda as attention;
 use crate::attention::table::Sequences;
 use crate::cuda::{CudaError, MatmulSpec, Matrices, Result, Run};

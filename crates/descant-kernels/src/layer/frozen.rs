@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::LayerTensors;
+use super::types::LayerTensors;
 use crate::cuda::{contiguous, int_primitive, primitive};
 use crate::experts::cuda::{ExpertData, Experts};
 use crate::linear::FrozenWeight;

@@ -9,11 +9,15 @@
 #[cfg(feature = "cuda")]
 mod backward;
 #[cfg(feature = "cuda")]
+mod call;
+#[cfg(feature = "cuda")]
 mod forward;
 #[cfg(feature = "cuda")]
 mod frame;
 #[cfg(feature = "cuda")]
 mod frozen;
+#[cfg(feature = "cuda")]
+mod kernel;
 #[cfg(feature = "cuda")]
 mod lora;
 #[cfg(feature = "cuda")]
@@ -22,103 +26,19 @@ mod node;
 mod operands;
 #[cfg(feature = "cuda")]
 mod pairs;
-#[cfg(feature = "cuda")]
-mod prepared;
+mod types;
 
 use burn::tensor::Tensor;
 
 use crate::attention::Segments;
-use crate::linear::FrozenWeight;
 use crate::memory::Workspace;
-use crate::site::PerSite;
-
-/// The low-rank pair at a site: adds `scaling · (x A^T) B^T` to the product there.
-#[derive(Debug, Clone)]
-pub struct LowRankPair {
-    /// `[matrices, rank, in]`
-    pub a: Tensor<3>,
-    /// `[matrices, out, rank]`
-    pub b: Tensor<3>,
-    /// Factor on the product.
-    pub scaling: f32,
-}
-
-/// The pairs of a layer.
-pub type LayerPairs = PerSite<Option<LowRankPair>>;
-
-/// The frozen tensors of a layer.
-#[derive(Debug, Clone)]
-pub struct LayerTensors {
-    /// `[hidden]`, f32
-    pub input_norm: Tensor<1>,
-    /// Query, key and value below each other: `[query + 2 · key value, hidden]`
-    pub attention_input: Tensor<2>,
-    /// `[query + 2 · key value]`
-    pub attention_input_bias: Tensor<1>,
-    /// `[heads]`, f32
-    pub sinks: Tensor<1>,
-    /// `[hidden, query]`
-    pub output: Tensor<2>,
-    /// `[hidden]`
-    pub output_bias: Tensor<1>,
-    /// `[hidden]`, f32
-    pub post_norm: Tensor<1>,
-    /// `[experts, hidden]`
-    pub router: Tensor<2>,
-    /// `[experts]`, f32
-    pub router_bias: Tensor<1>,
-    /// `[experts, 2 · inner, hidden]`
-    pub gate_up: FrozenWeight,
-    /// `[experts, 2 · inner]`, f32
-    pub gate_up_bias: Tensor<2>,
-    /// `[experts, hidden, inner]`
-    pub down: FrozenWeight,
-    /// `[experts, hidden]`, f32
-    pub down_bias: Tensor<2>,
-}
-
-/// What does not depend on weights or tokens.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LayerSpec {
-    /// Query heads.
-    pub n_heads: usize,
-    /// Key and value heads.
-    pub n_kv: usize,
-    /// Features of a head.
-    pub head_dim: usize,
-    /// Experts a token goes to.
-    pub top_k: usize,
-    /// Keys a query sees, its own included; `None` for all earlier ones.
-    pub window: Option<usize>,
-    /// Added to the mean square.
-    pub epsilon: f64,
-    /// Clamp of SwiGLU.
-    pub limit: f32,
-}
-
-/// Where a layer stands among all of them. Decides which kept memory is its own, and how much that is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerPlace {
-    /// From 0.
-    pub index: usize,
-    /// How many keys a query sees at most, of each layer; `None` for all earlier ones.
-    pub windows: std::sync::Arc<[Option<usize>]>,
-}
-
-/// Rotary angles of each token: cosines and sines, `[tokens, head_dim / 2]`, f32.
-#[derive(Debug, Clone)]
-pub struct Angles {
-    /// Cosines.
-    pub cos: Tensor<2>,
-    /// Sines.
-    pub sin: Tensor<2>,
-}
+pub use types::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair};
 
 /// A frozen layer, ready for one device's own form.
 #[derive(Debug, Clone)]
 pub struct DecoderLayer {
     #[cfg(feature = "cuda")]
-    inner: std::sync::Arc<prepared::Prepared>,
+    inner: std::sync::Arc<call::Prepared>,
     #[cfg(not(feature = "cuda"))]
     inner: std::convert::Infallible,
 }
@@ -133,7 +53,7 @@ impl DecoderLayer {
         workspace: &Workspace,
     ) -> Option<Self> {
         #[cfg(feature = "cuda")]
-        return prepared::Prepared::new(tensors, spec, place, workspace)
+        return call::Prepared::new(tensors, spec, place, workspace)
             .map(|inner| Self { inner: std::sync::Arc::new(inner) });
         #[cfg(not(feature = "cuda"))]
         {

@@ -12,9 +12,9 @@ use burn::backend::{
 };
 use burn::tensor::Tensor;
 
+use super::call::{Call, Prepared, Ticket};
 use super::operands::{Factors, SiteFactors};
-use super::prepared::{Call, Prepared, Ticket};
-use super::{Angles, LayerPairs};
+use super::types::{Angles, LayerPairs};
 use crate::attention::Segments;
 use crate::site::SiteKind;
 

@@ -118,11 +118,3 @@ impl<B: LinearKernel, C: CheckpointStrategy> LinearOp for Autodiff<B, C> {
         }
     }
 }
-
-/// Where a weight lies.
-pub(crate) fn weight_device(weight: &FrozenWeight) -> burn::tensor::Device {
-    match weight {
-        FrozenWeight::Dense(w) | FrozenWeight::Transposed(w) => w.device(),
-        FrozenWeight::Mxfp4 { blocks, .. } => blocks.device(),
-    }
-}

@@ -2,8 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::weight::BLOCK;
-use super::{FrozenWeight, Groups};
+use super::weight::{BLOCK, FrozenWeight, Groups};
 
 /// See [`crate::linear`].
 pub fn linear(x: Tensor<2>, weight: &FrozenWeight, bias: Option<&Tensor<2>>, groups: &Groups) -> Tensor<2> {
@@ -48,7 +47,7 @@ fn transposed_matrix(weight: &FrozenWeight, e: usize) -> Tensor<2> {
             let mut values = vec![0.0f32; scales.len() * BLOCK];
             descant_quant::mxfp4::decode(&blocks, &scales, &mut values);
             let data = TensorData::new(values, [weight.d_out(), weight.d_in()]);
-            Tensor::<2>::from_data(data, &super::weight_device(weight)).transpose()
+            Tensor::<2>::from_data(data, &weight.device()).transpose()
         }
     }
 }

@@ -3,7 +3,7 @@
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 
 /// Elements of an MXFP4 block.
 pub(crate) const BLOCK: usize = descant_quant::mxfp4::BLOCK;
@@ -49,6 +49,14 @@ impl FrozenWeight {
             Self::Dense(w) => w.dims()[1],
             Self::Transposed(w) => w.dims()[2],
             Self::Mxfp4 { scales, .. } => scales.dims()[1],
+        }
+    }
+
+    /// Where it lies.
+    pub(crate) fn device(&self) -> Device {
+        match self {
+            Self::Dense(w) | Self::Transposed(w) => w.device(),
+            Self::Mxfp4 { blocks, .. } => blocks.device(),
         }
     }
 

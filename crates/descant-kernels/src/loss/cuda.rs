@@ -116,7 +116,7 @@ impl LossKernel for CubeBackend {
         let gpu = cuda::gpu_of(&hidden);
         let most = rows_at_once(rows, vocabulary, room.bytes);
         // Between the layers of a model their scratch is free; elsewhere there is some of our own.
-        let turn = room.within.turn();
+        let mut turn = room.within.turn();
         let scratch = turn.scratch(WORKSPACE + 2 * most * vocabulary);
         let own = if scratch.is_some() { [1, 1] } else { [most, vocabulary] };
         let logits = cuda::empty(own, DType::BF16, device);

@@ -7,12 +7,12 @@
 //! again. Threads have streams of their own: an [`Order`] makes each wait for the one before it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::budget::{Budget, Need};
 use super::keep::Kept;
+use super::settings::MemorySettings;
 use super::sizes::Paths;
-use super::{MemorySettings, State, Workspace};
 use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, StreamOrder, poison};
 
 /// The piece, and how it is laid out.
@@ -38,7 +38,7 @@ pub(super) struct Order(Mutex<StreamOrder>);
 /// The right to use the scratch, and a slot.
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
-    workspace: Workspace,
+    order: Arc<Order>,
     memory: Arc<DeviceMemory>,
     scratch_bytes: u64,
     slot: u64,
@@ -59,72 +59,6 @@ fn with_room(need: &Need, announced: usize, before: Option<&Need>) -> usize {
     if announced >= need.tokens { announced } else { tokens }
 }
 
-/// A workspace while work is queued in it: slots are handed out and work is queued in one order.
-pub(crate) struct Turn<'a> {
-    workspace: &'a Workspace,
-    state: MutexGuard<'a, State>,
-}
-
-impl Workspace {
-    /// Waits for other threads that are queueing work.
-    pub(crate) fn turn(&self) -> Turn<'_> {
-        Turn { workspace: self, state: self.state() }
-    }
-}
-
-impl Turn<'_> {
-    /// The memory for a layer. With `keep` the layer's slot is taken from whoever had it; without, only scratch.
-    pub(crate) fn lease(&mut self, gpu: &Gpu, need: &Need, layer: usize, keep: bool) -> Result<Lease> {
-        let settings = self.state.settings;
-        let serves = |arena: &Arena| {
-            let (have, want) = (&arena.need, need);
-            (arena.settings.limit, arena.settings.keep) == (settings.limit, settings.keep)
-                && have.tokens >= want.tokens
-                && have.sizes == want.sizes
-                && have.windows == want.windows
-                && have.in_order == want.in_order
-                && (have.paths == want.paths || !keep && want.paths == Paths::default())
-        };
-        if !self.state.arena.as_ref().is_some_and(serves) {
-            // The old one goes first: both may not fit.
-            let before = self.state.arena.take().map(|old| old.need);
-            let tokens = with_room(need, settings.tokens, before.as_ref());
-            let arena = match Arena::new(gpu, Need { tokens, ..need.clone() }, settings) {
-                // There is no room for more than is needed now.
-                Err(error) if error.is_out_of_memory() && tokens > need.tokens => {
-                    Arena::new(gpu, need.clone(), settings)?
-                }
-                arena => arena?,
-            };
-            self.state.arena = Some(arena);
-        }
-        let workspace = self.workspace.clone();
-        let arena = self.state.arena.as_mut().expect("there is one now");
-        let (memory, scratch_bytes) = (Arc::clone(&arena.memory), arena.scratch_bytes);
-        if !keep {
-            return Ok(Lease { workspace, memory, scratch_bytes, slot: 0, kept: Kept::Input, owner: None });
-        }
-        arena.forwards += 1;
-        arena.owners[layer].store(arena.forwards, Ordering::Relaxed);
-        let owner = Some((Arc::clone(&arena.owners), layer, arena.forwards));
-        let (slot, kept) = (arena.slots[layer], arena.kept[layer]);
-        Ok(Lease { workspace, memory, scratch_bytes, slot, kept, owner })
-    }
-
-    /// The scratch alone, for an operator that runs between the layers, if it has so many bytes.
-    pub(crate) fn scratch(&self, bytes: usize) -> Option<Lease> {
-        let arena = self.state.arena.as_ref().filter(|arena| arena.scratch_bytes as usize >= bytes)?;
-        Some(Lease {
-            workspace: self.workspace.clone(),
-            memory: Arc::clone(&arena.memory),
-            scratch_bytes: arena.scratch_bytes,
-            slot: 0,
-            kept: Kept::Input,
-            owner: None,
-        })
-    }
-}
-
 impl Lease {
     /// Whether what was kept is still there.
     pub(crate) fn is_current(&self) -> bool {
@@ -136,8 +70,7 @@ impl Lease {
     /// To be called first in a closure that uses the memory: waits, on the card, for the stream that used it before.
     /// Overwrites the scratch where buffers are poisoned: what a layer reads there, it has to write first.
     pub(crate) fn begin(&self, run: &Run<'_>) -> Result<()> {
-        let order = &self.workspace.0.order.0;
-        order.lock().unwrap_or_else(PoisonError::into_inner).enter(run.stream)?;
+        self.order.0.lock().unwrap_or_else(PoisonError::into_inner).enter(run.stream)?;
         poison(run, self.scratch_address(), self.scratch_bytes as usize)
     }
 
@@ -151,6 +84,62 @@ impl Lease {
 }
 
 impl Arena {
+    /// One that serves `need`, laid out anew where `before` does not.
+    pub(super) fn serving(
+        before: Option<Self>,
+        gpu: &Gpu,
+        need: &Need,
+        keep: bool,
+        settings: MemorySettings,
+    ) -> Result<Self> {
+        let before = match before {
+            Some(arena) if arena.serves(need, keep, settings) => return Ok(arena),
+            // The old one goes first: both may not fit.
+            old => old.map(|old| old.need),
+        };
+        let tokens = with_room(need, settings.tokens, before.as_ref());
+        match Self::new(gpu, Need { tokens, ..need.clone() }, settings) {
+            // There is no room for more than is needed now.
+            Err(error) if error.is_out_of_memory() && tokens > need.tokens => {
+                Self::new(gpu, need.clone(), settings)
+            }
+            arena => arena,
+        }
+    }
+
+    fn serves(&self, want: &Need, keep: bool, settings: MemorySettings) -> bool {
+        let have = &self.need;
+        (self.settings.limit, self.settings.keep) == (settings.limit, settings.keep)
+            && have.tokens >= want.tokens
+            && have.sizes == want.sizes
+            && have.windows == want.windows
+            && have.in_order == want.in_order
+            && (have.paths == want.paths || !keep && want.paths == Paths::default())
+    }
+
+    /// The right to the scratch, and with a layer to its slot, which is taken from whoever had it.
+    pub(super) fn lease(&mut self, layer: Option<usize>, order: &Arc<Order>) -> Lease {
+        let (memory, scratch_bytes) = (Arc::clone(&self.memory), self.scratch_bytes);
+        let none = Lease {
+            order: Arc::clone(order),
+            memory,
+            scratch_bytes,
+            slot: 0,
+            kept: Kept::Input,
+            owner: None,
+        };
+        let Some(layer) = layer else { return none };
+        self.forwards += 1;
+        self.owners[layer].store(self.forwards, Ordering::Relaxed);
+        let owner = Some((Arc::clone(&self.owners), layer, self.forwards));
+        Lease { slot: self.slots[layer], kept: self.kept[layer], owner, ..none }
+    }
+
+    /// Bytes of the scratch.
+    pub(super) fn scratch_bytes(&self) -> u64 {
+        self.scratch_bytes
+    }
+
     fn new(gpu: &Gpu, need: Need, settings: MemorySettings) -> Result<Self> {
         let (free, total) = gpu.memory()?;
         let used = (total - free) as u64;

@@ -7,7 +7,7 @@
 use descant_quant::nf4::{dynamic_map, unsigned_dynamic_map};
 use rayon::prelude::*;
 
-use super::StepNumbers;
+use super::numbers::StepNumbers;
 
 /// Elements that share a scale.
 pub(super) const BLOCK: usize = 256;

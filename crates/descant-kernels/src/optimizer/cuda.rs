@@ -7,8 +7,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
 
 use super::moments::Moments;
+use super::numbers::{Clip, StepNumbers};
 use super::table::{Entry, Table, chunks, tables};
-use super::{Clip, StepNumbers};
 use crate::cuda::{self, Arg, Gpu, Result, Run};
 
 /// Threads of a block, as `optimizer.cu` has it.

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 
 use super::blocks::{Block, Map};
 use super::moments::Moments;
-use super::{Clip, StepNumbers};
+use super::numbers::{Clip, StepNumbers};
 
 /// See [`crate::AdamW::step`].
 pub(crate) fn update(

@@ -11,40 +11,16 @@ pub(crate) mod cuda;
 #[cfg(feature = "cuda")]
 mod cuda_ops;
 pub(crate) mod reference;
+mod routing;
 mod sizes;
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::device::has_form_if;
-use crate::linear::Groups;
 use autodiff::{CombineOp, RouteOp, TakeOp, WeightsOp};
+pub use routing::Routing;
 pub(crate) use sizes::sort_bytes;
-
-/// Where the tokens of a batch go. Index tensors are i32.
-#[derive(Debug, Clone)]
-pub struct Routing {
-    /// Chosen experts, largest logit first, ties to the lower number: `[tokens, k]`.
-    pub experts: Tensor<2, Int>,
-    /// Pair that stands at each sorted place: `[tokens * k]`.
-    pub pairs: Tensor<1, Int>,
-    /// Sorted place of each pair, the inverse of `pairs`: `[tokens * k]`.
-    pub places: Tensor<1, Int>,
-    /// First sorted place of each expert, and the end: `[experts + 1]`.
-    pub offsets: Tensor<1, Int>,
-}
-
-impl Routing {
-    /// The sorted pairs as rows of grouped products.
-    pub fn groups(&self) -> Groups {
-        Groups::Sorted { offsets: self.offsets.clone() }
-    }
-
-    /// Experts a token goes to.
-    pub fn top_k(&self) -> usize {
-        self.experts.dims()[1]
-    }
-}
 
 /// Chooses the `k` experts with the largest logits and sorts the pairs. Not differentiable, like any choice.
 ///

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Int, Tensor, activation::softmax};
 
-use super::Routing;
+use super::routing::Routing;
 
 /// See [`crate::route`]. The largest logit is taken and masked, `k` times, so that ties go to the lower expert.
 pub fn route(logits: &Tensor<2>, k: usize) -> Routing {

@@ -4,7 +4,8 @@ use burn::backend::{Flex, TensorMetadata};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::{ALPHA, SwigluKernel};
+use super::SwigluKernel;
+use super::reference::ALPHA;
 use crate::cpu::vector::{sigmoid, vectorized};
 use crate::cpu::{contiguous, f32s, tensor_f32};
 

@@ -2,7 +2,8 @@
 
 use burn::tensor::{Tensor, activation::sigmoid};
 
-use super::ALPHA;
+/// Slope of the sigmoid.
+pub(crate) const ALPHA: f32 = 1.702;
 
 /// See [`crate::swiglu`].
 pub fn swiglu(gate_up: Tensor<2>, limit: f32) -> Tensor<2> {

@@ -1,0 +1,200 @@
+//! A layer on an NVIDIA card: what is prepared once, and a call of it as one closure on burn's stream.
+
+use std::sync::Arc;
+
+use burn::backend::TensorMetadata as _;
+use burn::tensor::{DType, Tensor};
+use burn_cubecl::tensor::CubeTensor;
+
+use super::frame::{Frame, PairSpec};
+use super::frozen::FrozenTensors;
+use super::operands::{Gradients, Operands, SiteFactors};
+use super::types::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair};
+use crate::attention::Segments;
+use crate::attention::table::Table;
+use crate::cuda::{CudaError, Gpu, Run, contiguous, empty_within, gpu_of, index_of, primitive};
+use crate::experts::RANK_WIDTH;
+use crate::experts::cuda::{ExpertData, wants_order};
+use crate::memory::arena::Lease;
+use crate::memory::budget::Need;
+use crate::memory::layout::Layout;
+use crate::memory::sizes::{Paths, Plan};
+use crate::memory::table::Phase;
+use crate::memory::{Kept, LayerSizes, Workspace};
+use crate::site::PerSite;
+
+/// A layer's frozen tensors on their card.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) gpu: Gpu,
+    spec: LayerSpec,
+    pub(super) place: LayerPlace,
+    sizes: LayerSizes,
+    frozen: FrozenTensors<CubeTensor>,
+    pub(super) workspace: Workspace,
+}
+
+impl Prepared {
+    /// `None` where the tensors are on no CUDA card, or in a form that the operators here do not read.
+    pub(super) fn new(
+        of: &LayerTensors,
+        spec: LayerSpec,
+        place: LayerPlace,
+        workspace: &Workspace,
+    ) -> Option<Self> {
+        index_of(&of.router.device())?;
+        let [n_experts, hidden] = of.router.dims();
+        let sizes = LayerSizes {
+            hidden,
+            query: spec.n_heads * spec.head_dim,
+            key_value: spec.n_kv * spec.head_dim,
+            n_heads: spec.n_heads,
+            n_experts,
+            top_k: spec.top_k,
+            inner: of.down.d_in(),
+        };
+        let frozen = FrozenTensors::new(of)?;
+        let gpu = gpu_of(&frozen.input_norm);
+        Some(Self { gpu, spec, place, sizes, frozen, workspace: workspace.clone() })
+    }
+
+    /// Whether the experts' products want their rows in order.
+    fn in_order(&self) -> bool {
+        let packed = |data: &ExpertData<CubeTensor>| matches!(data, ExpertData::Mxfp4 { .. });
+        (packed(&self.frozen.gate_up) || packed(&self.frozen.down)) && wants_order(&self.gpu)
+    }
+}
+
+/// One use of a layer.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    pub(super) layer: Arc<Prepared>,
+    cos: CubeTensor,
+    sin: CubeTensor,
+    sequences: Table,
+    pairs: PerSite<Option<PairSpec>>,
+}
+
+impl Call {
+    pub(super) fn new(
+        layer: &Arc<Prepared>,
+        pairs: &LayerPairs,
+        angles: &Angles,
+        segments: &Segments,
+    ) -> Self {
+        let on_card = |tensor: &Tensor<2>| {
+            primitive(tensor.clone()).map(contiguous).expect("angles lie where the layer lies")
+        };
+        let spec = |pair: &LowRankPair| PairSpec { rank: pair.a.dims()[1], scaling: pair.scaling };
+        Self {
+            layer: Arc::clone(layer),
+            cos: on_card(&angles.cos),
+            sin: on_card(&angles.sin),
+            sequences: Table::of(segments, &layer.frozen.input_norm.device),
+            pairs: pairs.map(|pair| pair.as_ref().map(spec)),
+        }
+    }
+
+    fn paths(&self) -> Paths {
+        Paths::new(&self.pairs.map(|pair| pair.map_or(0, |pair| pair.rank)))
+    }
+
+    fn plan(&self, tokens: usize, kept: Kept) -> Plan {
+        Plan { sizes: self.layer.sizes, tokens, paths: self.paths(), kept, in_order: self.layer.in_order() }
+    }
+
+    /// What no kernel was written for.
+    pub(super) fn check(&self) -> Result<(), CudaError> {
+        let ranks = self.pairs.iter().filter(|(kind, _)| kind.is_expert()).filter_map(|(_, pair)| *pair);
+        match ranks.map(|pair| pair.rank).find(|rank| *rank > RANK_WIDTH) {
+            None => Ok(()),
+            Some(rank) => {
+                let what = format!("rank {rank} at experts; the largest is {RANK_WIDTH}");
+                Err(CudaError::NoKernel { operator: "decoder layer", what })
+            }
+        }
+    }
+
+    pub(super) fn need(&self, tokens: usize) -> Need {
+        Need {
+            sizes: self.layer.sizes,
+            paths: self.paths(),
+            tokens,
+            in_order: self.layer.in_order(),
+            longest: self.sequences.longest(),
+            windows: Arc::clone(&self.layer.place.windows),
+        }
+    }
+
+    /// A new tensor like `x` in a buffer that is large enough for the longest batch that was announced, so that
+    /// batches of all lengths use the same pages of burn's pool.
+    pub(super) fn stream(&self, x: &CubeTensor) -> CubeTensor {
+        let announced = self.layer.workspace.settings().tokens;
+        let width = self.layer.sizes.hidden * DType::BF16.size();
+        empty_within(x.shape(), DType::BF16, &x.device, announced * width)
+    }
+
+    /// Queues a direction.
+    pub(super) fn enqueue(&self, operands: &Operands<CubeTensor>, lease: Lease, tokens: usize, phase: Phase) {
+        let mut handles = Vec::new();
+        let places = operands.map(&mut |tensor: &CubeTensor| {
+            handles.push(tensor.handle.clone());
+            handles.len() - 1
+        });
+        let (call, plan) = (self.clone(), self.plan(tokens, lease.kept));
+        self.layer.gpu.enqueue(handles, move |run, addresses| {
+            let operands = places.map(&mut |place| addresses[*place]);
+            call.launch(run, &operands, &plan, &lease, phase)
+        });
+    }
+
+    fn launch(
+        &self,
+        run: &Run<'_>,
+        operands: &Operands<u64>,
+        plan: &Plan,
+        lease: &Lease,
+        phase: Phase,
+    ) -> Result<(), CudaError> {
+        lease.begin(run)?;
+        let frame = Frame {
+            run,
+            spec: &self.layer.spec,
+            plan,
+            layout: &Layout::new(plan),
+            operands,
+            pairs: &self.pairs,
+            sequences: &self.sequences.at(operands.sequences),
+            kept: lease.kept_address(),
+            scratch: lease.scratch_address(),
+            phase,
+        };
+        match &operands.backward {
+            None => frame.forward(),
+            Some(to) => frame.backward(to),
+        }
+    }
+
+    pub(super) fn operands(
+        &self,
+        pairs: &SiteFactors<CubeTensor>,
+        x: &CubeTensor,
+        out: &CubeTensor,
+        backward: Option<Gradients<CubeTensor>>,
+    ) -> Operands<CubeTensor> {
+        Operands {
+            frozen: self.layer.frozen.clone(),
+            cos: self.cos.clone(),
+            sin: self.sin.clone(),
+            sequences: self.sequences.tensor().clone(),
+            pairs: pairs.clone(),
+            x: x.clone(),
+            out: out.clone(),
+            backward,
+        }
+    }
+}
+
+/// The forward's claim on what it kept.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ticket(pub(super) Option<Lease>);

@@ -1,0 +1,88 @@
+//! What a layer is made of, as its callers say it.
+
+use burn::tensor::Tensor;
+
+use crate::linear::FrozenWeight;
+use crate::site::PerSite;
+
+/// The low-rank pair at a site: adds `scaling · (x A^T) B^T` to the product there.
+#[derive(Debug, Clone)]
+pub struct LowRankPair {
+    /// `[matrices, rank, in]`
+    pub a: Tensor<3>,
+    /// `[matrices, out, rank]`
+    pub b: Tensor<3>,
+    /// Factor on the product.
+    pub scaling: f32,
+}
+
+/// The pairs of a layer.
+pub type LayerPairs = PerSite<Option<LowRankPair>>;
+
+/// The frozen tensors of a layer.
+#[derive(Debug, Clone)]
+pub struct LayerTensors {
+    /// `[hidden]`, f32
+    pub input_norm: Tensor<1>,
+    /// Query, key and value below each other: `[query + 2 · key value, hidden]`
+    pub attention_input: Tensor<2>,
+    /// `[query + 2 · key value]`
+    pub attention_input_bias: Tensor<1>,
+    /// `[heads]`, f32
+    pub sinks: Tensor<1>,
+    /// `[hidden, query]`
+    pub output: Tensor<2>,
+    /// `[hidden]`
+    pub output_bias: Tensor<1>,
+    /// `[hidden]`, f32
+    pub post_norm: Tensor<1>,
+    /// `[experts, hidden]`
+    pub router: Tensor<2>,
+    /// `[experts]`, f32
+    pub router_bias: Tensor<1>,
+    /// `[experts, 2 · inner, hidden]`
+    pub gate_up: FrozenWeight,
+    /// `[experts, 2 · inner]`, f32
+    pub gate_up_bias: Tensor<2>,
+    /// `[experts, hidden, inner]`
+    pub down: FrozenWeight,
+    /// `[experts, hidden]`, f32
+    pub down_bias: Tensor<2>,
+}
+
+/// What does not depend on weights or tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerSpec {
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key and value heads.
+    pub n_kv: usize,
+    /// Features of a head.
+    pub head_dim: usize,
+    /// Experts a token goes to.
+    pub top_k: usize,
+    /// Keys a query sees, its own included; `None` for all earlier ones.
+    pub window: Option<usize>,
+    /// Added to the mean square.
+    pub epsilon: f64,
+    /// Clamp of SwiGLU.
+    pub limit: f32,
+}
+
+/// Where a layer stands among all of them. Decides which kept memory is its own, and how much that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerPlace {
+    /// From 0.
+    pub index: usize,
+    /// How many keys a query sees at most, of each layer; `None` for all earlier ones.
+    pub windows: std::sync::Arc<[Option<usize>]>,
+}
+
+/// Rotary angles of each token: cosines and sines, `[tokens, head_dim / 2]`, f32.
+#[derive(Debug, Clone)]
+pub struct Angles {
+    /// Cosines.
+    pub cos: Tensor<2>,
+    /// Sines.
+    pub sin: Tensor<2>,
+}

@@ -1,0 +1,16 @@
+//! What a model may use of its device's memory.
+
+use super::keep::Keep;
+
+/// What a model may use on its device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemorySettings {
+    /// Most bytes in use on the card, the driver's own included; all of it when `None`.
+    pub limit: Option<u64>,
+    /// What layers keep from forward to backward.
+    pub keep: Keep,
+    /// Bytes that others will still ask for: gradients, the optimizer.
+    pub reserved: u64,
+    /// Tokens that memory is laid out for at least, so that it is not laid out anew for a longer batch.
+    pub tokens: usize,
+}

@@ -1,0 +1,159 @@
+//! The memory of one model: what it may use, and on a card the arena that its layers work in. It owns both and ends with
+//! the model: two models on one card do not see each other's.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::Device;
+
+#[cfg(feature = "cuda")]
+use super::arena::{Arena, Lease, Order};
+#[cfg(feature = "cuda")]
+use super::budget::Need;
+use super::keep::Keep;
+use super::settings::MemorySettings;
+use crate::DeviceError;
+#[cfg(feature = "cuda")]
+use crate::cuda::Gpu;
+
+/// The settings of one model's memory and, on a card, the memory that its layers work in; cheap to clone.
+///
+/// Threads may share one: what they queue is ordered on the card, since they use the same bytes.
+#[derive(Debug, Clone, Default)]
+pub struct Workspace(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    #[cfg(feature = "cuda")]
+    order: Arc<Order>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    settings: MemorySettings,
+    #[cfg(feature = "cuda")]
+    arena: Option<Arena>,
+}
+
+impl Workspace {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets what the layers may use; what was reserved stays.
+    pub fn set(&self, limit: Option<u64>, keep: Keep) {
+        let settings = &mut self.state().settings;
+        (settings.limit, settings.keep) = (limit, keep);
+    }
+
+    /// What was set.
+    pub fn settings(&self) -> MemorySettings {
+        self.state().settings
+    }
+
+    /// Leaves bytes free for those who will ask for them later, and lays memory out for so many tokens at least, for
+    /// as long as the result lives.
+    #[must_use = "what is reserved ends with the result"]
+    pub fn reserve(&self, bytes: u64, tokens: usize) -> Reservation {
+        let mut state = self.state();
+        let before = state.settings.tokens;
+        state.settings.reserved += bytes;
+        state.settings.tokens = before.max(tokens);
+        Reservation { workspace: self.clone(), bytes, tokens_before: before }
+    }
+
+    /// Whether no more is in use on the device than the limit says; gives back what burn's pool holds for later first.
+    ///
+    /// # Errors
+    /// More is in use: the limit was not kept.
+    pub fn check_limit(&self, device: &Device) -> Result<(), DeviceError> {
+        #[cfg(feature = "cuda")]
+        if let (Some(limit), false) = (self.settings().limit, crate::is_cpu(device)) {
+            return Ok(crate::cuda::gauge::check_limit(device, limit)?);
+        }
+        let _ = device;
+        Ok(())
+    }
+
+    /// How the memory is laid out, in words for people; `None` before the first layer ran, and on the CPU.
+    pub fn words(&self) -> Option<String> {
+        #[cfg(feature = "cuda")]
+        return self.state().arena.as_ref().map(|arena| arena.words().to_owned());
+        #[cfg(not(feature = "cuda"))]
+        None
+    }
+}
+
+/// A workspace while work is queued in it: slots are handed out and work is queued in one order.
+#[cfg(feature = "cuda")]
+pub(crate) struct Turn<'a> {
+    order: &'a Arc<Order>,
+    state: MutexGuard<'a, State>,
+}
+
+#[cfg(feature = "cuda")]
+impl Workspace {
+    /// Waits for other threads that are queueing work.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        Turn { order: &self.0.order, state: self.state() }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Turn<'_> {
+    /// The memory for a layer. With `keep` the layer's slot is taken from whoever had it; without, only scratch.
+    pub(crate) fn lease(
+        &mut self,
+        gpu: &Gpu,
+        need: &Need,
+        layer: usize,
+        keep: bool,
+    ) -> crate::cuda::Result<Lease> {
+        let (before, settings) = (self.state.arena.take(), self.state.settings);
+        let arena = Arena::serving(before, gpu, need, keep, settings)?;
+        Ok(self.state.arena.insert(arena).lease(keep.then_some(layer), self.order))
+    }
+
+    /// The scratch alone, for an operator that runs between the layers, if it has so many bytes.
+    pub(crate) fn scratch(&mut self, bytes: usize) -> Option<Lease> {
+        let arena = self.state.arena.as_mut().filter(|arena| arena.scratch_bytes() as usize >= bytes)?;
+        Some(arena.lease(None, self.order))
+    }
+}
+
+/// A claim on a [`Workspace`].
+#[derive(Debug)]
+pub struct Reservation {
+    workspace: Workspace,
+    bytes: u64,
+    tokens_before: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let settings = &mut self.workspace.state().settings;
+        settings.reserved -= self.bytes;
+        settings.tokens = self.tokens_before;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_belong_to_one_model_and_reservations_end() {
+        let (one, other) = (Workspace::default(), Workspace::default());
+        one.set(Some(7), Keep::All);
+        let whole = |reserved, tokens| MemorySettings { limit: Some(7), keep: Keep::All, reserved, tokens };
+        let reservation = one.reserve(100, 64);
+        assert_eq!(one.clone().settings(), whole(100, 64));
+        let second = one.reserve(20, 8);
+        assert_eq!(one.settings(), whole(120, 64));
+        drop(second);
+        drop(reservation);
+        assert_eq!(one.settings(), whole(0, 0));
+        assert_eq!(other.settings(), MemorySettings::default());
+        assert_eq!(one.words(), None, "no layer ran");
+    }
+}
