@@ -117,6 +117,64 @@ pub struct Evaluation {
     pub headline: Option<Vec<String>>,
 }
 
+/// The figures of every suite that was asked, and where they come from: `evaluation.json`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Evaluations {
+    /// Where they come from.
+    pub origin: Origin,
+    /// One for each suite.
+    pub evaluations: Vec<Evaluation>,
+}
+
+/// Several suites in one file.
+#[derive(Serialize, Deserialize)]
+struct Several {
+    schema_version: u32,
+    #[serde(flatten)]
+    origin: Origin,
+    suites: Vec<Evaluation>,
+}
+
+impl Serialize for Evaluations {
+    /// One suite as it is; several as a list under `suites`.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.evaluations.as_slice() {
+            [one] => Evaluation { origin: self.origin.clone(), ..one.clone() }.serialize(serializer),
+            several => {
+                let (origin, suites) = (self.origin.clone(), several.to_vec());
+                Several { schema_version: VERSION, origin, suites }.serialize(serializer)
+            }
+        }
+    }
+}
+
+impl Evaluations {
+    /// Reads what was serialized.
+    ///
+    /// # Errors
+    /// It is none of version 2.
+    pub fn from_json(json: Json) -> Result<Self, serde_json::Error> {
+        if json.get("suites").is_some() {
+            let Several { origin, suites, .. } = serde_json::from_value(json)?;
+            return Ok(Self { origin, evaluations: suites });
+        }
+        let one: Evaluation = serde_json::from_value(json)?;
+        Ok(Self { origin: one.origin.clone(), evaluations: vec![one] })
+    }
+
+    /// The evaluation that a headline speaks of: the first that asked for languages, else the first.
+    pub fn main(&self) -> Option<&Evaluation> {
+        let asks = |evaluation: &&Evaluation| evaluation.before.cells.iter().any(|cell| cell.asked == "any");
+        self.evaluations.iter().find(asks).or_else(|| self.evaluations.first())
+    }
+
+    /// Replies to each prompt.
+    pub fn replies_each(&self) -> u64 {
+        let settings = self.origin.settings.as_ref();
+        settings.and_then(|settings| settings.get("replies")?.as_u64()).unwrap_or(1)
+    }
+}
+
 /// The verdicts on the replies to a suite.
 ///
 /// # Errors

@@ -38,7 +38,7 @@ pub use ask::{Prompt, missing, prompts, reply};
 pub use cell::{Cell, Reasoning, Verdicts};
 pub use change::{Change, Claim, EffortLengths, FEWEST, Measure, Method, Monotone, SpillOver, change};
 pub use error::{Error, Result};
-pub use evaluation::{Evaluation, Judged, Origin, SamplesFile, Side, VERSION, verdicts};
+pub use evaluation::{Evaluation, Evaluations, Judged, Origin, SamplesFile, Side, VERSION, verdicts};
 pub use headline::points;
 pub use judge::{Asked, Verdict, judge};
 pub use language::{Detector, Spoken, TELLS_LATIN_APART};

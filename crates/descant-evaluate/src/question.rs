@@ -51,8 +51,8 @@ pub struct Question {
     pub line: u64,
     /// The conversation without a request for a language; its last message is the user's or a tool's.
     pub plain: Conversation,
-    /// The whole row with its reply, where it has one: what the loss is measured on.
-    pub reference: Option<Conversation>,
+    /// The reply that the row gives, where it has one: what the loss is measured on.
+    pub reference: Option<Message>,
     /// The reasoning language to ask for.
     pub reasoning_language: Option<Language>,
     /// The language that the answer should have.
@@ -96,8 +96,8 @@ impl Question {
         };
         let reasoning_language = language("reasoning_language")?;
         let last = conversation.messages.last().ok_or("messages: empty")?;
-        let has_reference = last.role == Role::Assistant;
-        let waiting = conversation.prefix(conversation.messages.len() - usize::from(has_reference));
+        let reference = (last.role == Role::Assistant).then(|| last.clone());
+        let waiting = conversation.prefix(conversation.messages.len() - usize::from(reference.is_some()));
         let last = waiting.messages.last().ok_or("messages: nothing is left without the reply")?;
         if !matches!(last.role, Role::User | Role::Tool) {
             return Err(format!("messages: the last one is {}'s; expected user's or tool's", last.role));
@@ -113,7 +113,7 @@ impl Question {
             tools: offered(&plain)?,
             prompt: plain.messages.iter().map(content).collect::<Vec<_>>().join("\n"),
             plain,
-            reference: has_reference.then_some(conversation),
+            reference,
             reasoning_language,
             answer_language: language("answer_language")?,
             answer: row.get("answer").map_or(Ok(Answer::None), Answer::from_json)?,
@@ -130,6 +130,13 @@ impl Question {
             None => asked.messages.insert(0, Message::text(Role::System, request)),
         }
         Some(asked)
+    }
+
+    /// The conversation as it is asked, with the row's own reply; `None` where it has none.
+    pub fn answered(&self) -> Option<Conversation> {
+        let mut conversation = self.asked().unwrap_or_else(|| self.plain.clone());
+        conversation.messages.push(self.reference.clone()?);
+        Some(conversation)
     }
 
     /// What the user says last, for people.
@@ -241,7 +248,7 @@ mod tests {
             texts(&question.asked().unwrap()),
             ["reasoning language: French\n\nYou are brief.", "1 + 1?"]
         );
-        assert_eq!(question.reference.as_ref().unwrap().messages.len(), 3);
+        assert_eq!(content(question.reference.as_ref().unwrap()), "2");
         assert_eq!((question.prompt.as_str(), question.user()), ("You are brief.\n1 + 1?", "1 + 1?"));
     }
 

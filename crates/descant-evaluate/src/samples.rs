@@ -283,15 +283,7 @@ impl Samples {
                 ),
             ));
         }
-        let mut samples = Self {
-            path: path.to_owned(),
-            header,
-            replies: BTreeMap::new(),
-            batches: Vec::new(),
-            losses: BTreeMap::new(),
-            repeated: 0,
-            sha256: descant_files::sha256(bytes),
-        };
+        let mut samples = Self { sha256: descant_files::sha256(bytes), ..Self::new(path, &header) };
         for (number, line) in lines.filter(|(_, line)| !line.trim_ascii().is_empty()) {
             let line = serde_json::from_slice(line)
                 .map_err(|_| wrong(number, "no reply, batch or loss".to_owned()))?;
@@ -304,6 +296,18 @@ impl Samples {
             }
         }
         Ok((samples, whole as u64))
+    }
+
+    fn new(path: &Path, header: &Header) -> Self {
+        Self {
+            path: path.to_owned(),
+            header: header.clone(),
+            replies: BTreeMap::new(),
+            batches: Vec::new(),
+            losses: BTreeMap::new(),
+            repeated: 0,
+            sha256: String::new(),
+        }
     }
 
     /// Tokens a second over all batches, where any took time.
@@ -324,10 +328,10 @@ impl Reply {
     }
 }
 
-/// A file of samples that grows.
+/// A file of samples that grows; without a file, samples that are only kept in memory.
 #[derive(Debug)]
 pub struct Writer {
-    file: Appender,
+    file: Option<Appender>,
     samples: Samples,
 }
 
@@ -340,9 +344,12 @@ impl Writer {
         let there = path.exists().then(|| descant_files::read_bounded(path, BYTES)).transpose()?;
         // Without a whole first line nothing is in it.
         if let Some(bytes) = there.filter(|bytes| bytes.contains(&b'\n')) {
-            let (samples, whole) = Samples::from_bytes(path, &bytes)?;
+            let (samples, _) = Samples::from_bytes(path, &bytes)?;
             header.check(path, &samples.header)?;
-            return Ok(Self { file: Appender::resume(path, whole)?, samples });
+            // Replies of a batch that was not finished are asked again, so that the file comes out as if it had been.
+            let whole = complete(&bytes);
+            let (samples, _) = Samples::from_bytes(path, &bytes[..whole])?;
+            return Ok(Self { file: Some(Appender::resume(path, whole as u64)?), samples });
         }
         if path.exists() {
             descant_files::remove(path)?;
@@ -350,8 +357,23 @@ impl Writer {
         let mut file = Appender::create(path)?;
         file.append(&line(header))?;
         file.sync()?;
-        let (samples, _) = Samples::from_bytes(path, format!("{}\n", line(header)).as_bytes())?;
-        Ok(Self { file, samples })
+        Ok(Self { file: Some(file), samples: Samples::new(path, header) })
+    }
+
+    /// Samples that no file keeps.
+    pub fn in_memory(header: &Header) -> Self {
+        Self { file: None, samples: Samples::new(Path::new(""), header) }
+    }
+
+    fn append(&mut self, text: &str) -> Result<()> {
+        if let Some(file) = &mut self.file {
+            file.append(text)?;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<()> {
+        Ok(self.file.as_ref().map_or(Ok(()), Appender::sync)?)
     }
 
     /// What is in it.
@@ -367,12 +389,12 @@ impl Writer {
         let batch =
             Batch { batch: self.samples.batches.len() as u64, replies: replies.len(), new_tokens, seconds };
         for reply in replies {
-            self.file.append(&line(&reply))?;
+            self.append(&line(&reply))?;
             self.samples.replies.insert(reply.key.clone(), reply);
         }
-        self.file.append(&line(&batch))?;
+        self.append(&line(&batch))?;
         self.samples.batches.push(batch);
-        Ok(self.file.sync()?)
+        self.sync()
     }
 
     /// Adds a row's loss.
@@ -380,7 +402,7 @@ impl Writer {
     /// # Errors
     /// It cannot be written.
     pub fn add_loss(&mut self, loss: Loss) -> Result<()> {
-        self.file.append(&line(&loss))?;
+        self.append(&line(&loss))?;
         self.samples.losses.insert(loss.id.clone(), loss);
         Ok(())
     }
@@ -390,11 +412,29 @@ impl Writer {
     /// # Errors
     /// It cannot be written, or not be read back.
     pub fn finish(self) -> Result<Samples> {
-        self.file.sync()?;
+        self.sync()?;
+        if self.file.is_none() {
+            return Ok(self.samples);
+        }
         let path = self.samples.path;
         drop(self.file);
         Samples::read(&path)
     }
+}
+
+/// How many bytes are header, finished batches and losses: up to the end of the last line that is no reply.
+fn complete(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    let mut end = 0;
+    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        at += line.len();
+        let is_whole = line.ends_with(b"\n");
+        let is_reply = || matches!(serde_json::from_slice(line), Ok(Line::Reply(_)));
+        if is_whole && (number == 0 || !is_reply()) {
+            end = at;
+        }
+    }
+    end
 }
 
 fn line(value: &impl Serialize) -> String {
@@ -432,6 +472,7 @@ mod tests {
         drop(writer);
         let mut bytes = std::fs::read(&path).unwrap();
         let whole = bytes.len();
+        bytes.extend(format!("{}\n", line(&reply("of a batch that was cut", "z"))).bytes());
         bytes.extend(br#"{"question":"b","eff"#);
         descant_files::write_atomic(&path, &bytes).unwrap();
         let mut writer = Writer::open(&path, &header()).unwrap();

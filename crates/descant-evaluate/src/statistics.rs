@@ -21,14 +21,21 @@ pub struct Interval {
 
 /// Wilson's interval of `k` of `n`; of 0 of 0, everything.
 pub fn wilson(k: u64, n: u64) -> Interval {
+    wilson_of(k as f64 / n.max(1) as f64, n)
+}
+
+/// Wilson's interval of a share, where `n` counts what is independent: questions, when each has several replies.
+pub fn wilson_of(p: f64, n: u64) -> Interval {
     if n == 0 {
         return Interval { low: 0.0, high: 1.0 };
     }
     let (n_, z2) = (n as f64, Z * Z);
-    let p = k as f64 / n_;
     let middle = (p + z2 / (2.0 * n_)) / (1.0 + z2 / n_);
     let half = Z / (1.0 + z2 / n_) * (p * (1.0 - p) / n_ + z2 / (4.0 * n_ * n_)).sqrt();
-    Interval { low: if k == 0 { 0.0 } else { middle - half }, high: if k == n { 1.0 } else { middle + half } }
+    Interval {
+        low: if p <= 0.0 { 0.0 } else { middle - half },
+        high: if p >= 1.0 { 1.0 } else { middle + half },
+    }
 }
 
 /// Pairs of yes and no, counted.

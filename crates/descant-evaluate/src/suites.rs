@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::error::{Error, Result};
 use crate::question::Question;
+use crate::samples::Source;
 
 /// Names of the suites that ship.
 pub const NAMES: [&str; 4] = ["tutorial", "mgsm", "general", "survives"];
@@ -26,6 +27,8 @@ const BYTES: u64 = 1 << 30;
 pub struct Suite {
     /// Its name, or that of its file without the ending.
     pub name: String,
+    /// What it is loaded by: the name of a shipped one, else the path of its file.
+    pub source: String,
     /// SHA-256 of its file.
     pub sha256: String,
     /// The questions, in the file's order.
@@ -98,6 +101,11 @@ impl Suite {
         Ok(self)
     }
 
+    /// What samples say of it.
+    pub fn described(&self) -> Source {
+        Source { name: self.source.clone(), sha256: self.sha256.clone(), questions: self.questions.len() }
+    }
+
     /// The question with an id.
     pub fn question(&self, id: &str) -> Option<&Question> {
         self.questions.iter().find(|question| question.id == id)
@@ -113,7 +121,13 @@ struct Reader {
 
 impl Reader {
     fn new(name: &str, file: &str, sha256: String) -> Self {
-        let suite = Suite { name: name.to_owned(), sha256, questions: Vec::new(), unknown: BTreeMap::new() };
+        let suite = Suite {
+            name: name.to_owned(),
+            source: file.to_owned(),
+            sha256,
+            questions: Vec::new(),
+            unknown: BTreeMap::new(),
+        };
         Self { suite, file: file.to_owned(), lines: BTreeMap::new() }
     }
 

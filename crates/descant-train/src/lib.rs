@@ -1,4 +1,4 @@
-//! The training loop, optimizer, schedule, events and evaluation. No terminal, no environment.
+//! The training loop, optimizer, schedule, events and scores. No terminal, no environment.
 
 pub mod checkpoint;
 mod config;
@@ -8,7 +8,6 @@ mod feed;
 mod fit;
 mod guard;
 mod incident;
-pub mod measure;
 pub mod memory;
 mod optimizer;
 mod sample;
@@ -24,6 +23,6 @@ pub use fit::{Course, Ended, Keeping, fit, fit_kept};
 pub use guard::{GuardConfig, OnSpike, Window};
 pub use incident::{Incident, Place};
 pub use sample::Sample;
-pub use score::{IGNORED, Score, score};
+pub use score::{IGNORED, Score, score, score_ranked};
 pub use state::{Moments, TrainerState};
 pub use trainer::{PROVEN_AFTER_STEP, StepResult, Trainer};

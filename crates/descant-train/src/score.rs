@@ -44,3 +44,34 @@ pub fn score(model: &GptOss, overlay: &dyn Overlay, ids: &[u32], labels: Option<
     let loss = (!counted.is_empty()).then(|| counted.iter().sum::<f64>() / counted.len() as f64);
     Ok(Score { loss, logprobs: losses.into_iter().map(|loss| -loss).collect() })
 }
+
+/// Log-probabilities of a sequence as [`score`] gives them, and how many tokens are more likely than the one at
+/// `ranked`, plus one.
+///
+/// # Errors
+/// As [`score`].
+pub fn score_ranked(
+    model: &GptOss,
+    overlay: &dyn Overlay,
+    ids: &[u32],
+    ranked: Option<usize>,
+) -> Result<(Vec<f32>, Option<u64>)> {
+    let batch = Batch::new([ids], model.config.vocab_size)?;
+    if ids.len() == 1 {
+        return Ok((Vec::new(), None));
+    }
+    let hidden = model.hidden(&batch, overlay);
+    let row =
+        ranked.filter(|at| (1..ids.len()).contains(at)).map(|at| (at, hidden.clone().narrow(0, at - 1, 1)));
+    let rows: Vec<usize> = (0..ids.len() - 1).collect();
+    let losses = read_floats(model.token_losses(hidden, &rows, &ids[1..]))?;
+    let rank = match row {
+        None => None,
+        Some((at, hidden)) => {
+            let logits = read_floats(model.logits(hidden))?;
+            let own = logits[ids[at] as usize];
+            Some(1 + logits.iter().filter(|logit| **logit > own).count() as u64)
+        }
+    };
+    Ok((losses.into_iter().map(|loss| -loss).collect(), rank))
+}

@@ -38,9 +38,16 @@ Ends with status 1 when memory or disk will not do, with settings that fit where
 
 const EVALUATE_EXAMPLES: &str = "\
 Examples:
-  descant evaluate run.toml --adapter runs/first/adapter
-  descant evaluate run.toml --set evaluate.prompts=20 --json > base.json
-  descant evaluate run.toml --adapter runs/first/adapter --at-least 95 || echo not good enough";
+  descant evaluate run.toml --adapter runs/first/adapter --base --out measured
+  descant evaluate run.toml --suite mgsm --set evaluate.prompts=110 --json > base.json
+  descant evaluate run.toml --adapter runs/first/adapter --at-least 95 || echo not good enough
+  descant evaluate --from measured/samples-after.jsonl --before measured/samples-before.jsonl --table
+  descant evaluate --judge replies.jsonl --json > verdicts.jsonl";
+
+const REPORT_EXAMPLES: &str = "\
+Examples:
+  descant report runs/first                              also while it is training
+  descant report runs/first runs/second --out both.html  side by side";
 
 const GENERATE_EXAMPLES: &str = "\
 Examples:
@@ -147,6 +154,9 @@ pub(crate) enum Command {
     /// Measure a model, with or without an adapter, on the held-out prompts
     #[command(after_help = EVALUATE_EXAMPLES, after_long_help = format!("{EVALUATE_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Evaluate(Evaluate),
+    /// Make a run's page again from its files, or set several runs side by side
+    #[command(after_help = REPORT_EXAMPLES, after_long_help = format!("{REPORT_EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Report(Report),
     /// Continue one prompt, base and adapter side by side
     #[command(after_help = GENERATE_EXAMPLES, after_long_help = format!("{GENERATE_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Generate(Generate),
@@ -275,6 +285,9 @@ pub(crate) struct Train {
     /// Print the summary as one JSON object [default: a table]
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print every count of the measurement as a table, beside the key figures [default: the key figures alone]
+    #[arg(long)]
+    pub(crate) table: bool,
 }
 
 /// `descant plan`
@@ -298,13 +311,54 @@ pub(crate) struct Evaluate {
     /// Adapter directory, as PEFT and `descant train` write it [default: none, the base alone]
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: Option<PathBuf>,
-    /// End with status 1 when the language asked is found in a smaller share of replies, at any effort, or English
-    /// where none was asked [default: no such limit]
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
-    pub(crate) at_least: Option<u8>,
-    /// Print the counts as one JSON object [default: a table]
+    /// Also ask the base, and compare [default: one side alone]
+    #[arg(long)]
+    pub(crate) base: bool,
+    /// Ask these instead of the settings' questions: tutorial, mgsm, general, survives, or a file; several times. With
+    /// --from, where the questions are [default: what settings or samples name]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) suite: Vec<String>,
+    /// Ask only questions with this tag [default: all]
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Option<String>,
+    /// Keep replies and figures in this folder; the same command again asks only what is missing [default: nothing is
+    /// kept]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// End with status 1 when a measure is below a limit, several times: hit, answer, valid, present, ended, right,
+    /// right-given-reasoning (at each effort), spill-over (at most), right-change (low end of its interval, in points);
+    /// a number alone is hit [default: no such limit]
+    #[arg(long, value_name = "MEASURE=PERCENT", allow_hyphen_values = true)]
+    pub(crate) at_least: Vec<String>,
+    /// Make every figure again from kept replies, without model and settings [default: ask]
+    #[arg(long, value_name = "SAMPLES", conflicts_with_all = ["adapter", "base", "judge"])]
+    pub(crate) from: Option<PathBuf>,
+    /// Replies of the base to compare with [default: none, one side alone]
+    #[arg(long, value_name = "SAMPLES", requires = "from")]
+    pub(crate) before: Option<PathBuf>,
+    /// Folder of the model that replied, for its tokenizer [default: what the samples name, or the built-in one]
+    #[arg(long, value_name = "DIR", requires = "from")]
+    pub(crate) model: Option<PathBuf>,
+    /// Judge each line of a file, {"id", "prompt", "reply", "asked"?, "answer"?, "tools"?}, without a model [default: ask]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) judge: Option<PathBuf>,
+    /// Print every count as a table [default: languages asked and found]
+    #[arg(long)]
+    pub(crate) table: bool,
+    /// Print all figures as one JSON object; with --judge, a line each [default: text]
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `descant report`
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Folders of runs
+    #[arg(value_name = "DIR", required = true)]
+    pub(crate) runs: Vec<PathBuf>,
+    /// The page [default: report.html in the run's folder; for several runs, here]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Which model.

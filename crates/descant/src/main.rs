@@ -12,11 +12,13 @@ mod command;
 mod failure;
 mod hub;
 mod observe;
+mod questions;
 mod report;
 mod run_folder;
 mod settings;
 mod signals;
 mod talk;
+mod words;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();

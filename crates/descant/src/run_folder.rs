@@ -11,11 +11,12 @@
 //!   checkpoints/      the newest steps, from which the same command goes on
 //!   choices/          on a card, the algorithms that products were computed with
 //!   incident-STEP.json  a step that failed, and where
-//!   before.json       what the base answered, so that it is asked once
+//!   samples-before.jsonl  what the base replied, batch by batch, so that it is asked once
 //!   adapter/          a PEFT directory
-//!   samples.json      replies before and after
-//!   evaluation.json   counts before and after
-//!   report.html       all of it for people
+//!   samples-after.jsonl   what the adapter replied
+//!   evaluation.json   every figure that follows from the samples
+//!   report.html       all of it for people, written at every save and at the end
+//!   tensorboard/      the scalars of metrics.jsonl and timing.jsonl as an event file
 //!   summary.json      written last: the run is done
 //!   lock              held by the process that is at work
 //! ```
@@ -34,9 +35,15 @@ const IDENTITY: &str = "identity.json";
 const LOCK: &str = "lock";
 /// The file whose being there says that the run is done.
 pub(crate) const SUMMARY: &str = "summary.json";
+/// Figures before and after.
+pub(crate) const EVALUATION: &str = "evaluation.json";
+/// Replies of the base.
+pub(crate) const BEFORE: &str = "samples-before.jsonl";
+/// Replies of the adapter.
+pub(crate) const AFTER: &str = "samples-after.jsonl";
 
 /// What else a run makes, incidents and temporary files apart.
-const MADE: [&str; 13] = [
+const MADE: [&str; 14] = [
     "config.toml",
     "manifest.json",
     "data.json",
@@ -44,11 +51,12 @@ const MADE: [&str; 13] = [
     "timing.jsonl",
     "checkpoints",
     "choices",
-    "before.json",
+    BEFORE,
+    AFTER,
     "adapter",
-    "samples.json",
-    "evaluation.json",
+    EVALUATION,
     "report.html",
+    "tensorboard",
     SUMMARY,
 ];
 

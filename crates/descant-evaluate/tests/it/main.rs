@@ -4,4 +4,5 @@
 
 mod any_ids;
 mod figures;
+mod stop_words;
 mod verdicts;

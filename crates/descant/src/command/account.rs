@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
+use crate::words::grouped;
 use descant_harmony::prepare::{Account, Prepared};
 use descant_harmony::preview::Lengths;
 use descant_harmony::read::{DataSet, Format};
 use descant_harmony::{MaskPolicy, Renderer, TokenClass};
 use serde_json::{Value, json};
-
-use super::numbers::grouped;
 
 /// Version of `data.json`.
 const VERSION: u32 = 1;

@@ -16,11 +16,11 @@ use descant_train::{Sample, Schedule, TrainConfig, Trainer};
 use serde::Serialize;
 
 use super::load;
-use super::numbers::grouped;
 use super::room::{self, Found};
 use crate::cli::{Bench, Measured};
 use crate::failure::Exit;
 use crate::talk::Talk;
+use crate::words::grouped;
 
 /// Ids are drawn below this, as the peers' were, or below a smaller vocabulary.
 const ID_LIMIT: u32 = 199_000;

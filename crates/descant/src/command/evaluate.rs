@@ -1,68 +1,202 @@
-//! `descant evaluate`: asks the held-out prompts of a model, with or without an adapter.
+//! `descant evaluate`: asks a model, judges what was replied, and compares two sides; or only judges, without a model.
 
-use anyhow::{Result, anyhow};
-use descant_train::measure::{Asked, Evaluation};
-use serde_json::json;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result, anyhow};
+use descant_evaluate::{Samples, Suite, Threshold};
+use descant_lora::LoraAdapters;
+use descant_model::Bare;
+
+use super::examination::{Answering, Examination};
+use super::figures::Figures;
 use super::load;
-use super::measure::Examination;
 use crate::cli::Evaluate;
 use crate::failure::{Exit, Hinted};
 use crate::observe::Progress;
-use crate::report::Table;
+use crate::questions::{suites_of, tokenizer_of};
+use crate::report::{NARROW, WIDE, evaluation_text};
 use crate::settings::Resolved;
+use crate::signals::Signals;
 use crate::talk::Talk;
 
 /// Loads, asks, prints.
-pub(crate) fn run(args: &Evaluate, resolved: &Resolved, talk: Talk) -> Result<Exit> {
+pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result<Exit> {
+    let thresholds = thresholds(args)?;
+    let _signals = Signals::catch()?;
+    if !args.suite.is_empty() {
+        resolved.settings.evaluate.suites.clone_from(&args.suite);
+        resolved.settings.data.held_out = None;
+    }
+    if args.base && args.adapter.is_none() {
+        return Err(
+            Hinted::new(anyhow!("--base compares with an adapter"), "name one with --adapter DIR").into()
+        );
+    }
     let settings = &resolved.settings;
-    let held_out =
-        settings.data.held_out.as_deref().ok_or_else(|| {
-            Hinted::new(anyhow!("data.held_out is not set"), "write --set data.held_out=FILE")
-        })?;
     let device = load::device(&settings.model.device)?;
     let renderer = load::renderer(settings)?;
-    let examination = Examination::new(settings, held_out, &renderer)?;
+    let examination = Examination::new(&resolved, &renderer, args.tag.as_deref())?.ok_or_else(|| {
+        Hinted::new(
+            anyhow!("nothing to ask: neither data.held_out nor evaluate.suites is set"),
+            "write --suite tutorial, --suite FILE or --set data.held_out=FILE",
+        )
+    })?;
+    for (key, count) in examination.unknown() {
+        talk.warn(format_args!("the key `{key}` means nothing in a question; it stands {count} times"));
+    }
     let model = load::model(&settings.model.path, &device.device)?;
-    let overlay = load::overlay(args.adapter.as_deref(), &model)?;
+    let adapter = args.adapter.as_deref();
+    let overlay =
+        adapter.map(|dir| LoraAdapters::load_peft(dir, &model.config, model.device())).transpose()?;
     talk.item("model", &resolved.model);
-    talk.item("adapter", args.adapter.as_ref().map_or("none".into(), |dir| dir.display().to_string()));
+    talk.item("adapter", adapter.map_or("none".into(), |dir| dir.display().to_string()));
     talk.item("device", &device.why);
     let template = renderer.template();
     talk.item("template", format_args!("{} (sha256 {})", template.source(), template.sha256()));
-    talk.item("held out", format_args!("{} prompts of {}", examination.prompts().len(), held_out.display()));
-    let name = if args.adapter.is_some() { "adapter" } else { "base" };
-    let mut progress = Progress::new(talk);
-    let marks = examination.ask(name, &model, &*overlay, &mut progress)?.marks;
-    progress.finish();
-    talk.item("held out", format_args!("loss {:.4}", marks.loss));
-    if args.json {
-        talk.data(json!({
-            "schema_version": 1,
-            "model": resolved.model,
-            "adapter": args.adapter,
-            "settings_sha256": resolved.sha256,
-            "template_sha256": renderer.template().sha256(),
-            "loss": marks.loss,
-            "cells": marks.evaluation.cells,
-        }))?;
-    } else {
-        talk.data(Table::new(&[(name, &marks.evaluation)]).to_text())?;
+    for suite in &examination.suites {
+        talk.item("questions", format_args!("{} of {}", suite.questions.len(), suite.source));
     }
-    Ok(answer(&marks.evaluation, args.at_least, talk))
+    if let Some(dir) = &args.out {
+        descant_files::create_dirs(dir)?;
+    }
+    let place = |name: &str| args.out.as_ref().map(|dir| dir.join(name));
+    let mut progress = Progress::new(talk);
+    let mut ask = |name: &str, path: Option<PathBuf>, adapter: Option<&Path>| {
+        let overlay: &dyn descant_model::Overlay = match (&overlay, adapter) {
+            (Some(adapters), Some(_)) => adapters,
+            _ => &Bare,
+        };
+        examination.ask(name, path.as_deref(), &Answering { model: &model, overlay, adapter }, &mut progress)
+    };
+    let (before, after) = match (args.base, adapter) {
+        (true, _) => {
+            let before = ask("base", place("samples-before.jsonl"), None)?;
+            (before, Some(ask("adapter", place("samples-after.jsonl"), adapter)?))
+        }
+        (false, Some(_)) => (ask("adapter", place("samples.jsonl"), adapter)?, None),
+        (false, None) => (ask("base", place("samples.jsonl"), None)?, None),
+    };
+    progress.finish();
+    let suites = examination.suites.clone();
+    let figures = Figures::new(suites, before, after, renderer.tokenizer(), Some(&resolved.sha256))?;
+    show(&figures, args, &thresholds, talk)
 }
 
-/// Whether every cell reaches the limit; says which does not.
-fn answer(evaluation: &Evaluation, at_least: Option<u8>, talk: Talk) -> Exit {
-    let mut exit = Exit::Success;
-    for cell in &evaluation.cells {
-        let share = cell.percent(cell.hit);
-        if at_least.is_some_and(|limit| share < f64::from(limit)) && !matches!(cell.asked, Asked::Language(_))
-        {
-            let asked = if cell.asked == Asked::Nothing { "English unasked" } else { "the language asked" };
-            talk.warn(format_args!("{} effort: {asked} in {share:.1} % only", cell.effort));
-            exit = Exit::No;
+/// Makes every figure again from samples, without a model and without settings.
+pub(crate) fn again(args: &Evaluate, from: &Path, talk: Talk) -> Result<Exit> {
+    let thresholds = thresholds(args)?;
+    let read = |path: &Path| {
+        let samples = Samples::read(path)?;
+        if samples.repeated > 0 {
+            talk.warn(format_args!(
+                "{}: {} replies or losses are there already; the first counts",
+                path.display(),
+                samples.repeated
+            ));
+        }
+        anyhow::Ok(samples)
+    };
+    let latest = read(from)?;
+    let (before, after) = match &args.before {
+        Some(path) => (read(path)?, Some(latest)),
+        None => (latest, None),
+    };
+    if let Some(after) = &after {
+        comparable(&before, after)?;
+    }
+    let suites = suites_of(&before, &args.suite)?;
+    let suites = match &args.tag {
+        Some(tag) => suites.into_iter().map(|suite| suite.tagged(tag)).collect::<Result<Vec<Suite>, _>>()?,
+        None => suites,
+    };
+    strangers(&suites, [Some(&before), after.as_ref()], args.tag.is_some(), talk)?;
+    let tokenizer = tokenizer_of(&before, args.model.as_deref())?;
+    let figures = Figures::new(suites, before, after, &tokenizer, None)?;
+    show(&figures, args, &thresholds, talk)
+}
+
+/// Two sides must have been asked the same in the same way.
+fn comparable(before: &Samples, after: &Samples) -> Result<()> {
+    let (was, now) = (&before.header, &after.header);
+    let differs = [
+        ("suites", was.suites != now.suites || was.suite != now.suite),
+        ("settings", was.settings != now.settings),
+        ("template_sha256", was.template_sha256 != now.template_sha256),
+        ("tokenizer_sha256", was.tokenizer_sha256 != now.tokenizer_sha256),
+        ("date", was.date != now.date),
+    ];
+    match differs.iter().find(|(_, differs)| *differs) {
+        Some((key, _)) => Err(anyhow!(
+            "{} and {} differ in `{key}`, so that their replies cannot be compared",
+            before.path.display(),
+            after.path.display()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Says when replies answer no question: they are in no figure.
+fn strangers(suites: &[Suite], sides: [Option<&Samples>; 2], chosen: bool, talk: Talk) -> Result<()> {
+    for samples in sides.into_iter().flatten() {
+        let known = |id: &str| suites.iter().any(|suite| suite.question(id).is_some());
+        let strange = samples.replies.keys().filter(|key| !known(&key.question)).count();
+        if strange > 0 && strange == samples.replies.len() {
+            return Err(anyhow!("{}: no reply is to one of these questions", samples.path.display()));
+        }
+        if strange > 0 && !chosen {
+            talk.warn(format_args!(
+                "{}: {strange} replies are to other questions, and in no figure",
+                samples.path.display()
+            ));
         }
     }
-    exit
+    Ok(())
+}
+
+fn thresholds(args: &Evaluate) -> Result<Vec<Threshold>> {
+    Ok(args.at_least.iter().map(|text| text.parse()).collect::<Result<_, _>>()?)
+}
+
+/// Prints the figures, keeps them where asked, and says whether every threshold is reached.
+fn show(figures: &Figures, args: &Evaluate, thresholds: &[Threshold], talk: Talk) -> Result<Exit> {
+    let evaluations = &figures.evaluations;
+    if let Some(dir) = &args.out {
+        let mut bytes = serde_json::to_vec_pretty(evaluations)?;
+        bytes.push(b'\n');
+        descant_files::create_dirs(dir)?;
+        let path = dir.join("evaluation.json");
+        descant_files::write_atomic(&path, &bytes).with_context(|| format!("write {}", path.display()))?;
+    }
+    if args.json {
+        talk.data(serde_json::to_string(evaluations)?)?;
+    } else {
+        let width = talk.data_width().unwrap_or(WIDE).clamp(NARROW, WIDE);
+        talk.data(evaluation_text(evaluations, width, args.table).trim_end())?;
+    }
+    // Not among the figures on standard output, which equal replies have in common.
+    if let Some(rate) = evaluations.main().and_then(|main| main.latest().tokens_per_second) {
+        talk.item("decoding", format_args!("{rate:.0} tokens/s"));
+    }
+    if !descant_evaluate::TELLS_LATIN_APART {
+        talk.warn("this build tells no Latin languages apart: reasoning in them is `unsure`");
+    }
+    let mut exit = Exit::Success;
+    for threshold in thresholds {
+        let found: Vec<_> = evaluations.evaluations.iter().map(|e| threshold.misses(e)).collect();
+        // A suite without data for a measure is passed over where another has it.
+        let any = found.iter().any(Result::is_ok);
+        for misses in found {
+            match misses {
+                Ok(misses) => {
+                    for miss in misses {
+                        talk.warn(miss);
+                        exit = Exit::No;
+                    }
+                }
+                Err(error) if !any => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(exit)
 }

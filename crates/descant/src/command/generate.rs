@@ -13,7 +13,7 @@ use super::load;
 use super::room::refuse_asking;
 use crate::cli::Generate;
 use crate::failure::Exit;
-use crate::report::{Sample, side_by_side};
+use crate::report::{Sample, compared};
 use crate::settings::check_effort;
 use crate::talk::Talk;
 
@@ -106,11 +106,13 @@ fn show(args: &Generate, renderer: &Renderer, new: &Generated, base: Option<&Gen
     }
     let Some(base) = base else { return Ok(text(new)?) };
     let sample = Sample {
+        id: String::new(),
+        language: None,
         effort: args.effort.clone(),
         asked: None,
         user: args.prompt.clone().unwrap_or_default(),
         before: text(base)?,
-        after: text(new)?,
+        after: Some(text(new)?),
     };
-    Ok(side_by_side(&sample, WIDTH).trim_end().to_owned())
+    Ok(compared(&sample, WIDTH).trim_end().to_owned())
 }

@@ -15,15 +15,18 @@ mod bench;
 mod data;
 mod download;
 mod evaluate;
+mod examination;
+mod figures;
 mod generate;
 mod identity;
 mod init;
+mod judge;
 #[cfg(feature = "cuda")]
 mod kept;
 mod load;
-mod measure;
-mod numbers;
+mod pages;
 mod plan;
+mod report;
 mod room;
 mod rows;
 mod score;
@@ -49,9 +52,14 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
         Command::Plan(args) => {
             plan::run(args, &settings(&args.settings, None, root, Some((&cached, talk)))?, talk)
         }
-        Command::Evaluate(args) => {
-            evaluate::run(args, &settings(&args.settings, None, root, Some((&cached, talk)))?, talk)
-        }
+        Command::Evaluate(args) => match (&args.judge, &args.from) {
+            (Some(path), _) => judge::run(path, args.json, talk),
+            (None, Some(from)) => evaluate::again(args, from, talk),
+            (None, None) => {
+                evaluate::run(args, settings(&args.settings, None, root, Some((&cached, talk)))?, talk)
+            }
+        },
+        Command::Report(args) => report::run(args, talk),
         Command::Generate(args) => {
             generate::run(args, &model(args.model.model.as_ref(), root, &cached)?, talk)
         }

@@ -11,15 +11,15 @@ use descant_train::memory::{Load, Memory};
 use serde_json::{Value, json};
 
 use super::bench::flops_per_token;
+use super::examination::Examination;
 use super::load::{self, Chosen};
-use super::measure::Examination;
-use super::numbers::grouped;
 use super::room::{Found, Room, size};
 use super::rows;
 use crate::cli::Plan;
 use crate::failure::Exit;
 use crate::settings::{Resolved, Settings};
 use crate::talk::Talk;
+use crate::words::grouped;
 
 /// Version of the JSON object.
 const VERSION: u32 = 1;
@@ -56,8 +56,7 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
     let renderer = load::renderer(settings)?;
     let config = Config::from_dir(dir).with_context(|| format!("model {}", dir.display()))?;
     let (samples, account) = rows::training(settings, &renderer)?;
-    let held_out = settings.data.held_out.as_deref();
-    let examination = held_out.map(|path| Examination::new(settings, path, &renderer)).transpose()?;
+    let examination = Examination::new(resolved, &renderer, None)?;
     let (found, device) = if let Some(card) = args.card {
         let (_, keep) = settings.memory.limit_and_keep()?;
         (Found::imagined(card, keep), None)

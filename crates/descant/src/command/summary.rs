@@ -1,22 +1,64 @@
 //! The end of a run: what is written to its folder, what is said, what is printed.
 
+use std::fmt::Write as _;
+use std::time::Instant;
+
 use anyhow::Result;
+use descant_evaluate::Evaluations;
 use descant_lora::peft::Manifest;
 use serde_json::{Value, json};
 
-use super::measure::Measured;
-use super::numbers::grouped;
-use super::room::Room;
+use super::figures::Figures;
+use super::load::Chosen;
+use super::room::{Room, in_use};
+
 use crate::observe::{Records, clock};
-use crate::report::{Page, Table, render, side_by_side};
-use crate::run_folder::{RunFolder, SUMMARY};
+use crate::report::{
+    NARROW, RunFiles, WIDE, card, collapse, compared, figures, hanging, key_figures, long_table, verdict,
+    worse, wrap,
+};
+use crate::run_folder::{EVALUATION, RunFolder, SUMMARY};
 use crate::settings::{Resolved, Settings};
 use crate::talk::Talk;
+use crate::words::grouped;
 
-/// Width of two columns where nobody says how wide the terminal is.
-const WIDTH: usize = 100;
-/// Version of `evaluation.json`, `samples.json` and the summary.
-const VERSION: u32 = 1;
+/// Version of the summary.
+const VERSION: u32 = 2;
+
+/// A part of a run, and how long it took.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub(crate) struct Phase {
+    pub(crate) name: &'static str,
+    pub(crate) seconds: f64,
+    /// Most bytes in use from the beginning to its end, where that is known.
+    pub(crate) peak_memory_bytes: Option<u64>,
+}
+
+/// The parts of a run so far.
+pub(crate) struct Phases<'a> {
+    all: Vec<Phase>,
+    began: Instant,
+    device: &'a Chosen,
+}
+
+impl<'a> Phases<'a> {
+    /// Of a run that began then.
+    pub(crate) fn since(began: Instant, device: &'a Chosen) -> Self {
+        Self { all: Vec::new(), began, device }
+    }
+
+    /// Ends a part; the next begins.
+    pub(crate) fn end(&mut self, name: &'static str) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        self.all.push(Phase { name, seconds, peak_memory_bytes: in_use(self.device) });
+        self.began = Instant::now();
+    }
+
+    /// Those that have ended.
+    pub(crate) fn all(&self) -> &[Phase] {
+        &self.all
+    }
+}
 
 /// Everything that is known when a run is over.
 pub(crate) struct Outcome<'a> {
@@ -25,8 +67,9 @@ pub(crate) struct Outcome<'a> {
     pub(crate) folder: &'a RunFolder,
     pub(crate) manifest: &'a Manifest,
     pub(crate) records: &'a Records,
-    pub(crate) measured: Option<&'a Measured>,
+    pub(crate) measured: Option<&'a Figures>,
     pub(crate) wall_seconds: f64,
+    pub(crate) phases: &'a [Phase],
     pub(crate) room: &'a Room,
     /// Most bytes that were in use, where that is known.
     pub(crate) peak: Option<u64>,
@@ -38,10 +81,28 @@ pub(crate) struct Summary {
     last_loss: f32,
     tokens: usize,
     tokens_per_second: f64,
+    hashes: Hashes,
+}
+
+/// SHA-256 of what no other file of the run names.
+struct Hashes {
+    data: Option<String>,
+    program: Option<String>,
+}
+
+impl Hashes {
+    fn find(settings: &Settings) -> Self {
+        let of =
+            |path: &std::path::Path| path.is_file().then(|| descant_files::sha256_file(path).ok()).flatten();
+        Self {
+            data: of(&settings.data.path),
+            program: std::env::current_exe().ok().and_then(|path| of(&path)),
+        }
+    }
 }
 
 impl Summary {
-    /// Writes `samples.json`, `evaluation.json`, `report.html` and, last, `summary.json`.
+    /// Writes `evaluation.json`, then `summary.json`, then what is made of all files: `report.html` and the card.
     pub(crate) fn write(outcome: &Outcome<'_>) -> Result<Self> {
         let steps = outcome.records.steps();
         let tokens = steps.iter().map(|step| step.tokens).sum();
@@ -51,43 +112,54 @@ impl Summary {
             last_loss: steps.last().map_or(f32::NAN, |step| step.loss),
             tokens,
             tokens_per_second: if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 },
+            hashes: Hashes::find(outcome.settings),
         };
+        let folder = outcome.folder;
         if let Some(measured) = outcome.measured {
-            let samples = json!({"schema_version": VERSION, "samples": measured.samples});
-            outcome.folder.write_json("samples.json", &samples)?;
-            let evaluation = json!({
-                "schema_version": VERSION,
-                "before": measured.before,
-                "after": measured.after,
-            });
-            outcome.folder.write_json("evaluation.json", &evaluation)?;
+            folder.write_json(EVALUATION, &measured.evaluations)?;
         }
-        outcome.folder.write("report.html", summary.page(outcome).as_bytes())?;
+        let json = summary.to_json(outcome);
+        let mut run = RunFiles::read(folder.path())?;
+        run.summary = Some(json.clone());
+        super::pages::write(&run)?;
+        let base = outcome.resolved.hub_name();
+        let commit = outcome.resolved.base_commit();
+        let license = outcome.settings.card.license.as_deref();
+        let text = card(&run, base.as_deref(), commit.as_deref(), license);
+        folder.write("adapter/README.md", text.as_bytes())?;
         // Last: whoever finds it knows that the run is done.
-        outcome.folder.write_json(SUMMARY, &summary.to_json(outcome))?;
+        folder.write_json(SUMMARY, &json)?;
         Ok(summary)
     }
 
-    /// Samples and last lines as talk; table or JSON as data.
-    pub(crate) fn print(&self, outcome: &Outcome<'_>, as_json: bool, talk: Talk) -> Result<()> {
-        if let Some(measured) = outcome.measured {
-            for effort in &outcome.settings.evaluate.efforts {
-                if let Some(sample) = measured.samples.iter().find(|sample| sample.effort == *effort) {
-                    talk.say(format_args!("\n{}", side_by_side(sample, WIDTH).trim_end()));
-                }
-            }
-            talk.say("");
-        }
+    /// Verdict, table and last lines; verdict and table, or JSON, as data.
+    pub(crate) fn print(&self, outcome: &Outcome<'_>, as_json: bool, table: bool, talk: Talk) -> Result<()> {
+        let width = talk.data_width().unwrap_or(WIDE).clamp(NARROW, WIDE);
         if as_json {
             talk.data(self.to_json(outcome))?;
-        } else if let Some(measured) = outcome.measured {
-            let evaluations =
-                [("before", &measured.before.evaluation), ("after", &measured.after.evaluation)];
-            talk.data(Table::new(&evaluations).to_text())?;
+        } else {
+            talk.data(Self::result(outcome, width, table).trim_end())?;
         }
         talk.say("");
+        if let Some(measured) = outcome.measured {
+            for effort in &outcome.settings.evaluate.efforts {
+                let shown = measured.samples(outcome.settings.evaluate.samples);
+                if let Some(sample) = shown.iter().find(|sample| sample.effort == *effort) {
+                    talk.say(format_args!("{}\n", compared(sample, width).trim_end()));
+                }
+            }
+            for line in measured.evaluations.evaluations.iter().flat_map(collapse) {
+                talk.warn(line);
+            }
+        }
         for (label, text) in self.facts(outcome) {
             talk.item(label, text);
+        }
+        if outcome.resolved.hub_name().is_none() {
+            talk.item(
+                "note",
+                "the card names no base model; set model.name = \"OWNER/NAME\" before you share the adapter",
+            );
         }
         talk.hint(format_args!(
             "descant generate --model {} --adapter {} 'Solve 3x + 3 = 9.'",
@@ -97,73 +169,79 @@ impl Summary {
         Ok(())
     }
 
+    /// What the run is about: the verdict, the key figures of each suite, what got worse.
+    fn result(outcome: &Outcome<'_>, width: usize, table: bool) -> String {
+        let Some(measured) = outcome.measured else {
+            return "Trained, not measured: there are no held-out prompts (data.held_out).\n".into();
+        };
+        let Evaluations { evaluations, .. } = &measured.evaluations;
+        let replies = measured.evaluations.replies_each();
+        let main = measured.evaluations.main().map(|main| figures(main, replies)).unwrap_or_default();
+        let mut text = wrap(&verdict(&main), width).join("\n") + "\n\n";
+        for evaluation in evaluations {
+            if let Some(suite) = &evaluation.suite {
+                let _ = writeln!(text, "{suite}");
+            }
+            text += &key_figures(&figures(evaluation, replies), width);
+            text.push('\n');
+            if table {
+                text += &long_table(evaluation);
+                text.push('\n');
+            }
+            let worse = worse(evaluation);
+            let after = evaluation.latest().replies;
+            let nothing = format!("nothing of what was measured, in {after} replies");
+            let worse = if worse.is_empty() { nothing } else { worse.join("; ") };
+            let _ = writeln!(text, "{}\n", hanging("worse", &worse, width));
+        }
+        text
+    }
+
     fn facts(&self, outcome: &Outcome<'_>) -> Vec<(&'static str, String)> {
         let mut facts = vec![(
             "loss",
             format!("{:.4} at the first step, {:.4} at the last", self.first_loss, self.last_loss),
         )];
-        facts.extend(outcome.measured.map(|measured| {
-            let (before, after) = (measured.before.loss, measured.after.loss);
-            ("held out", format!("loss {before:.4} before, {after:.4} after"))
+        let held_out = outcome.measured.and_then(|measured| {
+            let main = measured.evaluations.main()?;
+            Some((main.before.loss.as_ref()?.all()?, main.after.as_ref()?.loss.as_ref()?.all()?))
+        });
+        facts.extend(
+            held_out
+                .map(|(before, after)| ("held out", format!("loss {before:.4} before, {after:.4} after"))),
+        );
+        facts.push((
+            "training",
+            format!(
+                "{} for {} tokens, {} tokens/s; {} in all",
+                clock(outcome.records.seconds()),
+                grouped(self.tokens as u64),
+                grouped(self.tokens_per_second as u64),
+                clock(outcome.wall_seconds)
+            ),
+        ));
+        let mib = |bytes: u64| bytes as f64 / f64::from(1_u32 << 20);
+        facts.extend(outcome.peak.map(|peak| {
+            ("memory", format!("{:.1} MiB at most, {:.1} planned", mib(peak), mib(outcome.room.planned())))
         }));
         facts.extend([
-            (
-                "training",
-                format!(
-                    "{} for {} tokens, {} tokens/s",
-                    clock(outcome.records.seconds()),
-                    grouped(self.tokens as u64),
-                    grouped(self.tokens_per_second as u64)
-                ),
-            ),
-            ("wall time", clock(outcome.wall_seconds)),
             ("adapter", outcome.folder.join("adapter").display().to_string()),
             ("report", outcome.folder.join("report.html").display().to_string()),
         ]);
         facts
     }
 
-    fn page(&self, outcome: &Outcome<'_>) -> String {
-        let settings = outcome.settings;
-        let lora = &settings.lora;
-        let mut facts = vec![
-            ("model", settings.model.path.display().to_string()),
-            ("data", settings.data.path.display().to_string()),
-            (
-                "trained",
-                format!(
-                    "{} parameters: LoRA r {}, alpha {} on {}",
-                    grouped(outcome.manifest.total as u64),
-                    lora.r,
-                    lora.alpha,
-                    lora.targets.join(", ")
-                ),
-            ),
-        ];
-        facts.extend(self.facts(outcome).into_iter().filter(|(label, _)| *label != "report"));
-        facts.extend(outcome.records.warnings().iter().map(|warning| ("warning", warning.clone())));
-        facts.push(("settings", format!("{} (sha256 {})", outcome.resolved.origin, outcome.resolved.sha256)));
-        let evaluations: Vec<_> = outcome
-            .measured
-            .iter()
-            .flat_map(|m| [("before", &m.before.evaluation), ("after", &m.after.evaluation)])
-            .collect();
-        render(&Page {
-            title: &format!("Descant: {}", outcome.folder.path().display()),
-            facts: &facts,
-            steps: outcome.records.steps(),
-            evaluations: &evaluations,
-            samples: outcome.measured.map_or(&[], |measured| measured.samples.as_slice()),
-            settings: &outcome.resolved.text,
-        })
-    }
-
     fn to_json(&self, outcome: &Outcome<'_>) -> Value {
+        let parts = outcome.room.parts().map(|(part, bytes)| json!({"part": part, "bytes": bytes}));
+        let headline =
+            outcome.measured.and_then(|m| m.evaluations.main()).and_then(|main| main.headline.clone());
         json!({
             "schema_version": VERSION,
             "run": outcome.folder.path(),
             "adapter": outcome.folder.join("adapter"),
             "settings_sha256": outcome.resolved.sha256,
+            "data_sha256": self.hashes.data,
+            "program_sha256": self.hashes.program,
             "trained_parameters": outcome.manifest.total,
             "steps": outcome.records.steps().len(),
             "first_loss": self.first_loss,
@@ -171,11 +249,13 @@ impl Summary {
             "tokens": self.tokens,
             "train_seconds": outcome.records.seconds(),
             "wall_seconds": outcome.wall_seconds,
+            "phases": outcome.phases,
             "planned_memory_bytes": outcome.room.planned(),
+            "planned_memory": parts.collect::<Vec<_>>(),
             "peak_memory_bytes": outcome.peak,
             "tokens_per_second": self.tokens_per_second,
-            "before": outcome.measured.map(|measured| &measured.before),
-            "after": outcome.measured.map(|measured| &measured.after),
+            "headline": headline,
+            "warnings": outcome.records.warnings(),
         })
     }
 }

@@ -4,9 +4,11 @@
 //! is asked anything. The same command again goes on where a stopped run's newest checkpoint is, or does what was
 //! left to do after its last step.
 
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use descant_evaluate::Samples;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::{Bare, GptOss};
@@ -14,22 +16,21 @@ use descant_train::checkpoint::{Checkpoint, Store};
 use descant_train::{Course, Ended, Error, Keeping, Observer, fit_kept};
 
 use super::account::DataAccount;
+use super::examination::{Answering, Examination};
+use super::figures::Figures;
 use super::identity::identity;
-use super::measure::{Answers, Examination, Measured};
-use super::numbers::grouped;
+use super::pages::Pages;
 use super::room::{Found, Room, in_use};
-use super::summary::{Outcome, Summary};
+use super::summary::{Outcome, Phases, Summary};
 use super::{load, rows};
 use crate::cli::Train;
 use crate::failure::{Exit, Hinted};
 use crate::observe::{Both, Progress, Records};
-use crate::run_folder::{RunFolder, SUMMARY};
+use crate::run_folder::{AFTER, BEFORE, EVALUATION, RunFolder, SUMMARY};
 use crate::settings::{Memory, Resolved, Settings};
 use crate::signals::Signals;
 use crate::talk::Talk;
-
-/// What the base answered.
-const BEFORE: &str = "before.json";
+use crate::words::grouped;
 
 /// Prints the settings that would hold.
 pub(crate) fn dry_run(resolved: &Resolved, talk: Talk) -> Result<Exit> {
@@ -50,8 +51,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let dir = settings.model.path.as_path();
     let renderer = load::renderer(settings)?;
     let (samples, account) = rows::training(settings, &renderer)?;
-    let held_out = settings.data.held_out.as_deref();
-    let examination = held_out.map(|path| Examination::new(settings, path, &renderer)).transpose()?;
+    let examination = Examination::new(resolved, &renderer, None)?;
     let config = load::config(dir)?;
     let asking = examination.as_ref().map(Examination::asking);
     let room = Room::find(settings, &config, &samples, asking, &Found::by(settings, &device)?)?;
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     folder.write("config.toml", resolved.text.as_bytes())?;
     folder.write_json("manifest.json", &manifest)?;
     folder.write_json("data.json", &account.to_json())?;
-    first_lines(talk, resolved, &device, &model, &manifest, &account, &room, &folder);
+    first_lines(talk, resolved, &device, &model, &manifest, &account, &room, examination.as_ref(), &folder);
     going_on(&folder, from.as_ref(), talk);
 
     let mut progress = Progress::new(talk);
@@ -85,11 +85,15 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     };
     let mut records = Records::open(folder.path(), &logs).map_err(damaged)?;
     progress.replay(records.told());
-    let mut observer = Both(&mut progress, &mut records);
-    let before = match &examination {
-        Some(examination) => Some(asked_once(examination, &folder, &model, &mut observer)?),
-        None => None,
-    };
+    let mut phases = Phases::since(started, &device);
+    phases.end("reading and loading");
+    let mut pages = Pages::new(folder.path());
+    let mut kept = Both(&mut records, &mut pages);
+    let mut observer = Both(&mut progress, &mut kept);
+    let examining =
+        examination.as_ref().map(|examination| Examining { examination, resolved, folder: &folder });
+    let before = examining.as_ref().map(|examining| examining.before(&model, &mut observer)).transpose()?;
+    phases.end("questions before");
     signals.hold();
     let course = Course { model: &model, samples: &samples, config: &settings.train, guard: &settings.guard };
     let stop = || signals.came().is_some();
@@ -97,13 +101,12 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let ended = fit_kept(course, adapters, keeping, &mut observer).map_err(hinted)?;
     signals.release();
     let trained_in = in_use(&device);
+    phases.end("steps and saving");
     let adapters = match ended {
         Ended::Done(adapters) => adapters,
         Ended::Stopped { step } => {
             progress.finish();
-            let left = settings.train.max_steps - step;
-            talk.warn(format_args!("stopped after step {step}, which is saved; {left} are left"));
-            talk.hint("the same command again goes on from there");
+            stopped(step, settings, talk);
             return Ok(signals.came().unwrap_or(Exit::Interrupted));
         }
     };
@@ -115,18 +118,13 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     adapters.save_peft(&saved, &model.config, &resolved.base_model())?;
     // What is measured is what was written: the adapter is read back from its files.
     let adapters = LoraAdapters::load_peft(&saved, &model.config, model.device())?;
-    let after = match &examination {
-        Some(examination) => Some(examination.ask("after", &model, &adapters, &mut observer)?),
-        None => None,
-    };
+    let measured = examining.zip(before);
+    let measured = measured
+        .map(|(examining, before)| examining.after(before, &model, &adapters, &saved, &mut observer))
+        .transpose()?;
+    phases.end("questions after");
     progress.finish();
     records.finish()?;
-    let measured =
-        examination.as_ref().zip(before.zip(after)).map(|(examination, (before, after))| Measured {
-            samples: examination.samples(&before.replies, &after.replies),
-            before: before.marks,
-            after: after.marks,
-        });
     let outcome = Outcome {
         settings,
         resolved,
@@ -135,12 +133,57 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
         records: &records,
         measured: measured.as_ref(),
         wall_seconds: started.elapsed().as_secs_f64(),
+        phases: phases.all(),
         room: &room,
         peak: trained_in.max(in_use(&device)),
     };
     let summary = Summary::write(&outcome)?;
-    summary.print(&outcome, args.json, talk)?;
+    summary.print(&outcome, args.json, args.table, talk)?;
     Ok(Exit::Success)
+}
+
+/// Says where a run was stopped.
+fn stopped(step: u64, settings: &Settings, talk: Talk) {
+    let left = settings.train.max_steps - step;
+    talk.warn(format_args!("stopped after step {step}, which is saved; {left} are left"));
+    talk.hint("the same command again goes on from there");
+}
+
+/// The questions of a run, and where its replies go.
+struct Examining<'a> {
+    examination: &'a Examination<'a>,
+    resolved: &'a Resolved,
+    folder: &'a RunFolder,
+}
+
+impl Examining<'_> {
+    fn figures(&self, before: Samples, after: Option<Samples>) -> Result<Figures> {
+        let suites = self.examination.suites.clone();
+        Figures::new(suites, before, after, self.examination.tokenizer(), Some(&self.resolved.sha256))
+    }
+
+    /// What the base replies; an earlier process of the run may have asked already.
+    fn before(&self, model: &GptOss, observer: &mut dyn Observer) -> Result<Samples> {
+        let base = Answering { model, overlay: &Bare, adapter: None };
+        let before = self.examination.ask("before", Some(&self.folder.join(BEFORE)), &base, observer)?;
+        // For whoever looks at the run before its end.
+        self.folder.write_json(EVALUATION, &self.figures(before.clone(), None)?.evaluations)?;
+        Ok(before)
+    }
+
+    /// What the adapter replies, and all figures.
+    fn after(
+        &self,
+        before: Samples,
+        model: &GptOss,
+        adapters: &LoraAdapters,
+        saved: &Path,
+        observer: &mut dyn Observer,
+    ) -> Result<Figures> {
+        let answering = Answering { model, overlay: adapters, adapter: Some(saved) };
+        let after = self.examination.ask("after", Some(&self.folder.join(AFTER)), &answering, observer)?;
+        self.figures(before, Some(after))
+    }
 }
 
 /// Tells the model how much of its device it may use; says where that has no meaning.
@@ -152,21 +195,6 @@ fn use_memory(settings: &Settings, device: &load::Chosen, model: &GptOss, talk: 
     let (limit, keep) = memory.limit_and_keep()?;
     model.workspace().set(limit, keep);
     Ok(())
-}
-
-/// What the base answers; an earlier process of the run may have asked already.
-fn asked_once(
-    examination: &Examination<'_>,
-    folder: &RunFolder,
-    model: &GptOss,
-    observer: &mut dyn Observer,
-) -> Result<Answers> {
-    if let Some(kept) = folder.read(BEFORE)? {
-        return Answers::from_json(&kept).with_context(|| folder.join(BEFORE).display().to_string());
-    }
-    let answers = examination.ask("before", model, &Bare, observer)?;
-    folder.write(BEFORE, &answers.to_json())?;
-    Ok(answers)
 }
 
 /// The run was finished by an earlier process: nothing is left to do.
@@ -224,6 +252,7 @@ fn first_lines(
     manifest: &Manifest,
     data: &DataAccount,
     room: &Room,
+    examination: Option<&Examination<'_>>,
     folder: &RunFolder,
 ) {
     let settings = &resolved.settings;
@@ -300,6 +329,21 @@ fn first_lines(
         ),
     );
     talk.item("memory", room.line());
+    if let Some(examination) = examination {
+        let questions: usize = examination.suites.iter().map(|suite| suite.questions.len()).sum();
+        let replies = grouped(examination.replies() as u64);
+        talk.item(
+            "prompts",
+            format_args!(
+                "{} questions at {} effort: {replies} replies before, {replies} after",
+                grouped(questions as u64),
+                settings.evaluate.efforts.join(", ")
+            ),
+        );
+        for (key, count) in examination.unknown() {
+            talk.warn(format_args!("the key `{key}` means nothing in a question; it stands {count} times"));
+        }
+    }
     let hash = resolved.sha256.get(..12).unwrap_or_default();
     talk.item("settings", format_args!("{} (sha256 {hash})", resolved.origin));
     talk.item("seed", train.seed);

@@ -1,10 +1,21 @@
-//! What a run shows when it is over: a table, samples side by side, one HTML file.
+//! What a run shows: key figures, tables and replies as text, one HTML file, the model card.
 
+mod card;
+mod events;
 mod html;
-mod plot;
+mod key;
+mod run_files;
 mod samples;
 mod table;
+mod text;
+mod wrap;
 
-pub(crate) use html::{Page, render};
-pub(crate) use samples::{Sample, side_by_side};
-pub(crate) use table::Table;
+pub(crate) use card::card;
+pub(crate) use events::{FILE as EVENTS, event_file};
+pub(crate) use html::{render, side_by_side};
+pub(crate) use key::{collapse, figures, verdict, worse};
+pub(crate) use run_files::RunFiles;
+pub(crate) use samples::{Sample, compared, samples_of};
+pub(crate) use table::{NARROW, WIDE, key_figures, long as long_table};
+pub(crate) use text::evaluation_text;
+pub(crate) use wrap::{hanging, wrap};

@@ -1,45 +1,113 @@
-//! Replies to the same prompt, before and after, side by side.
+//! Replies to the same prompt, before and after, as people read them.
 
-use descant_train::measure::parse;
-use serde::Serialize;
+use std::fmt::Write as _;
+
+use descant_evaluate::{Key, Samples, Suite};
+
+use super::wrap::wrap;
 
 /// One prompt and what was said to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sample {
+    /// Id of the question.
+    pub(crate) id: String,
     /// Reasoning effort.
     pub(crate) effort: String,
     /// Reasoning language that the prompt asks for, by name; `None` when it asks for none.
     pub(crate) asked: Option<String>,
+    /// Its code.
+    pub(crate) language: Option<String>,
     /// What the user says.
     pub(crate) user: String,
-    /// The base's reply, special tokens shown.
+    /// The base's reply, or that of the only side, special tokens shown.
     pub(crate) before: String,
-    /// The trained model's reply, special tokens shown.
-    pub(crate) after: String,
+    /// The trained model's reply.
+    pub(crate) after: Option<String>,
 }
 
-/// The parts of a reply as people read them: label and text.
-pub(crate) fn parts(reply: &str) -> Vec<(&'static str, &str)> {
-    match parse(reply) {
-        Some((analysis, answer)) => vec![("analysis", analysis), ("final", answer)],
-        None => vec![("not Harmony", reply)],
+/// Replies of both sides to the first `most` questions of each suite, at each effort. A question that asks for a
+/// language is shown with its request.
+pub(crate) fn samples_of(
+    suites: &[Suite],
+    before: &Samples,
+    after: Option<&Samples>,
+    most: usize,
+) -> Vec<Sample> {
+    let mut shown = Vec::new();
+    for suite in suites {
+        for effort in &before.header.settings.efforts {
+            for question in suite.questions.iter().take(most) {
+                let asked = question.reasoning_language.is_some();
+                let key = Key { question: question.id.clone(), effort: effort.clone(), asked, sample: 0 };
+                let Some(was) = before.replies.get(&key) else { continue };
+                let now = after.and_then(|samples| samples.replies.get(&key));
+                shown.push(Sample {
+                    id: question.id.clone(),
+                    effort: effort.clone(),
+                    asked: question.reasoning_language.map(|language| language.name().to_owned()),
+                    language: question.reasoning_language.map(|language| language.code().to_owned()),
+                    user: question.user().to_owned(),
+                    before: was.text.clone(),
+                    after: now.map(|reply| reply.text.clone()),
+                });
+            }
+        }
+    }
+    shown
+}
+
+/// The parts of a reply as people read them: channel and text. What is not read to its end is shown as it is.
+pub(crate) fn parts(reply: &str) -> Vec<(&str, &str)> {
+    let mut parts = Vec::new();
+    let mut rest = reply;
+    loop {
+        let header = rest.strip_prefix("<|start|>assistant").unwrap_or(rest);
+        let message = header.strip_prefix("<|channel|>").and_then(|rest| rest.split_once("<|message|>"));
+        let Some((channel, body)) = message.filter(|(channel, _)| !channel.contains("<|")) else {
+            if !rest.is_empty() {
+                parts.push(("not Harmony", rest));
+            }
+            return parts;
+        };
+        let Some(at) = body.find("<|") else {
+            parts.push((channel, body));
+            return parts;
+        };
+        parts.push((channel, &body[..at]));
+        let closed =
+            ["<|end|>", "<|return|>", "<|call|>"].iter().find_map(|end| body[at..].strip_prefix(end));
+        rest = closed.unwrap_or(&body[at..]);
+        if rest.is_empty() {
+            return parts;
+        }
     }
 }
 
-/// Both replies in two columns of a page `width` wide.
-pub(crate) fn side_by_side(sample: &Sample, width: usize) -> String {
-    let asked =
-        sample.asked.as_ref().map_or_else(String::new, |asked| format!(", asked to reason in {asked}"));
-    let mut text =
-        wrap(&format!("{} effort{asked}: {}", sample.effort, sample.user), width).join("\n") + "\n";
-    let column = (width.max(60) - 5) / 2;
-    let [left, right] = [("before", &sample.before), ("after", &sample.after)].map(|(name, reply)| {
-        let mut lines = vec![name.to_owned()];
-        for (label, part) in parts(reply) {
-            lines.extend(wrap(&format!("{label}: {part}"), column));
+/// Both replies: in two columns from 100 columns on, below each other in a narrower page.
+pub(crate) fn compared(sample: &Sample, width: usize) -> String {
+    let asked = sample.asked.as_ref().map_or_else(String::new, |asked| format!("{asked}, "));
+    let head = format!("{asked}{} effort: {}", sample.effort, sample.user);
+    let mut text = wrap(&head, width).join("\n") + "\n";
+    let sides = [("before", Some(&sample.before)), ("after", sample.after.as_ref())];
+    let lines = |reply: &str, width: usize| -> Vec<String> {
+        parts(reply).into_iter().flat_map(|(label, part)| wrap(&format!("{label}: {part}"), width)).collect()
+    };
+    if width < 100 || sample.after.is_none() {
+        for (name, reply) in sides.into_iter().filter_map(|(name, reply)| Some((name, reply?))) {
+            let _ = writeln!(text, "  {name}:");
+            for line in lines(reply, width.saturating_sub(4)) {
+                let _ = writeln!(text, "    {line}");
+            }
         }
-        lines
-    });
+        return text;
+    }
+    let column = (width - 5) / 2;
+    let side = |(name, reply): (&str, Option<&String>)| {
+        let mut all = vec![name.to_owned()];
+        all.extend(lines(reply.map_or("", String::as_str), column));
+        all
+    };
+    let [left, right] = sides.map(side);
     for at in 0..left.len().max(right.len()) {
         let cell = |lines: &[String]| lines.get(at).cloned().unwrap_or_default();
         let line = format!("  {:<column$} | {}", cell(&left), cell(&right));
@@ -49,75 +117,57 @@ pub(crate) fn side_by_side(sample: &Sample, width: usize) -> String {
     text
 }
 
-/// Words into lines of at most `width` characters; a longer word is broken. Control characters become spaces.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut length = 0;
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
-        let letters: Vec<char> = word.chars().collect();
-        for (at, piece) in letters.chunks(width).enumerate() {
-            let gap = usize::from(at == 0 && length > 0);
-            if length + gap + piece.len() > width || at > 0 {
-                lines.push(String::new());
-                length = 0;
-            } else if gap == 1 {
-                lines.last_mut().expect("begins with one line").push(' ');
-                length += 1;
-            }
-            lines.last_mut().expect("begins with one line").extend(piece);
-            length += piece.len();
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn reply(analysis: &str, answer: &str) -> String {
-        format!(
-            "<|channel|>analysis<|message|>{analysis}<|end|><|start|>assistant<|channel|>final<|message|>{answer}<|return|>"
-        )
+    fn sample() -> Sample {
+        let reply = |analysis: &str| {
+            format!(
+                "<|channel|>analysis<|message|>{analysis}<|end|><|start|>assistant<|channel|>final<|message|>The answer is 97.<|return|>"
+            )
+        };
+        Sample {
+            id: "a".into(),
+            effort: "medium".into(),
+            asked: Some("French".into()),
+            language: Some("fr".into()),
+            user: "What is 71 + 26?".into(),
+            before: reply("We need the sum of 71 and 26. We get 71 + 26 = 97. So the answer is 97."),
+            after: Some(reply("Il s'agit d'additionner 71 et 26.")),
+        }
     }
 
     #[test]
-    fn replies_stand_beside_each_other() {
-        let sample = Sample {
-            effort: "medium".into(),
-            asked: Some("French".into()),
-            user: "What is 71 + 26?".into(),
-            before: reply(
-                "We need the sum of 71 and 26. We get 71 + 26 = 97. So the answer is 97.",
-                "The answer is 97.",
-            ),
-            after: reply("Il s'agit d'additionner 71 et 26.", "The answer is 97."),
-        };
-        insta::assert_snapshot!(side_by_side(&sample, 80), @r##"
-        medium effort, asked to reason in French: What is 71 + 26?
-          before                                | after
-          analysis: We need the sum of 71 and   | analysis: Il s'agit d'additionner 71
-          26. We get 71 + 26 = 97. So the       | et 26.
-          answer is 97.                         | final: The answer is 97.
-          final: The answer is 97.              |
-        "##);
+    fn replies_stand_beside_each_other_where_there_is_room() {
+        insta::assert_snapshot!(compared(&sample(), 100), @r"
+        French, medium effort: What is 71 + 26?
+          before                                          | after
+          analysis: We need the sum of 71 and 26. We get  | analysis: Il s'agit d'additionner 71 et 26.
+          71 + 26 = 97. So the answer is 97.              | final: The answer is 97.
+          final: The answer is 97.                        |
+        ");
+        insta::assert_snapshot!(compared(&sample(), 60), @r"
+        French, medium effort: What is 71 + 26?
+          before:
+            analysis: We need the sum of 71 and 26. We get 71 + 26 =
+            97. So the answer is 97.
+            final: The answer is 97.
+          after:
+            analysis: Il s'agit d'additionner 71 et 26.
+            final: The answer is 97.
+        ");
     }
 
     #[test]
     fn what_is_no_harmony_is_shown_as_it_is_and_cannot_move_the_cursor() {
-        let sample = Sample {
-            effort: "low".into(),
-            asked: None,
-            user: "x\u{7}y".into(),
-            before: "<|channel|>\u{1b}[2Jfinal\r\n".into(),
-            after: "y".repeat(50),
-        };
-        insta::assert_snapshot!(side_by_side(&sample, 60), @r##"
-        low effort: x y
-          before                      | after
-          not Harmony: <|channel|>    | not Harmony:
-          [2Jfinal                    | yyyyyyyyyyyyyyyyyyyyyyyyyyy
-                                      | yyyyyyyyyyyyyyyyyyyyyyy
-        "##);
+        assert_eq!(parts("<|channel|>\u{1b}[2Jfinal"), [("not Harmony", "<|channel|>\u{1b}[2Jfinal")]);
+        assert_eq!(parts("<|channel|>analysis<|message|>cut"), [("analysis", "cut")]);
+        assert_eq!(
+            parts("<|channel|>analysis<|message|>a<|channel|>b"),
+            [("analysis", "a"), ("not Harmony", "<|channel|>b")]
+        );
+        let text = compared(&Sample { before: "\u{1b}[2J".into(), ..sample() }, 60);
+        assert!(!text.contains('\u{1b}'));
     }
 }

@@ -5,7 +5,7 @@
 
 use descant_harmony::read::Format;
 
-use super::{Data, Evaluate, Memory, Model, Run, Settings};
+use super::{Card, Data, Evaluate, Memory, Model, Run, Settings};
 
 /// Spellings of other tools: what they are here, or why there is no such key.
 const ELSEWHERE: [(&str, &str); 50] = [
@@ -67,9 +67,10 @@ const ELSEWHERE: [(&str, &str); 50] = [
 /// All keys as `section.key`, or `section.part.key`. The optional ones are among them.
 pub(super) fn known() -> Vec<String> {
     let everything = Settings {
-        model: Model { chat_template: Some("x".into()), ..Model::default() },
+        model: Model { name: Some("x/y".into()), chat_template: Some("x".into()), ..Model::default() },
         data: Data { held_out: Some("x".into()), format: Some(Format::Text), ..Data::default() },
-        evaluate: Evaluate { prompts: Some(1), ..Evaluate::default() },
+        evaluate: Evaluate { prompts: Some(1), temperature: Some(0.0), ..Evaluate::default() },
+        card: Card { license: Some("x".into()) },
         memory: Memory { limit: Some("1".into()), ..Memory::default() },
         run: Run { folder: Some("x".into()), ..Run::default() },
         ..Settings::default()
@@ -99,7 +100,8 @@ pub(super) fn meant(key: &str) -> Option<String> {
         return Some(ours.strip_prefix('=').map_or_else(|| format!("write {ours}"), str::to_owned));
     }
     let known = known();
-    if let Some(exact) = known.iter().find(|full| last(full) == plain) {
+    let exact = known.iter().filter(|full| last(full) == plain);
+    if let Some(exact) = exact.min_by_key(|full| edit_distance(full, key)) {
         return Some(format!("did you mean {exact}?"));
     }
     let sections = known.iter().filter_map(|full| full.split('.').next());
@@ -160,7 +162,7 @@ mod tests {
             ("train.max_step", "did you mean train.max_steps?"),
             ("learning_rate", "did you mean train.learning_rate?"),
             ("trian.seed", "did you mean train.seed?"),
-            ("modle.path", "did you mean data.path?"),
+            ("modle.path", "did you mean model.path?"),
             ("trainer", "did you mean [train]?"),
             ("completely_else", ""),
         ] {

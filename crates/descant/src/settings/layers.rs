@@ -64,10 +64,36 @@ impl Resolved {
         named.map_or_else(|| path().unwrap_or("run").to_owned(), |reference| reference.repo.name().to_owned())
     }
 
-    /// What an adapter calls the model that it belongs to: a repository as other tools write it, or a path.
-    pub(crate) fn base_model(&self) -> String {
+    /// What the base is called on a hub: by an `hf://` name, else by the place of a folder in the shared cache, else by
+    /// `model.name`. A path is never taken for a name.
+    pub(crate) fn hub_name(&self) -> Option<String> {
         let named = Reference::is_meant(&self.model).then(|| Reference::parse(&self.model).ok()).flatten();
-        named.map_or_else(|| self.model.clone(), |reference| reference.repo.id())
+        named
+            .map(|reference| reference.repo.id())
+            .or_else(|| self.in_cache().map(|(name, _)| name))
+            .or_else(|| self.settings.model.name.clone())
+    }
+
+    /// What an adapter calls the model that it belongs to: its name on a hub, else its path.
+    pub(crate) fn base_model(&self) -> String {
+        self.hub_name().unwrap_or_else(|| self.model.clone())
+    }
+
+    /// The commit of the base, where its name or its place in the shared cache tells.
+    pub(crate) fn base_commit(&self) -> Option<String> {
+        let pinned = Reference::is_meant(&self.model).then(|| self.model.split_once('@')).flatten();
+        pinned.map(|(_, commit)| commit.to_owned()).or_else(|| self.in_cache().map(|(_, commit)| commit))
+    }
+
+    /// Name and commit of a folder `models--OWNER--NAME/snapshots/COMMIT`.
+    fn in_cache(&self) -> Option<(String, String)> {
+        let path = Path::new(&self.model);
+        let name = |path: &Path| path.file_name().and_then(std::ffi::OsStr::to_str).map(str::to_owned);
+        let commit = name(path)?;
+        let snapshots = path.parent().filter(|parent| name(parent).as_deref() == Some("snapshots"))?;
+        let repository = name(snapshots.parent()?)?;
+        let id = repository.strip_prefix("models--")?.replacen("--", "/", 1);
+        crate::words::is_hub_name(&id).then_some((id, commit))
     }
 
     /// Brings text, hash and the model's name into line with the values.

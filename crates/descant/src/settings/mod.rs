@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use descant_evaluate::Language;
 use descant_harmony::prepare::OnTooLong;
 use descant_harmony::read::{Format, OnBadRow};
 use descant_harmony::{Date, LossWeights, MaskPolicy, ViewPolicy};
@@ -43,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) guard: GuardConfig,
     /// How the result is judged.
     pub(crate) evaluate: Evaluate,
+    /// What the model card says.
+    pub(crate) card: Card,
     /// Where it goes.
     pub(crate) run: Run,
 }
@@ -55,6 +58,8 @@ pub(crate) struct Model {
     pub(crate) path: PathBuf,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub(crate) device: String,
+    /// What the base is called on a hub, where its path does not say so.
+    pub(crate) name: Option<String>,
     /// Chat template in place of the model's own.
     pub(crate) chat_template: Option<PathBuf>,
 }
@@ -92,12 +97,34 @@ fn named<'de, D: Deserializer<'de>>(text: D) -> Result<Option<PathBuf>, D::Error
     Ok(path.filter(|path| !path.as_os_str().is_empty()))
 }
 
+/// `[card]`
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Card {
+    /// Licence of the adapter, as hubs write it.
+    pub(crate) license: Option<String>,
+}
+
 /// `[evaluate]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Evaluate {
+    /// Suites to ask beside the held-out prompts: names of shipped ones, or files.
+    pub(crate) suites: Vec<String>,
     /// Efforts to ask at.
     pub(crate) efforts: Vec<String>,
+    /// Replies to each prompt.
+    pub(crate) replies: u32,
+    /// 0 is greedy; when absent 0 for one reply and 1 for several.
+    pub(crate) temperature: Option<f64>,
+    /// Share of probability that is drawn from.
+    pub(crate) top_p: f64,
+    /// Seed of all replies.
+    pub(crate) seed: u64,
+    /// Languages that the judge is narrowed to; all when empty.
+    pub(crate) languages: Vec<String>,
+    /// Whether prompts are also asked without a request for a language.
+    pub(crate) plain: bool,
     /// Longest reply.
     pub(crate) max_new_tokens: usize,
     /// Prompts decoded together.
@@ -122,7 +149,7 @@ pub(crate) struct Run {
 
 impl Default for Model {
     fn default() -> Self {
-        Self { path: PathBuf::new(), device: "auto".into(), chat_template: None }
+        Self { path: PathBuf::new(), device: "auto".into(), name: None, chat_template: None }
     }
 }
 
@@ -152,12 +179,68 @@ impl Default for Run {
 impl Default for Evaluate {
     fn default() -> Self {
         Self {
+            suites: Vec::new(),
             efforts: EFFORTS.map(str::to_owned).to_vec(),
+            replies: 1,
+            temperature: None,
+            top_p: 1.0,
+            seed: 3407,
+            languages: Vec::new(),
+            plain: true,
             max_new_tokens: 190,
             batch: 100,
             prompts: None,
             samples: 4,
         }
+    }
+}
+
+impl Evaluate {
+    /// The temperature that holds.
+    pub(crate) fn temperature(&self) -> f64 {
+        self.temperature.unwrap_or(if self.replies > 1 { 1.0 } else { 0.0 })
+    }
+
+    /// Checks what types cannot say. The text names the key.
+    fn validate(&self) -> Result<(), String> {
+        if self.efforts.is_empty() {
+            return Err("evaluate.efforts is empty; expected at least one effort".into());
+        }
+        for (at, effort) in self.efforts.iter().enumerate() {
+            check_effort("evaluate.efforts", effort)?;
+            if self.efforts[..at].contains(effort) {
+                return Err(format!("evaluate.efforts names `{effort}` twice"));
+            }
+        }
+        check_range("evaluate.max_new_tokens", self.max_new_tokens, 1 << 20)?;
+        check_range("evaluate.batch", self.batch, 1 << 16)?;
+        check_range("evaluate.replies", self.replies as usize, 1 << 10)?;
+        if let Some(prompts) = self.prompts {
+            check_range("evaluate.prompts", prompts, usize::MAX)?;
+        }
+        let temperature = self.temperature();
+        if !(temperature.is_finite() && (0.0..=100.0).contains(&temperature)) {
+            return Err(format!("evaluate.temperature is {temperature}; expected 0 to 100"));
+        }
+        if self.replies > 1 && temperature == 0.0 {
+            return Err("evaluate.temperature is 0, so that all evaluate.replies would be the same".into());
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return Err(format!("evaluate.top_p is {}; expected a number above 0 and up to 1", self.top_p));
+        }
+        let known = |name: &String| Language::from_code(name).or_else(|| Language::from_name(name));
+        if let Some(name) = self.languages.iter().find(|name| known(name).is_none()) {
+            let codes: Vec<&str> = Language::all().map(Language::code).collect();
+            return Err(format!(
+                "evaluate.languages names `{name}`; expected codes out of {}",
+                codes.join(", ")
+            ));
+        }
+        let latin = self.languages.iter().filter_map(known).filter(|language| language.is_latin()).count();
+        if latin == 1 {
+            return Err("evaluate.languages names one Latin language; two or more can be told apart".into());
+        }
+        Ok(())
     }
 }
 
@@ -189,21 +272,10 @@ impl Settings {
         if self.run.keep < KEEP_AT_LEAST {
             return Err(format!("run.keep is {}; expected at least {KEEP_AT_LEAST}", self.run.keep));
         }
-        if self.evaluate.efforts.is_empty() {
-            return Err("evaluate.efforts is empty; expected at least one effort".into());
+        if let Some(name) = self.model.name.as_ref().filter(|name| !crate::words::is_hub_name(name)) {
+            return Err(format!("model.name is `{name}`; expected OWNER/NAME as hubs write it"));
         }
-        for (at, effort) in self.evaluate.efforts.iter().enumerate() {
-            check_effort("evaluate.efforts", effort)?;
-            if self.evaluate.efforts[..at].contains(effort) {
-                return Err(format!("evaluate.efforts names `{effort}` twice"));
-            }
-        }
-        check_range("evaluate.max_new_tokens", self.evaluate.max_new_tokens, 1 << 20)?;
-        check_range("evaluate.batch", self.evaluate.batch, 1 << 16)?;
-        if let Some(prompts) = self.evaluate.prompts {
-            check_range("evaluate.prompts", prompts, usize::MAX)?;
-        }
-        Ok(())
+        self.evaluate.validate()
     }
 
     /// The date of system messages.

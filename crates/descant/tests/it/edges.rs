@@ -33,6 +33,7 @@ const EDGES: [(&str, &[&str]); 13] = [
     (
         "crates/descant",
         &[
+            "descant-evaluate",
             "descant-files",
             "descant-harmony",
             "descant-hub",

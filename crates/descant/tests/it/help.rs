@@ -4,8 +4,19 @@
 
 use crate::binary::{descant, root};
 
-pub(crate) const COMMANDS: [&str; 10] =
-    ["train", "plan", "evaluate", "generate", "score", "data", "tokenizer", "init", "bench", "download"];
+pub(crate) const COMMANDS: [&str; 11] = [
+    "train",
+    "plan",
+    "evaluate",
+    "report",
+    "generate",
+    "score",
+    "data",
+    "tokenizer",
+    "init",
+    "bench",
+    "download",
+];
 /// Those that have commands of their own.
 pub(crate) const INNER: [(&str, &[&str]); 2] = [("data", &["preview", "render"]), ("tokenizer", &["build"])];
 

@@ -88,21 +88,48 @@ fn a_run_leaves_everything_it_promises_and_repeats_itself() {
     assert_eq!(manifest["total"], 55_296);
     let evaluation: Value = serde_json::from_str(&read(&first, "evaluation.json")).unwrap();
     assert_eq!(evaluation["before"]["cells"][0]["n"], 3);
-    let loss = |when: &str| evaluation[when]["loss"].as_f64().unwrap();
+    let loss = |when: &str| evaluation[when]["loss"]["channels"]["all"]["mean_nats"].as_f64().unwrap();
     assert!(loss("after") < loss("before") && loss("after") > 0.0, "{evaluation}");
-    assert_eq!(evaluation["before"], summary["before"]);
-    let samples: Value = serde_json::from_str(&read(&first, "samples.json")).unwrap();
-    assert_eq!(samples["samples"].as_array().unwrap().len(), 3);
+    assert_eq!(evaluation["headline"], summary["headline"]);
+    for (name, side) in [("samples-before.jsonl", "before"), ("samples-after.jsonl", "after")] {
+        let replies = read(&first, name).lines().filter(|line| line.starts_with("{\"question\"")).count();
+        assert_eq!(evaluation[side]["replies"], replies, "{name}");
+    }
     let report = read(&first, "report.html");
-    assert!(report.contains("<polyline class=\"loss\"") && report.contains("<h2>Held-out prompts</h2>"));
+    assert!(report.contains("<polyline class=\"l1\"") && report.contains("<h2 id=\"key\">"));
     assert!(first.join("adapter/adapter_config.json").is_file());
+    let card = read(&first, "adapter/README.md");
+    assert!(card.starts_with("---\nlibrary_name: peft\n") && card.contains("## Results"), "{card}");
+    assert!(first.join("tensorboard").read_dir().unwrap().count() == 1);
+
+    // Every figure can be made again from the replies alone.
+    let place = |name: &str| first.join(name).display().to_string();
+    let from = [
+        "evaluate",
+        "--from",
+        &place("samples-after.jsonl"),
+        "--before",
+        &place("samples-before.jsonl"),
+        "--json",
+    ];
+    let ran = descant(root(), &from);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let again: Value = serde_json::from_str(&ran.out).unwrap();
+    for key in ["before", "after", "changes", "spill_over", "headline", "questions_sha256"] {
+        assert_eq!(again[key], evaluation[key], "{key}");
+    }
+    // And so can the page.
+    std::fs::remove_file(first.join("report.html")).unwrap();
+    let ran = descant(root(), &["report", first.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert_eq!(read(&first, "report.html"), report);
 
     // The saved settings are settings; another run of them is the same run.
     let again = ["--set".to_owned(), format!("run.folder={}", second.display())];
     let file = first.join("config.toml");
     let ran = descant(root(), &["train", file.to_str().unwrap(), &again[0], &again[1], "-q"]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""));
-    assert!(ran.out.starts_with("effort  asked"), "{}", ran.out);
+    assert!(ran.out.contains("percent of replies") && ran.out.contains("worse  "), "{}", ran.out);
     assert_eq!(read(&second, "metrics.jsonl"), metrics);
     let adapter = |folder: &Path| std::fs::read(folder.join("adapter/adapter_model.safetensors")).unwrap();
     assert_eq!(adapter(&first), adapter(&second));
@@ -179,15 +206,17 @@ fn evaluate_counts_and_answers_no_below_a_limit() {
     let ran = descant(root(), &arguments);
     let answer: Value = serde_json::from_str(&ran.out).unwrap();
     let cell = |asked: &str| {
-        let cells = answer["cells"].as_array().unwrap().iter();
+        let cells = answer["before"]["cells"].as_array().unwrap().iter();
         cells.clone().find(|cell| cell["asked"] == asked).unwrap_or_else(|| panic!("{answer}")).clone()
     };
     // The base reasons in English whatever is asked.
-    let (unasked, asked) = (cell("nothing"), cell("any"));
-    assert_eq!((&unasked["n"], &unasked["valid"], &unasked["hit"]), (&4.into(), &4.into(), &4.into()));
-    assert_eq!((&asked["n"], &asked["hit"], &asked["found"]["en"]), (&4.into(), &0.into(), &4.into()));
+    let (unasked, asked) = (cell("none"), cell("any"));
+    let found =
+        |cell: &Value| ["en", "unsure"].iter().filter_map(|code| cell["found"][code].as_u64()).sum::<u64>();
+    assert_eq!((&unasked["n"], &unasked["valid"], found(&unasked)), (&4.into(), &4.into(), 4));
+    assert_eq!((&asked["n"], &asked["hit"], found(&asked)), (&4.into(), &0.into(), 4));
     assert_eq!(ran.code, 1, "the language asked was found nowhere");
-    assert!(ran.err.contains("the language asked in 0.0 % only"), "{}", ran.err);
+    assert!(ran.err.contains("95: low effort, a language asked: 0 of 4 are 0.0 %"), "{}", ran.err);
 }
 
 #[test]

@@ -11,7 +11,7 @@ struct Case {
     bad: &'static str,
 }
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 12] = [
     Case {
         good: "train --recipe multilingual-thinking --set run.folder=run",
         bad: "train --recipe multilingual-thinking --set train.max_steps=x",
@@ -21,6 +21,7 @@ const CASES: [Case; 11] = [
         good: "evaluate --root {ROOT} --set evaluate.prompts=1 --set evaluate.max_new_tokens=4",
         bad: "evaluate --root {ROOT} --adapter no/such",
     },
+    Case { good: "report run", bad: "report no/such" },
     Case {
         good: "generate --model hf://openai/gpt-oss-20b --ids 1523,30 --max-new-tokens 1 --greedy",
         bad: "generate --model hf://openai/nothing Hi",

@@ -15,7 +15,7 @@ use descant_harmony::preview::{Lengths, runs};
 use descant_harmony::{TokenClass, Tokenizer};
 
 use super::wrap::pieces;
-use crate::command::numbers::grouped;
+use crate::words::grouped;
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();

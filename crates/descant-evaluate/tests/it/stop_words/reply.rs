@@ -12,16 +12,16 @@ const RETURN: &str = "<|return|>";
 
 /// What a reply is held against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Expected<'a> {
+pub(super) struct Expected<'a> {
     /// The language the analysis should be in.
-    pub language: Language,
+    pub(super) language: Language,
     /// A right final; its last number is the answer.
-    pub answer: &'a str,
+    pub(super) answer: &'a str,
 }
 
 /// What was found in one reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// Not one analysis followed by one final.
     Invalid,
     /// Valid Harmony.
@@ -40,7 +40,7 @@ pub enum Verdict {
 }
 
 /// Judges one reply; `count_tokens` gives the length of a text in the model's own tokens.
-pub fn judge(reply: &str, expected: Expected<'_>, count_tokens: &dyn Fn(&str) -> usize) -> Verdict {
+pub(super) fn judge(reply: &str, expected: Expected<'_>, count_tokens: &dyn Fn(&str) -> usize) -> Verdict {
     let Some((analysis, answer)) = parse(reply) else { return Verdict::Invalid };
     let found = detect(analysis);
     Verdict::Valid {
@@ -54,7 +54,7 @@ pub fn judge(reply: &str, expected: Expected<'_>, count_tokens: &dyn Fn(&str) ->
 }
 
 /// Analysis and final of a reply, or `None` when it is anything but one of each, closed by `<|return|>`.
-pub fn parse(reply: &str) -> Option<(&str, &str)> {
+pub(super) fn parse(reply: &str) -> Option<(&str, &str)> {
     let (analysis, answer) = reply.strip_prefix(ANALYSIS)?.strip_suffix(RETURN)?.split_once(FINAL)?;
     // A second `FINAL` inside the answer would contain this too.
     (!analysis.contains("<|") && !answer.contains("<|")).then_some((analysis, answer))
@@ -64,7 +64,7 @@ pub fn parse(reply: &str) -> Option<(&str, &str)> {
 ///
 /// `op` is one of `+ - × /`. A number that follows a digit or `x` is no left side. Numbers beyond 38 digits make a
 /// step count as false.
-pub fn steps_hold(text: &str) -> bool {
+pub(super) fn steps_hold(text: &str) -> bool {
     let (mut at, mut before) = (0, None);
     while let Some(c) = text[at..].chars().next() {
         let run = digits::leading(&text[at..]);

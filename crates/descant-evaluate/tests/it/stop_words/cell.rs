@@ -10,7 +10,7 @@ use super::reply::Verdict;
 /// What the prompts of a cell asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Asked {
+pub(super) enum Asked {
     /// No language: English is expected.
     Nothing,
     /// Each prompt its own language, all together.
@@ -22,26 +22,26 @@ pub enum Asked {
 /// How many analyses were in which language. The sum is the number of replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Found {
+pub(super) struct Found {
     /// English.
-    pub en: u64,
+    pub(super) en: u64,
     /// French.
-    pub fr: u64,
+    pub(super) fr: u64,
     /// Spanish.
-    pub es: u64,
+    pub(super) es: u64,
     /// German.
-    pub de: u64,
+    pub(super) de: u64,
     /// Italian.
-    pub it: u64,
+    pub(super) it: u64,
     /// Valid Harmony without a known word.
-    pub unsure: u64,
+    pub(super) unsure: u64,
     /// No valid Harmony.
-    pub invalid: u64,
+    pub(super) invalid: u64,
 }
 
 impl Found {
     /// Count of one language.
-    pub fn of(&self, language: Language) -> u64 {
+    pub(super) fn of(&self, language: Language) -> u64 {
         match language {
             Language::English => self.en,
             Language::French => self.fr,
@@ -66,32 +66,32 @@ impl Found {
 /// Counts over the replies to one kind of prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Cell {
+pub(super) struct Cell {
     /// Reasoning effort of the prompts.
-    pub effort: String,
+    pub(super) effort: String,
     /// What the prompts asked for.
-    pub asked: Asked,
+    pub(super) asked: Asked,
     /// Replies.
-    pub n: u64,
+    pub(super) n: u64,
     /// Replies that are valid Harmony.
-    pub valid: u64,
+    pub(super) valid: u64,
     /// Languages of the analyses.
-    pub found: Found,
+    pub(super) found: Found,
     /// Analyses in the language asked; in English where none was.
-    pub hit: u64,
+    pub(super) hit: u64,
     /// Finals that are English and end on the right number.
-    pub right: u64,
+    pub(super) right: u64,
     /// Replies that are both.
-    pub both: u64,
+    pub(super) both: u64,
     /// Analyses whose written steps are all true.
-    pub true_steps: u64,
+    pub(super) true_steps: u64,
     /// Tokens of all valid analyses together.
-    pub analysis_tokens: u64,
+    pub(super) analysis_tokens: u64,
 }
 
 impl Cell {
     /// An empty cell.
-    pub fn new(effort: &str, asked: Asked) -> Self {
+    pub(super) fn new(effort: &str, asked: Asked) -> Self {
         Self {
             effort: effort.to_owned(),
             asked,
@@ -107,7 +107,7 @@ impl Cell {
     }
 
     /// Counts one more reply.
-    pub fn add(&mut self, verdict: Verdict) {
+    pub(super) fn add(&mut self, verdict: Verdict) {
         self.n += 1;
         match verdict {
             Verdict::Invalid => self.found.invalid += 1,
@@ -124,12 +124,12 @@ impl Cell {
     }
 
     /// `count` as percent of the replies; 0 when there are none.
-    pub fn percent(&self, count: u64) -> f64 {
+    pub(super) fn percent(&self, count: u64) -> f64 {
         100.0 * count as f64 / self.n.max(1) as f64
     }
 
     /// Mean length of the valid analyses in tokens; 0 when there are none.
-    pub fn mean_analysis_tokens(&self) -> f64 {
+    pub(super) fn mean_analysis_tokens(&self) -> f64 {
         self.analysis_tokens as f64 / self.valid.max(1) as f64
     }
 }
@@ -137,19 +137,19 @@ impl Cell {
 /// All cells of one evaluation, in the order they were asked.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Evaluation {
+pub(super) struct Evaluation {
     /// One for each effort and each thing asked.
-    pub cells: Vec<Cell>,
+    pub(super) cells: Vec<Cell>,
 }
 
 impl Evaluation {
     /// The cell of this effort and question, if it was asked.
-    pub fn cell(&self, effort: &str, asked: Asked) -> Option<&Cell> {
+    pub(super) fn cell(&self, effort: &str, asked: Asked) -> Option<&Cell> {
         self.cells.iter().find(|cell| cell.effort == effort && cell.asked == asked)
     }
 
     /// Counts a reply in its cell, which is made when it is the first.
-    pub fn add(&mut self, effort: &str, asked: Asked, verdict: Verdict) {
+    pub(super) fn add(&mut self, effort: &str, asked: Asked, verdict: Verdict) {
         let at = self.cells.iter().position(|cell| cell.effort == effort && cell.asked == asked);
         let at = at.unwrap_or_else(|| {
             self.cells.push(Cell::new(effort, asked));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A language the vote knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Language {
+pub(super) enum Language {
     /// English
     #[serde(rename = "en")]
     English,
@@ -27,10 +27,11 @@ pub enum Language {
 
 impl Language {
     /// All five; an even vote goes to the first of them.
-    pub const ALL: [Self; 5] = [Self::English, Self::French, Self::Spanish, Self::German, Self::Italian];
+    pub(super) const ALL: [Self; 5] =
+        [Self::English, Self::French, Self::Spanish, Self::German, Self::Italian];
 
     /// Two-letter code.
-    pub fn code(self) -> &'static str {
+    pub(super) fn code(self) -> &'static str {
         match self {
             Self::English => "en",
             Self::French => "fr",
@@ -41,7 +42,7 @@ impl Language {
     }
 
     /// English name, as data sets write it in `reasoning_language`.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::English => "English",
             Self::French => "French",
@@ -52,7 +53,7 @@ impl Language {
     }
 
     /// The language with this [`name`](Self::name).
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(super) fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|language| language.name() == name)
     }
 
@@ -91,7 +92,7 @@ impl Language {
 }
 
 /// The language with the most stop words in `text`; `None` when no word is known.
-pub fn detect(text: &str) -> Option<Language> {
+pub(super) fn detect(text: &str) -> Option<Language> {
     let mut votes = [0_usize; Language::ALL.len()];
     for word in text.split(is_python_space) {
         let word = word.trim_matches(['.', ',', ':', ';', '!', '?', '¿', '¡', '(', ')']).to_lowercase();

@@ -1,0 +1,358 @@
+//! What is asked before and after: suites and held-out rows, read once, asked of base and adapter in the same way.
+//!
+//! Every reply goes to a file of samples before the next batch begins; whatever is shown is made from such files by
+//! [`Figures`](super::figures::Figures).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow};
+use descant_evaluate::{
+    AskedHow, First, Header, Language, Loss, Nats, Prompt, Question, Samples, Suite, Writer, check_ids,
+    missing, prompts, reply,
+};
+use descant_harmony::{Channel, Date, RenderOptions, Renderer, StreamParser, Tokenizer};
+use descant_model::{GenerateOptions, GptOss, Overlay, Sampling, stop_ids};
+use descant_train::memory::Asking;
+use descant_train::{Event, Observer, Sample as Row, score_ranked};
+
+use super::rows;
+use crate::failure::Hinted;
+use crate::settings::{Resolved, Settings};
+
+/// Whoever answers prompts: gives the new ids of each, in order, and tells how many are done.
+pub(crate) trait Replier {
+    /// Answers a batch.
+    fn replies(&mut self, prompts: &[&Prompt], progress: &mut dyn FnMut(usize)) -> Result<Vec<Vec<u32>>>;
+}
+
+/// A model with an overlay.
+struct Generating<'a> {
+    model: &'a GptOss,
+    overlay: &'a dyn Overlay,
+    max_new_tokens: usize,
+    stop_ids: &'a [u32],
+    temperature: f64,
+    top_p: f64,
+}
+
+impl Replier for Generating<'_> {
+    fn replies(&mut self, prompts: &[&Prompt], progress: &mut dyn FnMut(usize)) -> Result<Vec<Vec<u32>>> {
+        let options = |sampling| GenerateOptions {
+            max_new_tokens: self.max_new_tokens,
+            stop_ids: self.stop_ids.to_vec(),
+            sampling,
+        };
+        if self.temperature == 0.0 {
+            let ids: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
+            let generated = self.model.generate(&ids, self.overlay, &options(Sampling::Greedy), progress)?;
+            return Ok(generated.into_iter().map(|reply| reply.ids).collect());
+        }
+        // Each reply has a seed of its own, so that it does not depend on its batch.
+        let mut replies = Vec::with_capacity(prompts.len());
+        for prompt in prompts {
+            let (temperature, top_p) = (self.temperature as f32, self.top_p as f32);
+            let sampling = Sampling::Random { temperature, top_p, seed: prompt.seed };
+            let ids = std::slice::from_ref(&prompt.ids);
+            let generated = self.model.generate(ids, self.overlay, &options(sampling), &mut |_| {})?;
+            replies.extend(generated.into_iter().map(|reply| reply.ids));
+            progress(replies.len());
+        }
+        Ok(replies)
+    }
+}
+
+/// A held-out row with its reply, as the loss is measured on it.
+struct HeldOut {
+    id: String,
+    ids: Vec<u32>,
+    /// Channel of each token from the reply on; `None` before it.
+    channels: Vec<Option<&'static str>>,
+    /// The first token of the reasoning.
+    first: Option<usize>,
+    /// The same row as training would see it, for the loss with its weights.
+    trained: Vec<Row>,
+}
+
+/// Who answers, for the header of the samples.
+pub(crate) struct Answering<'a> {
+    pub(crate) model: &'a GptOss,
+    pub(crate) overlay: &'a dyn Overlay,
+    /// Folder of the adapter, if there is one.
+    pub(crate) adapter: Option<&'a Path>,
+}
+
+/// Everything that asking needs and that does not change between base and adapter.
+pub(crate) struct Examination<'a> {
+    pub(crate) suites: Vec<Suite>,
+    pub(crate) header: Header,
+    prompts: Vec<Prompt>,
+    held_out: Vec<HeldOut>,
+    batch: usize,
+    stop_ids: Vec<u32>,
+    renderer: &'a Renderer,
+}
+
+impl<'a> Examination<'a> {
+    /// Reads everything that is asked; `None` where nothing is. `tag` chooses questions.
+    pub(crate) fn new(
+        resolved: &Resolved,
+        renderer: &'a Renderer,
+        tag: Option<&str>,
+    ) -> Result<Option<Self>> {
+        let settings = &resolved.settings;
+        let evaluate = &settings.evaluate;
+        let mut suites = Vec::new();
+        if let Some(path) = &settings.data.held_out {
+            let suite = Suite::from_file(path)
+                .map_err(|error| Hinted::new(error, "leave data.held_out out to train without measuring"))?;
+            suites.push(suite);
+        }
+        for name in &evaluate.suites {
+            suites.push(Suite::load(name).with_context(|| format!("evaluate.suites names {name}"))?);
+        }
+        if let Some(tag) = tag {
+            suites = suites.into_iter().map(|suite| suite.tagged(tag)).collect::<Result<_, _>>()?;
+        }
+        if suites.is_empty() {
+            return Ok(None);
+        }
+        for suite in &mut suites {
+            suite.questions.truncate(evaluate.prompts.unwrap_or(usize::MAX));
+        }
+        check_ids(&suites)?;
+        let date = settings.date().map_err(|reason| anyhow!(reason))?;
+        let how = how(settings)?;
+        let prompts = prompts(&suites, &how, evaluate.plain, renderer, date)?;
+        let held_out = match &settings.data.held_out {
+            Some(path) => held_out(settings, path, &suites[0], renderer, date)?,
+            None => Vec::new(),
+        };
+        let header = Header {
+            model: resolved.model.clone(),
+            template_sha256: renderer.template().sha256().to_owned(),
+            tokenizer_sha256: renderer.tokenizer().sha256().to_owned(),
+            date: settings.data.date.clone(),
+            suites: suites.iter().map(Suite::described).collect(),
+            ..Header::new(how)
+        };
+        Ok(Some(Self {
+            suites,
+            header,
+            prompts,
+            held_out,
+            batch: evaluate.batch.max(1),
+            stop_ids: stop_ids(&settings.model.path)?,
+            renderer,
+        }))
+    }
+
+    /// How much is asked at once.
+    pub(crate) fn asking(&self) -> Asking {
+        let asked = self.prompts.iter().map(|prompt| prompt.ids.len() + self.header.settings.max_new_tokens);
+        let scored = self.held_out.iter().map(|row| row.ids.len());
+        Asking {
+            batch: self.batch.min(self.prompts.len()) as u64,
+            tokens: asked.chain(scored).max().unwrap_or(0) as u64,
+        }
+    }
+
+    /// Replies that each side will give.
+    pub(crate) fn replies(&self) -> usize {
+        self.prompts.len()
+    }
+
+    /// The tokenizer of prompts and replies.
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        self.renderer.tokenizer()
+    }
+
+    /// Keys that mean nothing in questions, counted over all suites.
+    pub(crate) fn unknown(&self) -> BTreeMap<&str, u64> {
+        let mut all = BTreeMap::new();
+        for (key, count) in self.suites.iter().flat_map(|suite| &suite.unknown) {
+            *all.entry(key.as_str()).or_insert(0) += count;
+        }
+        all
+    }
+
+    /// Asks everything that a file of samples does not hold yet; without a path nothing is kept. `name` is what the
+    /// phase is called on the screen.
+    pub(crate) fn ask(
+        &self,
+        name: &str,
+        path: Option<&Path>,
+        answering: &Answering<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Samples> {
+        let mut header = self.header.clone();
+        header.adapter = answering.adapter.map(|folder| folder.display().to_string());
+        header.adapter_sha256 = answering.adapter.map(adapter_sha256).transpose()?;
+        let mut writer = match path {
+            Some(path) => Writer::open(path, &header)?,
+            None => Writer::in_memory(&header),
+        };
+        observer.on(&Event::Phase { name, total: Some(self.prompts.len() as u64) });
+        self.losses(&mut writer, answering).with_context(|| name.to_owned())?;
+        let how = &self.header.settings;
+        let mut replier = Generating {
+            model: answering.model,
+            overlay: answering.overlay,
+            max_new_tokens: how.max_new_tokens,
+            stop_ids: &self.stop_ids,
+            temperature: how.temperature,
+            top_p: how.top_p,
+        };
+        let waiting: Vec<Prompt> = missing(&self.prompts, writer.samples()).into_iter().cloned().collect();
+        let mut done = self.prompts.len() - waiting.len();
+        for batch in waiting.chunks(self.batch) {
+            let batch: Vec<&Prompt> = batch.iter().collect();
+            let mut progress = |n: usize| observer.on(&Event::Progress { done: (done + n) as u64 });
+            let started = Instant::now();
+            let ids = replier.replies(&batch, &mut progress).with_context(|| name.to_owned())?;
+            let seconds = started.elapsed().as_secs_f64();
+            let new_tokens = ids.iter().map(Vec::len).sum();
+            let replies = batch.iter().zip(ids).map(|(prompt, ids)| reply(&prompt.key, ids, self.renderer));
+            writer.add(replies.collect::<Result<_, _>>()?, new_tokens, seconds)?;
+            done += batch.len();
+            observer.on(&Event::Progress { done: done as u64 });
+        }
+        Ok(writer.finish()?)
+    }
+
+    /// Losses on the held-out rows that are not there yet.
+    fn losses(&self, writer: &mut Writer, answering: &Answering<'_>) -> Result<()> {
+        for row in &self.held_out {
+            if writer.samples().losses.contains_key(&row.id) {
+                continue;
+            }
+            let loss = row.loss(answering.model, answering.overlay)?;
+            writer.add_loss(loss)?;
+        }
+        Ok(())
+    }
+}
+
+/// How the settings ask.
+fn how(settings: &Settings) -> Result<AskedHow> {
+    let evaluate = &settings.evaluate;
+    let code = |name: &String| {
+        let language = Language::from_code(name).or_else(|| Language::from_name(name));
+        language.map(|language| language.code().to_owned()).ok_or_else(|| {
+            let known: Vec<&str> = Language::all().map(Language::code).collect();
+            anyhow!("evaluate.languages names `{name}`; expected codes out of {}", known.join(", "))
+        })
+    };
+    Ok(AskedHow {
+        efforts: evaluate.efforts.clone(),
+        replies: evaluate.replies,
+        temperature: evaluate.temperature(),
+        top_p: evaluate.top_p,
+        seed: evaluate.seed,
+        max_new_tokens: evaluate.max_new_tokens,
+        languages: evaluate.languages.iter().map(code).collect::<Result<_>>()?,
+    })
+}
+
+fn adapter_sha256(folder: &Path) -> Result<String> {
+    let path = folder.join("adapter_model.safetensors");
+    Ok(descant_files::sha256_file(&path)?)
+}
+
+/// The rows of a suite that have a reply.
+fn held_out(
+    settings: &Settings,
+    path: &Path,
+    suite: &Suite,
+    renderer: &Renderer,
+    date: Date,
+) -> Result<Vec<HeldOut>> {
+    let answered: Vec<&Question> = suite.questions.iter().filter(|q| q.reference.is_some()).collect();
+    if answered.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (samples, _) = rows::samples(settings, path, renderer)?;
+    let mut trained: BTreeMap<u64, Vec<Row>> = BTreeMap::new();
+    for sample in samples {
+        trained.entry(sample.row as u64).or_default().push(sample);
+    }
+    let options =
+        RenderOptions { date, effort: Some(settings.data.effort.clone()), ..RenderOptions::default() };
+    let row = |question: &&Question| {
+        let trained = trained.remove(&question.line).unwrap_or_default();
+        HeldOut::new(question, trained, renderer, &options)
+            .with_context(|| format!("{}, line {}", path.display(), question.line))
+    };
+    answered.iter().map(row).collect()
+}
+
+impl HeldOut {
+    fn new(
+        question: &Question,
+        trained: Vec<Row>,
+        renderer: &Renderer,
+        options: &RenderOptions,
+    ) -> Result<Self> {
+        let answered = question.answered().context("a row with a reply")?;
+        let asked = answered.prefix(answered.messages.len() - 1);
+        let prompt = RenderOptions { add_generation_prompt: true, ..options.clone() };
+        let prompt = renderer.render(&asked, &prompt)?.ids;
+        let ids = renderer.render(&answered, options)?.ids;
+        let Some(tail) = ids.strip_prefix(prompt.as_slice()) else {
+            return Err(anyhow!(
+                "the template renders the row's prompt otherwise with its reply than without"
+            ));
+        };
+        let mut channels: Vec<Option<&'static str>> = vec![None; prompt.len()];
+        channels.resize(ids.len(), Some("format"));
+        let mut parser = StreamParser::reply(renderer.tokenizer());
+        for id in tail {
+            parser.push(*id).context("the row's reply is no Harmony")?;
+        }
+        let mut first = None;
+        for message in parser.messages() {
+            let channel = message.header.channel.map(Channel::as_str);
+            let body = message.content();
+            if first.is_none() && channel == Some("analysis") && !body.is_empty() {
+                first = Some(prompt.len() + body.start);
+            }
+            for at in body {
+                channels[prompt.len() + at] = channel.or(Some("format"));
+            }
+        }
+        Ok(Self { id: question.id.clone(), ids, channels, first, trained })
+    }
+
+    fn loss(&self, model: &GptOss, overlay: &dyn Overlay) -> Result<Loss> {
+        let (logprobs, rank) = score_ranked(model, overlay, &self.ids, self.first)?;
+        let mut channels: BTreeMap<String, Nats> = BTreeMap::new();
+        // The first token is never predicted.
+        for (logprob, channel) in logprobs.iter().zip(&self.channels[1..]) {
+            let Some(channel) = channel else { continue };
+            let nats = channels.entry((*channel).to_owned()).or_default();
+            nats.nats -= f64::from(*logprob);
+            nats.tokens += 1.0;
+        }
+        let mut all = Nats::default();
+        for row in &self.trained {
+            let own;
+            let scored = if row.ids == self.ids {
+                &logprobs
+            } else {
+                own = score_ranked(model, overlay, &row.ids, None)?.0;
+                &own
+            };
+            for (logprob, weight) in scored.iter().zip(&row.weights[1..]) {
+                all.nats -= f64::from(*logprob) * f64::from(*weight);
+                all.tokens += f64::from(*weight);
+            }
+        }
+        if !self.trained.is_empty() {
+            channels.insert("all".into(), all);
+        }
+        let first = self.first.zip(rank);
+        let first = first.map(|(at, rank)| First { nats: -f64::from(logprobs[at - 1]), rank });
+        Ok(Loss { id: self.id.clone(), channels, first })
+    }
+}

@@ -1,0 +1,230 @@
+//! What the steps did: loss, the token that chooses the language, rate, gradient; speed and memory.
+
+use std::fmt::Write as _;
+
+use descant_evaluate::Losses;
+
+use super::chart::{BINS, Chart, figure};
+use super::head::main_evaluation;
+use super::markup::{Section, escape, grouped};
+use crate::report::run_files::RunFiles;
+
+const MIB: f64 = (1_u64 << 20) as f64;
+
+/// Loss, first token, rate, gradient norm.
+pub(super) fn learning(run: &RunFiles) -> Option<Section> {
+    let last = run.steps.last()?;
+    let points = |value: &dyn Fn(&descant_train::StepMetrics) -> Option<f64>| -> Vec<(f64, f64)> {
+        run.steps.iter().filter_map(|step| Some((step.step as f64, value(step)?))).collect()
+    };
+    let held_out: Vec<(f64, f64, &str)> = main_evaluation(run)
+        .map(|(evaluation, _)| {
+            let of = |side: &descant_evaluate::Side| side.loss.as_ref().and_then(Losses::all);
+            let before = of(&evaluation.before).map(|loss| (0.0, loss, "held out, before"));
+            let after = evaluation.after.as_ref().and_then(of);
+            let after = after.map(|loss| (last.step as f64, loss, "held out, after"));
+            before.into_iter().chain(after).collect()
+        })
+        .unwrap_or_default();
+    let clip = run.setting("train.max_grad_norm").and_then(|text| text.parse().ok());
+    let (loss, first) =
+        (points(&|s| Some(f64::from(s.loss))), points(&|s| s.first_analysis_loss.map(f64::from)));
+    let (rate, norm) = (points(&|s| Some(s.learning_rate)), points(&|s| Some(f64::from(s.grad_norm))));
+    let caption = if held_out.is_empty() {
+        "The training batch of each step."
+    } else {
+        "The line is the training batch of each step, the diamonds are the held-out rows."
+    };
+    let charts = [
+        Chart {
+            title: "Loss",
+            unit: "nats per trained token",
+            caption,
+            points: &loss,
+            reference: None,
+            diamonds: &held_out,
+            class: "l1",
+            from_zero: false,
+        },
+        Chart {
+            title: "The token that chooses the language",
+            unit: "nats",
+            caption: "The first token of the reasoning alone: once it is right, the rest follows in that language.",
+            points: &first,
+            reference: None,
+            diamonds: &[],
+            class: "l2",
+            from_zero: false,
+        },
+        Chart {
+            title: "Learning rate",
+            unit: "",
+            caption: "",
+            points: &rate,
+            reference: None,
+            diamonds: &[],
+            class: "l1",
+            from_zero: true,
+        },
+        Chart {
+            title: "Gradient norm",
+            unit: "of all trained numbers, before the clip",
+            caption: "",
+            points: &norm,
+            reference: clip.map(|clip| (clip, "clip")),
+            diamonds: &[],
+            class: "l1",
+            from_zero: false,
+        },
+    ];
+    let mut matter = "<div class=\"two\">\n".to_owned();
+    for chart in &charts {
+        matter += &figure(chart);
+    }
+    matter += "</div>\n";
+    if run.steps.len() > BINS {
+        matter += "<p class=\"note\">Lines are means of neighbouring steps; the bands reach from the least to the most.</p>\n";
+    }
+    let skipped =
+        if last.skipped > 0 { format!(" {} updates were skipped.", last.skipped) } else { String::new() };
+    let rail = format!(
+        "{} steps of {} conversations, {:.2} passes. Steps run across.{skipped}",
+        grouped(last.step as i64),
+        last.samples,
+        last.epoch
+    );
+    matter += &losses(run);
+    Some(Section { id: "learning", title: "Learning", rail, matter })
+}
+
+/// Losses by channel on the held-out rows.
+fn losses(run: &RunFiles) -> String {
+    let Some((evaluation, _)) = main_evaluation(run) else { return String::new() };
+    let Some(before) = &evaluation.before.loss else { return String::new() };
+    let after = evaluation.after.as_ref().and_then(|after| after.loss.as_ref());
+    let mut rows = Vec::new();
+    for (channel, mean) in &before.channels {
+        let now = after.and_then(|after| after.channels.get(channel));
+        let name = if channel == "all" { "all, with the trained weights" } else { channel };
+        rows.push(vec![
+            escape(name),
+            grouped(mean.tokens as i64),
+            format!("{:.4}", mean.mean_nats),
+            now.map_or_else(|| "-".into(), |now| format!("{:.4}", now.mean_nats)),
+            now.map_or_else(|| "-".into(), |now| format!("{:.3}", now.perplexity)),
+        ]);
+    }
+    if let Some(first) = &before.first {
+        let now = after.and_then(|after| after.first.as_ref());
+        let shown = |first: &descant_evaluate::FirstToken| {
+            format!("{:.4}, first of all in {} of {}", first.mean_nats, first.rank_1, first.rows)
+        };
+        rows.push(vec![
+            "the token that chooses the language".into(),
+            first.rows.to_string(),
+            shown(first),
+            now.map_or_else(|| "-".into(), shown),
+            "-".into(),
+        ]);
+    }
+    let titles =
+        [("channel", ""), ("tokens", "r"), ("before", "r"), ("after", "r"), ("perplexity after", "r")];
+    super::markup::table(
+        "Loss on held-out rows <span class=\"unit\">nats per token</span>",
+        &titles,
+        &rows,
+        false,
+    )
+}
+
+/// Speed of the steps, and memory planned against measured.
+pub(super) fn speed(run: &RunFiles) -> Option<Section> {
+    let timings = &run.timings;
+    if timings.is_empty() {
+        return None;
+    }
+    let points: Vec<(f64, f64)> = timings.iter().map(|t| (t.step as f64, t.tokens_per_second)).collect();
+    let mut sorted: Vec<f64> = points.iter().map(|p| p.1).filter(|rate| rate.is_finite()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+    let seconds: f64 = timings.iter().map(|timing| timing.seconds).sum();
+    let mut matter = "<div class=\"two\">\n".to_owned();
+    matter += &figure(&Chart {
+        title: "Speed",
+        unit: "tokens a second",
+        caption: "From 0. Prompt and reply tokens of each step.",
+        points: &points,
+        reference: Some((median, "median")),
+        diamonds: &[],
+        class: "l1",
+        from_zero: true,
+    });
+    matter += &phases(run);
+    matter += "</div>\n";
+    matter += &memory(run);
+    let device = run.identity("device").unwrap_or("an unknown device");
+    let wall =
+        run.number("wall_seconds").map_or_else(String::new, |wall| format!(" in {wall:.1} s of wall time"));
+    let rail = format!("{device}. {seconds:.1} s of steps{wall}.");
+    Some(Section { id: "speed", title: "Speed and memory", rail, matter })
+}
+
+/// Seconds by phase.
+fn phases(run: &RunFiles) -> String {
+    let Some(phases) = run.summary.as_ref().and_then(|summary| summary["phases"].as_array()) else {
+        return String::new();
+    };
+    let rows: Vec<Vec<String>> = phases
+        .iter()
+        .map(|phase| {
+            let name = phase["name"].as_str().unwrap_or_default();
+            let seconds = phase["seconds"].as_f64().unwrap_or(0.0);
+            let peak = phase["peak_memory_bytes"].as_f64();
+            vec![
+                escape(name),
+                format!("{seconds:.1}"),
+                peak.map_or_else(|| "not known".into(), |peak| format!("{:.1}", peak / MIB)),
+            ]
+        })
+        .collect();
+    let titles = [("phase", ""), ("seconds", "r"), ("most memory so far, MiB", "r")];
+    super::markup::table("Where the time went", &titles, &rows, false)
+}
+
+/// Parts of the plan, and the measured peak.
+fn memory(run: &RunFiles) -> String {
+    let Some(summary) = &run.summary else { return String::new() };
+    let mib = |bytes: f64| format!("{:.1}", bytes / MIB);
+    let mut rows = Vec::new();
+    for part in summary["planned_memory"].as_array().into_iter().flatten() {
+        let (name, bytes) =
+            (part["part"].as_str().unwrap_or_default(), part["bytes"].as_f64().unwrap_or(0.0));
+        rows.push(vec![escape(name), mib(bytes)]);
+    }
+    if let Some(planned) = summary["planned_memory_bytes"].as_f64() {
+        rows.push(vec!["planned in all, at the worst moment".into(), mib(planned)]);
+    }
+    let peak = summary["peak_memory_bytes"].as_f64();
+    rows.push(vec![
+        "<b>measured peak</b>".into(),
+        peak.map_or_else(|| "not known on this device".into(), |peak| format!("<b>{}</b>", mib(peak))),
+    ]);
+    let mut html = super::markup::table(
+        "Memory <span class=\"unit\">MiB, planned against measured</span>",
+        &[("part of the plan", ""), ("MiB", "r")],
+        &rows,
+        false,
+    );
+    if let (Some(planned), Some(peak)) =
+        (summary["planned_memory_bytes"].as_f64(), peak.filter(|peak| *peak > 0.0))
+    {
+        let _ = writeln!(
+            html,
+            "<p class=\"note\">The plan is {:.0} % {} the measured peak. Steps and held-out questions are never in memory \
+             together: the larger of the two is what is planned for.</p>",
+            100.0 * (planned / peak - 1.0).abs(),
+            if planned >= peak { "above" } else { "below" }
+        );
+    }
+    html
+}

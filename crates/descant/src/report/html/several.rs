@@ -1,0 +1,108 @@
+//! Several runs side by side: key figures, settings that differ, and their losses on one scale.
+
+use std::fmt::Write as _;
+
+use std::collections::BTreeSet;
+
+use super::chart::{Chart, figure};
+use super::head::main_evaluation;
+use super::markup::{closing, escape, opening, table};
+use crate::report::key::figures;
+use crate::report::run_files::RunFiles;
+
+/// The page.
+pub(crate) fn side_by_side(runs: &[RunFiles]) -> String {
+    let mut html = opening(&format!("{} runs, Descant", runs.len()));
+    let _ = write!(
+        html,
+        "<header class=\"top\"><p class=\"eyebrow\"><b>{} runs</b><span>descant {}</span></p><h1>Runs side by side</h1></header>\n<main>\n",
+        runs.len(),
+        env!("CARGO_PKG_VERSION")
+    );
+    let mut titles = vec![("percent of replies", "")];
+    let names: Vec<String> = runs.iter().map(RunFiles::name).collect();
+    titles.extend(names.iter().map(|name| (name.as_str(), "r")));
+    let all: Vec<Vec<_>> = runs
+        .iter()
+        .map(|run| main_evaluation(run).map(|(e, replies)| figures(e, replies)).unwrap_or_default())
+        .collect();
+    let mut rows = Vec::new();
+    let mut seen = BTreeSet::new();
+    for figure in all.iter().flatten() {
+        if !seen.insert(figure.name) {
+            continue;
+        }
+        let mut row = vec![escape(figure.name)];
+        for of in &all {
+            let found = of.iter().find(|other| other.name == figure.name);
+            row.push(found.map_or_else(
+                || "-".into(),
+                |figure| {
+                    let before =
+                        figure.before.map_or_else(String::new, |before| format!("{} → ", before.percent()));
+                    format!(
+                        "{before}<b>{}</b> <span class=\"soft\">({})</span>",
+                        figure.after.percent(),
+                        figure.after.interval_text()
+                    )
+                },
+            ));
+        }
+        rows.push(row);
+    }
+    let last =
+        |run: &RunFiles| run.steps.last().map_or_else(|| "-".into(), |step| format!("{:.4}", step.loss));
+    rows.push([vec!["loss at the last step".to_owned()], runs.iter().map(last).collect()].concat());
+    let seconds =
+        |run: &RunFiles| format!("{:.1}", run.timings.iter().map(|timing| timing.seconds).sum::<f64>());
+    rows.push([vec!["seconds of steps".to_owned()], runs.iter().map(seconds).collect()].concat());
+    html += &section(
+        "key",
+        "Key figures",
+        &table("Before and after <span class=\"unit\">95 % intervals</span>", &titles, &rows, false),
+    );
+    html += &section("settings", "Settings that differ", &differing(runs, &titles));
+    let mut charts = "<div class=\"two\">\n".to_owned();
+    for run in runs {
+        let points: Vec<(f64, f64)> =
+            run.steps.iter().map(|step| (step.step as f64, f64::from(step.loss))).collect();
+        charts += &figure(&Chart {
+            title: &run.name(),
+            unit: "loss, nats per trained token",
+            caption: "",
+            points: &points,
+            reference: None,
+            diamonds: &[],
+            class: "l1",
+            from_zero: false,
+        });
+    }
+    html += &section("learning", "Learning", &(charts + "</div>\n"));
+    html + &closing(concat!("Written by descant ", env!("CARGO_PKG_VERSION"), "."))
+}
+
+fn section(id: &str, title: &str, matter: &str) -> String {
+    format!(
+        "<section aria-labelledby=\"{id}\"><div class=\"rail\"><h2 id=\"{id}\">{title}</h2></div><div class=\"matter\">\n{matter}</div></section>\n"
+    )
+}
+
+/// Values of the identity that are not the same in all runs.
+fn differing(runs: &[RunFiles], titles: &[(&str, &str)]) -> String {
+    let names: BTreeSet<&str> =
+        runs.iter().flat_map(|run| run.identity.iter().map(|(name, _)| name.as_str())).collect();
+    let mut rows = Vec::new();
+    for name in names {
+        let values: Vec<&str> = runs.iter().map(|run| run.identity(name).unwrap_or("-")).collect();
+        if values.iter().any(|value| *value != values[0]) {
+            let values = values.iter().map(|value| escape(value));
+            rows.push(std::iter::once(escape(name)).chain(values).collect());
+        }
+    }
+    if rows.is_empty() {
+        return "<p>None: these are equal runs.</p>\n".into();
+    }
+    let mut titles = titles.to_vec();
+    titles[0].0 = "setting";
+    table("<span class=\"vh\">Settings that differ</span>", &titles, &rows, false)
+}

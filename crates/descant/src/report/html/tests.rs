@@ -1,0 +1,230 @@
+//! The page: hostile text, nothing from elsewhere, parts left out, figures found again, size, contrast.
+
+use descant_evaluate::{Evaluations, Side};
+use serde_json::{Value as Json, json};
+
+use super::markup::STYLE;
+use super::*;
+use crate::observe::step_of;
+use crate::report::run_files::Plain;
+use crate::report::samples::Sample;
+
+/// The golden evaluation, from a run that replied once to each prompt.
+fn evaluations() -> Evaluations {
+    let text = include_str!("../../../../../fixtures/evaluate/golden/evaluation.json");
+    Evaluations::from_json(serde_json::from_str(text).unwrap()).unwrap()
+}
+
+fn sample(text: &str) -> Sample {
+    let reply = format!(
+        "<|channel|>analysis<|message|>{text}<|end|><|start|>assistant<|channel|>final<|message|>{text}<|return|>"
+    );
+    Sample {
+        id: text.into(),
+        effort: text.into(),
+        asked: Some(text.into()),
+        language: Some(text.into()),
+        user: text.into(),
+        before: text.into(),
+        after: Some(reply),
+    }
+}
+
+/// A run with `text` wherever a text from outside can stand.
+fn run(text: &str) -> RunFiles {
+    let mut all = evaluations();
+    for evaluation in &mut all.evaluations {
+        evaluation.suite = Some(text.to_owned());
+        for change in evaluation.changes.iter_mut().flatten() {
+            change.lost = vec![text.to_owned()];
+        }
+    }
+    RunFiles {
+        folder: text.into(),
+        config: format!(
+            "[model]\npath = {}\n[train]\nmax_grad_norm = 1.0\n",
+            toml::Value::String(text.to_owned())
+        ),
+        identity: vec![("file x".into(), text.into()), ("device".into(), text.into())],
+        manifest: json!({"total": 5, "tensors": [{"tensor": format!("layers.1.{text}.lora_A"), "shape": [1, 5], "count": 5}]}),
+        data: json!({"examples": 2, "account": {"tokens": {text: {"tokens": 4, "trained": 2}}},
+            "languages": [{"stated": text, "examples": 2, "found": {text: 1}, "unsure": 1}],
+            "lengths": {"buckets": [[100, 2]], "min": 1}, "template": {"sha256": text}}),
+        steps: vec![step_of(1, 0.5), step_of(2, 0.1)],
+        timings: Vec::new(),
+        summary: Some(json!({"settings_sha256": text, "phases": [{"name": text, "seconds": 1.0}],
+            "planned_memory": [{"part": text, "bytes": 1}]})),
+        evaluations: Some(all),
+        samples: vec![sample(text)],
+        plain: Some(Plain { pairs: 3, same: 2 }),
+        hashes: vec![(text.into(), text.into())],
+    }
+}
+
+/// The tags of a page, without what stands between them.
+fn tags(html: &str) -> Vec<&str> {
+    let body = &html[html.find("</style>").unwrap()..];
+    body.split('<').skip(1).map(|rest| rest.split(['>', ' ']).next().unwrap()).collect()
+}
+
+#[test]
+fn no_text_can_become_markup() {
+    let plain = render(&run("plain"));
+    for hostile in
+        ["<script>alert(1)</script>", "\"><img src=x onerror=1>", "' & &lt; <!--", "</pre></dd>", "a\u{0}b"]
+    {
+        let html = render(&run(hostile));
+        assert_eq!(tags(&html), tags(&plain), "{hostile}");
+        assert!(!html.contains('\u{0}') && !html.contains("onerror=1>"));
+    }
+    // The control: a page with one more tag is told apart.
+    assert_ne!(tags(&plain.replace("<h2", "<script><h2")), tags(&plain));
+}
+
+#[test]
+fn the_page_needs_nothing_from_elsewhere_and_its_links_lead_somewhere() {
+    let html = render(&run("plain"));
+    for outside in ["http:", "https:", "src=", "url(", "@import", "<script", "<link"] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    let ids: Vec<&str> = html.split(" id=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    let mut unique = ids.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(unique.len(), ids.len(), "ids are unique: {ids:?}");
+    for target in html.split("href=\"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!(ids.contains(&target), "{target}");
+    }
+    assert_eq!(html.matches("<table").count(), html.matches("<caption").count());
+    assert!(html.matches("<th ").all(|_| true) && !html.contains("<th>"), "every heading has a scope");
+}
+
+#[test]
+fn every_number_of_the_headline_is_in_the_evaluation() {
+    let run = run("plain");
+    let html = render(&run);
+    let heading = html.split("<h1>").nth(1).unwrap().split("</h1>").next().unwrap();
+    let all = run.evaluations.as_ref().unwrap();
+    let main = all.main().unwrap();
+    let pooled = |side: &Side| {
+        let cell = side.pooled("any").unwrap();
+        crate::report::key::percent(cell.hit as f64 / cell.n as f64)
+    };
+    let numbers: Vec<&str> = heading
+        .split(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .filter(|n| n.chars().any(|c| c.is_ascii_digit()))
+        .collect();
+    assert_eq!(numbers, [pooled(&main.before), pooled(main.after.as_ref().unwrap())], "{heading}");
+}
+
+#[test]
+fn parts_without_data_are_left_out_and_an_unfinished_run_says_so() {
+    let empty = RunFiles {
+        folder: "runs/x".into(),
+        config: String::new(),
+        identity: Vec::new(),
+        manifest: Json::Null,
+        data: Json::Null,
+        steps: Vec::new(),
+        timings: Vec::new(),
+        summary: None,
+        evaluations: None,
+        samples: Vec::new(),
+        plain: None,
+        hashes: Vec::new(),
+    };
+    let html = render(&empty);
+    for part in ["<svg", "id=\"key\"", "id=\"worse\"", "id=\"learning\"", "id=\"data\""] {
+        assert!(!html.contains(part), "{part}");
+    }
+    assert!(html.contains("In training") && html.contains("This run has not ended"));
+    let done = render(&RunFiles { summary: Some(json!({})), ..empty });
+    assert!(done.contains("Trained, not measured") && !done.contains("This run has not ended"));
+}
+
+#[test]
+fn a_large_run_is_a_small_page() {
+    let mut large = run("plain");
+    large.steps = (1..=3000).map(|step| step_of(step, 1.0 / step as f32)).collect();
+    large.timings = large
+        .steps
+        .iter()
+        .map(|step| descant_train::StepTiming {
+            step: step.step,
+            seconds: 0.1,
+            tokens_per_second: 1e4 + step.step as f64,
+        })
+        .collect();
+    let long = "Une phrase de raisonnement. ".repeat(400);
+    large.samples = (0..30)
+        .flat_map(|n| ["low", "medium", "high"].map(|effort| (n, effort)))
+        .map(|(n, effort)| Sample {
+            id: format!("q{n}"),
+            effort: effort.into(),
+            asked: Some("French".into()),
+            language: Some("fr".into()),
+            ..sample(&long)
+        })
+        .collect();
+    let codes: Vec<String> = (0..30).map(|n| format!("l{n}")).collect();
+    for evaluation in large.evaluations.iter_mut().flat_map(|all| &mut all.evaluations) {
+        let sides = [Some(&mut evaluation.before), evaluation.after.as_mut()];
+        for side in sides.into_iter().flatten() {
+            let model = side.cells.iter().find(|cell| cell.asked == "any").unwrap().clone();
+            side.cells.retain(|cell| matches!(cell.asked.as_str(), "none" | "any"));
+            for effort in ["low", "medium", "high"] {
+                for code in &codes {
+                    let found = codes.iter().map(|found| (found.clone(), 3)).collect();
+                    let (effort, asked) = (effort.to_owned(), code.clone());
+                    side.cells.push(descant_evaluate::Cell { effort, asked, found, ..model.clone() });
+                }
+            }
+        }
+    }
+    let html = render(&large);
+    assert!(html.len() < 200_000, "{} bytes", html.len());
+    assert!(html.contains("l29") && html.contains("step 3000"));
+}
+
+/// Contrast of two colours as WCAG computes it.
+fn contrast(a: &str, b: &str) -> f64 {
+    let light = |colour: &str| {
+        let part = |at: usize| {
+            let value = f64::from(u8::from_str_radix(&colour[at..at + 2], 16).unwrap()) / 255.0;
+            if value <= 0.03928 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+        };
+        0.2126 * part(1) + 0.7152 * part(3) + 0.0722 * part(5)
+    };
+    let (a, b) = (light(a), light(b));
+    (a.max(b) + 0.05) / (a.min(b) + 0.05)
+}
+
+#[test]
+fn colours_can_be_told_apart_in_both_schemes() {
+    let schemes: Vec<&str> =
+        STYLE.split(":root {").skip(1).take(2).map(|rest| rest.split('}').next().unwrap()).collect();
+    assert_eq!(schemes.len(), 2);
+    for scheme in schemes {
+        let colour = |name: &str| {
+            let at =
+                scheme.find(&format!("--{name}: #")).unwrap_or_else(|| panic!("{name}")) + name.len() + 4;
+            &scheme[at..at + 7]
+        };
+        for (text, on, least) in [
+            ("ink", "paper", 4.5),
+            ("soft", "paper", 4.5),
+            ("voice", "paper", 4.5),
+            ("second", "paper", 4.5),
+            ("ink", "card", 4.5),
+            ("edge", "paper", 3.0),
+            ("t1", "h1", 4.5),
+            ("t1", "h2", 4.5),
+            ("t3", "h3", 4.5),
+            ("t5", "h4", 4.5),
+            ("t5", "h5", 4.5),
+        ] {
+            let found = contrast(colour(text), colour(on));
+            assert!(found >= least, "{text} on {on}: {found:.2}");
+        }
+    }
+}
