@@ -57,7 +57,24 @@ pub struct Products<'a> {
     stream: Stream,
 }
 
+impl State {
+    fn handle(&mut self) -> Result<Handle> {
+        match self.handle {
+            Some(handle) => Ok(handle),
+            None => Ok(*self.handle.insert(Handle::new()?)),
+        }
+    }
+}
+
 impl Blas {
+    /// Opens the library, which takes a while where it comes from a disk.
+    ///
+    /// # Errors
+    /// There is no cuBLASLt.
+    pub(crate) fn open(&self) -> Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).handle().map(|_| ())
+    }
+
     pub(crate) fn on<'a>(&'a self, card: &'a str, stream: Stream) -> Products<'a> {
         Products { state: &self.0, card, stream }
     }
@@ -84,10 +101,7 @@ impl Products<'_> {
             return Err(wrong("the product's bias and the one given do not agree"));
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let handle = match state.handle {
-            Some(handle) => handle,
-            None => *state.handle.insert(Handle::new()?),
-        };
+        let handle = state.handle()?;
         let (c, bias) = (c.unwrap_or(d), bias.unwrap_or(0));
         let at = Addresses { a, b, c, d, workspace: workspace.0, workspace_bytes: workspace.1 };
         let description = Description::new(handle, spec, bias)?;

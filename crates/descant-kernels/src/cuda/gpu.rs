@@ -86,8 +86,9 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Makes the kernels of models with heads of this width and so many queries a key, in threads of their own, so that
-    /// the first step need not wait for the compiler. Errors are left to whoever launches one.
+    /// Makes the kernels of models with heads of this width and so many queries a key, and opens cuBLASLt, in threads of
+    /// their own, so that the first step need not wait for the compiler and for large libraries to come from the disk.
+    /// Errors are left to whoever launches one.
     pub(crate) fn compile_ahead(&self, head_dim: usize, group: usize) {
         let architecture = self.architecture();
         let heads = [("HEAD_DIM", head_dim as i64), ("GROUP", group as i64)];
@@ -101,6 +102,8 @@ impl Gpu {
             .collect();
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(wanted.len());
         let shared = Arc::new((wanted, AtomicUsize::new(0)));
+        let gpu = self.clone();
+        std::thread::spawn(move || gpu.enter().and_then(|()| gpu.0.blas.open()));
         for _ in 0..threads {
             let (gpu, shared) = (self.clone(), Arc::clone(&shared));
             std::thread::spawn(move || {

@@ -100,9 +100,17 @@ pub fn floats(tensor: CubeTensor) -> CubeTensor {
 }
 
 /// The tensor in a buffer that nobody else holds, contiguous: itself, or a copy. For kernels that write in place.
+///
+/// The copy is ours: burn's may have its rows apart, and would be read as if it had not.
 pub fn owned(tensor: CubeTensor) -> CubeTensor {
     let tensor = contiguous(tensor);
-    if tensor.can_mut() { tensor } else { tensor.copy() }
+    if tensor.can_mut() {
+        return tensor;
+    }
+    let copy = empty(tensor.shape(), tensor.dtype, &tensor.device);
+    let bytes = tensor.shape().num_elements() * tensor.dtype.size();
+    gpu_of(&copy).enqueue(handles([&tensor, &copy]), move |run, at| run.copy(at[1], at[0], bytes));
+    copy
 }
 
 /// The same values in bf16, contiguous: what kernels take as activations and matrices.

@@ -325,6 +325,23 @@ fn the_optimizer_on_a_card_equals_that_of_the_cpu() {
     }
 }
 
+/// What is written in place is copied first where somebody else holds it, whatever the length of its rows.
+#[test]
+#[ignore = "needs a card"]
+fn what_somebody_holds_is_copied_and_not_changed() {
+    let card = card();
+    let mut random = Random(39);
+    for shape in [[2, 5, 3], [1, 8, 96], [3, 64, 1000], [1, 1, 257]] {
+        let (old, new) = (random.floats(shape), random.floats(shape));
+        let on_card = on(&old, &card, DType::F32);
+        let held = on_card.clone();
+        let sums = k::accumulate(vec![on_card], &[on(&new, &card, DType::F32)]);
+        let expected = floats(old.clone() + new);
+        assert_eq!(floats(sums[0].clone()), expected, "{shape:?}");
+        assert_eq!(floats(held), floats(old), "{shape:?}: what is held was changed");
+    }
+}
+
 #[test]
 #[ignore = "needs a card"]
 fn cache_rows_on_a_card_are_written_and_the_rest_stays() {
