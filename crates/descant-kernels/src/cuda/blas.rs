@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use super::driver::{self, Event, Stream};
 use super::error::{CudaError, Result};
 use super::lt::{Addresses, Algorithm, Description, Handle};
-use super::spec::{MatmulSpec, alignment, key};
+use super::spec::{MatmulSpec, Sizes, alignment, key};
 use super::store;
 
 /// Guesses that are timed.
@@ -106,25 +106,32 @@ impl Products<'_> {
         let at = Addresses { a, b, c, d, workspace: workspace.0, workspace_bytes: workspace.1 };
         let description = Description::new(handle, spec, bias)?;
         let aligned = alignment(&[a, b, c, d]);
-        let key = key(spec, aligned, workspace.1, Handle::version(), self.card);
-        if let Some(known) = state.chosen.get(&key)
-            && (spec.m == super::spec::bucket(spec.m) || description.fits(known, workspace.1))
-        {
-            return description.run(self.stream, known, &at);
+        // What was chosen for a size serves its neighbours, but not all it fits. What it does not fit has a choice of its
+        // own: a choice that was made is never replaced, or the next process would begin with another.
+        for sizes in [Sizes::Octave, Sizes::Exact] {
+            let key = key(spec, sizes, aligned, workspace.1, Handle::version(), self.card);
+            let kept = || store::load(&key).and_then(|bytes| decode(&bytes));
+            let known = state.chosen.get(&key).copied().or_else(kept);
+            if let Some(known) = known {
+                state.chosen.insert(key.clone(), known);
+            }
+            let algorithm = match known {
+                Some(known) if description.fits(&known, workspace.1) => known,
+                Some(_) if sizes == Sizes::Octave => continue,
+                _ => {
+                    let guesses = description.guesses(aligned, workspace.1, GUESSES)?;
+                    let first = *guesses.first().ok_or_else(|| wrong("no algorithm"))?;
+                    let work = 2.0 * spec.count as f64 * spec.m as f64 * spec.n as f64 * spec.k as f64;
+                    let best =
+                        if work < SMALL { first } else { self.fastest(&description, &guesses, spec, &at)? };
+                    store::save(&key, &encode(&best));
+                    best
+                }
+            };
+            state.chosen.insert(key, algorithm);
+            return description.run(self.stream, &algorithm, &at);
         }
-        let kept = store::load(&key).and_then(|bytes| decode(&bytes));
-        let chosen = if let Some(kept) = kept.filter(|kept| description.fits(kept, workspace.1)) {
-            kept
-        } else {
-            let guesses = description.guesses(aligned, workspace.1, GUESSES)?;
-            let first = *guesses.first().ok_or_else(|| wrong("no algorithm"))?;
-            let work = 2.0 * spec.count as f64 * spec.m as f64 * spec.n as f64 * spec.k as f64;
-            let best = if work < SMALL { first } else { self.fastest(&description, &guesses, spec, &at)? };
-            store::save(&key, &encode(&best));
-            best
-        };
-        state.chosen.insert(key, chosen);
-        description.run(self.stream, &chosen, &at)
+        Err(wrong("no algorithm"))
     }
 
     /// The fastest of the guesses on these operands; D is computed anew afterwards.

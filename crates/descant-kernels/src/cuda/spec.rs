@@ -207,8 +207,28 @@ pub fn alignment(addresses: &[u64]) -> u32 {
     addresses.iter().fold(256, |least, address| least.min(1u32 << address.trailing_zeros().min(8)))
 }
 
+/// For which sizes an algorithm is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sizes {
+    /// All of an octave; see [`bucket`].
+    Octave,
+    /// These alone.
+    Exact,
+}
+
 /// The name under which the algorithm for a product is kept.
-pub fn key(spec: &MatmulSpec, alignment: u32, workspace: usize, library: usize, card: &str) -> String {
+pub fn key(
+    spec: &MatmulSpec,
+    sizes: Sizes,
+    alignment: u32,
+    workspace: usize,
+    library: usize,
+    card: &str,
+) -> String {
+    let (size, mark) = match sizes {
+        Sizes::Octave => (bucket as fn(usize) -> usize, ""),
+        Sizes::Exact => (std::convert::identity as fn(usize) -> usize, "-exact"),
+    };
     let operand = |o: Operand| {
         let element = if o.element == Element::Bf16 { 'b' } else { 'f' };
         format!("{element}{}{}-{}", if o.transposed { 't' } else { 'n' }, o.stride, o.step)
@@ -220,11 +240,11 @@ pub fn key(spec: &MatmulSpec, alignment: u32, workspace: usize, library: usize, 
     };
     let card: String = card.chars().filter(char::is_ascii_alphanumeric).collect();
     format!(
-        "lt{library}-{card}-{}x{}x{}x{}-{}-{}-{}-{}{bias}{}-{alignment}-{workspace}.algo",
+        "lt{library}-{card}-{}x{}x{}x{}-{}-{}-{}-{}{bias}{}-{alignment}-{workspace}{mark}.algo",
         spec.count,
-        bucket(spec.m),
-        bucket(spec.n),
-        bucket(spec.k),
+        size(spec.m),
+        size(spec.n),
+        size(spec.k),
         operand(spec.a),
         operand(spec.b),
         operand(spec.c),
@@ -303,7 +323,8 @@ mod tests {
 
     #[test]
     fn keys_tell_products_apart_and_neighbours_share_one() {
-        let key = |spec: &MatmulSpec| key(spec, 256, 32 << 20, 130_000, "NVIDIA H200");
+        let of = |spec: &MatmulSpec, sizes| key(spec, sizes, 256, 32 << 20, 130_000, "NVIDIA H200");
+        let key = |spec: &MatmulSpec| of(spec, Sizes::Octave);
         let spec = MatmulSpec::forward(4096, 5120, 2880);
         let with_bias = MatmulSpec { bias: Some(Element::Bf16), ..spec };
         let adding = MatmulSpec { beta: 1.0, ..spec };
@@ -315,6 +336,8 @@ mod tests {
         }
         assert_eq!(key(&spec), key(&MatmulSpec { m: 4090, ..spec }));
         assert_ne!(key(&spec), key(&MatmulSpec { m: 2000, ..spec }));
+        let exact = |m| of(&MatmulSpec { m, ..spec }, Sizes::Exact);
+        assert!(exact(4096) != exact(4090) && exact(4096) != key(&spec), "not fitting has a name of its own");
     }
 
     #[test]
