@@ -19,6 +19,7 @@ mod settings;
 mod signals;
 mod talk;
 mod words;
+mod wrap;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();

@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Color, Global};
 use crate::failure::hints;
+use crate::wrap::{LABEL, NARROW, WIDE, wrap};
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,6 +86,12 @@ impl Talk {
         Some(width.0.into())
     }
 
+    /// Columns of the terminal that talk goes to, 100 where there is none.
+    #[expect(clippy::unused_self, reason = "the door to the streams is a value")]
+    pub(crate) fn width(self) -> usize {
+        terminal_size::terminal_size_of(std::io::stderr()).map_or(100, |(width, _)| width.0.into())
+    }
+
     /// A line of talk.
     pub(crate) fn say(self, text: impl Display) {
         if self.level >= Level::Normal {
@@ -101,6 +108,14 @@ impl Talk {
 
     /// `label` in a column of its own, then `text`.
     pub(crate) fn item(self, label: &str, text: impl Display) {
+        let text = text.to_string();
+        // A pipe gets a line whole, for whoever searches it; a terminal gets it broken at blanks, below itself.
+        let lines = if self.is_terminal() {
+            wrap(&text, self.width().clamp(NARROW, WIDE) - LABEL)
+        } else {
+            vec![text]
+        };
+        let text = lines.join(&format!("\n{}", " ".repeat(LABEL)));
         self.say(format_args!("{}{label:<11}{} {text}", BOLD.render(), BOLD.render_reset()));
     }
 

@@ -14,10 +14,11 @@ use crate::cli::Evaluate;
 use crate::failure::{Exit, Hinted};
 use crate::observe::Progress;
 use crate::questions::{suites_of, tokenizer_of};
-use crate::report::{NARROW, WIDE, evaluation_text};
+use crate::report::evaluation_text;
 use crate::settings::Resolved;
 use crate::signals::Signals;
 use crate::talk::Talk;
+use crate::wrap::{NARROW, WIDE};
 
 /// Loads, asks, prints.
 pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result<Exit> {

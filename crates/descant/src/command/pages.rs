@@ -22,22 +22,26 @@ impl Pages {
 impl Observer for Pages {
     fn on(&mut self, _event: &Event<'_>) {}
 
-    /// Called before a checkpoint, when the logs are on the disk. A page that cannot be made must not end a run.
+    /// Called before a checkpoint, when the logs are on the disk. A page that cannot be made must not end a run; a disk
+    /// that takes none would not take the checkpoint either.
     fn logs(&mut self) -> descant_train::Result<LogLengths> {
-        if let Err(error) = RunFiles::read(&self.folder).and_then(|run| write(&run)) {
-            tracing::warn!("the page of {} was not written: {error:#}", self.folder.display());
+        match RunFiles::read(&self.folder) {
+            Ok(run) => write(&run)?,
+            Err(error) => tracing::warn!("no page of {} can be made: {error:#}", self.folder.display()),
         }
         Ok(LogLengths::new())
     }
 }
 
 /// Writes what is made of a run's files: the page, and the curves.
-pub(crate) fn write(run: &RunFiles) -> anyhow::Result<()> {
+///
+/// # Errors
+/// The disk refuses.
+pub(crate) fn write(run: &RunFiles) -> descant_files::Result<()> {
     descant_files::write_atomic(&run.folder.join("report.html"), render(run).as_bytes())?;
     let events = run.folder.join(EVENTS);
     if let Some(folder) = events.parent() {
         descant_files::create_dirs(folder)?;
     }
-    descant_files::write_atomic(&events, &event_file(&run.steps, &run.timings))?;
-    Ok(())
+    descant_files::write_atomic(&events, &event_file(&run.steps, &run.timings))
 }

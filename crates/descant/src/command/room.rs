@@ -21,6 +21,8 @@ use crate::settings::Settings;
 const CONTEXT: u64 = 512 << 20;
 /// Of what is free, the share that may be planned for: others want some, and an estimate is one.
 const SHARE: f64 = 0.95;
+/// On the CPU, what telling languages apart brings into memory: the models of the eight Latin ones, from the program.
+const JUDGE: u64 = if descant_evaluate::TELLS_LATIN_APART { 33 << 20 } else { 0 };
 const MIB: f64 = (1_u64 << 20) as f64;
 const GIB: f64 = (1_u64 << 30) as f64;
 
@@ -49,7 +51,11 @@ impl Room {
         }
         let needs = |train: &TrainConfig, asking: Option<Asking>| -> Result<Memory> {
             let load = Load::of_run(samples, train)?;
-            Ok(estimate(config, &settings.lora, train, load, asking, found.place))
+            let mut needs = estimate(config, &settings.lora, train, load, asking, found.place);
+            if asking.is_some() && matches!(found.place, Place::Cpu { .. }) {
+                needs.runtime += JUDGE;
+            }
+            Ok(needs)
         };
         let fits = |needs: &Memory| found.may.is_none_or(|may| needs.least() <= may);
         let all = needs(&settings.train, asking)?;

@@ -13,14 +13,12 @@ use super::load::Chosen;
 use super::room::{Room, in_use};
 
 use crate::observe::{Records, clock};
-use crate::report::{
-    NARROW, RunFiles, WIDE, card, collapse, compared, figures, hanging, key_figures, long_table, verdict,
-    worse, wrap,
-};
+use crate::report::{RunFiles, card, collapse, compared, figures, key_figures, long_table, verdict, worse};
 use crate::run_folder::{EVALUATION, RunFolder, SUMMARY};
 use crate::settings::{Resolved, Settings};
 use crate::talk::Talk;
 use crate::words::grouped;
+use crate::wrap::{NARROW, WIDE, hanging, wrap};
 
 /// Version of the summary.
 const VERSION: u32 = 2;

@@ -48,16 +48,25 @@ impl Pace {
         (self.steps >= STEPS_BEFORE_ETA).then(|| mean * total.saturating_sub(step) as f64)
     }
 
-    /// All of it in a line.
-    pub(crate) fn describe(&self, total: u64) -> String {
+    /// What fits into `width` columns, the most wanted first: time left, loss, first token, tokens a second, rate.
+    pub(crate) fn describe(&self, total: u64, width: usize) -> String {
         let Some(last) = &self.last else { return String::new() };
-        let mut parts = vec![format!("loss {:.3}", self.loss())];
+        let mut parts = Vec::new();
+        parts.extend(self.seconds_left(total).map(|left| format!("{} left", clock(left))));
+        parts.push(format!("loss {:.3}", self.loss()));
         // One token of each reply decides its language; the mean over all tokens hides it.
         parts.extend(last.first_analysis_loss.map(|first| format!("first token {first:.2}")));
-        parts.push(format!("lr {:.1e}", last.learning_rate));
         parts.push(format!("{} tokens/s", two_digits(self.tokens_per_second())));
-        parts.extend(self.seconds_left(total).map(|left| format!("{} left", clock(left))));
-        parts.join("  ")
+        parts.push(format!("rate {:.1e}", last.learning_rate));
+        let mut text = String::new();
+        for part in parts {
+            let gap = if text.is_empty() { "" } else { "  " };
+            if text.len() + gap.len() + part.len() > width {
+                break;
+            }
+            text = text + gap + &part;
+        }
+        text
     }
 }
 
@@ -132,9 +141,14 @@ pub(super) mod tests {
 
     #[test]
     fn the_line_reads_well() {
-        assert_eq!(after(1).describe(60), "loss 0.250  first token 12.60  lr 5.0e-3  2000 tokens/s");
-        assert_eq!(after(20).describe(60), "loss 0.250  lr 5.0e-3  2000 tokens/s  0:20 left");
-        assert_eq!(Pace::default().describe(60), "");
+        let wide = usize::MAX;
+        assert_eq!(after(1).describe(60, wide), "loss 0.250  first token 12.60  2000 tokens/s  rate 5.0e-3");
+        assert_eq!(after(20).describe(60, wide), "0:20 left  loss 0.250  2000 tokens/s  rate 5.0e-3");
+        assert_eq!(Pace::default().describe(60, wide), "");
+        // What does not fit is left out from the end, and nothing is cut.
+        assert_eq!(after(20).describe(60, 21), "0:20 left  loss 0.250");
+        assert_eq!(after(20).describe(60, 20), "0:20 left");
+        assert_eq!(after(20).describe(60, 8), "");
     }
 
     #[test]

@@ -10,6 +10,10 @@ use crate::talk::Talk;
 
 /// How often a line is written where there is no terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
+/// Columns of a label, of a bar, and of the blanks between the parts of a line.
+const LABEL: usize = 11;
+const BAR: usize = 24;
+const GAPS: usize = 5;
 /// How often a bar is redrawn.
 const BETWEEN_FRAMES: Duration = Duration::from_millis(100);
 
@@ -89,6 +93,15 @@ impl Progress {
         due
     }
 
+    /// Columns of a line beside label, bar and count; all there are where no line is redrawn.
+    fn room(&self) -> usize {
+        if self.bar.is_none() {
+            return usize::MAX;
+        }
+        let count = self.total.map_or(0, |total| 2 * total.to_string().len() + 1);
+        self.talk.width().saturating_sub(LABEL + BAR + count + GAPS)
+    }
+
     fn count(&self) -> String {
         match self.total {
             Some(total) => format!("{}/{total}", self.done),
@@ -104,7 +117,7 @@ impl Observer for Progress {
             Event::Progress { done } => self.advance(*done, ""),
             Event::Step { metrics, timing, total } => {
                 self.pace.add(metrics, *timing);
-                let text = self.pace.describe(*total);
+                let text = self.pace.describe(*total, self.room());
                 self.advance(metrics.step, &text);
             }
             Event::Note { label, text } => match &self.bar {

@@ -204,8 +204,8 @@ pub(crate) fn worse(evaluation: &Evaluation) -> Vec<String> {
             let where_ = if asked { "a language asked" } else { "none asked" };
             let shown = match change.claim {
                 Claim::Down => "",
-                Claim::TooFew => "; too few questions to claim it",
-                _ => "; no difference shown",
+                Claim::TooFew => " (too few questions to claim it)",
+                _ => " (no difference shown)",
             };
             clauses.push(format!(
                 "fewer {what}, {where_}: {} to {} %{shown}",

@@ -8,7 +8,6 @@ mod run_files;
 mod samples;
 mod table;
 mod text;
-mod wrap;
 
 pub(crate) use card::card;
 pub(crate) use events::{FILE as EVENTS, event_file};
@@ -16,6 +15,5 @@ pub(crate) use html::{render, side_by_side};
 pub(crate) use key::{collapse, figures, verdict, worse};
 pub(crate) use run_files::RunFiles;
 pub(crate) use samples::{Sample, compared, samples_of};
-pub(crate) use table::{NARROW, WIDE, key_figures, long as long_table};
+pub(crate) use table::{key_figures, long as long_table};
 pub(crate) use text::evaluation_text;
-pub(crate) use wrap::{hanging, wrap};

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use descant_evaluate::{Key, Samples, Suite};
 
-use super::wrap::wrap;
+use crate::wrap::wrap;
 
 /// One prompt and what was said to it.
 #[derive(Debug, Clone, PartialEq, Eq)]

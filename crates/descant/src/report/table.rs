@@ -7,10 +7,7 @@ use std::collections::BTreeSet;
 use descant_evaluate::{Cell, Evaluation, Side, name_of};
 
 use super::key::{Figure, percent};
-
-/// Narrowest and widest page.
-pub(crate) const NARROW: usize = 60;
-pub(crate) const WIDE: usize = 100;
+use crate::wrap::{NARROW, WIDE};
 
 /// The key figures, in a page of this width.
 pub(crate) fn key_figures(figures: &[Figure], width: usize) -> String {
@@ -64,7 +61,7 @@ pub(crate) fn found(side: &Side, efforts: &[String]) -> String {
             for code in &codes {
                 let count = cell.found.get(*code).copied().unwrap_or(0);
                 let shown = match count {
-                    _ if *code == cell.asked => format!("[{count}]"),
+                    _ if *code == cell.asked && cell.asked != "none" => format!("[{count}]"),
                     0 => ". ".into(),
                     _ => format!("{count} "),
                 };

@@ -6,7 +6,7 @@ use descant_evaluate::{Evaluation, Evaluations, Measure, Monotone};
 
 use super::key::{figures, verdict, worse};
 use super::table::{defects, found, key_figures, long};
-use super::wrap::{hanging, wrap};
+use crate::wrap::{hanging, wrap};
 
 /// Ids of lost questions that are named.
 const LOST: usize = 3;

@@ -230,3 +230,68 @@ fn progress_is_shown_as_lines_unless_nobody_wants_it() {
     assert!(hidden.code == 0 && !shows(&hidden.err) && hidden.err.starts_with("model "), "{}", hidden.err);
     assert_eq!(shown.out, hidden.out);
 }
+
+#[test]
+fn an_evaluation_that_is_cut_off_goes_on_to_the_same_replies() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("measured");
+    let more =
+        ["--set", "evaluate.prompts=4", "--set", "evaluate.batch=2", "--set", "evaluate.max_new_tokens=40"];
+    let place = out.display().to_string();
+    let arguments =
+        [&["evaluate", "--json", "--out", &place, "--set", "evaluate.efforts=[\"low\"]"][..], &more].concat();
+    let whole = descant(root(), &arguments);
+    assert_eq!(whole.code, 0, "{}", whole.err);
+    let text = read(&out, "samples.jsonl");
+    let replies = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.starts_with("{\"question\"")).map(str::to_owned).collect()
+    };
+    assert_eq!(replies(&text).len(), 8);
+    // In the middle of the second batch, and of a line.
+    let second = text.match_indices("{\"question\"").nth(3).unwrap().0;
+    let mut file = std::fs::File::create(out.join("samples.jsonl")).unwrap();
+    std::io::Write::write_all(&mut file, &text.as_bytes()[..second + 40]).unwrap();
+    let again = descant(root(), &arguments);
+    assert_eq!(again.code, 0, "{}", again.err);
+    assert_eq!(replies(&read(&out, "samples.jsonl")), replies(&text));
+    let figures = |ran: &Ran| -> Value {
+        let mut json: Value = serde_json::from_str(&ran.out).unwrap();
+        json["before"].as_object_mut().unwrap().remove("tokens_per_second");
+        json.as_object_mut().unwrap().remove("samples");
+        json
+    };
+    assert_eq!(figures(&again), figures(&whole));
+    // Asked otherwise, it is another evaluation, and nothing is lost.
+    let other = descant(root(), &[&arguments[..], &["--set", "evaluate.seed=1"]].concat());
+    assert_eq!(other.code, 2);
+    assert!(other.err.contains("made with another `settings.seed`: 3407; now it is 1"), "{}", other.err);
+    assert_eq!(replies(&read(&out, "samples.jsonl")), replies(&text));
+}
+
+#[test]
+fn figures_and_verdicts_need_no_model() {
+    let fixtures = root().join("fixtures/evaluate");
+    let place = |name: &str| fixtures.join(name).display().to_string();
+    let (after, before) = (place("golden/after.jsonl"), place("golden/before.jsonl"));
+    let from = ["evaluate", "--from", &after, "--before", &before];
+    let ran = descant(root(), &[&from[..], &["--json"]].concat());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let golden: Value =
+        serde_json::from_str(&std::fs::read_to_string(place("golden/evaluation.json")).unwrap()).unwrap();
+    let found: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(
+        (&found["headline"], &found["spill_over"]["judged"]),
+        (&golden["headline"], &golden["spill_over"]["judged"])
+    );
+    let limits = ["--at-least", "hit=90", "--at-least", "spill-over=1", "--at-least", "right-change=-30"];
+    let ran = descant(root(), &[&from[..], &limits].concat());
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.err.contains("spill-over=1: 3 of 90") && !ran.err.contains("right-change"), "{}", ran.err);
+    let ran = descant(root(), &[&from[..], &["--at-least", "answer=1"]].concat());
+    assert_eq!(ran.code, 2, "no question states the language of its answer: {}", ran.err);
+
+    let verdicts = descant(root(), &["evaluate", "--judge", &place("verdicts.jsonl"), "--json"]);
+    assert_eq!(verdicts.code, 0, "{}", verdicts.err);
+    let first: Value = serde_json::from_str(verdicts.out.lines().next().unwrap()).unwrap();
+    assert_eq!((verdicts.out.lines().count(), &first["harmony"]), (480, &Value::from("valid")));
+}

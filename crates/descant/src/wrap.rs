@@ -1,5 +1,8 @@
 //! Text in lines of a width, broken at blanks.
 
+/// Narrowest and widest page.
+pub(crate) const NARROW: usize = 60;
+pub(crate) const WIDE: usize = 100;
 /// Columns of a label.
 pub(crate) const LABEL: usize = 12;
 
