@@ -13,6 +13,7 @@ use descant_model::{Batch, GptOss, Site};
 
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
+use crate::objective::{CrossEntropy, Objective};
 use crate::optimizer::AdamW;
 use crate::sample::Sample;
 use crate::schedule::learning_rate;
@@ -35,6 +36,7 @@ pub struct Trainer<'a> {
     /// For each trainable tensor and matrix, whether a gradient was ever not zero; dropped once proven.
     alive: Option<Vec<Vec<bool>>>,
     unreached: BTreeMap<Site, usize>,
+    objective: Box<dyn Objective>,
     /// Bytes that a step asks for beside the layers'.
     _memory: Reservation,
 }
@@ -77,8 +79,15 @@ impl<'a> Trainer<'a> {
             steps: 0,
             alive: Some(alive),
             unreached: BTreeMap::new(),
+            objective: Box::new(CrossEntropy),
             _memory: memory,
         })
+    }
+
+    /// The same trainer towards another objective than cross-entropy.
+    #[must_use]
+    pub fn towards(self, objective: Box<dyn Objective>) -> Self {
+        Self { objective, ..self }
     }
 
     /// The adapters as they are now.
@@ -230,7 +239,7 @@ impl<'a> Trainer<'a> {
             return Ok(());
         }
         let hidden = self.model.hidden(&batch, &self.adapters);
-        let losses = self.model.token_losses(hidden, &rows, &ids);
+        let losses = self.objective.token_losses(self.model, hidden, &rows, &ids);
         let shares: Vec<f32> = weights.iter().map(|w| (f64::from(*w) / weight) as f32).collect();
         let n = shares.len();
         let shares = Tensor::<1>::from_data(TensorData::new(shares, [n]), (self.model.device(), DType::F32));

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor};
 use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{GptOss, SiteKind};
-use descant_train::{Error, PROVEN_AFTER_STEP, Sample, TrainConfig, Trainer};
+use descant_train::{CrossEntropy, Error, Objective, PROVEN_AFTER_STEP, Sample, TrainConfig, Trainer};
 
 use crate::golden::{folder, values};
 
@@ -40,6 +40,35 @@ fn train(model: &GptOss, adapters: LoraAdapters, micro: usize, steps: usize) -> 
     let batches: Vec<Vec<&Sample>> = samples.chunks(micro).map(|c| c.iter().collect()).collect();
     let losses = (0..steps).map(|_| trainer.step(&batches).expect("a step").loss).collect();
     (losses, trainer.into_adapters().expect("the device works"))
+}
+
+/// Another objective than cross-entropy.
+#[derive(Debug)]
+struct Twice;
+
+impl Objective for Twice {
+    fn token_losses(&self, model: &GptOss, hidden: Tensor<2>, rows: &[usize], targets: &[u32]) -> Tensor<1> {
+        CrossEntropy.token_losses(model, hidden, rows, targets) * 2.0
+    }
+}
+
+#[test]
+fn a_step_goes_towards_the_objective_it_was_given() {
+    let (model, samples) = (model(), samples(6, 19));
+    let batch: Vec<&Sample> = samples.iter().collect();
+    let first = |twice: bool| {
+        let trainer = Trainer::new(&model, fresh(&model, &["q_proj"]), config()).expect("valid");
+        let mut trainer = if twice { trainer.towards(Box::new(Twice)) } else { trainer };
+        trainer.step(std::slice::from_ref(&batch)).expect("a step")
+    };
+    let (once, twice) = (first(false), first(true));
+    assert!((twice.loss / once.loss - 2.0).abs() < 1e-5, "{} and {}", once.loss, twice.loss);
+    assert!(
+        (twice.grad_norm / once.grad_norm - 2.0).abs() < 1e-3,
+        "{} and {}",
+        once.grad_norm,
+        twice.grad_norm
+    );
 }
 
 #[test]
