@@ -6,8 +6,8 @@
 
 use crate::error::{Error, Result};
 use crate::examples::rendered::Rendered;
-use crate::messages::header::Channel;
 use crate::messages::parse::{Closing, MessageSpan};
+use crate::row::channel::Channel;
 use crate::row::conversation::Role;
 use crate::tokens::special::ControlTokens;
 use crate::tokens::tokenizer::{TextEncoder, Tokenizer};
@@ -271,10 +271,17 @@ impl Masker {
     /// # Errors
     /// [`Error::EmptyMask`] when it marks nothing; [`Error::Harmony`] when the row is not Harmony.
     pub fn mask(&self, rendered: &Rendered, trained_from: usize) -> Result<LossMask> {
-        match &rendered.broken {
-            Some(error) => Err(Error::Harmony(error.clone())),
-            None => self.mask_ids(&rendered.ids, &rendered.messages, trained_from),
+        if let Some(error) = &rendered.broken {
+            return Err(Error::Harmony(error.clone()));
         }
+        let mut mask = self.mask_ids(&rendered.ids, &rendered.messages, trained_from)?;
+        for (message, weight) in rendered.messages.iter().zip(&rendered.weights) {
+            let tokens = mask.weights.get_mut(message.start..message.end).unwrap_or_default();
+            for token in tokens {
+                *token *= weight;
+            }
+        }
+        self.some(mask)
     }
 
     /// As [`Masker::mask`], for ids and the messages found in them.
@@ -297,7 +304,10 @@ impl Masker {
         let weight =
             |(class, trained): (&TokenClass, bool)| if trained { self.weights.of(*class) } else { 0.0 };
         let weights = classes.iter().zip(trained).map(weight).collect();
-        let mask = LossMask { weights, classes };
+        self.some(LossMask { weights, classes })
+    }
+
+    fn some(&self, mask: LossMask) -> Result<LossMask> {
         if mask.trained() == 0 { Err(Error::EmptyMask { policy: self.policy.as_str() }) } else { Ok(mask) }
     }
 

@@ -9,3 +9,4 @@ pub mod preview;
 pub(crate) mod render;
 pub(crate) mod rendered;
 pub(crate) mod views;
+mod weights;

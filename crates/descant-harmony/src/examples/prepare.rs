@@ -10,11 +10,12 @@ use crate::examples::mask::{ClassCounts, LossMask, LossWeights, MaskPolicy, Mask
 use crate::examples::render::{RenderOptions, Renderer};
 use crate::examples::rendered::Rendered;
 use crate::examples::views::{View, ViewPolicy};
-use crate::messages::header::Channel;
 use crate::messages::parse::MessageSpan;
 use crate::read::{DataSet, OnBadRow, Rejects};
 use crate::row::body::Row;
+use crate::row::channel::Channel;
 use crate::row::conversation::Role;
+use crate::row::ignored::{Ignored, Place};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -86,6 +87,8 @@ pub struct Account {
     pub empty: u64,
     /// Rows that could not be read or rendered.
     pub rejects: Rejects,
+    /// Keys that were not used.
+    pub ignored: Ignored,
     /// Tokens of the examples by class.
     pub tokens: ClassCounts,
     /// The same by reasoning language, where rows state one.
@@ -126,10 +129,15 @@ pub fn survey(renderer: &Renderer, set: &DataSet, options: &PrepareOptions) -> R
         set.rows.par_iter().map(|row| row_views(renderer, &masker, row, options)).collect();
     let mut sink = Sink::default();
     sink.account.rejects = set.rejects.clone();
+    sink.account.ignored = set.ignored.clone();
     for (row, views) in set.rows.iter().zip(views) {
         match views.and_then(|fates| settle(fates, options.on_bad_row)) {
             Ok(fates) => {
                 sink.account.rows += 1;
+                sink.account.ignored.merge(&row.ignored);
+                if options.mask != MaskPolicy::Everything {
+                    weights_without_effect(row, &mut sink.account.ignored);
+                }
                 for fate in fates {
                     sink.take(row, fate);
                 }
@@ -142,6 +150,16 @@ pub fn survey(renderer: &Renderer, set: &DataSet, options: &PrepareOptions) -> R
         }
     }
     Ok(sink.finish())
+}
+
+/// Weights that ask for what this mask does not train.
+fn weights_without_effect(row: &Row, ignored: &mut Ignored) {
+    let messages = row.conversation().map_or(&[][..], |conversation| &conversation.messages);
+    for message in messages {
+        if message.role != Role::Assistant && message.weight.is_some_and(|weight| weight > 0.0) {
+            ignored.add(Place::Message, &format!("weight of {}", message.role));
+        }
+    }
 }
 
 /// What becomes of one view.

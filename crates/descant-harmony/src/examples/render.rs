@@ -9,6 +9,7 @@
 
 use crate::error::{Error, Result};
 use crate::examples::rendered::{Cut, Encoded, Rendered};
+use crate::examples::weights::weights;
 use crate::messages::parse::{Parsed, parse_conversation};
 use crate::messages::scan::scan;
 use crate::row::conversation::Conversation;
@@ -92,7 +93,11 @@ impl Renderer {
     pub fn render(&self, conversation: &Conversation, options: &RenderOptions) -> Result<Rendered> {
         let input = conversation.to_input(options.add_generation_prompt);
         let date = conversation.date.unwrap_or(options.date);
-        self.render_input(input, date, options)
+        let mut rendered = self.render_input(input, date, options)?;
+        if rendered.broken.is_none() {
+            rendered.weights = weights(conversation, &rendered.messages)?;
+        }
+        Ok(rendered)
     }
 
     /// Renders a row as it is: nothing dropped, renamed or checked before the template sees it.
@@ -129,7 +134,8 @@ impl Renderer {
             }
             Err(error) => return Err(error.into()),
         };
-        Ok(Rendered { text, ids, messages: parsed.messages, prompt: parsed.prompt, broken, cuts })
+        let Parsed { messages, prompt } = parsed;
+        Ok(Rendered { text, ids, messages, prompt, broken, weights: Vec::new(), cuts })
     }
 
     /// The text of an input, and the same cut at its control tokens.

@@ -4,7 +4,7 @@ use crate::error::ParseError;
 use crate::messages::parse::MessageSpan;
 
 /// A rendered conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rendered {
     /// The text, as the template wrote it.
     pub text: String,
@@ -16,6 +16,8 @@ pub struct Rendered {
     pub prompt: Option<usize>,
     /// With exact rendering alone: why the ids are not Harmony, when content broke their structure.
     pub broken: Option<ParseError>,
+    /// What the tokens of each message count for in the loss; empty where the conversation states no weight.
+    pub weights: Vec<f32>,
     /// Where the control tokens and the texts between them begin.
     pub(crate) cuts: Vec<Cut>,
 }
@@ -45,6 +47,7 @@ impl Rendered {
     #[must_use]
     pub fn up_to(mut self, tokens: usize) -> Self {
         self.messages.retain(|message| message.end <= tokens);
+        self.weights.truncate(self.messages.len());
         let end = self.messages.last().map_or(0, |message| message.end);
         let byte = self.byte(end);
         self.text.truncate(byte);

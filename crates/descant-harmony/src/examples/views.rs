@@ -8,6 +8,7 @@
 use crate::error::{Error, Result};
 use crate::examples::render::{RenderOptions, Renderer, Segment};
 use crate::examples::rendered::{Cut, Rendered};
+use crate::examples::weights::weights;
 use crate::messages::parse::{Closing, MessageSpan};
 use crate::row::body::Body;
 use crate::row::conversation::{Conversation, Role};
@@ -33,7 +34,7 @@ pub enum ViewPolicy {
 }
 
 /// One training example before masking.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct View {
     /// Its text, ids and messages.
     pub rendered: Rendered,
@@ -54,10 +55,21 @@ impl Renderer {
             Body::Text(text) => return self.rendered_text(text).map(whole),
             Body::Conversation(conversation) => conversation,
         };
-        let assistants: Vec<usize> = (0..conversation.messages.len())
-            .filter(|at| conversation.messages[*at].role == Role::Assistant)
-            .collect();
-        let Some(last) = assistants.last() else { return Err(Error::NoAssistant) };
+        let assistants = || {
+            let all = conversation.messages.iter().enumerate();
+            all.filter(|(_, message)| message.role == Role::Assistant)
+        };
+        if assistants().next().is_none() {
+            return Err(Error::NoAssistant);
+        }
+        let assistants: Vec<usize> =
+            assistants().filter(|(_, message)| message.counts()).map(|(at, _)| at).collect();
+        let Some(last) = assistants.last() else {
+            return Err(Error::field(
+                "messages",
+                "every assistant message has weight 0, so nothing is trained",
+            ));
+        };
         let options = RenderOptions { add_generation_prompt: false, ..options.clone() };
         match policy {
             ViewPolicy::WholeRow => self.render(conversation, &options).map(whole),
@@ -70,6 +82,17 @@ impl Renderer {
 
     /// The view of one assistant message.
     fn turn(&self, conversation: &Conversation, message: usize, options: &RenderOptions) -> Result<View> {
+        let mut view = self.unweighted(conversation, message, options)?;
+        view.rendered.weights = weights(&conversation.prefix(message + 1), &view.rendered.messages)?;
+        Ok(view)
+    }
+
+    fn unweighted(
+        &self,
+        conversation: &Conversation,
+        message: usize,
+        options: &RenderOptions,
+    ) -> Result<View> {
         if message == 0 {
             return Err(Error::field(
                 "messages[0].role",

@@ -3,13 +3,17 @@
 //! Reading never loses a row in silence: a bad row either ends the reading with its line and reason, or is counted and
 //! remembered with them.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::read::kind::Layout;
 use crate::read::rejects::{OnBadRow, Rejects};
-use crate::read::{folder, inflate, lines, parquet};
+use crate::read::{folder, inflate, kind, lines, parquet, values};
 use crate::row::body::Row;
+use crate::row::columns::COLUMNS;
 use crate::row::format::Format;
-use crate::row::json;
+use crate::row::ignored::{Ignored, Place, carries_nothing};
+use crate::row::{json, unfit};
 use serde_json::{Map, Value as Json};
+use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
 /// A data set in memory.
@@ -25,6 +29,8 @@ pub struct DataSet {
     pub rows: Vec<Row>,
     /// The others.
     pub rejects: Rejects,
+    /// Columns that were not read.
+    pub ignored: Ignored,
 }
 
 impl DataSet {
@@ -44,8 +50,8 @@ pub struct ReadOptions {
     pub on_bad_row: OnBadRow,
 }
 
-/// Reads a data set: parquet, or JSON lines, plain or in gzip or zstd; told apart by their first bytes. Of a folder,
-/// its files one after the other.
+/// Reads a data set: parquet, JSON lines or a JSON array, plain or in gzip or zstd; told apart by their first bytes. Of
+/// a folder, its files one after the other.
 ///
 /// # Errors
 /// When a file cannot be read, and under [`OnBadRow::Fail`] at the first bad row.
@@ -56,6 +62,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<DataSet> {
         format: options.format,
         rows: Vec::new(),
         rejects: Rejects::default(),
+        ignored: Ignored::default(),
     };
     let files = folder::files(path)?;
     let mut before = 0;
@@ -64,6 +71,9 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<DataSet> {
             set.files.push((before, file.clone()));
         }
         before += set.add(file, before, options.on_bad_row)?;
+    }
+    if set.rows.is_empty() && set.rejects.count == 0 {
+        return Err(Error::DataFile { path: path.to_path_buf(), reason: "holds no row".to_owned() });
     }
     Ok(set)
 }
@@ -96,6 +106,13 @@ impl DataSet {
             }
             Ok(())
         })?;
+        if columns {
+            for name in parquet::other_columns(file, &COLUMNS)? {
+                if !carries_nothing(Place::Row, &name) {
+                    self.ignored.add_times(Place::Row, &name, last);
+                }
+            }
+        }
         Ok(last)
     }
 }
@@ -125,9 +142,27 @@ pub fn each_object(
 /// Every row of one file.
 fn each_of(file: &Path, take: &mut impl FnMut(u64, Result<Map<String, Json>>) -> Result<()>) -> Result<()> {
     if inflate::magic(file)? == b"PAR1" {
-        return parquet::each_row(file, &Format::COLUMNS, take);
+        return parquet::each_row(file, &COLUMNS, take);
     }
-    lines::each_line(file, &mut |number, line| take(number, line.and_then(|line| json::object(&line))))
+    let mut reader = inflate::open(file)?;
+    let start = reader.fill_buf().map_err(|source| Error::Io { path: file.to_path_buf(), source })?;
+    if start.is_empty() {
+        return Err(Error::DataFile { path: file.to_path_buf(), reason: "an empty file".to_owned() });
+    }
+    let mut each = |number: u64, text: Result<Vec<u8>>| take(number, text.and_then(|text| object(&text)));
+    match kind::layout(file, start)? {
+        Layout::Lines => lines::each_line(&mut reader, file, &mut each),
+        Layout::Values => values::each_value(&mut reader, file, &mut each),
+    }
+}
+
+/// The object on a line.
+fn object(line: &[u8]) -> Result<Map<String, Json>> {
+    let (mut object, marked) = json::object(line)?;
+    if marked {
+        unfit::settle(&mut object)?;
+    }
+    Ok(object)
 }
 
 /// Drops keys with null, however deep.

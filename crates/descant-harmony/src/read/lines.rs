@@ -6,7 +6,6 @@
 
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::read::inflate;
 use std::io::{self, BufRead};
 use std::path::Path;
 
@@ -14,13 +13,13 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Gives every line that is not blank, with its number from 1.
 pub(crate) fn each_line(
+    reader: &mut impl BufRead,
     path: &Path,
     take: &mut impl FnMut(u64, Result<Vec<u8>>) -> Result<()>,
 ) -> Result<()> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
-    let mut reader = inflate::open(path)?;
     let mut number = 0;
-    while let Some(line) = next_line(&mut reader, limits::LINE_BYTES).map_err(io)? {
+    while let Some(line) = next_line(reader, limits::LINE_BYTES).map_err(io)? {
         number += 1;
         let Line::Kept(line) = line else {
             take(number, Err(Error::LineTooLong { limit: limits::LINE_BYTES }))?;

@@ -3,9 +3,12 @@
 mod data_set;
 mod folder;
 mod inflate;
+mod kind;
 mod lines;
 mod parquet;
+mod readme;
 mod rejects;
+mod values;
 
 pub use crate::row::body::{Body, Row};
 pub use crate::row::format::Format;

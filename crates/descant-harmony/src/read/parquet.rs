@@ -6,6 +6,8 @@
 use crate::error::{Error, Result, chain};
 use crate::file::open_regular;
 use crate::limits;
+use crate::row::mark::mark;
+use crate::row::unfit;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 use parquet::record::reader::RowIter;
@@ -35,8 +37,7 @@ pub(crate) fn each_row(
         guarded(|| rows.next().transpose()).map_err(|r| bad(format!("row {}: {r}", number + 1)))?
     {
         number += 1;
-        let row: Result<Map<String, Json>> =
-            row.into_columns().into_iter().map(|(name, field)| Ok((name, json(field)?))).collect();
+        let row = whole(row);
         let bytes = row.as_ref().map_or(0, |row| row.values().map(text_bytes).sum());
         unpacked += bytes as u64;
         if unpacked > most.min(limits::INFLATED_BYTES) {
@@ -46,6 +47,16 @@ pub(crate) fn each_row(
         take(number, if too_long { Err(Error::LineTooLong { limit: limits::LINE_BYTES }) } else { row })?;
     }
     Ok(())
+}
+
+/// Names of the columns that are not among `columns`.
+pub(crate) fn other_columns(path: &Path, columns: &[&str]) -> Result<Vec<String>> {
+    let bad = |reason: String| Error::DataFile { path: path.to_path_buf(), reason };
+    let file = open_regular(path)?;
+    let reader = guarded(|| SerializedFileReader::new(file)).map_err(bad)?;
+    let schema = reader.metadata().file_metadata().schema();
+    let names = schema.get_fields().iter().map(|field| field.name().to_owned());
+    Ok(names.filter(|name| !columns.contains(&name.as_str())).collect())
 }
 
 /// Bytes of all texts in a value.
@@ -69,8 +80,29 @@ fn projection(schema: &Type, columns: &[&str]) -> Result<Type, String> {
     Type::group_type_builder(schema.name()).with_fields(fields).build().map_err(|error| chain(&error))
 }
 
-/// A field as JSON. Types that no conversation holds are refused rather than guessed.
-fn json(field: Field) -> Result<Json> {
+/// A row as JSON.
+fn whole(row: parquet::record::Row) -> Result<Map<String, Json>> {
+    let mut unfit = false;
+    let fields = row.into_columns().into_iter();
+    let row: Result<Map<String, Json>> =
+        fields.map(|(name, field)| Ok((name, json(field, &mut unfit)?))).collect();
+    let mut row = row?;
+    if unfit {
+        unfit::settle(&mut row)?;
+    }
+    Ok(row)
+}
+
+/// A field as JSON; of a type that no conversation holds, a mark.
+fn json(field: Field, unfit: &mut bool) -> Result<Json> {
+    // As `current_date` has it.
+    if matches!(field, Field::Date(_)) {
+        return Ok(Json::String(field.to_string()));
+    }
+    let mut no = |what: &str| {
+        *unfit = true;
+        mark(what)
+    };
     Ok(match field {
         Field::Null => Json::Null,
         Field::Bool(value) => Json::Bool(value),
@@ -82,32 +114,36 @@ fn json(field: Field) -> Result<Json> {
         Field::UShort(value) => value.into(),
         Field::UInt(value) => value.into(),
         Field::ULong(value) => value.into(),
-        Field::Float(value) => number(f64::from(value))?,
-        Field::Double(value) => number(value)?,
+        Field::Float16(value) => {
+            number(f64::from(f32::from(value))).unwrap_or_else(|| no("a number that is not finite"))
+        }
+        Field::Float(value) => number(f64::from(value)).unwrap_or_else(|| no("a number that is not finite")),
+        Field::Double(value) => number(value).unwrap_or_else(|| no("a number that is not finite")),
         Field::Str(text) => Json::String(text),
+        Field::Decimal(_) => no("a decimal number"),
+        Field::Bytes(_) => no("bytes that are not marked as text"),
+        Field::Date(_) | Field::TimeMillis(_) | Field::TimeMicros(_) => no("a time"),
+        Field::TimestampMillis(_) | Field::TimestampMicros(_) => no("a timestamp"),
         Field::Group(row) => {
-            let entries = row.into_columns().into_iter().map(|(name, field)| Ok((name, json(field)?)));
+            let entries = row.into_columns().into_iter().map(|(name, field)| Ok((name, json(field, unfit)?)));
             Json::Object(entries.collect::<Result<_>>()?)
         }
         Field::ListInternal(list) => {
-            Json::Array(list.elements().iter().map(|field| json(field.clone())).collect::<Result<_>>()?)
+            let items = list.elements().iter().map(|field| json(field.clone(), unfit));
+            Json::Array(items.collect::<Result<_>>()?)
         }
         Field::MapInternal(map) => {
             let entries = map.entries().iter().map(|(key, value)| match key {
-                Field::Str(key) => Ok((key.clone(), json(value.clone())?)),
+                Field::Str(key) => Ok((key.clone(), json(value.clone(), unfit)?)),
                 other => Err(Error::Json { reason: format!("a map key that is not text: {other}") }),
             });
             Json::Object(entries.collect::<Result<_>>()?)
         }
-        other => {
-            return Err(Error::Json { reason: format!("a column type that no conversation holds: {other}") });
-        }
     })
 }
 
-fn number(value: f64) -> Result<Json> {
-    let number = Number::from_f64(value).map(Json::Number);
-    number.ok_or_else(|| Error::Json { reason: "a number that is not finite".to_owned() })
+fn number(value: f64) -> Option<Json> {
+    Number::from_f64(value).map(Json::Number)
 }
 
 /// Runs the reader; its panics and errors both come back as text.

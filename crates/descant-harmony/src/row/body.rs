@@ -1,6 +1,7 @@
 //! One row of a data set.
 
 use crate::row::conversation::Conversation;
+use crate::row::ignored::Ignored;
 
 /// What a row holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,9 +21,16 @@ pub struct Row {
     pub body: Body,
     /// The language that the reasoning is meant to be in, where the data set says so.
     pub reasoning_language: Option<String>,
+    /// Keys that are not used.
+    pub ignored: Ignored,
 }
 
 impl Row {
+    /// A row of this number, with nothing beside its body.
+    pub fn new(number: u64, body: Body) -> Self {
+        Self { number, body, reasoning_language: None, ignored: Ignored::default() }
+    }
+
     /// The conversation, unless the row is text.
     pub fn conversation(&self) -> Option<&Conversation> {
         match &self.body {

@@ -1,9 +1,10 @@
 //! Conversations as typed values.
 //!
 //! A template takes any JSON and drops in silence what it does not know: a system message in the middle, a second tool
-//! call, an unknown role. These types hold only what gpt-oss can be trained on; `from_json` says which field does not
+//! call, an unknown role. These types hold only what gpt-oss can be trained on; `message.rs` says which field does not
 //! fit. What a message carries beyond (a name, an id) is kept and given to the template.
 
+use crate::error::{Error, Result};
 use crate::row::date::Date;
 use crate::row::input::TemplateInput;
 use serde_json::{Map, Value as Json, json};
@@ -65,20 +66,30 @@ pub struct Message {
     pub thinking: Option<String>,
     /// The call that an assistant message ends with.
     pub tool_call: Option<ToolCall>,
+    /// What its tokens count for in the loss, over what the run says; 0 is not trained. 1 when absent.
+    pub weight: Option<f32>,
+    /// The same for its reasoning alone; as the message when absent.
+    pub thinking_weight: Option<f32>,
     /// Further keys, given to the template as they are.
     pub extra: Map<String, Json>,
 }
 
 impl Message {
-    /// A message with text.
-    pub fn text(role: Role, content: impl Into<String>) -> Self {
+    fn empty(role: Role) -> Self {
         Self {
             role,
-            content: Some(Json::String(content.into())),
+            content: None,
             thinking: None,
             tool_call: None,
+            weight: None,
+            thinking_weight: None,
             extra: Map::new(),
         }
+    }
+
+    /// A message with text.
+    pub fn text(role: Role, content: impl Into<String>) -> Self {
+        Self { content: Some(Json::String(content.into())), ..Self::empty(role) }
     }
 
     /// An assistant message with its reasoning.
@@ -89,12 +100,18 @@ impl Message {
     /// An assistant message that calls a tool.
     pub fn call(thinking: Option<String>, name: impl Into<String>, arguments: Json) -> Self {
         let tool_call = Some(ToolCall { name: name.into(), arguments, content_type: None });
-        Self { role: Role::Assistant, content: None, thinking, tool_call, extra: Map::new() }
+        Self { thinking, tool_call, ..Self::empty(Role::Assistant) }
     }
 
     /// A tool's answer.
     pub fn tool(content: Json) -> Self {
-        Self { role: Role::Tool, content: Some(content), thinking: None, tool_call: None, extra: Map::new() }
+        Self { content: Some(content), ..Self::empty(Role::Tool) }
+    }
+
+    /// Whether any of its tokens may be trained.
+    pub fn counts(&self) -> bool {
+        let thinking = self.thinking.as_ref().and(self.thinking_weight);
+        self.weight.unwrap_or(1.0) > 0.0 || thinking.unwrap_or(0.0) > 0.0
     }
 
     fn to_json(&self) -> Json {
@@ -144,6 +161,24 @@ impl Conversation {
     pub fn with_effort(mut self, effort: &str) -> Self {
         self.template_kwargs.insert("reasoning_effort".into(), effort.into());
         self
+    }
+
+    /// Checks what the template would lose or misplace in silence.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for no message at all, and for a system or developer message that is not the first.
+    pub fn checked(self) -> Result<Self> {
+        if self.messages.is_empty() {
+            return Err(Error::field("messages", "empty"));
+        }
+        let stray =
+            self.messages.iter().skip(1).position(|m| matches!(m.role, Role::System | Role::Developer));
+        if let Some(at) = stray {
+            let role = self.messages[at + 1].role;
+            let reason = format!("a {role} message that is not the first would be dropped by the template");
+            return Err(Error::field(format!("messages[{}].role", at + 1), reason));
+        }
+        Ok(self)
     }
 
     /// The reasoning effort, where the row states one.

@@ -4,17 +4,22 @@
 //! | --- | --- |
 //! | `messages` | `{"messages": [{"role", "content", "thinking", "tool_calls"}], "tools", ...}` (Multilingual-Thinking, OpenAI) |
 //! | `sharegpt` | `{"conversations": [{"from": "human", "value": "..."}], "system"}` |
-//! | `alpaca` | `{"instruction", "input", "output", "system"}` |
+//! | `alpaca` | `{"instruction", "input", "output", "history", "system"}` |
 //! | `prompt_completion` | `{"prompt", "completion"}`, texts or lists of messages |
 //! | `text` | `{"text": "<\|start\|>system..."}`, rendered already |
 //!
-//! The form of a file is that of its first good row; a row in another form is a bad row, not a guess.
+//! The form of a file is that of its first good row; a row in another form is a bad row, not a guess. A form says where
+//! the messages are; `message.rs` reads them, and `head.rs` what stands beside them, the same for all.
 
 use crate::error::{Error, Result};
 use crate::row::body::{Body, Row};
+use crate::row::content;
 use crate::row::conversation::{Conversation, Message, Role};
-use crate::row::from_json::head;
-use crate::row::json;
+use crate::row::fields::{Fields, parsed_if_text};
+use crate::row::head::head;
+use crate::row::ignored::{Ignored, Place};
+use crate::row::message::{THINKING_KEYS, messages};
+use crate::row::weight::weight;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use std::fmt;
@@ -68,36 +73,13 @@ impl Format {
     pub const ALL: [Self; 5] =
         [Self::Messages, Self::ShareGpt, Self::Alpaca, Self::PromptCompletion, Self::Text];
 
-    /// Every column that any form uses.
-    pub(crate) const COLUMNS: [&'static str; 19] = [
-        "id",
-        "messages",
-        "conversations",
-        "instruction",
-        "input",
-        "output",
-        "prompt",
-        "completion",
-        "text",
-        "thinking",
-        "system",
-        "tools",
-        "template_kwargs",
-        "reasoning_effort",
-        "model_identity",
-        "builtin_tools",
-        "current_date",
-        "reasoning_language",
-        "add_generation_prompt",
-    ];
-
     /// The form of a row by its keys.
     pub fn detect(row: &Map<String, Json>) -> Option<Self> {
         let has = |key: &str| row.get(key).is_some_and(|value| !value.is_null());
         // Several may be present; the richer form first.
         if has("messages") {
             Some(Self::Messages)
-        } else if has("conversations") {
+        } else if has("conversations") || has("conversation") {
             Some(Self::ShareGpt)
         } else if has("instruction") && has("output") {
             Some(Self::Alpaca)
@@ -127,100 +109,134 @@ impl Format {
     /// # Errors
     /// [`Error::Field`] with the first field that does not fit.
     pub fn row(self, number: u64, row: &Map<String, Json>) -> Result<Row> {
+        let mut fields = Fields::of_row(row);
+        let mut ignored = Ignored::default();
         let body = match self {
-            Self::Messages => Body::Conversation(Conversation::from_json(row)?),
-            Self::ShareGpt => Body::Conversation(sharegpt(row)?),
-            Self::Alpaca => Body::Conversation(alpaca(row)?),
-            Self::PromptCompletion => Body::Conversation(prompt_completion(row)?),
-            Self::Text => Body::Text(text(row, "text")?.to_owned()),
+            Self::Text => Body::Text(harmony_text(&mut fields)?),
+            form => Body::Conversation(form.conversation(&mut fields, &mut ignored)?),
         };
-        let reasoning_language = row.get("reasoning_language").and_then(Json::as_str).map(str::to_owned);
-        Ok(Row { number, body, reasoning_language })
+        let reasoning_language = fields.get("reasoning_language").and_then(Json::as_str).map(str::to_owned);
+        for (key, _) in fields.left() {
+            ignored.add(Place::Row, key);
+        }
+        Ok(Row { number, body, reasoning_language, ignored })
+    }
+
+    /// The conversation of a row of this form, which is not text.
+    pub(crate) fn conversation(self, fields: &mut Fields<'_>, ignored: &mut Ignored) -> Result<Conversation> {
+        let mut messages = match self {
+            Self::ShareGpt => listed(fields, &["conversations", "conversation"], ignored)?,
+            Self::Alpaca => alpaca(fields)?,
+            Self::PromptCompletion => prompt_completion(fields, ignored)?,
+            _ => listed(fields, &["messages"], ignored)?,
+        };
+        if let Some(system) = system(fields)? {
+            match messages.first() {
+                Some(first) if matches!(first.role, Role::System | Role::Developer) => {
+                    if first.content.as_ref().and_then(Json::as_str) != Some(&system) {
+                        let reason =
+                            format!("differs from the {} message that the row begins with", first.role);
+                        return Err(Error::field("system", reason));
+                    }
+                }
+                _ => messages.insert(0, Message::text(Role::System, system)),
+            }
+        }
+        Conversation { messages, ..head(fields, ignored)? }.checked()
     }
 }
 
-fn sharegpt(row: &Map<String, Json>) -> Result<Conversation> {
-    let turns = row.get("conversations").ok_or_else(|| Error::field("conversations", "missing"))?;
-    let turns = turns.as_array().ok_or_else(|| Error::wrong("conversations", "a list", turns))?;
-    let mut messages = system(row)?;
-    for (at, turn) in turns.iter().enumerate() {
-        let path = format!("conversations[{at}]");
-        let turn = turn.as_object().ok_or_else(|| Error::wrong(&path, "an object", turn))?;
-        let in_turn = |error: Error| match error {
-            Error::Field { field, reason } => Error::Field { field: format!("{path}.{field}"), reason },
-            other => other,
-        };
-        let value = text(turn, "value").map_err(in_turn)?;
-        messages.push(match text(turn, "from").map_err(in_turn)? {
-            "system" => Message::text(Role::System, value),
-            "developer" => Message::text(Role::Developer, value),
-            "human" | "user" => Message::text(Role::User, value),
-            "gpt" | "assistant" | "model" => {
-                Message::assistant(thinking(turn).map_err(in_turn)?.map(str::to_owned), value)
-            }
-            "function_call" | "tool_call" => call(value).map_err(in_turn)?,
-            "tool" | "observation" | "function_response" => Message::tool(Json::String(value.to_owned())),
-            other => {
-                let other: String = other.chars().take(40).collect();
-                return Err(Error::field(format!("{path}.from"), format!("`{other}` is no known speaker")));
-            }
-        });
-    }
-    Conversation { messages, ..head(row)? }.checked()
+/// A list of messages under one of these keys.
+fn listed(fields: &mut Fields<'_>, keys: &[&'static str], ignored: &mut Ignored) -> Result<Vec<Message>> {
+    let Some((key, list)) = fields.one_of(keys)? else { return Err(Error::field(keys[0], "missing")) };
+    messages(&*parsed_if_text(list, key)?, key, ignored)
 }
 
-/// A call as ShareGPT files have it: JSON in a text.
-fn call(value: &str) -> Result<Message> {
-    let bad = |reason: &str| Error::field("value", format!("not a function call: {reason}"));
-    let json = json::value(value.as_bytes()).map_err(|reason| bad(&reason))?;
-    let name = json.get("name").and_then(Json::as_str).ok_or_else(|| bad("`name` is missing"))?;
-    let arguments = json.get("arguments").cloned().unwrap_or_else(|| Json::Object(Map::new()));
-    Ok(Message::call(None, name, arguments))
-}
-
-fn alpaca(row: &Map<String, Json>) -> Result<Conversation> {
-    let mut user = text(row, "instruction")?.to_owned();
+fn alpaca(fields: &mut Fields<'_>) -> Result<Vec<Message>> {
+    let mut user = said(fields, "instruction")?.ok_or_else(|| Error::field("instruction", "missing"))?;
     // The original joins the two with a blank line; an empty input is the usual case.
-    if let Some(input) = optional(row, "input")?.filter(|input| !input.is_empty()) {
+    if let Some(input) = said(fields, "input")?.filter(|input| !input.is_empty()) {
         user.push_str("\n\n");
-        user.push_str(input);
+        user.push_str(&input);
     }
-    let mut messages = system(row)?;
+    let mut messages = history(fields)?;
     messages.push(Message::text(Role::User, user));
-    messages.push(Message::assistant(thinking(row)?.map(str::to_owned), text(row, "output")?));
-    Conversation { messages, ..head(row)? }.checked()
+    messages.push(answer(fields, "output")?);
+    Ok(messages)
 }
 
-fn prompt_completion(row: &Map<String, Json>) -> Result<Conversation> {
-    let lists = (row.get("prompt").and_then(Json::as_array), row.get("completion").and_then(Json::as_array));
-    if let (Some(prompt), Some(completion)) = lists {
-        let mut joined = row.clone();
-        joined.insert("messages".into(), prompt.iter().chain(completion).cloned().collect());
-        return Conversation::from_json(&joined);
+/// Earlier turns: pairs of what was asked and answered.
+fn history(fields: &mut Fields<'_>) -> Result<Vec<Message>> {
+    let mut messages = Vec::new();
+    let Some(history) = fields.get("history") else { return Ok(messages) };
+    let turns = parsed_if_text(history, "history")?;
+    let turns = turns.as_array().ok_or_else(|| Error::wrong("history", "a list", &turns))?;
+    for (at, turn) in turns.iter().enumerate() {
+        let pair = turn.as_array().map(Vec::as_slice);
+        let Some([Json::String(asked), Json::String(answered)]) = pair else {
+            return Err(Error::field(format!("history[{at}]"), "expected a list of two texts"));
+        };
+        messages.push(Message::text(Role::User, asked.as_str()));
+        messages.push(Message::assistant(None, answered.as_str()));
     }
-    let mut messages = system(row)?;
-    messages.push(Message::text(Role::User, text(row, "prompt")?));
-    messages.push(Message::assistant(thinking(row)?.map(str::to_owned), text(row, "completion")?));
-    Conversation { messages, ..head(row)? }.checked()
+    Ok(messages)
 }
 
-fn system(row: &Map<String, Json>) -> Result<Vec<Message>> {
-    let text = optional(row, "system")?.filter(|text| !text.is_empty());
-    Ok(text.map(|text| Message::text(Role::System, text)).into_iter().collect())
+/// A prompt, of which nothing is trained, and its completion; each a text or a list of messages.
+fn prompt_completion(fields: &mut Fields<'_>, ignored: &mut Ignored) -> Result<Vec<Message>> {
+    let mut messages = match fields.get("prompt") {
+        None => return Err(Error::field("prompt", "missing")),
+        Some(Json::Array(_)) => listed(fields, &["prompt"], ignored)?,
+        Some(_) => vec![Message::text(Role::User, said(fields, "prompt")?.unwrap_or_default())],
+    };
+    for message in messages.iter_mut().filter(|message| message.role == Role::Assistant) {
+        (message.weight, message.thinking_weight) = (Some(0.0), None);
+    }
+    match fields.get("completion") {
+        None => return Err(Error::field("completion", "missing")),
+        Some(Json::Array(_)) => messages.extend(listed(fields, &["completion"], ignored)?),
+        Some(_) => messages.push(answer(fields, "completion")?),
+    }
+    Ok(messages)
 }
 
-fn thinking(row: &Map<String, Json>) -> Result<Option<&str>> {
-    optional(row, "thinking")
+/// The only assistant message of a row, its reasoning beside it.
+fn answer(fields: &mut Fields<'_>, key: &'static str) -> Result<Message> {
+    let text = said(fields, key)?.ok_or_else(|| Error::field(key, "missing"))?;
+    let thinking = match fields.one_of(&THINKING_KEYS)? {
+        Some((key, json)) => Some(content::text(json, key)?),
+        None => None,
+    };
+    Ok(Message { weight: weight(fields)?, ..Message::assistant(thinking, text) })
 }
 
-fn text<'r>(row: &'r Map<String, Json>, key: &str) -> Result<&'r str> {
-    optional(row, key)?.ok_or_else(|| Error::field(key, "missing"))
+/// The developer's instructions beside the messages, under either name.
+fn system(fields: &mut Fields<'_>) -> Result<Option<String>> {
+    let found = fields.one_of(&["system", "system_prompt"])?;
+    let text = found.map(|(key, json)| content::text(json, key)).transpose()?;
+    Ok(text.filter(|text| !text.is_empty()))
 }
 
-fn optional<'r>(row: &'r Map<String, Json>, key: &str) -> Result<Option<&'r str>> {
-    match row.get(key) {
-        None | Some(Json::Null) => Ok(None),
-        Some(Json::String(text)) => Ok(Some(text)),
-        Some(other) => Err(Error::wrong(key, "a text", other)),
+/// A text, or text parts.
+fn said(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<String>> {
+    fields.get(key).map(|json| content::text(json, key)).transpose()
+}
+
+/// Rendered text. White space after the last message is what writing lines of text leaves behind.
+fn harmony_text(fields: &mut Fields<'_>) -> Result<String> {
+    let text = fields.text("text")?.ok_or_else(|| Error::field("text", "missing"))?;
+    let closed = text.trim_end();
+    let ends = ["<|return|>", "<|end|>", "<|call|>"].iter().any(|end| closed.ends_with(end));
+    Ok(if ends { closed } else { text }.to_owned())
+}
+
+impl Conversation {
+    /// Reads a row in the form `messages`, with what may stand beside them. Keys that are not used are passed over;
+    /// [`Format::row`] counts them.
+    ///
+    /// # Errors
+    /// [`Error::Field`] with the path of the first field that does not fit.
+    pub fn from_json(row: &Map<String, Json>) -> Result<Self> {
+        Format::Messages.conversation(&mut Fields::of_row(row), &mut Ignored::default())
     }
 }

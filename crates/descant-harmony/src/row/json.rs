@@ -5,14 +5,22 @@
 //! bounded by the parser (128), length by the reader of lines.
 
 use crate::error::{Error, Result};
+use crate::row::mark;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Json};
 use std::fmt;
 
-/// The object on a line.
-pub(crate) fn object(line: &[u8]) -> Result<Map<String, Json>> {
-    match value(line).map_err(|reason| Error::Json { reason })? {
-        Json::Object(map) => Ok(map),
+/// The object on a line, and whether it holds marks in place of NaN, for `unfit` to decide about.
+pub(crate) fn object(line: &[u8]) -> Result<(Map<String, Json>, bool)> {
+    let (json, marked) = match value(line) {
+        Ok(json) => (json, false),
+        Err(reason) => match mark::without_nan(line).map(|line| value(&line)) {
+            Some(Ok(json)) => (json, true),
+            _ => return Err(Error::Json { reason }),
+        },
+    };
+    match json {
+        Json::Object(map) => Ok((map, marked)),
         Json::Array(_) => {
             Err(Error::Json { reason: "the line is a list; one object a line is expected".into() })
         }
@@ -132,7 +140,7 @@ mod tests {
     #[test]
     fn strict_reading_equals_plain_reading_where_both_accept() {
         let line = r#" {"b":[1,-2,3.5,true,null,"é\u0000"],"a":{"x":{}}, "n":18446744073709551615} "#;
-        let strict = Json::Object(object(line.as_bytes()).unwrap());
+        let strict = Json::Object(object(line.as_bytes()).unwrap().0);
         assert_eq!(strict.to_string(), serde_json::from_str::<Json>(line).unwrap().to_string());
     }
 
@@ -153,9 +161,16 @@ mod tests {
     #[test]
     fn repeated_keys_depth_and_other_values_are_refused() {
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200));
-        for bad in
-            ["[1]", "1", "{\"a\":1,\"a\":1}", "{\"a\":{\"b\":1,\"b\":2}}", "{} {}", "", "{\"a\":NaN}", &deep]
-        {
+        for bad in [
+            "[1]",
+            "1",
+            "{\"a\":1,\"a\":1}",
+            "{\"a\":{\"b\":1,\"b\":2}}",
+            "{} {}",
+            "",
+            "{\"text\":NaN}",
+            &deep,
+        ] {
             assert!(matches!(object(bad.as_bytes()), Err(Error::Json { .. })), "{bad}");
         }
         assert!(object(b"{\"a\":\"\xff\"}").is_err());

@@ -48,8 +48,13 @@ fn shown(row: &str, policy: MaskPolicy, ending: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(format!("rows.{ending}"));
     write_row(&path, &value.to_string(), ending);
+    shown_file(&path, policy)
+}
+
+/// The same of all rows of a file.
+pub(crate) fn shown_file(path: &Path, policy: MaskPolicy) -> String {
     let options = PrepareOptions { mask: policy, ..PrepareOptions::default() };
-    let prepared = read(&path, &ReadOptions::default()).and_then(|set| prepare(tiny(), &set, &options));
+    let prepared = read(path, &ReadOptions::default()).and_then(|set| prepare(tiny(), &set, &options));
     match prepared {
         Err(error) => error.to_string().replace(&path.display().to_string(), "conversations.jsonl"),
         Ok(prepared) => {

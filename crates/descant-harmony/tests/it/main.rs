@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "clippy knows test functions and not what they share")]
 
 mod batches;
+mod cases;
 mod crafted;
 mod data;
 mod data_page;

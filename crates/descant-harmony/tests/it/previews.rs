@@ -5,7 +5,7 @@ use descant_harmony::prepare::{PrepareOptions, prepare};
 use descant_harmony::preview::runs;
 use descant_harmony::read::{Body, DataSet, Rejects, Row};
 use descant_harmony::{
-    Conversation, LossWeights, MaskPolicy, Masker, Message, RenderOptions, Role, TokenClass,
+    Conversation, Ignored, LossWeights, MaskPolicy, Masker, Message, RenderOptions, Role, TokenClass,
 };
 
 #[test]
@@ -43,11 +43,8 @@ fn reasoning_languages_are_counted_by_what_rows_state() {
     let row = |number: u64, thinking: Option<&str>, language: Option<&str>| {
         let answer = Message::assistant(thinking.map(str::to_owned), format!("4 {number}"));
         let conversation = Conversation::new(vec![Message::text(Role::User, "2 + 2?"), answer]);
-        Row {
-            number,
-            body: Body::Conversation(conversation),
-            reasoning_language: language.map(str::to_owned),
-        }
+        let row = Row::new(number, Body::Conversation(conversation));
+        Row { reasoning_language: language.map(str::to_owned), ..row }
     };
     let rows = vec![
         row(1, Some(spanish), Some("Spanish")),
@@ -56,8 +53,14 @@ fn reasoning_languages_are_counted_by_what_rows_state() {
         row(4, Some(english), None),
         row(5, None, None),
     ];
-    let set =
-        DataSet { path: "set".into(), files: Vec::new(), format: None, rows, rejects: Rejects::default() };
+    let set = DataSet {
+        path: "set".into(),
+        files: Vec::new(),
+        format: None,
+        rows,
+        rejects: Rejects::default(),
+        ignored: Ignored::default(),
+    };
     let prepared = prepare(tiny(), &set, &PrepareOptions::default()).unwrap();
     let shares = &prepared.account.languages;
     let seen: Vec<String> = shares

@@ -22,8 +22,9 @@ Examples:
   descant data preview train.jsonl --json > account.json
 
 Trained tokens stand behind a bar (▌) and, where there is colour, in green. A bad row makes the exit status 1.
-FILE is parquet or JSONL (plain, gzip, zstd); its form is found by its keys: messages (Hugging Face, OpenAI with
-tool_calls), conversations (ShareGPT), instruction + output (Alpaca), prompt + completion, or text (rendered Harmony).";
+FILE is parquet, JSONL or a JSON array (plain, gzip, zstd), or a folder of them; its form is found by its keys:
+messages (Hugging Face, OpenAI), conversations (ShareGPT), instruction + output (Alpaca), prompt + completion, or text
+(rendered Harmony). docs/data.md has every spelling that is taken. Keys that are not used are counted and shown.";
 
 const RENDER_EXAMPLES: &str = "\
 Examples:

@@ -6,13 +6,18 @@ use crate::words::grouped;
 use descant_harmony::prepare::{Account, Prepared};
 use descant_harmony::preview::Lengths;
 use descant_harmony::read::{DataSet, Format};
-use descant_harmony::{MaskPolicy, Renderer, TokenClass};
+use descant_harmony::{IgnoredKey, MaskPolicy, Renderer, TokenClass};
 use serde_json::{Value, json};
 
 /// Version of `data.json`.
 const VERSION: u32 = 1;
 /// Most buckets of the lengths.
 const BUCKETS: usize = 12;
+
+/// A key that changes no token, in words.
+pub(crate) fn in_words(key: &IgnoredKey) -> String {
+    format!("`{}` in {} {}: not used", key.key, grouped(key.count), key.place.plural())
+}
 
 /// The account of a data set.
 #[derive(Debug)]

@@ -10,6 +10,7 @@ use descant_model::Config;
 use descant_train::memory::{Load, Memory};
 use serde_json::{Value, json};
 
+use super::account::in_words;
 use super::bench::flops_per_token;
 use super::examination::Examination;
 use super::load::{self, Chosen};
@@ -64,6 +65,9 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
         let device = load::device(&settings.model.device)?;
         (Found::by(settings, &device)?, Some(device))
     };
+    for key in account.account.ignored.iter() {
+        talk.warn(in_words(&key));
+    }
     let load = Load::of_run(&samples, &settings.train)?;
     let asking = examination.as_ref().map(Examination::asking);
     let room = Room::find(settings, &config, &samples, asking, &found)?;

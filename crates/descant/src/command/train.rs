@@ -15,7 +15,7 @@ use descant_model::{Bare, GptOss};
 use descant_train::checkpoint::{Checkpoint, Store};
 use descant_train::{Course, Ended, Error, Keeping, Observer, fit_kept};
 
-use super::account::DataAccount;
+use super::account::{DataAccount, in_words};
 use super::examination::{Answering, Examination};
 use super::figures::Figures;
 use super::identity::identity;
@@ -309,6 +309,9 @@ fn first_lines(
         if count > 0 {
             talk.warn(format_args!("{} {what}", grouped(count)));
         }
+    }
+    for key in account.ignored.iter() {
+        talk.warn(in_words(&key));
     }
     for reject in account.rejects.first.iter().take(3) {
         talk.warn(format_args!("row {}: {}", reject.number, reject.reason));

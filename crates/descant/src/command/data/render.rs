@@ -138,7 +138,12 @@ impl Job<'_> {
                 self.renderer.render(conversation, &options)?
             }
         };
-        let mask = match self.masker.mask_ids(&rendered.ids, &rendered.messages, 0) {
+        let mask = if rendered.broken.is_some() {
+            self.masker.mask_ids(&rendered.ids, &rendered.messages, 0)
+        } else {
+            self.masker.mask(&rendered, 0)
+        };
+        let mask = match mask {
             Ok(mask) => mask.bits().map(u8::from).collect(),
             Err(Error::EmptyMask { .. }) => vec![0; rendered.ids.len()],
             Err(error) => return Err(error),

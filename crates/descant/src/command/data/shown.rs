@@ -15,6 +15,7 @@ use descant_harmony::preview::{Lengths, runs};
 use descant_harmony::{TokenClass, Tokenizer};
 
 use super::wrap::pieces;
+use crate::command::account::in_words;
 use crate::words::grouped;
 
 const BOLD: Style = Style::new().bold();
@@ -147,6 +148,9 @@ pub(super) fn left_out(account: &Account) -> String {
         if count > 0 {
             let _ = writeln!(text, "{BOLD}left out{BOLD:#}   {} {what}", grouped(count));
         }
+    }
+    for key in account.ignored.iter() {
+        let _ = writeln!(text, "{BOLD}ignored{BOLD:#}    {}", visible(&in_words(&key)));
     }
     let rejects = &account.rejects;
     if rejects.count > 0 {
