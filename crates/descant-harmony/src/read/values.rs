@@ -161,7 +161,7 @@ impl Values<'_> {
             for byte in chunk {
                 let outside = depth == 0 && !in_text;
                 if outside && matches!(byte, b',' | b']' | b'}' | b':')
-                    || outside && used > 0 && byte.is_ascii_whitespace()
+                    || outside && (used > 0 || !bytes.is_empty()) && byte.is_ascii_whitespace()
                 {
                     ended = true;
                     break;
