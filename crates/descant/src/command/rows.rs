@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use descant_harmony::prepare::{Example, PrepareOptions, prepare};
 use descant_harmony::read::{ReadOptions, read};
-use descant_harmony::{RenderOptions, Renderer};
+use descant_harmony::{Error, RenderOptions, Renderer};
 use descant_train::Sample;
 
 use super::account::DataAccount;
@@ -27,7 +27,14 @@ pub(crate) fn samples(
     renderer: &Renderer,
 ) -> Result<(Vec<Sample>, DataAccount)> {
     let data = &settings.data;
-    let skip = |e| Hinted::new(e, "data.on_bad_row = \"skip\" leaves bad rows out and counts them");
+    // Leaving a row out makes no data set of a file that is none.
+    let skip = |e: Error| match e {
+        Error::Row { .. } => anyhow::Error::from(Hinted::new(
+            e,
+            "data.on_bad_row = \"skip\" leaves bad rows out and counts them",
+        )),
+        other => other.into(),
+    };
     let set = read(path, &ReadOptions { on_bad_row: data.on_bad_row, format: data.format });
     let set = set.map_err(skip)?;
     let date = settings.date().map_err(|reason| anyhow!(reason))?;

@@ -58,7 +58,7 @@ pub(super) fn rows() -> Vec<Case> {
         packed.finish().unwrap()
     };
     vec![
-        given(Vec::new(), "no row is left"),
+        given(Vec::new(), "an empty file"),
         second("{", "data.jsonl:2: not a JSON object: EOF"),
         second("[1]", "data.jsonl:2: not a JSON object: the line is a list"),
         second(
