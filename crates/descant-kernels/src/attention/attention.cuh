@@ -5,6 +5,7 @@
 // decoding fills a tile with heads. HEAD_DIM (16, 32, 64) and GROUP (1 to 64) are constants of the compilation.
 #pragma once
 #include "common.cuh"
+#include "mma.cuh"
 
 #ifndef HEAD_DIM
 #define HEAD_DIM 64
@@ -71,14 +72,6 @@ __device__ __forceinline__ float exp2_fast(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-__device__ __forceinline__ void load_matrices(u32 (&r)[4], u32 from) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(from) : "memory");
-}
-__device__ __forceinline__ void load_matrices_transposed(u32 (&r)[4], u32 from) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(from) : "memory");
-}
 // A, 16 rows by 16 columns from `row`, `16 * step`.
 __device__ __forceinline__ void load_a(u32 (&a)[4], u32 tile, int row, int step, int lane) {
     load_matrices(a, tile + swizzled(row + (lane & 15), step * 2 + (lane >> 4)));
@@ -91,11 +84,6 @@ __device__ __forceinline__ void load_b(u32 (&b)[4], u32 tile, int row, int step,
 __device__ __forceinline__ void load_b_transposed(u32 (&b)[4], u32 tile, int row, int pair, int lane) {
     load_matrices_transposed(b, tile + swizzled(row + (lane & 15), pair * 2 + (lane >> 4)));
 }
-__device__ __forceinline__ void mma(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 // Sum over the four lanes that hold a row of a result.
 __device__ __forceinline__ float quad_sum(float x) {
     x += __shfl_xor_sync(FULL_WARP, x, 1);
@@ -105,12 +93,6 @@ __device__ __forceinline__ float quad_max(float x) {
     x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, 1));
     return fmaxf(x, __shfl_xor_sync(FULL_WARP, x, 2));
 }
-__device__ __forceinline__ void store_shared(u32 to, u32 x) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(x) : "memory"); }
-__device__ __forceinline__ uint4 load_shared16(u32 from) {
-    uint4 x;
-    asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(from) : "memory");
-    return x;
-}
 // A warp's results, 32 rows by HEAD_DIM in mma layout, into its rows of a swizzled tile as bf16.
 __device__ __forceinline__ void stage(u32 tile, int row0, const float (&x)[2][CHUNKS][4], int lane) {
 #pragma unroll
@@ -119,7 +101,7 @@ __device__ __forceinline__ void stage(u32 tile, int row0, const float (&x)[2][CH
         for (int n = 0; n < CHUNKS; n++)
 #pragma unroll
             for (int h = 0; h < 2; h++)
-                store_shared(tile + swizzled(row0 + m * 16 + h * 8 + lane / 4, n) + (lane & 3) * 4,
+                shared_store(tile + swizzled(row0 + m * 16 + h * 8 + lane / 4, n) + (lane & 3) * 4,
                              to_bf16x2(x[m][n][2 * h], x[m][n][2 * h + 1]));
 }
 // `ROWS` staged stacked rows from `row0` of the tile to their places; the lanes of one warp.
@@ -131,6 +113,6 @@ __device__ __forceinline__ void store_queries(bf16* to, int ld, u32 tile, int ro
         int position = row / GROUP, head = row % GROUP;
         if (position < positions && first + position < end)
             *reinterpret_cast<uint4*>(to + (u64)(first + position) * ld + head * HEAD_DIM + chunk * 8) =
-                load_shared16(tile + swizzled(row, chunk));
+                shared_load16(tile + swizzled(row, chunk));
     }
 }

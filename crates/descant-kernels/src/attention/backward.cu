@@ -54,7 +54,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
         const bool valid = row / GROUP < POSITIONS && query < tile.query_len;
         float x = 0.0f;
         if (valid) {
-            const uint4 a = load_shared16(do_tile + swizzled(row, chunk));
+            const uint4 a = shared_load16(do_tile + swizzled(row, chunk));
             const uint4 b = *reinterpret_cast<const uint4*>(out + (u64)query * out_ld + head * HEAD_DIM + chunk * 8);
             x = low_float(a.x) * low_float(b.x) + high_float(a.x) * high_float(b.x) + low_float(a.y) * low_float(b.y) +
                 high_float(a.y) * high_float(b.y) + low_float(a.z) * low_float(b.z) + high_float(a.z) * high_float(b.z) +
@@ -117,14 +117,14 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
                     load_b(b, k_tile, half + n * 16, d, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
-                        mma(s[m][2 * n], qf[m][d], b[0], b[1]);
-                        mma(s[m][2 * n + 1], qf[m][d], b[2], b[3]);
+                        multiply16(s[m][2 * n], qf[m][d], b[0], b[1]);
+                        multiply16(s[m][2 * n + 1], qf[m][d], b[2], b[3]);
                     }
                     load_b(b, v_tile, half + n * 16, d, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
-                        mma(dp[m][2 * n], dof[m][d], b[0], b[1]);
-                        mma(dp[m][2 * n + 1], dof[m][d], b[2], b[3]);
+                        multiply16(dp[m][2 * n], dof[m][d], b[0], b[1]);
+                        multiply16(dp[m][2 * n + 1], dof[m][d], b[2], b[3]);
                     }
                 }
 #pragma unroll
@@ -156,8 +156,8 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
                     load_b_transposed(b, k_tile, half + n * 16, c, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
-                        mma(acc[m][2 * c], ds[m], b[0], b[1]);
-                        mma(acc[m][2 * c + 1], ds[m], b[2], b[3]);
+                        multiply16(acc[m][2 * c], ds[m], b[0], b[1]);
+                        multiply16(acc[m][2 * c + 1], ds[m], b[2], b[3]);
                     }
                 }
             }
@@ -260,14 +260,14 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                     load_b(b, q_tile, r, d, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
-                        mma(s[m][0], kf[m][d], b[0], b[1]);
-                        mma(s[m][1], kf[m][d], b[2], b[3]);
+                        multiply16(s[m][0], kf[m][d], b[0], b[1]);
+                        multiply16(s[m][1], kf[m][d], b[2], b[3]);
                     }
                     load_b(b, do_tile, r, d, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
-                        mma(dp[m][0], vf[m][d], b[0], b[1]);
-                        mma(dp[m][1], vf[m][d], b[2], b[3]);
+                        multiply16(dp[m][0], vf[m][d], b[0], b[1]);
+                        multiply16(dp[m][1], vf[m][d], b[2], b[3]);
                     }
                 }
                 u32 pf[2][4], dsf[2][4];
@@ -300,14 +300,14 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                     load_b_transposed(b, do_tile, r, c, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
-                        mma(dv_acc[m][2 * c], pf[m], b[0], b[1]);
-                        mma(dv_acc[m][2 * c + 1], pf[m], b[2], b[3]);
+                        multiply16(dv_acc[m][2 * c], pf[m], b[0], b[1]);
+                        multiply16(dv_acc[m][2 * c + 1], pf[m], b[2], b[3]);
                     }
                     load_b_transposed(b, q_tile, r, c, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
-                        mma(dk_acc[m][2 * c], dsf[m], b[0], b[1]);
-                        mma(dk_acc[m][2 * c + 1], dsf[m], b[2], b[3]);
+                        multiply16(dk_acc[m][2 * c], dsf[m], b[0], b[1]);
+                        multiply16(dk_acc[m][2 * c + 1], dsf[m], b[2], b[3]);
                     }
                 }
             }
@@ -329,8 +329,8 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
         const int at = lane + i * 32, row = row0 + at / CHUNKS, chunk = at % CHUNKS;
         if (tile.first + row < tile.key_len) {
             const u64 place = to + (u64)(tile.first + row) * dkv_ld + chunk * 8;
-            *reinterpret_cast<uint4*>(dk + place) = load_shared16(k_tile + swizzled(row, chunk));
-            *reinterpret_cast<uint4*>(dv + place) = load_shared16(v_tile + swizzled(row, chunk));
+            *reinterpret_cast<uint4*>(dk + place) = shared_load16(k_tile + swizzled(row, chunk));
+            *reinterpret_cast<uint4*>(dv + place) = shared_load16(v_tile + swizzled(row, chunk));
         }
     }
 }

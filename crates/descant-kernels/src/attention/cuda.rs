@@ -82,7 +82,7 @@ pub(crate) fn has_kernel(head_dim: usize, group: usize) -> bool {
 /// Which kernels run, and how.
 #[derive(Debug, Clone, Copy)]
 struct Form {
-    hopper: bool,
+    sm90: bool,
     group: usize,
     head_dim: usize,
 }
@@ -100,13 +100,13 @@ impl Form {
             );
             return Err(CudaError::NoKernel { operator: "attention", what });
         }
-        let hopper = run.gpu().is_hopper() && shape.head_dim == 64;
-        Ok(Self { hopper, group, head_dim: shape.head_dim })
+        let sm90 = run.gpu().is_hopper() && shape.head_dim == 64;
+        Ok(Self { sm90, group, head_dim: shape.head_dim })
     }
 
     /// Positions of a tile of queries.
     fn positions(self) -> usize {
-        if self.hopper { 192 / self.group } else { 128 / self.group }
+        if self.sm90 { 192 / self.group } else { 128 / self.group }
     }
 
     fn defines(self) -> [Define; 2] {
@@ -127,7 +127,7 @@ fn launch(
 ) -> Result<()> {
     let (unit, entry, defines) = kernel;
     let function = run.kernel(unit, entry, defines)?;
-    if form.hopper {
+    if form.sm90 {
         let items = n_tiles * shape.n_kv;
         arguments.extend([Arg::size(items), Arg::size(shape.n_kv)]);
         let grid = items.min(run.gpu().multiprocessors() as usize);
@@ -167,13 +167,13 @@ pub(crate) fn forward(
         Arg::F32(shape.scale),
     ];
     let defines = form.defines();
-    if form.hopper {
+    if form.sm90 {
         let shared = ALIGN + (2 * 192 + 4 * 2 * 80) * ROW;
-        let kernel = ("attention/hopper_forward", "attention_forward", &defines[..]);
+        let kernel = ("attention/forward_sm90", "attention_forward", &defines[..]);
         return launch(run, form, shape, kernel, 512, shared, work.n_queries, arguments);
     }
     let shared = (128 + 4 * 64) * 2 * form.head_dim;
-    let kernel = ("attention", "attention_forward", &defines[..]);
+    let kernel = ("attention/forward", "attention_forward", &defines[..]);
     launch(run, form, shape, kernel, 128, shared, work.n_queries, arguments)
 }
 
@@ -193,12 +193,12 @@ pub(crate) fn backward(
     let inputs = [Arg::Ptr(rows.query), Arg::Ptr(rows.key), Arg::Ptr(rows.value)];
     let strides = [Arg::size(rows.query_stride), Arg::size(rows.key_stride)];
     let rest = [Arg::size(shape.n_tokens), Arg::size(shape.window.unwrap_or(0)), Arg::F32(shape.scale)];
-    let (unit, shared) = if form.hopper {
-        ("attention/hopper_backward", [ALIGN + (5 * 192 + 8 * 64) * ROW, ALIGN + (4 * 128 + 8 * 64) * ROW])
+    let (unit, shared) = if form.sm90 {
+        ("attention/backward_sm90", [ALIGN + (5 * 192 + 8 * 64) * ROW, ALIGN + (4 * 128 + 8 * 64) * ROW])
     } else {
         ("attention/backward", [(2 * 128 + 4 * 64) * 2 * form.head_dim; 2])
     };
-    let threads = if form.hopper { [512, 384] } else { [128, 128] };
+    let threads = if form.sm90 { [512, 384] } else { [128, 128] };
     let defines = form.defines();
 
     // The pass over queries writes delta, which the other reads.

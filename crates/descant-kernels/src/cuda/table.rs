@@ -73,11 +73,11 @@ pub struct Unit {
 /// Texts that kernel files include, by the name in the `#include`.
 pub const HEADERS: [(&str, &str); 7] = [
     ("common.cuh", include_str!("common.cuh")),
+    ("mma.cuh", include_str!("mma.cuh")),
+    ("sm90.cuh", include_str!("sm90.cuh")),
     ("attention.cuh", include_str!("../attention/attention.cuh")),
-    ("warpgroup.cuh", include_str!("../attention/warpgroup.cuh")),
+    ("attention_sm90.cuh", include_str!("../attention/attention_sm90.cuh")),
     ("grouped.cuh", include_str!("../experts/grouped.cuh")),
-    ("hopper.cuh", include_str!("../experts/hopper.cuh")),
-    ("mma.cuh", include_str!("../experts/mma.cuh")),
     ("mxfp4.cuh", include_str!("../experts/mxfp4.cuh")),
 ];
 
@@ -90,7 +90,7 @@ const HEADS: &[&[Define]] = &[
     &[("HEAD_DIM", 32), ("GROUP", 4)],
     &[("HEAD_DIM", 16), ("GROUP", 3)],
 ];
-const HOPPER_HEADS: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_DIM", 64), ("GROUP", 3)]];
+const HEADS_SM90: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_DIM", 64), ("GROUP", 3)]];
 
 /// Packed MXFP4 and bf16 experts.
 const EXPERTS: &[&[Define]] = &[&[], &[("UNPACKED", 1)]];
@@ -106,7 +106,12 @@ pub const UNITS: [Unit; 19] = [
     Unit { id: "cache", text: include_str!("../cache/rows.cu"), variants: PLAIN, only: None },
     Unit { id: "optimizer", text: include_str!("../optimizer/optimizer.cu"), variants: PLAIN, only: None },
     Unit { id: "layer/lora", text: include_str!("../layer/lora.cu"), variants: PLAIN, only: None },
-    Unit { id: "attention", text: include_str!("../attention/attention.cu"), variants: HEADS, only: None },
+    Unit {
+        id: "attention/forward",
+        text: include_str!("../attention/forward.cu"),
+        variants: HEADS,
+        only: None,
+    },
     Unit {
         id: "attention/backward",
         text: include_str!("../attention/backward.cu"),
@@ -114,39 +119,44 @@ pub const UNITS: [Unit; 19] = [
         only: None,
     },
     Unit {
-        id: "attention/hopper_forward",
-        text: include_str!("../attention/hopper_forward.cu"),
-        variants: HOPPER_HEADS,
+        id: "attention/forward_sm90",
+        text: include_str!("../attention/forward_sm90.cu"),
+        variants: HEADS_SM90,
         only: Some(90),
     },
     Unit {
-        id: "attention/hopper_backward",
-        text: include_str!("../attention/hopper_backward.cu"),
-        variants: HOPPER_HEADS,
+        id: "attention/backward_sm90",
+        text: include_str!("../attention/backward_sm90.cu"),
+        variants: HEADS_SM90,
         only: Some(90),
     },
-    Unit { id: "experts", text: include_str!("../experts/grouped.cu"), variants: EXPERTS, only: None },
     Unit {
-        id: "experts_sm90",
+        id: "experts/grouped",
+        text: include_str!("../experts/grouped.cu"),
+        variants: EXPERTS,
+        only: None,
+    },
+    Unit {
+        id: "experts/grouped_sm90",
         text: include_str!("../experts/grouped_sm90.cu"),
         variants: PLAIN,
         only: Some(90),
     },
     Unit {
-        id: "experts_packed_sm90",
+        id: "experts/packed_sm90",
         text: include_str!("../experts/packed_sm90.cu"),
         variants: PLAIN,
         only: Some(90),
     },
-    Unit { id: "experts_few", text: include_str!("../experts/few.cu"), variants: PLAIN, only: None },
+    Unit { id: "experts/few", text: include_str!("../experts/few.cu"), variants: PLAIN, only: None },
     Unit {
-        id: "experts_low_rank",
+        id: "experts/low_rank",
         text: include_str!("../experts/low_rank.cu"),
         variants: PLAIN,
         only: None,
     },
     Unit {
-        id: "experts_dequantize",
+        id: "experts/dequantize",
         text: include_str!("../experts/dequantize.cu"),
         variants: PLAIN,
         only: None,
@@ -195,12 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_unit_includes_is_there() {
-        for unit in &UNITS {
-            let names = unit.text.lines().filter_map(|line| line.trim().strip_prefix("#include "));
-            for name in names {
+    fn whatever_a_file_includes_is_there() {
+        let texts = UNITS.iter().map(|unit| (unit.id, unit.text)).chain(HEADERS);
+        for (file, text) in texts {
+            for name in text.lines().filter_map(|line| line.trim().strip_prefix("#include ")) {
                 let name = name.trim_matches('"');
-                assert!(HEADERS.iter().any(|(known, _)| *known == name), "{} includes {name}", unit.id);
+                assert!(HEADERS.iter().any(|(known, _)| *known == name), "{file} includes {name}");
             }
         }
     }

@@ -124,13 +124,13 @@ struct Form {
 const FEW_ROWS: usize = 8;
 
 /// Hopper's form for matrices that are not packed; it knows no others.
-const HOPPER_BF16: &str = "experts_sm90";
+const BF16_SM90: &str = "experts/grouped_sm90";
 
 fn form(run: &Run<'_>, experts: &Experts, side: Side, rows: usize) -> Form {
     let packed = matches!(experts.data, ExpertData::Mxfp4 { .. });
     if packed && side == Side::Columns && rows <= FEW_ROWS {
         return Form {
-            unit: "experts_few",
+            unit: "experts/few",
             entry: "experts_forward_few",
             threads: 256,
             shared: 0,
@@ -142,9 +142,9 @@ fn form(run: &Run<'_>, experts: &Experts, side: Side, rows: usize) -> Form {
         Side::Rows => "experts_backward",
     };
     if run.gpu().is_hopper() && !packed {
-        Form { unit: HOPPER_BF16, entry, threads: 512, shared: 218_112, blocks: 1 }
+        Form { unit: BF16_SM90, entry, threads: 512, shared: 218_112, blocks: 1 }
     } else {
-        Form { unit: "experts", entry, threads: 256, shared: 77_568, blocks: 1 }
+        Form { unit: "experts/grouped", entry, threads: 256, shared: 77_568, blocks: 1 }
     }
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
     let form = form(run, experts, side, rows);
     let (data, scales, defines): (u64, u64, &[Define]) = match experts.data {
         ExpertData::Mxfp4 { blocks, scales } => (blocks, scales, &[]),
-        ExpertData::Bf16(data) if form.unit == HOPPER_BF16 => (data, 0, &[]),
+        ExpertData::Bf16(data) if form.unit == BF16_SM90 => (data, 0, &[]),
         ExpertData::Bf16(data) => (data, 0, &[("UNPACKED", 1)]),
     };
     let kernel = run.kernel(form.unit, form.entry, defines)?;
@@ -212,7 +212,7 @@ fn product_in_order(
         Side::Columns => ("experts_forward", experts.columns, experts.rows),
         Side::Rows => ("experts_backward", experts.rows, experts.columns),
     };
-    let kernel = run.kernel("experts_packed_sm90", entry, &[])?;
+    let kernel = run.kernel("experts/packed_sm90", entry, &[])?;
     let rows = |address: u64, columns: usize, stride: usize| {
         Boxes { address, element: BoxElement::Bf16, rows: a.places, columns, stride, height: 32 }.map()
     };
@@ -260,7 +260,7 @@ pub(crate) fn low_rank_rows(
     sizes: LowRank,
 ) -> Result<()> {
     check(sizes.features, RANK_WIDTH, a.stride, sizes.experts)?;
-    let kernel = run.kernel("experts_low_rank", "low_rank_rows", &[])?;
+    let kernel = run.kernel("experts/low_rank", "low_rank_rows", &[])?;
     let arguments = [
         Arg::Ptr(a.data),
         Arg::maybe(a.pairs),
@@ -307,7 +307,7 @@ pub(crate) fn low_rank_gradient(
     sizes: LowRank,
 ) -> Result<()> {
     check(sizes.features, RANK_WIDTH, y.stride, sizes.experts)?;
-    let kernel = run.kernel("experts_low_rank", "low_rank_gradient", &[])?;
+    let kernel = run.kernel("experts/low_rank", "low_rank_gradient", &[])?;
     let parts = sizes.parts(y.places);
     let arguments = [
         Arg::Ptr(y.data),
@@ -330,7 +330,7 @@ pub(crate) fn low_rank_gradient(
         return Ok(());
     }
     let size = sizes.experts * sizes.features * sizes.rank;
-    let sum = run.kernel("experts_low_rank", "low_rank_sum", &[])?;
+    let sum = run.kernel("experts/low_rank", "low_rank_sum", &[])?;
     let arguments =
         [Arg::Ptr(to.workspace), Arg::Ptr(to.grad), Arg::size(size), Arg::size(parts), Arg::F32(to.alpha)];
     run.launch(sum, size.div_ceil(256), 256u32, 0, &arguments)
@@ -339,7 +339,7 @@ pub(crate) fn low_rank_gradient(
 /// Packed MXFP4 to bf16 in device memory.
 pub(crate) fn dequantize(run: &Run<'_>, blocks: u64, scales: u64, out: u64, elements: usize) -> Result<()> {
     let words = elements / 8;
-    let kernel = run.kernel("experts_dequantize", "dequantize_mxfp4", &[])?;
+    let kernel = run.kernel("experts/dequantize", "dequantize_mxfp4", &[])?;
     let arguments = [Arg::Ptr(blocks), Arg::Ptr(scales), Arg::Ptr(out), Arg::I64(words as i64)];
     run.launch(kernel, words.div_ceil(256), 256u32, 0, &arguments)
 }

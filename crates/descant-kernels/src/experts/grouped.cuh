@@ -8,29 +8,8 @@
 #define STEP 64          // of the inner dimension: 128 bytes, one row in shared memory
 #define STAGED_LD 144    // bytes of a staged row: 64 columns and 16 bytes against bank conflicts
 
-__device__ __forceinline__ u32 shared_load(u32 from) {
-    u32 x;
-    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(from) : "memory");
-    return x;
-}
-__device__ __forceinline__ uint4 shared_load16(u32 from) {
-    uint4 x;
-    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-                 : "r"(from)
-                 : "memory");
-    return x;
-}
-__device__ __forceinline__ void shared_store(u32 to, u32 x) {
-    asm volatile("st.shared.u32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
-}
-__device__ __forceinline__ void shared_store(u32 to, bf16 x) {
-    asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(x) : "memory");
-}
-__device__ __forceinline__ void shared_store(u32 to, const u32 (&x)[4]) {
-    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
-                 : "memory");
-}
+// Where 16-byte piece `chunk` of a 128-byte row lies: rows of eight use all banks, whichever way they are read.
+__device__ __forceinline__ u32 swizzled(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
 
 struct Problem {
     const bf16* a;

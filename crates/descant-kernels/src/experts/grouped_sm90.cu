@@ -22,7 +22,7 @@
 // [E, n_out] or null; u bf16 [P, 64] and v bf16 [E, n_out, 64] or both null; offsets i32 [E + 1]; out bf16 [P, n_out]
 // or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, a_ld of 8, E at most 256.
 #include "grouped.cuh"
-#include "hopper.cuh"
+#include "sm90.cuh"
 
 #define STAGES 4
 #define ROWS 256
@@ -40,14 +40,6 @@
 #define EMPTY (FULL + STAGES * 8)
 #define OFFSETS (EMPTY + STAGES * 8)
 
-// A place in the ring of stages, and the parity of the phase that is waited for there.
-struct Ring {
-    u32 stage = 0, parity;
-    __device__ __forceinline__ explicit Ring(u32 first) : parity(first) {}
-    __device__ __forceinline__ void advance() {
-        if (++stage == STAGES) stage = 0, parity ^= 1;
-    }
-};
 using Tiles = Walk<ROWS, COLUMNS>;
 
 __device__ __forceinline__ int steps_of(const Problem& g) { return (g.n_in + STEP - 1) / STEP; }
@@ -64,13 +56,12 @@ template <bool TRANSPOSED> __device__ __forceinline__ void produce(const Problem
     const u32 b_to = A_BYTES + piece * SUBTILE + line * 128, swizzle = (half * 4) ^ (line & 7);
     const int wide = TRANSPOSED ? g.n_out / 32 : g.n_in / 32, lines = TRANSPOSED ? g.n_in : g.n_out;
 
-    Ring ring(1);
+    Ring<STAGES> ring(1);
     // A stage is full when every thread's copies have landed and every warp has said that its stores are done.
     auto publish = [&]() {
-        copy_arrive(shared + FULL + ring.stage * 8);
-        __syncwarp();
-        if (lane == 0) barrier_arrive(shared + FULL + ring.stage * 8);
-        ring.advance();
+        barrier_arrive_copies(shared + FULL + ring.stage * 8);
+        barrier_arrive_warp(shared + FULL + ring.stage * 8);
+        ring.next();
     };
 
     Tiles tiles;
@@ -133,23 +124,23 @@ template <int ACTIVE, int WIDTH, bool TRANSPOSED>
 __device__ __forceinline__ void multiply_step(float (&acc)[2][COLUMNS / 2], u32 a, u32 b) {
     constexpr u32 LEADING = TRANSPOSED ? SUBTILE : 16, INNER = TRANSPOSED ? 16 * 128 : 32;
     fence_async();
-    product_fence();
+    products_begin();
 #pragma unroll
     for (int k = 0; k < STEP / 16; k++) {
-        u64 right = tile_descriptor(b + k * INNER, LEADING, 1024);
+        u64 right = operand(b + k * INNER, LEADING);
 #pragma unroll
         for (int m = 0; m < ACTIVE; m++) {
-            u64 left = tile_descriptor(a + m * 2 * SUBTILE + k * 32, 16, 1024);
+            u64 left = operand(a + m * 2 * SUBTILE + k * 32);
             product<WIDTH, TRANSPOSED>(acc[m], left, right);
         }
     }
-    product_commit();
+    products_commit();
 }
 
 // All steps of a tile; the ring goes on where the last tile left it.
 template <int ACTIVE, int WIDTH, bool TRANSPOSED>
 __device__ __forceinline__ void multiply(float (&acc)[2][COLUMNS / 2], const Problem& g, u32 shared, int group,
-                                         Ring& ring) {
+                                         Ring<STAGES>& ring) {
     const int steps = steps_of(g), lane = threadIdx.x & 31;
     u32 previous = 0, base;
     auto wait = [&]() {
@@ -160,22 +151,22 @@ __device__ __forceinline__ void multiply(float (&acc)[2][COLUMNS / 2], const Pro
     auto release = [&](bool any) {
         if (any && lane == 0) barrier_arrive(shared + EMPTY + previous * 8);
         previous = ring.stage;
-        ring.advance();
+        ring.next();
     };
     for (int step = 0; step < steps; step++) {
         wait();
         if (ACTIVE > 0) {
             multiply_step<ACTIVE, WIDTH, TRANSPOSED>(acc, base + group * SUBTILE, base + A_BYTES);
-            product_wait<1>();
+            products_wait<1>();
         }
         release(step > 0);
     }
-    if (ACTIVE > 0) product_wait<0>();
+    if (ACTIVE > 0) products_wait<0>();
     if (g.u) {
         wait();
         if (ACTIVE > 0) {
             multiply_step<ACTIVE, WIDTH, false>(acc, base + group * SUBTILE, base + A_BYTES);
-            product_wait<0>();
+            products_wait<0>();
         }
         release(true);
     }
@@ -185,7 +176,7 @@ __device__ __forceinline__ void multiply(float (&acc)[2][COLUMNS / 2], const Pro
 template <bool TRANSPOSED> __device__ __forceinline__ void consume(const Problem& g, u32 shared, const int* offsets) {
     const int t = threadIdx.x - PRODUCERS, group = t >> 7, warp = t >> 5;
     const u32 bias = shared + BIAS + group * COLUMNS * 2, staged = shared + STAGED + warp * 16 * STAGED_LD;
-    Ring ring(0);
+    Ring<STAGES> ring;
     Tiles tiles;
     for (int tile = blockIdx.x; tiles.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
         // Two columns of the bias for each of 64 threads, on their way while the products run.
@@ -224,7 +215,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void consume(const Problem
 
 template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem& g) {
     extern __shared__ u8 dynamic[];
-    const u32 start = shared_address(dynamic), shared = (start + 1023) & ~1023u;
+    const u32 start = shared_address(dynamic), shared = tile_aligned(start);
     int* offsets = (int*)(dynamic + (shared - start) + OFFSETS);
     const int t = threadIdx.x;
     for (int i = t; i <= g.n_experts; i += PRODUCERS + MULTIPLIERS) offsets[i] = g.offsets[i];
@@ -234,7 +225,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
             barrier_init(shared + FULL + s * 8, PRODUCERS + PRODUCERS / 32);
             barrier_init(shared + EMPTY + s * 8, MULTIPLIERS / 32);
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barriers_made();
     }
     __syncthreads();
     if (t < PRODUCERS) {

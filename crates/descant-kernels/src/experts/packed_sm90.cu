@@ -25,7 +25,7 @@
 // 32]; bias bf16 [E, n_out] or null; v bf16 [E, n_out, 64] or null, then without `u`; offsets i32 [E + 1]; out bf16 [P,
 // n_out] or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, E at most 256.
 #include "grouped.cuh"
-#include "hopper.cuh"
+#include "sm90.cuh"
 #include "mma.cuh"
 
 #define ROWS 192
@@ -60,14 +60,6 @@ struct Places {
     float limit;
 };
 
-// A place in the ring of stages, and the parity of the phase that is waited for there.
-struct Ring {
-    u32 stage = 0, parity;
-    __device__ __forceinline__ explicit Ring(u32 first) : parity(first) {}
-    __device__ __forceinline__ void advance() {
-        if (++stage == STAGES) stage = 0, parity ^= 1;
-    }
-};
 using Tiles = Walk<ROWS, COLUMNS>;
 
 __device__ __forceinline__ int steps_of(const Places& g) { return (g.n_in + STEP - 1) / STEP; }
@@ -77,7 +69,7 @@ template <bool TRANSPOSED>
 __device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const TensorMap& w, const TensorMap& u, u32 shared,
                                      const int* offsets) {
     const int steps = steps_of(g);
-    Ring ring(1);
+    Ring<STAGES> ring(1);
     Tiles tiles;
     for (int tile = blockIdx.x; tiles.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
         const int boxes = (tiles.n_rows + BOX - 1) / BOX;
@@ -95,7 +87,7 @@ __device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const 
                                 TRANSPOSED ? tiles.column / 2 + i * 32 : step * STEP / 2,
                                 TRANSPOSED ? tiles.expert * g.n_in + step * STEP : tiles.expert * g.n_out + tiles.column + i * 64,
                                 full);
-            ring.advance();
+            ring.next();
         }
     }
 }
@@ -106,11 +98,10 @@ __device__ __forceinline__ void scale(const Places& g, u32 shared, const int* of
     const int lane = threadIdx.x & 31, steps = steps_of(g);
     const int wide = TRANSPOSED ? g.n_out / 32 : g.n_in / 32, lines = TRANSPOSED ? g.n_in : g.n_out;
     const u32 raw = shared + RAW + group * AHEAD * 256 + lane * 4;
-    Ring ring(1);
+    Ring<STAGES> ring(1);
     auto publish = [&]() {
-        __syncwarp();
-        if (lane == 0) barrier_arrive(shared + FULL + ring.stage * 8);
-        ring.advance();
+        barrier_arrive_warp(shared + FULL + ring.stage * 8);
+        ring.next();
     };
     Tiles tiles;
     for (int tile = blockIdx.x; tiles.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
@@ -244,7 +235,7 @@ __device__ __forceinline__ void decode(u32 weights, u32 factors, u32 (&x)[4][4])
 
 // A tile of at most N rows: all steps, and the way out. The ring goes on where the last tile left it.
 template <int N, bool TRANSPOSED>
-__device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u32 shared, int group, Ring& ring) {
+__device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u32 shared, int group, Ring<STAGES>& ring) {
     const int lane = threadIdx.x & 31, steps = steps_of(g);
     const int mine = column_of_thread<TRANSPOSED>(), column = tiles.column + group * 64 + mine;
     const bool here = column < g.n_out;
@@ -256,13 +247,13 @@ __device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u3
 
     u32 x[4][4];
     auto step = [&](u32 base) {
-        product_fence();
+        products_begin();
 #pragma unroll
-        for (int j = 0; j < 4; j++) product_registers<N>(acc, x[j], tile_descriptor(base + j * 32, 16, 1024));
-        product_commit();
-        product_wait<0>();
+        for (int j = 0; j < 4; j++) product<N>(acc, x[j], operand(base + j * 32));
+        products_commit();
+        products_wait<0>();
         if (lane == 0) barrier_arrive(shared + EMPTY + ring.stage * 8);
-        ring.advance();
+        ring.next();
     };
 #pragma unroll 1
     for (int s = 0; s < steps; s++) {
@@ -321,7 +312,7 @@ __device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u3
 }
 
 template <bool TRANSPOSED> __device__ __forceinline__ void consume(const Places& g, u32 shared, const int* offsets, int group) {
-    Ring ring(0);
+    Ring<STAGES> ring;
     Tiles tiles;
     for (int tile = blockIdx.x; tiles.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
         // Widths that occur: many rows an expert come in full tiles, and a short sequence has some 128.
@@ -344,16 +335,16 @@ template <bool TRANSPOSED>
 __device__ __forceinline__ void grouped(const Places& g, const TensorMap& a, const TensorMap& w, const TensorMap& u,
                                         const int* expert_offsets) {
     extern __shared__ u8 dynamic[];
-    const u32 start = shared_address(dynamic), shared = (start + 1023) & ~1023u;
+    const u32 start = shared_address(dynamic), shared = tile_aligned(start);
     int* offsets = (int*)(dynamic + (shared - start) + OFFSETS);
-    const int t = threadIdx.x, group = __shfl_sync(FULL_WARP, t >> 7, 0);
+    const int t = threadIdx.x, group = warpgroup();
     for (int i = t; i <= g.n_experts; i += 128 * (1 + GROUPS)) offsets[i] = expert_offsets[i];
     if (t == 0) {
         for (int s = 0; s < STAGES; s++) {
             barrier_init(shared + FULL + s * 8, 1 + GROUPS);    // the copies, and each warp that scales
             barrier_init(shared + EMPTY + s * 8, GROUPS * 4);   // each warp that multiplies
         }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barriers_made();
     }
     __syncthreads();
     if (group == 0) {

@@ -2,14 +2,14 @@
 //
 // In both passes the tile that stays gives the rows of every result, so P and dS go from accumulator to left operand
 // without leaving registers, and each product of a step is issued before the previous one is waited for.
-#include "warpgroup.cuh"
+#include "attention_sm90.cuh"
 
 // ---- dq: three warpgroups of 64 stacked query rows, 64 keys a step
 constexpr int WORKERS = 3, ROWS = 64 * WORKERS, POSITIONS = ROWS / GROUP, KEYS = 64, STAGES = 4;
 constexpr int ROWS_BYTES = ROWS * 128, KV_BYTES = KEYS * 128;
 
 // Arguments as backward.cu's attention_backward_q, then the number of tiles times key heads, and of key heads. Tiles
-// are those of hopper_forward.cu. Grid at most the number of multiprocessors, block 512, dynamic shared memory
+// are those of forward_sm90.cu. Grid at most the number of multiprocessors, block 512, dynamic shared memory
 // 1024 + 5 * 24576 + 8 * 8192.
 extern "C" __global__ void __launch_bounds__(128 * (WORKERS + 1), 1)
 attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
@@ -21,7 +21,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
     __shared__ __align__(8) u64 barriers[6 + 2 * STAGES];
     __shared__ float lses[2][ROWS], deltas[ROWS];
     // Q and out are read once, into registers; dout stays, so it has two places, to be loaded ahead.
-    const u32 q_tile = (shared_address(shared) + 1023) & ~1023u, out_tile = q_tile + ROWS_BYTES, do_tiles = out_tile + ROWS_BYTES,
+    const u32 q_tile = tile_aligned(shared_address(shared)), out_tile = q_tile + ROWS_BYTES, do_tiles = out_tile + ROWS_BYTES,
               dq_tile = do_tiles + 2 * ROWS_BYTES, kv_tiles = dq_tile + ROWS_BYTES;
     const u32 q_full = shared_address(barriers), q_empty = q_full + 8, do_full = q_full + 16, do_empty = q_full + 32,
               kv_full = q_full + 48, kv_empty = kv_full + 8 * STAGES;
@@ -29,7 +29,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
         barrier_init(q_full, 4); barrier_init(q_empty, 4 * WORKERS);
         for (int i = 0; i < 2; i++) { barrier_init(do_full + 8 * i, 4); barrier_init(do_empty + 8 * i, 4 * WORKERS); }
         for (int i = 0; i < STAGES; i++) { barrier_init(kv_full + 8 * i, 4); barrier_init(kv_empty + 8 * i, 4 * WORKERS); }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barriers_made();
     }
     __syncthreads();
     Ring<1> qr;
@@ -38,7 +38,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
     const int worker = warpgroup() - 1;
 
     if (worker < 0) {
-        set_registers_down<32>();
+        registers_lower<32>();
         Announcer announcer;
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
             const int item = item_of_round(round);
@@ -52,7 +52,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             for (int row = threadIdx.x; row < ROWS; row += 128) {
                 const int query = tile.first + row / GROUP;
                 // A row that is not there gets 0: its dout is zero, and with it all it gives.
-                copy_async_small<4>(lse_to + row * 4, lse + (u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + query,
+                copy_async4(lse_to + row * 4, lse + (u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + query,
                                     row / GROUP < POSITIONS && query < tile.query_len);
             }
             announcer.copies_issued(do_full + 8 * dor.stage);
@@ -66,7 +66,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
         }
         announcer.flush();
     } else {
-        set_registers_up<160>();
+        registers_raise<160>();
         const int lane = threadIdx.x & 31, row0 = worker * 64 + warp_of_group() * 16, row_a = row0 + lane / 4;
         const float factor = scale * LOG2E;
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
@@ -79,13 +79,13 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             const u32 do_tile = do_tiles + dor.stage * ROWS_BYTES;
             const int position[2] = {tile.first + offset + row_a / GROUP, tile.first + offset + (row_a + 8) / GROUP};
 
-            barrier_wait(do_full + 8 * dor.stage, dor.parity);
-            barrier_wait(q_full, qr.parity);
+            barrier_spin(do_full + 8 * dor.stage, dor.parity);
+            barrier_spin(q_full, qr.parity);
             // delta of the warp's 16 rows, 8 lanes a row.
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int row = row0 + i * 4 + lane / 8, chunk = lane & 7;
-                const uint4 a = load_shared16(do_tile + swizzled(row, chunk)), b = load_shared16(out_tile + swizzled(row, chunk));
+                const uint4 a = shared_load16(do_tile + swizzled(row, chunk)), b = shared_load16(out_tile + swizzled(row, chunk));
                 float x = low_float(a.x) * low_float(b.x) + high_float(a.x) * high_float(b.x) + low_float(a.y) * low_float(b.y) +
                           high_float(a.y) * high_float(b.y) + low_float(a.z) * low_float(b.z) + high_float(a.z) * high_float(b.z) +
                           low_float(a.w) * low_float(b.w) + high_float(a.w) * high_float(b.w);
@@ -105,7 +105,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             __syncwarp();
             const float lse2[2] = {lses[dor.stage][row_a], lses[dor.stage][row_a + 8]};
             const float delta_a[2] = {deltas[row_a], deltas[row_a + 8]};
-            release(q_empty);
+            barrier_arrive_warp(q_empty);
             qr.next();
 
             float s[32], dp[32], acc[32];
@@ -114,17 +114,17 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             auto scores = [&]() {
                 const u32 k_tile = kv_tiles + kvr.stage * 2 * KV_BYTES;
 #pragma unroll
-                for (int d = 0; d < 4; d++) product(s, qf[d], operand(k_tile + d * 32), d > 0);
+                for (int d = 0; d < 4; d++) product<64>(s, qf[d], operand(k_tile + d * 32), d > 0);
                 products_commit();
             };
             auto value_scores = [&]() {
                 const u32 v_tile = kv_tiles + kvr.stage * 2 * KV_BYTES + KV_BYTES;
 #pragma unroll
                 for (int d = 0; d < 4; d++)
-                    product(dp, operand(do_tile + worker * 64 * 128 + d * 32), operand(v_tile + d * 32), d > 0);
+                    product<64>(dp, operand(do_tile + worker * 64 * 128 + d * 32), operand(v_tile + d * 32), d > 0);
                 products_commit();
             };
-            barrier_wait(kv_full + 8 * kvr.stage, kvr.parity);
+            barrier_spin(kv_full + 8 * kvr.stage, kvr.parity);
             pin(s);
             pin(dp);
             pin(acc);
@@ -148,7 +148,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
                 }
                 products_wait<1>();
                 pin(acc);
-                if (step > 0) release(kv_empty + 8 * (kvr.stage == 0 ? STAGES - 1 : kvr.stage - 1));
+                if (step > 0) barrier_arrive_warp(kv_empty + 8 * (kvr.stage == 0 ? STAGES - 1 : kvr.stage - 1));
                 products_wait<0>();
                 pin(dp);
 #pragma unroll
@@ -161,7 +161,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             };
             auto queries = [&](u32 k_tile) {
 #pragma unroll
-                for (int n = 0; n < 4; n++) product_by_rows(acc, ds[n], operand(k_tile + n * 16 * 128), true);
+                for (int n = 0; n < 4; n++) product<64, true>(acc, ds[n], operand(k_tile + n * 16 * 128), true);
                 products_commit();
             };
             products_wait<1>();
@@ -170,7 +170,7 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
                 gradients(step);
                 const int previous = kvr.stage;
                 kvr.next();
-                barrier_wait(kv_full + 8 * kvr.stage, kvr.parity);
+                barrier_spin(kv_full + 8 * kvr.stage, kvr.parity);
                 pin(s);
                 pin(dp);
                 pin(acc);
@@ -188,15 +188,15 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             queries(kv_tiles + kvr.stage * 2 * KV_BYTES);
             products_wait<0>();
             pin(acc);
-            release(kv_empty + 8 * kvr.stage);
+            barrier_arrive_warp(kv_empty + 8 * kvr.stage);
             kvr.next();
-            release(do_empty + 8 * dor.stage);
+            barrier_arrive_warp(do_empty + 8 * dor.stage);
             dor.next();
 #pragma unroll
             for (int h = 0; h < 2; h++)
 #pragma unroll
                 for (int n = 0; n < 8; n++)
-                    store_shared(dq_tile + swizzled(row_a + 8 * h, n) + (lane & 3) * 4, to_bf16x2(acc[4 * n + 2 * h] * scale, acc[4 * n + 2 * h + 1] * scale));
+                    shared_store(dq_tile + swizzled(row_a + 8 * h, n) + (lane & 3) * 4, to_bf16x2(acc[4 * n + 2 * h] * scale, acc[4 * n + 2 * h + 1] * scale));
             __syncwarp();
             store_queries<16>(dq + (u64)tile.query_start * dq_ld + kv * GROUP * HEAD_DIM, dq_ld, dq_tile, row0, POSITIONS, tile.first, tile.query_len, lane);
             __syncwarp();
@@ -219,13 +219,13 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
     extern __shared__ u8 shared[];
     __shared__ __align__(8) u64 barriers[2 + 2 * Q_STAGES];
     __shared__ __align__(16) float2 rows[Q_STAGES][QUERIES];
-    const u32 k_tile = (shared_address(shared) + 1023) & ~1023u, v_tile = k_tile + TILE_BYTES, dk_tile = v_tile + TILE_BYTES,
+    const u32 k_tile = tile_aligned(shared_address(shared)), v_tile = k_tile + TILE_BYTES, dk_tile = v_tile + TILE_BYTES,
               dv_tile = dk_tile + TILE_BYTES, q_tiles = dv_tile + TILE_BYTES;
     const u32 kv_full = shared_address(barriers), kv_empty = kv_full + 8, q_full = kv_full + 16, q_empty = q_full + 8 * Q_STAGES;
     if (threadIdx.x == 0) {
         barrier_init(kv_full, 4); barrier_init(kv_empty, 4 * KV_WORKERS);
         for (int i = 0; i < Q_STAGES; i++) { barrier_init(q_full + 8 * i, 4); barrier_init(q_empty + 8 * i, 4 * KV_WORKERS); }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barriers_made();
     }
     __syncthreads();
     Ring<1> kvr;
@@ -233,7 +233,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
     const int worker = warpgroup() - 1;
 
     if (worker < 0) {
-        set_registers_down<40>();
+        registers_lower<40>();
         Announcer announcer;
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
             const int item = item_of_round(round);
@@ -260,7 +260,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                 produce_queries<QUERIES>(to, q_from, q_ld, query0, end);
                 produce_queries<QUERIES>(to + Q_BYTES, do_from, dout_ld, query0, end);
                 // Zeros for a row that is not there: its q and dout are zero, and with them all it gives.
-                copy_async_small<4>(shared_address(&rows[qr.stage][row]) + 4 * which, statistic + query0,
+                copy_async4(shared_address(&rows[qr.stage][row]) + 4 * which, statistic + query0,
                                     row / GROUP < STEP_POSITIONS && query0 + row / GROUP < end);
                 announcer.copies_issued(q_full + 8 * qr.stage);
                 qr.next();
@@ -268,7 +268,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
         }
         announcer.flush();
     } else {
-        set_registers_up<232>();
+        registers_raise<232>();
         const int lane = threadIdx.x & 31, row0 = worker * 64 + warp_of_group() * 16, row_a = row0 + lane / 4;
         const float factor = scale * LOG2E;
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
@@ -288,20 +288,20 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
             own_end = max(own_begin, own_end);
             auto hand_on = [&](int n) {
                 for (int i = 0; i < n; i++) {
-                    barrier_wait(q_full + 8 * qr.stage, qr.parity);
-                    release(q_empty + 8 * qr.stage);
+                    barrier_spin(q_full + 8 * qr.stage, qr.parity);
+                    barrier_arrive_warp(q_empty + 8 * qr.stage);
                     qr.next();
                 }
             };
 
-            barrier_wait(kv_full, kvr.parity);
+            barrier_spin(kv_full, kvr.parity);
             u32 kf[4][4], vf[4][4], p[4][4], ds[4][4];
 #pragma unroll
             for (int d = 0; d < 4; d++) {
                 load_a(kf[d], k_tile, row0, d, lane);
                 load_a(vf[d], v_tile, row0, d, lane);
             }
-            release(kv_empty);
+            barrier_arrive_warp(kv_empty);
             kvr.next();
             float s[32], dp[32], dk_acc[32], dv_acc[32];
 #pragma unroll
@@ -309,13 +309,13 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
             auto scores = [&]() {
                 const u32 q_tile = q_tiles + qr.stage * 2 * Q_BYTES;
 #pragma unroll
-                for (int d = 0; d < 4; d++) product(s, kf[d], operand(q_tile + d * 32), d > 0);
+                for (int d = 0; d < 4; d++) product<64>(s, kf[d], operand(q_tile + d * 32), d > 0);
                 products_commit();
             };
             auto value_scores = [&]() {
                 const u32 do_tile = q_tiles + qr.stage * 2 * Q_BYTES + Q_BYTES;
 #pragma unroll
-                for (int d = 0; d < 4; d++) product(dp, vf[d], operand(do_tile + d * 32), d > 0);
+                for (int d = 0; d < 4; d++) product<64>(dp, vf[d], operand(do_tile + d * 32), d > 0);
                 products_commit();
             };
             hand_on(own_begin);
@@ -358,9 +358,9 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
             };
             auto keys_and_values = [&](u32 q_tile) {
 #pragma unroll
-                for (int n = 0; n < 4; n++) product_by_rows(dv_acc, p[n], operand(q_tile + Q_BYTES + n * 16 * 128), true);
+                for (int n = 0; n < 4; n++) product<64, true>(dv_acc, p[n], operand(q_tile + Q_BYTES + n * 16 * 128), true);
 #pragma unroll
-                for (int n = 0; n < 4; n++) product_by_rows(dk_acc, ds[n], operand(q_tile + n * 16 * 128), true);
+                for (int n = 0; n < 4; n++) product<64, true>(dk_acc, ds[n], operand(q_tile + n * 16 * 128), true);
                 products_commit();
             };
             // The compiler must see on every path which products are in flight: the last step stands by itself.
@@ -372,13 +372,13 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                     products_wait<1>();
                     pin(dk_acc);
                     pin(dv_acc);
-                    if (step > own_begin) release(q_empty + 8 * (qr.stage == 0 ? Q_STAGES - 1 : qr.stage - 1));
+                    if (step > own_begin) barrier_arrive_warp(q_empty + 8 * (qr.stage == 0 ? Q_STAGES - 1 : qr.stage - 1));
                     pack();
                     products_wait<0>();
                     pin(dp);
                     gradients(deltas);
                 };
-                barrier_wait(q_full + 8 * qr.stage, qr.parity);
+                barrier_spin(q_full + 8 * qr.stage, qr.parity);
                 pin(s);
                 pin(dp);
                 pin(dk_acc);
@@ -392,7 +392,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                     finish(step);
                     const u32 q_tile = q_tiles + qr.stage * 2 * Q_BYTES;
                     qr.next();
-                    barrier_wait(q_full + 8 * qr.stage, qr.parity);
+                    barrier_spin(q_full + 8 * qr.stage, qr.parity);
                     pin(s);
                     pin(dp);
                     pin(dk_acc);
@@ -413,7 +413,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                 products_wait<0>();
                 pin(dk_acc);
                 pin(dv_acc);
-                release(q_empty + 8 * qr.stage);
+                barrier_arrive_warp(q_empty + 8 * qr.stage);
                 qr.next();
             }
             hand_on(steps - own_end);
@@ -422,8 +422,8 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
 #pragma unroll
                 for (int n = 0; n < 8; n++) {
                     const u32 at = swizzled(row_a + 8 * h, n) + (lane & 3) * 4;
-                    store_shared(dk_tile + at, to_bf16x2(dk_acc[4 * n + 2 * h] * scale, dk_acc[4 * n + 2 * h + 1] * scale));
-                    store_shared(dv_tile + at, to_bf16x2(dv_acc[4 * n + 2 * h], dv_acc[4 * n + 2 * h + 1]));
+                    shared_store(dk_tile + at, to_bf16x2(dk_acc[4 * n + 2 * h] * scale, dk_acc[4 * n + 2 * h + 1] * scale));
+                    shared_store(dv_tile + at, to_bf16x2(dv_acc[4 * n + 2 * h], dv_acc[4 * n + 2 * h + 1]));
                 }
             __syncwarp();
             const u64 to = (u64)tile.key_start * dkv_ld + kv * HEAD_DIM;
@@ -432,8 +432,8 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                 const int row = row0 + i * 4 + lane / 8, chunk = lane & 7;
                 if (tile.first + row < tile.key_len) {
                     const u64 place = to + (u64)(tile.first + row) * dkv_ld + chunk * 8;
-                    *reinterpret_cast<uint4*>(dk + place) = load_shared16(dk_tile + swizzled(row, chunk));
-                    *reinterpret_cast<uint4*>(dv + place) = load_shared16(dv_tile + swizzled(row, chunk));
+                    *reinterpret_cast<uint4*>(dk + place) = shared_load16(dk_tile + swizzled(row, chunk));
+                    *reinterpret_cast<uint4*>(dv + place) = shared_load16(dv_tile + swizzled(row, chunk));
                 }
             }
             __syncwarp();

@@ -1,9 +1,9 @@
-// Forward of attention for Hopper: the same function as attention.cu, on warpgroup products.
+// Forward of attention for Hopper: the same function as forward.cu, on warpgroup products.
 //
 // Three warpgroups of 64 stacked rows compute, a fourth loads; one block a multiprocessor walks over the work list.
 // The scores of the next keys are multiplied while the softmax of these runs, as in Shah et al. 2024,
 // "FlashAttention-3"; three warpgroups keep the tensor cores busy without an order among them.
-#include "warpgroup.cuh"
+#include "attention_sm90.cuh"
 
 // Keys a step: 80 leaves the registers for one step's scores beside the last one's probabilities (128: 357 TFLOP/s
 // on an H100, 80: 455), and two steps cover what 24 positions see through a window of 128.
@@ -13,7 +13,7 @@ constexpr int POSITIONS = ROWS / GROUP;
 constexpr int Q_BYTES = ROWS * 128, KV_BYTES = KEYS * 128;
 static_assert(KEYS % 16 == 0, "P V sums over 16 keys at a time");
 
-// Arguments as attention.cu's attention_forward, then the number of tiles times key heads, and of key heads. Tiles'
+// Arguments as forward.cu's attention_forward, then the number of tiles times key heads, and of key heads. Tiles'
 // `first` is a multiple of 192 / GROUP.
 // Grid at most the number of multiprocessors, block 512, dynamic shared memory 1024 + 2 * 24576 + 4 * 2 * 80 * 128.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
@@ -23,12 +23,12 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
                   int n_items, int kv_heads) {
     extern __shared__ u8 shared[];
     __shared__ __align__(8) u64 barriers[4 + 2 * STAGES];
-    const u32 q_tiles = (shared_address(shared) + 1023) & ~1023u, kv_tiles = q_tiles + 2 * Q_BYTES;
+    const u32 q_tiles = tile_aligned(shared_address(shared)), kv_tiles = q_tiles + 2 * Q_BYTES;
     const u32 q_full = shared_address(barriers), q_empty = q_full + 16, kv_full = q_full + 32, kv_empty = kv_full + 8 * STAGES;
     if (threadIdx.x == 0) {
         for (int i = 0; i < 2; i++) { barrier_init(q_full + 8 * i, 4); barrier_init(q_empty + 8 * i, 4 * WORKERS); }
         for (int i = 0; i < STAGES; i++) { barrier_init(kv_full + 8 * i, 4); barrier_init(kv_empty + 8 * i, 4 * WORKERS); }
-        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        barriers_made();
     }
     __syncthreads();
     Ring<2> qr;
@@ -36,7 +36,7 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
     const int worker = warpgroup() - 1;
 
     if (worker < 0) {
-        set_registers_down<32>();
+        registers_lower<32>();
         Announcer announcer;
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
             const int item = item_of_round(round);
@@ -52,7 +52,7 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
         }
         announcer.flush();
     } else {
-        set_registers_up<160>();
+        registers_raise<160>();
         const int lane = threadIdx.x & 31, row0 = worker * 64 + warp_of_group() * 16, row_a = row0 + lane / 4;
         const float factor = scale * LOG2E;
         for (int round = 0; round * (int)gridDim.x < n_items; round++) {
@@ -72,7 +72,7 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
             auto scores = [&](u32 k_tile) {
 #pragma unroll
                 for (int d = 0; d < 4; d++)
-                    product(s, operand(q_tile + worker * 64 * 128 + d * 32), operand(k_tile + d * 32), d > 0);
+                    product<KEYS>(s, operand(q_tile + worker * 64 * 128 + d * 32), operand(k_tile + d * 32), d > 0);
             };
             auto softmax = [&](int key0) {
                 const bool mask = key0 + KEYS - 1 > tile.first + offset || (window > 0 && key0 <= last - window);
@@ -115,11 +115,11 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
             };
             auto values = [&](u32 v_tile) {
 #pragma unroll
-                for (int n = 0; n < KEYS / 16; n++) product_by_rows(o, p[n], operand(v_tile + n * 16 * 128), true);
+                for (int n = 0; n < KEYS / 16; n++) product<64, true>(o, p[n], operand(v_tile + n * 16 * 128), true);
             };
 
-            barrier_wait(q_full + 8 * qr.stage, qr.parity);
-            barrier_wait(kv_full + 8 * kvr.stage, kvr.parity);
+            barrier_spin(q_full + 8 * qr.stage, qr.parity);
+            barrier_spin(kv_full + 8 * kvr.stage, kvr.parity);
             pin(s);
             products_begin();
             scores(kv_tiles + kvr.stage * 2 * KV_BYTES);
@@ -131,7 +131,7 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
             for (int step = 1; step < steps; step++) {
                 const int previous = kvr.stage;
                 kvr.next();
-                barrier_wait(kv_full + 8 * kvr.stage, kvr.parity);
+                barrier_spin(kv_full + 8 * kvr.stage, kvr.parity);
                 pin(s);
                 pin(o);
                 products_begin();
@@ -144,7 +144,7 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
                 softmax(low + step * KEYS);
                 products_wait<0>();
                 pin(o);
-                release(kv_empty + 8 * previous);
+                barrier_arrive_warp(kv_empty + 8 * previous);
 #pragma unroll
                 for (int i = 0; i < 32; i++) o[i] *= shrink[(i >> 1) & 1];
                 pack();
@@ -155,7 +155,7 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
             products_commit();
             products_wait<0>();
             pin(o);
-            release(kv_empty + 8 * kvr.stage);
+            barrier_arrive_warp(kv_empty + 8 * kvr.stage);
             kvr.next();
 
 #pragma unroll
@@ -170,12 +170,12 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
                 const float divide = kept / total;
 #pragma unroll
                 for (int n = 0; n < 8; n++)
-                    store_shared(q_tile + swizzled(row, n) + (lane & 3) * 4, to_bf16x2(o[4 * n + 2 * h] * divide, o[4 * n + 2 * h + 1] * divide));
+                    shared_store(q_tile + swizzled(row, n) + (lane & 3) * 4, to_bf16x2(o[4 * n + 2 * h] * divide, o[4 * n + 2 * h + 1] * divide));
             }
             // Over Q's own rows, which nobody reads any more: this warpgroup's products are done.
             __syncwarp();
             store_queries<16>(out + (u64)tile.query_start * out_ld + kv * GROUP * HEAD_DIM, out_ld, q_tile, row0, POSITIONS, tile.first, tile.query_len, lane);
-            release(q_empty + 8 * qr.stage);
+            barrier_arrive_warp(q_empty + 8 * qr.stage);
             qr.next();
         }
     }

@@ -82,8 +82,8 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
                 load_b(b, k_tile, n * 16, step_d, lane);
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
-                    mma(s[m][2 * n], qf[m][step_d], b[0], b[1]);
-                    mma(s[m][2 * n + 1], qf[m][step_d], b[2], b[3]);
+                    multiply16(s[m][2 * n], qf[m][step_d], b[0], b[1]);
+                    multiply16(s[m][2 * n + 1], qf[m][step_d], b[2], b[3]);
                 }
             }
         // Only the diagonal and the window's edge hide keys from some rows.
@@ -140,8 +140,8 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
                 load_b_transposed(b, v_tile, n * 16, c, lane);
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
-                    mma(o[m][2 * c], p[m], b[0], b[1]);
-                    mma(o[m][2 * c + 1], p[m], b[2], b[3]);
+                    multiply16(o[m][2 * c], p[m], b[0], b[1]);
+                    multiply16(o[m][2 * c + 1], p[m], b[2], b[3]);
                 }
             }
         }

@@ -1,5 +1,6 @@
 // The tensor cores of every card from sm_80 on: fragments from swizzled shared memory, and their product.
 #pragma once
+#include "common.cuh"
 
 __device__ __forceinline__ void load_matrices(u32 (&r)[4], u32 from) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -20,5 +21,3 @@ __device__ __forceinline__ void multiply16(float* d, const u32 (&a)[4], u32 b0, 
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-// Where 16-byte piece `chunk` of a 128-byte row lies: rows of eight use all banks, whichever way they are read.
-__device__ __forceinline__ u32 swizzled(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
