@@ -2,17 +2,11 @@
 //
 // The GROUP query heads that read one key head are stacked into one matrix: row r is position r / GROUP and head
 // r % GROUP. A window then wastes little (16 positions of 8 heads see 143 keys, 128 positions of one head 255), and
-// decoding fills a tile with heads. HEAD_DIM (16, 32, 64) and GROUP (1 to 64) are constants of the compilation.
+// decoding fills a tile with heads. HEAD_DIM (16, 32, 64) and GROUP (1 to 64) are constants of the compilation, and so
+// are threads, shared memory and rows of tiles (geometry.rs).
 #pragma once
 #include "common.cuh"
 #include "mma.cuh"
-
-#ifndef HEAD_DIM
-#define HEAD_DIM 64
-#endif
-#ifndef GROUP
-#define GROUP 8
-#endif
 
 constexpr int CHUNKS = HEAD_DIM / 8;      // 16-byte pieces of a row
 constexpr int STEPS = HEAD_DIM / 16;      // mma steps over a row
@@ -20,17 +14,18 @@ constexpr int ROW_BYTES = HEAD_DIM * 2;
 constexpr float LOG2E = 1.4426950408889634f;
 #define INFINITY_F __int_as_float(0x7f800000)
 static_assert(HEAD_DIM == 16 || HEAD_DIM == 32 || HEAD_DIM == 64, "a row is 32, 64 or 128 bytes");
+static_assert(TILE_INTS == 8, "struct Tile and what fills it up");
 static_assert(GROUP >= 1 && GROUP <= 64, "a block of 64 rows holds at least one position");
 
-// An entry of the work list, made by the host from the segments: 8 ints, a tile of queries (forward, dq) or of keys
+// An entry of the work list, made by the host from the segments: a tile of queries (forward, dq) or of keys
 // (dk, dv). Query i of a segment has position key_len - query_len + i among its keys.
 struct Tile {
     int query_start, query_len, key_start, key_len;
     int first;  // the tile's first query or key, counted from the segment's first
 };
 __device__ __forceinline__ Tile read_tile(const int* tiles, int index) {
-    int4 a = *reinterpret_cast<const int4*>(tiles + 8 * index);
-    return {a.x, a.y, a.z, a.w, tiles[8 * index + 4]};
+    int4 a = *reinterpret_cast<const int4*>(tiles + TILE_INTS * index);
+    return {a.x, a.y, a.z, a.w, tiles[TILE_INTS * index + 4]};
 }
 
 // Where a 16-byte chunk of a row lies: eight rows read at one column touch all banks. At 128-byte rows this is also
@@ -41,25 +36,25 @@ __device__ __forceinline__ u32 swizzled(int row, int chunk) {
     return row * 32 + ((chunk ^ ((row >> 2) & 1)) << 4);
 }
 
-// `ROWS` rows of one head from row `first`, zeros from row `end`; `thread` of `THREADS`.
-template <int ROWS, int THREADS>
+// `ROWS` rows of one head from row `first`, zeros from row `end`; `thread` of `BLOCK`.
+template <int ROWS, int BLOCK>
 __device__ __forceinline__ void load_keys(u32 to, const bf16* from, int ld, int first, int end, int thread) {
 #pragma unroll
-    for (int i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; i++) {
-        int at = thread + i * THREADS, row = at / CHUNKS, chunk = at % CHUNKS;
-        if ((ROWS * CHUNKS) % THREADS != 0 && row >= ROWS) break;
+    for (int i = 0; i < (ROWS * CHUNKS + BLOCK - 1) / BLOCK; i++) {
+        int at = thread + i * BLOCK, row = at / CHUNKS, chunk = at % CHUNKS;
+        if ((ROWS * CHUNKS) % BLOCK != 0 && row >= ROWS) break;
         bool valid = first + row < end;
         copy_async16(to + swizzled(row, chunk), from + (valid ? (u64)(first + row) * ld : 0) + chunk * 8, valid);
     }
 }
 // `ROWS` stacked rows of a group of heads from position row `first`, zeros from row `end` and behind the last whole
 // position.
-template <int ROWS, int THREADS>
+template <int ROWS, int BLOCK>
 __device__ __forceinline__ void load_queries(u32 to, const bf16* from, int ld, int first, int end, int thread) {
 #pragma unroll
-    for (int i = 0; i < (ROWS * CHUNKS + THREADS - 1) / THREADS; i++) {
-        int at = thread + i * THREADS, row = at / CHUNKS, chunk = at % CHUNKS;
-        if ((ROWS * CHUNKS) % THREADS != 0 && row >= ROWS) break;
+    for (int i = 0; i < (ROWS * CHUNKS + BLOCK - 1) / BLOCK; i++) {
+        int at = thread + i * BLOCK, row = at / CHUNKS, chunk = at % CHUNKS;
+        if ((ROWS * CHUNKS) % BLOCK != 0 && row >= ROWS) break;
         int position = row / GROUP, head = row % GROUP;
         bool valid = position < ROWS / GROUP && first + position < end;
         copy_async16(to + swizzled(row, chunk),

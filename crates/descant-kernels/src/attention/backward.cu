@@ -6,17 +6,19 @@
 // delta = rowsum(dout * out), which the other reads.
 #include "attention.cuh"
 
-constexpr int ROWS = 128, THREADS = 128;
+constexpr int ROWS = QUERY_ROWS;
 constexpr int POSITIONS = ROWS / GROUP;
 constexpr int KEYS = 64;     // keys a step of the dq pass
 constexpr int QUERIES = 64;  // stacked rows a step of the dk, dv pass
 constexpr int STEP_POSITIONS = QUERIES / GROUP;
+static_assert(THREADS == ROWS && KEY_ROWS == ROWS, "a warp has 32 rows, of queries or of keys");
+static_assert(SHARED_OF_FEATURE == (2 * ROWS + 4 * KEYS) * 2 && KEYS == QUERIES, "what stays, and two stages of steps");
 
 // dq = scale * dS K with dS = P * (dout v - delta); also delta[h, t] = rowsum(dout * out).
 //
 // q [*, q_ld], k, v [*, kv_ld], out [*, out_ld], dout [*, dout_ld], lse f32 [heads, n_rows] as the forward;
 // dq [*, dq_ld]; delta f32 [heads, n_rows]. tiles: of queries, as the forward's.
-// Grid (key heads, tiles), block 128, dynamic shared memory (2 * 128 + 4 * 64) * 2 * HEAD_DIM bytes.
+// Grid (key heads, tiles).
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                      const bf16* __restrict__ out, const bf16* __restrict__ dout, const float* __restrict__ lse,
@@ -177,9 +179,8 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
 // dv = P^T dout and dk = scale * dS^T q, summed over the group's heads and the queries that see the key.
 //
 // Arguments as above; dk, dv [*, dkv_ld], every key row of the tiles is written. tiles: of keys, `first` a multiple of
-// 128. Scores are computed transposed, keys by stacked query rows, so that they are the left operand of the second
-// products without leaving registers. Grid (key heads, tiles), block 128, dynamic shared memory
-// (2 * 128 + 4 * 64) * 2 * HEAD_DIM bytes.
+// KEY_ROWS. Scores are computed transposed, keys by stacked query rows, so that they are the left operand of the second
+// products without leaving registers. Grid (key heads, tiles).
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                       const bf16* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,

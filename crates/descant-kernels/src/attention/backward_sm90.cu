@@ -5,13 +5,14 @@
 #include "attention_sm90.cuh"
 
 // ---- dq: three warpgroups of 64 stacked query rows, 64 keys a step
-constexpr int WORKERS = 3, ROWS = 64 * WORKERS, POSITIONS = ROWS / GROUP, KEYS = 64, STAGES = 4;
+constexpr int ROWS = QUERY_ROWS, WORKERS = ROWS / 64, POSITIONS = ROWS / GROUP, KEYS = 64, STAGES = 4;
 constexpr int ROWS_BYTES = ROWS * 128, KV_BYTES = KEYS * 128;
+static_assert(ROWS == 64 * WORKERS && Q_THREADS == 128 * (WORKERS + 1), "warpgroups of 64 rows, and one that loads");
+static_assert(Q_SHARED == 1024 + 5 * ROWS_BYTES + STAGES * 2 * KV_BYTES, "q, out, two dout, dq, the ring; 1024-aligned");
 
 // Arguments as backward.cu's attention_backward_q, then the number of tiles times key heads, and of key heads. Tiles
-// are those of forward_sm90.cu. Grid at most the number of multiprocessors, block 512, dynamic shared memory
-// 1024 + 5 * 24576 + 8 * 8192.
-extern "C" __global__ void __launch_bounds__(128 * (WORKERS + 1), 1)
+// are those of forward_sm90.cu. Grid at most the number of multiprocessors.
+extern "C" __global__ void __launch_bounds__(Q_THREADS, 1)
 attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                      const bf16* __restrict__ out, const bf16* __restrict__ dout, const float* __restrict__ lse,
                      bf16* __restrict__ dq, float* __restrict__ delta, const int* __restrict__ tiles, int q_ld,
@@ -205,13 +206,14 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
 }
 
 // ---- dk, dv: two warpgroups of 64 keys, 64 stacked query rows a step
-constexpr int KV_WORKERS = 2, KV_ROWS = 64 * KV_WORKERS, QUERIES = 64, STEP_POSITIONS = QUERIES / GROUP, Q_STAGES = 4;
+constexpr int KV_ROWS = KEY_ROWS, KV_WORKERS = KV_ROWS / 64, QUERIES = 64, STEP_POSITIONS = QUERIES / GROUP, Q_STAGES = 4;
 constexpr int TILE_BYTES = KV_ROWS * 128, Q_BYTES = QUERIES * 128;
+static_assert(KV_ROWS == 64 * KV_WORKERS && KV_THREADS == 128 * (KV_WORKERS + 1), "the same with 64 keys each");
+static_assert(KV_SHARED == 1024 + 4 * TILE_BYTES + Q_STAGES * 2 * Q_BYTES, "k, v, dk, dv, and the ring; 1024-aligned");
 
 // Arguments as backward.cu's attention_backward_kv, then the number of tiles times key heads, and of key heads. Tiles
-// of keys, `first` a multiple of 128. Grid at most the number of multiprocessors, block 384, dynamic shared memory
-// 1024 + 4 * 16384 + 8 * 8192.
-extern "C" __global__ void __launch_bounds__(128 * (KV_WORKERS + 1), 1)
+// of keys, `first` a multiple of KEY_ROWS. Grid at most the number of multiprocessors.
+extern "C" __global__ void __launch_bounds__(KV_THREADS, 1)
 attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                       const bf16* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
                       bf16* __restrict__ dk, bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld, int kv_ld, int dout_ld, int dkv_ld,

@@ -12,15 +12,12 @@ use super::node::{AttentionKernel, AttentionOp, Saved};
 use super::segments::Segments;
 use super::spec::AttentionSpec;
 use super::table::{Sequences, Table};
-use super::tiles::MAX_GROUP;
+use crate::cuda::geometry::{self, Block, MAX_GROUP, QUERY_ROWS, QUERY_ROWS_SM90};
 use crate::cuda::table::Define;
 use crate::cuda::{self, Arg, CudaError, Result, Run};
 
 /// Widths of a head that the kernels are written for.
 const WIDTHS: [usize; 3] = [16, 32, 64];
-/// Bytes of 64 features, and of the alignment of shared memory for wgmma.
-const ROW: usize = 128;
-const ALIGN: usize = 1024;
 
 /// Sizes that all calls of a layer share.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -106,7 +103,7 @@ impl Form {
 
     /// Positions of a tile of queries.
     fn positions(self) -> usize {
-        if self.sm90 { 192 / self.group } else { 128 / self.group }
+        (if self.sm90 { QUERY_ROWS_SM90 } else { QUERY_ROWS }) / self.group
     }
 
     fn defines(self) -> [Define; 2] {
@@ -120,8 +117,7 @@ fn launch(
     form: Form,
     shape: &Shape,
     kernel: (&'static str, &'static str, &[Define]),
-    threads: u32,
-    shared_bytes: usize,
+    block: Block,
     n_tiles: usize,
     mut arguments: Vec<Arg>,
 ) -> Result<()> {
@@ -131,9 +127,9 @@ fn launch(
         let items = n_tiles * shape.n_kv;
         arguments.extend([Arg::size(items), Arg::size(shape.n_kv)]);
         let grid = items.min(run.gpu().multiprocessors() as usize);
-        return run.launch(function, grid, threads, shared_bytes as u32, &arguments);
+        return run.launch(function, grid, block.threads, block.shared, &arguments);
     }
-    run.launch(function, (shape.n_kv, n_tiles), threads, shared_bytes as u32, &arguments)
+    run.launch(function, (shape.n_kv, n_tiles), block.threads, block.shared, &arguments)
 }
 
 /// Attention of `rows` into `out`, bf16 rows `out_stride` apart, and the logarithms of the denominators, base 2 and
@@ -167,14 +163,13 @@ pub(crate) fn forward(
         Arg::F32(shape.scale),
     ];
     let defines = form.defines();
-    if form.sm90 {
-        let shared = ALIGN + (2 * 192 + 4 * 2 * 80) * ROW;
-        let kernel = ("attention/forward_sm90", "attention_forward", &defines[..]);
-        return launch(run, form, shape, kernel, 512, shared, work.n_queries, arguments);
-    }
-    let shared = (128 + 4 * 64) * 2 * form.head_dim;
-    let kernel = ("attention/forward", "attention_forward", &defines[..]);
-    launch(run, form, shape, kernel, 128, shared, work.n_queries, arguments)
+    let (unit, block) = if form.sm90 {
+        ("attention/forward_sm90", geometry::FORWARD_SM90)
+    } else {
+        ("attention/forward", geometry::FORWARD.of_features(form.head_dim))
+    };
+    let kernel = (unit, "attention_forward", &defines[..]);
+    launch(run, form, shape, kernel, block, work.n_queries, arguments)
 }
 
 /// Gradients of query, key and value into `gradients`, every row of which is written.
@@ -193,12 +188,11 @@ pub(crate) fn backward(
     let inputs = [Arg::Ptr(rows.query), Arg::Ptr(rows.key), Arg::Ptr(rows.value)];
     let strides = [Arg::size(rows.query_stride), Arg::size(rows.key_stride)];
     let rest = [Arg::size(shape.n_tokens), Arg::size(shape.window.unwrap_or(0)), Arg::F32(shape.scale)];
-    let (unit, shared) = if form.sm90 {
-        ("attention/backward_sm90", [ALIGN + (5 * 192 + 8 * 64) * ROW, ALIGN + (4 * 128 + 8 * 64) * ROW])
+    let (unit, blocks) = if form.sm90 {
+        ("attention/backward_sm90", [geometry::BACKWARD_Q_SM90, geometry::BACKWARD_KV_SM90])
     } else {
-        ("attention/backward", [(2 * 128 + 4 * 64) * 2 * form.head_dim; 2])
+        ("attention/backward", [geometry::BACKWARD.of_features(form.head_dim); 2])
     };
-    let threads = if form.sm90 { [512, 384] } else { [128, 128] };
     let defines = form.defines();
 
     // The pass over queries writes delta, which the other reads.
@@ -209,7 +203,7 @@ pub(crate) fn backward(
     arguments.extend([Arg::size(given.stride), Arg::size(given.stride), Arg::size(to.query_stride)]);
     arguments.extend(rest);
     let kernel = (unit, "attention_backward_q", &defines[..]);
-    launch(run, form, shape, kernel, threads[0], shared[0], work.n_queries, arguments)?;
+    launch(run, form, shape, kernel, blocks[0], work.n_queries, arguments)?;
 
     let mut arguments = inputs.to_vec();
     arguments.extend([Arg::Ptr(given.d_out), Arg::Ptr(given.lse), Arg::Ptr(given.delta)]);
@@ -218,7 +212,7 @@ pub(crate) fn backward(
     arguments.extend([Arg::size(given.stride), Arg::size(to.key_stride)]);
     arguments.extend(rest);
     let kernel = (unit, "attention_backward_kv", &defines[..]);
-    launch(run, form, shape, kernel, threads[1], shared[1], work.n_keys, arguments)
+    launch(run, form, shape, kernel, blocks[1], work.n_keys, arguments)
 }
 
 /// Sizes of tensors `[rows, heads, dim]`.

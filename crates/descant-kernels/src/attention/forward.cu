@@ -6,15 +6,17 @@
 // know of it. Work is O(window) a query where there is a window.
 #include "attention.cuh"
 
-constexpr int ROWS = 128, KEYS = 64, THREADS = 128;
+constexpr int ROWS = QUERY_ROWS, KEYS = 64;
 constexpr int POSITIONS = ROWS / GROUP;
+static_assert(THREADS == ROWS, "a warp has 32 rows");
+static_assert(SHARED_OF_FEATURE == (ROWS + 4 * KEYS) * 2, "queries, and two stages of keys and values");
 
 // out[t, h] = softmax([q . k * scale, sink_h])[keys] v; lse[h, t] = log2 of the denominator, the sink's share in it.
 //
 // q [*, q_ld], head h at column h * HEAD_DIM; k, v [*, kv_ld], head at column kv * HEAD_DIM; sinks f32 [heads];
-// out [*, out_ld]; lse f32 [heads, n_rows]; tiles: 8 ints each (struct Tile), `first` a multiple of 128 / GROUP.
+// out [*, out_ld]; lse f32 [heads, n_rows]; tiles: struct Tile each, `first` a multiple of POSITIONS.
 // window: keys a query sees with its own, 0 for all.
-// Grid (key heads, tiles), block 128, dynamic shared memory (128 + 4 * 64) * 2 * HEAD_DIM bytes.
+// Grid (key heads, tiles).
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
 attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                   const float* __restrict__ sinks, bf16* __restrict__ out, float* __restrict__ lse,

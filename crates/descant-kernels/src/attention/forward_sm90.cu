@@ -8,14 +8,15 @@
 // Keys a step: 80 leaves the registers for one step's scores beside the last one's probabilities (128: 357 TFLOP/s
 // on an H100, 80: 455), and two steps cover what 24 positions see through a window of 128.
 constexpr int KEYS = 80, STAGES = 4;
-constexpr int WORKERS = 3, ROWS = 64 * WORKERS, THREADS = 128 * (WORKERS + 1);
+constexpr int ROWS = QUERY_ROWS, WORKERS = ROWS / 64;
 constexpr int POSITIONS = ROWS / GROUP;
 constexpr int Q_BYTES = ROWS * 128, KV_BYTES = KEYS * 128;
 static_assert(KEYS % 16 == 0, "P V sums over 16 keys at a time");
+static_assert(ROWS == 64 * WORKERS && THREADS == 128 * (WORKERS + 1), "warpgroups of 64 rows, and one that loads");
+static_assert(SHARED == 1024 + 2 * Q_BYTES + STAGES * 2 * KV_BYTES, "two tiles of queries, and the ring; 1024-aligned");
 
 // Arguments as forward.cu's attention_forward, then the number of tiles times key heads, and of key heads. Tiles'
-// `first` is a multiple of 192 / GROUP.
-// Grid at most the number of multiprocessors, block 512, dynamic shared memory 1024 + 2 * 24576 + 4 * 2 * 80 * 128.
+// `first` is a multiple of POSITIONS. Grid at most the number of multiprocessors.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                   const float* __restrict__ sinks, bf16* __restrict__ out, float* __restrict__ lse,

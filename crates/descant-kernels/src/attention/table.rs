@@ -14,13 +14,15 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::segments::Segments;
-use super::tiles::{self, KEY_ROWS, MAX_GROUP};
+use super::tiles;
+use crate::cuda::geometry::{KEY_ROWS, MAX_GROUP, QUERY_ROWS, TILE_INTS};
 use crate::cuda::{self, Result, Run};
 
 /// Batches that a thread remembers: training's and evaluation's, and one in between.
 const KEPT: usize = 4;
 /// Positions of the smallest tile of queries.
-const LEAST_POSITIONS: usize = 128 / MAX_GROUP;
+const LEAST_POSITIONS: usize = QUERY_ROWS / MAX_GROUP;
+const _: () = assert!(tiles::ENTRY == TILE_INTS, "the lists are what the kernels read");
 
 thread_local! {
     static TABLES: RefCell<Vec<Table>> = const { RefCell::new(Vec::new()) };

@@ -5,13 +5,6 @@
 
 use super::segments::{Segment, Segments};
 
-/// Query heads of a key head at most: a block of 64 rows holds one position of each.
-#[cfg(feature = "cuda")]
-pub(super) const MAX_GROUP: usize = 64;
-/// Keys of a tile in the pass over keys.
-#[cfg(feature = "cuda")]
-pub(super) const KEY_ROWS: usize = 128;
-
 /// Numbers of an entry.
 pub(crate) const ENTRY: usize = 8;
 

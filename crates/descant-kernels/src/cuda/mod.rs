@@ -14,6 +14,7 @@
 
 pub mod args;
 pub mod error;
+pub mod geometry;
 pub mod nvrtc;
 pub mod resources;
 pub mod spec;

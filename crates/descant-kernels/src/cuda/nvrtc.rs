@@ -33,8 +33,18 @@ pub fn options(architecture: Architecture, defines: &[Define], verbose: bool) ->
     if verbose {
         options.push("--ptxas-options=-v".to_owned());
     }
-    options.extend(defines.iter().map(|(name, value)| format!("-D{name}={value}")));
+    options.extend(defines.iter().map(option));
     options
+}
+
+/// A constant, as the compiler is told of it.
+fn option((name, value): &Define) -> String {
+    format!("-D{name}={value}")
+}
+
+/// Those that a file is always compiled with.
+fn constants(unit: &Unit) -> impl Iterator<Item = String> {
+    unit.constants.iter().map(option)
 }
 
 /// The name under which a compiled file is kept: everything its bytes depend on is in it.
@@ -48,6 +58,9 @@ pub fn key(unit: &Unit, options: &[String], version: (i32, i32)) -> String {
     part(&version.0.to_le_bytes());
     part(&version.1.to_le_bytes());
     part(unit.text.as_bytes());
+    for option in constants(unit) {
+        part(option.as_bytes());
+    }
     for (name, text) in HEADERS {
         part(name.as_bytes());
         part(text.as_bytes());
@@ -81,7 +94,8 @@ pub fn version() -> Result<(i32, i32)> {
 pub fn compile(unit: &'static Unit, architecture: Architecture, options: &[String]) -> Result<Binary> {
     require(Library::Nvrtc)?;
     let program = Program::new(unit)?;
-    let options = texts(options.iter().map(String::as_str));
+    let constants: Vec<String> = constants(unit).collect();
+    let options = texts(options.iter().chain(&constants).map(String::as_str));
     let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
     #[expect(unsafe_code, reason = "calls NVRTC")]
     // SAFETY: the program is alive, and the pointers are to C strings that live through the call.
@@ -184,7 +198,8 @@ mod tests {
     #[test]
     fn a_key_changes_with_everything_the_binary_depends_on() {
         let unit = &UNITS[0];
-        let other = Unit { id: unit.id, text: "// other", variants: &[&[]], only: None };
+        let constant = Unit { constants: &[("A", 1)], ..*unit };
+        let other = Unit { id: unit.id, text: "// other", variants: &[&[]], constants: &[], only: None };
         let at = |architecture, defines: &[Define]| options(architecture, defines, false);
         let keys = [
             key(unit, &at(HOPPER, &[]), (13, 0)),
@@ -194,6 +209,7 @@ mod tests {
             key(unit, &at(HOPPER, &[("A", 1), ("B", 1)]), (13, 0)),
             key(unit, &at(ARCHITECTURES[0], &[]), (13, 0)),
             key(&other, &at(HOPPER, &[]), (13, 0)),
+            key(&constant, &at(HOPPER, &[]), (13, 0)),
         ];
         for (i, a) in keys.iter().enumerate() {
             assert!(keys[i + 1..].iter().all(|b| a != b), "{a} stands for two binaries");
@@ -203,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_key_is_a_plain_file_name() {
-        let unit = Unit { id: "attention/backward", text: "", variants: &[&[]], only: None };
+        let unit = Unit { id: "attention/backward", text: "", variants: &[&[]], constants: &[], only: None };
         let key = key(&unit, &[], (13, 0));
         assert!(key.starts_with("attention-backward-"), "{key}");
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
@@ -212,11 +228,34 @@ mod tests {
 
     #[test]
     fn without_a_compiler_the_error_says_so_and_with_one_a_wrong_text_is_shown() {
-        static WRONG: Unit = Unit { id: "wrong", text: "this is no C++", variants: &[&[]], only: None };
+        static WRONG: Unit = Unit { id: "wrong", text: "this is no C++", variants: &[&[]], constants: &[], only: None };
         match compile(&WRONG, HOPPER, &options(HOPPER, &[], false)) {
             Err(CudaError::NoLibrary { library: Library::Nvrtc }) => {}
             Err(CudaError::Compile { unit: "wrong", log, .. }) => assert!(log.contains("error"), "{log}"),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// What a file takes as it is given, so that host and file cannot disagree.
+    const FOLLOWED: [(&str, &str); 2] = [("experts/few", "MAX_EXPERTS"), ("experts/few", "BLOCKS")];
+
+    #[test]
+    fn a_launch_by_other_numbers_than_a_file_needs_does_not_compile() {
+        let mut refused = 0;
+        for unit in UNITS.iter().filter(|unit| !unit.constants.is_empty()) {
+            for at in (0..unit.constants.len()).filter(|at| !FOLLOWED.contains(&(unit.id, unit.constants[*at].0))) {
+                let mut constants = unit.constants.to_vec();
+                constants[at].1 += 1;
+                let wrong = Box::leak(Box::new(Unit { constants: constants.leak(), ..*unit }));
+                let what = format!("{} with {:?}", unit.id, wrong.constants[at]);
+                match compile(wrong, HOPPER, &options(HOPPER, unit.variants[0], false)) {
+                    Err(CudaError::NoLibrary { library: Library::Nvrtc }) => return,
+                    Err(CudaError::Compile { log, .. }) => assert!(log.contains("static assertion failed"), "{what}: {log}"),
+                    other => panic!("{what}: {other:?}"),
+                }
+                refused += 1;
+            }
+        }
+        assert_eq!(refused, UNITS.iter().map(|unit| unit.constants.len()).sum::<usize>() - FOLLOWED.len());
     }
 }

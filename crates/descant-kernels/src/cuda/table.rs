@@ -3,6 +3,9 @@
 //! The one place to look up what runs on a card. The check `cargo xtask kernels` compiles each row of it for each
 //! architecture it is meant for.
 
+pub use super::geometry::Define;
+use super::geometry::constants;
+
 /// A card's compute capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Capability {
@@ -54,9 +57,6 @@ impl std::fmt::Display for Architecture {
     }
 }
 
-/// A constant given to the compiler: name and value.
-pub type Define = (&'static str, i64);
-
 /// A file of CUDA C++.
 #[derive(Debug)]
 pub struct Unit {
@@ -66,6 +66,8 @@ pub struct Unit {
     pub text: &'static str,
     /// Sets of constants with which it is used, all checked.
     pub variants: &'static [&'static [Define]],
+    /// What it is compiled with in every set: how the host launches it.
+    pub constants: &'static [Define],
     /// The only architecture it is for; `None` for all.
     pub only: Option<u16>,
 }
@@ -95,72 +97,67 @@ const HEADS_SM90: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_D
 /// Packed MXFP4 and bf16 experts.
 const EXPERTS: &[&[Define]] = &[&[], &[("UNPACKED", 1)]];
 
+/// A file for every architecture, as most are.
+const fn plain(id: &'static str, text: &'static str) -> Unit {
+    Unit { id, text, variants: PLAIN, constants: &[], only: None }
+}
+
+/// A file with tiles: compiled with `constants`, in these sets.
+const fn tiled(
+    id: &'static str,
+    text: &'static str,
+    variants: &'static [&'static [Define]],
+    constants: &'static [Define],
+) -> Unit {
+    Unit { id, text, variants, constants, only: None }
+}
+
+/// The same for Hopper alone.
+const fn sm90(unit: Unit) -> Unit {
+    Unit { only: Some(90), ..unit }
+}
+
 /// All files.
 pub const UNITS: [Unit; 19] = [
-    Unit { id: "norm", text: include_str!("../norm/norm.cu"), variants: PLAIN, only: None },
-    Unit { id: "rotary", text: include_str!("../rotary/rotary.cu"), variants: PLAIN, only: None },
-    Unit { id: "swiglu", text: include_str!("../swiglu/swiglu.cu"), variants: PLAIN, only: None },
-    Unit { id: "route", text: include_str!("../route/route.cu"), variants: PLAIN, only: None },
-    Unit { id: "route/rows", text: include_str!("../route/rows.cu"), variants: PLAIN, only: None },
-    Unit { id: "loss", text: include_str!("../loss/loss.cu"), variants: PLAIN, only: None },
-    Unit { id: "cache", text: include_str!("../cache/rows.cu"), variants: PLAIN, only: None },
-    Unit { id: "optimizer", text: include_str!("../optimizer/optimizer.cu"), variants: PLAIN, only: None },
-    Unit { id: "layer/lora", text: include_str!("../layer/lora.cu"), variants: PLAIN, only: None },
-    Unit {
-        id: "attention/forward",
-        text: include_str!("../attention/forward.cu"),
-        variants: HEADS,
-        only: None,
-    },
-    Unit {
-        id: "attention/backward",
-        text: include_str!("../attention/backward.cu"),
-        variants: HEADS,
-        only: None,
-    },
-    Unit {
-        id: "attention/forward_sm90",
-        text: include_str!("../attention/forward_sm90.cu"),
-        variants: HEADS_SM90,
-        only: Some(90),
-    },
-    Unit {
-        id: "attention/backward_sm90",
-        text: include_str!("../attention/backward_sm90.cu"),
-        variants: HEADS_SM90,
-        only: Some(90),
-    },
-    Unit {
-        id: "experts/grouped",
-        text: include_str!("../experts/grouped.cu"),
-        variants: EXPERTS,
-        only: None,
-    },
-    Unit {
-        id: "experts/grouped_sm90",
-        text: include_str!("../experts/grouped_sm90.cu"),
-        variants: PLAIN,
-        only: Some(90),
-    },
-    Unit {
-        id: "experts/packed_sm90",
-        text: include_str!("../experts/packed_sm90.cu"),
-        variants: PLAIN,
-        only: Some(90),
-    },
-    Unit { id: "experts/few", text: include_str!("../experts/few.cu"), variants: PLAIN, only: None },
-    Unit {
-        id: "experts/low_rank",
-        text: include_str!("../experts/low_rank.cu"),
-        variants: PLAIN,
-        only: None,
-    },
-    Unit {
-        id: "experts/dequantize",
-        text: include_str!("../experts/dequantize.cu"),
-        variants: PLAIN,
-        only: None,
-    },
+    plain("norm", include_str!("../norm/norm.cu")),
+    plain("rotary", include_str!("../rotary/rotary.cu")),
+    plain("swiglu", include_str!("../swiglu/swiglu.cu")),
+    plain("route", include_str!("../route/route.cu")),
+    plain("route/rows", include_str!("../route/rows.cu")),
+    plain("loss", include_str!("../loss/loss.cu")),
+    plain("cache", include_str!("../cache/rows.cu")),
+    plain("optimizer", include_str!("../optimizer/optimizer.cu")),
+    plain("layer/lora", include_str!("../layer/lora.cu")),
+    tiled("attention/forward", include_str!("../attention/forward.cu"), HEADS, constants::FORWARD),
+    tiled("attention/backward", include_str!("../attention/backward.cu"), HEADS, constants::BACKWARD),
+    sm90(tiled(
+        "attention/forward_sm90",
+        include_str!("../attention/forward_sm90.cu"),
+        HEADS_SM90,
+        constants::FORWARD_SM90,
+    )),
+    sm90(tiled(
+        "attention/backward_sm90",
+        include_str!("../attention/backward_sm90.cu"),
+        HEADS_SM90,
+        constants::BACKWARD_SM90,
+    )),
+    tiled("experts/grouped", include_str!("../experts/grouped.cu"), EXPERTS, constants::GROUPED),
+    sm90(tiled(
+        "experts/grouped_sm90",
+        include_str!("../experts/grouped_sm90.cu"),
+        PLAIN,
+        constants::GROUPED_SM90,
+    )),
+    sm90(tiled(
+        "experts/packed_sm90",
+        include_str!("../experts/packed_sm90.cu"),
+        PLAIN,
+        constants::PACKED_SM90,
+    )),
+    tiled("experts/few", include_str!("../experts/few.cu"), PLAIN, constants::FEW),
+    tiled("experts/low_rank", include_str!("../experts/low_rank.cu"), PLAIN, constants::LOW_RANK),
+    plain("experts/dequantize", include_str!("../experts/dequantize.cu")),
 ];
 
 /// The file of this name.

@@ -1,12 +1,10 @@
 //! Launches of the grouped products: which form of a kernel serves which card and how many rows.
 
-use super::{LowRank, RANK_WIDTH};
+use super::{GRADIENT_COLUMNS, LowRank, RANK_WIDTH};
 use crate::cuda::boxes::{BoxElement, Boxes};
+use crate::cuda::geometry::{self, Block, FEW_BLOCKS, LOW_RANK_SUM, MAX_EXPERTS, ROW_BOX, WEIGHT_BOX};
 use crate::cuda::table::Define;
-use crate::cuda::{Arg, CudaError, Gpu, Result, Run};
-
-/// Most experts of a layer that the kernels keep in shared memory.
-const MAX_EXPERTS: usize = 256;
+use crate::cuda::{Arg, CudaError, Extent, Function, Gpu, Result, Run};
 
 /// Frozen matrices of all experts of a layer, `[experts, rows, columns]`.
 #[derive(Debug, Clone, Copy)]
@@ -111,12 +109,11 @@ pub(crate) struct Output {
     pub(crate) swiglu: Option<(u64, f32)>,
 }
 
-/// A form of the grouped kernel: file, threads and shared memory of a block, blocks a multiprocessor.
+/// A form of the grouped kernel: file, kernel, its block, and blocks a multiprocessor.
 struct Form {
     unit: &'static str,
     entry: &'static str,
-    threads: u32,
-    shared: u32,
+    block: Block,
     blocks: u32,
 }
 
@@ -129,22 +126,17 @@ const BF16_SM90: &str = "experts/grouped_sm90";
 fn form(run: &Run<'_>, experts: &Experts, side: Side, rows: usize) -> Form {
     let packed = matches!(experts.data, ExpertData::Mxfp4 { .. });
     if packed && side == Side::Columns && rows <= FEW_ROWS {
-        return Form {
-            unit: "experts/few",
-            entry: "experts_forward_few",
-            threads: 256,
-            shared: 0,
-            blocks: 3,
-        };
+        let (unit, entry) = ("experts/few", "experts_forward_few");
+        return Form { unit, entry, block: geometry::FEW, blocks: FEW_BLOCKS };
     }
     let entry = match side {
         Side::Columns => "experts_forward",
         Side::Rows => "experts_backward",
     };
     if run.gpu().is_hopper() && !packed {
-        Form { unit: BF16_SM90, entry, threads: 512, shared: 218_112, blocks: 1 }
+        Form { unit: BF16_SM90, entry, block: geometry::GROUPED_SM90, blocks: 1 }
     } else {
-        Form { unit: "experts/grouped", entry, threads: 256, shared: 77_568, blocks: 1 }
+        Form { unit: "experts/grouped", entry, block: geometry::GROUPED, blocks: 1 }
     }
 }
 
@@ -196,7 +188,7 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
         Arg::F32(limit),
     ];
     let grid = run.gpu().multiprocessors() * form.blocks;
-    run.launch(kernel, grid, form.threads, form.shared, &arguments)
+    launch(run, kernel, grid, form.block, &arguments)
 }
 
 /// The same on Hopper, where tensor copies bring the operands.
@@ -214,7 +206,7 @@ fn product_in_order(
     };
     let kernel = run.kernel("experts/packed_sm90", entry, &[])?;
     let rows = |address: u64, columns: usize, stride: usize| {
-        Boxes { address, element: BoxElement::Bf16, rows: a.places, columns, stride, height: 32 }.map()
+        Boxes { address, element: BoxElement::Bf16, rows: a.places, columns, stride, height: ROW_BOX }.map()
     };
     let bytes = experts.columns / 2;
     let weights = Boxes {
@@ -223,7 +215,7 @@ fn product_in_order(
         rows: experts.count * experts.rows,
         columns: bytes,
         stride: bytes,
-        height: 64,
+        height: WEIGHT_BOX,
     };
     let a = (rows(a.data, n_in, a.stride)?, a.offsets);
     let (u, v) = match to.low_rank {
@@ -246,7 +238,7 @@ fn product_in_order(
         Arg::size(n_in),
         Arg::F32(limit),
     ];
-    run.launch(kernel, run.gpu().multiprocessors(), 512u32, 225_024, &arguments)
+    launch(run, kernel, run.gpu().multiprocessors(), geometry::PACKED_SM90, &arguments)
 }
 
 /// `out[place, 0..64] = a[row(place)] · m[expert]`, with `m` `[experts, features, 64]`; rows of `out` are
@@ -274,7 +266,7 @@ pub(crate) fn low_rank_rows(
         Arg::size(sizes.features),
         Arg::size(sizes.rank),
     ];
-    run.launch(kernel, run.gpu().multiprocessors() * 3, 128u32, 66_624, &arguments)
+    launch(run, kernel, run.gpu().multiprocessors() * 3, geometry::LOW_RANK_ROWS, &arguments)
 }
 
 /// How the gradient of a factor lies.
@@ -324,8 +316,8 @@ pub(crate) fn low_rank_gradient(
         Arg::I32(i32::from(to.factor == Factor::A)),
         Arg::F32(to.alpha),
     ];
-    let grid = [sizes.features.div_ceil(64) as u32, sizes.experts as u32, parts as u32];
-    run.launch(kernel, grid, 128u32, 65_536, &arguments)?;
+    let grid = [sizes.features.div_ceil(GRADIENT_COLUMNS) as u32, sizes.experts as u32, parts as u32];
+    launch(run, kernel, grid, geometry::LOW_RANK_GRADIENT, &arguments)?;
     if parts == 1 {
         return Ok(());
     }
@@ -333,7 +325,7 @@ pub(crate) fn low_rank_gradient(
     let sum = run.kernel("experts/low_rank", "low_rank_sum", &[])?;
     let arguments =
         [Arg::Ptr(to.workspace), Arg::Ptr(to.grad), Arg::size(size), Arg::size(parts), Arg::F32(to.alpha)];
-    run.launch(sum, size.div_ceil(256), 256u32, 0, &arguments)
+    launch(run, sum, size.div_ceil(LOW_RANK_SUM.threads as usize), LOW_RANK_SUM, &arguments)
 }
 
 /// Packed MXFP4 to bf16 in device memory.
@@ -342,6 +334,16 @@ pub(crate) fn dequantize(run: &Run<'_>, blocks: u64, scales: u64, out: u64, elem
     let kernel = run.kernel("experts/dequantize", "dequantize_mxfp4", &[])?;
     let arguments = [Arg::Ptr(blocks), Arg::Ptr(scales), Arg::Ptr(out), Arg::I64(words as i64)];
     run.launch(kernel, words.div_ceil(256), 256u32, 0, &arguments)
+}
+
+fn launch(
+    run: &Run<'_>,
+    kernel: &Function,
+    grid: impl Into<Extent>,
+    block: Block,
+    arguments: &[Arg],
+) -> Result<()> {
+    run.launch(kernel, grid, block.threads, block.shared, arguments)
 }
 
 /// The kernels move 16 bytes, and count experts in shared memory.

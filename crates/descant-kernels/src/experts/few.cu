@@ -5,13 +5,14 @@
 // that a nibble needs a shift and a mask only. A CTA makes 16 columns for up to 32 rows of one expert; its eight warps
 // share out k, and their sums are added in order of the warps.
 //
-// Arguments as in grouped.cu, forward only. Launch: grid = 3 x multiprocessors, block = 256, no dynamic shared memory.
+// Arguments as in grouped.cu, forward only. Launch: grid = BLOCKS x multiprocessors, no dynamic shared memory.
 #include "grouped.cuh"
 #include "mma.cuh"
 
 #define WARPS 8
 #define ROWS 32
 #define COLUMNS 16
+static_assert(THREADS == 32 * WARPS, "eight warps");
 #define AHEAD 3   // chunks of a warp that are loaded together: all of 2880
 
 // Pairs (i, i + 4) of a word's nibbles, times the block's scale.
@@ -28,14 +29,14 @@ __device__ __forceinline__ void decode_pairs(u32 word, u32 scale, const BlockSca
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 3)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     experts_forward_few(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const bf16* bias,
                         const bf16* u, const bf16* v, const int* expert_offsets, bf16* out, bf16* h, int a_ld,
                         int top_k, int n_experts, int n_out, int n_in, float limit) {
     __shared__ int offsets[MAX_EXPERTS + 1];
     __shared__ float2 sums[WARPS][ROWS / 8][COLUMNS][4];
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, g = lane >> 2, q = lane & 3;
-    for (int i = t; i <= n_experts; i += 256) offsets[i] = expert_offsets[i];
+    for (int i = t; i <= n_experts; i += THREADS) offsets[i] = expert_offsets[i];
     __syncthreads();
     const int wide = n_in / 32, chunks = (wide + 3) / 4;
 

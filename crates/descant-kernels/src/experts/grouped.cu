@@ -5,8 +5,7 @@
 // cores work on one, A arrives in the other by asynchronous copies and the packed blocks arrive in registers; they are
 // decoded into the other buffer after the products. 66 KB of shared memory, so that it fits every card.
 //
-// Launch: grid = multiprocessors (times 2 where 132 KB of shared memory fit), block = 256, dynamic shared memory =
-// 77568 bytes.
+// Launch: grid = multiprocessors.
 #include "grouped.cuh"
 #include "mma.cuh"
 
@@ -15,6 +14,8 @@
 #define STAGED (4 * BUFFER)
 #define BIAS (STAGED + 8 * 16 * 80)
 #define OFFSETS (BIAS + TILE * 2)
+static_assert(THREADS == 256, "eight warps");
+static_assert(SHARED == OFFSETS + OFFSETS_BYTES, "what lies there");
 
 // 64 of the inner dimension for this warp's 64 x 32. `TRANSPOSED`: b is [64 inner][two runs of 64 columns].
 template <bool TRANSPOSED>
@@ -52,7 +53,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
     const int t = threadIdx.x, warp = t >> 5;
     const int warp_row = (warp & 1) * 64, warp_column = (warp >> 1) * 32;
     const u32 bias = shared + BIAS, staged = shared + STAGED + warp * 16 * 80;
-    for (int i = t; i <= g.n_experts; i += 256) offsets[i] = g.offsets[i];
+    for (int i = t; i <= g.n_experts; i += THREADS) offsets[i] = g.offsets[i];
     __syncthreads();
 
     // A: 16 bytes, `chunk`, of rows t / 8 + 32 i. B: one block of 32 elements.
@@ -156,7 +157,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
 }
 
 #define KERNEL(name, transposed)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(256)                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                               \
         name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const bf16* bias, const bf16* u,     \
              const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, int top_k, int n_experts, int n_out,     \
              int n_in, float limit) {                                                                                  \

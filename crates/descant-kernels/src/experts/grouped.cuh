@@ -1,12 +1,14 @@
 // What the forms of the grouped products share: the problem, the order of its tiles, loads of packed blocks, and the
-// way out of the accumulators.
+// way out of the accumulators. THREADS and SHARED of a block and MAX_EXPERTS are the host's (geometry.rs).
 #pragma once
 #include "common.cuh"
 #include "mxfp4.cuh"
 
-#define MAX_EXPERTS 256
 #define STEP 64          // of the inner dimension: 128 bytes, one row in shared memory
+#define OFFSETS_BYTES ((MAX_EXPERTS + 1) * 4)
 #define STAGED_LD 144    // bytes of a staged row: 64 columns and 16 bytes against bank conflicts
+
+static_assert(RANK_WIDTH == STEP, "a low-rank path is one more step");
 
 // Where 16-byte piece `chunk` of a 128-byte row lies: rows of eight use all banks, whichever way they are read.
 __device__ __forceinline__ u32 swizzled(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }

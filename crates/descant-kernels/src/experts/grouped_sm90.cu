@@ -17,7 +17,7 @@
 // thread, and in a producer would wait for what is on its way for later stages.
 // Sums have one order: two runs give the same bytes.
 //
-// Launch: grid = multiprocessors, block = 512, dynamic shared memory = 218112 bytes.
+// Launch: grid = multiprocessors.
 // Shapes: a bf16 [rows, a_ld]; pairs i32 [P] or null; blocks bf16 [E, rows of W, columns of W]; scales unused; bias bf16
 // [E, n_out] or null; u bf16 [P, 64] and v bf16 [E, n_out, 64] or both null; offsets i32 [E + 1]; out bf16 [P, n_out]
 // or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, a_ld of 8, E at most 256.
@@ -39,6 +39,8 @@
 #define FULL (BIAS + 2 * COLUMNS * 2)
 #define EMPTY (FULL + STAGES * 8)
 #define OFFSETS (EMPTY + STAGES * 8)
+static_assert(THREADS == PRODUCERS + MULTIPLIERS, "eight warps each");
+static_assert(SHARED == OFFSETS + OFFSETS_BYTES + 1024, "what lies there, 1024-aligned");
 
 using Tiles = Walk<ROWS, COLUMNS>;
 
@@ -218,7 +220,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
     const u32 start = shared_address(dynamic), shared = tile_aligned(start);
     int* offsets = (int*)(dynamic + (shared - start) + OFFSETS);
     const int t = threadIdx.x;
-    for (int i = t; i <= g.n_experts; i += PRODUCERS + MULTIPLIERS) offsets[i] = g.offsets[i];
+    for (int i = t; i <= g.n_experts; i += THREADS) offsets[i] = g.offsets[i];
     if (t == 0) {
         for (int s = 0; s < STAGES; s++) {
             // Every producer's copies, and every producing warp's stores.
@@ -238,7 +240,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
 }
 
 #define KERNEL(name, transposed)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(PRODUCERS + MULTIPLIERS, 1)                                           \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                           \
         name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const bf16* bias, const bf16* u,     \
              const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, int top_k, int n_experts, int n_out,     \
              int n_in, float limit) {                                                                                  \

@@ -13,18 +13,22 @@
 #define TILE 64
 #define TILE_BYTES (TILE * 128)
 #define ROW_OFFSETS (STAGES * 2 * TILE_BYTES)
+static_assert(ROWS_THREADS == 2 * TILE && GRADIENT_THREADS == 2 * TILE, "four warps with 16 rows each");
+static_assert(GRADIENT_COLUMNS == TILE && RANK_WIDTH == TILE, "tiles are square");
+static_assert(ROWS_SHARED == ROW_OFFSETS + OFFSETS_BYTES && GRADIENT_SHARED == ROW_OFFSETS, "what lies there");
+static_assert(SUM_THREADS % 32 == 0, "whole warps");
 
 // Shapes: a bf16 [rows, a_ld], pairs i32 [P] or null, m bf16 [E, n_in, 64], offsets i32 [E + 1], out bf16 [P, out_ld],
 // of which columns 0..64 are written, zeros beyond the rank.
-// Launch: grid = 3 x multiprocessors, block = 128, dynamic shared memory = 66624 bytes.
-extern "C" __global__ void __launch_bounds__(128)
+// Launch: grid = any multiple of multiprocessors.
+extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
     low_rank_rows(const bf16* a, const int* pairs, const bf16* m, const int* expert_offsets, bf16* out, int a_ld,
                   int out_ld, int top_k, int n_experts, int n_in, int rank) {
     extern __shared__ __align__(128) u8 dynamic[];
     const u32 shared = shared_address(dynamic);
     int* offsets = (int*)(dynamic + ROW_OFFSETS);
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, chunk = t & 7, line = t >> 3;
-    for (int i = t; i <= n_experts; i += 128) offsets[i] = expert_offsets[i];
+    for (int i = t; i <= n_experts; i += ROWS_THREADS) offsets[i] = expert_offsets[i];
     __syncthreads();
     const int steps = (n_in + STEP - 1) / STEP, blocks = (rank + 7) / 8;
 
@@ -90,8 +94,8 @@ extern "C" __global__ void __launch_bounds__(128)
 // [E, rank, n] if `rank_first`; y_ld and u_ld multiples of 8. With several blocks in z (few experts, many rows), each
 // takes a run of the places and writes its sums to parts f32 [blocks in z][shape of grad] instead; low_rank_sum adds
 // them up.
-// Launch: grid = (ceil(n / 64), E, parts), block = 128, dynamic shared memory = 65536 bytes.
-extern "C" __global__ void __launch_bounds__(128)
+// Launch: grid = (ceil(n / GRADIENT_COLUMNS), E, parts).
+extern "C" __global__ void __launch_bounds__(GRADIENT_THREADS)
     low_rank_gradient(const bf16* y, const int* pairs, const bf16* u, const int* offsets, float* grad, float* parts,
                       int y_ld, int u_ld, int top_k, int n, int rank, int rank_first, float alpha) {
     extern __shared__ __align__(128) u8 dynamic[];
@@ -170,10 +174,10 @@ extern "C" __global__ void __launch_bounds__(128)
 }
 
 // grad[i] += alpha · sum over the parts of parts[part][i], in their order.
-// Launch: block = 256, grid = ceil(size / 256), no shared memory.
-extern "C" __global__ void __launch_bounds__(256)
+// Launch: grid = ceil(size / SUM_THREADS), no shared memory.
+extern "C" __global__ void __launch_bounds__(SUM_THREADS)
     low_rank_sum(const float* parts, float* grad, int size, int n_parts, float alpha) {
-    int i = blockIdx.x * 256 + threadIdx.x;
+    int i = blockIdx.x * SUM_THREADS + threadIdx.x;
     if (i >= size) return;
     float sum = 0.0f;
     for (int part = 0; part < n_parts; part++) sum += parts[(u64)part * size + i];

@@ -19,9 +19,9 @@
 //
 // Sums have one order: two runs give the same bytes.
 //
-// Launch: grid = multiprocessors, block = 512, dynamic shared memory = 225024 bytes.
-// Shapes: `a` a map of bf16 [rows, n_in] in boxes of 64 x 32 with 128-byte swizzle; `w` of u8 [E · rows of W, columns of
-// W / 2] in boxes of 32 x 64 with 32-byte swizzle; `u` as `a`, of bf16 [P, 64]; scales u8 [E, rows of W, columns of W /
+// Launch: grid = multiprocessors.
+// Shapes: `a` a map of bf16 [rows, n_in] in boxes of 64 x ROW_BOX with 128-byte swizzle; `w` of u8 [E · rows of W, columns of
+// W / 2] in boxes of 32 x WEIGHT_BOX with 32-byte swizzle; `u` as `a`, of bf16 [P, 64]; scales u8 [E, rows of W, columns of W /
 // 32]; bias bf16 [E, n_out] or null; v bf16 [E, n_out, 64] or null, then without `u`; offsets i32 [E + 1]; out bf16 [P,
 // n_out] or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, E at most 256.
 #include "grouped.cuh"
@@ -32,7 +32,6 @@
 #define STAGES 6
 #define GROUPS 3           // warpgroups that multiply
 #define COLUMNS (GROUPS * 64)
-#define BOX 32             // rows of a copy
 #define AHEAD 8            // steps that scales are loaded ahead
 
 // Where things lie in shared memory, in bytes. A group's packed weights in a stage are 64 lines of 32 bytes: columns by
@@ -48,7 +47,9 @@
 #define FULL (RAW + GROUPS * AHEAD * 256)
 #define EMPTY (FULL + STAGES * 8)
 #define OFFSETS (EMPTY + STAGES * 8)
-static_assert(OFFSETS + (MAX_EXPERTS + 1) * 4 + 1024 <= 225024, "the launch gives as much");
+static_assert(THREADS == 128 * (1 + GROUPS), "one warpgroup that loads");
+static_assert(SHARED == OFFSETS + OFFSETS_BYTES + 1024, "what lies there, 1024-aligned");
+static_assert(ROWS % ROW_BOX == 0 && ROW_BOX % 8 == 0 && WEIGHT_BOX == 64, "whole boxes, in whole swizzles");
 
 struct Places {
     const u8* scales;
@@ -72,14 +73,14 @@ __device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const 
     Ring<STAGES> ring(1);
     Tiles tiles;
     for (int tile = blockIdx.x; tiles.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
-        const int boxes = (tiles.n_rows + BOX - 1) / BOX;
+        const int boxes = (tiles.n_rows + ROW_BOX - 1) / ROW_BOX;
         for (int step = 0; step < steps + (g.v != nullptr); step++) {
             barrier_wait(shared + EMPTY + ring.stage * 8, ring.parity);
             const u32 base = shared + ring.stage * STAGE, full = shared + FULL + ring.stage * 8;
             const bool low_rank = step == steps;
-            barrier_expect(full, boxes * BOX * 128 + (low_rank ? 0 : GROUPS * W_BYTES));
+            barrier_expect(full, boxes * ROW_BOX * 128 + (low_rank ? 0 : GROUPS * W_BYTES));
             for (int i = 0; i < boxes; i++)
-                tensor_copy(base + i * BOX * 128, low_rank ? u : a, low_rank ? 0 : step * STEP, tiles.row + i * BOX, full);
+                tensor_copy(base + i * ROW_BOX * 128, low_rank ? u : a, low_rank ? 0 : step * STEP, tiles.row + i * ROW_BOX, full);
             if (!low_rank)
 #pragma unroll
                 for (int i = 0; i < GROUPS; i++)
@@ -338,7 +339,7 @@ __device__ __forceinline__ void grouped(const Places& g, const TensorMap& a, con
     const u32 start = shared_address(dynamic), shared = tile_aligned(start);
     int* offsets = (int*)(dynamic + (shared - start) + OFFSETS);
     const int t = threadIdx.x, group = warpgroup();
-    for (int i = t; i <= g.n_experts; i += 128 * (1 + GROUPS)) offsets[i] = expert_offsets[i];
+    for (int i = t; i <= g.n_experts; i += THREADS) offsets[i] = expert_offsets[i];
     if (t == 0) {
         for (int s = 0; s < STAGES; s++) {
             barrier_init(shared + FULL + s * 8, 1 + GROUPS);    // the copies, and each warp that scales
@@ -358,7 +359,7 @@ __device__ __forceinline__ void grouped(const Places& g, const TensorMap& a, con
 }
 
 #define KERNEL(name, transposed)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(128 * (1 + GROUPS), 1)                                                \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                          \
         name(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap u, \
              const u8* scales, const bf16* bias, const bf16* v, const int* offsets, bf16* out, bf16* h, int n_experts, \
              int n_out, int n_in, float limit) {                                                                       \

@@ -5,6 +5,9 @@ pub const MAX_EXPERT_RANK: usize = 64;
 /// Columns of a packed factor of such a pair: ranks are padded with zeros to this.
 pub(crate) const RANK_WIDTH: usize = MAX_EXPERT_RANK;
 
+/// Columns that a block makes of a factor's gradient.
+pub(crate) const GRADIENT_COLUMNS: usize = 64;
+
 /// Sizes of one factor of an adapter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LowRank {
@@ -20,7 +23,7 @@ impl LowRank {
     /// Parts into which the places are cut for a gradient, so that there are enough blocks for a card: a question of
     /// sizes alone, never of the card, so that sums are the same everywhere.
     pub(crate) fn parts(&self, places: usize) -> usize {
-        let blocks = self.features.div_ceil(64) * self.experts;
+        let blocks = self.features.div_ceil(GRADIENT_COLUMNS) * self.experts;
         (512 / blocks.max(1)).min(places / 2048).clamp(1, 8)
     }
 

@@ -1,0 +1,133 @@
+//! How the kernels with tiles are launched: threads and shared memory of a block, and the sizes of tiles and copies
+//! that the host computes with.
+//!
+//! These numbers are written here and nowhere else: the host launches with them, and each file of CUDA C++ is compiled
+//! with its list of them and asserts that they are what its own layout needs. A wrong one does not compile.
+
+use crate::experts::{GRADIENT_COLUMNS, RANK_WIDTH};
+
+/// A constant given to the compiler: name and value.
+pub type Define = (&'static str, i64);
+
+/// A block of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Block {
+    /// Threads of it.
+    pub threads: u32,
+    /// Dynamic shared memory, in bytes.
+    pub shared: u32,
+}
+
+/// Stacked query rows of a tile, a row a position and a head; other cards than Hopper.
+pub const QUERY_ROWS: usize = 128;
+/// The same on Hopper.
+pub const QUERY_ROWS_SM90: usize = 192;
+/// Keys of a tile in the pass over keys, on every card.
+pub const KEY_ROWS: usize = 128;
+/// Query heads of a key head at most: a step of 64 rows has one position of each.
+pub const MAX_GROUP: usize = 64;
+/// Numbers of an entry of attention's work lists.
+pub const TILE_INTS: usize = 8;
+
+/// Attention for every card. Its shared memory is that of one feature of a head.
+pub const FORWARD: Block = Block { threads: 128, shared: 768 };
+/// Both passes of its backward, as above.
+pub const BACKWARD: Block = Block { threads: 128, shared: 1024 };
+/// Attention on Hopper.
+pub const FORWARD_SM90: Block = Block { threads: 512, shared: 132_096 };
+/// The pass over queries of its backward.
+pub const BACKWARD_Q_SM90: Block = Block { threads: 512, shared: 189_440 };
+/// The pass over keys.
+pub const BACKWARD_KV_SM90: Block = Block { threads: 384, shared: 132_096 };
+
+/// Experts of a layer at most: their offsets lie in shared memory.
+pub const MAX_EXPERTS: usize = 256;
+/// Rows of an activation that a tensor copy brings.
+pub const ROW_BOX: u32 = 32;
+/// Lines of packed weights that one brings.
+pub const WEIGHT_BOX: u32 = 64;
+/// Blocks a multiprocessor of the product for few rows.
+pub const FEW_BLOCKS: u32 = 3;
+
+/// Grouped products on every card.
+pub const GROUPED: Block = Block { threads: 256, shared: 77_060 };
+/// Those of bf16 on Hopper.
+pub const GROUPED_SM90: Block = Block { threads: 512, shared: 217_668 };
+/// Those of MXFP4 on Hopper.
+pub const PACKED_SM90: Block = Block { threads: 512, shared: 224_868 };
+/// Those for few rows an expert; the rest of its shared memory is static.
+pub const FEW: Block = Block { threads: 256, shared: 0 };
+/// Rows times a factor of an adapter.
+pub const LOW_RANK_ROWS: Block = Block { threads: 128, shared: 66_564 };
+/// The gradient of a factor.
+pub const LOW_RANK_GRADIENT: Block = Block { threads: 128, shared: 65_536 };
+/// The sum of its parts.
+pub const LOW_RANK_SUM: Block = Block { threads: 256, shared: 0 };
+
+impl Block {
+    /// With shared memory for so many features of a head.
+    #[must_use]
+    pub const fn of_features(self, features: usize) -> Self {
+        Self { threads: self.threads, shared: self.shared * features as u32 }
+    }
+
+    const fn threads(self, name: &'static str) -> Define {
+        (name, self.threads as i64)
+    }
+
+    const fn shared(self, name: &'static str) -> Define {
+        (name, self.shared as i64)
+    }
+}
+
+/// What the files are compiled with.
+pub(super) mod constants {
+    use super::*;
+
+    const QUERIES: Define = ("QUERY_ROWS", QUERY_ROWS as i64);
+    const QUERIES_SM90: Define = ("QUERY_ROWS", QUERY_ROWS_SM90 as i64);
+    const KEYS: Define = ("KEY_ROWS", KEY_ROWS as i64);
+    const TILE: Define = ("TILE_INTS", TILE_INTS as i64);
+    const EXPERTS: Define = ("MAX_EXPERTS", MAX_EXPERTS as i64);
+    const WIDTH: Define = ("RANK_WIDTH", RANK_WIDTH as i64);
+
+    pub(crate) const FORWARD: &[Define] =
+        &[QUERIES, TILE, super::FORWARD.threads("THREADS"), super::FORWARD.shared("SHARED_OF_FEATURE")];
+    pub(crate) const BACKWARD: &[Define] =
+        &[QUERIES, KEYS, TILE, super::BACKWARD.threads("THREADS"), super::BACKWARD.shared("SHARED_OF_FEATURE")];
+    pub(crate) const FORWARD_SM90: &[Define] =
+        &[QUERIES_SM90, TILE, super::FORWARD_SM90.threads("THREADS"), super::FORWARD_SM90.shared("SHARED")];
+    pub(crate) const BACKWARD_SM90: &[Define] = &[
+        QUERIES_SM90,
+        KEYS,
+        TILE,
+        BACKWARD_Q_SM90.threads("Q_THREADS"),
+        BACKWARD_Q_SM90.shared("Q_SHARED"),
+        BACKWARD_KV_SM90.threads("KV_THREADS"),
+        BACKWARD_KV_SM90.shared("KV_SHARED"),
+    ];
+    pub(crate) const GROUPED: &[Define] =
+        &[EXPERTS, WIDTH, super::GROUPED.threads("THREADS"), super::GROUPED.shared("SHARED")];
+    pub(crate) const GROUPED_SM90: &[Define] =
+        &[EXPERTS, WIDTH, super::GROUPED_SM90.threads("THREADS"), super::GROUPED_SM90.shared("SHARED")];
+    pub(crate) const PACKED_SM90: &[Define] = &[
+        EXPERTS,
+        WIDTH,
+        ("ROW_BOX", ROW_BOX as i64),
+        ("WEIGHT_BOX", WEIGHT_BOX as i64),
+        super::PACKED_SM90.threads("THREADS"),
+        super::PACKED_SM90.shared("SHARED"),
+    ];
+    pub(crate) const FEW: &[Define] =
+        &[EXPERTS, WIDTH, super::FEW.threads("THREADS"), ("BLOCKS", FEW_BLOCKS as i64)];
+    pub(crate) const LOW_RANK: &[Define] = &[
+        EXPERTS,
+        WIDTH,
+        ("GRADIENT_COLUMNS", GRADIENT_COLUMNS as i64),
+        LOW_RANK_ROWS.threads("ROWS_THREADS"),
+        LOW_RANK_ROWS.shared("ROWS_SHARED"),
+        LOW_RANK_GRADIENT.threads("GRADIENT_THREADS"),
+        LOW_RANK_GRADIENT.shared("GRADIENT_SHARED"),
+        LOW_RANK_SUM.threads("SUM_THREADS"),
+    ];
+}
