@@ -25,7 +25,7 @@ const HEAD: &str = "\
 
 What every kernel uses on every architecture, as the assembler says: registers a thread / static shared memory of a block in bytes / bytes a thread spills, both ways.
 `-` where a kernel is not meant for an architecture.
-Dynamic shared memory is in the comment above each kernel.
+Dynamic shared memory is in `cuda/geometry.rs`.
 Written by `cargo xtask kernels --update`; the check fails where a kernel spills more than here.
 
 ";

@@ -73,7 +73,6 @@ impl Table {
     }
 
     /// Keys of the longest sequence.
-    #[allow(dead_code, reason = "for whoever plans memory: the decoder layer")]
     pub(crate) fn longest(&self) -> usize {
         self.segments.as_slice().iter().map(|s| s.key_len).max().unwrap_or(0)
     }
@@ -117,7 +116,6 @@ impl Sequences {
     }
 
     /// Pairs of a query and a key that it sees, for counting operations.
-    #[allow(dead_code, reason = "as above")]
     pub(crate) fn visible(&self, window: Option<usize>) -> f64 {
         tiles::visible(&self.table.segments, window)
     }

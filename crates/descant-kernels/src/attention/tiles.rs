@@ -54,7 +54,6 @@ fn list(
 }
 
 /// Pairs of a query and a key that it sees.
-#[allow(dead_code, reason = "for whoever counts operations: the decoder layer")]
 pub(crate) fn visible(segments: &Segments, window: Option<usize>) -> f64 {
     let triangle = |n: usize| n as f64 * (n as f64 + 1.0) / 2.0;
     let seen = |s: &Segment| {

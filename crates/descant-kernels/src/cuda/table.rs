@@ -118,7 +118,7 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 19] = [
+pub const UNITS: [Unit; 18] = [
     plain("norm", include_str!("../norm/norm.cu")),
     plain("rotary", include_str!("../rotary/rotary.cu")),
     plain("swiglu", include_str!("../swiglu/swiglu.cu")),
@@ -157,7 +157,6 @@ pub const UNITS: [Unit; 19] = [
     )),
     tiled("experts/few", include_str!("../experts/few.cu"), PLAIN, constants::FEW),
     tiled("experts/low_rank", include_str!("../experts/low_rank.cu"), PLAIN, constants::LOW_RANK),
-    plain("experts/dequantize", include_str!("../experts/dequantize.cu")),
 ];
 
 /// The file of this name.

@@ -241,14 +241,12 @@ fn product_in_order(
     launch(run, kernel, run.gpu().multiprocessors(), geometry::PACKED_SM90, &arguments)
 }
 
-/// `out[place, 0..64] = a[row(place)] · m[expert]`, with `m` `[experts, features, 64]`; rows of `out` are
-/// `out_stride` apart.
+/// `out[place] = a[row(place)] · m[expert]`, with `m` `[experts, features, 64]` and `out` `[places, 64]`.
 pub(crate) fn low_rank_rows(
     run: &Run<'_>,
     a: &Sorted,
     m: u64,
     out: u64,
-    out_stride: usize,
     sizes: LowRank,
 ) -> Result<()> {
     check(sizes.features, RANK_WIDTH, a.stride, sizes.experts)?;
@@ -260,7 +258,6 @@ pub(crate) fn low_rank_rows(
         Arg::Ptr(a.offsets),
         Arg::Ptr(out),
         Arg::size(a.stride),
-        Arg::size(out_stride),
         Arg::size(a.top_k),
         Arg::size(sizes.experts),
         Arg::size(sizes.features),
@@ -289,12 +286,11 @@ pub(crate) struct Gradient {
     pub(crate) workspace: u64,
 }
 
-/// `grad += alpha · y^T u` for each expert; rows of `u` are `u_stride` apart.
+/// `grad += alpha · y^T u` for each expert, with `u` `[places, 64]`.
 pub(crate) fn low_rank_gradient(
     run: &Run<'_>,
     y: &Sorted,
     u: u64,
-    u_stride: usize,
     to: Gradient,
     sizes: LowRank,
 ) -> Result<()> {
@@ -309,7 +305,6 @@ pub(crate) fn low_rank_gradient(
         Arg::Ptr(to.grad),
         Arg::Ptr(to.workspace),
         Arg::size(y.stride),
-        Arg::size(u_stride),
         Arg::size(y.top_k),
         Arg::size(sizes.features),
         Arg::size(sizes.rank),
@@ -326,14 +321,6 @@ pub(crate) fn low_rank_gradient(
     let arguments =
         [Arg::Ptr(to.workspace), Arg::Ptr(to.grad), Arg::size(size), Arg::size(parts), Arg::F32(to.alpha)];
     launch(run, sum, size.div_ceil(LOW_RANK_SUM.threads as usize), LOW_RANK_SUM, &arguments)
-}
-
-/// Packed MXFP4 to bf16 in device memory.
-pub(crate) fn dequantize(run: &Run<'_>, blocks: u64, scales: u64, out: u64, elements: usize) -> Result<()> {
-    let words = elements / 8;
-    let kernel = run.kernel("experts/dequantize", "dequantize_mxfp4", &[])?;
-    let arguments = [Arg::Ptr(blocks), Arg::Ptr(scales), Arg::Ptr(out), Arg::I64(words as i64)];
-    run.launch(kernel, words.div_ceil(256), 256u32, 0, &arguments)
 }
 
 fn launch(

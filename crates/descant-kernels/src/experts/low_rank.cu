@@ -18,12 +18,12 @@ static_assert(GRADIENT_COLUMNS == TILE && RANK_WIDTH == TILE, "tiles are square"
 static_assert(ROWS_SHARED == ROW_OFFSETS + OFFSETS_BYTES && GRADIENT_SHARED == ROW_OFFSETS, "what lies there");
 static_assert(SUM_THREADS % 32 == 0, "whole warps");
 
-// Shapes: a bf16 [rows, a_ld], pairs i32 [P] or null, m bf16 [E, n_in, 64], offsets i32 [E + 1], out bf16 [P, out_ld],
-// of which columns 0..64 are written, zeros beyond the rank.
+// Shapes: a bf16 [rows, a_ld], pairs i32 [P] or null, m bf16 [E, n_in, 64], offsets i32 [E + 1], out bf16 [P, 64],
+// zeros beyond the rank.
 // Launch: grid = any multiple of multiprocessors.
 extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
     low_rank_rows(const bf16* a, const int* pairs, const bf16* m, const int* expert_offsets, bf16* out, int a_ld,
-                  int out_ld, int top_k, int n_experts, int n_in, int rank) {
+                  int top_k, int n_experts, int n_in, int rank) {
     extern __shared__ __align__(128) u8 dynamic[];
     const u32 shared = shared_address(dynamic);
     int* offsets = (int*)(dynamic + ROW_OFFSETS);
@@ -81,23 +81,23 @@ extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
         copy_wait<0>();
         __syncthreads();
         const int r = warp * 16 + (lane >> 2);
-        bf16* to = out + (u64)(walk.row + r) * out_ld + (lane & 3) * 2;
+        bf16* to = out + (u64)(walk.row + r) * RANK_WIDTH + (lane & 3) * 2;
 #pragma unroll
         for (int j = 0; j < 8; j++) {
             if (r < walk.n_rows) *(u32*)(to + j * 8) = to_bf16x2(acc[j][0], acc[j][1]);
-            if (r + 8 < walk.n_rows) *(u32*)(to + 8 * (u64)out_ld + j * 8) = to_bf16x2(acc[j][2], acc[j][3]);
+            if (r + 8 < walk.n_rows) *(u32*)(to + 8 * RANK_WIDTH + j * 8) = to_bf16x2(acc[j][2], acc[j][3]);
         }
     }
 }
 
-// Shapes: y bf16 [rows, y_ld], pairs i32 [P] or null, u bf16 [P, u_ld], offsets i32 [E + 1], grad f32 [E, n, rank], or
-// [E, rank, n] if `rank_first`; y_ld and u_ld multiples of 8. With several blocks in z (few experts, many rows), each
+// Shapes: y bf16 [rows, y_ld], pairs i32 [P] or null, u bf16 [P, 64], offsets i32 [E + 1], grad f32 [E, n, rank], or
+// [E, rank, n] if `rank_first`; y_ld a multiple of 8. With several blocks in z (few experts, many rows), each
 // takes a run of the places and writes its sums to parts f32 [blocks in z][shape of grad] instead; low_rank_sum adds
 // them up.
 // Launch: grid = (ceil(n / GRADIENT_COLUMNS), E, parts).
 extern "C" __global__ void __launch_bounds__(GRADIENT_THREADS)
     low_rank_gradient(const bf16* y, const int* pairs, const bf16* u, const int* offsets, float* grad, float* parts,
-                      int y_ld, int u_ld, int top_k, int n, int rank, int rank_first, float alpha) {
+                      int y_ld, int top_k, int n, int rank, int rank_first, float alpha) {
     extern __shared__ __align__(128) u8 dynamic[];
     const u32 shared = shared_address(dynamic);
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, chunk = t & 7, line = t >> 3;
@@ -128,7 +128,7 @@ extern "C" __global__ void __launch_bounds__(GRADIENT_THREADS)
                 bool here = p < count, valid = here && column + chunk * 8 < n;
                 u64 row = valid ? (pairs ? rows[i] / top_k : rows[i]) : 0;
                 copy_async16(to + swizzled(line + 16 * i, chunk), y + (valid ? row * y_ld + column + chunk * 8 : 0), valid);
-                const bf16* from = u + (here ? (u64)(first + p) * u_ld + chunk * 8 : 0);
+                const bf16* from = u + (here ? (u64)(first + p) * RANK_WIDTH + chunk * 8 : 0);
                 if (chunk < blocks) copy_async16(to + TILE_BYTES + swizzled(line + 16 * i, chunk), from, here);
             }
         }

@@ -5,7 +5,6 @@
 //! layer uses as well. Definition and tolerance are those of `linear` and `low_rank`.
 
 #[cfg(feature = "cuda")]
-#[expect(dead_code, reason = "not every form has a caller yet")]
 pub(crate) mod cuda;
 mod sizes;
 

@@ -80,7 +80,6 @@ impl Frame<'_> {
             dh: d_inner,
             dpre: pre,
             h_out: inner,
-            dh_weighted: 0,
             pairs: self.at(Buffer::Pairs)?,
             experts: self.at(Buffer::Experts)?,
             weights: self.at(Buffer::Weights)?,

@@ -7,7 +7,6 @@ use super::frame::{Frame, Pair, Product};
 use super::lora;
 use super::operands::Factors;
 use crate::cuda::{Element, MatmulSpec, Result};
-use crate::experts::RANK_WIDTH;
 use crate::experts::cuda::{self as experts, Factor, Gradient, Sorted};
 use crate::memory::table::Buffer;
 use crate::site::SiteKind;
@@ -146,7 +145,7 @@ impl Frame<'_> {
         let (flops, bytes) = (2.0 * pairs * (features * pair.rank) as f64, 2.0 * pairs * features as f64);
         let (factor, to, sizes) = (self.at(factor)?, self.at(to)?, self.low_rank(pair, features));
         self.run.stage("experts low rank", flops, bytes, || {
-            experts::low_rank_rows(self.run, rows, factor, to, RANK_WIDTH, sizes)
+            experts::low_rank_rows(self.run, rows, factor, to, sizes)
         })
     }
 
@@ -174,9 +173,9 @@ impl Frame<'_> {
             self.run.memset(to.b, 0, n * outputs * size_of::<f32>())?;
             self.run.memset(to.a, 0, n * inputs * size_of::<f32>())?;
             let of_b = Gradient { grad: to.b, factor: Factor::B, alpha: pair.scaling, workspace };
-            experts::low_rank_gradient(self.run, dy, u, RANK_WIDTH, of_b, b)?;
+            experts::low_rank_gradient(self.run, dy, u, of_b, b)?;
             let of_a = Gradient { grad: to.a, factor: Factor::A, alpha: 1.0, workspace };
-            experts::low_rank_gradient(self.run, x, du, RANK_WIDTH, of_a, a)
+            experts::low_rank_gradient(self.run, x, du, of_a, a)
         })
     }
 

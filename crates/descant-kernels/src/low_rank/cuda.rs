@@ -123,8 +123,8 @@ impl LowRankKernel for CubeBackend {
             times(run, &grad, &s.b(p[3]), Side::Rows, p[5])?;
             times(run, &at(p[5], RANK_WIDTH), &s.a(p[2]), Side::Rows, p[6])?;
             let to = |grad, factor, alpha| Gradient { grad, factor, alpha, workspace: p[9] };
-            low_rank_gradient(run, &x, p[5], RANK_WIDTH, to(p[7], Factor::A, 1.0), of_a)?;
-            low_rank_gradient(run, &grad, p[4], RANK_WIDTH, to(p[8], Factor::B, scaling), of_b)
+            low_rank_gradient(run, &x, p[5], to(p[7], Factor::A, 1.0), of_a)?;
+            low_rank_gradient(run, &grad, p[4], to(p[8], Factor::B, scaling), of_b)
         });
         [dx, da, db]
     }

@@ -27,8 +27,6 @@ pub(crate) struct Backward {
     pub(crate) dpre: u64,
     /// The activation again, or none.
     pub(crate) h_out: u64,
-    /// `dh` with the router's weight, or none.
-    pub(crate) dh_weighted: u64,
     /// Pair of each row, or none.
     pub(crate) pairs: u64,
     /// Expert of each pair, or none.
@@ -56,7 +54,6 @@ pub(crate) fn backward(
         Arg::Ptr(at.dh),
         Arg::Ptr(at.dpre),
         Arg::Ptr(at.h_out),
-        Arg::Ptr(at.dh_weighted),
         Arg::Ptr(at.pairs),
         Arg::Ptr(at.experts),
         Arg::Ptr(at.weights),

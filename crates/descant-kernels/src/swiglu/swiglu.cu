@@ -2,7 +2,7 @@
 //
 // Both are bound by bytes. The backward rebuilds the activation from its input, so that nothing but the input is kept:
 // one pass gives the input's gradient (over the input itself), the router weights' gradients, and where the low-rank
-// path asks for them the activation and the weighted gradient.
+// path asks for it the activation.
 #include "common.cuh"
 
 #define ALPHA 1.702f
@@ -45,13 +45,13 @@ extern "C" __global__ void __launch_bounds__(256) swiglu(const bf16* __restrict_
 // Row p = place of a pair: with h = swiglu(pre[p]), q = pairs[p], weight = weights[q] (1 where `weights` is null):
 //   dpre[p] = weight * swiglu'(pre[p]) dh[p]                     (dpre may be pre)
 //   d_weights[q] = dot(dh[p], h) + dot(d_out[q / k], bias[experts[q]])   (second term only where d_out is given)
-//   h_out[p] = h, dh_weighted[p] = weight * dh[p]                (each may be null; dh_weighted may be dh)
+//   h_out[p] = h                                                 (may be null)
 // A clamp passes the gradient where it does not bite, its borders included.
-// pre, dpre bf16 [P, 2F]; dh, h_out, dh_weighted bf16 [P, F]; pairs i32 [P]; experts i32, weights, d_weights f32 [T, k];
+// pre, dpre bf16 [P, 2F]; dh, h_out bf16 [P, F]; pairs i32 [P]; experts i32, weights, d_weights f32 [T, k];
 // d_out bf16 [T, D]; bias bf16 [E, D]. pairs, experts, weights and d_weights may all be null. Grid: P. Block: 128.
 extern "C" __global__ void __launch_bounds__(THREADS, 6)
-swiglu_backward(const bf16* pre, const bf16* dh, bf16* dpre, bf16* h_out, bf16* dh_weighted, const int* pairs,
-                const int* experts, const float* weights, const bf16* d_out, const bf16* bias, float* d_weights, int F, int D,
+swiglu_backward(const bf16* pre, const bf16* dh, bf16* dpre, bf16* h_out, const int* pairs, const int* experts,
+                const float* weights, const bf16* d_out, const bf16* bias, float* d_weights, int F, int D,
                 int k, float limit) {
     __shared__ float scratch[32];
     u64 place = blockIdx.x;
@@ -87,7 +87,6 @@ swiglu_backward(const bf16* pre, const bf16* dh, bf16* dpre, bf16* h_out, bf16* 
             store16(dpre + 16 * c, pack8(x));
             store16(dpre + 16 * c + 8, pack8(x + 8));
             if (h_out) store16(h_out + place * F + 8 * c, pack8(h));
-            if (dh_weighted) store16(dh_weighted + place * F + 8 * c, pack8(g));
         }
     }
     if (!d_weights) return;
