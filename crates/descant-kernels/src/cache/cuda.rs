@@ -1,4 +1,4 @@
-//! Rows by index on a CUDA card: gathering, and the writes of a key-value cache.
+//! The writes of a key-value cache on a CUDA card.
 
 use burn::backend::TensorMetadata as _;
 use burn_cubecl::CubeBackend;
@@ -6,22 +6,6 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::CacheOp;
 use crate::cuda::{self, Arg, Result, Run};
-
-/// `out[i] = table[ids[i]]`, zeros where an id is negative; rows of `table` are `stride` apart.
-#[expect(dead_code, reason = "the embedding is to use it where it lies in host memory")]
-pub(crate) fn gather_rows(
-    run: &Run<'_>,
-    table: u64,
-    ids: u64,
-    out: u64,
-    [rows, width]: [usize; 2],
-    stride: usize,
-) -> Result<()> {
-    let vectors = rows * width / 8;
-    let mut arguments = [table, ids, out].map(Arg::Ptr).to_vec();
-    arguments.extend([Arg::I64(vectors as i64), Arg::size(width), Arg::size(stride)]);
-    run.launch(run.kernel("cache", "gather_rows", &[])?, vectors.div_ceil(1024), 256u32, 0, &arguments)
-}
 
 /// `cache[rows[i]] = values[i]` for distinct rows; rows of `values` are `stride` apart.
 pub(crate) fn write_rows(

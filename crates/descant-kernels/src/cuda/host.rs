@@ -11,8 +11,7 @@ use super::gpu::Gpu;
 
 /// Pinned and mapped host memory.
 ///
-/// An embedding table lies here when the card has no room for it: a step reads a few thousand of its rows, and
-/// `gather_rows` reads them over the bus at [`address`](Self::address).
+/// For what the card has no room for: a kernel reads it over the bus at [`address`](Self::address).
 #[derive(Debug)]
 pub struct HostMemory {
     gpu: Gpu,
