@@ -25,7 +25,8 @@ const HEAD: &str = "\
 
 What every kernel uses on every architecture, as the assembler says: registers a thread / static shared memory of a block in bytes / bytes a thread spills, both ways.
 `-` where a kernel is not meant for an architecture.
-Dynamic shared memory is in `cuda/geometry.rs`.
+Threads, dynamic shared memory and tiles of the kernels with tiles are in `cuda/geometry.rs`; a file that needs others does not compile.
+CUDA C++ is formatted by `clang-format` with the `.clang-format` of this repository, lines of at most 120 columns.
 Written by `cargo xtask kernels --update`; the check fails where a kernel spills more than here.
 
 ";

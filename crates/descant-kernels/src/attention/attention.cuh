@@ -101,7 +101,8 @@ __device__ __forceinline__ void stage(u32 tile, int row0, const float (&x)[2][CH
 }
 // `ROWS` staged stacked rows from `row0` of the tile to their places; the lanes of one warp.
 template <int ROWS>
-__device__ __forceinline__ void store_queries(bf16* to, int ld, u32 tile, int row0, int positions, int first, int end, int lane) {
+__device__ __forceinline__ void store_queries(bf16* to, int ld, u32 tile, int row0, int positions, int first, int end,
+                                              int lane) {
 #pragma unroll
     for (int i = 0; i < ROWS * CHUNKS / 32; i++) {
         int at = lane + i * 32, row = row0 + at / CHUNKS, chunk = at % CHUNKS;

@@ -101,8 +101,9 @@ __device__ __forceinline__ QueryItem query_item(const int* tiles, int item, int 
 }
 // The producer's part of a walk over those keys: a stage holds `KEYS` keys and behind them their values.
 template <int KEYS, int STAGES>
-__device__ __forceinline__ void produce_key_steps(Announcer& announcer, Ring<STAGES>& ring, const QueryItem& of, u32 stages, u32 full,
-                                                  u32 empty, const bf16* k, const bf16* v, int ld) {
+__device__ __forceinline__ void produce_key_steps(Announcer& announcer, Ring<STAGES>& ring, const QueryItem& of,
+                                                  u32 stages, u32 full, u32 empty, const bf16* k, const bf16* v,
+                                                  int ld) {
     const u64 from = (u64)of.tile.key_start * ld + of.kv * HEAD_DIM;
     for (int key0 = of.low; key0 <= of.last; key0 += KEYS) {
         announcer.acquire(empty + 8 * ring.stage, ring.parity ^ 1);

@@ -20,13 +20,14 @@ static_assert(SHARED_OF_FEATURE == (2 * ROWS + 4 * KEYS) * 2 && KEYS == QUERIES,
 // dq [*, dq_ld]; delta f32 [heads, n_rows]. tiles: of queries, as the forward's.
 // Grid (key heads, tiles).
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                     const bf16* __restrict__ out, const bf16* __restrict__ dout, const float* __restrict__ lse,
-                     bf16* __restrict__ dq, float* __restrict__ delta, const int* __restrict__ tiles, int q_ld,
-                     int kv_ld, int out_ld, int dout_ld, int dq_ld, int n_rows, int window, float scale) {
+    attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
+                         const bf16* __restrict__ out, const bf16* __restrict__ dout, const float* __restrict__ lse,
+                         bf16* __restrict__ dq, float* __restrict__ delta, const int* __restrict__ tiles, int q_ld,
+                         int kv_ld, int out_ld, int dout_ld, int dq_ld, int n_rows, int window, float scale) {
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ float deltas[ROWS];
-    const u32 q_tile = shared_address(shared), do_tile = q_tile + ROWS * ROW_BYTES, kv_tiles = do_tile + ROWS * ROW_BYTES;
+    const u32 q_tile = shared_address(shared), do_tile = q_tile + ROWS * ROW_BYTES,
+              kv_tiles = do_tile + ROWS * ROW_BYTES;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, row0 = warp * 32;
     const int kv = blockIdx.x;
     const Tile tile = read_tile(tiles, blockIdx.y);
@@ -40,8 +41,10 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
     out += (u64)tile.query_start * out_ld + column;
     const float factor = scale * LOG2E;
 
-    load_queries<ROWS, THREADS>(q_tile, q + (u64)tile.query_start * q_ld + column, q_ld, tile.first, tile.query_len, threadIdx.x);
-    load_queries<ROWS, THREADS>(do_tile, dout + (u64)tile.query_start * dout_ld + column, dout_ld, tile.first, tile.query_len, threadIdx.x);
+    load_queries<ROWS, THREADS>(q_tile, q + (u64)tile.query_start * q_ld + column, q_ld, tile.first, tile.query_len,
+                                threadIdx.x);
+    load_queries<ROWS, THREADS>(do_tile, dout + (u64)tile.query_start * dout_ld + column, dout_ld, tile.first,
+                                tile.query_len, threadIdx.x);
     load_keys<KEYS, THREADS>(kv_tiles, k, kv_ld, low, last + 1, threadIdx.x);
     load_keys<KEYS, THREADS>(kv_tiles + KEYS * ROW_BYTES, v, kv_ld, low, last + 1, threadIdx.x);
     copy_commit();
@@ -59,8 +62,8 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             const uint4 a = shared_load16(do_tile + swizzled(row, chunk));
             const uint4 b = *reinterpret_cast<const uint4*>(out + (u64)query * out_ld + head * HEAD_DIM + chunk * 8);
             x = low_float(a.x) * low_float(b.x) + high_float(a.x) * high_float(b.x) + low_float(a.y) * low_float(b.y) +
-                high_float(a.y) * high_float(b.y) + low_float(a.z) * low_float(b.z) + high_float(a.z) * high_float(b.z) +
-                low_float(a.w) * low_float(b.w) + high_float(a.w) * high_float(b.w);
+                high_float(a.y) * high_float(b.y) + low_float(a.z) * low_float(b.z) +
+                high_float(a.z) * high_float(b.z) + low_float(a.w) * low_float(b.w) + high_float(a.w) * high_float(b.w);
         }
 #pragma unroll
         for (int mask = 1; mask < CHUNKS; mask <<= 1) x += __shfl_xor_sync(FULL_WARP, x, mask);
@@ -173,7 +176,8 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             for (int i = 0; i < 4; i++) acc[m][n][i] *= scale;
     stage(q_tile, row0, acc, lane);
     __syncwarp();
-    store_queries<32>(dq + (u64)tile.query_start * dq_ld + column, dq_ld, q_tile, row0, POSITIONS, tile.first, tile.query_len, lane);
+    store_queries<32>(dq + (u64)tile.query_start * dq_ld + column, dq_ld, q_tile, row0, POSITIONS, tile.first,
+                      tile.query_len, lane);
 }
 
 // dv = P^T dout and dk = scale * dS^T q, summed over the group's heads and the queries that see the key.
@@ -182,10 +186,10 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
 // KEY_ROWS. Scores are computed transposed, keys by stacked query rows, so that they are the left operand of the second
 // products without leaving registers. Grid (key heads, tiles).
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                      const bf16* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
-                      bf16* __restrict__ dk, bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld, int kv_ld,
-                      int dout_ld, int dkv_ld, int n_rows, int window, float scale) {
+    attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
+                          const bf16* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+                          bf16* __restrict__ dk, bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld,
+                          int kv_ld, int dout_ld, int dkv_ld, int n_rows, int window, float scale) {
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ float2 rows[2][QUERIES];  // their lse and delta
     const u32 k_tile = shared_address(shared), v_tile = k_tile + ROWS * ROW_BYTES, q_tiles = v_tile + ROWS * ROW_BYTES;
@@ -210,7 +214,8 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
     auto fetch = [&](int first) {
         const int query = first + own / GROUP;
         // A row that is not there has probability zero.
-        return own / GROUP < STEP_POSITIONS && query < end ? make_float2(lse[own_row + query], delta[own_row + query]) : make_float2(INFINITY_F, 0.0f);
+        return own / GROUP < STEP_POSITIONS && query < end ? make_float2(lse[own_row + query], delta[own_row + query])
+                                                           : make_float2(INFINITY_F, 0.0f);
     };
 
     load_keys<ROWS, THREADS>(k_tile, k + kv_at, kv_ld, tile.first, tile.key_len, threadIdx.x);
@@ -243,7 +248,8 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
         if (step + 1 < steps) {
             const u32 next = q_tiles + ((step + 1) & 1) * 2 * QUERIES * ROW_BYTES;
             load_queries<QUERIES, THREADS>(next, q, q_ld, query0 + STEP_POSITIONS, end, threadIdx.x);
-            load_queries<QUERIES, THREADS>(next + QUERIES * ROW_BYTES, dout, dout_ld, query0 + STEP_POSITIONS, end, threadIdx.x);
+            load_queries<QUERIES, THREADS>(next + QUERIES * ROW_BYTES, dout, dout_ld, query0 + STEP_POSITIONS, end,
+                                           threadIdx.x);
             if (own < QUERIES) next_row = fetch(query0 + STEP_POSITIONS);
         }
         copy_commit();
@@ -285,7 +291,8 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                             for (int e = 0; e < 2; e++) {
                                 p[e] = exp2_fast(s[m][n][2 * h + e] * factor - (e ? stats.z : stats.x));
                                 if (mask) {
-                                    const int key = key0 + m * 16 + h * 8 + lane / 4, position = position0 + (row + e) / GROUP;
+                                    const int key = key0 + m * 16 + h * 8 + lane / 4,
+                                              position = position0 + (row + e) / GROUP;
                                     if (key > position || (window > 0 && key <= position - window)) p[e] = 0.0f;
                                 }
                                 ds[e] = p[e] * (dp[m][n][2 * h + e] - (e ? stats.w : stats.y));

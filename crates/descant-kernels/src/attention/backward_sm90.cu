@@ -8,28 +8,36 @@
 constexpr int ROWS = QUERY_ROWS, WORKERS = ROWS / 64, POSITIONS = ROWS / GROUP, KEYS = 64, STAGES = 4;
 constexpr int ROWS_BYTES = ROWS * 128, KV_BYTES = KEYS * 128;
 static_assert(ROWS == 64 * WORKERS && Q_THREADS == 128 * (WORKERS + 1), "warpgroups of 64 rows, and one that loads");
-static_assert(Q_SHARED == 1024 + 5 * ROWS_BYTES + STAGES * 2 * KV_BYTES, "q, out, two dout, dq, the ring; 1024-aligned");
+static_assert(Q_SHARED == 1024 + 5 * ROWS_BYTES + STAGES * 2 * KV_BYTES,
+              "q, out, two dout, dq, the ring; 1024-aligned");
 
 // Arguments as backward.cu's attention_backward_q, then the number of tiles times key heads, and of key heads. Tiles
 // are those of forward_sm90.cu. Grid at most the number of multiprocessors.
 extern "C" __global__ void __launch_bounds__(Q_THREADS, 1)
-attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                     const bf16* __restrict__ out, const bf16* __restrict__ dout, const float* __restrict__ lse,
-                     bf16* __restrict__ dq, float* __restrict__ delta, const int* __restrict__ tiles, int q_ld,
-                     int kv_ld, int out_ld, int dout_ld, int dq_ld, int n_rows, int window, float scale, int n_items,
-                     int kv_heads) {
+    attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
+                         const bf16* __restrict__ out, const bf16* __restrict__ dout, const float* __restrict__ lse,
+                         bf16* __restrict__ dq, float* __restrict__ delta, const int* __restrict__ tiles, int q_ld,
+                         int kv_ld, int out_ld, int dout_ld, int dq_ld, int n_rows, int window, float scale,
+                         int n_items, int kv_heads) {
     extern __shared__ u8 shared[];
     __shared__ __align__(8) u64 barriers[6 + 2 * STAGES];
     __shared__ float lses[2][ROWS], deltas[ROWS];
     // Q and out are read once, into registers; dout stays, so it has two places, to be loaded ahead.
-    const u32 q_tile = tile_aligned(shared_address(shared)), out_tile = q_tile + ROWS_BYTES, do_tiles = out_tile + ROWS_BYTES,
-              dq_tile = do_tiles + 2 * ROWS_BYTES, kv_tiles = dq_tile + ROWS_BYTES;
+    const u32 q_tile = tile_aligned(shared_address(shared)), out_tile = q_tile + ROWS_BYTES,
+              do_tiles = out_tile + ROWS_BYTES, dq_tile = do_tiles + 2 * ROWS_BYTES, kv_tiles = dq_tile + ROWS_BYTES;
     const u32 q_full = shared_address(barriers), q_empty = q_full + 8, do_full = q_full + 16, do_empty = q_full + 32,
               kv_full = q_full + 48, kv_empty = kv_full + 8 * STAGES;
     if (threadIdx.x == 0) {
-        barrier_init(q_full, 4); barrier_init(q_empty, 4 * WORKERS);
-        for (int i = 0; i < 2; i++) { barrier_init(do_full + 8 * i, 4); barrier_init(do_empty + 8 * i, 4 * WORKERS); }
-        for (int i = 0; i < STAGES; i++) { barrier_init(kv_full + 8 * i, 4); barrier_init(kv_empty + 8 * i, 4 * WORKERS); }
+        barrier_init(q_full, 4);
+        barrier_init(q_empty, 4 * WORKERS);
+        for (int i = 0; i < 2; i++) {
+            barrier_init(do_full + 8 * i, 4);
+            barrier_init(do_empty + 8 * i, 4 * WORKERS);
+        }
+        for (int i = 0; i < STAGES; i++) {
+            barrier_init(kv_full + 8 * i, 4);
+            barrier_init(kv_empty + 8 * i, 4 * WORKERS);
+        }
         barriers_made();
     }
     __syncthreads();
@@ -48,19 +56,21 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             const Tile& tile = of.tile;
             const int kv = of.kv, column = kv * GROUP * HEAD_DIM;
             announcer.acquire(do_empty + 8 * dor.stage, dor.parity ^ 1);
-            produce_queries<ROWS>(do_tiles + dor.stage * ROWS_BYTES, dout + (u64)tile.query_start * dout_ld + column, dout_ld, tile.first, tile.query_len);
+            produce_queries<ROWS>(do_tiles + dor.stage * ROWS_BYTES, dout + (u64)tile.query_start * dout_ld + column,
+                                  dout_ld, tile.first, tile.query_len);
             const u32 lse_to = shared_address(&lses[dor.stage][0]);
             for (int row = threadIdx.x; row < ROWS; row += 128) {
                 const int query = tile.first + row / GROUP;
                 // A row that is not there gets 0: its dout is zero, and with it all it gives.
                 copy_async4(lse_to + row * 4, lse + (u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + query,
-                                    row / GROUP < POSITIONS && query < tile.query_len);
+                            row / GROUP < POSITIONS && query < tile.query_len);
             }
             announcer.copies_issued(do_full + 8 * dor.stage);
             dor.next();
             announcer.acquire(q_empty, qr.parity ^ 1);
             produce_queries<ROWS>(q_tile, q + (u64)tile.query_start * q_ld + column, q_ld, tile.first, tile.query_len);
-            produce_queries<ROWS>(out_tile, out + (u64)tile.query_start * out_ld + column, out_ld, tile.first, tile.query_len);
+            produce_queries<ROWS>(out_tile, out + (u64)tile.query_start * out_ld + column, out_ld, tile.first,
+                                  tile.query_len);
             announcer.copies_issued(q_full);
             qr.next();
             produce_key_steps<KEYS>(announcer, kvr, of, kv_tiles, kv_full, kv_empty, k, v, kv_ld);
@@ -86,9 +96,11 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int row = row0 + i * 4 + lane / 8, chunk = lane & 7;
-                const uint4 a = shared_load16(do_tile + swizzled(row, chunk)), b = shared_load16(out_tile + swizzled(row, chunk));
-                float x = low_float(a.x) * low_float(b.x) + high_float(a.x) * high_float(b.x) + low_float(a.y) * low_float(b.y) +
-                          high_float(a.y) * high_float(b.y) + low_float(a.z) * low_float(b.z) + high_float(a.z) * high_float(b.z) +
+                const uint4 a = shared_load16(do_tile + swizzled(row, chunk)),
+                            b = shared_load16(out_tile + swizzled(row, chunk));
+                float x = low_float(a.x) * low_float(b.x) + high_float(a.x) * high_float(b.x) +
+                          low_float(a.y) * low_float(b.y) + high_float(a.y) * high_float(b.y) +
+                          low_float(a.z) * low_float(b.z) + high_float(a.z) * high_float(b.z) +
                           low_float(a.w) * low_float(b.w) + high_float(a.w) * high_float(b.w);
                 x += __shfl_xor_sync(FULL_WARP, x, 1);
                 x += __shfl_xor_sync(FULL_WARP, x, 2);
@@ -132,8 +144,8 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             products_begin();
             scores();
             value_scores();
-            // P and dS of a step whose scores are under way. No product is issued inside: the compiler must see on every
-            // path which ones are in flight.
+            // P and dS of a step whose scores are under way. No product is issued inside: the compiler must see on
+            // every path which ones are in flight.
             auto gradients = [&](int step) {
                 const int key0 = low + step * KEYS;
                 const bool mask = key0 + KEYS - 1 > tile.first + offset || (window > 0 && key0 <= last - window);
@@ -157,7 +169,8 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
                         const int at = 8 * n + 2 * i;
-                        ds[n][i] = to_bf16x2(s[at] * (dp[at] - delta_a[i & 1]), s[at + 1] * (dp[at + 1] - delta_a[i & 1]));
+                        ds[n][i] =
+                            to_bf16x2(s[at] * (dp[at] - delta_a[i & 1]), s[at + 1] * (dp[at + 1] - delta_a[i & 1]));
                     }
             };
             auto queries = [&](u32 k_tile) {
@@ -197,16 +210,19 @@ attention_backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, con
             for (int h = 0; h < 2; h++)
 #pragma unroll
                 for (int n = 0; n < 8; n++)
-                    shared_store(dq_tile + swizzled(row_a + 8 * h, n) + (lane & 3) * 4, to_bf16x2(acc[4 * n + 2 * h] * scale, acc[4 * n + 2 * h + 1] * scale));
+                    shared_store(dq_tile + swizzled(row_a + 8 * h, n) + (lane & 3) * 4,
+                                 to_bf16x2(acc[4 * n + 2 * h] * scale, acc[4 * n + 2 * h + 1] * scale));
             __syncwarp();
-            store_queries<16>(dq + (u64)tile.query_start * dq_ld + kv * GROUP * HEAD_DIM, dq_ld, dq_tile, row0, POSITIONS, tile.first, tile.query_len, lane);
+            store_queries<16>(dq + (u64)tile.query_start * dq_ld + kv * GROUP * HEAD_DIM, dq_ld, dq_tile, row0,
+                              POSITIONS, tile.first, tile.query_len, lane);
             __syncwarp();
         }
     }
 }
 
 // ---- dk, dv: two warpgroups of 64 keys, 64 stacked query rows a step
-constexpr int KV_ROWS = KEY_ROWS, KV_WORKERS = KV_ROWS / 64, QUERIES = 64, STEP_POSITIONS = QUERIES / GROUP, Q_STAGES = 4;
+constexpr int KV_ROWS = KEY_ROWS, KV_WORKERS = KV_ROWS / 64, QUERIES = 64, STEP_POSITIONS = QUERIES / GROUP,
+              Q_STAGES = 4;
 constexpr int TILE_BYTES = KV_ROWS * 128, Q_BYTES = QUERIES * 128;
 static_assert(KV_ROWS == 64 * KV_WORKERS && KV_THREADS == 128 * (KV_WORKERS + 1), "the same with 64 keys each");
 static_assert(KV_SHARED == 1024 + 4 * TILE_BYTES + Q_STAGES * 2 * Q_BYTES, "k, v, dk, dv, and the ring; 1024-aligned");
@@ -214,19 +230,25 @@ static_assert(KV_SHARED == 1024 + 4 * TILE_BYTES + Q_STAGES * 2 * Q_BYTES, "k, v
 // Arguments as backward.cu's attention_backward_kv, then the number of tiles times key heads, and of key heads. Tiles
 // of keys, `first` a multiple of KEY_ROWS. Grid at most the number of multiprocessors.
 extern "C" __global__ void __launch_bounds__(KV_THREADS, 1)
-attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                      const bf16* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
-                      bf16* __restrict__ dk, bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld, int kv_ld, int dout_ld, int dkv_ld,
-                      int n_rows, int window, float scale, int n_items, int kv_heads) {
+    attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
+                          const bf16* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
+                          bf16* __restrict__ dk, bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld,
+                          int kv_ld, int dout_ld, int dkv_ld, int n_rows, int window, float scale, int n_items,
+                          int kv_heads) {
     extern __shared__ u8 shared[];
     __shared__ __align__(8) u64 barriers[2 + 2 * Q_STAGES];
     __shared__ __align__(16) float2 rows[Q_STAGES][QUERIES];
-    const u32 k_tile = tile_aligned(shared_address(shared)), v_tile = k_tile + TILE_BYTES, dk_tile = v_tile + TILE_BYTES,
-              dv_tile = dk_tile + TILE_BYTES, q_tiles = dv_tile + TILE_BYTES;
-    const u32 kv_full = shared_address(barriers), kv_empty = kv_full + 8, q_full = kv_full + 16, q_empty = q_full + 8 * Q_STAGES;
+    const u32 k_tile = tile_aligned(shared_address(shared)), v_tile = k_tile + TILE_BYTES,
+              dk_tile = v_tile + TILE_BYTES, dv_tile = dk_tile + TILE_BYTES, q_tiles = dv_tile + TILE_BYTES;
+    const u32 kv_full = shared_address(barriers), kv_empty = kv_full + 8, q_full = kv_full + 16,
+              q_empty = q_full + 8 * Q_STAGES;
     if (threadIdx.x == 0) {
-        barrier_init(kv_full, 4); barrier_init(kv_empty, 4 * KV_WORKERS);
-        for (int i = 0; i < Q_STAGES; i++) { barrier_init(q_full + 8 * i, 4); barrier_init(q_empty + 8 * i, 4 * KV_WORKERS); }
+        barrier_init(kv_full, 4);
+        barrier_init(kv_empty, 4 * KV_WORKERS);
+        for (int i = 0; i < Q_STAGES; i++) {
+            barrier_init(q_full + 8 * i, 4);
+            barrier_init(q_empty + 8 * i, 4 * KV_WORKERS);
+        }
         barriers_made();
     }
     __syncthreads();
@@ -255,7 +277,8 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
             const bf16* do_from = dout + (u64)tile.query_start * dout_ld + column;
             // Half of the threads fetch a row's lse, half its delta.
             const int row = threadIdx.x % QUERIES, which = threadIdx.x / QUERIES;
-            const float* statistic = (which ? delta : lse) + (u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + row / GROUP;
+            const float* statistic =
+                (which ? delta : lse) + (u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + row / GROUP;
             for (int query0 = begin; query0 < end; query0 += STEP_POSITIONS) {
                 announcer.acquire(q_empty + 8 * qr.stage, qr.parity ^ 1);
                 const u32 to = q_tiles + qr.stage * 2 * Q_BYTES;
@@ -263,7 +286,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                 produce_queries<QUERIES>(to + Q_BYTES, do_from, dout_ld, query0, end);
                 // Zeros for a row that is not there: its q and dout are zero, and with them all it gives.
                 copy_async4(shared_address(&rows[qr.stage][row]) + 4 * which, statistic + query0,
-                                    row / GROUP < STEP_POSITIONS && query0 + row / GROUP < end);
+                            row / GROUP < STEP_POSITIONS && query0 + row / GROUP < end);
                 announcer.copies_issued(q_full + 8 * qr.stage);
                 qr.next();
             }
@@ -285,8 +308,12 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
             // Steps in which a query sees one of this warpgroup's 64 keys; in the others it only hands the stage on.
             const int key0 = tile.first + worker * 64;
             int own_begin = min(max(0, (key0 - offset - begin) / STEP_POSITIONS), steps), own_end = steps;
-            if (key0 >= tile.key_len) own_begin = steps;
-            else if (window > 0) own_end = min(steps, max(0, (min(key0 + 63, key_end - 1) + window - offset - begin + STEP_POSITIONS - 1) / STEP_POSITIONS));
+            if (key0 >= tile.key_len)
+                own_begin = steps;
+            else if (window > 0)
+                own_end =
+                    min(steps, max(0, (min(key0 + 63, key_end - 1) + window - offset - begin + STEP_POSITIONS - 1) /
+                                          STEP_POSITIONS));
             own_end = max(own_begin, own_end);
             auto hand_on = [&](int n) {
                 for (int i = 0; i < n; i++) {
@@ -321,9 +348,10 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                 products_commit();
             };
             hand_on(own_begin);
-            auto probabilities = [&](int step, float2 (&deltas)[8]) {
+            auto probabilities = [&](int step, float2(&deltas)[8]) {
                 const int position0 = begin + step * STEP_POSITIONS + offset;
-                const bool mask = position0 < key0 + 63 || (window > 0 && position0 + STEP_POSITIONS - 1 - window >= key0);
+                const bool mask =
+                    position0 < key0 + 63 || (window > 0 && position0 + STEP_POSITIONS - 1 - window >= key0);
 #pragma unroll
                 for (int n = 0; n < 8; n++) {
                     const float4 x = *reinterpret_cast<const float4*>(&rows[qr.stage][n * 8 + 2 * (lane & 3)]);
@@ -337,7 +365,8 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                     for (int n = 0; n < 8; n++)
 #pragma unroll
                         for (int i = 0; i < 4; i++) {
-                            const int key = tile.first + row_a + 8 * (i >> 1), position = position0 + (n * 8 + 2 * (lane & 3) + (i & 1)) / GROUP;
+                            const int key = tile.first + row_a + 8 * (i >> 1),
+                                      position = position0 + (n * 8 + 2 * (lane & 3) + (i & 1)) / GROUP;
                             if (key > position || (window > 0 && key <= position - window)) s[4 * n + i] = 0.0f;
                         }
                 }
@@ -348,7 +377,7 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
 #pragma unroll
                     for (int i = 0; i < 4; i++) p[n][i] = to_bf16x2(s[8 * n + 2 * i], s[8 * n + 2 * i + 1]);
             };
-            auto gradients = [&](const float2 (&deltas)[8]) {
+            auto gradients = [&](const float2(&deltas)[8]) {
 #pragma unroll
                 for (int n = 0; n < 4; n++)
 #pragma unroll
@@ -360,7 +389,8 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
             };
             auto keys_and_values = [&](u32 q_tile) {
 #pragma unroll
-                for (int n = 0; n < 4; n++) product<64, true>(dv_acc, p[n], operand(q_tile + Q_BYTES + n * 16 * 128), true);
+                for (int n = 0; n < 4; n++)
+                    product<64, true>(dv_acc, p[n], operand(q_tile + Q_BYTES + n * 16 * 128), true);
 #pragma unroll
                 for (int n = 0; n < 4; n++) product<64, true>(dk_acc, ds[n], operand(q_tile + n * 16 * 128), true);
                 products_commit();
@@ -374,7 +404,8 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
                     products_wait<1>();
                     pin(dk_acc);
                     pin(dv_acc);
-                    if (step > own_begin) barrier_arrive_warp(q_empty + 8 * (qr.stage == 0 ? Q_STAGES - 1 : qr.stage - 1));
+                    if (step > own_begin)
+                        barrier_arrive_warp(q_empty + 8 * (qr.stage == 0 ? Q_STAGES - 1 : qr.stage - 1));
                     pack();
                     products_wait<0>();
                     pin(dp);
@@ -424,7 +455,8 @@ attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, co
 #pragma unroll
                 for (int n = 0; n < 8; n++) {
                     const u32 at = swizzled(row_a + 8 * h, n) + (lane & 3) * 4;
-                    shared_store(dk_tile + at, to_bf16x2(dk_acc[4 * n + 2 * h] * scale, dk_acc[4 * n + 2 * h + 1] * scale));
+                    shared_store(dk_tile + at,
+                                 to_bf16x2(dk_acc[4 * n + 2 * h] * scale, dk_acc[4 * n + 2 * h + 1] * scale));
                     shared_store(dv_tile + at, to_bf16x2(dv_acc[4 * n + 2 * h], dv_acc[4 * n + 2 * h + 1]));
                 }
             __syncwarp();

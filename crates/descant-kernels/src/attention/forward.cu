@@ -18,9 +18,10 @@ static_assert(SHARED_OF_FEATURE == (ROWS + 4 * KEYS) * 2, "queries, and two stag
 // window: keys a query sees with its own, 0 for all.
 // Grid (key heads, tiles).
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                  const float* __restrict__ sinks, bf16* __restrict__ out, float* __restrict__ lse,
-                  const int* __restrict__ tiles, int q_ld, int kv_ld, int out_ld, int n_rows, int window, float scale) {
+    attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
+                      const float* __restrict__ sinks, bf16* __restrict__ out, float* __restrict__ lse,
+                      const int* __restrict__ tiles, int q_ld, int kv_ld, int out_ld, int n_rows, int window,
+                      float scale) {
     extern __shared__ __align__(1024) u8 shared[];
     const u32 q_tile = shared_address(shared), kv_tiles = q_tile + ROWS * ROW_BYTES;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, row0 = warp * 32;

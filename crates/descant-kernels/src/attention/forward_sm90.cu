@@ -18,17 +18,24 @@ static_assert(SHARED == 1024 + 2 * Q_BYTES + STAGES * 2 * KV_BYTES, "two tiles o
 // Arguments as forward.cu's attention_forward, then the number of tiles times key heads, and of key heads. Tiles'
 // `first` is a multiple of POSITIONS. Grid at most the number of multiprocessors.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                  const float* __restrict__ sinks, bf16* __restrict__ out, float* __restrict__ lse,
-                  const int* __restrict__ tiles, int q_ld, int kv_ld, int out_ld, int n_rows, int window, float scale,
-                  int n_items, int kv_heads) {
+    attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
+                      const float* __restrict__ sinks, bf16* __restrict__ out, float* __restrict__ lse,
+                      const int* __restrict__ tiles, int q_ld, int kv_ld, int out_ld, int n_rows, int window,
+                      float scale, int n_items, int kv_heads) {
     extern __shared__ u8 shared[];
     __shared__ __align__(8) u64 barriers[4 + 2 * STAGES];
     const u32 q_tiles = tile_aligned(shared_address(shared)), kv_tiles = q_tiles + 2 * Q_BYTES;
-    const u32 q_full = shared_address(barriers), q_empty = q_full + 16, kv_full = q_full + 32, kv_empty = kv_full + 8 * STAGES;
+    const u32 q_full = shared_address(barriers), q_empty = q_full + 16, kv_full = q_full + 32,
+              kv_empty = kv_full + 8 * STAGES;
     if (threadIdx.x == 0) {
-        for (int i = 0; i < 2; i++) { barrier_init(q_full + 8 * i, 4); barrier_init(q_empty + 8 * i, 4 * WORKERS); }
-        for (int i = 0; i < STAGES; i++) { barrier_init(kv_full + 8 * i, 4); barrier_init(kv_empty + 8 * i, 4 * WORKERS); }
+        for (int i = 0; i < 2; i++) {
+            barrier_init(q_full + 8 * i, 4);
+            barrier_init(q_empty + 8 * i, 4 * WORKERS);
+        }
+        for (int i = 0; i < STAGES; i++) {
+            barrier_init(kv_full + 8 * i, 4);
+            barrier_init(kv_empty + 8 * i, 4 * WORKERS);
+        }
         barriers_made();
     }
     __syncthreads();
@@ -46,7 +53,9 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
             const Tile& tile = of.tile;
             const int kv = of.kv;
             announcer.acquire(q_empty + 8 * qr.stage, qr.parity ^ 1);
-            produce_queries<ROWS>(q_tiles + qr.stage * Q_BYTES, q + (u64)tile.query_start * q_ld + kv * GROUP * HEAD_DIM, q_ld, tile.first, tile.query_len);
+            produce_queries<ROWS>(q_tiles + qr.stage * Q_BYTES,
+                                  q + (u64)tile.query_start * q_ld + kv * GROUP * HEAD_DIM, q_ld, tile.first,
+                                  tile.query_len);
             announcer.copies_issued(q_full + 8 * qr.stage);
             qr.next();
             produce_key_steps<KEYS>(announcer, kvr, of, kv_tiles, kv_full, kv_empty, k, v, kv_ld);
@@ -91,7 +100,8 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
                     }
                     float best = top[h];
 #pragma unroll
-                    for (int n = 0; n < KEYS / 8; n++) best = fmaxf(best, fmaxf(s[4 * n + 2 * h], s[4 * n + 2 * h + 1]));
+                    for (int n = 0; n < KEYS / 8; n++)
+                        best = fmaxf(best, fmaxf(s[4 * n + 2 * h], s[4 * n + 2 * h + 1]));
                     best = quad_max(best);
                     const float shift = best == -INFINITY_F ? 0.0f : best * factor;
                     shrink[h] = exp2_fast(top[h] * factor - shift);
@@ -171,11 +181,13 @@ attention_forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const 
                 const float divide = kept / total;
 #pragma unroll
                 for (int n = 0; n < 8; n++)
-                    shared_store(q_tile + swizzled(row, n) + (lane & 3) * 4, to_bf16x2(o[4 * n + 2 * h] * divide, o[4 * n + 2 * h + 1] * divide));
+                    shared_store(q_tile + swizzled(row, n) + (lane & 3) * 4,
+                                 to_bf16x2(o[4 * n + 2 * h] * divide, o[4 * n + 2 * h + 1] * divide));
             }
             // Over Q's own rows, which nobody reads any more: this warpgroup's products are done.
             __syncwarp();
-            store_queries<16>(out + (u64)tile.query_start * out_ld + kv * GROUP * HEAD_DIM, out_ld, q_tile, row0, POSITIONS, tile.first, tile.query_len, lane);
+            store_queries<16>(out + (u64)tile.query_start * out_ld + kv * GROUP * HEAD_DIM, out_ld, q_tile, row0,
+                              POSITIONS, tile.first, tile.query_len, lane);
             barrier_arrive_warp(q_empty + 8 * qr.stage);
             qr.next();
         }

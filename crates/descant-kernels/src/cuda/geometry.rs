@@ -93,8 +93,13 @@ pub(super) mod constants {
 
     pub(crate) const FORWARD: &[Define] =
         &[QUERIES, TILE, super::FORWARD.threads("THREADS"), super::FORWARD.shared("SHARED_OF_FEATURE")];
-    pub(crate) const BACKWARD: &[Define] =
-        &[QUERIES, KEYS, TILE, super::BACKWARD.threads("THREADS"), super::BACKWARD.shared("SHARED_OF_FEATURE")];
+    pub(crate) const BACKWARD: &[Define] = &[
+        QUERIES,
+        KEYS,
+        TILE,
+        super::BACKWARD.threads("THREADS"),
+        super::BACKWARD.shared("SHARED_OF_FEATURE"),
+    ];
     pub(crate) const FORWARD_SM90: &[Define] =
         &[QUERIES_SM90, TILE, super::FORWARD_SM90.threads("THREADS"), super::FORWARD_SM90.shared("SHARED")];
     pub(crate) const BACKWARD_SM90: &[Define] = &[

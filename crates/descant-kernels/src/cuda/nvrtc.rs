@@ -228,7 +228,8 @@ mod tests {
 
     #[test]
     fn without_a_compiler_the_error_says_so_and_with_one_a_wrong_text_is_shown() {
-        static WRONG: Unit = Unit { id: "wrong", text: "this is no C++", variants: &[&[]], constants: &[], only: None };
+        static WRONG: Unit =
+            Unit { id: "wrong", text: "this is no C++", variants: &[&[]], constants: &[], only: None };
         match compile(&WRONG, HOPPER, &options(HOPPER, &[], false)) {
             Err(CudaError::NoLibrary { library: Library::Nvrtc }) => {}
             Err(CudaError::Compile { unit: "wrong", log, .. }) => assert!(log.contains("error"), "{log}"),
@@ -243,14 +244,18 @@ mod tests {
     fn a_launch_by_other_numbers_than_a_file_needs_does_not_compile() {
         let mut refused = 0;
         for unit in UNITS.iter().filter(|unit| !unit.constants.is_empty()) {
-            for at in (0..unit.constants.len()).filter(|at| !FOLLOWED.contains(&(unit.id, unit.constants[*at].0))) {
+            for at in
+                (0..unit.constants.len()).filter(|at| !FOLLOWED.contains(&(unit.id, unit.constants[*at].0)))
+            {
                 let mut constants = unit.constants.to_vec();
                 constants[at].1 += 1;
                 let wrong = Box::leak(Box::new(Unit { constants: constants.leak(), ..*unit }));
                 let what = format!("{} with {:?}", unit.id, wrong.constants[at]);
                 match compile(wrong, HOPPER, &options(HOPPER, unit.variants[0], false)) {
                     Err(CudaError::NoLibrary { library: Library::Nvrtc }) => return,
-                    Err(CudaError::Compile { log, .. }) => assert!(log.contains("static assertion failed"), "{what}: {log}"),
+                    Err(CudaError::Compile { log, .. }) => {
+                        assert!(log.contains("static assertion failed"), "{what}: {log}")
+                    }
                     other => panic!("{what}: {other:?}"),
                 }
                 refused += 1;

@@ -49,10 +49,10 @@ __device__ __forceinline__ bool barrier_try(u32 barrier, u32 parity) {
 }
 // Returns when it is. The loop is the assembler's: the compiler must not move code into it.
 __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
-    asm volatile("{ .reg .pred p;\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra WAIT; }" ::"r"(
-                     barrier),
-                 "r"(parity)
-                 : "memory");
+    asm volatile(
+        "{ .reg .pred p;\nWAIT: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@!p bra WAIT; }" ::"r"(barrier),
+        "r"(parity)
+        : "memory");
 }
 // A place in a ring of `N` stages, and the parity of the phase of its barriers that is waited for. Who fills begins
 // with 1: the stages are empty, and nobody had to empty them.
@@ -74,10 +74,11 @@ struct alignas(64) TensorMap {
 };
 // The box at column x, row y; zeros outside of the tensor.
 __device__ __forceinline__ void tensor_copy(u32 to, const TensorMap& map, int x, int y, u32 barrier) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%2, %3}], [%4];" ::"r"(to),
-                 "l"(&map), "r"(x), "r"(y), "r"(barrier)
-                 : "memory");
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+        "[%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+        "l"(&map), "r"(x), "r"(y), "r"(barrier)
+        : "memory");
 }
 
 // ---- registers from the warpgroups that load to those that multiply
@@ -104,7 +105,8 @@ __device__ __forceinline__ u64 operand(u32 address, u32 leading = 16) {
     return (u64)((address & 0x3ffff) >> 4) | (u64)(leading >> 4) << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
 }
 
-// An accumulator of N columns is N / 2 operands of the instruction, the first ones; what follows is numbered from there.
+// An accumulator of N columns is N / 2 operands of the instruction, the first ones; what follows is numbered from
+// there.
 #define D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define D8(i) D4(i), D4(i + 4)
 #define D16(i) D8(i), D8(i + 8)
@@ -115,8 +117,8 @@ __device__ __forceinline__ u64 operand(u32 address, u32 leading = 16) {
 #define D72 D64, D8(64)
 #define D80 D64, D16(64)
 #define D96 D80, D16(80)
-#define P32                                                                                                            \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, "   \
+#define P32                                                                                                          \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, " \
     "%24, %25, %26, %27, %28, %29, %30, %31"
 #define P40 P32 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define P48 P40 ", %40, %41, %42, %43, %44, %45, %46, %47"
@@ -126,16 +128,16 @@ __device__ __forceinline__ u64 operand(u32 address, u32 leading = 16) {
 #define P96 P80 ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
 // `at` is the number of operands in `d`, and the ones behind it those of the other operands.
 #define WGMMA "wgmma.mma_async.sync.aligned.m64n"
-#define FROM_SHARED(n, at, at1, at2, at3)                                                                              \
-    asm volatile("{ .reg .pred p; setp.ne.b32 p, %" #at2 ", 0; " WGMMA #n "k16.f32.bf16.bf16 {" P##at "}, %" #at       \
-                 ", %" #at1 ", p, 1, 1, 0, %" #at3 "; }"                                                               \
-                 : D##at                                                                                               \
+#define FROM_SHARED(n, at, at1, at2, at3)                                                             \
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %" #at2 ", 0; " WGMMA #n "k16.f32.bf16.bf16 {" P##at \
+                 "}, %" #at ", %" #at1 ", p, 1, 1, 0, %" #at3 "; }"                                   \
+                 : D##at                                                                              \
                  : "l"(a), "l"(b), "r"((int)add), "n"(TRANSPOSED))
-#define FROM_REGISTERS(n, at, at1, at2, at3, at4, at5, before, scale, after, ...)                                      \
-    asm volatile(before WGMMA #n "k16.f32.bf16.bf16 {" P##at "}, {%" #at ", %" #at1 ", %" #at2 ", %" #at3 "}, %" #at4  \
-                 ", " scale ", 1, 1, %" #at5 ";" after                                                                 \
-                 : D##at                                                                                               \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANSPOSED) __VA_ARGS__)
+#define FROM_REGISTERS(n, at, at1, at2, at3, at4, at5, before, scale, after, ...)                                     \
+    asm volatile(before WGMMA #n "k16.f32.bf16.bf16 {" P##at "}, {%" #at ", %" #at1 ", %" #at2 ", %" #at3 "}, %" #at4 \
+                                                             ", " scale ", 1, 1, %" #at5 ";" after                    \
+                 : D##at                                                                                              \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANSPOSED)__VA_ARGS__)
 
 // d[64 x N] (+)= a[64 x 16] · b[16 x N], f32 from bf16, both from shared memory; `add` false starts at zero, and d may
 // have room for more columns. b's stored rows are result columns, or, `TRANSPOSED`, summed over.

@@ -242,13 +242,7 @@ fn product_in_order(
 }
 
 /// `out[place] = a[row(place)] · m[expert]`, with `m` `[experts, features, 64]` and `out` `[places, 64]`.
-pub(crate) fn low_rank_rows(
-    run: &Run<'_>,
-    a: &Sorted,
-    m: u64,
-    out: u64,
-    sizes: LowRank,
-) -> Result<()> {
+pub(crate) fn low_rank_rows(run: &Run<'_>, a: &Sorted, m: u64, out: u64, sizes: LowRank) -> Result<()> {
     check(sizes.features, RANK_WIDTH, a.stride, sizes.experts)?;
     let kernel = run.kernel("experts/low_rank", "low_rank_rows", &[])?;
     let arguments = [

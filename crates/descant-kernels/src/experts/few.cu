@@ -13,7 +13,7 @@
 #define ROWS 32
 #define COLUMNS 16
 static_assert(THREADS == 32 * WARPS, "eight warps");
-#define AHEAD 3   // chunks of a warp that are loaded together: all of 2880
+#define AHEAD 3  // chunks of a warp that are loaded together: all of 2880
 
 // Pairs (i, i + 4) of a word's nibbles, times the block's scale.
 __device__ __forceinline__ void decode_pairs(u32 word, u32 scale, const BlockScale& by, u32 (&out)[4]) {
@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     Walk<ROWS, COLUMNS> walk;
     for (int tile = blockIdx.x; walk.go(tile, offsets, n_experts, n_out); tile += gridDim.x) {
         const u64 line = ((u64)walk.expert * n_out + walk.column + g) * wide;
-        u32 rows[ROWS / 8];   // offsets in 16 bytes
+        u32 rows[ROWS / 8];  // offsets in 16 bytes
 #pragma unroll
         for (int i = 0; i < ROWS / 8; i++) {
             int place = walk.row + i * 8 + g;

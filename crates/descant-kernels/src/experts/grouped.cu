@@ -10,7 +10,7 @@
 #include "mma.cuh"
 
 #define TILE 128
-#define BUFFER (TILE * 128)   // bytes of A's or B's tile: 128 x 64 bf16
+#define BUFFER (TILE * 128)  // bytes of A's or B's tile: 128 x 64 bf16
 #define STAGED (4 * BUFFER)
 #define BIAS (STAGED + 8 * 16 * 80)
 #define OFFSETS (BIAS + TILE * 2)
@@ -108,7 +108,8 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
                 for (int i = 0; i < 4; i++) {
                     int r = a_row + 32 * i, n = walk.column + r;
                     bool valid = r < walk.n_rows, valid_n = n < g.n_out;
-                    copy_async16(a + swizzled(r, chunk), g.u + (valid ? (u64)(walk.row + r) * 64 + chunk * 8 : 0), valid);
+                    copy_async16(a + swizzled(r, chunk), g.u + (valid ? (u64)(walk.row + r) * 64 + chunk * 8 : 0),
+                                 valid);
                     const bf16* from = g.v + (valid_n ? ((u64)walk.expert * g.n_out + n) * 64 + chunk * 8 : 0);
                     copy_async16(b + swizzled(r, chunk), from, valid_n);
                 }
@@ -120,8 +121,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
             u32 values[4][4];
             decode_block(block.words, block.scale, values);
 #pragma unroll
-            for (int j = 0; j < 4; j++)
-                shared_store(b + b_to + swizzled(b_row, b_chunk + j), values[j]);
+            for (int j = 0; j < 4; j++) shared_store(b + b_to + swizzled(b_row, b_chunk + j), values[j]);
 #endif
         };
 
@@ -156,13 +156,14 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
     }
 }
 
-#define KERNEL(name, transposed)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                               \
-        name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const bf16* bias, const bf16* u,     \
-             const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, int top_k, int n_experts, int n_out,     \
-             int n_in, float limit) {                                                                                  \
-        Problem g = {a, pairs, blocks, scales, bias, u, v, offsets, out, h, a_ld, top_k, n_experts, n_out, n_in, limit};\
-        grouped<transposed>(g);                                                                                        \
+#define KERNEL(name, transposed)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                          \
+        name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const bf16* bias, const bf16* u, \
+             const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, int top_k, int n_experts, int n_out, \
+             int n_in, float limit) {                                                                              \
+        Problem g = {                                                                                              \
+            a, pairs, blocks, scales, bias, u, v, offsets, out, h, a_ld, top_k, n_experts, n_out, n_in, limit};    \
+        grouped<transposed>(g);                                                                                    \
     }
 
 KERNEL(experts_forward, false)

@@ -18,18 +18,18 @@
 // Sums have one order: two runs give the same bytes.
 //
 // Launch: grid = multiprocessors.
-// Shapes: a bf16 [rows, a_ld]; pairs i32 [P] or null; blocks bf16 [E, rows of W, columns of W]; scales unused; bias bf16
-// [E, n_out] or null; u bf16 [P, 64] and v bf16 [E, n_out, 64] or both null; offsets i32 [E + 1]; out bf16 [P, n_out]
-// or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, a_ld of 8, E at most 256.
+// Shapes: a bf16 [rows, a_ld]; pairs i32 [P] or null; blocks bf16 [E, rows of W, columns of W]; scales unused; bias
+// bf16 [E, n_out] or null; u bf16 [P, 64] and v bf16 [E, n_out, 64] or both null; offsets i32 [E + 1]; out bf16 [P,
+// n_out] or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, a_ld of 8, E at most 256.
 #include "grouped.cuh"
 #include "sm90.cuh"
 
 #define STAGES 4
 #define ROWS 256
 #define COLUMNS 128
-#define PRODUCERS 256      // threads
+#define PRODUCERS 256  // threads
 #define MULTIPLIERS 256
-#define SUBTILE 8192       // bytes of 64 rows, or of 64 columns, in a stage
+#define SUBTILE 8192  // bytes of 64 rows, or of 64 columns, in a stage
 
 // Where things lie in shared memory, in bytes.
 #define A_BYTES (ROWS * 128)
@@ -79,7 +79,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void produce(const Problem
         // Beyond the last row it comes again: those sums are never stored. Blocks of 64 rows that nobody multiplies are
         // not copied.
         const int copied = (tiles.n_rows + 63) / 64 * 64;
-        u32 rows[COPIES];   // offsets in 16 bytes
+        u32 rows[COPIES];  // offsets in 16 bytes
 #pragma unroll
         for (int i = 0; i < COPIES; i++) {
             const int place = tiles.row + min(row + 32 * i, tiles.n_rows - 1);
@@ -98,8 +98,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void produce(const Problem
             }
             const bf16* from = (const bf16*)g.blocks + (has(step) ? (at + step * advance) * 32 : 0);
 #pragma unroll
-            for (int j = 0; j < 4; j++)
-                copy_async16(base + b_to + ((swizzle ^ j) << 4), from + j * 8, has(step));
+            for (int j = 0; j < 4; j++) copy_async16(base + b_to + ((swizzle ^ j) << 4), from + j * 8, has(step));
             publish();
         }
         if (g.u) {
@@ -239,13 +238,14 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
     }
 }
 
-#define KERNEL(name, transposed)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                           \
-        name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const bf16* bias, const bf16* u,     \
-             const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, int top_k, int n_experts, int n_out,     \
-             int n_in, float limit) {                                                                                  \
-        Problem g = {a, pairs, blocks, scales, bias, u, v, offsets, out, h, a_ld, top_k, n_experts, n_out, n_in, limit};\
-        grouped<transposed>(g);                                                                                        \
+#define KERNEL(name, transposed)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                       \
+        name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const bf16* bias, const bf16* u, \
+             const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, int top_k, int n_experts, int n_out, \
+             int n_in, float limit) {                                                                              \
+        Problem g = {                                                                                              \
+            a, pairs, blocks, scales, bias, u, v, offsets, out, h, a_ld, top_k, n_experts, n_out, n_in, limit};    \
+        grouped<transposed>(g);                                                                                    \
     }
 
 KERNEL(experts_forward, false)

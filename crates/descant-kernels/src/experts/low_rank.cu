@@ -127,7 +127,8 @@ extern "C" __global__ void __launch_bounds__(GRADIENT_THREADS)
                 int p = step * TILE + line + 16 * i;
                 bool here = p < count, valid = here && column + chunk * 8 < n;
                 u64 row = valid ? (pairs ? rows[i] / top_k : rows[i]) : 0;
-                copy_async16(to + swizzled(line + 16 * i, chunk), y + (valid ? row * y_ld + column + chunk * 8 : 0), valid);
+                copy_async16(to + swizzled(line + 16 * i, chunk), y + (valid ? row * y_ld + column + chunk * 8 : 0),
+                             valid);
                 const bf16* from = u + (here ? (u64)(first + p) * RANK_WIDTH + chunk * 8 : 0);
                 if (chunk < blocks) copy_async16(to + TILE_BYTES + swizzled(line + 16 * i, chunk), from, here);
             }

@@ -8,7 +8,7 @@
 pub(crate) mod cuda;
 mod sizes;
 
-pub use sizes::MAX_EXPERT_RANK;
 #[cfg(feature = "nvrtc")]
 pub(crate) use sizes::GRADIENT_COLUMNS;
+pub use sizes::MAX_EXPERT_RANK;
 pub(crate) use sizes::{LowRank, RANK_WIDTH};

@@ -20,19 +20,20 @@
 // Sums have one order: two runs give the same bytes.
 //
 // Launch: grid = multiprocessors.
-// Shapes: `a` a map of bf16 [rows, n_in] in boxes of 64 x ROW_BOX with 128-byte swizzle; `w` of u8 [E · rows of W, columns of
-// W / 2] in boxes of 32 x WEIGHT_BOX with 32-byte swizzle; `u` as `a`, of bf16 [P, 64]; scales u8 [E, rows of W, columns of W /
-// 32]; bias bf16 [E, n_out] or null; v bf16 [E, n_out, 64] or null, then without `u`; offsets i32 [E + 1]; out bf16 [P,
-// n_out] or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, E at most 256.
+// Shapes: `a` a map of bf16 [rows, n_in] in boxes of 64 x ROW_BOX with 128-byte swizzle; `w` of u8 [E · rows of W,
+// columns of W / 2] in boxes of 32 x WEIGHT_BOX with 32-byte swizzle; `u` as `a`, of bf16 [P, 64]; scales u8 [E, rows
+// of W, columns of W / 32]; bias bf16 [E, n_out] or null; v bf16 [E, n_out, 64] or null, then without `u`; offsets i32
+// [E + 1]; out bf16 [P, n_out] or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, E at most
+// 256.
 #include "grouped.cuh"
 #include "sm90.cuh"
 #include "mma.cuh"
 
 #define ROWS 192
 #define STAGES 6
-#define GROUPS 3           // warpgroups that multiply
+#define GROUPS 3  // warpgroups that multiply
 #define COLUMNS (GROUPS * 64)
-#define AHEAD 8            // steps that scales are loaded ahead
+#define AHEAD 8  // steps that scales are loaded ahead
 
 // Where things lie in shared memory, in bytes. A group's packed weights in a stage are 64 lines of 32 bytes: columns by
 // k forward, k by columns backward. Its factors are [2 halves of 32 bytes' elements][64 lines], twice; see mxfp4.cuh.
@@ -41,9 +42,9 @@
 #define FACTORS 256
 #define GROUP_FACTORS (2 * FACTORS + 16)
 #define STAGE ((A_BYTES + GROUPS * (W_BYTES + GROUP_FACTORS) + 1023) / 1024 * 1024)
-#define ROW_LD 208         // a staged row: 64 columns, 32 of h, 16 bytes against bank conflicts
+#define ROW_LD 208  // a staged row: 64 columns, 32 of h, 16 bytes against bank conflicts
 #define STAGED (STAGES * STAGE)
-#define RAW (STAGED + GROUPS * 32 * ROW_LD)   // scales on their way, a word for each of 64 lines
+#define RAW (STAGED + GROUPS * 32 * ROW_LD)  // scales on their way, a word for each of 64 lines
 #define FULL (RAW + GROUPS * AHEAD * 256)
 #define EMPTY (FULL + STAGES * 8)
 #define OFFSETS (EMPTY + STAGES * 8)
@@ -67,8 +68,8 @@ __device__ __forceinline__ int steps_of(const Places& g) { return (g.n_in + STEP
 
 // One thread: rows of A and packed weights.
 template <bool TRANSPOSED>
-__device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const TensorMap& w, const TensorMap& u, u32 shared,
-                                     const int* offsets) {
+__device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const TensorMap& w, const TensorMap& u,
+                                     u32 shared, const int* offsets) {
     const int steps = steps_of(g);
     Ring<STAGES> ring(1);
     Tiles tiles;
@@ -80,13 +81,15 @@ __device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const 
             const bool low_rank = step == steps;
             barrier_expect(full, boxes * ROW_BOX * 128 + (low_rank ? 0 : GROUPS * W_BYTES));
             for (int i = 0; i < boxes; i++)
-                tensor_copy(base + i * ROW_BOX * 128, low_rank ? u : a, low_rank ? 0 : step * STEP, tiles.row + i * ROW_BOX, full);
+                tensor_copy(base + i * ROW_BOX * 128, low_rank ? u : a, low_rank ? 0 : step * STEP,
+                            tiles.row + i * ROW_BOX, full);
             if (!low_rank)
 #pragma unroll
                 for (int i = 0; i < GROUPS; i++)
                     tensor_copy(base + A_BYTES + i * W_BYTES, w,
                                 TRANSPOSED ? tiles.column / 2 + i * 32 : step * STEP / 2,
-                                TRANSPOSED ? tiles.expert * g.n_in + step * STEP : tiles.expert * g.n_out + tiles.column + i * 64,
+                                TRANSPOSED ? tiles.expert * g.n_in + step * STEP
+                                           : tiles.expert * g.n_out + tiles.column + i * 64,
                                 full);
             ring.next();
         }
@@ -111,7 +114,8 @@ __device__ __forceinline__ void scale(const Places& g, u32 shared, const int* of
         const u32 matrix = (u32)tiles.expert * lines * wide;
         // Where a line's scales begin, in both halves; they are in one word where rows have an even number of them.
         auto at = [&](int step, int i) {
-            const int line = first_line + i * 32 + (TRANSPOSED ? step * STEP : 0), block = first_block + (TRANSPOSED ? 0 : step * 2);
+            const int line = first_line + i * 32 + (TRANSPOSED ? step * STEP : 0),
+                      block = first_block + (TRANSPOSED ? 0 : step * 2);
             return line < lines && block < wide ? matrix + (u32)line * wide + block : ~0u;
         };
         auto load = [&](int step) {
@@ -174,7 +178,8 @@ __device__ __forceinline__ void read_lines(u32 weights, u32 factors, u32 (&x)[4]
     const u32 from = weights + line * 32, swap = (line & 4) << 2, select = 0x4440 | (lane & 3);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const uint4 first = shared_load16(from + ((half * 16) ^ swap)), second = shared_load16(from + 32 + ((half * 16) ^ swap));
+        const uint4 first = shared_load16(from + ((half * 16) ^ swap)),
+                    second = shared_load16(from + 32 + ((half * 16) ^ swap));
         const u32 pair = shared_load(factors + half * 128 + line * 2);
         const u32 words[2][4] = {{first.x, first.y, first.z, first.w}, {second.x, second.y, second.z, second.w}};
         const u32 factor[2] = {__byte_perm(pair, 0, 0x1010), __byte_perm(pair, 0, 0x3232)};
@@ -213,7 +218,7 @@ __device__ __forceinline__ void read_columns(u32 weights, u32 factors, u32 (&x)[
 template <bool TRANSPOSED>
 __device__ __forceinline__ void decode(u32 weights, u32 factors, u32 (&x)[4][4]) {
     u32 by[4][4];
-    auto read = [&](u32 factors, u32 (&x)[4][4]) {
+    auto read = [&](u32 factors, u32(&x)[4][4]) {
         if (TRANSPOSED)
             read_columns(weights, factors, x, by);
         else
@@ -236,7 +241,8 @@ __device__ __forceinline__ void decode(u32 weights, u32 factors, u32 (&x)[4][4])
 
 // A tile of at most N rows: all steps, and the way out. The ring goes on where the last tile left it.
 template <int N, bool TRANSPOSED>
-__device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u32 shared, int group, Ring<STAGES>& ring) {
+__device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u32 shared, int group,
+                                         Ring<STAGES>& ring) {
     const int lane = threadIdx.x & 31, steps = steps_of(g);
     const int mine = column_of_thread<TRANSPOSED>(), column = tiles.column + group * 64 + mine;
     const bool here = column < g.n_out;
@@ -260,7 +266,8 @@ __device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u3
     for (int s = 0; s < steps; s++) {
         barrier_wait(shared + FULL + ring.stage * 8, ring.parity);
         const u32 base = shared + ring.stage * STAGE;
-        decode<TRANSPOSED>(base + A_BYTES + group * W_BYTES, base + A_BYTES + GROUPS * W_BYTES + group * GROUP_FACTORS, x);
+        decode<TRANSPOSED>(base + A_BYTES + group * W_BYTES, base + A_BYTES + GROUPS * W_BYTES + group * GROUP_FACTORS,
+                           x);
         step(base);
     }
     if (g.v) {
@@ -307,12 +314,14 @@ __device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u3
         if (g.h) {
             const int row = t / 4, n = start / 2 + t % 4 * 8;
             if (row < left && n < g.n_out / 2)
-                *(uint4*)(g.h + (place + row) * (g.n_out / 2) + n) = shared_load16(staged + row * ROW_LD + 128 + t % 4 * 16);
+                *(uint4*)(g.h + (place + row) * (g.n_out / 2) + n) =
+                    shared_load16(staged + row * ROW_LD + 128 + t % 4 * 16);
         }
     }
 }
 
-template <bool TRANSPOSED> __device__ __forceinline__ void consume(const Places& g, u32 shared, const int* offsets, int group) {
+template <bool TRANSPOSED> __device__ __forceinline__ void consume(const Places& g, u32 shared, const int* offsets,
+                                                                   int group) {
     Ring<STAGES> ring;
     Tiles tiles;
     for (int tile = blockIdx.x; tiles.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
@@ -342,8 +351,8 @@ __device__ __forceinline__ void grouped(const Places& g, const TensorMap& a, con
     for (int i = t; i <= g.n_experts; i += THREADS) offsets[i] = expert_offsets[i];
     if (t == 0) {
         for (int s = 0; s < STAGES; s++) {
-            barrier_init(shared + FULL + s * 8, 1 + GROUPS);    // the copies, and each warp that scales
-            barrier_init(shared + EMPTY + s * 8, GROUPS * 4);   // each warp that multiplies
+            barrier_init(shared + FULL + s * 8, 1 + GROUPS);  // the copies, and each warp that scales
+            barrier_init(shared + EMPTY + s * 8, GROUPS * 4);  // each warp that multiplies
         }
         barriers_made();
     }
@@ -358,13 +367,13 @@ __device__ __forceinline__ void grouped(const Places& g, const TensorMap& a, con
     }
 }
 
-#define KERNEL(name, transposed)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                          \
-        name(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap u, \
-             const u8* scales, const bf16* bias, const bf16* v, const int* offsets, bf16* out, bf16* h, int n_experts, \
-             int n_out, int n_in, float limit) {                                                                       \
-        Places g = {scales, bias, v, out, h, n_experts, n_out, n_in, limit};                                           \
-        grouped<transposed>(g, a, w, u, offsets);                                                                      \
+#define KERNEL(name, transposed)                                                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                            \
+        name(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap w,                  \
+             const __grid_constant__ TensorMap u, const u8* scales, const bf16* bias, const bf16* v,    \
+             const int* offsets, bf16* out, bf16* h, int n_experts, int n_out, int n_in, float limit) { \
+        Places g = {scales, bias, v, out, h, n_experts, n_out, n_in, limit};                            \
+        grouped<transposed>(g, a, w, u, offsets);                                                       \
     }
 
 KERNEL(experts_forward, false)

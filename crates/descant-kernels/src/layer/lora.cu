@@ -1,4 +1,5 @@
-// The low-rank pairs of a layer between their f32 form, which the optimizer holds, and the bf16 form that products read.
+// The low-rank pairs of a layer between their f32 form, which the optimizer holds, and the bf16 form that products
+// read.
 //
 // Matrices are small (a rank is a few columns), so each thread moves one element; grids cover elements, blocks have 256
 // threads. All of a layer's pairs at one product stand in one matrix: A below each other, B in blocks of its diagonal.
@@ -29,7 +30,8 @@ extern "C" __global__ void pack(const __grid_constant__ AllPacked matrices) {
     for (int p = 0; p < m.n_parts; p++) {
         const Part& part = m.parts[p];
         int r = i - part.row, c = j - part.column;
-        if (r >= 0 && r < part.rows && c >= 0 && c < part.columns) value = part.from[r * part.columns + c] * part.factor;
+        if (r >= 0 && r < part.rows && c >= 0 && c < part.columns)
+            value = part.from[r * part.columns + c] * part.factor;
     }
     m.to[n] = to_bf16(value);
 }
@@ -55,8 +57,8 @@ extern "C" __global__ void unpack(const __grid_constant__ AllTaken parts) {
 
 // One matrix an expert (blockIdx.y): to[e][i, j] = from[e][i, j] * factor, or from[e][j, i] where
 // `transposed`, for i < rows, j < columns, and zero for the columns up to `ld`.
-extern "C" __global__ void pack_experts(const float* __restrict__ from, bf16* __restrict__ to, int rows, int columns, int ld,
-                                        int transposed, float factor) {
+extern "C" __global__ void pack_experts(const float* __restrict__ from, bf16* __restrict__ to, int rows, int columns,
+                                        int ld, int transposed, float factor) {
     int n = blockIdx.x * blockDim.x + threadIdx.x;
     if (n >= rows * ld) return;
     int i = n / ld, j = n % ld;
@@ -66,8 +68,8 @@ extern "C" __global__ void pack_experts(const float* __restrict__ from, bf16* __
 }
 
 // x[place, j] *= weights[pairs[place]] for rows of `ld`; n = P * ld.
-extern "C" __global__ void weigh_rows(bf16* __restrict__ x, const int* __restrict__ pairs, const float* __restrict__ weights, int n,
-                                      int ld) {
+extern "C" __global__ void weigh_rows(bf16* __restrict__ x, const int* __restrict__ pairs,
+                                      const float* __restrict__ weights, int n, int ld) {
     int at = blockIdx.x * blockDim.x + threadIdx.x;
     if (at >= n) return;
     x[at] = to_bf16(to_float(x[at]) * weights[pairs[at / ld]]);
@@ -75,8 +77,9 @@ extern "C" __global__ void weigh_rows(bf16* __restrict__ x, const int* __restric
 
 // The router with its pair merged, in f32, because a small change would vanish in bf16:
 // merged[e, j] = w[e, j] + factor * sum_r b[e, r] a[r, j].
-extern "C" __global__ void merge_router(const bf16* __restrict__ w, const float* __restrict__ a, const float* __restrict__ b,
-                                        float* __restrict__ merged, int experts, int hidden, int rank, float factor) {
+extern "C" __global__ void merge_router(const bf16* __restrict__ w, const float* __restrict__ a,
+                                        const float* __restrict__ b, float* __restrict__ merged, int experts,
+                                        int hidden, int rank, float factor) {
     int n = blockIdx.x * blockDim.x + threadIdx.x;
     if (n >= experts * hidden) return;
     int e = n / hidden, j = n % hidden;
@@ -85,22 +88,25 @@ extern "C" __global__ void merge_router(const bf16* __restrict__ w, const float*
     merged[n] = to_float(w[n]) + factor * sum;
 }
 
-// The gradient of the whole router weight from those of the chosen logits: to[e, j] = sum_t d_logit[t, e] x[t, j], where
-// a token has `k` gradients and they are of the experts it chose. Grid (hidden / 256, experts): a block goes over all
-// tokens in order and skips those that did not choose its expert.
+// The gradient of the whole router weight from those of the chosen logits: to[e, j] = sum_t d_logit[t, e] x[t, j],
+// where a token has `k` gradients and they are of the experts it chose. Grid (hidden / 256, experts): a block goes over
+// all tokens in order and skips those that did not choose its expert.
 extern "C" __global__ void router_gradient(const float* __restrict__ d_logits, const int* __restrict__ experts,
-                                           const bf16* __restrict__ x, float* __restrict__ to, int tokens, int hidden, int k) {
+                                           const bf16* __restrict__ x, float* __restrict__ to, int tokens, int hidden,
+                                           int k) {
     int j = blockIdx.x * blockDim.x + threadIdx.x, e = blockIdx.y;
     float sum = 0.0f;
     for (int t = 0; t < tokens; t++)
         for (int slot = 0; slot < k; slot++)
-            if (experts[t * k + slot] == e && j < hidden) sum += d_logits[t * k + slot] * to_float(x[(u64)t * hidden + j]);
+            if (experts[t * k + slot] == e && j < hidden)
+                sum += d_logits[t * k + slot] * to_float(x[(u64)t * hidden + j]);
     if (j < hidden) to[(u64)e * hidden + j] = sum;
 }
 
 // da[r, j] = factor * sum_e b[e, r] whole[e, j].
-extern "C" __global__ void router_gradient_a(const float* __restrict__ whole, const float* a, const float* __restrict__ b,
-                                             float* __restrict__ da, int experts, int hidden, int rank, float factor) {
+extern "C" __global__ void router_gradient_a(const float* __restrict__ whole, const float* a,
+                                             const float* __restrict__ b, float* __restrict__ da, int experts,
+                                             int hidden, int rank, float factor) {
     int n = blockIdx.x * blockDim.x + threadIdx.x;
     if (n >= rank * hidden) return;
     int r = n / hidden, j = n % hidden;
@@ -110,8 +116,9 @@ extern "C" __global__ void router_gradient_a(const float* __restrict__ whole, co
 }
 
 // db[e, r] = factor * sum_j whole[e, j] a[r, j].
-extern "C" __global__ void router_gradient_b(const float* __restrict__ whole, const float* __restrict__ a, const float* b,
-                                             float* __restrict__ db, int experts, int hidden, int rank, float factor) {
+extern "C" __global__ void router_gradient_b(const float* __restrict__ whole, const float* __restrict__ a,
+                                             const float* b, float* __restrict__ db, int experts, int hidden, int rank,
+                                             float factor) {
     int n = blockIdx.x * blockDim.x + threadIdx.x;
     if (n >= experts * rank) return;
     int e = n / rank, r = n % rank;

@@ -32,13 +32,13 @@ __device__ __forceinline__ void add(Running& r, uint4 v) {
 }
 
 // losses[r] = log(sum_v exp(logits[r, v])) - logits[r, targets[r]]; with_gradient: logits[r, v] <-
-// factor[r] * (softmax(logits[r])[v] - [v = targets[r]]), otherwise the logits stay. A logit that is no number makes the loss none.
-// logits bf16 [rows, V], V a multiple of 8; targets i32 in 0..V; factor f32 [rows] or null for ones; losses f32 [rows].
-// `cached` vectors of 16 bytes of a row are kept in dynamic shared memory, of which the launch gives 16 * cached bytes:
-// min(V / 8, what a block may have less 1 KB). Grid: rows. Block: 1024.
-extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy(bf16* logits, const int* __restrict__ targets,
-                                                                    const float* __restrict__ factor, float* losses, int V, int cached,
-                                                                    int with_gradient) {
+// factor[r] * (softmax(logits[r])[v] - [v = targets[r]]), otherwise the logits stay. A logit that is no number makes
+// the loss none. logits bf16 [rows, V], V a multiple of 8; targets i32 in 0..V; factor f32 [rows] or null for ones;
+// losses f32 [rows]. `cached` vectors of 16 bytes of a row are kept in dynamic shared memory, of which the launch gives
+// 16 * cached bytes: min(V / 8, what a block may have less 1 KB). Grid: rows. Block: 1024.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    cross_entropy(bf16* logits, const int* __restrict__ targets, const float* __restrict__ factor, float* losses, int V,
+                  int cached, int with_gradient) {
     extern __shared__ uint4 kept[];
     __shared__ Running parts[32];
     u64 row = blockIdx.x;
@@ -98,8 +98,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) cross_entropy(bf16* logits
     }
 }
 
-// out[r] = x[r] * factors[r]. x, out bf16 [rows, D] (may be the same), n = rows * D / 8. Grid: ceil(n / 256). Block: 256.
-extern "C" __global__ void __launch_bounds__(256) scale_rows(const bf16* x, const float* __restrict__ factors, bf16* out, u64 n, int D) {
+// out[r] = x[r] * factors[r]. x, out bf16 [rows, D] (may be the same), n = rows * D / 8. Grid: ceil(n / 256). Block:
+// 256.
+extern "C" __global__ void __launch_bounds__(256)
+    scale_rows(const bf16* x, const float* __restrict__ factors, bf16* out, u64 n, int D) {
     u64 item = (u64)blockIdx.x * 256 + threadIdx.x;
     if (item >= n) return;
     float f[8], factor = factors[item / (D / 8)];

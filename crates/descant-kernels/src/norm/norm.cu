@@ -2,7 +2,8 @@
 //
 // Both are bound by bytes: every row is read once and stays in registers between the sum and the scaling. A block of
 // 128 threads owns a row and goes on to the row gridDim.x further, with its part of the weight kept in registers.
-// Rows longer than 4096 are read twice, the second time from cache. Sums have one order for each row, whatever the grid.
+// Rows longer than 4096 are read twice, the second time from cache. Sums have one order for each row, whatever the
+// grid.
 #include "common.cuh"
 
 #define THREADS 128
@@ -33,8 +34,8 @@ __device__ __forceinline__ float square_sum(uint4 v) {
 }
 
 template <int V>
-__device__ __forceinline__ void norm_rows(const bf16* __restrict__ x, const float* __restrict__ w, bf16* __restrict__ out,
-                                          float* inv_rms, int T, int D, int ld, float eps) {
+__device__ __forceinline__ void norm_rows(const bf16* __restrict__ x, const float* __restrict__ w,
+                                          bf16* __restrict__ out, float* inv_rms, int T, int D, int ld, float eps) {
     __shared__ float scratch[32];
     int n = D / 8;
     float weight[V][8];
@@ -62,8 +63,8 @@ __device__ __forceinline__ void norm_rows(const bf16* __restrict__ x, const floa
     }
 }
 
-__device__ __forceinline__ void norm_long_rows(const bf16* x, const float* w, bf16* out, float* inv_rms, int T, int D, int ld,
-                                               float eps) {
+__device__ __forceinline__ void norm_long_rows(const bf16* x, const float* w, bf16* out, float* inv_rms, int T, int D,
+                                               int ld, float eps) {
     __shared__ float scratch[32];
     int n = D / 8;
     for (int row = blockIdx.x; row < T; row += gridDim.x) {
@@ -84,16 +85,21 @@ __device__ __forceinline__ void norm_long_rows(const bf16* x, const float* w, bf
 }
 
 // out[t, i] = x[t, i] * inv_rms[t] * w[i], with inv_rms[t] = 1 / sqrt(mean(x[t]^2) + eps).
-// x bf16 [T, D]; w f32 [D]; out bf16 [T, ld], columns D.. untouched; inv_rms f32 [T] or null. D a multiple of 8, 16-byte rows.
-// Grid: any, at most T (16 blocks a multiprocessor are enough). Block: 128.
+// x bf16 [T, D]; w f32 [D]; out bf16 [T, ld], columns D.. untouched; inv_rms f32 [T] or null. D a multiple of 8,
+// 16-byte rows. Grid: any, at most T (16 blocks a multiprocessor are enough). Block: 128.
 extern "C" __global__ void __launch_bounds__(THREADS, 6)
-rms_norm(const bf16* x, const float* w, bf16* out, float* inv_rms, int T, int D, int ld, float eps) {
+    rms_norm(const bf16* x, const float* w, bf16* out, float* inv_rms, int T, int D, int ld, float eps) {
     int v = (D / 8 + THREADS - 1) / THREADS;
-    if (v == 1) norm_rows<1>(x, w, out, inv_rms, T, D, ld, eps);
-    else if (v == 2) norm_rows<2>(x, w, out, inv_rms, T, D, ld, eps);
-    else if (v == 3) norm_rows<3>(x, w, out, inv_rms, T, D, ld, eps);
-    else if (v == 4) norm_rows<4>(x, w, out, inv_rms, T, D, ld, eps);
-    else norm_long_rows(x, w, out, inv_rms, T, D, ld, eps);
+    if (v == 1)
+        norm_rows<1>(x, w, out, inv_rms, T, D, ld, eps);
+    else if (v == 2)
+        norm_rows<2>(x, w, out, inv_rms, T, D, ld, eps);
+    else if (v == 3)
+        norm_rows<3>(x, w, out, inv_rms, T, D, ld, eps);
+    else if (v == 4)
+        norm_rows<4>(x, w, out, inv_rms, T, D, ld, eps);
+    else
+        norm_long_rows(x, w, out, inv_rms, T, D, ld, eps);
 }
 
 // Dot product of x with weight * dy over eight elements; `g` gets weight * dy.
@@ -119,15 +125,17 @@ __device__ __forceinline__ uint4 gradient(uint4 x, const float* g, uint4 residua
 }
 
 template <int V>
-__device__ __forceinline__ void backward_rows(const bf16* x, const float* __restrict__ w, const float* inv_rms, const bf16* dy,
-                                              const bf16* residual, bf16* dx, int T, int D, int ld, float eps) {
+__device__ __forceinline__ void backward_rows(const bf16* x, const float* __restrict__ w, const float* inv_rms,
+                                              const bf16* dy, const bf16* residual, bf16* dx, int T, int D, int ld,
+                                              float eps) {
     __shared__ float scratch[32];
     int n = D / 8;
     float weight[V][8];
 #pragma unroll
     for (int i = 0; i < V; i++) {
         int c = threadIdx.x + i * THREADS;
-        if (c < n) load_weight(w, c, weight[i]);
+        if (c < n)
+            load_weight(w, c, weight[i]);
         else
             for (int j = 0; j < 8; j++) weight[i][j] = 0.0f;
     }
@@ -135,7 +143,8 @@ __device__ __forceinline__ void backward_rows(const bf16* x, const float* __rest
         Row<V> r, d, rest;
         r.load(x + (u64)row * D, n);
         d.load(dy + (u64)row * ld, n);
-        if (residual) rest.load(residual + (u64)row * D, n);
+        if (residual)
+            rest.load(residual + (u64)row * D, n);
         else
             for (int i = 0; i < V; i++) rest.v[i] = make_uint4(0, 0, 0, 0);
         float sum = 0.0f, squares = 0.0f;
@@ -183,15 +192,20 @@ __device__ __forceinline__ void backward_long_rows(const bf16* x, const float* w
 }
 
 // dx = residual + s (w dy) - x s^3 mean(w dy x), with s = inv_rms[t], or from x and eps where inv_rms is null.
-// x bf16 [T, D]; dy bf16 [T, ld]; residual bf16 [T, D] or null; dx bf16 [T, D], may be `residual` or, where ld = D, `dy`.
-// Grid: any, at most T (8 blocks a multiprocessor are enough). Block: 128.
+// x bf16 [T, D]; dy bf16 [T, ld]; residual bf16 [T, D] or null; dx bf16 [T, D], may be `residual` or, where ld = D,
+// `dy`. Grid: any, at most T (8 blocks a multiprocessor are enough). Block: 128.
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
-rms_norm_backward(const bf16* x, const float* w, const float* inv_rms, const bf16* dy, const bf16* residual, bf16* dx, int T,
-                  int D, int ld, float eps) {
+    rms_norm_backward(const bf16* x, const float* w, const float* inv_rms, const bf16* dy, const bf16* residual,
+                      bf16* dx, int T, int D, int ld, float eps) {
     int v = (D / 8 + THREADS - 1) / THREADS;
-    if (v == 1) backward_rows<1>(x, w, inv_rms, dy, residual, dx, T, D, ld, eps);
-    else if (v == 2) backward_rows<2>(x, w, inv_rms, dy, residual, dx, T, D, ld, eps);
-    else if (v == 3) backward_rows<3>(x, w, inv_rms, dy, residual, dx, T, D, ld, eps);
-    else if (v == 4) backward_rows<4>(x, w, inv_rms, dy, residual, dx, T, D, ld, eps);
-    else backward_long_rows(x, w, inv_rms, dy, residual, dx, T, D, ld, eps);
+    if (v == 1)
+        backward_rows<1>(x, w, inv_rms, dy, residual, dx, T, D, ld, eps);
+    else if (v == 2)
+        backward_rows<2>(x, w, inv_rms, dy, residual, dx, T, D, ld, eps);
+    else if (v == 3)
+        backward_rows<3>(x, w, inv_rms, dy, residual, dx, T, D, ld, eps);
+    else if (v == 4)
+        backward_rows<4>(x, w, inv_rms, dy, residual, dx, T, D, ld, eps);
+    else
+        backward_long_rows(x, w, inv_rms, dy, residual, dx, T, D, ld, eps);
 }

@@ -1,14 +1,14 @@
 // Gradient norm, clipping and AdamW of all trainable tensors in one launch, with f32 or 8-bit moments; accumulation.
 //
-// The tensors come as a table in the kernel's parameters, so that nothing is copied or kept on the device for it. Work is
-// cut into chunks of 4096 elements; sums have one order whatever the grid. Every product and sum is rounded by itself, as
-// in plain tensor operations, so that the results are those of reference.rs. The norm stays on the device: an update reads
-// it, and does nothing but copy when it is no finite number.
+// The tensors come as a table in the kernel's parameters, so that nothing is copied or kept on the device for it. Work
+// is cut into chunks of 4096 elements; sums have one order whatever the grid. Every product and sum is rounded by
+// itself, as in plain tensor operations, so that the results are those of reference.rs. The norm stays on the device:
+// an update reads it, and does nothing but copy when it is no finite number.
 //
-// 8-bit moments, as bitsandbytes keeps them (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"): blocks
-// of 256 elements, each with its largest magnitude; a code is the nearest of 256 numbers, a signed map for the first moment
-// and an unsigned one for the second. Other than there, a second moment that is not zero never becomes zero: with a zero
-// denominator one step without gradient could move a weight by any amount.
+// 8-bit moments, as bitsandbytes keeps them (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"):
+// blocks of 256 elements, each with its largest magnitude; a code is the nearest of 256 numbers, a signed map for the
+// first moment and an unsigned one for the second. Other than there, a second moment that is not zero never becomes
+// zero: with a zero denominator one step without gradient could move a weight by any amount.
 #include "common.cuh"
 
 #define CHUNK 4096
@@ -31,8 +31,10 @@ __device__ __forceinline__ const Entry& entry_of(const Table& table, u32 chunk) 
     int low = 0, high = table.count - 1;
     while (low < high) {
         int middle = (low + high + 1) / 2;
-        if (table.entries[middle].first_chunk <= chunk) low = middle;
-        else high = middle - 1;
+        if (table.entries[middle].first_chunk <= chunk)
+            low = middle;
+        else
+            high = middle - 1;
     }
     return table.entries[low];
 }
@@ -61,7 +63,8 @@ __device__ __forceinline__ void store4(u64 p, u32 i, u32 n, const float* f) {
 }
 
 // partials[first + c] = sum of squares of chunk c of the gradients. Grid: any, at most table.chunks. Block: 256.
-extern "C" __global__ void __launch_bounds__(THREADS) square_sums(const __grid_constant__ Table table, float* partials, u32 first) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    square_sums(const __grid_constant__ Table table, float* partials, u32 first) {
     __shared__ float scratch[32];
     for (u32 chunk = blockIdx.x; chunk < table.chunks; chunk += gridDim.x) {
         const Entry& e = entry_of(table, chunk);
@@ -76,7 +79,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) square_sums(const __grid_c
     }
 }
 
-// flags[m] = 1 where matrix m has an element other than zero, else 0. n: elements of a matrix. Grid: matrices. Block: 256.
+// flags[m] = 1 where matrix m has an element other than zero, else 0. n: elements of a matrix. Grid: matrices. Block:
+// 256.
 extern "C" __global__ void __launch_bounds__(THREADS) any_nonzero(const float* grad, float* flags, u64 n) {
     const float* matrix = grad + blockIdx.x * n;
     bool any = false;
@@ -126,8 +130,8 @@ __device__ __forceinline__ float updated(float p, float first, float second, con
 }
 
 // One AdamW step with f32 moments. norm f32 [1] or null. Grid: any, at most table.chunks. Block: 256.
-extern "C" __global__ void __launch_bounds__(THREADS) adamw(const __grid_constant__ Table table, const float* norm,
-                                                            const __grid_constant__ Step step) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    adamw(const __grid_constant__ Table table, const float* norm, const __grid_constant__ Step step) {
     float factor;
     bool live = clip(norm, step.max_norm, factor);
     for (u32 chunk = blockIdx.x; chunk < table.chunks; chunk += gridDim.x) {
@@ -160,7 +164,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw(const __grid_constan
 // Point `index` of `parts` + 1 that divide [0.1, 1] evenly, as torch's linspace rounds it.
 __device__ __forceinline__ float boundary(int index, int parts) {
     float step = __fdiv_rn(1.0f - 0.1f, (float)parts);
-    return index < (parts + 1) / 2 ? __fmaf_rn(step, (float)index, 0.1f) : __fmaf_rn(-step, (float)(parts - index), 1.0f);
+    return index < (parts + 1) / 2 ? __fmaf_rn(step, (float)index, 0.1f)
+                                   : __fmaf_rn(-step, (float)(parts - index), 1.0f);
 }
 // Positive entry `p` of a map whose lowest decade, 1e-6, has `lowest` parts and each further one twice as many.
 __device__ float map_entry(int p, int lowest) {
@@ -185,8 +190,8 @@ __device__ __forceinline__ int nearest(const float* middles, float x) {
 
 // One AdamW step with 8-bit moments: codes u8 [n], scales f32 [ceil(n / 256)]; a warp takes a block of 256 elements.
 // Grid: any, at most table.chunks. Block: 256.
-extern "C" __global__ void __launch_bounds__(THREADS) adamw8(const __grid_constant__ Table table, const float* norm,
-                                                             const __grid_constant__ Step step) {
+extern "C" __global__ void __launch_bounds__(THREADS)
+    adamw8(const __grid_constant__ Table table, const float* norm, const __grid_constant__ Step step) {
     __shared__ float map1[256], map2[256], middles1[256], middles2[256];
     map1[threadIdx.x] = signed_entry(threadIdx.x);
     map2[threadIdx.x] = unsigned_entry(threadIdx.x);
@@ -218,7 +223,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw8(const __grid_consta
                     *(u64*)c1 = *(const u64*)codes1, *(u64*)c2 = *(const u64*)codes2;
                 } else {
 #pragma unroll
-                    for (int j = 0; j < 8; j++) c1[j] = at + j < e.n ? codes1[j] : 127, c2[j] = at + j < e.n ? codes2[j] : 0;
+                    for (int j = 0; j < 8; j++)
+                        c1[j] = at + j < e.n ? codes1[j] : 127, c2[j] = at + j < e.n ? codes2[j] : 0;
                 }
 #pragma unroll
                 for (int j = 0; j < 8; j++) {
@@ -248,8 +254,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw8(const __grid_consta
     }
 }
 
-// out = param + grad for every tensor of the table: a micro-batch's gradients added to those before, in place where out is
-// param. Grid: any, at most table.chunks. Block: 256.
+// out = param + grad for every tensor of the table: a micro-batch's gradients added to those before, in place where out
+// is param. Grid: any, at most table.chunks. Block: 256.
 extern "C" __global__ void __launch_bounds__(THREADS) accumulate(const __grid_constant__ Table table) {
     for (u32 chunk = blockIdx.x; chunk < table.chunks; chunk += gridDim.x) {
         const Entry& e = entry_of(table, chunk);

@@ -10,8 +10,8 @@
 // x bf16 rows of stride ld, out bf16 rows of stride out_ld (may be x); cos, sin f32 [T, d/2]; d a multiple of 16.
 // sign 1 turns forward, -1 back (the gradient). Grid: ceil(T * ceil(n_heads / 4) * (d / 16) / 256). Block: 256.
 extern "C" __global__ void __launch_bounds__(256)
-rotary(const bf16* x, const float* __restrict__ cos, const float* __restrict__ sin, bf16* out, int T, int n_heads, int d, int ld,
-       int out_ld, float sign) {
+    rotary(const bf16* x, const float* __restrict__ cos, const float* __restrict__ sin, bf16* out, int T, int n_heads,
+           int d, int ld, int out_ld, float sign) {
     int half = d / 2, vectors = half / 8, groups = (n_heads + HEADS - 1) / HEADS;
     u64 item = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (item >= (u64)T * groups * vectors) return;

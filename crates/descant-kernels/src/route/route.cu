@@ -26,8 +26,9 @@ __device__ __forceinline__ uint4 split(float* f) {
 }
 
 template <bool F32>
-__device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const void* __restrict__ w, const float* __restrict__ bias,
-                                              float* __restrict__ logits, int T, int D, int ld, int E) {
+__device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const void* __restrict__ w,
+                                              const float* __restrict__ bias, float* __restrict__ logits, int T, int D,
+                                              int ld, int E) {
     __shared__ float partial[8][32][EXPERT_TILE];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     int first = blockIdx.x * 32;
@@ -70,7 +71,8 @@ __device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const 
 #pragma unroll
             for (int n = 0; n < 4; n++)
 #pragma unroll
-                for (int i = 0; i < 4; i++) partial[warp][m * 16 + (i >> 1) * 8 + g][n * 8 + t * 2 + (i & 1)] = acc[m][n][i];
+                for (int i = 0; i < 4; i++)
+                    partial[warp][m * 16 + (i >> 1) * 8 + g][n * 8 + t * 2 + (i & 1)] = acc[m][n][i];
         __syncthreads();
         for (int i = threadIdx.x; i < 32 * EXPERT_TILE; i += 256) {
             int token = first + i / EXPERT_TILE, expert = e0 + i % EXPERT_TILE;
@@ -90,14 +92,14 @@ __device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const 
 // loads 16 bytes of a row; both operands use the same order of columns, which a dot product does not see.
 // x bf16 rows of stride ld; w bf16 [E, D]; bias f32 [E] or null; logits f32 [T, E]. D a multiple of 32, any E.
 // Grid: ceil(T / 32). Block: 256.
-extern "C" __global__ void __launch_bounds__(256) router(const bf16* x, const bf16* w, const float* bias, float* logits, int T, int D,
-                                                         int ld, int E) {
+extern "C" __global__ void __launch_bounds__(256)
+    router(const bf16* x, const bf16* w, const float* bias, float* logits, int T, int D, int ld, int E) {
     router_logits<false>(x, w, bias, logits, T, D, ld, E);
 }
 
 // The same with w f32 [E, D] (a router with its low-rank part added), as the sum of three bf16 products.
-extern "C" __global__ void __launch_bounds__(256) router_f32(const bf16* x, const float* w, const float* bias, float* logits, int T,
-                                                             int D, int ld, int E) {
+extern "C" __global__ void __launch_bounds__(256)
+    router_f32(const bf16* x, const float* w, const float* bias, float* logits, int T, int D, int ld, int E) {
     router_logits<true>(x, w, bias, logits, T, D, ld, E);
 }
 
@@ -114,8 +116,8 @@ __device__ __forceinline__ u32 ordered(float x) {
 // The k largest logits of each token, largest first, ties to the lower expert, and their softmax.
 // logits f32 [T, E]; experts i32 [T, k]; weights f32 [T, k] or null. k <= 32, k <= E <= 256.
 // Grid: ceil(T / 8). Block: 256, a warp a token.
-extern "C" __global__ void __launch_bounds__(256) choose(const float* __restrict__ logits, int* experts, float* weights, int T, int E,
-                                                         int k) {
+extern "C" __global__ void __launch_bounds__(256)
+    choose(const float* __restrict__ logits, int* experts, float* weights, int T, int E, int k) {
     int lane = threadIdx.x & 31, token = blockIdx.x * 8 + (threadIdx.x >> 5);
     if (token >= T) return;
     // A key is the logit above and the reversed expert below, never 0; a lane keeps up to eight.
@@ -151,7 +153,8 @@ extern "C" __global__ void __launch_bounds__(256) choose(const float* __restrict
 
 // How often each expert stands in each chunk of 1024 pairs. experts i32 [P]; counts i32 [ceil(P / 1024), E]. E <= 256.
 // Grid: ceil(P / 1024). Block: 1024.
-extern "C" __global__ void __launch_bounds__(1024) count_pairs(const int* __restrict__ experts, int* counts, int P, int E) {
+extern "C" __global__ void __launch_bounds__(1024)
+    count_pairs(const int* __restrict__ experts, int* counts, int P, int E) {
     __shared__ int chosen[MAX_EXPERTS];
     for (int e = threadIdx.x; e < E; e += 1024) chosen[e] = 0;
     __syncthreads();
@@ -164,8 +167,9 @@ extern "C" __global__ void __launch_bounds__(1024) count_pairs(const int* __rest
 // Stable sort of the pairs by expert: place of a pair = pairs of smaller experts + earlier pairs of its expert.
 // experts i32 [P]; counts as `count_pairs` wrote it; pairs, places i32 [P]; offsets i32 [E + 1]. E <= 256.
 // Grid: ceil(P / 1024), at least 1. Block: 1024.
-extern "C" __global__ void __launch_bounds__(1024) sort_pairs(const int* __restrict__ experts, const int* __restrict__ counts,
-                                                              int* pairs, int* places, int* offsets, int P, int E) {
+extern "C" __global__ void __launch_bounds__(1024)
+    sort_pairs(const int* __restrict__ experts, const int* __restrict__ counts, int* pairs, int* places, int* offsets,
+               int P, int E) {
     __shared__ int before[MAX_EXPERTS], total[MAX_EXPERTS], by_warp[WARPS][MAX_EXPERTS];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_chunks = (P + CHUNK - 1) / CHUNK, chunk = blockIdx.x;
     // Counts of all chunks, and of those before this one: warps take chunks in turns, then one thread an expert sums.
@@ -217,8 +221,8 @@ extern "C" __global__ void __launch_bounds__(1024) sort_pairs(const int* __restr
 
 // weights[t] = softmax(logits[t, experts[t]]). logits f32 [T, E], experts i32 [T, k], weights f32 [T, k].
 // The first expert is taken as the one with the largest logit. Grid: ceil(T / 256). Block: 256, a thread a token.
-extern "C" __global__ void expert_weights(const float* __restrict__ logits, const int* __restrict__ experts, float* weights, int T,
-                                          int E, int k) {
+extern "C" __global__ void expert_weights(const float* __restrict__ logits, const int* __restrict__ experts,
+                                          float* weights, int T, int E, int k) {
     u64 token = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (token >= T) return;
     logits += token * E, experts += token * k, weights += token * k;
@@ -231,7 +235,8 @@ extern "C" __global__ void expert_weights(const float* __restrict__ logits, cons
 // Gradient of all logits of a token, zero where it did not go: dlogits[t, e_i] = w_i (g_i - sum_j w_j g_j).
 // weights, grad f32 [T, k]; experts i32 [T, k]; dlogits f32 [T, E]. Grid: ceil(T / 8). Block: 256, a warp a token.
 extern "C" __global__ void expert_weights_backward(const float* __restrict__ weights, const int* __restrict__ experts,
-                                                   const float* __restrict__ grad, float* dlogits, int T, int E, int k) {
+                                                   const float* __restrict__ grad, float* dlogits, int T, int E,
+                                                   int k) {
     u64 token = (u64)blockIdx.x * 8 + (threadIdx.x >> 5);
     if (token >= T) return;
     weights += token * k, experts += token * k, grad += token * k;

@@ -8,8 +8,9 @@
 // out[places[t, i]] = x[t] for each slot i: a row for each sorted place. A row is read once, because rows in the order
 // of places come from everywhere. x bf16 [T, D], places i32 [T, k], out bf16 [T k, D].
 // Grid: ceil(T / 8). Block: 256, a warp a token.
-extern "C" __global__ void __launch_bounds__(256) take_tokens(const bf16* __restrict__ x, const int* __restrict__ places,
-                                                              bf16* __restrict__ out, int T, int D, int k) {
+extern "C" __global__ void __launch_bounds__(256)
+    take_tokens(const bf16* __restrict__ x, const int* __restrict__ places, bf16* __restrict__ out, int T, int D,
+                int k) {
     const int token = blockIdx.x * 8 + (threadIdx.x >> 5);
     if (token >= T) return;
     const bf16* from = x + (u64)token * D;
@@ -30,9 +31,9 @@ extern "C" __global__ void __launch_bounds__(256) take_tokens(const bf16* __rest
 // out[t] = residual[t] + sum over slots i of weights[t, i] * y[places[t, i]].
 // y bf16 [P, D]; weights f32 [T, k], null for ones (the gradient of take_tokens); residual bf16 [T, D] or null;
 // out bf16 [T, D], may be residual. n = T * D / 8. Grid: ceil(n / 256). Block: 256, a vector a thread.
-extern "C" __global__ void __launch_bounds__(256) combine(const bf16* __restrict__ y, const float* __restrict__ weights,
-                                                          const int* __restrict__ places, const bf16* residual, bf16* out, u64 n,
-                                                          int D, int k) {
+extern "C" __global__ void __launch_bounds__(256)
+    combine(const bf16* __restrict__ y, const float* __restrict__ weights, const int* __restrict__ places,
+            const bf16* residual, bf16* out, u64 n, int D, int k) {
     u64 item = (u64)blockIdx.x * 256 + threadIdx.x;
     if (item >= n) return;
     int width = D / 8, column = item % width * 8;
@@ -59,11 +60,11 @@ extern "C" __global__ void __launch_bounds__(256) combine(const bf16* __restrict
     store16(out + item * 8, pack8(sum));
 }
 
-// The gradients of `combine`: dy[p] = weights[q] * grad[q / k], d_weights[q] = dot(grad[q / k], y[p]) with q = pairs[p].
-// y, dy bf16 [P, D] (dy may be y); grad bf16 [T, D]; weights, d_weights f32 [T, k]. Grid: P. Block: 128.
-extern "C" __global__ void __launch_bounds__(THREADS) combine_gradients(const bf16* y, const float* __restrict__ weights,
-                                                                        const int* __restrict__ pairs, const bf16* __restrict__ grad,
-                                                                        bf16* dy, float* d_weights, int D, int k) {
+// The gradients of `combine`: dy[p] = weights[q] * grad[q / k], d_weights[q] = dot(grad[q / k], y[p]) with q =
+// pairs[p]. y, dy bf16 [P, D] (dy may be y); grad bf16 [T, D]; weights, d_weights f32 [T, k]. Grid: P. Block: 128.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    combine_gradients(const bf16* y, const float* __restrict__ weights, const int* __restrict__ pairs,
+                      const bf16* __restrict__ grad, bf16* dy, float* d_weights, int D, int k) {
     __shared__ float scratch[32];
     u64 place = blockIdx.x;
     int pair = pairs[place];
@@ -124,8 +125,8 @@ __device__ __forceinline__ void normed_gradient(const Token& token, int D, int k
 
 // V vectors a thread stay in registers between the two passes; with V = 0 the second pass computes them again.
 template <int V>
-__device__ __forceinline__ void finish_token(const Token& token, const bf16* x, const float* w, const bf16* grad, bf16* out,
-                                             float scale, int D, int k, float* scratch) {
+__device__ __forceinline__ void finish_token(const Token& token, const bf16* x, const float* w, const bf16* grad,
+                                             bf16* out, float scale, int D, int k, float* scratch) {
     float kept[V > 0 ? V : 1][8];
     uint4 rows[V > 0 ? V : 1];
     float sum = 0.0f;
@@ -183,9 +184,10 @@ __device__ __forceinline__ void finish_token(const Token& token, const bf16* x, 
 // down_bias bf16 [E, D]; x_mid bf16 [T, D]; inv_rms f32 [T]; norm_w f32 [D]; grad, out bf16 [T, D], may be one. k <= 8.
 // Grid: T. Block: 128.
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
-combine_backward(const bf16* dxp, const int* places, const int* experts, const float* d_weights, const float* weights,
-                 const void* router_w, const bf16* down_bias, const bf16* x_mid, const float* inv_rms, const float* norm_w,
-                 const bf16* grad, bf16* out, float* d_logits, int D, int k, int router_is_f32) {
+    combine_backward(const bf16* dxp, const int* places, const int* experts, const float* d_weights,
+                     const float* weights, const void* router_w, const bf16* down_bias, const bf16* x_mid,
+                     const float* inv_rms, const float* norm_w, const bf16* grad, bf16* out, float* d_logits, int D,
+                     int k, int router_is_f32) {
     __shared__ float scratch[32];
     u64 t = blockIdx.x;
     Token token;
@@ -225,7 +227,10 @@ combine_backward(const bf16* dxp, const int* places, const int* experts, const f
     }
     const bf16* x = x_mid + t * D;
     int v = (D / 8 + THREADS - 1) / THREADS;
-    if (v == 1) finish_token<1>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
-    else if (v <= 3) finish_token<3>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
-    else finish_token<0>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
+    if (v == 1)
+        finish_token<1>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
+    else if (v <= 3)
+        finish_token<3>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
+    else
+        finish_token<0>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
 }

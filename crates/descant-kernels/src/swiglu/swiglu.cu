@@ -22,7 +22,8 @@ __device__ __forceinline__ void activate(const float* x, float limit, float* h) 
 
 // h[p, i] = (u + 1) g sigmoid(1.702 g) with g = min(pre[p, 2i], limit), u = clamp(pre[p, 2i + 1]).
 // pre bf16 [rows, 2F], h bf16 [rows, F], both dense; n = rows * F / 8. Grid: ceil(n / 512). Block: 256.
-extern "C" __global__ void __launch_bounds__(256) swiglu(const bf16* __restrict__ pre, bf16* __restrict__ h, u64 n, float limit) {
+extern "C" __global__ void __launch_bounds__(256)
+    swiglu(const bf16* __restrict__ pre, bf16* __restrict__ h, u64 n, float limit) {
     u64 base = (u64)blockIdx.x * 512 + threadIdx.x;
     uint4 in[2][2];
 #pragma unroll
@@ -50,9 +51,9 @@ extern "C" __global__ void __launch_bounds__(256) swiglu(const bf16* __restrict_
 // pre, dpre bf16 [P, 2F]; dh, h_out bf16 [P, F]; pairs i32 [P]; experts i32, weights, d_weights f32 [T, k];
 // d_out bf16 [T, D]; bias bf16 [E, D]. pairs, experts, weights and d_weights may all be null. Grid: P. Block: 128.
 extern "C" __global__ void __launch_bounds__(THREADS, 6)
-swiglu_backward(const bf16* pre, const bf16* dh, bf16* dpre, bf16* h_out, const int* pairs, const int* experts,
-                const float* weights, const bf16* d_out, const bf16* bias, float* d_weights, int F, int D,
-                int k, float limit) {
+    swiglu_backward(const bf16* pre, const bf16* dh, bf16* dpre, bf16* h_out, const int* pairs, const int* experts,
+                    const float* weights, const bf16* d_out, const bf16* bias, float* d_weights, int F, int D, int k,
+                    float limit) {
     __shared__ float scratch[32];
     u64 place = blockIdx.x;
     int pair = pairs ? pairs[place] : 0;
@@ -64,7 +65,8 @@ swiglu_backward(const bf16* pre, const bf16* dh, bf16* dpre, bf16* h_out, const 
 #pragma unroll
         for (int i = 0; i < VECTORS; i++) {
             int c = start + i * THREADS + threadIdx.x;
-            if (c < n) in[i][0] = load16(pre + 16 * c), in[i][1] = load16(pre + 16 * c + 8), grad[i] = load16(dh + 8 * c);
+            if (c < n)
+                in[i][0] = load16(pre + 16 * c), in[i][1] = load16(pre + 16 * c + 8), grad[i] = load16(dh + 8 * c);
         }
 #pragma unroll
         for (int i = 0; i < VECTORS; i++) {

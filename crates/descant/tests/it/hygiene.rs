@@ -1,4 +1,4 @@
-//! Where code may be unsafe, and that the lints which guard the rest are on everywhere.
+//! Where code may be unsafe, that the lints which guard the rest are on everywhere, and how wide CUDA C++ is.
 //!
 //! That every `unsafe` has its SAFETY, and that nothing outside tests calls `unwrap`, is clippy's to find
 //! (`undocumented_unsafe_blocks`, `unwrap_used`), with warnings denied in CI. Here it is made sure that nobody turns
@@ -51,13 +51,23 @@ fn findings(name: &str, text: &str) -> Vec<String> {
     found
 }
 
-/// Rust files under a folder.
-fn sources(folder: &Path, all: &mut Vec<PathBuf>) {
+/// Columns of a line of CUDA C++ at most, as `.clang-format` has it.
+const COLUMNS: usize = 120;
+
+/// Lines of CUDA C++ that are too long, or end in blanks.
+fn ragged(name: &str, text: &str) -> Vec<String> {
+    let bad = |line: &str| line.chars().count() > COLUMNS || line.ends_with([' ', '\t', '\r']);
+    text.lines().zip(1..).filter(|(line, _)| bad(line)).map(|(_, at)| format!("{name}:{at}")).collect()
+}
+
+/// Files under a folder with one of these endings.
+fn sources(folder: &Path, endings: &[&str], all: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for path in entries.map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
-            sources(&path, all);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources(&path, endings, all);
+        } else if path.extension().is_some_and(|extension| endings.iter().any(|ending| extension == *ending))
+        {
             all.push(path);
         }
     }
@@ -74,7 +84,7 @@ fn unsafe_code_stays_where_it_is_and_its_lints_are_on() {
         // The stand-in is no member, and compiles nothing.
         let inherits = manifest.contains("[lints]\nworkspace = true") || folder.ends_with("cubecl-llvm-stub");
         assert!(inherits, "{} does not inherit the lints", folder.display());
-        sources(&folder.join("src"), &mut all);
+        sources(&folder.join("src"), &["rs"], &mut all);
     }
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
     for lint in LINTS {
@@ -103,4 +113,20 @@ fn what_should_not_be_is_found() {
     assert_eq!(findings(UNSAFE[0], "fn f() {}").len(), 1, "listed without need");
     let off = "#[allow(clippy::unwrap_used, reason = \"x\")]";
     assert_eq!(findings("crates/a/src/b.rs", off).len(), 1);
+}
+
+#[test]
+fn cuda_code_keeps_to_its_columns() {
+    let config = std::fs::read_to_string(root().join(".clang-format")).unwrap();
+    assert!(config.contains(&format!("ColumnLimit: {COLUMNS}\n")), "the formatter has another limit");
+    let mut all = Vec::new();
+    sources(&root().join("crates"), &["cu", "cuh"], &mut all);
+    let found: Vec<String> = all
+        .iter()
+        .flat_map(|path| ragged(&path.display().to_string(), &std::fs::read_to_string(path).unwrap()))
+        .collect();
+    assert_eq!(found, Vec::<String>::new(), "clang-format -i does it");
+    assert!(all.len() > 20, "the files are really read: {}", all.len());
+    let long = "/".repeat(COLUMNS + 1);
+    assert_eq!(ragged("a.cu", &format!("int x;\n{long}\nint y; \n{}", &long[1..])), ["a.cu:2", "a.cu:3"]);
 }
