@@ -2,6 +2,7 @@
 //!
 //! No logic of its own: everything after the command goes to `descant` as it is.
 
+mod consumers;
 mod fuzz;
 mod miri;
 mod tool;
@@ -18,7 +19,7 @@ const HELP: &str = "\
 Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
 
 Commands:
-  train, plan, evaluate, generate, score, data, tokenizer, init, bench, download
+  train, plan, evaluate, generate, score, data, tokenizer, export, init, bench, download
            build descant (optimized) and run it with these arguments; without a settings
            file `train`, `plan` and `evaluate` take the embedded default: the tiny model under fixtures/;
            what fetches (`download`, `train --recipe NAME`) is built with network code, the others without
@@ -28,6 +29,9 @@ Commands:
            a run that nobody disturbed; arguments: kills=100 signals=50 soak=0 seed=1 control=0
   fuzz     give doors for bytes from outside damaged ones, guided by coverage:
            DOOR... --seconds N --seed N, or --list
+  consumers
+           open every form of an export with the program it is for, in an environment of PyPI's
+           packages that it makes itself; arguments: --model DIR --adapter DIR --rows FILE --json
   miri     tests of number formats, names and packing under Miri; needs a nightly toolchain with it,
            and ends with status 2 where there is none
   ci       every check: format, lints, tests, documentation, the CUDA feature, the kernels
@@ -36,8 +40,19 @@ Options:
   --cuda   build with the CUDA backend [default: CPU only]";
 
 /// Commands that are handed to the binary.
-const PASSED_ON: [&str; 10] =
-    ["train", "plan", "evaluate", "generate", "score", "data", "tokenizer", "init", "bench", "download"];
+const PASSED_ON: [&str; 11] = [
+    "train",
+    "plan",
+    "evaluate",
+    "generate",
+    "score",
+    "data",
+    "tokenizer",
+    "export",
+    "init",
+    "bench",
+    "download",
+];
 
 /// One check of CI: what it is called, cargo's arguments, a variable to set.
 type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);
@@ -91,6 +106,7 @@ fn run(mut arguments: Vec<String>) -> Result<ExitCode> {
     match arguments.first().map(String::as_str) {
         Some("ci") if arguments.len() == 1 => checks(),
         Some("fuzz") => fuzz::run(&arguments[1..]),
+        Some("consumers") => consumers::run(&arguments[1..]),
         Some("miri") if arguments.len() == 1 => miri::run(),
         Some("kernels") => kernels(&arguments[1..]),
         Some("crash") => crash(&arguments[1..]),

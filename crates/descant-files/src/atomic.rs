@@ -11,6 +11,7 @@
 //! There is no locking here: two writers of one name leave one of their contents.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -63,6 +64,16 @@ impl NewDir {
     /// # Errors
     /// The name was given before, or an operation was refused.
     pub fn write(&mut self, name: &RelPath, bytes: &[u8]) -> Result<()> {
+        let mut file = self.start(name)?;
+        file.append(bytes)?;
+        file.finish()
+    }
+
+    /// Starts a file that is written piece by piece; folders of its name are made.
+    ///
+    /// # Errors
+    /// The name was given before, or an operation was refused.
+    pub fn start(&mut self, name: &RelPath) -> Result<Growing> {
         let mut folder = self.temporary().to_owned();
         let (parents, file) = name.as_str().rsplit_once('/').unwrap_or(("", name.as_str()));
         for part in parents.split('/').filter(|part| !part.is_empty()) {
@@ -72,7 +83,7 @@ impl NewDir {
                 self.folders.insert(folder.clone());
             }
         }
-        write_synced(&folder.join(file), bytes)
+        Growing::create(folder.join(file))
     }
 
     /// Gives the folder its name.
@@ -92,7 +103,24 @@ impl NewDir {
         ops::sync_dir(ops::folder_of(&self.path))
     }
 
-    fn temporary(&self) -> &Path {
+    /// Gives the folder the name `path`, which lies in the same folder; what stands there is removed, once all that is
+    /// new is on the disk.
+    ///
+    /// # Errors
+    /// An operation was refused; then the old is there, or the new, or for the moment between them neither.
+    pub fn replace_at(mut self, path: &Path) -> Result<()> {
+        for folder in &self.folders {
+            ops::sync_dir(folder)?;
+        }
+        if path.symlink_metadata().is_ok() {
+            crate::folder::remove(path)?;
+        }
+        path.clone_into(&mut self.path);
+        self.commit()
+    }
+
+    /// Where the files are until then.
+    pub fn temporary(&self) -> &Path {
         self.temporary.as_deref().expect("only commit takes it, and commit consumes the folder")
     }
 }
@@ -105,10 +133,40 @@ impl Drop for NewDir {
     }
 }
 
+/// A file of a [`NewDir`] that is being written.
+#[derive(Debug)]
+pub struct Growing {
+    path: PathBuf,
+    file: File,
+}
+
+impl Growing {
+    fn create(path: PathBuf) -> Result<Self> {
+        let file = ops::create(&path)?;
+        Ok(Self { path, file })
+    }
+
+    /// Writes at the end.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        ops::write(&self.path, &mut self.file, bytes)
+    }
+
+    /// Brings the content to the disk.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn finish(self) -> Result<()> {
+        ops::sync(&self.path, &self.file)
+    }
+}
+
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = ops::create(path)?;
-    ops::write(path, &mut file, bytes)?;
-    ops::sync(path, &file)
+    let mut file = Growing::create(path.to_owned())?;
+    file.append(bytes)?;
+    file.finish()
 }
 
 #[cfg(test)]

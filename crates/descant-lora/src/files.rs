@@ -13,12 +13,12 @@ use crate::error::Result;
 use crate::peft::{self, Factors, Manifest, Sites};
 
 impl LoraAdapters {
-    /// Loads a PEFT directory. On an autodiff device the adapters can be trained further.
+    /// Loads an adapter's folder, PEFT's or mlx-lm's. On an autodiff device the adapters can be trained further.
     ///
     /// # Errors
     /// Anything about the directory that is not the adapter of this model, by file and tensor.
     pub fn load_peft(dir: &Path, model: &Config, device: &Device) -> Result<Self> {
-        let adapter = peft::load(dir, model)?;
+        let adapter = crate::folder::read(dir, model)?;
         if !adapter.passed_over.is_empty() {
             tracing::warn!(
                 "{}: targets that match nothing in gpt-oss were passed over, as PEFT does: {}",
@@ -26,7 +26,12 @@ impl LoraAdapters {
                 adapter.passed_over.join(", ")
             );
         }
-        let pairs = adapter.sites.into_iter().map(|(site, factors)| {
+        Ok(Self::from_sites(adapter.sites, model, device))
+    }
+
+    /// Pairs from lists of numbers.
+    pub fn from_sites(sites: Sites, model: &Config, device: &Device) -> Self {
+        let pairs = sites.into_iter().map(|(site, factors)| {
             let dims = model.site_dims(site.kind);
             let pair = Pair {
                 a: tensor(factors.a, [dims.n_matrices, factors.rank, dims.d_in], device),
@@ -35,7 +40,7 @@ impl LoraAdapters {
             };
             (site, pair)
         });
-        Ok(Self::from_pairs(pairs.collect()))
+        Self::from_pairs(pairs.collect())
     }
 
     /// Writes the adapters as a new PEFT directory; `base_model` is the name that PEFT will look for.

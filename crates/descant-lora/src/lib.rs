@@ -6,8 +6,11 @@ mod adapters;
 mod config;
 mod error;
 mod files;
+mod folder;
+pub mod mlx;
 pub mod peft;
 
 pub use adapters::{LoraAdapters, Pair};
 pub use config::{LoraConfig, MAX_RANK};
 pub use error::{Error, Result};
+pub use folder::{Folder, Writer, read};

@@ -27,6 +27,6 @@ pub use names::{LayerPart, LinearLayer, Part, Piece, Stored};
 pub use overlay::{Bare, Overlay};
 pub use rope::{Rope, Yarn};
 pub use sample::Sampling;
-pub use shards::identity_files;
+pub use shards::{TensorPlace, identity_files, tensor_places};
 pub use site::{Site, SiteDims};
-pub use weights::weight_bytes;
+pub use weights::{Nf4Parts, unpack_nf4, weight_bytes};

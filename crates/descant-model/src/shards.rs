@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use descant_files::{MappedFile, RelPath};
-use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -35,29 +35,35 @@ pub(crate) fn visit_tensors(
     dir: &Path,
     mut visit: impl FnMut(&Path, &str, TensorView<'_>) -> Result<()>,
 ) -> Result<()> {
+    walk(dir, |path, name, _, view| visit(path, name, view))
+}
+
+/// As [`visit_tensors`], with the place of each tensor's first byte in its file.
+fn walk(dir: &Path, mut visit: impl FnMut(&Path, &str, usize, TensorView<'_>) -> Result<()>) -> Result<()> {
     let (files, map) = files(dir)?;
     let mut seen = BTreeSet::new();
     for file in &files {
         let path = dir.join(file);
         let mapped = MappedFile::open(&path)?;
-        let shard = SafeTensors::deserialize(mapped.bytes())
-            .map_err(|e| Error::Shard { path: path.clone(), reason: shard_defect(&e, mapped.bytes()) })?;
-        let mut names = shard.names();
-        names.sort_unstable();
-        for name in names {
-            if !seen.insert(name.to_owned()) {
-                return Err(Error::TensorTwice { path: path.display().to_string(), name: name.to_owned() });
+        let broken = |reason| Error::Shard { path: path.clone(), reason };
+        let (header, metadata) = SafeTensors::read_metadata(mapped.bytes())
+            .map_err(|e| broken(shard_defect(&e, mapped.bytes())))?;
+        let tensors: BTreeMap<_, _> = metadata.tensors().into_iter().collect();
+        for (name, info) in tensors {
+            if !seen.insert(name.clone()) {
+                return Err(Error::TensorTwice { path: path.display().to_string(), name });
             }
             if let Some(map) = &map
-                && map.get(name) != Some(file)
+                && map.get(&name) != Some(file)
             {
                 let reason = format!("tensor `{name}` stands in `{file}`, the index says otherwise");
                 return Err(Error::Index { path: index_path(dir), reason });
             }
-            let view = shard
-                .tensor(name)
-                .map_err(|e| Error::Shard { path: path.clone(), reason: format!("tensor `{name}`: {e}") })?;
-            visit(&path, name, view)?;
+            let body = size_of::<u64>() + header;
+            let (start, end) = (body + info.data_offsets.0, body + info.data_offsets.1);
+            let view = TensorView::new(info.dtype, info.shape.clone(), &mapped.bytes()[start..end])
+                .map_err(|e| broken(format!("tensor `{name}`: {e}")))?;
+            visit(&path, &name, start, view)?;
         }
     }
     if let Some(name) = map.iter().flat_map(BTreeMap::keys).find(|name| !seen.contains(*name)) {
@@ -65,6 +71,41 @@ pub(crate) fn visit_tensors(
         return Err(Error::Index { path: index_path(dir), reason });
     }
     Ok(())
+}
+
+/// Where the bytes of a tensor lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorPlace {
+    /// The shard.
+    pub path: PathBuf,
+    /// Type of the elements.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// First byte in the file.
+    pub start: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// Where every tensor of the directory lies, by name: for those who read some of them, in an order of their own.
+///
+/// # Errors
+/// A file is missing or broken, or a tensor is not where the index says, or in two files.
+pub fn tensor_places(dir: &Path) -> Result<BTreeMap<String, TensorPlace>> {
+    let mut places = BTreeMap::new();
+    walk(dir, |path, name, start, view| {
+        let place = TensorPlace {
+            path: path.to_owned(),
+            dtype: view.dtype(),
+            shape: view.shape().to_vec(),
+            start: start as u64,
+            length: view.data().len() as u64,
+        };
+        places.insert(name.to_owned(), place);
+        Ok(())
+    })?;
+    Ok(places)
 }
 
 /// The files that make a model what it is: its configuration, its index if it has one, and its shards, in order.

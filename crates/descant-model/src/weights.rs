@@ -28,6 +28,7 @@ use crate::site::Site;
 mod bitsandbytes;
 mod floats;
 
+pub use bitsandbytes::{Nf4Parts, unpack_nf4};
 use bitsandbytes::{Taken, Unpacker};
 use floats::floats;
 

@@ -77,6 +77,25 @@ A step is forward, backward, clipping and the optimizer on random ids, every pos
 operators (CUDA only) is from one more step with their times recorded; a floor is the least time that an
 operator's operations and bytes take at the rates measured in the same process.";
 
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  descant export --adapter runs/first/adapter --to peft-folded --out german-lora
+  descant export --adapter runs/first/adapter --to gguf --out german.gguf
+  descant export --adapter runs/first/adapter --to mxfp4 --out german --prove
+  descant export --adapter runs/first/adapter --model gpt-oss-20b --to bf16 --out german-bf16
+
+Forms, and who reads them (docs/export.md has the command for each):
+  peft         the adapter as it was trained: PEFT, newest vLLM
+  peft-folded  one rank, scaling in B, both expert tensors: every vLLM, mistral.rs
+  mlx-adapter  mlx-lm
+  gguf-lora    llama.cpp's --lora
+  bf16         merged, one rounding: transformers, vLLM, SGLang
+  mxfp4        merged, the published layout: as bf16, and MLX, Ollama; a third of the size
+  gguf         merged: llama.cpp, LM Studio, Ollama; --out NAME.gguf is the file itself
+
+Everything is written whole or not at all. export.json beside it says what survived. With --prove the command ends
+with status 1 where the export differs from base and adapter, or less than 95 % of the gained loss is kept.";
+
 const INIT_EXAMPLES: &str = "\
 Examples:
   descant init
@@ -170,6 +189,9 @@ pub(crate) enum Command {
     #[command(after_help = data::TOKENIZER_EXAMPLES)]
     #[command(after_long_help = format!("{}\n\n{EXIT_STATUS}", data::TOKENIZER_EXAMPLES))]
     Tokenizer(Tokenizer),
+    /// Write an adapter, or base and adapter merged, in the form another program reads, and prove it
+    #[command(after_help = EXPORT_EXAMPLES, after_long_help = format!("{EXPORT_EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Export(Export),
     /// Write a settings file that explains every key
     #[command(after_help = INIT_EXAMPLES, after_long_help = format!("{INIT_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Init(Init),
@@ -231,6 +253,12 @@ pub(crate) struct Bench {
 
 /// Most of anything that is counted here: products of two of them stay far within 64 bits.
 const MOST: usize = 1 << 24;
+
+/// A path, or nothing where a flag may stand without one.
+#[expect(clippy::unnecessary_wraps, reason = "the shape of a parser of arguments")]
+fn any_path(text: &str) -> Result<PathBuf, String> {
+    Ok(text.into())
+}
 
 fn positive(text: &str) -> Result<usize, String> {
     count(text).ok().filter(|number| *number > 0).ok_or_else(|| format!("expected a number from 1 to {MOST}"))
@@ -436,6 +464,75 @@ pub(crate) struct Score {
     /// Print one JSON object a line [default: loss and perplexity a line]
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `descant export`
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Adapter directory, as PEFT, Unsloth, mlx-lm and `descant train` write it [default: none, it must be given]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: PathBuf,
+    /// Model directory, or a repository in the cache as hf://OWNER/NAME [default: the one of the run that the
+    /// adapter lies in; the embedded one, fixtures/tiny-gpt-oss, where it lies in none]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// What to write [default: none, it must be given]
+    #[arg(long, value_name = "FORM")]
+    pub(crate) to: To,
+    /// New folder; for gguf and gguf-lora NAME.gguf is the file itself [default: none, it must be given]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+    /// How mxfp4 and gguf write experts that the adapter changes
+    #[arg(long, value_name = "RULE", default_value = "feedback")]
+    pub(crate) experts: ExpertRule,
+    /// Write although the update does not survive, or experts that were never MXFP4 lose by being packed
+    /// [default: refuse]
+    #[arg(long)]
+    pub(crate) allow_loss: bool,
+    /// Replace the export that is already there [default: refuse]
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Read the export back and compare it with base and adapter on the rows of FILE, or the held-out rows of the
+    /// run that the adapter lies in [default: none, nothing is compared]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    #[arg(value_parser = any_path)]
+    pub(crate) prove: Option<PathBuf>,
+    /// Where --prove computes: `cpu`, `cuda`, `cuda:N`, or `auto`
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
+    /// Print the account as one JSON object [default: a table]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `descant export` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum To {
+    /// The adapter as it was trained.
+    Peft,
+    /// One rank, alpha = rank, scaling in B, both expert tensors.
+    PeftFolded,
+    /// The adapter for mlx-lm.
+    MlxAdapter,
+    /// The adapter for llama.cpp.
+    GgufLora,
+    /// Merged, BF16, in the layout of transformers.
+    Bf16,
+    /// Merged, in the published layout.
+    Mxfp4,
+    /// Merged, for llama.cpp, LM Studio and Ollama.
+    Gguf,
+}
+
+/// How experts that an adapter changes are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExpertRule {
+    /// MXFP4, rounded so that what the adapter reads of its update is kept.
+    Feedback,
+    /// MXFP4, each number rounded to the nearest: small updates are lost.
+    Nearest,
+    /// BF16; in gguf only.
+    Bf16,
 }
 
 /// `descant init`

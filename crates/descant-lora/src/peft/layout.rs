@@ -23,6 +23,12 @@ pub(super) fn b_as_stored(ours: &[f32], dims: SiteDims, rank: usize) -> Vec<f32>
     stored
 }
 
+/// `[n, rows, columns]` to `[n, columns, rows]`.
+pub(super) fn axes_changed(values: &[f32], n: usize, rows: usize, columns: usize) -> Vec<f32> {
+    let at = |matrix: usize, row: usize, column: usize| values[(matrix * rows + row) * columns + column];
+    (0..n).flat_map(|m| (0..columns).flat_map(move |c| (0..rows).map(move |r| at(m, r, c)))).collect()
+}
+
 /// Every element's place as stored and in our order.
 fn b_places(dims: SiteDims, rank: usize) -> impl Iterator<Item = (usize, usize)> {
     let SiteDims { d_out, n_matrices: n, .. } = dims;

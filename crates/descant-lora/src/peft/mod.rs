@@ -33,15 +33,16 @@ pub use config::{MAX_CONFIG_BYTES, PeftConfig, TargetModules};
 use descant_model::Site;
 pub use error::{Error, Result};
 pub use manifest::{Manifest, ManifestRow};
+pub(crate) use read::floats;
 pub use read::{Adapter, load};
-pub use write::save;
+pub use write::{Files, files, save};
 
 /// The configuration's name in an adapter's folder.
-const CONFIG_FILE: &str = "adapter_config.json";
+pub const CONFIG_FILE: &str = "adapter_config.json";
 /// The tensors' name in an adapter's folder.
-const TENSORS_FILE: &str = "adapter_model.safetensors";
+pub const TENSORS_FILE: &str = "adapter_model.safetensors";
 /// The model card's name in an adapter's folder.
-const CARD_FILE: &str = "README.md";
+pub const CARD_FILE: &str = "README.md";
 
 /// The pair of factors at one site: the weight there gains `scaling * B A`, for each expert its own.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,10 +1,11 @@
 //! Reading an adapter's folder, every tensor accounted for.
 //!
-//! What shapes cannot tell is not told: PEFT above 0.18 over transformers below 5 stores expert factors the other
-//! way round, A over the output features. For gate_up, and for widths that differ, that is misshapen; for down alone
-//! in a model as wide as its experts (the published ones) it would be read as if it were the usual layout.
+//! PEFT above 0.18 over transformers below 5 stores expert factors the other way round: A over the output features, B
+//! over the input features. The shapes tell for gate_up, and for down where the widths differ; a layer's down follows
+//! its gate_up. What they cannot tell is down alone in a model as wide as its experts (the published ones): that is
+//! read as the usual layout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use descant_files::{MappedFile, RelPath, read_bounded};
@@ -43,11 +44,18 @@ pub fn load(dir: &Path, model: &Config) -> Result<Adapter> {
     let path = file.path().to_owned();
     let tensors = SafeTensors::deserialize(file.bytes())
         .map_err(|source| Error::Header { path: path.clone(), source })?;
-    let mut reader = Reader { path, left: tensors.tensors().into_iter().collect() };
+    let left = tensors.tensors().into_iter().collect();
+    let mut reader = Reader { path, left, swapped_layers: BTreeSet::new() };
     let mut sites = Sites::new();
     for (&site, &resolved) in &targets {
         let gate_up_inside = is_nested(&targets, site.layer);
-        sites.insert(site, reader.factors(site, resolved, gate_up_inside, model.site_dims(site.kind))?);
+        let swapped = resolved.form == Form::Whole
+            && site.kind.is_expert()
+            && reader.is_swapped(site, &targets, gate_up_inside, model);
+        sites.insert(
+            site,
+            reader.factors(site, resolved, gate_up_inside, swapped, model.site_dims(site.kind))?,
+        );
     }
     match reader.left.pop_first() {
         Some((tensor, _)) => Err(Error::ExtraTensor { path: reader.path, tensor }),
@@ -66,12 +74,62 @@ fn is_nested(targets: &BTreeMap<Site, Resolved>, layer: usize) -> bool {
 struct Reader<'a> {
     path: PathBuf,
     left: BTreeMap<String, safetensors::tensor::TensorView<'a>>,
+    /// Layers whose gate_up was found the other way round.
+    swapped_layers: BTreeSet<usize>,
+}
+
+/// Input and output features exchanged.
+fn turned(dims: SiteDims) -> SiteDims {
+    SiteDims { d_in: dims.d_out, d_out: dims.d_in, ..dims }
 }
 
 impl Reader<'_> {
-    fn factors(&mut self, site: Site, found: Resolved, nested: bool, dims: SiteDims) -> Result<Factors> {
+    /// Whether the factors of an expert site lie the other way round, by the shapes of its own tensors, or where
+    /// those say nothing by the ones of its layer's other site.
+    fn is_swapped(
+        &self,
+        site: Site,
+        targets: &BTreeMap<Site, Resolved>,
+        nested: bool,
+        model: &Config,
+    ) -> bool {
+        [site.kind, SiteKind::GateUp, SiteKind::Down].into_iter().any(|kind| {
+            let other = Site { kind, ..site };
+            let dims = model.site_dims(kind);
+            let Some(found) = targets.get(&other).filter(|found| found.form == Form::Whole) else {
+                return false;
+            };
+            let view = self.left.get(&names::tensor(other, Part::A, nested));
+            let usual = names::shape(dims, found.rank, dims.n_matrices, Part::A);
+            let turned = names::shape(turned(dims), found.rank, dims.n_matrices, Part::A);
+            view.map_or_else(
+                || self.swapped_layers.contains(&site.layer),
+                |view| view.shape() == turned && view.shape() != usual,
+            )
+        })
+    }
+
+    fn factors(
+        &mut self,
+        site: Site,
+        found: Resolved,
+        nested: bool,
+        swapped: bool,
+        dims: SiteDims,
+    ) -> Result<Factors> {
         let Resolved { form, rank, scaling } = found;
         let (a, b) = match form {
+            Form::Whole if swapped => {
+                self.swapped_layers.insert(site.layer);
+                let (n, turned) = (dims.n_matrices, turned(dims));
+                let a =
+                    self.take(names::tensor(site, Part::A, nested), names::shape(turned, rank, n, Part::A))?;
+                let b =
+                    self.take(names::tensor(site, Part::B, nested), names::shape(turned, rank, n, Part::B))?;
+                let b = layout::b_by_expert(&b, turned, rank);
+                // Each expert's update is the transpose of the usual one: A and B change places, and axes.
+                (layout::axes_changed(&b, n, dims.d_in, rank), layout::axes_changed(&a, n, rank, dims.d_out))
+            }
             Form::Whole => {
                 let n = dims.n_matrices;
                 let a =
@@ -102,16 +160,26 @@ impl Reader<'_> {
         if view.shape() != expected {
             return Err(Error::Shape { path: path(), tensor, expected, actual: view.shape().to_vec() });
         }
-        let values: Vec<f32> = match view.dtype() {
-            Dtype::F32 => view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
-            Dtype::BF16 => halves(view.data(), |bytes| bf16::from_le_bytes(bytes).to_f32()),
-            Dtype::F16 => halves(view.data(), |bytes| f16::from_le_bytes(bytes).to_f32()),
-            other => return Err(Error::Dtype { path: path(), tensor, actual: format!("{other:?}") }),
-        };
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(Error::NonFinite { path: path(), tensor, index }),
-            None => Ok(values),
-        }
+        floats(&self.path, &tensor, &view)
+    }
+}
+
+/// The numbers of a tensor of floats, all finite.
+pub(crate) fn floats(
+    path: &Path,
+    tensor: &str,
+    view: &safetensors::tensor::TensorView<'_>,
+) -> Result<Vec<f32>> {
+    let (path, tensor) = (|| path.to_owned(), || tensor.to_owned());
+    let values: Vec<f32> = match view.dtype() {
+        Dtype::F32 => view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+        Dtype::BF16 => halves(view.data(), |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        Dtype::F16 => halves(view.data(), |bytes| f16::from_le_bytes(bytes).to_f32()),
+        other => return Err(Error::Dtype { path: path(), tensor: tensor(), actual: format!("{other:?}") }),
+    };
+    match values.iter().position(|value| !value.is_finite()) {
+        Some(index) => Err(Error::NonFinite { path: path(), tensor: tensor(), index }),
+        None => Ok(values),
     }
 }
 

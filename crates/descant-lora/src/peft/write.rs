@@ -15,14 +15,31 @@ use super::names::{self, Part};
 use super::{CARD_FILE, CONFIG_FILE, Factors, Sites, TENSORS_FILE, layout};
 use crate::config::MAX_RANK;
 
+/// Files by name, in the order in which they are written.
+pub type Files = Vec<(&'static str, Vec<u8>)>;
+
 /// Writes the adapter to a new folder `dir`; the folder above must exist.
+///
+/// # Errors
+/// The factors do not fit the model or are not finite, something stands at `dir`, or the system refuses.
+pub fn save(dir: &Path, model: &Config, base_model: &str, sites: &Sites) -> Result<Manifest> {
+    let (manifest, files) = files(model, base_model, sites)?;
+    let mut new = NewDir::create(dir)?;
+    for (name, bytes) in files {
+        new.write(&RelPath::new(name)?, &bytes)?;
+    }
+    new.commit()?;
+    Ok(manifest)
+}
+
+/// The files of an adapter's folder, by name, with what they hold.
 ///
 /// Ranks and scalings may differ between sites. The configuration has the keys that PEFT needs and no others,
 /// because older releases refuse keys that they do not know.
 ///
 /// # Errors
-/// The factors do not fit the model or are not finite, something stands at `dir`, or the system refuses.
-pub fn save(dir: &Path, model: &Config, base_model: &str, sites: &Sites) -> Result<Manifest> {
+/// The factors do not fit the model or are not finite.
+pub fn files(model: &Config, base_model: &str, sites: &Sites) -> Result<(Manifest, Files)> {
     for (&site, factors) in sites {
         check(site, factors, model)?;
     }
@@ -59,12 +76,9 @@ pub fn save(dir: &Path, model: &Config, base_model: &str, sites: &Sites) -> Resu
     config.push('\n');
     let all_targets: Vec<_> = targets.modules.into_iter().chain(targets.parameters).collect();
 
-    let mut new = NewDir::create(dir)?;
-    new.write(&RelPath::new(CARD_FILE)?, card(base_model, &all_targets, rank, alpha, &manifest).as_bytes())?;
-    new.write(&RelPath::new(CONFIG_FILE)?, config.as_bytes())?;
-    new.write(&RelPath::new(TENSORS_FILE)?, &tensors(model, sites)?)?;
-    new.commit()?;
-    Ok(manifest)
+    let card = card(base_model, &all_targets, rank, alpha, &manifest).into_bytes();
+    let tensors = tensors(model, sites)?;
+    Ok((manifest, vec![(CARD_FILE, card), (CONFIG_FILE, config.into_bytes()), (TENSORS_FILE, tensors)]))
 }
 
 fn check(site: Site, factors: &Factors, model: &Config) -> Result<()> {

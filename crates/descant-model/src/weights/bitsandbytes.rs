@@ -32,6 +32,32 @@ const PARTS: [&str; 6] =
     ["", ".absmax", ".nested_absmax", ".nested_quant_map", ".quant_map", ".quant_state.bitsandbytes__nf4"];
 const STATE: &str = PARTS[5];
 
+/// The tensors of a packed matrix, by what follows `.weight` in their names.
+pub type Nf4Parts = BTreeMap<&'static str, (Dtype, Vec<u8>)>;
+
+/// The numbers of a packed matrix `[d_out, d_in]`, as bitsandbytes computes with them, and whether they are BF16.
+///
+/// `part` reads what follows the name of the matrix's `.weight`, if it is there; `path` and `name` are for errors.
+///
+/// # Errors
+/// A part is missing, or does not describe such a matrix.
+pub fn unpack_nf4(
+    path: &Path,
+    name: &str,
+    [d_out, d_in]: [usize; 2],
+    mut part: impl FnMut(&str) -> Result<Option<(Dtype, Vec<u8>)>>,
+) -> Result<(Vec<f32>, bool)> {
+    let file = File { path, name };
+    let mut parts = Nf4Parts::new();
+    for suffix in PARTS {
+        parts.extend(part(suffix)?.map(|found| (suffix, found)));
+    }
+    let state = parts.get(STATE).ok_or_else(|| file.bad(format!("`{name}{STATE}` is missing")))?;
+    let state: State = serde_json::from_slice(&state.1).map_err(|error| file.bad(error.to_string()))?;
+    let numbers = unpacked(&file, [d_out, d_in], &state, &parts)?;
+    Ok((numbers.values, numbers.dtype == Dtype::BF16))
+}
+
 /// A tensor of the unpacked layout.
 pub(super) struct Unpacked {
     pub(super) name: String,
@@ -54,7 +80,7 @@ pub(super) enum Taken {
 pub(super) struct Unpacker {
     layers: BTreeMap<String, Layer>,
     /// Parts of packed matrices of which some have not come yet.
-    open: BTreeMap<String, BTreeMap<&'static str, (Dtype, Vec<u8>)>>,
+    open: BTreeMap<String, Nf4Parts>,
     /// Experts of which some have not come yet, by the name of what they become.
     stacks: BTreeMap<String, Stack>,
 }
@@ -143,7 +169,7 @@ impl Unpacker {
             return Ok(Taken::Held);
         }
         let parts = self.open.remove(base).unwrap_or_default();
-        let numbers = unpacked(&file, &layer, &state, &parts)?;
+        let numbers = unpacked(&file, [layer.d_out, layer.d_in], &state, &parts)?;
         self.place_matrix(&file, &layer, numbers)
     }
 
@@ -242,21 +268,15 @@ impl Numbers {
 }
 
 /// A packed matrix, of which every part is there.
-fn unpacked(
-    file: &File<'_>,
-    layer: &Layer,
-    state: &State,
-    parts: &BTreeMap<&'static str, (Dtype, Vec<u8>)>,
-) -> Result<Numbers> {
-    let elements = layer.d_out * layer.d_in;
+fn unpacked(file: &File<'_>, [d_out, d_in]: [usize; 2], state: &State, parts: &Nf4Parts) -> Result<Numbers> {
+    let elements = d_out * d_in;
     if state.quant_type != "nf4" || state.blocksize != nf4::BLOCK {
         let (kind, block) = (&state.quant_type, state.blocksize);
         return Err(
             file.bad(format!("it is {kind:?} in blocks of {block}; expected \"nf4\" in blocks of 64"))
         );
     }
-    if state.shape != [layer.d_out, layer.d_in] {
-        let (d_out, d_in) = (layer.d_out, layer.d_in);
+    if state.shape != [d_out, d_in] {
         return Err(
             file.bad(format!("its shape is {:?}; the configuration says [{d_out}, {d_in}]", state.shape))
         );

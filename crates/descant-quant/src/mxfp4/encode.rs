@@ -2,21 +2,22 @@
 //!
 //! **Rounding**: to the nearest number of the format; a tie goes to the even code, as in IEEE 754; beyond 6 it
 //! saturates. **Exponent**: the OCP rule takes `floor(log2(largest)) - 2`, which clips everything above 6 of a
-//! possible 8. We take that exponent or the next one, whichever has the smaller squared error, the lower one where
-//! they are equal; so numbers that came from MXFP4 come back exactly. A block of zeros gets the scale 0.
+//! possible 8. We take the exponent of least squared error among that one and the two on either side, the lowest
+//! where several are equal; so numbers that came from MXFP4 come back exactly. A block of zeros gets the scale 0.
 //!
-//! This is a codec for tests, tools and exports. Published experts are never encoded again.
+//! This is a codec for tests, tools and exports. Published experts that nothing changed are never encoded again.
 
-use super::{BIAS, BLOCK, BLOCK_BYTES, VALUES, scale};
+use super::{BIAS, BLOCK, BLOCK_BYTES, scale};
 use crate::error::{Result, check_finite, check_length};
 
 /// Largest scale whose every code is finite in f32: 6 * 2^125.
 const MAX_SCALE: i32 = 252;
 /// log2 of the largest power of two among the codes.
 const MAX_EXPONENT: i32 = 2;
-/// Halfway between neighbouring codes, and whether a tie stays at the lower one because that is even.
-const MIDPOINTS: [(f32, bool); 7] =
-    [(0.25, true), (0.75, false), (1.25, true), (1.75, false), (2.5, true), (3.5, false), (5.0, true)];
+/// How many exponents on either side of the OCP rule's are tried.
+const REACH: i32 = 2;
+/// The largest number of the format.
+pub(super) const MAX_LEVEL: f32 = 6.0;
 
 /// Encodes whole blocks.
 ///
@@ -32,44 +33,110 @@ pub fn encode(values: &[f32], blocks: &mut [u8], scales: &mut [u8]) -> Result<()
     let (values, _) = values.as_chunks::<BLOCK>();
     let (blocks, _) = blocks.as_chunks_mut::<BLOCK_BYTES>();
     for ((values, block), out) in values.iter().zip(blocks).zip(scales) {
-        let low = lower_scale(values);
-        let high = (i32::from(low) + 1).min(MAX_SCALE) as u8;
-        let chosen = if squared_error(values, high) < squared_error(values, low) { high } else { low };
-        *out = chosen;
+        *out = best_scale(values);
         let (pairs, _) = values.as_chunks::<2>();
         for (byte, &[even, odd]) in block.iter_mut().zip(pairs) {
-            *byte = code(even, chosen) | code(odd, chosen) << 4;
+            *byte = code(even, *out) | code(odd, *out) << 4;
         }
     }
     Ok(())
 }
 
+/// The scale byte of least squared error for a block of finite values.
+#[inline]
+pub fn best_scale(values: &[f32; BLOCK]) -> u8 {
+    let ocp = ocp_scale(values);
+    let mut best = (f64::INFINITY, 0);
+    for byte in (ocp - REACH).max(0)..=(ocp + REACH).min(MAX_SCALE) {
+        let error = squared_error(values, byte as u8);
+        if error < best.0 {
+            best = (error, byte as u8);
+        }
+    }
+    best.1
+}
+
 /// The scale byte of the OCP rule, kept within what the byte and f32 can say.
-fn lower_scale(values: &[f32; BLOCK]) -> u8 {
+fn ocp_scale(values: &[f32; BLOCK]) -> i32 {
     let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     // Subnormals have an exponent field of 0, as zero has: their scale is the smallest in any case.
     let exponent = (largest.to_bits() >> 23) as i32 - BIAS;
-    (exponent - MAX_EXPONENT + BIAS).clamp(0, MAX_SCALE) as u8
+    (exponent - MAX_EXPONENT + BIAS).clamp(0, MAX_SCALE)
+}
+
+/// 1 / scale, exactly; the largest scale that is used here has a normal one.
+#[inline]
+pub(super) fn inverse(byte: u8) -> f32 {
+    1.0 / scale(byte)
+}
+
+/// The distance between the numbers of the format where `magnitude` lies, and its inverse.
+#[inline]
+fn step(magnitude: f32) -> (f32, f32) {
+    let wide = if magnitude < 4.0 { (1.0, 1.0) } else { (2.0, 0.5) };
+    if magnitude < 2.0 { (0.5, 2.0) } else { wide }
+}
+
+/// The number of the format nearest to a magnitude that was divided by the scale; ties to the even code.
+#[inline]
+fn nearest(magnitude: f32) -> f32 {
+    /// Adding and taking away 2^23 rounds to whole numbers, ties to even.
+    const WHOLE: f32 = 8_388_608.0;
+    let magnitude = magnitude.min(8.0);
+    let (step, inverse) = step(magnitude);
+    // Within a step's range even codes are the even multiples of it.
+    (((magnitude * inverse + WHOLE) - WHOLE) * step).min(MAX_LEVEL)
+}
+
+/// The code of a number of the format.
+#[inline]
+pub(super) fn code_of(level: f32) -> u8 {
+    // 0 .5 1 1.5 2 count halves; 3 is 5, 4 is 6, 6 is 7.
+    let code = if level <= 2.0 { level * 2.0 } else { level.min(4.0) + 2.0 + (level - 4.0).max(0.0) * 0.5 };
+    code as u8
 }
 
 /// The code nearest to `value` under a scale.
+#[inline]
 fn code(value: f32, byte: u8) -> u8 {
     // Dividing by a power of two is exact down to subnormals, which are far below the first midpoint.
-    let magnitude = value.abs() / scale(byte);
-    let passed = |&&(middle, tie_stays): &&(f32, bool)| {
-        if tie_stays { magnitude > middle } else { magnitude >= middle }
-    };
-    MIDPOINTS.iter().filter(passed).count() as u8 | u8::from(value.is_sign_negative()) << 3
+    code_of(nearest(value.abs() * inverse(byte))) | u8::from(value.is_sign_negative()) << 3
 }
 
 /// Sum of squared differences under a scale, in f64: it cannot overflow.
+#[inline]
 fn squared_error(values: &[f32; BLOCK], byte: u8) -> f64 {
+    let inverse = inverse(byte);
+    let mut errors = [0.0_f64; BLOCK];
+    for (error, value) in errors.iter_mut().zip(values) {
+        let magnitude = value.abs() * inverse;
+        let difference = f64::from(magnitude) - f64::from(nearest(magnitude));
+        *error = difference * difference;
+    }
     let scale = f64::from(scale(byte));
-    values
-        .iter()
-        .map(|&value| {
-            let difference = f64::from(value) - f64::from(VALUES[usize::from(code(value, byte))]) * scale;
-            difference * difference
-        })
-        .sum()
+    errors.iter().sum::<f64>() * scale * scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::VALUES;
+    use super::*;
+
+    #[test]
+    fn codes_are_those_of_the_table_and_ties_go_to_the_even_one() {
+        for (expected, level) in VALUES[..8].iter().enumerate() {
+            assert_eq!(code_of(*level), expected as u8);
+        }
+        for pair in 0..7_u8 {
+            let (low, high) = (VALUES[usize::from(pair)], VALUES[usize::from(pair) + 1]);
+            let middle = f32::midpoint(low, high);
+            let even = pair + pair % 2;
+            assert_eq!(code(middle, BIAS as u8), even, "{middle}");
+            assert_eq!(code(middle.next_down(), BIAS as u8), pair, "{middle}");
+            assert_eq!(code(middle.next_up(), BIAS as u8), pair + 1, "{middle}");
+        }
+        assert_eq!(code(-0.0, BIAS as u8), 8);
+        assert_eq!(code(1e30, BIAS as u8), 7);
+        assert_eq!(code(f32::MIN, BIAS as u8), 15);
+    }
 }

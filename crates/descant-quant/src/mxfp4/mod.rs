@@ -7,14 +7,17 @@
 //! value             nibble's number * 2^(s - 127)
 //! ```
 //!
-//! This is the nibble order of the published safetensors; GGML's blocks, which pair element j with j + 16, are
-//! not read here.
+//! This is the nibble order of the published safetensors; GGML's is in `ggml.rs`.
 
 mod decode;
 mod encode;
+mod feedback;
+mod ggml;
 
 pub use decode::{decode, validate_scales};
-pub use encode::encode;
+pub use encode::{best_scale, encode};
+pub use feedback::{Basis, Rounding, round_rows};
+pub use ggml::{GGML_BYTES, from_ggml, to_ggml};
 
 /// Elements that share a scale.
 pub const BLOCK: usize = 32;

@@ -16,6 +16,7 @@ mod data;
 mod download;
 mod evaluate;
 mod examination;
+mod export;
 mod figures;
 mod generate;
 mod identity;
@@ -26,6 +27,7 @@ mod kept;
 mod load;
 mod pages;
 mod plan;
+mod prove;
 mod report;
 mod room;
 mod rows;
@@ -68,6 +70,14 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
             data::run(args, |files| model(files.model.as_ref(), root, &cached), &cached, talk)
         }
         Command::Tokenizer(args) => tokenizer::run(args, talk),
+        Command::Export(args) => {
+            let run = export::run_of(&args.adapter, &cached)?;
+            let dir = match (&args.model, &run) {
+                (None, Some(run)) => run.settings.model.path.clone(),
+                (given, _) => model(given.as_ref(), root, &cached)?,
+            };
+            export::run(args, &dir, run.as_ref(), talk)
+        }
         Command::Init(args) => init::run(args, talk),
         Command::Bench(args) => bench::run(args, &model(args.model.as_ref(), root, &cached)?, talk),
         Command::Download(args) => download::run(args, talk),

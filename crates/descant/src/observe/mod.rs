@@ -8,12 +8,14 @@ mod progress;
 mod records;
 #[cfg(feature = "hub")]
 mod transfer;
+mod writing;
 
 pub(crate) use pace::clock;
 pub(crate) use progress::Progress;
 pub(crate) use records::Records;
 #[cfg(feature = "hub")]
 pub(crate) use transfer::Transfer;
+pub(crate) use writing::Writing;
 
 /// Hands every event to each of them in turn.
 pub(crate) struct Both<'a>(pub(crate) &'a mut dyn Observer, pub(crate) &'a mut dyn Observer);

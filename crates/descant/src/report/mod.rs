@@ -2,6 +2,7 @@
 
 mod card;
 mod events;
+mod export;
 mod html;
 mod key;
 mod run_files;
@@ -11,6 +12,7 @@ mod text;
 
 pub(crate) use card::card;
 pub(crate) use events::{FILE as EVENTS, event_file};
+pub(crate) use export::export_table;
 pub(crate) use html::{render, side_by_side};
 pub(crate) use key::{collapse, figures, verdict, worse};
 pub(crate) use run_files::RunFiles;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Folder of a crate, and the crates of ours it may depend on.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("crates/cubecl-llvm-stub", &[]),
     ("crates/descant-files", &[]),
     ("crates/descant-quant", &[]),
@@ -19,6 +19,10 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("crates/descant-kernels", &["descant-quant"]),
     ("crates/descant-model", &["descant-files", "descant-kernels", "descant-quant", "descant-testkit"]),
     ("crates/descant-lora", &["descant-files", "descant-kernels", "descant-model"]),
+    (
+        "crates/descant-export",
+        &["descant-files", "descant-lora", "descant-model", "descant-quant", "descant-testkit"],
+    ),
     (
         "crates/descant-train",
         &[
@@ -34,6 +38,7 @@ const EDGES: [(&str, &[&str]); 13] = [
         "crates/descant",
         &[
             "descant-evaluate",
+            "descant-export",
             "descant-files",
             "descant-harmony",
             "descant-hub",

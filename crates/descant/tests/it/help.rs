@@ -4,7 +4,7 @@
 
 use crate::binary::{descant, root};
 
-pub(crate) const COMMANDS: [&str; 11] = [
+pub(crate) const COMMANDS: [&str; 12] = [
     "train",
     "plan",
     "evaluate",
@@ -13,6 +13,7 @@ pub(crate) const COMMANDS: [&str; 11] = [
     "score",
     "data",
     "tokenizer",
+    "export",
     "init",
     "bench",
     "download",

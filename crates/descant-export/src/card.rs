@@ -1,0 +1,80 @@
+//! The model card of a merged model, and Ollama's Modelfile.
+
+use crate::form::{Experts, Form};
+use crate::report::Report;
+
+/// The text of `README.md`: front matter that hubs index, what was merged, what survived.
+pub(crate) fn card(report: &Report) -> String {
+    // JSON's strings are YAML's double-quoted ones, so no name can break out of the front matter.
+    let base = serde_json::Value::from(report.base_model.as_str());
+    let name = report.base_model.lines().next().unwrap_or_default();
+    let form = match report.form {
+        Form::Bf16 => "BF16, in the layout of transformers",
+        Form::Mxfp4 => "the published layout: experts in MXFP4, the rest in BF16",
+        _ => report.form.name(),
+    };
+    let mut text = format!(
+        "---\nbase_model: {base}\nbase_model_relation: finetune\npipeline_tag: text-generation\ntags:\n- gpt-oss\n- \
+         descant\n---\n\n# {name}, fine-tuned and merged\n\nA LoRA adapter that was trained with Descant, merged into \
+         the model it was trained on.\n\n| | |\n| --- | --- |\n| weights | {form} |\n| weights that the adapter \
+         changes | {} |\n",
+        report.changed
+    );
+    text.push_str(&survival_rows(report));
+    text.push_str("\nWhat became of each weight is in `export.json`.\n");
+    text
+}
+
+/// What survived, as rows of a table in Markdown with two columns; nothing where there is nothing to tell.
+pub fn survival_rows(report: &Report) -> String {
+    let mut rows: Vec<(&str, String)> = Vec::new();
+    if let Some(all) = &report.survival {
+        rows.push(("update, in shares of the weights", percent(all.update)));
+        rows.push(("of it in the export", percent(all.along)));
+    }
+    if let Some(experts) = &report.experts_survival {
+        let rule = match report.experts {
+            Some(Experts::Feedback) => "packed MXFP4 anew, rounded with feedback",
+            _ => "packed MXFP4 anew, rounded to the nearest",
+        };
+        rows.push(("experts", rule.to_owned()));
+        if let Some(lost) = experts.a_error {
+            rows.push(("lost of what the adapter reads of the experts' update", percent(lost)));
+        }
+        rows.push(("rounding of the experts, in shares of the weights", percent(experts.error)));
+    }
+    if let Some(proof) = &report.proof {
+        let losses =
+            [proof.loss_base, proof.loss_adapter, proof.loss_export].map(|loss| format!("{loss:.4}"));
+        rows.push(("held-out loss of base, adapter, this export", losses.join(", ")));
+    }
+    let lines: Vec<String> =
+        rows.into_iter().map(|(what, value)| format!("| {what} | {value} |\n")).collect();
+    lines.concat()
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+/// Ollama's Modelfile for a GGUF file beside it.
+///
+/// Ollama parses Harmony only where its own template for gpt-oss is in the Modelfile, and that is theirs to give out.
+pub(crate) fn modelfile(gguf: &str) -> String {
+    format!(
+        "# For Ollama. It reads gpt-oss rightly, with reasoning and tools apart from the answer, only with its own\n\
+         # template. Take that from its published model, and put this file in its place:\n\
+         #\n\
+         #   ollama pull gpt-oss:20b\n\
+         #   ollama show --modelfile gpt-oss:20b | sed 's|^FROM .*|FROM ./{gguf}|' > Modelfile.ollama\n\
+         #   ollama create my-model -f Modelfile.ollama\n\
+         #\n\
+         # What follows runs without it, and shows the control tokens of the format in its answers.\n\
+         FROM ./{gguf}\n\
+         TEMPLATE \"\"\"{{{{ if .System }}}}<|start|>system<|message|>{{{{ .System }}}}<|end|>{{{{ end }}}}<|start|>user<|message|>{{{{ \
+         .Prompt }}}}<|end|><|start|>assistant\"\"\"\n\
+         PARAMETER temperature 1.0\n\
+         PARAMETER top_k 0\n\
+         PARAMETER top_p 1.0\n"
+    )
+}

@@ -1,0 +1,128 @@
+//! Where an export goes: a new folder, or one file with small ones beside it. Whole, or not at all.
+//!
+//! ```text
+//! PATH            a folder; its files have the names that readers expect
+//! PATH.gguf       for the forms that are one file: that file, and PATH.export.json, PATH.Modelfile beside it
+//! ```
+//!
+//! Everything is written under a temporary name in the same folder and then renamed. What stands there is replaced on
+//! request, and only if it is an export itself.
+
+use std::path::{Path, PathBuf};
+
+use descant_files::{Growing, NewDir, RelPath, free_bytes};
+
+use crate::error::{Error, Result};
+
+/// The account of an export, in every folder of one.
+pub const REPORT_FILE: &str = "export.json";
+/// Room for what is not counted beforehand: headers, tokenizer, cards.
+const SLACK: u64 = 64 << 20;
+
+/// A place that is being filled.
+pub(crate) struct Target {
+    path: PathBuf,
+    new: NewDir,
+    force: bool,
+    /// Names of what was written.
+    names: Vec<String>,
+}
+
+/// Whether `path` means a single file.
+pub(crate) fn is_file(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "gguf")
+}
+
+impl Target {
+    /// Checks that the place is free, or may be freed, and the disk large enough.
+    pub(crate) fn open(path: &Path, sources: &[&Path], force: bool, bytes: u64) -> Result<Self> {
+        let files = if is_file(path) {
+            vec![path.to_owned(), path.with_extension(REPORT_FILE), path.with_extension("Modelfile")]
+        } else {
+            vec![path.to_owned()]
+        };
+        if let Some(standing) = files.iter().find(|path| path.symlink_metadata().is_ok()) {
+            if !force {
+                return Err(Error::Exists { path: standing.clone() });
+            }
+            replaceable(path, sources)?;
+        }
+        if let Some(free) = free_bytes(path)?
+            && free < bytes + SLACK
+        {
+            return Err(Error::Room { path: path.to_owned(), needed: bytes + SLACK, free });
+        }
+        // A temporary folder's own name, so that a file that stands there is no obstacle until the end.
+        let beside =
+            path.with_file_name(format!("{}.export", path.file_name().unwrap_or_default().to_string_lossy()));
+        let new =
+            NewDir::create(if path.symlink_metadata().is_ok() || is_file(path) { &beside } else { path })?;
+        Ok(Self { path: path.to_owned(), new, force, names: Vec::new() })
+    }
+
+    /// The name that the one file of a form gets.
+    pub(crate) fn file_name(&self, in_folder: &str) -> String {
+        match self.path.file_name() {
+            Some(name) if is_file(&self.path) => name.to_string_lossy().into_owned(),
+            _ => in_folder.to_owned(),
+        }
+    }
+
+    /// The name of a small file beside the one.
+    pub(crate) fn beside(&self, name: &str) -> String {
+        if !is_file(&self.path) {
+            return name.to_owned();
+        }
+        let path = self.path.with_extension(name);
+        path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Starts a file.
+    pub(crate) fn start(&mut self, name: &str) -> Result<Growing> {
+        self.names.push(name.to_owned());
+        Ok(self.new.start(&RelPath::new(name)?)?)
+    }
+
+    /// Writes a small file.
+    pub(crate) fn write(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.names.push(name.to_owned());
+        Ok(self.new.write(&RelPath::new(name)?, bytes)?)
+    }
+
+    /// Gives everything its name.
+    pub(crate) fn commit(self) -> Result<()> {
+        if !is_file(&self.path) {
+            let named = if self.force { self.new.replace_at(&self.path) } else { self.new.commit() };
+            return Ok(named?);
+        }
+        // The large file comes last: without it the small ones are nothing.
+        let mut names = self.names.clone();
+        names.sort_by_key(|name| Path::new(name).extension().is_some_and(|ending| ending == "gguf"));
+        for name in names {
+            let to = self.path.with_file_name(&name);
+            if !self.force && to.symlink_metadata().is_ok() {
+                return Err(Error::Exists { path: to });
+            }
+            descant_files::rename(&self.new.temporary().join(&name), &to)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether what stands at `path` may go.
+fn replaceable(path: &Path, sources: &[&Path]) -> Result<()> {
+    let refused = |reason| Err(Error::NotReplaced { path: path.to_owned(), reason });
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let standing = real(path);
+    if sources.iter().any(|source| real(source).starts_with(&standing)) {
+        return refused("it is, or holds, what is to be exported");
+    }
+    if is_file(path) {
+        return if path.is_dir() { refused("it is a folder") } else { Ok(()) };
+    }
+    let empty = descant_files::list(path).is_ok_and(|names| names.is_empty());
+    if !path.is_dir() || (!path.join(REPORT_FILE).is_file() && !empty) {
+        return refused("it is no export: it has no export.json");
+    }
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! Exports against goldens that transformers, PEFT and gguf-py made, against being stopped, and against wrong inputs.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod gguf;
+mod lossy;
+mod merged;
+mod readers;
+mod refused;
+mod support;

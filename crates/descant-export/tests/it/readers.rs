@@ -1,0 +1,99 @@
+//! Adapters for vLLM and mlx-lm, and that our own reader takes both.
+
+use descant_export::{Experts, Form};
+use descant_lora::peft::{Factors, Sites};
+use descant_lora::read as read_adapter;
+use descant_model::{Config, SiteDims};
+
+use crate::support::{ADAPTERS, exported, golden, json, read};
+
+/// `scaling * B A` of every matrix of a site.
+fn product(factors: &Factors, dims: SiteDims) -> Vec<f64> {
+    let SiteDims { d_in, d_out, n_matrices } = dims;
+    let mut out = Vec::with_capacity(n_matrices * d_out * d_in);
+    for e in 0..n_matrices {
+        for o in 0..d_out {
+            for i in 0..d_in {
+                let term = |j: usize| {
+                    f64::from(factors.b[(e * d_out + o) * factors.rank + j])
+                        * f64::from(factors.a[(e * factors.rank + j) * d_in + i])
+                };
+                out.push(f64::from(factors.scaling) * (0..factors.rank).map(term).sum::<f64>());
+            }
+        }
+    }
+    out
+}
+
+/// The sites of `got` that change anything are those of `wanted`, with the same updates.
+fn assert_same_updates(got: &Sites, wanted: &Sites, model: &Config) {
+    for (site, factors) in got {
+        let dims = model.site_dims(site.kind);
+        let ours = product(factors, dims);
+        let theirs = wanted.get(site).map_or_else(|| vec![0.0; ours.len()], |factors| product(factors, dims));
+        let size = theirs.iter().fold(1e-30_f64, |most, x| most.max(x.abs()));
+        let gap = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(gap <= 2e-6 * size, "{site}: {:e} of the largest", gap / size);
+    }
+    assert!(wanted.keys().all(|site| got.contains_key(site)));
+}
+
+#[test]
+fn a_folded_adapter_has_one_rank_and_the_same_updates() {
+    let model = Config::from_dir(&golden("base")).unwrap();
+    for adapter in ADAPTERS {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("x");
+        exported(adapter, Form::PeftFolded, Experts::Feedback, &out).unwrap();
+        let trained = read_adapter(&golden(&format!("adapter-{adapter}")), &model).unwrap().sites;
+        assert_same_updates(&read_adapter(&out, &model).unwrap().sites, &trained, &model);
+        let config = json(&out.join("adapter_config.json"));
+        assert_eq!(config["r"], config["lora_alpha"]);
+        for key in ["rank_pattern", "alpha_pattern"] {
+            assert!(config[key].as_object().unwrap().is_empty(), "{key}");
+        }
+        let (got, wanted) = (
+            read(&out.join("adapter_model.safetensors")),
+            read(&golden(&format!("expected/{adapter}.vllm.safetensors"))),
+        );
+        let shapes = |tensors: &crate::support::Tensors| -> Vec<_> {
+            tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape.clone())).collect()
+        };
+        assert_eq!(shapes(&got), shapes(&wanted));
+    }
+}
+
+#[test]
+fn an_adapter_for_mlx_comes_back_to_peft() {
+    let model = Config::from_dir(&golden("base")).unwrap();
+    for adapter in ADAPTERS {
+        let dir = tempfile::tempdir().unwrap();
+        let (mlx, peft) = (dir.path().join("mlx"), dir.path().join("peft"));
+        exported(adapter, Form::MlxAdapter, Experts::Feedback, &mlx).unwrap();
+        let trained = read_adapter(&golden(&format!("adapter-{adapter}")), &model).unwrap().sites;
+        assert_same_updates(&read_adapter(&mlx, &model).unwrap().sites, &trained, &model);
+        let base = golden("base");
+        let job = descant_export::Job {
+            adapter: &mlx,
+            model: &base,
+            form: Form::Peft,
+            experts: Experts::Feedback,
+            out: &peft,
+            force: false,
+            allow_loss: false,
+        };
+        descant_export::export(&job, &mut |_| ()).unwrap();
+        assert_same_updates(&read_adapter(&peft, &model).unwrap().sites, &trained, &model);
+    }
+}
+
+#[test]
+fn as_trained_is_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("x");
+    exported("mixed", Form::Peft, Experts::Feedback, &out).unwrap();
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        let read = |path: &std::path::Path| descant_files::read_bounded(&path.join(name), 1 << 28).unwrap();
+        assert_eq!(read(&out), read(&golden("adapter-mixed")));
+    }
+}

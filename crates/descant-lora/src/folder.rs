@@ -1,0 +1,43 @@
+//! An adapter's folder, whoever wrote it: PEFT's form, or mlx-lm's.
+
+use std::path::Path;
+
+use descant_model::Config;
+
+use crate::mlx;
+use crate::peft::{self, Result, Sites};
+
+/// Whose form a folder has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    /// PEFT's, which Unsloth and this program write too.
+    Peft,
+    /// mlx-lm's.
+    Mlx,
+}
+
+/// What an adapter's folder holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Folder {
+    /// Whose form it has.
+    pub writer: Writer,
+    /// The model it was trained on, as it says itself; mlx-lm's does not.
+    pub base_model: Option<String>,
+    /// Its factors.
+    pub sites: Sites,
+    /// Targets that are usual for other models and match nothing in this one.
+    pub passed_over: Vec<String>,
+}
+
+/// Reads the adapter in `dir` for `model`.
+///
+/// # Errors
+/// As [`peft::load`] or [`mlx::load`].
+pub fn read(dir: &Path, model: &Config) -> Result<Folder> {
+    if mlx::is_mlx(dir) {
+        let sites = mlx::load(dir, model)?;
+        return Ok(Folder { writer: Writer::Mlx, base_model: None, sites, passed_over: Vec::new() });
+    }
+    let peft::Adapter { config, sites, passed_over } = peft::load(dir, model)?;
+    Ok(Folder { writer: Writer::Peft, base_model: config.base_model, sites, passed_over })
+}

@@ -1,0 +1,147 @@
+//! `descant export`: an adapter, or base and adapter merged, in the form that another program reads.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow};
+use descant_export::{Error, Experts, Form, Job, REPORT_FILE, Report, export};
+
+use super::{load, prove};
+use crate::cli::{ExpertRule, Export, To};
+use crate::failure::{Exit, Hinted};
+use crate::hub::Places;
+use crate::observe::Writing;
+use crate::report::export_table;
+use crate::settings::{Resolved, resolve};
+use crate::talk::Talk;
+
+/// The settings of the run that an adapter lies in, if it lies in one.
+pub(crate) fn run_of(adapter: &Path, places: &Places) -> Result<Option<Resolved>> {
+    // `train` writes the adapter beside the settings that held and the identity of the run.
+    let Some(folder) = adapter.parent() else { return Ok(None) };
+    let settings = folder.join("config.toml");
+    if !settings.is_file() || !folder.join("identity.json").is_file() {
+        return Ok(None);
+    }
+    let mut resolved = resolve(Some(&settings), &[])?;
+    places.settle(&mut resolved)?;
+    Ok(Some(resolved))
+}
+
+/// Writes, proves, prints.
+pub(crate) fn run(args: &Export, model: &Path, run: Option<&Resolved>, talk: Talk) -> Result<Exit> {
+    load::check_dir(model)?;
+    let rows = rows(args, run)?;
+    talk.item("model", model.display());
+    talk.item("adapter", args.adapter.display());
+    let job = Job {
+        adapter: &args.adapter,
+        model,
+        form: form(args.to),
+        experts: experts(args.experts),
+        out: &args.out,
+        force: args.force,
+        allow_loss: args.allow_loss,
+    };
+    let mut writing = Writing::new(talk);
+    let written = export(&job, &mut |progress| writing.on(progress));
+    writing.finish();
+    let mut report = written.map_err(hinted)?;
+    if let Some(rows) = rows {
+        let settings = run.map(|run| run.settings.clone()).unwrap_or_default();
+        report.proof = Some(prove::prove(&job, &report, &rows, settings, &args.device, talk)?);
+        let path = report_path(&args.out);
+        descant_files::write_atomic(&path, report.to_json().as_bytes())
+            .with_context(|| format!("the export is whole, but its account {} is not", path.display()))?;
+    }
+    if args.json {
+        talk.data(report.to_json().trim_end())?;
+    } else {
+        talk.data(export_table(&report, &args.out))?;
+    }
+    for text in warnings(&report) {
+        talk.warn(text);
+    }
+    Ok(match &report.proof {
+        Some(proof) if !proof.passed => Exit::No,
+        _ => Exit::Success,
+    })
+}
+
+/// The rows to prove with, before anything is written.
+fn rows(args: &Export, run: Option<&Resolved>) -> Result<Option<PathBuf>> {
+    let Some(given) = &args.prove else { return Ok(None) };
+    let held_out = || run.and_then(|run| run.settings.data.held_out.clone());
+    // Without a value it is the run's own.
+    let given = Some(given.clone()).filter(|path| !path.as_os_str().is_empty());
+    let rows = given.or_else(held_out).ok_or_else(|| {
+        Hinted::new(
+            anyhow!("--prove names no rows, and the adapter lies in no run that has held-out ones"),
+            "write --prove FILE, a file of conversations as data.held_out takes it",
+        )
+    })?;
+    if !rows.exists() {
+        return Err(anyhow!("{}: there is no such file, so nothing could be proved", rows.display()));
+    }
+    Ok(Some(rows))
+}
+
+fn report_path(out: &Path) -> PathBuf {
+    if out.is_dir() { out.join(REPORT_FILE) } else { out.with_extension(REPORT_FILE) }
+}
+
+fn form(to: To) -> Form {
+    match to {
+        To::Peft => Form::Peft,
+        To::PeftFolded => Form::PeftFolded,
+        To::MlxAdapter => Form::MlxAdapter,
+        To::GgufLora => Form::GgufLora,
+        To::Bf16 => Form::Bf16,
+        To::Mxfp4 => Form::Mxfp4,
+        To::Gguf => Form::Gguf,
+    }
+}
+
+fn experts(rule: ExpertRule) -> Experts {
+    match rule {
+        ExpertRule::Feedback => Experts::Feedback,
+        ExpertRule::Nearest => Experts::Nearest,
+        ExpertRule::Bf16 => Experts::Bf16,
+    }
+}
+
+/// What a reader must not miss.
+fn warnings(report: &Report) -> Vec<String> {
+    let mut all = Vec::new();
+    if !report.passed_over.is_empty() {
+        let names = report.passed_over.join(", ");
+        all.push(format!("targets that match nothing in gpt-oss were passed over, as PEFT does: {names}"));
+    }
+    if let Some(first) = report.rounded.first() {
+        let n = report.rounded.len();
+        all.push(format!("{n} tensors that no update reaches lost digits to a narrower type, {first} first"));
+    }
+    let repacked: Vec<f64> = report.weights.iter().filter_map(|row| row.repacked_error).collect();
+    if let Some(worst) = repacked.iter().copied().reduce(f64::max) {
+        let n = repacked.len();
+        all.push(format!(
+            "{n} weights were packed as MXFP4 anew, with an error of up to {:.1} %",
+            100.0 * worst
+        ));
+    }
+    all
+}
+
+/// Advice for each way in which an export is refused.
+fn hinted(error: Error) -> anyhow::Error {
+    let hint = match &error {
+        Error::Exists { .. } => "choose another --out, or add --force to replace an export",
+        Error::Lost { .. } => {
+            "--experts feedback keeps more than nearest; all of it keep --to bf16, --to gguf --experts bf16, and the \
+             adapter itself; --allow-loss writes it all the same"
+        }
+        Error::Repacked { .. } => "choose --to bf16, or --to gguf --experts bf16, or add --allow-loss",
+        Error::Room { .. } => "choose --out on a larger disk, or a smaller form: mxfp4 for bf16",
+        _ => return error.into(),
+    };
+    Hinted::new(error, hint).into()
+}
