@@ -10,7 +10,7 @@ pub trait Overlay {
     /// What to add to the product at `site`, or `None` to leave it.
     ///
     /// # Shapes
-    /// `x` `[rows, d_in]`, the result `[rows, d_out]` (see [`SiteKind::dims`](crate::SiteKind::dims)). At expert
+    /// `x` `[rows, d_in]`, the result `[rows, d_out]` (see [`Config::site_dims`](crate::Config::site_dims)). At expert
     /// sites the rows are (token, slot) pairs sorted by expert, and `groups` says which are whose.
     fn delta(&self, site: Site, x: &Tensor<2>, groups: &Groups) -> Option<Tensor<2>>;
 

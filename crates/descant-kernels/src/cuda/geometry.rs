@@ -82,7 +82,11 @@ impl Block {
 
 /// What the files are compiled with.
 pub(super) mod constants {
-    use super::*;
+    use super::{
+        BACKWARD_KV_SM90, BACKWARD_Q_SM90, Define, FEW_BLOCKS, GRADIENT_COLUMNS, KEY_ROWS, LOW_RANK_GRADIENT,
+        LOW_RANK_ROWS, LOW_RANK_SUM, MAX_EXPERTS, QUERY_ROWS, QUERY_ROWS_SM90, RANK_WIDTH, ROW_BOX,
+        TILE_INTS, WEIGHT_BOX,
+    };
 
     const QUERIES: Define = ("QUERY_ROWS", QUERY_ROWS as i64);
     const QUERIES_SM90: Define = ("QUERY_ROWS", QUERY_ROWS_SM90 as i64);

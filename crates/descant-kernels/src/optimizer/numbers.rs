@@ -21,7 +21,7 @@ pub struct AdamWSpec {
 /// Gradients are scaled down where their norm is larger than this.
 #[derive(Debug, Clone, Copy)]
 pub struct Clip<'a> {
-    /// Norm of all gradients together, from [`grad_norm`]: `[1]`.
+    /// Norm of all gradients together, from [`grad_norm`](crate::grad_norm): `[1]`.
     pub norm: &'a Tensor<1>,
     /// Largest norm that is let through.
     pub max_norm: f64,
