@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::tool::{cargo, root, say};
+use crate::tool::{TESTS, cargo, root, say};
 
 /// What the environment is made of, in this order.
 const REQUIREMENTS: [&str; 3] = ["requirements.txt", "requirements-alone.txt", "requirements-source.txt"];
@@ -18,7 +18,7 @@ const GOLDEN: [&str; 2] = ["fixtures/golden/export/base", "fixtures/golden/expor
 /// The command; `arguments` go on to the script.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let root = root()?;
-    let built = cargo().current_dir(&root).args(crate::TESTS).arg("--no-run").status().context("cargo")?;
+    let built = cargo().current_dir(&root).args(TESTS).arg("--no-run").status().context("cargo")?;
     if !built.success() {
         return Ok(ExitCode::FAILURE);
     }

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use tool::{cargo, root, say};
+use tool::{NVRTC, TESTS, cargo, root, say};
 
 const HELP: &str = "\
 Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
@@ -56,12 +56,6 @@ const PASSED_ON: [&str; 11] = [
 
 /// One check of CI: what it is called, cargo's arguments, a variable to set.
 type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'static str)>);
-
-/// The part of the CUDA feature that needs neither burn's CUDA backend nor a card.
-const NVRTC: [&str; 2] = ["--features", "descant-kernels/nvrtc"];
-
-/// Every test.
-const TESTS: [&str; 4] = ["test", "--workspace", NVRTC[0], NVRTC[1]];
 
 /// Builds what compiles the kernels. Over the whole workspace, as the tests: cargo would build the dependencies of
 /// one package alone with other features, and so again.

@@ -5,6 +5,12 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+/// The part of the CUDA feature that needs neither burn's CUDA backend nor a card.
+pub(crate) const NVRTC: [&str; 2] = ["--features", "descant-kernels/nvrtc"];
+
+/// Every test.
+pub(crate) const TESTS: [&str; 4] = ["test", "--workspace", NVRTC[0], NVRTC[1]];
+
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

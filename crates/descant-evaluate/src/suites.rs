@@ -210,7 +210,7 @@ mod tests {
             (format!("{same}\n{same}\n"), "line 2: id `a` is taken by line 1"),
             (format!("{same}\n{{\"id\": 1}}\n"), "line 2: "),
             (format!("{same}\nnothing\n"), "line 2: "),
-            (String::new(), "no questions"),
+            (String::new(), "an empty file"),
         ] {
             descant_files::write_atomic(&path, text.as_bytes()).unwrap();
             let error = Suite::from_file(&path).unwrap_err().to_string();

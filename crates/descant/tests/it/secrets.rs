@@ -11,7 +11,7 @@ struct Case {
     bad: &'static str,
 }
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 13] = [
     Case {
         good: "train --recipe multilingual-thinking --set run.folder=run",
         bad: "train --recipe multilingual-thinking --set train.max_steps=x",
@@ -39,6 +39,11 @@ const CASES: [Case; 12] = [
         bad: "data render --model {ROOT}/fixtures/tiny-gpt-oss --input no/such --json",
     },
     Case { good: "tokenizer build --out tokenizer", bad: "tokenizer build --out ids.jsonl" },
+    Case {
+        good: "export --model {ROOT}/fixtures/golden/export/base --adapter {ROOT}/fixtures/golden/export/adapter-attn \
+               --to peft-folded --out exported",
+        bad: "export --adapter no/such --to peft --out nowhere",
+    },
     Case { good: "init", bad: "init --recipe no-such" },
     Case {
         good: "bench step --model {ROOT}/fixtures/tiny-gpt-oss --sequence 8 --steps 1 --warmup 0 --json",

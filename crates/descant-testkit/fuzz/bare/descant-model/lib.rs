@@ -4,6 +4,9 @@
 mod config;
 #[path = "../../../../descant-model/src/error.rs"]
 mod error;
+#[allow(dead_code, reason = "a part of it is used here")]
+#[path = "../../../../descant-model/src/names.rs"]
+mod names;
 #[path = "../../../../descant-model/src/rope.rs"]
 mod rope;
 #[path = "../../../../descant-model/src/shards.rs"]
@@ -14,6 +17,7 @@ mod weights;
 
 pub use config::{Config, LayerType, MAX_CONFIG_BYTES};
 pub use error::{Error, Result};
+pub use names::*;
 pub use rope::{Rope, Yarn};
 pub use shards::identity_files;
 pub use descant_kernels::SiteKind;
