@@ -19,7 +19,7 @@ pub enum OnBadRow {
 /// A row that was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reject {
-    /// As [`Row::number`].
+    /// As `Row::number`.
     pub number: u64,
     /// What was wrong with it.
     pub reason: String,

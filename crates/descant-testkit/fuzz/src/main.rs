@@ -29,6 +29,9 @@ mod failure {
 #[allow(dead_code, unused_imports, reason = "the binary's own, of which a part is used here")]
 #[path = "../../../descant/src/settings/mod.rs"]
 mod settings;
+#[allow(dead_code, reason = "as above")]
+#[path = "../../../descant/src/words.rs"]
+mod words;
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
