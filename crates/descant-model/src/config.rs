@@ -24,6 +24,23 @@ const MAX_WIDTH: usize = 1 << 17;
 /// Largest vocabulary.
 const MAX_VOCABULARY: usize = 1 << 22;
 
+/// The clamp of the experts where the file names none, as in the published model.
+const SWIGLU_LIMIT: f32 = 7.0;
+/// The slope inside the experts' activation; a file may state it.
+const SWIGLU_ALPHA: f64 = 1.702;
+/// Keys of other configurations that change what is computed, and that are not computed here.
+const NOT_COMPUTED: [&str; 9] = [
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "logit_scale",
+    "n_shared_experts",
+    "num_shared_experts",
+    "qk_norm",
+    "query_pre_attn_scalar",
+    "scoring_func",
+    "use_qk_norm",
+];
+
 /// What a layer's attention sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -55,7 +72,7 @@ pub struct Config {
     pub num_experts_per_tok: usize,
     /// Rows of the embedding and of lm_head.
     pub vocab_size: usize,
-    /// Keys a sliding layer sees, the query's own included.
+    /// Keys a sliding layer sees, the query's own included; without a window no layer slides.
     pub sliding_window: usize,
     /// One entry a layer.
     pub layer_types: Vec<LayerType>,
@@ -137,7 +154,7 @@ struct RawConfig {
     num_experts_per_tok: Option<usize>,
     experts_per_token: Option<usize>,
     vocab_size: usize,
-    sliding_window: usize,
+    sliding_window: Option<usize>,
     layer_types: Option<Vec<LayerType>>,
     rms_norm_eps: f64,
     swiglu_limit: Option<f32>,
@@ -148,6 +165,9 @@ struct RawConfig {
     rope_scaling: Option<serde_json::Value>,
     rope_parameters: Option<serde_json::Value>,
     quantization_config: Option<QuantizationConfig>,
+    swiglu_alpha: Option<f64>,
+    #[serde(flatten)]
+    others: std::collections::BTreeMap<String, serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -158,15 +178,36 @@ struct QuantizationConfig {
 }
 
 impl RawConfig {
-    fn check(self) -> std::result::Result<Config, String> {
+    /// That nothing asks for another computation.
+    fn computes_gpt_oss(&self) -> std::result::Result<(), String> {
         expect_value("model_type", self.model_type.as_deref(), "gpt_oss")?;
         expect_value("hidden_act", self.hidden_act.as_deref(), "silu")?;
         if self.attention_bias == Some(false) {
             return Err("`attention_bias` is false; gpt-oss has biases on q, k, v and o".into());
         }
+        if let Some(alpha) = self.swiglu_alpha.filter(|alpha| alpha.to_bits() != SWIGLU_ALPHA.to_bits()) {
+            return Err(format!(
+                "`swiglu_alpha` is {alpha}; the experts are computed with {SWIGLU_ALPHA} alone"
+            ));
+        }
+        let says_nothing = |value: &serde_json::Value| {
+            value.is_null() || *value == serde_json::Value::Bool(false) || value.as_f64() == Some(0.0)
+        };
+        let asked = |key: &&&str| self.others.get(**key).is_some_and(|value| !says_nothing(value));
+        if let Some(key) = NOT_COMPUTED.iter().find(asked) {
+            return Err(format!(
+                "`{key}` is {}; it changes what is computed and is not supported",
+                self.others[*key]
+            ));
+        }
         if self.tie_word_embeddings == Some(true) {
             return Err("`tie_word_embeddings` is true; gpt-oss has an lm_head of its own".into());
         }
+        Ok(())
+    }
+
+    fn check(self) -> std::result::Result<Config, String> {
+        self.computes_gpt_oss()?;
         let packing = self.quantization_config.as_ref();
         let (mxfp4, nf4) = packing.map_or(Ok((false, false)), QuantizationConfig::check)?;
         let top_k = match (self.num_experts_per_tok, self.experts_per_token) {
@@ -185,7 +226,7 @@ impl RawConfig {
             ("num_experts_per_tok", top_k, self.num_local_experts),
             ("hidden_size", self.hidden_size, MAX_WIDTH),
             ("intermediate_size", self.intermediate_size, MAX_WIDTH),
-            ("sliding_window", self.sliding_window, usize::MAX),
+            ("sliding_window", self.sliding_window.unwrap_or(1), usize::MAX),
             ("vocab_size", self.vocab_size, MAX_VOCABULARY),
         ] {
             if value == 0 || value > limit {
@@ -210,7 +251,7 @@ impl RawConfig {
         if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0) {
             return Err(format!("`rms_norm_eps` is {}; expected a number in (0, 1)", self.rms_norm_eps));
         }
-        let swiglu_limit = self.swiglu_limit.ok_or("missing field `swiglu_limit`")?;
+        let swiglu_limit = self.swiglu_limit.unwrap_or(SWIGLU_LIMIT);
         if !(swiglu_limit > 0.0 && swiglu_limit.is_finite()) {
             return Err(format!("`swiglu_limit` is {swiglu_limit}; expected a positive number"));
         }
@@ -222,9 +263,11 @@ impl RawConfig {
                     self.num_hidden_layers
                 ));
             }
-            Some(types) => types,
+            Some(types) if self.sliding_window.is_some() => types,
+            // Without a window no layer slides.
+            _ if self.sliding_window.is_none() => vec![LayerType::FullAttention; self.num_hidden_layers],
             // transformers' default: even layers slide.
-            None => (0..self.num_hidden_layers)
+            _ => (0..self.num_hidden_layers)
                 .map(|i| if i % 2 == 0 { LayerType::SlidingAttention } else { LayerType::FullAttention })
                 .collect(),
         };
@@ -239,7 +282,7 @@ impl RawConfig {
             num_local_experts: self.num_local_experts,
             num_experts_per_tok: top_k,
             vocab_size: self.vocab_size,
-            sliding_window: self.sliding_window,
+            sliding_window: self.sliding_window.unwrap_or(usize::MAX),
             layer_types,
             rms_norm_eps: self.rms_norm_eps,
             swiglu_limit,

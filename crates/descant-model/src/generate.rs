@@ -66,16 +66,27 @@ pub fn stop_ids(dir: &Path) -> Result<Vec<u32>> {
         One(u32),
         Many(Vec<u32>),
     }
+    let stated = |path: &Path| -> Result<Option<Vec<u32>>> {
+        let bytes = descant_files::read_bounded(path, MAX_GENERATION_CONFIG_BYTES)?;
+        let file: File = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::Config { path: path.to_owned(), reason: e.to_string() })?;
+        Ok(match file.eos_token_id {
+            Some(Ids::One(id)) => Some(vec![id]),
+            Some(Ids::Many(ids)) if !ids.is_empty() => Some(ids),
+            _ => None,
+        })
+    };
     let generation = dir.join("generation_config.json");
-    let path = if generation.exists() { generation } else { dir.join("config.json") };
-    let bytes = descant_files::read_bounded(&path, MAX_GENERATION_CONFIG_BYTES)?;
-    let file: File = serde_json::from_slice(&bytes)
-        .map_err(|e| Error::Config { path: path.clone(), reason: e.to_string() })?;
-    match file.eos_token_id {
-        Some(Ids::One(id)) => Ok(vec![id]),
-        Some(Ids::Many(ids)) if !ids.is_empty() => Ok(ids),
-        _ => Err(Error::Config { path, reason: "missing field `eos_token_id`".into() }),
+    if generation.exists()
+        && let Some(ids) = stated(&generation)?
+    {
+        return Ok(ids);
     }
+    let config = dir.join("config.json");
+    stated(&config)?.ok_or_else(|| {
+        let reason = "missing field `eos_token_id`, here and in generation_config.json";
+        Error::Config { path: config, reason: reason.into() }
+    })
 }
 
 impl GptOss {

@@ -37,8 +37,10 @@ pub struct Yarn {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRope {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older name of the same; transformers 4 writes both.
+    #[serde(rename = "type")]
+    older_type: Option<String>,
     rope_theta: Option<f64>,
     factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
@@ -74,7 +76,12 @@ impl Rope {
         if raw.partial_rotary_factor.is_some_and(|f| f.to_bits() != 1f64.to_bits()) {
             return Err(format!("`{key}.partial_rotary_factor` other than 1 is not supported"));
         }
-        match raw.rope_type.as_deref() {
+        if let (Some(newer), Some(older)) = (&raw.rope_type, &raw.older_type)
+            && newer != older
+        {
+            return Err(format!("`{key}.rope_type` is `{newer}` and `{key}.type` is `{older}`"));
+        }
+        match raw.rope_type.or(raw.older_type).as_deref() {
             Some("default") => Ok(Self { theta, yarn: None }),
             Some("yarn") => {
                 let factor = positive(&format!("{key}.factor"), raw.factor)?;

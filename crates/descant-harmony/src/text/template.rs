@@ -110,7 +110,7 @@ impl ChatTemplate {
         env.add_function("raise_exception", |reason: String| -> Result<String, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, reason))
         });
-        env.add_template_owned(NAME, text).map_err(bad)?;
+        env.add_template_owned(NAME, without_generation_tags(&text)).map_err(bad)?;
         Ok(Self { env, source, sha256 })
     }
 
@@ -152,6 +152,29 @@ impl ChatTemplate {
             reason: format!("the output is not text: {error}"),
         })
     }
+}
+
+/// The template without `{% generation %}` and its end, with which templates mark what an assistant writes for trainers
+/// that go by it. They render nothing; a condition that always holds stands in their place, with the same white space.
+fn without_generation_tags(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        out += before;
+        out += "{%";
+        let Some((inside, after)) = tag.split_once("%}") else {
+            out += tag;
+            return out;
+        };
+        out += &match inside.trim_matches(['-', '+']).trim() {
+            "generation" => inside.replace("generation", "if true"),
+            "endgeneration" => inside.replace("endgeneration", "endif"),
+            _ => inside.to_owned(),
+        };
+        out += "%}";
+        rest = after;
+    }
+    out + rest
 }
 
 /// The function by which templates ask for the date; the answer is the caller's.

@@ -231,3 +231,24 @@ fn keys_that_are_not_used_are_counted() {
         ]
     );
 }
+
+#[test]
+fn a_template_with_generation_tags_is_the_template_without_them() {
+    let plain = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/gpt-oss-chat_template.jinja"),
+    );
+    let plain = plain.unwrap();
+    let answer =
+        "{{- \"<|start|>assistant<|channel|>final<|message|>\" + message.content + \"<|return|>\" }}";
+    let tagged = plain.replace(answer, &format!("{{% generation %}}{answer}{{% endgeneration %}}"));
+    assert_ne!(tagged, plain);
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(tagged.as_bytes()).unwrap();
+    let template = descant_harmony::ChatTemplate::from_file(file.path()).unwrap();
+    let input = descant_harmony::TemplateInput {
+        messages: serde_json::json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]),
+        ..Default::default()
+    };
+    let text = template.render(&input, descant_harmony::PINNED_DATE).unwrap();
+    assert_eq!(text, tiny().template().render(&input, descant_harmony::PINNED_DATE).unwrap());
+}

@@ -15,12 +15,11 @@ use crate::config::MAX_RANK;
 pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// Keys that change nothing for an adapter that is already trained, whatever they say.
-const INERT: [&str; 9] = [
+const INERT: [&str; 8] = [
     "auto_mapping",
     "eva_config",
     "inference_mode",
-    "layers_pattern", // only narrows layers_to_transform
-    "megatron_core",  // only with megatron_config
+    "megatron_core", // only with megatron_config
     "peft_version",
     "qalora_group_size", // only with use_qalora
     "revision",
@@ -57,6 +56,10 @@ pub struct PeftConfig {
     pub target_modules: TargetModules,
     /// Targeted parameters, by name or ending.
     pub target_parameters: Vec<String>,
+    /// Modules that are not targeted after all.
+    pub exclude_modules: TargetModules,
+    /// The only layers whose modules are targeted.
+    pub layers: Option<Vec<usize>>,
 }
 
 impl PeftConfig {
@@ -80,8 +83,10 @@ impl PeftConfig {
             use_rslora: keys.flag("use_rslora")?,
             rank_pattern: keys.pattern("rank_pattern", as_rank)?,
             alpha_pattern: keys.pattern("alpha_pattern", as_alpha)?,
-            target_modules: keys.target_modules()?,
+            target_modules: keys.modules("target_modules")?,
             target_parameters: keys.names("target_parameters")?,
+            exclude_modules: keys.modules("exclude_modules")?,
+            layers: keys.layers()?,
         };
         keys.nothing_left()?;
         Ok(config)
@@ -140,21 +145,47 @@ impl Keys<'_> {
     }
 
     fn names(&mut self, key: &str) -> Result<Vec<String>> {
-        let Some(value) = self.take(key) else { return Ok(Vec::new()) };
+        let Some(value) = self.take(key).filter(|value| !silent(value)) else { return Ok(Vec::new()) };
         serde_json::from_value::<Vec<String>>(value.clone())
             .ok()
             .filter(|names| names.iter().all(|name| !name.is_empty()))
             .ok_or_else(|| self.wrong(key, format!("is {value}; expected a list of names")))
     }
 
-    fn target_modules(&mut self) -> Result<TargetModules> {
-        match self.map.get("target_modules") {
+    fn modules(&mut self, key: &str) -> Result<TargetModules> {
+        match self.map.get(key) {
             Some(Value::String(_)) => {
-                let pattern = self.text("target_modules")?.expect("it was just seen to be text");
+                let pattern = self.text(key)?.expect("it was just seen to be text");
                 Ok(TargetModules::Pattern(pattern))
             }
-            _ => self.names("target_modules").map(TargetModules::Names),
+            _ => self.names(key).map(TargetModules::Names),
         }
+    }
+
+    /// `layers_to_transform`, a number or a list, of the list of layers that every pattern here must mean.
+    fn layers(&mut self) -> Result<Option<Vec<usize>>> {
+        let pattern = self.take("layers_pattern");
+        let value = self.take("layers_to_transform").filter(|value| !silent(value));
+        let Some(value) = value else { return Ok(None) };
+        let names = match pattern {
+            None => Vec::new(),
+            Some(Value::String(name)) => vec![name],
+            Some(other) => serde_json::from_value(other.clone())
+                .map_err(|_| self.wrong("layers_pattern", format!("is {other}; expected names")))?,
+        };
+        if !names.is_empty() && !names.iter().any(|name| name == "layers") {
+            let reason = format!("is {}; the model's list of layers is `layers`", names.join(", "));
+            return Err(self.wrong("layers_pattern", reason));
+        }
+        let layers = match &value {
+            Value::Number(_) => serde_json::from_value(value.clone()).map(|layer| vec![layer]),
+            _ => serde_json::from_value::<Vec<usize>>(value.clone()),
+        };
+        let layers = layers.map_err(|_| {
+            self.wrong("layers_to_transform", format!("is {value}; expected numbers of layers"))
+        })?;
+        // PEFT takes an empty list for none at all.
+        Ok(Some(layers).filter(|layers| !layers.is_empty()))
     }
 
     fn rank(&mut self) -> Result<usize> {
@@ -203,17 +234,21 @@ impl Keys<'_> {
     }
 
     fn nothing_left(&self) -> Result<()> {
-        let silent = |value: &Value| match value {
-            Value::Null | Value::Bool(false) => true,
-            Value::String(text) => text.is_empty(),
-            Value::Array(list) => list.is_empty(),
-            Value::Object(map) => map.is_empty(),
-            Value::Bool(true) | Value::Number(_) => false,
-        };
         match self.map.iter().find(|(key, value)| !INERT.contains(&key.as_str()) && !silent(value)) {
             Some((key, value)) => Err(self.unsupported(key, value)),
             None => Ok(()),
         }
+    }
+}
+
+/// Whether a value says nothing.
+fn silent(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(true) | Value::Number(_) => false,
     }
 }
 

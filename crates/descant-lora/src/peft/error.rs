@@ -42,6 +42,17 @@ pub enum Error {
         /// Its value, as JSON.
         value: String,
     },
+    /// The tensors are in a pickle, which is a program; it is not run.
+    #[error(
+        "{path}: a pickle, which is a program and is not run; convert it with `python -c \"import torch; from \
+         safetensors.torch import save_file; save_file(torch.load('adapter_model.bin', weights_only=True), \
+         'adapter_model.safetensors')\"` in its folder",
+        path = path.display()
+    )]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+    },
     /// A target names nothing in the model.
     #[error("{path}: target `{target}` matches nothing in the model", path = path.display())]
     NoMatch {

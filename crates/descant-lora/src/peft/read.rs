@@ -19,6 +19,9 @@ use super::names::{self, Part};
 use super::resolve::{Form, Resolved, resolve};
 use super::{CONFIG_FILE, Factors, Sites, TENSORS_FILE, layout};
 
+/// What older releases of PEFT wrote: a program that is run to be read.
+const PICKLED_FILE: &str = "adapter_model.bin";
+
 /// What an adapter's folder holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Adapter {
@@ -26,7 +29,7 @@ pub struct Adapter {
     pub config: PeftConfig,
     /// Its factors.
     pub sites: Sites,
-    /// Targets that are usual for other models and match nothing in this one; PEFT passes over them too.
+    /// Targets that match nothing in this model; PEFT passes over them too.
     pub passed_over: Vec<String>,
 }
 
@@ -40,7 +43,12 @@ pub fn load(dir: &Path, model: &Config) -> Result<Adapter> {
     let config = PeftConfig::from_slice(&read_bounded(&path, MAX_CONFIG_BYTES)?, &path)?;
     let (targets, passed_over) = resolve(&config, model, &path)?;
 
-    let file = MappedFile::open(&RelPath::new(TENSORS_FILE)?.under(dir)?)?;
+    let tensors = RelPath::new(TENSORS_FILE)?.under(dir)?;
+    let pickled = RelPath::new(PICKLED_FILE)?.under(dir)?;
+    if !tensors.exists() && pickled.exists() {
+        return Err(Error::Pickled { path: pickled });
+    }
+    let file = MappedFile::open(&tensors)?;
     let path = file.path().to_owned();
     let tensors = SafeTensors::deserialize(file.bytes())
         .map_err(|source| Error::Header { path: path.clone(), source })?;

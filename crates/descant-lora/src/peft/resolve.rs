@@ -2,7 +2,8 @@
 //!
 //! Matching is PEFT's. A module or parameter is targeted when a name in the list is its name or an ending of it
 //! after a dot, or when the one regular expression matches all of it. Ranks and alphas come from the first pattern
-//! that, as a regular expression, matches its name or an ending of it after a dot.
+//! that, as a regular expression, matches its name or an ending of it after a dot. A target that matches nothing is
+//! passed over and told, as long as another one matches: lists are shared between models.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,11 +15,8 @@ use super::config::{PeftConfig, TargetModules};
 use super::error::{Error, Result};
 use super::names;
 
-/// Modules of dense models that common target lists carry; PEFT passes over what a model does not have.
-///
-/// The published fine-tuning notebooks name all of these for gpt-oss too. Any other name that matches nothing is
-/// an error, because it is more likely a slip.
-const DENSE_MODEL_TARGETS: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+/// Modules of the model that no adapter is computed for.
+const NOT_ADAPTED: [&str; 2] = ["lm_head", "embed_tokens"];
 
 /// How a site's tensors are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +41,16 @@ pub(super) fn resolve(
     model: &Config,
     path: &Path,
 ) -> Result<(BTreeMap<Site, Resolved>, Vec<String>)> {
-    let mut modules = Targets::modules(&config.target_modules, path)?;
+    let mut modules = Targets::modules(&config.target_modules, "target_modules", path)?;
+    let mut excluded = Targets::modules(&config.exclude_modules, "exclude_modules", path)?;
+    if let Some(name) = NOT_ADAPTED.iter().find(|name| modules.names_it(name) && !excluded.matches(name)) {
+        let reason = format!("names {name}; adapters on {name} are not supported");
+        return Err(Error::Key { path: path.to_owned(), key: "target_modules".to_owned(), reason });
+    }
+    if let Some(layer) = config.layers.iter().flatten().find(|layer| **layer >= model.num_hidden_layers) {
+        let reason = format!("names layer {layer}; the model has {} layers", model.num_hidden_layers);
+        return Err(Error::Key { path: path.to_owned(), key: "layers_to_transform".to_owned(), reason });
+    }
     let mut parameters = Targets::names(&config.target_parameters);
     let scales = Scales::new(config, path)?;
     let mut sites = BTreeMap::new();
@@ -52,7 +59,9 @@ pub(super) fn resolve(
             let site = Site { layer, kind };
             let conflict = |reason| Error::Conflict { path: path.to_owned(), site, reason };
             let mut found = Vec::new();
-            if let Some(name) = names::module_target(site).filter(|name| modules.matches(name)) {
+            let among = config.layers.as_ref().is_none_or(|layers| layers.contains(&layer));
+            let mut targeted = |name: &String| among && modules.matches(name) && !excluded.matches(name);
+            if let Some(name) = names::module_target(site).filter(&mut targeted) {
                 found.push(scales.of(&name, Form::Whole));
             }
             let name = names::parameter_target(site);
@@ -61,7 +70,7 @@ pub(super) fn resolve(
             }
             let experts: Vec<_> = (0..model.num_local_experts)
                 .filter_map(|expert| names::expert_target(site, expert))
-                .filter(|name| modules.matches(name))
+                .filter(&mut targeted)
                 .map(|name| scales.of(&name, Form::PerExpert))
                 .collect();
             if let Some(&first) = experts.first() {
@@ -84,8 +93,7 @@ pub(super) fn resolve(
     }
     let mut passed_over = modules.unmatched();
     passed_over.extend(parameters.unmatched());
-    let slip = passed_over.iter().find(|name| !DENSE_MODEL_TARGETS.contains(&name.as_str()));
-    if let Some(target) = slip.or(passed_over.first().filter(|_| sites.is_empty())) {
+    if let Some(target) = passed_over.first().filter(|_| sites.is_empty()) {
         return Err(Error::NoMatch { path: path.to_owned(), target: target.clone() });
     }
     if sites.is_empty() {
@@ -106,11 +114,11 @@ impl<'a> Targets<'a> {
         Self { names: names.iter().map(|name| (name.as_str(), false)).collect(), pattern: None }
     }
 
-    fn modules(targets: &'a TargetModules, path: &Path) -> Result<Self> {
+    fn modules(targets: &'a TargetModules, key: &str, path: &Path) -> Result<Self> {
         match targets {
             TargetModules::Names(names) => Ok(Self::names(names)),
             TargetModules::Pattern(text) => {
-                let pattern = compile(&format!("^(?:{text})$"), "target_modules", path)?;
+                let pattern = compile(&format!("^(?:{text})$"), key, path)?;
                 Ok(Self { names: vec![(text, false)], pattern: Some(pattern) })
             }
         }
@@ -127,6 +135,11 @@ impl<'a> Targets<'a> {
             any |= hit;
         }
         any
+    }
+
+    /// Whether a name is in the list, as it is.
+    fn names_it(&self, name: &str) -> bool {
+        self.pattern.is_none() && self.names.iter().any(|(target, _)| *target == name)
     }
 
     fn unmatched(&self) -> Vec<String> {

@@ -52,12 +52,9 @@ fn keys_that_would_change_the_arithmetic_are_refused_by_name() {
         ("lora_bias", json!(true)),
         ("fan_in_fan_out", json!(true)),
         ("modules_to_save", json!(["lm_head"])),
-        ("layers_to_transform", json!([0])),
-        ("layers_to_transform", json!(0)),
         ("layer_replication", json!([[0, 2]])),
         ("alora_invocation_tokens", json!([1])),
         ("trainable_token_indices", json!([1])),
-        ("exclude_modules", json!(["k_proj"])),
         ("use_qalora", json!(true)),
         ("megatron_config", json!({"tensor_model_parallel_size": 2})),
         ("bias", json!("all")),
@@ -214,14 +211,19 @@ fn targets_that_match_nothing_are_refused_by_name() {
         peft::load(dir.path(), &model).unwrap_err()
     };
     for (keys, target) in [
-        (json!({"target_modules": ["q_proj", "qproj"]}), "qproj"),
         (json!({"target_modules": ["proj"]}), "proj"),
         (json!({"target_modules": ["q_pro"]}), "q_pro"),
         (json!({"target_modules": ["layers.2.self_attn.q_proj"]}), "layers.2.self_attn.q_proj"),
         (json!({"target_modules": "q_proj"}), "q_proj"),
         (json!({"target_modules": ["down_proj"]}), "down_proj"),
-        (json!({"target_parameters": ["mlp.experts.gate_proj"]}), "mlp.experts.gate_proj"),
-        (json!({"target_parameters": ["mlp.experts.down_proj_bias"]}), "mlp.experts.down_proj_bias"),
+        (
+            json!({"target_modules": [], "target_parameters": ["mlp.experts.gate_proj"]}),
+            "mlp.experts.gate_proj",
+        ),
+        (
+            json!({"target_modules": [], "target_parameters": ["mlp.experts.down_proj_bias"]}),
+            "mlp.experts.down_proj_bias",
+        ),
         (json!({"target_modules": ["gate_up_projs.4"]}), "gate_up_projs.4"),
     ] {
         let error = load(keys);
@@ -230,6 +232,21 @@ fn targets_that_match_nothing_are_refused_by_name() {
             "{target}: {error}"
         );
     }
+    for (keys, named) in [
+        (json!({"target_modules": ["q_proj", "lm_head"]}), "target_modules"),
+        (json!({"target_modules": ["embed_tokens"]}), "target_modules"),
+        (json!({"layers_to_transform": [0, 99]}), "layers_to_transform"),
+        (json!({"layers_to_transform": "all"}), "layers_to_transform"),
+        (json!({"layers_to_transform": 0, "layers_pattern": "h"}), "layers_pattern"),
+        (json!({"exclude_modules": 3}), "exclude_modules"),
+    ] {
+        let error = load(keys.clone());
+        assert!(matches!(&error, Error::Key { key, .. } if key == named), "{keys}: {error}");
+    }
+    assert!(matches!(
+        load(json!({"exclude_modules": ["q_proj"]})),
+        Error::NoMatch { .. } | Error::Key { .. }
+    ));
     assert!(matches!(load(json!({"target_modules": []})), Error::Key { key, .. } if key == "target_modules"));
     assert!(
         matches!(load(json!({"target_modules": "("})), Error::Key { key, .. } if key == "target_modules")
@@ -238,4 +255,48 @@ fn targets_that_match_nothing_are_refused_by_name() {
     assert!(matches!(&unclosed, Error::Key { key, .. } if key == "rank_pattern"), "{unclosed}");
     let twice = load(json!({"target_parameters": ["q_proj.weight"]}));
     assert!(matches!(&twice, Error::Conflict { reason, .. } if reason.contains("twice")), "{twice}");
+}
+
+/// Adapters of strangers, trained on the tiny model's shapes.
+#[test]
+fn adapters_of_strangers_load_as_far_as_they_fit() {
+    let model = model("tiny-gpt-oss");
+    let case = |name: &str| fixture(&format!("cases/adapters/{name}"));
+    // Names of experts among the modules match nothing, and the attention does.
+    let adapter = peft::load(&case("a01_gate_up_proj_in_modules"), &model).unwrap();
+    assert_eq!(adapter.passed_over, ["gate_up_proj", "down_proj"]);
+    assert_eq!(adapter.sites.len(), 4 * model.num_hidden_layers);
+    // Some layers alone.
+    let adapter = peft::load(&case("a05_layers"), &model).unwrap();
+    let layers: Vec<usize> = adapter.sites.keys().map(|site| site.layer).collect();
+    assert!(layers.len() == 8 && layers.iter().all(|layer| [1, 3].contains(layer)), "{layers:?}");
+    // The same tensors under other configurations.
+    let dir = TempDir::new().unwrap();
+    let read =
+        |name: &str| descant_files::read_bounded(&case("a01_gate_up_proj_in_modules").join(name), 1 << 20);
+    let tensors = read("adapter_model.safetensors").unwrap();
+    descant_files::write_atomic(&dir.path().join("adapter_model.safetensors"), &tensors).unwrap();
+    let config: Value = serde_json::from_slice(&read("adapter_config.json").unwrap()).unwrap();
+    let load = |keys: Value| {
+        let mut config = config.clone();
+        config.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        descant_files::write_atomic(&dir.path().join("adapter_config.json"), config.to_string().as_bytes())
+            .unwrap();
+        peft::load(dir.path(), &model)
+    };
+    let attention = json!(["q_proj", "k_proj", "v_proj", "o_proj"]);
+    let excluded = load(json!({"target_modules": attention, "exclude_modules": ["lm_head"]})).unwrap();
+    assert!(excluded.passed_over.is_empty());
+    assert_eq!(excluded.sites.len(), 4 * model.num_hidden_layers);
+    // A module that is excluded has its tensors in the file all the same: they are not passed over.
+    let error = load(json!({"target_modules": attention, "exclude_modules": ".*k_proj"})).unwrap_err();
+    assert!(matches!(&error, Error::ExtraTensor { tensor, .. } if tensor.contains("k_proj")), "{error}");
+    let error =
+        load(json!({"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "lm_head"]})).unwrap_err();
+    assert!(
+        error.to_string().ends_with("`target_modules` names lm_head; adapters on lm_head are not supported"),
+        "{error}"
+    );
+    let error = peft::load(&case("a13_bin_only"), &model).unwrap_err().to_string();
+    assert!(error.contains("adapter_model.bin: a pickle") && error.contains("save_file"), "{error}");
 }
