@@ -10,6 +10,7 @@ use descant_model::Bare;
 use super::examination::{Answering, Examination};
 use super::figures::Figures;
 use super::load;
+use super::room::refuse_asking;
 use crate::cli::Evaluate;
 use crate::failure::{Exit, Hinted};
 use crate::observe::Progress;
@@ -45,7 +46,10 @@ pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result
     for (key, count) in examination.unknown() {
         talk.warn(format_args!("the key `{key}` means nothing in a question; it stands {count} times"));
     }
+    let (limit, keep) = settings.memory.limit_and_keep()?;
+    refuse_asking(&device, limit, &load::config(&settings.model.path)?, examination.asking())?;
     let model = load::model(&settings.model.path, &device.device)?;
+    model.workspace().set(limit, keep);
     let adapter = args.adapter.as_deref();
     let overlay =
         adapter.map(|dir| LoraAdapters::load_peft(dir, &model.config, model.device())).transpose()?;
