@@ -25,7 +25,7 @@ pub fn wants_rows_in_order(device: &Device) -> bool {
     #[cfg(feature = "cuda")]
     return crate::cuda::index_of(device)
         .and_then(|index| crate::cuda::Gpu::of(index).ok())
-        .is_some_and(|gpu| crate::experts::cuda::wants_order(&gpu));
+        .is_some_and(|gpu| crate::op::experts::cuda::wants_order(&gpu));
     #[cfg(not(feature = "cuda"))]
     {
         let _ = device;

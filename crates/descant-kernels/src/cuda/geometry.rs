@@ -4,7 +4,7 @@
 //! These numbers are written here and nowhere else: the host launches with them, and each file of CUDA C++ is compiled
 //! with its list of them and asserts that they are what its own layout needs. A wrong one does not compile.
 
-use crate::experts::{GRADIENT_COLUMNS, RANK_WIDTH};
+use crate::op::experts::{GRADIENT_COLUMNS, RANK_WIDTH};
 
 /// A constant given to the compiler: name and value.
 pub type Define = (&'static str, i64);

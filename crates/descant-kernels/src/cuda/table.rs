@@ -77,10 +77,10 @@ pub const HEADERS: [(&str, &str); 7] = [
     ("common.cuh", include_str!("common.cuh")),
     ("mma.cuh", include_str!("mma.cuh")),
     ("sm90.cuh", include_str!("sm90.cuh")),
-    ("attention.cuh", include_str!("../attention/attention.cuh")),
-    ("attention_sm90.cuh", include_str!("../attention/attention_sm90.cuh")),
-    ("grouped.cuh", include_str!("../experts/grouped.cuh")),
-    ("mxfp4.cuh", include_str!("../experts/mxfp4.cuh")),
+    ("attention.cuh", include_str!("../op/attention/attention.cuh")),
+    ("attention_sm90.cuh", include_str!("../op/attention/attention_sm90.cuh")),
+    ("grouped.cuh", include_str!("../op/experts/grouped.cuh")),
+    ("mxfp4.cuh", include_str!("../op/experts/mxfp4.cuh")),
 ];
 
 /// Without constants.
@@ -119,44 +119,44 @@ const fn sm90(unit: Unit) -> Unit {
 
 /// All files.
 pub const UNITS: [Unit; 18] = [
-    plain("norm", include_str!("../norm/norm.cu")),
-    plain("rotary", include_str!("../rotary/rotary.cu")),
-    plain("swiglu", include_str!("../swiglu/swiglu.cu")),
-    plain("route", include_str!("../route/route.cu")),
-    plain("route/rows", include_str!("../route/rows.cu")),
-    plain("loss", include_str!("../loss/loss.cu")),
-    plain("cache", include_str!("../cache/rows.cu")),
-    plain("optimizer", include_str!("../optimizer/optimizer.cu")),
+    plain("norm", include_str!("../op/norm/norm.cu")),
+    plain("rotary", include_str!("../op/rotary/rotary.cu")),
+    plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
+    plain("route", include_str!("../op/route/route.cu")),
+    plain("route/rows", include_str!("../op/route/rows.cu")),
+    plain("loss", include_str!("../op/loss/loss.cu")),
+    plain("cache", include_str!("../op/cache/rows.cu")),
+    plain("optimizer", include_str!("../op/optimizer/optimizer.cu")),
     plain("layer/lora", include_str!("../layer/lora.cu")),
-    tiled("attention/forward", include_str!("../attention/forward.cu"), HEADS, constants::FORWARD),
-    tiled("attention/backward", include_str!("../attention/backward.cu"), HEADS, constants::BACKWARD),
+    tiled("attention/forward", include_str!("../op/attention/forward.cu"), HEADS, constants::FORWARD),
+    tiled("attention/backward", include_str!("../op/attention/backward.cu"), HEADS, constants::BACKWARD),
     sm90(tiled(
         "attention/forward_sm90",
-        include_str!("../attention/forward_sm90.cu"),
+        include_str!("../op/attention/forward_sm90.cu"),
         HEADS_SM90,
         constants::FORWARD_SM90,
     )),
     sm90(tiled(
         "attention/backward_sm90",
-        include_str!("../attention/backward_sm90.cu"),
+        include_str!("../op/attention/backward_sm90.cu"),
         HEADS_SM90,
         constants::BACKWARD_SM90,
     )),
-    tiled("experts/grouped", include_str!("../experts/grouped.cu"), EXPERTS, constants::GROUPED),
+    tiled("experts/grouped", include_str!("../op/experts/grouped.cu"), EXPERTS, constants::GROUPED),
     sm90(tiled(
         "experts/grouped_sm90",
-        include_str!("../experts/grouped_sm90.cu"),
+        include_str!("../op/experts/grouped_sm90.cu"),
         PLAIN,
         constants::GROUPED_SM90,
     )),
     sm90(tiled(
         "experts/packed_sm90",
-        include_str!("../experts/packed_sm90.cu"),
+        include_str!("../op/experts/packed_sm90.cu"),
         PLAIN,
         constants::PACKED_SM90,
     )),
-    tiled("experts/few", include_str!("../experts/few.cu"), PLAIN, constants::FEW),
-    tiled("experts/low_rank", include_str!("../experts/low_rank.cu"), PLAIN, constants::LOW_RANK),
+    tiled("experts/few", include_str!("../op/experts/few.cu"), PLAIN, constants::FEW),
+    tiled("experts/low_rank", include_str!("../op/experts/low_rank.cu"), PLAIN, constants::LOW_RANK),
 ];
 
 /// The file of this name.

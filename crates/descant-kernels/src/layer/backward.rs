@@ -5,15 +5,15 @@ use super::frame::{Frame, Product};
 use super::lora;
 use super::operands::{Factors, Gradients};
 use super::pairs::{Dense, ExpertBuffers};
-use crate::attention::cuda as attention;
 use crate::cuda::{MatmulSpec, Result};
-use crate::experts::cuda::{self as experts, Output};
 use crate::memory::keep::Kept;
 use crate::memory::table::{Buffer, Phase};
-use crate::norm::cuda as norm;
-use crate::route::cuda as route;
+use crate::op::attention::cuda as attention;
+use crate::op::experts::cuda::{self as experts, Output};
+use crate::op::norm::cuda as norm;
+use crate::op::route::cuda as route;
+use crate::op::swiglu::cuda as swiglu;
 use crate::site::SiteKind;
-use crate::swiglu::cuda as swiglu;
 
 impl Frame<'_> {
     /// Takes the gradient of the output to that of the input, and writes the gradients of A and B of each site that

@@ -10,17 +10,17 @@ use super::frame::{Frame, PairSpec};
 use super::frozen::FrozenTensors;
 use super::operands::{Gradients, Operands, SiteFactors};
 use super::types::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair};
-use crate::attention::Segments;
-use crate::attention::table::Table;
 use crate::cuda::{CudaError, Gpu, Run, contiguous, empty_within, gpu_of, index_of, primitive};
-use crate::experts::RANK_WIDTH;
-use crate::experts::cuda::{ExpertData, wants_order};
 use crate::memory::arena::Lease;
 use crate::memory::budget::Need;
 use crate::memory::layout::Layout;
 use crate::memory::sizes::{Paths, Plan};
 use crate::memory::table::Phase;
 use crate::memory::{Kept, LayerSizes, Workspace};
+use crate::op::attention::Segments;
+use crate::op::attention::table::Table;
+use crate::op::experts::RANK_WIDTH;
+use crate::op::experts::cuda::{ExpertData, wants_order};
 use crate::site::PerSite;
 
 /// A layer's frozen tensors on their card.

@@ -8,11 +8,11 @@
 
 use super::frame::{Frame, Product};
 use super::pairs::ExpertBuffers;
-use crate::attention::cuda as attention;
 use crate::cuda::{Element, MatmulSpec, Result};
-use crate::experts::cuda::{self as experts, Output};
 use crate::memory::table::{Buffer, Phase};
-use crate::route::cuda as route;
+use crate::op::attention::cuda as attention;
+use crate::op::experts::cuda::{self as experts, Output};
+use crate::op::route::cuda as route;
 use crate::site::SiteKind;
 
 impl Frame<'_> {

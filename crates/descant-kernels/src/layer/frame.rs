@@ -6,17 +6,17 @@
 
 use super::operands::Operands;
 use super::types::LayerSpec;
-use crate::attention::cuda as attention;
-use crate::attention::table::Sequences;
 use crate::cuda::{CudaError, MatmulSpec, Matrices, Result, Run};
-use crate::experts::LowRank;
-use crate::experts::cuda::{ExpertData, Experts, Sorted};
 use crate::memory::layout::{At, Layout};
 use crate::memory::sizes::Plan;
 use crate::memory::table::{Buffer, Phase, WORKSPACE};
-use crate::norm::cuda as norm;
-use crate::rotary::cuda as rotary;
-use crate::route::cuda as route;
+use crate::op::attention::cuda as attention;
+use crate::op::attention::table::Sequences;
+use crate::op::experts::LowRank;
+use crate::op::experts::cuda::{ExpertData, Experts, Sorted};
+use crate::op::norm::cuda as norm;
+use crate::op::rotary::cuda as rotary;
+use crate::op::route::cuda as route;
 use crate::site::{PerSite, SiteKind};
 
 /// Rank and factor of a pair.

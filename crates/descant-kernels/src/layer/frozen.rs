@@ -5,9 +5,9 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::types::LayerTensors;
 use crate::cuda::{contiguous, int_primitive, primitive};
-use crate::experts::cuda::{ExpertData, Experts};
-use crate::linear::FrozenWeight;
 use crate::memory::LayerSizes;
+use crate::op::experts::cuda::{ExpertData, Experts};
+use crate::op::linear::FrozenWeight;
 
 /// As [`LayerTensors`], with the experts' matrices in one of the forms that kernels read.
 #[derive(Debug, Clone)]

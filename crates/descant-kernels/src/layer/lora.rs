@@ -2,7 +2,7 @@
 
 use super::frame::Pair;
 use crate::cuda::{Arg, Result, Run};
-use crate::experts::RANK_WIDTH;
+use crate::op::experts::RANK_WIDTH;
 
 const UNIT: &str = "layer/lora";
 const BLOCK: usize = 256;

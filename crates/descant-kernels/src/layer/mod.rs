@@ -30,8 +30,8 @@ mod types;
 
 use burn::tensor::Tensor;
 
-use crate::attention::Segments;
 use crate::memory::Workspace;
+use crate::op::attention::Segments;
 pub use types::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair};
 
 /// A frozen layer, ready for one device's own form.

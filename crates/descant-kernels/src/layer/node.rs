@@ -15,7 +15,7 @@ use burn::tensor::Tensor;
 use super::call::{Call, Prepared, Ticket};
 use super::operands::{Factors, SiteFactors};
 use super::types::{Angles, LayerPairs};
-use crate::attention::Segments;
+use crate::op::attention::Segments;
 use crate::site::SiteKind;
 
 /// Parents of the node: the input, then two factors a site. A site without a pair has parents that nothing tracks.

@@ -7,8 +7,8 @@ use super::frame::{Frame, Pair, Product};
 use super::lora;
 use super::operands::Factors;
 use crate::cuda::{Element, MatmulSpec, Result};
-use crate::experts::cuda::{self as experts, Factor, Gradient, Sorted};
 use crate::memory::table::Buffer;
+use crate::op::experts::cuda::{self as experts, Factor, Gradient, Sorted};
 use crate::site::SiteKind;
 
 impl Pair {

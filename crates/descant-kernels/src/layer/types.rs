@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::linear::FrozenWeight;
+use crate::op::linear::FrozenWeight;
 use crate::site::PerSite;
 
 /// The low-rank pair at a site: adds `scaling · (x A^T) B^T` to the product there.

@@ -6,8 +6,8 @@
 
 use super::keep::Kept;
 use super::sizes::Plan;
-use crate::experts::{LowRank, RANK_WIDTH};
-use crate::route::sort_bytes;
+use crate::op::experts::{LowRank, RANK_WIDTH};
+use crate::op::route::sort_bytes;
 
 /// Bytes of cuBLASLt's workspace.
 pub(crate) const WORKSPACE: usize = 32 << 20;

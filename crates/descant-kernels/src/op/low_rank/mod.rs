@@ -14,7 +14,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::Tensor;
 
-use crate::linear::{Groups, RowGroups};
+use crate::op::linear::{Groups, RowGroups};
 
 /// The low-rank product, each row with its group's pair.
 ///

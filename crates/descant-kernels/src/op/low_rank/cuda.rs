@@ -9,12 +9,12 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::{LowRankKernel, LowRankOp, Saved};
 use crate::cuda::{self, Result, Run};
-use crate::experts::cuda::{
+use crate::op::experts::cuda::{
     ExpertData, Experts, Factor, Gradient, Output, Side, Sorted, low_rank_gradient, product,
 };
-use crate::experts::{LowRank, RANK_WIDTH};
-use crate::linear::RowGroups;
-use crate::linear::cuda::{Offsets, write_offsets};
+use crate::op::experts::{LowRank, RANK_WIDTH};
+use crate::op::linear::RowGroups;
+use crate::op::linear::cuda::{Offsets, write_offsets};
 
 /// Sizes of both factors.
 #[derive(Debug, Clone, Copy)]

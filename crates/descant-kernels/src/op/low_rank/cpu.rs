@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{LowRankKernel, Saved};
 use crate::cpu::matmul::{Into, Matrix, matmul};
 use crate::cpu::{contiguous, f32s, split_mut, tensor_f32};
-use crate::linear::tasks;
+use crate::op::linear::tasks;
 
 impl LowRankKernel for Flex {
     fn low_rank_forward(saved: Saved<Self>) -> FlexTensor {

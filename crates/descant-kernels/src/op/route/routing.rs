@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor};
 
-use crate::linear::Groups;
+use crate::op::linear::Groups;
 
 /// Where the tokens of a batch go. Index tensors are i32.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use cubecl::server::Handle;
 
 use super::{LinearKernel, LinearOp, RowGroups, WeightPrimitive};
 use crate::cuda::{self, Element, MatmulSpec, Result, Run};
-use crate::experts::cuda::{ExpertData, Experts, Output, Side, Sorted, product};
+use crate::op::experts::cuda::{ExpertData, Experts, Output, Side, Sorted, product};
 
 /// Scratch memory of cuBLASLt.
 const WORKSPACE: usize = 32 << 20;

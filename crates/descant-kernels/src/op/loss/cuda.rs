@@ -174,7 +174,7 @@ impl LossOp for CubeBackend {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loss::LOGITS;
+    use crate::op::loss::LOGITS;
 
     #[test]
     fn logits_stay_within_their_bytes_and_no_row_is_lost() {
