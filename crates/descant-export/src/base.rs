@@ -9,28 +9,17 @@ use std::path::{Path, PathBuf};
 
 use descant_files::Ranges;
 use descant_model::{Config, Error as ModelError, LinearLayer, Part, Piece, Site, Stored, TensorPlace};
-use descant_quant::mxfp4;
+use descant_quant::{Packing, mxfp4};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
 use crate::error::{Error, Result};
 
-/// How the experts are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layout {
-    /// MXFP4, as published.
-    Packed,
-    /// Floats, in transformers' layout.
-    Unpacked,
-    /// NF4, as bitsandbytes packs it; a layer may be left alone.
-    Nf4,
-}
-
 /// An opened base.
 pub(crate) struct Base {
     pub(crate) dir: PathBuf,
     pub(crate) config: Config,
-    pub(crate) layout: Layout,
+    pub(crate) packing: Packing,
     places: BTreeMap<String, TensorPlace>,
     files: BTreeMap<PathBuf, Ranges>,
     /// Modules of bitsandbytes' layout by what they hold.
@@ -42,20 +31,16 @@ impl Base {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let config = Config::from_dir(dir)?;
         let places = descant_model::tensor_places(dir)?;
-        let layout = match (config.mxfp4, config.nf4) {
-            (true, _) => Layout::Packed,
-            (_, true) => Layout::Nf4,
-            _ => Layout::Unpacked,
-        };
+        let packing = config.packing;
         let mut files = BTreeMap::new();
         for place in places.values() {
             if !files.contains_key(&place.path) {
                 files.insert(place.path.clone(), Ranges::open(&place.path)?);
             }
         }
-        let mut base = Self { dir: dir.to_owned(), config, layout, places, files, modules: BTreeMap::new() };
-        match layout {
-            Layout::Nf4 => base.account_nf4()?,
+        let mut base = Self { dir: dir.to_owned(), config, packing, places, files, modules: BTreeMap::new() };
+        match packing {
+            Packing::Nf4 => base.account_nf4()?,
             _ => base.account()?,
         }
         Ok(base)
@@ -109,19 +94,19 @@ impl Base {
     pub(crate) fn expert(&self, site: Site, expert: usize) -> Result<Vec<f32>> {
         let dims = self.config.site_dims(site.kind);
         let part = Part::weight(site);
-        match self.layout {
-            Layout::Packed => {
+        match self.packing {
+            Packing::Mxfp4 => {
                 let (blocks, scales) = self.packed_expert(site, expert)?;
                 let mut rows = vec![0.0; dims.d_out * dims.d_in];
                 mxfp4::decode(&blocks, &scales, &mut rows);
                 Ok(rows)
             }
-            Layout::Unpacked => {
+            Packing::Plain => {
                 let size = dims.d_in * dims.d_out;
                 let values = self.plain(&part.name(), expert * size..(expert + 1) * size)?;
                 Ok(transposed(&values, dims.d_in, dims.d_out))
             }
-            Layout::Nf4 => {
+            Packing::Nf4 => {
                 let module =
                     self.modules.get(&(part, Some(expert))).ok_or_else(|| self.missing(&part.name()))?;
                 self.nf4(module, [dims.d_out, dims.d_in])
@@ -129,7 +114,7 @@ impl Base {
         }
     }
 
-    /// One expert's blocks and scales; only for [`Layout::Packed`].
+    /// One expert's blocks and scales; only for [`Packing::Mxfp4`].
     pub(crate) fn packed_expert(&self, site: Site, expert: usize) -> Result<(Vec<u8>, Vec<u8>)> {
         let dims = self.config.site_dims(site.kind);
         let n_blocks = dims.d_out * dims.d_in / mxfp4::BLOCK;
@@ -149,7 +134,7 @@ impl Base {
     /// Every tensor must be expected, and every expected one there.
     fn account(&self) -> Result<()> {
         let mut left: BTreeMap<_, _> = self.places.iter().collect();
-        for stored in Stored::all(&self.config, self.layout == Layout::Packed) {
+        for stored in Stored::all(&self.config, self.packing) {
             let name = stored.name();
             let place = left.remove(&name).ok_or_else(|| self.missing(&name))?;
             let float = stored.piece == Piece::Whole;

@@ -7,10 +7,11 @@
 //! ```
 
 use descant_model::{Part, Site};
+use descant_quant::Packing;
 use descant_quant::mxfp4::{self, BLOCK, BLOCK_BYTES, GGML_BYTES, Rounding};
 use half::bf16;
 
-use crate::base::{Base, Layout, transposed};
+use crate::base::{Base, transposed};
 use crate::error::{Error, Result};
 use crate::form::Select;
 use crate::plan::Rows;
@@ -87,8 +88,8 @@ impl Recipe<'_> {
     /// MXFP4.
     fn packed(&self, expert: usize, update: Option<&Update>) -> Result<Made> {
         let dims = self.base.config.site_dims(self.site.kind);
-        let published = match self.base.layout {
-            Layout::Packed => Some(self.published(expert, dims.d_in)?),
+        let published = match self.base.packing {
+            Packing::Mxfp4 => Some(self.published(expert, dims.d_in)?),
             _ => None,
         };
         let mut made = Made { updated: update.is_some(), ..Made::default() };

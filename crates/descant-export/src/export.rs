@@ -9,10 +9,11 @@ use descant_files::Growing;
 use descant_lora::peft::Sites;
 use descant_lora::{Folder, Writer, mlx, peft};
 use descant_model::{Config, MAX_CONFIG_BYTES, Part};
+use descant_quant::Packing;
 use serde_json::{Value, json};
 
 use crate::adapters::{folded, for_gguf, with_both_experts};
-use crate::base::{Base, Layout};
+use crate::base::Base;
 use crate::card::{card, modelfile};
 use crate::error::{Error, Result};
 use crate::form::{Experts, Form};
@@ -181,7 +182,7 @@ fn merged(
         return Err(Error::Unsupported { reason });
     }
     let base = Base::open(job.model)?;
-    if packed && base.layout == Layout::Nf4 && !job.allow_loss {
+    if packed && base.packing == Packing::Nf4 && !job.allow_loss {
         let reason = "the base is NF4, and packing its experts as MXFP4 loses some 10 % of every weight; choose bf16, \
                       gguf --experts bf16 or the adapter with the published model, or add --allow-loss"
             .to_owned();
@@ -190,7 +191,7 @@ fn merged(
     let tensors = match job.form {
         Form::Bf16 => plan::unpacked(&config),
         Form::Mxfp4 => plan::published(&config, |part| {
-            base.dtype(part).filter(|_| base.is_plain(part) && base.layout != Layout::Nf4)
+            base.dtype(part).filter(|_| base.is_plain(part) && base.packing != Packing::Nf4)
         }),
         _ => plan::gguf(&config, packed),
     };

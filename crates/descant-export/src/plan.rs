@@ -3,7 +3,7 @@
 //! Everything about a file's layout follows from this list before a number is read: headers, shards, sizes, the disk.
 
 use descant_model::{Config, LayerPart, Part, Piece, Site, SiteKind, Stored};
-use descant_quant::mxfp4;
+use descant_quant::{Packing, mxfp4};
 use safetensors::Dtype;
 
 use crate::form::Select;
@@ -94,7 +94,7 @@ pub(crate) fn published(config: &Config, dtype: impl Fn(Part) -> Option<Dtype>) 
         };
         OutTensor { name: stored.name(), kind: Type::Plain(kind), shape: stored.shape(config), source }
     };
-    sorted(Stored::all(config, true).map(tensor).collect())
+    sorted(Stored::all(config, Packing::Mxfp4).map(tensor).collect())
 }
 
 /// Every tensor for llama.cpp; experts packed or BF16.

@@ -8,6 +8,7 @@
 use std::path::Path;
 
 use descant_kernels::LayerSizes;
+use descant_quant::Packing;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -82,10 +83,8 @@ pub struct Config {
     pub swiglu_limit: f32,
     /// Rotary embedding.
     pub rope: Rope,
-    /// Whether the file says that experts are packed MXFP4.
-    pub mxfp4: bool,
-    /// Whether the file says that linear layers are packed NF4, as bitsandbytes does it.
-    pub nf4: bool,
+    /// How the file says that matrices are packed.
+    pub packing: Packing,
 }
 
 impl Config {
@@ -209,7 +208,7 @@ impl RawConfig {
     fn check(self) -> std::result::Result<Config, String> {
         self.computes_gpt_oss()?;
         let packing = self.quantization_config.as_ref();
-        let (mxfp4, nf4) = packing.map_or(Ok((false, false)), QuantizationConfig::check)?;
+        let packing = packing.map_or(Ok(Packing::Plain), QuantizationConfig::check)?;
         let top_k = match (self.num_experts_per_tok, self.experts_per_token) {
             (Some(a), Some(b)) if a != b => {
                 return Err(format!("`num_experts_per_tok` is {a} but `experts_per_token` is {b}"));
@@ -287,18 +286,16 @@ impl RawConfig {
             rms_norm_eps: self.rms_norm_eps,
             swiglu_limit,
             rope,
-            mxfp4,
-            nf4,
+            packing,
         })
     }
 }
 
 impl QuantizationConfig {
-    /// Whether it is MXFP4, and whether it is NF4.
-    fn check(&self) -> std::result::Result<(bool, bool), String> {
+    fn check(&self) -> std::result::Result<Packing, String> {
         match (self.quant_method.as_str(), self.load_in_4bit, self.bnb_4bit_quant_type.as_deref()) {
-            ("mxfp4", ..) => Ok((true, false)),
-            ("bitsandbytes", Some(true), Some("nf4")) => Ok((false, true)),
+            ("mxfp4", ..) => Ok(Packing::Mxfp4),
+            ("bitsandbytes", Some(true), Some("nf4")) => Ok(Packing::Nf4),
             ("bitsandbytes", four, kind) => Err(format!(
                 "`quantization_config` is of bitsandbytes with load_in_4bit {} and bnb_4bit_quant_type `{}`; supported: \
                  true and `nf4`",

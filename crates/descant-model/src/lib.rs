@@ -20,6 +20,7 @@ mod weights;
 pub use batch::Batch;
 pub use config::{Config, LayerType, MAX_CONFIG_BYTES};
 pub use descant_kernels::SiteKind;
+pub use descant_quant::Packing;
 pub use error::{Error, Result};
 pub use generate::{GenerateOptions, Generated, StopReason, stop_ids};
 pub use model::GptOss;

@@ -14,6 +14,8 @@ use descant_kernels::{
     token_losses, wants_rows_in_order,
 };
 
+use descant_quant::Packing;
+
 use crate::batch::Batch;
 use crate::cache::KeyValueCache;
 use crate::config::Config;
@@ -56,7 +58,7 @@ impl GptOss {
         compile_ahead(&device, config.head_dim, config.num_attention_heads / config.num_key_value_heads);
         let workspace = Workspace::default();
         let weights = Weights::load(dir, &config, &device, &workspace)?;
-        let rows_in_order = config.mxfp4 && wants_rows_in_order(&device);
+        let rows_in_order = config.packing == Packing::Mxfp4 && wants_rows_in_order(&device);
         Ok(Self {
             config,
             device,

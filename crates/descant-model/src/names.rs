@@ -14,6 +14,8 @@
 //! In bitsandbytes' layout every linear layer is a module of its own, experts too: [`LinearLayer`].
 //! Reading, writing and PEFT's names (descant-lora) derive from here. Types of elements are the readers' business.
 
+use descant_quant::Packing;
+
 use crate::config::Config;
 use descant_kernels::SiteKind;
 
@@ -204,14 +206,15 @@ pub enum Piece {
 }
 
 impl Stored {
-    /// Every tensor of a checkpoint: published where `packed`, unpacked otherwise.
-    pub fn all(config: &Config, packed: bool) -> impl Iterator<Item = Self> + use<> {
+    /// Every tensor of a checkpoint in the published layout, where experts are MXFP4, or in the unpacked one.
+    pub fn all(config: &Config, packing: Packing) -> impl Iterator<Item = Self> + use<> {
         Part::all(config).flat_map(move |part| {
-            let pieces: &[Piece] = if packed && part.site().is_some_and(|site| site.kind.is_expert()) {
-                &[Piece::Blocks, Piece::Scales]
-            } else {
-                &[Piece::Whole]
-            };
+            let pieces: &[Piece] =
+                if packing == Packing::Mxfp4 && part.site().is_some_and(|site| site.kind.is_expert()) {
+                    &[Piece::Blocks, Piece::Scales]
+                } else {
+                    &[Piece::Whole]
+                };
             pieces.iter().map(move |&piece| Self { part, piece })
         })
     }
@@ -313,11 +316,11 @@ mod tests {
     #[test]
     fn every_name_leads_back_to_its_tensor_and_no_two_are_equal() {
         let config = config();
-        for packed in [false, true] {
-            let all: Vec<_> = Stored::all(&config, packed).collect();
+        for packing in [Packing::Plain, Packing::Mxfp4] {
+            let all: Vec<_> = Stored::all(&config, packing).collect();
             let names: std::collections::BTreeSet<_> = all.iter().map(|stored| stored.name()).collect();
             assert_eq!(names.len(), all.len());
-            assert_eq!(all.len(), 3 + 24 * if packed { 19 } else { 17 });
+            assert_eq!(all.len(), 3 + 24 * if packing == Packing::Mxfp4 { 19 } else { 17 });
             for stored in all {
                 assert_eq!(Stored::from_name(&stored.name()), Some(stored));
             }

@@ -17,6 +17,8 @@ use half::bf16;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use descant_quant::Packing;
+
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::names::{LayerPart, Part, Piece, Stored};
@@ -99,7 +101,7 @@ impl Weights {
             read.tensors.insert(name.to_owned(), loaded);
             read.join(name, &mut loader).map_err(|source| upload(path, name, source))
         };
-        let mut unpacker = config.nf4.then(|| Unpacker::new(config));
+        let mut unpacker = (config.packing == Packing::Nf4).then(|| Unpacker::new(config));
         visit_tensors(dir, |path, name, view| {
             let taken =
                 unpacker.as_mut().map_or(Ok(Taken::Other), |unpacker| unpacker.take(path, name, &view))?;
@@ -184,7 +186,7 @@ fn expected(config: &Config) -> BTreeMap<String, Kind> {
             Piece::Scales => Kind::Bytes { shape, scales: true },
         }
     };
-    Stored::all(config, config.mxfp4).map(|stored| (stored.name(), kind(stored))).collect()
+    Stored::all(config, config.packing).map(|stored| (stored.name(), kind(stored))).collect()
 }
 
 /// What a part is for.
@@ -305,8 +307,8 @@ impl Read<'_> {
                 sinks: self.float(part(LayerPart::Sinks))?,
                 post_norm: self.float(part(LayerPart::PostNorm))?,
                 router: self.dense(site(SiteKind::Router))?,
-                gate_up: self.experts(site(SiteKind::GateUp), config.mxfp4)?,
-                down: self.experts(site(SiteKind::Down), config.mxfp4)?,
+                gate_up: self.experts(site(SiteKind::GateUp), config.packing)?,
+                down: self.experts(site(SiteKind::Down), config.packing)?,
                 whole: None,
             };
             layer.whole = attention_input.and_then(|fused| whole(&layer, &fused, config, n, workspace));
@@ -390,9 +392,9 @@ impl Read<'_> {
         Ok(Linear { weight: FrozenWeight::Dense(weight.unsqueeze()), bias: bias.unsqueeze() })
     }
 
-    fn experts(&mut self, site: Site, mxfp4: bool) -> Result<Linear> {
+    fn experts(&mut self, site: Site, packing: Packing) -> Result<Linear> {
         let part = Part::weight(site);
-        let weight = if mxfp4 {
+        let weight = if packing == Packing::Mxfp4 {
             FrozenWeight::Mxfp4 {
                 blocks: self.bytes(part, Piece::Blocks)?,
                 scales: self.bytes(part, Piece::Scales)?,

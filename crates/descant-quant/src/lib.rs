@@ -7,8 +7,10 @@
 mod error;
 pub mod mxfp4;
 pub mod nf4;
+mod packing;
 
 pub use error::{Error, Result};
+pub use packing::Packing;
 
 /// Runs the example of the README.
 #[cfg(doctest)]

@@ -7,7 +7,7 @@
 
 use descant_kernels::{Keep, LayerLoad, MAX_EXPERT_RANK, PerSite};
 use descant_lora::LoraConfig;
-use descant_model::{Config, SiteKind, weight_bytes};
+use descant_model::{Config, Packing, SiteKind, weight_bytes};
 
 use crate::config::{OptimizerKind, TrainConfig};
 use crate::error::{Error, Result};
@@ -223,7 +223,8 @@ pub fn estimate(
             let pooled = (POOLED * copy).min(POOLED_MANY.0 + POOLED_MANY.1 * copy);
             let runtime = RUNTIME + pooled as u64;
             let others = base + adapter + gradients + optimizer + runtime;
-            let layers = layer_load(config, &kinds, lora.r, load, in_order && config.mxfp4);
+            let layers =
+                layer_load(config, &kinds, lora.r, load, in_order && config.packing == Packing::Mxfp4);
             let of_layers = layers.memory(keep, free.saturating_sub(others));
             let least = of_layers.scratch + of_layers.streams;
             // What is kept on demand is needed; what is kept where there is room is not.

@@ -1,6 +1,6 @@
 //! `config.json`: what is read, and what is refused by name.
 
-use descant_model::{Config, SiteKind};
+use descant_model::{Config, Packing, SiteKind};
 use serde_json::{Value, json};
 
 fn published() -> Value {
@@ -29,7 +29,7 @@ fn the_published_spelling_is_read() {
     let config = parse(&published()).expect("reads");
     assert_eq!((config.hidden_size, config.num_experts_per_tok, config.sliding_window), (64, 2, 8));
     assert_eq!((config.window(0), config.window(1)), (Some(8), None));
-    assert!(config.mxfp4);
+    assert_eq!(config.packing, Packing::Mxfp4);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use descant_evaluate::Samples;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
-use descant_model::{Bare, GptOss};
+use descant_model::{Bare, GptOss, Packing};
 use descant_train::checkpoint::{Checkpoint, Store};
 use descant_train::{Course, Ended, Error, Keeping, Observer, fit_kept};
 
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     }
     let store = Store { run: folder.path().to_owned(), identity, keep: settings.run.keep };
     #[cfg(feature = "cuda")]
-    super::kept::keep_choices(&folder.join("choices"));
+    let _choices = super::kept::keep_choices(&folder.join("choices"));
     let from = store.newest(&adapters, &mut |text| talk.warn(text)).map_err(hinted)?;
     folder.write("config.toml", resolved.text.as_bytes())?;
     folder.write_json("manifest.json", &manifest)?;
@@ -259,10 +259,9 @@ fn first_lines(
     let (config, train, lora) = (&model.config, &settings.train, &settings.lora);
     let account = &data.account;
     let total = account.tokens.total();
-    let experts = match (config.mxfp4, config.nf4) {
-        (true, _) => "MXFP4 experts",
-        (_, true) => "experts unpacked from NF4",
-        _ => "unpacked experts",
+    let experts = match config.packing {
+        Packing::Nf4 => "experts unpacked from NF4".to_owned(),
+        packing => format!("{} experts", packing.name()),
     };
     talk.item(
         "model",

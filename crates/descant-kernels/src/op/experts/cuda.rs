@@ -1,5 +1,7 @@
 //! Launches of the grouped products: which form of a kernel serves which card and how many rows.
 
+use descant_quant::Packing;
+
 use super::{GRADIENT_COLUMNS, LowRank, RANK_WIDTH};
 use crate::cuda::boxes::{BoxElement, Boxes};
 use crate::cuda::geometry::{self, Block, FEW_BLOCKS, LOW_RANK_SUM, MAX_EXPERTS, ROW_BOX, WEIGHT_BOX};
@@ -27,6 +29,13 @@ pub(crate) enum ExpertData<T = u64> {
 }
 
 impl<T> ExpertData<T> {
+    pub(crate) fn packing(&self) -> Packing {
+        match self {
+            Self::Mxfp4 { .. } => Packing::Mxfp4,
+            Self::Bf16(_) => Packing::Plain,
+        }
+    }
+
     pub(crate) fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> ExpertData<U> {
         match self {
             Self::Mxfp4 { blocks, scales } => ExpertData::Mxfp4 { blocks: f(blocks), scales: f(scales) },
@@ -64,10 +73,7 @@ impl Experts {
     /// Bytes of all matrices.
     pub(crate) fn bytes(&self) -> usize {
         let numbers = self.count * self.rows * self.columns;
-        match self.data {
-            ExpertData::Mxfp4 { .. } => numbers / 2 + numbers / descant_quant::mxfp4::BLOCK,
-            ExpertData::Bf16(_) => 2 * numbers,
-        }
+        self.data.packing().bytes(numbers as u64, 2) as usize
     }
 }
 
@@ -124,7 +130,7 @@ const FEW_ROWS: usize = 8;
 const BF16_SM90: &str = "experts/grouped_sm90";
 
 fn form(run: &Run<'_>, experts: &Experts, side: Side, rows: usize) -> Form {
-    let packed = matches!(experts.data, ExpertData::Mxfp4 { .. });
+    let packed = experts.data.packing() == Packing::Mxfp4;
     if packed && side == Side::Columns && rows <= FEW_ROWS {
         let (unit, entry) = ("experts/few", "experts_forward_few");
         return Form { unit, entry, block: geometry::FEW, blocks: FEW_BLOCKS };
