@@ -11,7 +11,7 @@ use super::driver::{self, Event, Stream};
 use super::error::{CudaError, Result};
 use super::lt::{Addresses, Algorithm, Description, Handle};
 use super::spec::{MatmulSpec, Sizes, alignment, key};
-use super::store;
+use super::store::{self, Choices};
 
 /// Guesses that are timed.
 const GUESSES: usize = 8;
@@ -24,19 +24,19 @@ const CLEARLY: f32 = 0.97;
 
 /// Addresses of a product's matrices.
 #[derive(Debug, Clone, Copy)]
-pub struct Matrices {
+pub(crate) struct Matrices {
     /// The first factor.
-    pub a: u64,
+    pub(crate) a: u64,
     /// The second.
-    pub b: u64,
+    pub(crate) b: u64,
     /// What the result is added to, where the product's beta is not 0; may be `d`.
-    pub c: Option<u64>,
+    pub(crate) c: Option<u64>,
     /// The result.
-    pub d: u64,
+    pub(crate) d: u64,
     /// Where the product has one.
-    pub bias: Option<u64>,
+    pub(crate) bias: Option<u64>,
     /// An address and its bytes, for this product alone until the stream is past it.
-    pub workspace: (u64, usize),
+    pub(crate) workspace: (u64, usize),
 }
 
 /// A card's products.
@@ -46,15 +46,17 @@ pub(crate) struct Blas(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     handle: Option<Handle>,
-    chosen: BTreeMap<String, Algorithm>,
+    /// By the run that chose, 0 without one, and by name.
+    chosen: BTreeMap<(usize, String), Algorithm>,
 }
 
 /// Products in a stream.
-pub struct Products<'a> {
+pub(crate) struct Products<'a> {
     state: &'a Mutex<State>,
     /// The card's name, by which choices are kept.
     card: &'a str,
     stream: Stream,
+    choices: Option<&'a Choices>,
 }
 
 impl State {
@@ -75,8 +77,13 @@ impl Blas {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).handle().map(|_| ())
     }
 
-    pub(crate) fn on<'a>(&'a self, card: &'a str, stream: Stream) -> Products<'a> {
-        Products { state: &self.0, card, stream }
+    pub(crate) fn on<'a>(
+        &'a self,
+        card: &'a str,
+        stream: Stream,
+        choices: Option<&'a Choices>,
+    ) -> Products<'a> {
+        Products { state: &self.0, card, stream, choices }
     }
 }
 
@@ -85,7 +92,7 @@ impl Products<'_> {
     ///
     /// # Errors
     /// There is no cuBLASLt, it has no algorithm for this product, or an operand is missing or not wanted.
-    pub fn matmul(&self, spec: &MatmulSpec, of: &Matrices) -> Result<()> {
+    pub(crate) fn matmul(&self, spec: &MatmulSpec, of: &Matrices) -> Result<()> {
         let Matrices { a, b, c, d, bias, workspace } = *of;
         let wrong = |what| CudaError::Product { product: spec.to_string(), what };
         if spec.m == 0 || spec.n == 0 {
@@ -109,8 +116,9 @@ impl Products<'_> {
         // What was chosen for a size serves its neighbours, but not all it fits. What it does not fit has a choice of its
         // own: a choice that was made is never replaced, or the next process would begin with another.
         for sizes in [Sizes::Octave, Sizes::Exact] {
-            let key = key(spec, sizes, aligned, workspace.1, Handle::version(), self.card);
-            let kept = || store::load(&key).and_then(|bytes| decode(&bytes));
+            let name = key(spec, sizes, aligned, workspace.1, Handle::version(), self.card);
+            let key = (self.choices.map_or(0, Choices::id), name);
+            let kept = || store::load_choice(self.choices, &key.1).and_then(|bytes| decode(&bytes));
             let known = state.chosen.get(&key).copied().or_else(kept);
             if let Some(known) = known {
                 state.chosen.insert(key.clone(), known);
@@ -124,7 +132,7 @@ impl Products<'_> {
                     let work = 2.0 * spec.count as f64 * spec.m as f64 * spec.n as f64 * spec.k as f64;
                     let best =
                         if work < SMALL { first } else { self.fastest(&description, &guesses, spec, &at)? };
-                    store::save(&key, &encode(&best));
+                    store::save_choice(self.choices, &key.1, &encode(&best));
                     best
                 }
             };

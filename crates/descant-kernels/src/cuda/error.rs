@@ -205,9 +205,31 @@ pub fn require(library: Library) -> Result<()> {
     if found { Ok(()) } else { Err(CudaError::NoLibrary { library }) }
 }
 
+/// A panic as an error: on CubeCL's thread it would end the thread, and the process would wait for ever.
+#[cfg(any(feature = "cuda", test))]
+pub(crate) fn guarded<R>(f: impl FnOnce() -> Result<R>) -> Result<R> {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(CudaError::Panicked { text: text.to_owned() })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_becomes_an_error_with_its_message() {
+        let panicked = |f: fn() -> Result<()>| match guarded(f) {
+            Err(CudaError::Panicked { text }) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(panicked(|| panic!("plain")), "plain");
+        assert_eq!(panicked(|| panic!("{}", 5)), "5");
+        assert_eq!(guarded(|| Ok(3)), Ok(3));
+    }
 
     #[test]
     fn a_missing_library_is_named_and_has_a_hint() {

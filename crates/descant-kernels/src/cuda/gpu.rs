@@ -16,10 +16,11 @@ use cubecl_environment::stream::StreamId;
 use super::args::{Arg, Extent};
 use super::blas::Blas;
 use super::driver::{self, Card, Context, Event, Stream};
-use super::error::{CudaError, Result};
-use super::interop::{Thread, guarded};
+use super::error::{CudaError, Result, guarded};
+use super::interop::Thread;
 use super::launch::{Function, Kernels, launch};
 use super::recorder::{Recorded, Recorder};
+use super::store::Choices;
 use super::table::{Architecture, Capability, Define, UNITS};
 
 /// A card; cheap to clone.
@@ -46,18 +47,37 @@ impl std::fmt::Debug for Gpu {
     }
 }
 
+/// How a test wants this thread's work to be done; what a thread queues takes it along, so that tests beside each other
+/// do not disturb it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Testing {
+    portable: bool,
+    poison: bool,
+}
+
 thread_local! {
-    /// Work takes the choice of the thread that queues it along, so that tests beside each other do not disturb it.
-    static PORTABLE: Cell<bool> = const { Cell::new(false) };
+    static TESTING: Cell<Testing> = const { Cell::new(Testing { portable: false, poison: false }) };
 }
 
 /// For tests: to what this thread queues, Hopper takes the kernels of the other cards, which are then seen to be right
 /// on a card at hand.
 pub fn portable_kernels(on: bool) {
-    PORTABLE.set(on);
+    TESTING.set(Testing { portable: on, ..TESTING.get() });
 }
 
-/// The cards that were opened, by index.
+/// For tests: fills every buffer that an operator of this thread is given to write with values that no result survives,
+/// so that what is read before it was written shows.
+pub fn poison_buffers(on: bool) {
+    TESTING.set(Testing { poison: on, ..TESTING.get() });
+}
+
+/// Whether this thread's new buffers are poisoned.
+pub(crate) fn is_poisoning() -> bool {
+    TESTING.get().poison
+}
+
+/// The cards that were opened, by index. A process has one driver context and one CubeCL stream thread a card, so
+/// there is one of these too; what belongs to a model or to a run is theirs (`Workspace`, `Choices`).
 static GPUS: Mutex<BTreeMap<usize, Gpu>> = Mutex::new(BTreeMap::new());
 
 impl Gpu {
@@ -137,7 +157,7 @@ impl Gpu {
 
     /// Whether to use the kernels that only Hopper has.
     pub(crate) fn is_hopper(&self) -> bool {
-        self.architecture().number == 90 && !PORTABLE.get()
+        self.architecture().number == 90 && !TESTING.get().portable
     }
 
     /// Streaming multiprocessors.
@@ -164,7 +184,7 @@ impl Gpu {
     ) {
         let gpu = self.clone();
         let stream = StreamId::current();
-        let portable = PORTABLE.get();
+        let (testing, choices) = (TESTING.get(), Choices::of_thread());
         let origins: Vec<StreamId> = handles.iter().map(|handle| handle.stream).collect();
         self.0.thread.queue(handles, move |resolved| {
             let errors = gpu.errors();
@@ -174,10 +194,11 @@ impl Gpu {
                 return gpu.keep_error(stream, error);
             }
             drop(errors);
-            PORTABLE.set(portable);
+            TESTING.set(testing);
+            let choices = choices.as_ref();
             let result = resolved.and_then(|(stream, held)| {
                 let pointers: Vec<u64> = held.iter().map(|held| held.address).collect();
-                guarded(|| f(&Run { gpu: &gpu, stream }, &pointers))
+                guarded(|| f(&Run { gpu: &gpu, stream, choices }, &pointers))
             });
             if let Err(error) = result {
                 gpu.keep_error(stream, error);
@@ -194,11 +215,12 @@ impl Gpu {
         handles: Vec<Handle>,
         f: impl FnOnce(&Run<'_>, &[u64]) -> Result<R> + Send,
     ) -> Result<R> {
-        let portable = PORTABLE.get();
+        let (testing, choices) = (TESTING.get(), Choices::of_thread());
         self.0.thread.call(handles, |stream, held| {
-            PORTABLE.set(portable);
+            TESTING.set(testing);
+            let choices = choices.as_ref();
             let pointers: Vec<u64> = held.iter().map(|held| held.address).collect();
-            f(&Run { gpu: self, stream }, &pointers)
+            f(&Run { gpu: self, stream, choices }, &pointers)
         })
     }
 
@@ -248,6 +270,7 @@ impl Gpu {
 pub struct Run<'a> {
     gpu: &'a Gpu,
     pub(crate) stream: Stream,
+    choices: Option<&'a Choices>,
 }
 
 impl Run<'_> {
@@ -273,7 +296,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// The arguments are not the kernel's, or the driver refuses.
-    pub fn launch(
+    pub(crate) fn launch(
         &self,
         function: &Function,
         grid: impl Into<Extent>,
@@ -285,15 +308,15 @@ impl Run<'_> {
     }
 
     /// Matrix products.
-    pub fn blas(&self) -> super::blas::Products<'_> {
-        self.gpu.0.blas.on(self.gpu.name(), self.stream)
+    pub(crate) fn blas(&self) -> super::blas::Products<'_> {
+        self.gpu.0.blas.on(self.gpu.name(), self.stream, self.choices)
     }
 
     /// Sets bytes.
     ///
     /// # Errors
     /// The driver refuses.
-    pub fn memset(&self, to: u64, value: u8, bytes: usize) -> Result<()> {
+    pub(crate) fn memset(&self, to: u64, value: u8, bytes: usize) -> Result<()> {
         if bytes == 0 { Ok(()) } else { driver::memset(self.stream, to, value, bytes) }
     }
 
@@ -301,7 +324,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// The driver refuses.
-    pub fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+    pub(crate) fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
         if bytes == 0 { Ok(()) } else { driver::copy(self.stream, to, from, bytes) }
     }
 
@@ -309,7 +332,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// The driver refuses.
-    pub fn upload(&self, to: u64, from: &[u8]) -> Result<()> {
+    pub(crate) fn upload(&self, to: u64, from: &[u8]) -> Result<()> {
         if from.is_empty() { Ok(()) } else { driver::copy_from_host(self.stream, to, from) }
     }
 
@@ -337,5 +360,37 @@ impl Run<'_> {
             }
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[ignore = "needs a card"]
+    fn wrong_launches_are_reported_to_the_reader_and_what_follows_is_skipped() {
+        let gpu = Gpu::of(0).expect("the card");
+        let run = |arguments: Vec<Arg<'static>>| {
+            gpu.enqueue(Vec::new(), move |run, _| {
+                let kernel = run.kernel("norm", "rms_norm", &[])?;
+                run.launch(kernel, 1u32, 128u32, 0, &arguments)
+            });
+        };
+        run(vec![Arg::Ptr(0)]);
+        gpu.enqueue(Vec::new(), |_, _| panic!("must be skipped"));
+        match gpu.take_error() {
+            Some(CudaError::Arguments { kernel: "rms_norm", what }) => {
+                assert!(what.contains("8 arguments"), "{what}");
+            }
+            other => panic!("{other:?}"),
+        }
+        gpu.enqueue(Vec::new(), |_, _| panic!("a bug of ours"));
+        assert_eq!(gpu.take_error(), Some(CudaError::Panicked { text: "a bug of ours".into() }));
+        gpu.enqueue(Vec::new(), |run, _| run.kernel("norm", "no_such_kernel", &[]).map(|_| ()));
+        assert!(matches!(gpu.take_error(), Some(CudaError::Driver { .. })));
+        gpu.enqueue(Vec::new(), |run, _| run.kernel("no such file", "x", &[]).map(|_| ()));
+        assert!(matches!(gpu.take_error(), Some(CudaError::NoUnit { .. })));
+        assert_eq!(gpu.take_error(), None);
     }
 }

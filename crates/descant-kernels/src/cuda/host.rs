@@ -1,5 +1,4 @@
-//! Host memory that the card reads: pinned, so that copies run beside other work, and mapped, so that a kernel may
-//! read it in place.
+//! Pinned host memory, so that copies to and from a card run beside other work.
 
 use std::ffi::c_void;
 
@@ -9,15 +8,12 @@ use super::driver::{check, synchronize};
 use super::error::Result;
 use super::gpu::Gpu;
 
-/// Pinned and mapped host memory.
-///
-/// For what the card has no room for: a kernel reads it over the bus at [`address`](Self::address).
+/// Pinned host memory.
 #[derive(Debug)]
-pub struct HostMemory {
+pub(crate) struct HostMemory {
     gpu: Gpu,
     start: *mut u8,
     length: usize,
-    address: u64,
 }
 
 #[expect(unsafe_code, reason = "memory may be used from any thread")]
@@ -33,37 +29,22 @@ impl HostMemory {
     ///
     /// # Errors
     /// The driver refuses, most often because the system has no such memory to pin.
-    pub fn new(gpu: &Gpu, length: usize) -> Result<Self> {
+    pub(crate) fn new(gpu: &Gpu, length: usize) -> Result<Self> {
         gpu.enter()?;
-        let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
+        let flags = sys::CU_MEMHOSTALLOC_PORTABLE;
         let mut start: *mut c_void = std::ptr::null_mut();
         // SAFETY: the pointer is to a variable that lives through the call.
         check("cuMemHostAlloc", unsafe { sys::cuMemHostAlloc(&raw mut start, length.max(1), flags) })?;
-        let mut new = Self { gpu: gpu.clone(), start: start.cast(), length, address: 0 };
+        let new = Self { gpu: gpu.clone(), start: start.cast(), length };
         // SAFETY: the memory was just given to us, and is this long.
         unsafe { new.start.write_bytes(0, length) };
-        // SAFETY: the memory was allocated as mapped.
-        check("cuMemHostGetDevicePointer", unsafe {
-            sys::cuMemHostGetDevicePointer_v2(&raw mut new.address, start, 0)
-        })?;
         Ok(new)
     }
 
-    /// The bytes, to be read.
-    pub fn bytes(&self) -> &[u8] {
-        // SAFETY: ours, initialized, this long, and the card only reads it.
-        unsafe { std::slice::from_raw_parts(self.start, self.length) }
-    }
-
     /// The bytes, to be written while no work on the card reads them.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: ours, initialized, this long, and borrowed alone.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.length) }
-    }
-
-    /// Where the card reads it.
-    pub fn address(&self) -> u64 {
-        self.address
     }
 }
 

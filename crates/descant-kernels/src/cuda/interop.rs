@@ -7,8 +7,6 @@
 //! CubeCL starts its thread's work when 32 tasks are queued or somebody waits; a closure of ours is often a whole
 //! layer, so the queue is flushed after each.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use cubecl::device::DeviceId;
 use cubecl::device_handle::DeviceHandle;
 use cubecl::server::{Handle, IoError, LaunchError, ServerError, ServerStorage};
@@ -17,7 +15,7 @@ use cubecl_server::runtime::Runtime;
 use cubecl_server::stream::WriteScoped;
 
 use super::driver::Stream;
-use super::error::{CudaError, Result};
+use super::error::{CudaError, Result, guarded};
 
 /// CubeCL's server for CUDA.
 type Server = <cubecl::cuda::CudaRuntime as Runtime>::Server;
@@ -101,30 +99,5 @@ fn is_full(error: &ServerError) -> bool {
         ServerError::Unwritten { root, .. } => is_full(root),
         ServerError::Several { errors, .. } => errors.iter().any(is_full),
         _ => false,
-    }
-}
-
-/// A panic as an error: on CubeCL's thread it would end the thread, and the process would wait for ever.
-pub(crate) fn guarded<R>(f: impl FnOnce() -> Result<R>) -> Result<R> {
-    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|payload| {
-        let text = payload.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(CudaError::Panicked { text: text.to_owned() })
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_becomes_an_error_with_its_message() {
-        let panicked = |f: fn() -> Result<()>| match guarded(f) {
-            Err(CudaError::Panicked { text }) => text,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(panicked(|| panic!("plain")), "plain");
-        assert_eq!(panicked(|| panic!("{}", 5)), "5");
-        assert_eq!(guarded(|| Ok(3)), Ok(3));
     }
 }

@@ -6,7 +6,7 @@ use super::gpu::Gpu;
 
 /// A piece of a card's memory.
 #[derive(Debug)]
-pub struct DeviceMemory {
+pub(crate) struct DeviceMemory {
     gpu: Gpu,
     piece: Option<Scratch>,
 }
@@ -16,13 +16,13 @@ impl DeviceMemory {
     ///
     /// # Errors
     /// The card has no such piece left.
-    pub fn new(gpu: &Gpu, bytes: usize) -> Result<Self> {
+    pub(crate) fn new(gpu: &Gpu, bytes: usize) -> Result<Self> {
         gpu.enter()?;
         Ok(Self { gpu: gpu.clone(), piece: Some(Scratch::new(bytes.max(1))?) })
     }
 
     /// Where it begins.
-    pub fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.piece.as_ref().expect("taken by drop alone").address
     }
 }

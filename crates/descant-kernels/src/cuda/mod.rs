@@ -51,25 +51,23 @@ mod upload;
 pub use args::{Arg, Extent, TensorMap};
 pub use error::{CudaError, Result};
 pub use spec::{Element, MatmulSpec, Operand};
-pub use store::{Store, set_choices, set_store};
+pub use store::{Choices, Entered, Store, set_store};
 pub use table::Define;
 
 #[cfg(feature = "cuda")]
-pub use blas::{Matrices, Products};
+pub(crate) use blas::Matrices;
 #[cfg(feature = "cuda")]
 pub(crate) use driver::StreamOrder;
 #[cfg(feature = "cuda")]
-pub use gpu::{Gpu, Run, portable_kernels};
-#[cfg(feature = "cuda")]
-pub use host::HostMemory;
+pub use gpu::{Gpu, Run, poison_buffers, portable_kernels};
 #[cfg(feature = "cuda")]
 pub use launch::Function;
 #[cfg(feature = "cuda")]
-pub use memory::DeviceMemory;
+pub(crate) use memory::DeviceMemory;
 #[cfg(feature = "cuda")]
 pub use tensor::{
     contiguous, empty, empty_within, floats, gpu_of, gpu_of_device, halves, handles, index_of, int_primitive,
-    int_tensor, matrix, owned, poison_buffers, primitive, tensor, zeros,
+    int_tensor, matrix, owned, primitive, tensor, zeros,
 };
 #[cfg(feature = "cuda")]
 pub(crate) use tensor::{poison, read};

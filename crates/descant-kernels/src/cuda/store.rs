@@ -3,7 +3,9 @@
 //! This crate writes no files: the binary hands in a [`Store`] over a folder of its own. Without one everything
 //! is compiled and chosen once a process. What comes back from a store is checked and never trusted.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest as _, Sha256};
 
@@ -15,20 +17,13 @@ pub trait Store: Send + Sync {
     fn save(&self, name: &str, bytes: &[u8]);
 }
 
+/// The cache of this process. Kernels and the algorithms that nobody keeps for a run of his own are the same for all
+/// that it computes, as the cards are.
 static STORE: OnceLock<Arc<dyn Store>> = OnceLock::new();
-static CHOICES: Mutex<Option<Arc<dyn Store>>> = Mutex::new(None);
 
-/// How names of choices end, as against compiled kernels.
-const CHOICE: &str = ".algo";
-
-/// Keeps every choice that is made or taken from now on in `store` too, and looks there first: a run that is gone on
-/// with computes with its own choices, whatever became of the store of the process.
-pub fn set_choices(store: Arc<dyn Store>) {
-    *CHOICES.lock().unwrap_or_else(PoisonError::into_inner) = Some(store);
-}
-
-fn choices(name: &str) -> Option<Arc<dyn Store>> {
-    name.ends_with(CHOICE).then(|| CHOICES.lock().unwrap_or_else(PoisonError::into_inner).clone()).flatten()
+thread_local! {
+    /// The choices of the run that this thread computes; what it queues takes them along.
+    static CHOICES: RefCell<Option<Choices>> = const { RefCell::new(None) };
 }
 
 /// Sets the store of this process; the first call wins.
@@ -36,24 +31,77 @@ pub fn set_store(store: Arc<dyn Store>) {
     let _ = STORE.set(store);
 }
 
-/// What was kept under `name`, if it is whole.
-pub fn load(name: &str) -> Option<Vec<u8>> {
-    let own = choices(name);
-    if let Some(found) = own.as_ref().and_then(|own| unseal(own.load(name)?)) {
+/// The algorithms that one run computes with: they decide its last bits, so it keeps them and looks here first,
+/// whatever became of the store of the process.
+#[derive(Clone)]
+pub struct Choices {
+    store: Arc<dyn Store>,
+    id: usize,
+}
+
+impl Choices {
+    /// Kept in `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        Self { store, id: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// Tells runs of a process apart; never 0.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn id(&self) -> usize {
+        self.id
+    }
+
+    /// What this thread queues computes with these, until the result is dropped.
+    #[must_use = "the choices end with the result"]
+    pub fn enter(self) -> Entered {
+        Entered { before: CHOICES.replace(Some(self)) }
+    }
+
+    /// Those of this thread.
+    pub(crate) fn of_thread() -> Option<Self> {
+        CHOICES.with_borrow(Clone::clone)
+    }
+}
+
+/// Gives a thread back the choices that it had before.
+pub struct Entered {
+    before: Option<Choices>,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CHOICES.set(self.before.take());
+    }
+}
+
+/// The algorithm of this name: the run's own, then that of the process, which becomes the run's.
+pub(crate) fn load_choice(run: Option<&Choices>, name: &str) -> Option<Vec<u8>> {
+    if let Some(found) = run.and_then(|run| unseal(run.store.load(name)?)) {
         return Some(found);
     }
-    let found = unseal(STORE.get()?.load(name)?)?;
-    if let Some(own) = own {
-        own.save(name, &seal(&found));
+    let found = load(name)?;
+    if let Some(run) = run {
+        run.store.save(name, &seal(&found));
     }
     Some(found)
 }
 
-/// Keeps `bytes` under `name`, if there is a store.
-pub fn save(name: &str, bytes: &[u8]) {
-    if let Some(own) = choices(name) {
-        own.save(name, &seal(bytes));
+/// Keeps an algorithm that was chosen.
+pub(crate) fn save_choice(run: Option<&Choices>, name: &str, bytes: &[u8]) {
+    if let Some(run) = run {
+        run.store.save(name, &seal(bytes));
     }
+    save(name, bytes);
+}
+
+/// What the process has kept under `name`, if it is whole.
+pub fn load(name: &str) -> Option<Vec<u8>> {
+    unseal(STORE.get()?.load(name)?)
+}
+
+/// Keeps `bytes` under `name`, if the process has a store.
+pub fn save(name: &str, bytes: &[u8]) {
     if let Some(store) = STORE.get() {
         store.save(name, &seal(bytes));
     }
@@ -81,7 +129,7 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct InMemory(Mutex<std::collections::BTreeMap<String, Vec<u8>>>);
+    struct InMemory(std::sync::Mutex<std::collections::BTreeMap<String, Vec<u8>>>);
 
     impl Store for InMemory {
         fn load(&self, name: &str) -> Option<Vec<u8>> {
@@ -94,19 +142,33 @@ mod tests {
     }
 
     #[test]
-    fn a_run_keeps_the_choices_it_uses_and_prefers_its_own() {
-        let (process, run) = (Arc::new(InMemory::default()), Arc::new(InMemory::default()));
+    fn a_run_keeps_the_choices_it_uses_and_no_other_run_sees_them() {
+        let (process, one, other) =
+            (Arc::new(InMemory::default()), Arc::new(InMemory::default()), Arc::new(InMemory::default()));
         set_store(process.clone());
-        save("a.algo", b"before the run");
-        set_choices(run.clone());
-        assert_eq!(load("a.algo").as_deref(), Some(&b"before the run"[..]), "and the run has it now");
-        save("b.algo", b"of the run");
+        save_choice(None, "a.algo", b"before the run");
+        let (run, second) = (Choices::new(one.clone()), Choices::new(other.clone()));
+        assert_eq!(load_choice(Some(&run), "a.algo").as_deref(), Some(&b"before the run"[..]));
+        save_choice(Some(&run), "b.algo", b"of the run");
         save("c.cubin", b"a kernel");
-        assert_eq!(run.0.lock().unwrap().keys().collect::<Vec<_>>(), ["a.algo", "b.algo"]);
-        process.save("a.algo", &seal(b"of another run"));
-        assert_eq!(load("a.algo").as_deref(), Some(&b"before the run"[..]));
-        run.save("a.algo", b"damaged");
-        assert_eq!(load("a.algo").as_deref(), Some(&b"of another run"[..]));
+        assert_eq!(one.0.lock().unwrap().keys().collect::<Vec<_>>(), ["a.algo", "b.algo"]);
+        process.save("a.algo", &seal(b"of another process"));
+        assert_eq!(load_choice(Some(&run), "a.algo").as_deref(), Some(&b"before the run"[..]));
+        assert_eq!(load_choice(Some(&second), "a.algo").as_deref(), Some(&b"of another process"[..]));
+        one.save("a.algo", b"damaged");
+        assert_eq!(load_choice(Some(&run), "a.algo").as_deref(), Some(&b"of another process"[..]));
+    }
+
+    #[test]
+    fn choices_are_a_threads_own_and_end_with_their_guard() {
+        let is_set = || Choices::of_thread().is_some();
+        let outer = Choices::new(Arc::new(InMemory::default())).enter();
+        let inner = Choices::new(Arc::new(InMemory::default())).enter();
+        assert!(is_set() && !std::thread::spawn(is_set).join().unwrap());
+        drop(inner);
+        assert!(is_set());
+        drop(outer);
+        assert!(!is_set());
     }
 
     #[test]

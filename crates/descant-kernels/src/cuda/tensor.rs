@@ -1,7 +1,5 @@
 //! Between burn's tensors and our launches: buffers out of tensors, tensors over new buffers.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use burn::backend::tensor::Device as BackendDevice;
 use burn::backend::{DispatchDevice, TensorMetadata as _};
 use burn::tensor::{DType, Device, Int, Shape, Tensor};
@@ -11,7 +9,7 @@ use burn_cubecl::{CubeBackend, CubeDevice};
 use cubecl::server::Handle;
 
 use super::error::{CudaError, Result};
-use super::gpu::{Gpu, Run};
+use super::gpu::{Gpu, Run, is_poisoning};
 
 /// The index of the CUDA card that a device is, if it is one; an autodiff device is its inner one.
 pub fn index_of(device: &Device) -> Option<usize> {
@@ -41,20 +39,12 @@ pub fn gpu_of_device(device: &BackendDevice<CubeBackend>) -> Result<Gpu> {
     }
 }
 
-/// Whether new buffers are poisoned.
-static POISON: AtomicBool = AtomicBool::new(false);
 /// Every bf16 and f32 of such bytes is NaN, every integer -1.
 const POISON_BYTE: u8 = 0xff;
 
-/// For tests: fills every buffer that an operator is given to write with values that no result survives, so that
-/// what is read before it was written shows.
-pub fn poison_buffers(on: bool) {
-    POISON.store(on, Ordering::Relaxed);
-}
-
 /// Fills `bytes` at `to` where buffers are poisoned.
 pub(crate) fn poison(run: &Run<'_>, to: u64, bytes: usize) -> Result<()> {
-    if POISON.load(Ordering::Relaxed) { run.memset(to, POISON_BYTE, bytes) } else { Ok(()) }
+    if is_poisoning() { run.memset(to, POISON_BYTE, bytes) } else { Ok(()) }
 }
 
 /// A new contiguous tensor with arbitrary contents.
@@ -74,7 +64,7 @@ pub fn empty_within(
     let bytes = shape.num_elements() * dtype.size();
     let buffer = client.empty(bytes.max(room));
     let tensor = CubeTensor::new_contiguous(client, device.clone(), shape, buffer, dtype);
-    if POISON.load(Ordering::Relaxed) && bytes > 0 {
+    if is_poisoning() && bytes > 0 {
         gpu_of(&tensor).enqueue(handles([&tensor]), move |run, at| poison(run, at[0], bytes));
     }
     tensor

@@ -47,18 +47,6 @@ pub(crate) struct Lease {
     owner: Option<(Arc<[AtomicU64]>, usize, u64)>,
 }
 
-/// Where batches grow, memory is laid out anew for one that is longer by this part, so that it is not done for every
-/// few tokens more: it waits for the card.
-const ROOM: usize = 8;
-
-/// How many tokens to lay memory out for: those that are needed or were announced, and some more where fewer were
-/// enough before.
-fn with_room(need: &Need, announced: usize, before: Option<&Need>) -> usize {
-    let grows = before.is_some_and(|old| old.sizes == need.sizes && old.tokens < need.tokens);
-    let tokens = if grows { need.tokens + need.tokens / ROOM } else { need.tokens };
-    if announced >= need.tokens { announced } else { tokens }
-}
-
 impl Lease {
     /// Whether what was kept is still there.
     pub(crate) fn is_current(&self) -> bool {
@@ -97,7 +85,7 @@ impl Arena {
             // The old one goes first: both may not fit.
             old => old.map(|old| old.need),
         };
-        let tokens = with_room(need, settings.tokens, before.as_ref());
+        let tokens = need.tokens_with_room(settings.tokens, before.as_ref());
         match Self::new(gpu, Need { tokens, ..need.clone() }, settings) {
             // There is no room for more than is needed now.
             Err(error) if error.is_out_of_memory() && tokens > need.tokens => {
@@ -174,34 +162,5 @@ impl Arena {
     /// The plan in words.
     pub(super) fn words(&self) -> &str {
         &self.words
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::sizes::LayerSizes;
-    use super::*;
-
-    #[test]
-    fn a_batch_that_grows_gets_room_and_one_that_was_announced_gets_that() {
-        let sizes = LayerSizes {
-            hidden: 64,
-            query: 64,
-            key_value: 32,
-            n_heads: 4,
-            n_experts: 4,
-            top_k: 2,
-            inner: 64,
-        };
-        let (paths, windows) = (Paths::default(), Arc::from([]));
-        let need = Need { sizes, paths, tokens: 0, longest: 9, in_order: false, windows };
-        let of = |tokens| Need { tokens, ..need.clone() };
-        assert_eq!(with_room(&of(800), 0, None), 800);
-        assert_eq!(with_room(&of(800), 0, Some(&of(790))), 900);
-        assert_eq!(with_room(&of(800), 0, Some(&of(801))), 800, "other paths, no growth");
-        let other = Need { sizes: LayerSizes { hidden: 96, ..sizes }, ..of(10) };
-        assert_eq!(with_room(&of(800), 0, Some(&other)), 800, "another model");
-        assert_eq!(with_room(&of(800), 850, Some(&of(790))), 850, "the longest of a run is known");
-        assert_eq!(with_room(&of(860), 850, Some(&of(850))), 967, "longer than what was announced");
     }
 }

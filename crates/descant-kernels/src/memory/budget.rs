@@ -18,6 +18,10 @@ const LEAST_SCRATCH: u64 = 144 << 20;
 /// Copies of the residual stream that burn holds at most at once beyond one a layer: gradients, the embedding, the
 /// last norm, and what its pool cannot hand out because of its pages.
 const STREAM_COPIES: u64 = 6;
+/// Where batches grow, memory is laid out anew for one that is longer by this part, so that it is not done for every
+/// few tokens more: it waits for the card.
+#[cfg(any(feature = "cuda", test))]
+const ROOM: usize = 8;
 
 /// What a pass needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +40,15 @@ pub(crate) struct Need {
 impl Need {
     pub(crate) fn plan(&self, kept: Kept) -> Plan {
         Plan { sizes: self.sizes, tokens: self.tokens, paths: self.paths, kept, in_order: self.in_order }
+    }
+
+    /// How many tokens to lay memory out for: those that are needed or were announced, and some more where fewer were
+    /// enough `before`.
+    #[cfg(any(feature = "cuda", test))]
+    pub(crate) fn tokens_with_room(&self, announced: usize, before: Option<&Self>) -> usize {
+        let grows = before.is_some_and(|old| old.sizes == self.sizes && old.tokens < self.tokens);
+        let tokens = if grows { self.tokens + self.tokens / ROOM } else { self.tokens };
+        if announced >= self.tokens { announced } else { tokens }
     }
 
     /// Bytes that layers work in, whatever they keep.
@@ -175,5 +188,28 @@ mod tests {
         }
         // 1152 rows of the 20b's vocabulary, as a process had it that asked no prompts first.
         assert_eq!(room_for_logits(&sizes, 4096, true) / (2 * 201_088) / 128, 9);
+    }
+
+    #[test]
+    fn a_batch_that_grows_gets_room_and_one_that_was_announced_gets_that() {
+        let sizes = LayerSizes {
+            hidden: 64,
+            query: 64,
+            key_value: 32,
+            n_heads: 4,
+            n_experts: 4,
+            top_k: 2,
+            inner: 64,
+        };
+        let (paths, windows) = (Paths::default(), Arc::from([]));
+        let need = Need { sizes, paths, tokens: 0, longest: 9, in_order: false, windows };
+        let of = |tokens| Need { tokens, ..need.clone() };
+        assert_eq!(of(800).tokens_with_room(0, None), 800);
+        assert_eq!(of(800).tokens_with_room(0, Some(&of(790))), 900);
+        assert_eq!(of(800).tokens_with_room(0, Some(&of(801))), 800, "other paths, no growth");
+        let other = Need { sizes: LayerSizes { hidden: 96, ..sizes }, ..of(10) };
+        assert_eq!(of(800).tokens_with_room(0, Some(&other)), 800, "another model");
+        assert_eq!(of(800).tokens_with_room(850, Some(&of(790))), 850, "the longest of a run is known");
+        assert_eq!(of(860).tokens_with_room(850, Some(&of(850))), 967, "longer than what was announced");
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Result, anyhow};
 use descant_files::{RelPath, read_bounded, write_atomic};
-use descant_kernels::cuda::{CudaError, Gpu, Store, set_choices, set_store};
+use descant_kernels::cuda::{Choices, CudaError, Entered, Gpu, Store, set_store};
 
 use crate::failure::Hinted;
 
@@ -24,9 +24,11 @@ pub(crate) fn open(index: usize) -> Result<String> {
     Ok(gpu.name().to_owned())
 }
 
-/// Keeps the choices of algorithms that a run computes with in its folder: they decide the last bits.
-pub(crate) fn keep_choices(folder: &Path) {
-    set_choices(Arc::new(Choices { folder: Folder(folder.to_owned()), said: AtomicBool::new(false) }));
+/// Keeps the choices of algorithms that this thread computes with in a run's folder: they decide the last bits.
+#[must_use = "the choices end with the result"]
+pub(crate) fn keep_choices(folder: &Path) -> Entered {
+    let store = OfRun { folder: Folder(folder.to_owned()), said: AtomicBool::new(false) };
+    Choices::new(Arc::new(store)).enter()
 }
 
 fn hinted(error: &CudaError) -> anyhow::Error {
@@ -67,12 +69,12 @@ impl Folder {
 }
 
 /// Those of a run: losing one costs no time but bytes, so it is said, once.
-struct Choices {
+struct OfRun {
     folder: Folder,
     said: AtomicBool,
 }
 
-impl Store for Choices {
+impl Store for OfRun {
     fn load(&self, name: &str) -> Option<Vec<u8>> {
         self.folder.load(name)
     }

@@ -6,23 +6,14 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::rows::rows_at_once;
 use super::{LogitsRoom, LossKernel, LossOp};
 use crate::cuda::{self, Arg, MatmulSpec, Matrices, Result, Run};
 
-/// More rows than this make a product no faster.
-const MOST_ROWS: usize = 4096;
-/// Rows come in multiples of this, as products like them.
-const ROWS: usize = 128;
 /// For the products.
 const WORKSPACE: usize = 32 << 20;
 /// Shared memory that the kernel has beside the kept logits, and the driver's own.
 const OTHER_SHARED: u32 = 2 * 1024;
-
-/// Rows whose logits are made at once.
-pub(crate) fn rows_at_once(n_rows: usize, vocabulary: usize, bytes: usize) -> usize {
-    let fit = bytes / (2 * vocabulary.max(1)) / ROWS * ROWS;
-    fit.clamp(ROWS, n_rows.next_multiple_of(ROWS).min(MOST_ROWS)).min(n_rows.max(1))
-}
 
 /// Losses of rows of logits, and their gradients times `factor` (or one, where 0) over them.
 pub(crate) fn cross_entropy(
@@ -168,21 +159,5 @@ impl LossOp for CubeBackend {
         room: LogitsRoom,
     ) -> CubeTensor {
         Self::losses(hidden, head, targets, room, false).0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::op::loss::LOGITS;
-
-    #[test]
-    fn logits_stay_within_their_bytes_and_no_row_is_lost() {
-        for (rows, vocabulary) in [(1, 201_088), (7, 96), (16_384, 201_088), (5000, 64), (129, 10_000_000)] {
-            let most = rows_at_once(rows, vocabulary, LOGITS);
-            assert!(most >= 1 && most <= rows);
-            assert!(most <= ROWS || most * vocabulary * 2 <= LOGITS, "{most} rows of {vocabulary}");
-        }
-        assert_eq!(rows_at_once(16_384, 201_088, LOGITS), 640);
     }
 }
