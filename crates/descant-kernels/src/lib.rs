@@ -1,7 +1,7 @@
 //! The operators of a training step of gpt-oss, each with its definition and a hand-written backward.
 //!
-//! `op/` has the operators, `layer/` a whole decoder layer as one of them, `memory/` what a model's layers may use, and
-//! `cuda/` the shell for NVIDIA cards.
+//! `op/` has the operators, `layer/` a whole decoder layer as one of them, `memory/` what a model's layers may use,
+//! `stream/` the weights that lie on the host, and `cuda/` the shell for NVIDIA cards.
 //!
 //! Tests compare every form with its definition. Everything is token-major and without padding: activations are
 //! `[tokens, features]`, and [`Segments`] says which tokens are one sequence. Frozen weights never get a gradient.
@@ -25,6 +25,7 @@ mod op;
 mod rates;
 mod read;
 mod site;
+mod stream;
 
 pub use device::{compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
 pub use layer::{Angles, DecoderLayer, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair};
@@ -43,6 +44,7 @@ pub use op::route::{Routing, combine_experts, expert_weights, route, take_tokens
 pub use op::swiglu::swiglu;
 pub use read::{DeviceError, read_floats};
 pub use site::{PerSite, SiteKind};
+pub use stream::{HostBytes, HostExperts, HostTable, StreamedMatrix, stream_experts};
 
 /// The definitions, for tests and for devices that have no form of their own yet.
 pub mod reference {

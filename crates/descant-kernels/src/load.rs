@@ -6,6 +6,7 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::DeviceError;
+use crate::stream::HostBytes;
 
 /// Brings tensors to one device.
 #[derive(Debug)]
@@ -64,6 +65,19 @@ impl Loader {
         }
         let data = TensorData::new(bytes.to_vec(), [bytes.len()]);
         Ok(Tensor::from_data(data, (&self.device, DType::U8)))
+    }
+
+    /// These bytes in pinned host memory, for what has no room on the card.
+    ///
+    /// # Errors
+    /// The device is no card, or the system has no such memory to pin.
+    pub fn pinned(&mut self, bytes: &[u8]) -> Result<HostBytes, DeviceError> {
+        #[cfg(feature = "cuda")]
+        if let Some(index) = crate::cuda::index_of(&self.device) {
+            let memory = crate::cuda::HostMemory::of(&crate::cuda::Gpu::of(index)?, bytes)?;
+            return Ok(HostBytes::new(memory));
+        }
+        Err(DeviceError::new(format!("{} bytes were to lie beside a card, and there is none", bytes.len())))
     }
 
     /// Waits until everything has arrived.

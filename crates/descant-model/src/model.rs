@@ -21,6 +21,7 @@ use crate::cache::KeyValueCache;
 use crate::config::Config;
 use crate::error::Result;
 use crate::overlay::Overlay;
+use crate::placement::Placement;
 use crate::site::Site;
 use crate::weights::{LayerWeights, Linear, Weights};
 
@@ -53,11 +54,19 @@ impl GptOss {
     /// # Errors
     /// Anything missing, extra, misshapen, mistyped or not supported, by file and tensor.
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+        Self::load_placed(dir, device, Placement::default())
+    }
+
+    /// The same with a part of the weights on the host, where a card has no room for all of them.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and where the host has no such memory to pin or the device is no card.
+    pub fn load_placed(dir: &Path, device: &Device, placement: Placement) -> Result<Self> {
         let device = device.clone().inner();
         let config = Config::from_dir(dir)?;
         compile_ahead(&device, config.head_dim, config.num_attention_heads / config.num_key_value_heads);
         let workspace = Workspace::default();
-        let weights = Weights::load(dir, &config, &device, &workspace)?;
+        let weights = Weights::load(dir, &config, &device, &workspace, placement)?;
         let rows_in_order = config.packing == Packing::Mxfp4 && wants_rows_in_order(&device);
         Ok(Self {
             config,
@@ -121,7 +130,7 @@ impl GptOss {
     pub(crate) fn forward(&self, mut pass: Pass<'_>, overlay: &dyn Overlay) -> Tensor<2> {
         let ids = self.indices(pass.ids.iter().map(|&id| id as i32).collect());
         let angles = self.angles(pass.positions);
-        let mut x = self.weights.embedding.clone().select(0, ids);
+        let mut x = self.weights.embedding.rows(ids);
         for (index, layer) in self.weights.layers.iter().enumerate() {
             if let (Some(whole), None) = (&layer.whole, &pass.cache)
                 && let Some(pairs) = overlay.pairs(index)

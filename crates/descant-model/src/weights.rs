@@ -11,7 +11,8 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device, Int, Tensor};
 use descant_kernels::{
-    DecoderLayer, DeviceError, FrozenWeight, LayerPlace, LayerSpec, LayerTensors, Loader, Workspace,
+    DecoderLayer, DeviceError, FrozenWeight, HostBytes, HostExperts, HostTable, LayerPlace, LayerSpec,
+    LayerTensors, Loader, Workspace, stream_experts,
 };
 use half::bf16;
 use safetensors::Dtype;
@@ -22,16 +23,20 @@ use descant_quant::Packing;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::names::{LayerPart, Part, Piece, Stored};
+use crate::placement::Placement;
 use crate::shards::visit_tensors;
 use descant_kernels::SiteKind;
 
 use crate::site::Site;
 
 mod bitsandbytes;
+mod expected;
 mod floats;
 
 pub use bitsandbytes::{Nf4Parts, unpack_nf4};
 use bitsandbytes::{Taken, Unpacker};
+pub use expected::weight_bytes;
+use expected::{Kind, Role, expected};
 use floats::floats;
 
 /// The projections that become one matrix on a GPU, in its order, and what that matrix is called here.
@@ -68,17 +73,42 @@ pub(crate) struct LayerWeights {
 /// The whole model.
 #[derive(Debug, Clone)]
 pub(crate) struct Weights {
-    /// `[vocabulary, hidden]`
-    pub(crate) embedding: Tensor<2>,
+    pub(crate) embedding: Embedding,
     pub(crate) layers: Vec<LayerWeights>,
     pub(crate) norm: Tensor<1>,
     /// `[vocabulary, hidden]`
     pub(crate) head: Tensor<2>,
 }
 
+/// The embedding, `[vocabulary, hidden]`.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a model has one, and a box would only hide handles")]
+pub(crate) enum Embedding {
+    /// Where the model lies.
+    Here(Tensor<2>),
+    /// Beside its card.
+    Host(HostTable),
+}
+
+impl Embedding {
+    /// The rows of these ids.
+    pub(crate) fn rows(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        match self {
+            Self::Here(table) => table.clone().select(0, ids),
+            Self::Host(table) => table.select(&ids),
+        }
+    }
+}
+
 impl Weights {
     /// Reads the shards of `dir`.
-    pub(crate) fn load(dir: &Path, config: &Config, device: &Device, workspace: &Workspace) -> Result<Self> {
+    pub(crate) fn load(
+        dir: &Path,
+        config: &Config,
+        device: &Device,
+        workspace: &Workspace,
+        placement: Placement,
+    ) -> Result<Self> {
         let expected = expected(config);
         let fused = !descant_kernels::is_cpu(device);
         let upload = |path: &Path, name: &str, source| Error::Upload {
@@ -97,7 +127,8 @@ impl Weights {
             if read.tensors.contains_key(name) {
                 return Err(Error::TensorTwice { path: file(), name: name.to_owned() });
             }
-            let loaded = load_tensor(path, name, view, kind, device, &mut loader)?;
+            let on_host = is_on_host(name, config, placement);
+            let loaded = load_tensor(path, name, view, kind, device, on_host, &mut loader)?;
             read.tensors.insert(name.to_owned(), loaded);
             read.join(name, &mut loader).map_err(|source| upload(path, name, source))
         };
@@ -117,53 +148,7 @@ impl Weights {
         })?;
         unpacker.map_or(Ok(()), |unpacker| unpacker.finish(dir))?;
         loader.finish().map_err(|source| upload(dir, "the last one", source))?;
-        read.assemble(config, workspace)
-    }
-}
-
-/// Bytes that the weights of this configuration take on a card, or on the CPU.
-pub fn weight_bytes(config: &Config, on_card: bool) -> u64 {
-    let bytes = |kind: Kind| {
-        let (shape, size) = match kind {
-            Kind::Float { shape, role } => (shape, role.dtype(on_card).size()),
-            Kind::Bytes { shape, .. } => (shape, 1),
-        };
-        // A hostile configuration may multiply to more than there is.
-        shape.into_iter().fold(size as u64, |bytes, n| bytes.saturating_mul(n as u64))
-    };
-    expected(config).into_values().map(bytes).fold(0, u64::saturating_add)
-}
-
-/// What the configuration says of a tensor.
-enum Kind {
-    Float {
-        shape: Vec<usize>,
-        role: Role,
-    },
-    /// Packed bytes; `scales` are checked for NaN.
-    Bytes {
-        shape: Vec<usize>,
-        scales: bool,
-    },
-}
-
-/// What a float tensor is for, which decides its type on a GPU.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
-    /// Read by products, or added to their bf16 results.
-    Product,
-    /// As that, and on a GPU one matrix with its two neighbours.
-    Joined,
-    /// Small, and read by what computes in f32.
-    Fine,
-}
-
-impl Role {
-    fn dtype(self, on_card: bool) -> DType {
-        match self {
-            Self::Product | Self::Joined if on_card => DType::BF16,
-            _ => DType::F32,
-        }
+        read.assemble(config, workspace, device, placement)
     }
 }
 
@@ -174,34 +159,8 @@ enum Loaded {
     Held(Vec<u8>),
     /// Some rows of a matrix on the device.
     Rows(Tensor<2>),
-}
-
-/// Every tensor that belongs to this configuration.
-fn expected(config: &Config) -> BTreeMap<String, Kind> {
-    let kind = |stored: Stored| {
-        let shape = stored.shape(config);
-        match stored.piece {
-            Piece::Whole => Kind::Float { shape, role: role(stored.part) },
-            Piece::Blocks => Kind::Bytes { shape, scales: false },
-            Piece::Scales => Kind::Bytes { shape, scales: true },
-        }
-    };
-    Stored::all(config, config.packing).map(|stored| (stored.name(), kind(stored))).collect()
-}
-
-/// What a part is for.
-fn role(part: Part) -> Role {
-    match part {
-        Part::Layer(_, LayerPart::Weight(SiteKind::Query | SiteKind::Key | SiteKind::Value)) => Role::Joined,
-        Part::Norm
-        | Part::Layer(
-            _,
-            LayerPart::InputNorm | LayerPart::Sinks | LayerPart::PostNorm | LayerPart::Bias(SiteKind::Router),
-        ) => Role::Fine,
-        Part::Embedding | Part::Head | Part::Layer(_, LayerPart::Weight(_) | LayerPart::Bias(_)) => {
-            Role::Product
-        }
-    }
+    /// In pinned memory, for good.
+    Host(Vec<usize>, HostBytes),
 }
 
 fn load_tensor(
@@ -210,6 +169,7 @@ fn load_tensor(
     view: &TensorView<'_>,
     kind: &Kind,
     device: &Device,
+    on_host: bool,
     loader: &mut Loader,
 ) -> Result<Loaded> {
     let path = || path.display().to_string();
@@ -249,6 +209,9 @@ fn load_tensor(
                     _ => values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>(),
                 })
             };
+            if on_host {
+                return Ok(Loaded::Host(shape.clone(), loader.pinned(&bytes).map_err(upload)?));
+            }
             if *role == Role::Joined && dtype == DType::BF16 {
                 return Ok(Loaded::Held(bytes.into_owned()));
             }
@@ -260,6 +223,9 @@ fn load_tensor(
             }
             if let (true, Some(element)) = (scales, view.data().iter().position(|&s| s == NAN_SCALE)) {
                 return Err(not_finite(element));
+            }
+            if on_host {
+                return Ok(Loaded::Host(shape.clone(), loader.pinned(view.data()).map_err(upload)?));
             }
             Ok(Loaded::Bytes(shape.clone(), loader.bytes(view.data()).map_err(upload)?))
         }
@@ -287,7 +253,14 @@ struct Read<'a> {
 }
 
 impl Read<'_> {
-    fn assemble(mut self, config: &Config, workspace: &Workspace) -> Result<Weights> {
+    fn assemble(
+        mut self,
+        config: &Config,
+        workspace: &Workspace,
+        device: &Device,
+        placement: Placement,
+    ) -> Result<Weights> {
+        let mut streamed = self.streamed(config, device, placement)?;
         let mut layers = Vec::with_capacity(config.num_hidden_layers);
         for n in 0..config.num_hidden_layers {
             let part = |part| Part::Layer(n, part);
@@ -307,15 +280,15 @@ impl Read<'_> {
                 sinks: self.float(part(LayerPart::Sinks))?,
                 post_norm: self.float(part(LayerPart::PostNorm))?,
                 router: self.dense(site(SiteKind::Router))?,
-                gate_up: self.experts(site(SiteKind::GateUp), config.packing)?,
-                down: self.experts(site(SiteKind::Down), config.packing)?,
+                gate_up: self.experts(site(SiteKind::GateUp), config.packing, &mut streamed)?,
+                down: self.experts(site(SiteKind::Down), config.packing, &mut streamed)?,
                 whole: None,
             };
             layer.whole = attention_input.and_then(|fused| whole(&layer, &fused, config, n, workspace));
             layers.push(layer);
         }
         Ok(Weights {
-            embedding: self.float(Part::Embedding)?,
+            embedding: self.embedding(device)?,
             layers,
             norm: self.float(Part::Norm)?,
             head: self.float(Part::Head)?,
@@ -375,7 +348,9 @@ impl Read<'_> {
                 let shape = axes::<D>(&tensor.dims());
                 Ok(tensor.reshape(shape))
             }
-            Loaded::Bytes(..) | Loaded::Held(_) => unreachable!("`expected` says what each tensor is"),
+            Loaded::Bytes(..) | Loaded::Held(_) | Loaded::Host(..) => {
+                unreachable!("`expected` says what each tensor is")
+            }
         }
     }
 
@@ -392,9 +367,64 @@ impl Read<'_> {
         Ok(Linear { weight: FrozenWeight::Dense(weight.unsqueeze()), bias: bias.unsqueeze() })
     }
 
-    fn experts(&mut self, site: Site, packing: Packing) -> Result<Linear> {
+    fn embedding(&mut self, device: &Device) -> Result<Embedding> {
+        match self.take(&Part::Embedding.name())? {
+            Loaded::Host(shape, bytes) => {
+                let table = HostTable::new(bytes, axes(&shape), device);
+                table.map(Embedding::Host).map_err(|source| self.not_placed(&Part::Embedding.name(), source))
+            }
+            Loaded::Float(shape, tensor) => Ok(Embedding::Here(tensor.reshape(axes::<2>(&shape)))),
+            _ => unreachable!("`expected` says what each tensor is"),
+        }
+    }
+
+    /// The weights that stream, by site.
+    fn streamed(
+        &mut self,
+        config: &Config,
+        device: &Device,
+        placement: Placement,
+    ) -> Result<BTreeMap<Site, FrozenWeight>> {
+        let layers: Vec<usize> =
+            (0..config.num_hidden_layers).filter(|layer| placement.streams(config, *layer)).collect();
+        let halves = [SiteKind::GateUp, SiteKind::Down];
+        let mut experts = Vec::with_capacity(layers.len());
+        for &layer in &layers {
+            let [gate_up, down] = halves.map(|kind| self.host_experts(Site { layer, kind }, config));
+            experts.push([gate_up?, down?]);
+        }
+        let weights = stream_experts(experts, placement.slots(config), device)
+            .map_err(|source| self.not_placed("experts of the layers that stream", source))?;
+        let sites = layers.into_iter().flat_map(|layer| halves.map(|kind| Site { layer, kind }));
+        Ok(sites.zip(weights.into_iter().flatten()).collect())
+    }
+
+    fn host_experts(&mut self, site: Site, config: &Config) -> Result<HostExperts> {
+        let mut piece = |piece| -> Result<HostBytes> {
+            match self.take(&Stored { part: Part::weight(site), piece }.name())? {
+                Loaded::Host(_, bytes) => Ok(bytes),
+                _ => unreachable!("a layer that streams was read to the host"),
+            }
+        };
+        let dims = config.site_dims(site.kind);
+        let shape = [dims.n_matrices, dims.d_out, dims.d_in];
+        Ok(HostExperts { blocks: piece(Piece::Blocks)?, scales: piece(Piece::Scales)?, shape })
+    }
+
+    fn not_placed(&self, name: &str, source: DeviceError) -> Error {
+        Error::Upload { path: self.dir.display().to_string(), name: name.to_owned(), source }
+    }
+
+    fn experts(
+        &mut self,
+        site: Site,
+        packing: Packing,
+        streamed: &mut BTreeMap<Site, FrozenWeight>,
+    ) -> Result<Linear> {
         let part = Part::weight(site);
-        let weight = if packing == Packing::Mxfp4 {
+        let weight = if let Some(weight) = streamed.remove(&site) {
+            weight
+        } else if packing == Packing::Mxfp4 {
             FrozenWeight::Mxfp4 {
                 blocks: self.bytes(part, Piece::Blocks)?,
                 scales: self.bytes(part, Piece::Scales)?,
@@ -403,6 +433,17 @@ impl Read<'_> {
             FrozenWeight::Transposed(self.float(part)?)
         };
         Ok(Linear { weight, bias: self.float(Part::bias(site))? })
+    }
+}
+
+/// Whether a tensor of this name goes to the host.
+fn is_on_host(name: &str, config: &Config, placement: Placement) -> bool {
+    match Stored::from_name(name) {
+        Some(Stored { part: Part::Embedding, .. }) => placement.embedding_on_host,
+        Some(Stored { part, piece: Piece::Blocks | Piece::Scales }) => {
+            part.site().is_some_and(|site| placement.streams(config, site.layer))
+        }
+        _ => false,
     }
 }
 

@@ -7,7 +7,7 @@
 
 use descant_kernels::{Keep, LayerLoad, MAX_EXPERT_RANK, PerSite};
 use descant_lora::LoraConfig;
-use descant_model::{Config, Packing, SiteKind, weight_bytes};
+use descant_model::{Config, Packing, Placement, SiteKind, weight_bytes};
 
 use crate::config::{OptimizerKind, TrainConfig};
 use crate::error::{Error, Result};
@@ -69,6 +69,8 @@ pub enum Place {
         keep: Keep,
         /// See [`LayerLoad::in_order`].
         in_order: bool,
+        /// Which weights lie on the host instead.
+        placement: Placement,
     },
 }
 
@@ -100,6 +102,58 @@ pub struct Memory {
     pub asking: u64,
     /// Programs, libraries and what allocators hold beside what was asked of them.
     pub runtime: u64,
+}
+
+impl Place {
+    /// The same with another placement of the weights; the CPU has but one.
+    #[must_use]
+    pub fn with(self, placement: Placement) -> Self {
+        match self {
+            Self::Cpu { .. } => self,
+            Self::Card { free, keep, in_order, .. } => Self::Card { free, keep, in_order, placement },
+        }
+    }
+
+    /// Bytes of the base.
+    fn base(&self, config: &Config) -> u64 {
+        match self {
+            Self::Cpu { .. } => weight_bytes(config, false),
+            Self::Card { placement, .. } => placement.card_bytes(config),
+        }
+    }
+}
+
+/// Which weights go to the host, so that what `needs` says fits: as few as can be, but for the embedding, which goes as
+/// soon as layers keep more for it. Where nothing fits, the one that needs least.
+///
+/// `host` are the bytes that the host may pin.
+///
+/// # Errors
+/// Those of `needs`.
+pub fn place_weights<E>(
+    config: &Config,
+    place: Place,
+    host: Option<u64>,
+    mut needs: impl FnMut(Place) -> std::result::Result<Memory, E>,
+    fits: impl Fn(&Memory) -> bool,
+) -> std::result::Result<(Placement, Memory), E> {
+    let mut best = (Placement::default(), needs(place.with(Placement::default()))?);
+    if matches!(place, Place::Cpu { .. }) {
+        return Ok(best);
+    }
+    for placement in Placement::all(config).skip(1) {
+        let one = (placement, needs(place.with(placement))?);
+        let keeps_more = best.0 == Placement::default() && one.1.kept > best.1.kept;
+        let is_enough = fits(&best.1) && !keeps_more;
+        if is_enough || host.is_some_and(|host| placement.host_bytes(config) > host) {
+            break;
+        }
+        // A ring that is as large as what streams saves nothing.
+        if one.1.least() < best.1.least() {
+            best = one;
+        }
+    }
+    Ok(best)
 }
 
 impl Memory {
@@ -169,7 +223,7 @@ pub fn check_card(lora: &LoraConfig) -> Result<()> {
 pub fn estimate_asking(config: &Config, asking: Asking, place: Place) -> Memory {
     let on_card = matches!(place, Place::Card { .. });
     Memory {
-        base: weight_bytes(config, on_card),
+        base: place.base(config),
         adapter: 0,
         gradients: 0,
         optimizer: 0,
@@ -211,14 +265,14 @@ pub fn estimate(
         OptimizerKind::AdamW8bit => 2 * (parameters + parameters.div_ceil(256) * FULL),
     };
     let asking = asking.map_or(0, |asking| asking_bytes(config, asking, on_card));
-    let base = weight_bytes(config, on_card);
+    let base = place.base(config);
     let none = Memory { base, adapter, gradients, optimizer, activations: 0, kept: 0, asking, runtime: 0 };
     match place {
         Place::Cpu { threads } => {
             let activations = Widths::new(config, &kinds).activations(layers, load, threads as u64);
             Memory { activations, runtime: PROGRAM, ..none }
         }
-        Place::Card { free, keep, in_order } => {
+        Place::Card { free, keep, in_order, .. } => {
             let copy = adapter as f64;
             let pooled = (POOLED * copy).min(POOLED_MANY.0 + POOLED_MANY.1 * copy);
             let runtime = RUNTIME + pooled as u64;
@@ -403,7 +457,8 @@ mod tests {
             let train = TrainConfig { accumulation, ..TrainConfig::default() };
             let load = Load { tokens: sequences * length, trained: 0, longest: length, in_all: 0 };
             let free = ((limit - held) * gib) as u64;
-            let place = Place::Card { free, keep: keep.parse().unwrap(), in_order: true };
+            let placement = Placement::default();
+            let place = Place::Card { free, keep: keep.parse().unwrap(), in_order: true, placement };
             let memory = estimate(&config("gpt-oss-20b.json"), &lora, &train, load, None, place);
             held + memory.total() as f64 / gib
         };

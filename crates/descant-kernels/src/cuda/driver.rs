@@ -101,6 +101,9 @@ pub(crate) struct OwnStream(pub(crate) Stream);
 #[expect(unsafe_code, reason = "a stream may be used from any thread")]
 // SAFETY: the driver's streams are not bound to a thread.
 unsafe impl Send for OwnStream {}
+#[expect(unsafe_code, reason = "as above")]
+// SAFETY: the driver's calls may be made by several threads at once.
+unsafe impl Sync for OwnStream {}
 
 #[expect(unsafe_code, reason = "calls the driver")]
 impl OwnStream {
@@ -282,6 +285,9 @@ impl StreamOrder {
 #[expect(unsafe_code, reason = "an event may be used from any thread")]
 // SAFETY: the driver's events are not bound to a thread.
 unsafe impl Send for Event {}
+#[expect(unsafe_code, reason = "as above")]
+// SAFETY: the driver's calls may be made by several threads at once.
+unsafe impl Sync for Event {}
 
 #[expect(unsafe_code, reason = "calls the driver")]
 impl Drop for Event {

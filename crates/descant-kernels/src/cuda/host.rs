@@ -1,19 +1,25 @@
-//! Pinned host memory, so that copies to and from a card run beside other work.
+//! Pinned host memory, so that copies to and from a card run beside other work, and mapped, so that a kernel may read it
+//! in place.
 
 use std::ffi::c_void;
 
 use cudarc::driver::sys;
+use rayon::prelude::*;
 
 use super::driver::{check, synchronize};
 use super::error::Result;
 use super::gpu::Gpu;
 
-/// Pinned host memory.
+/// Bytes a thread copies at a time.
+const PIECE: usize = 4 << 20;
+
+/// Pinned and mapped host memory.
 #[derive(Debug)]
 pub(crate) struct HostMemory {
     gpu: Gpu,
     start: *mut u8,
     length: usize,
+    address: u64,
 }
 
 #[expect(unsafe_code, reason = "memory may be used from any thread")]
@@ -30,15 +36,52 @@ impl HostMemory {
     /// # Errors
     /// The driver refuses, most often because the system has no such memory to pin.
     pub(crate) fn new(gpu: &Gpu, length: usize) -> Result<Self> {
+        Self::filled_by(gpu, length, |start| {
+            // SAFETY: the memory was just given to us, and is this long.
+            unsafe { start.write_bytes(0, length) };
+        })
+    }
+
+    /// A copy of these bytes, made by several threads.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn of(gpu: &Gpu, bytes: &[u8]) -> Result<Self> {
+        Self::filled_by(gpu, bytes.len(), |start| {
+            let start = start as usize;
+            bytes.par_chunks(PIECE).enumerate().for_each(|(n, piece)| {
+                let to = (start + n * PIECE) as *mut u8;
+                // SAFETY: pieces do not overlap, and all of them lie in the memory that was just given to us.
+                unsafe { to.copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
+            });
+        })
+    }
+
+    /// `fill` writes all of it.
+    fn filled_by(gpu: &Gpu, length: usize, fill: impl FnOnce(*mut u8)) -> Result<Self> {
         gpu.enter()?;
-        let flags = sys::CU_MEMHOSTALLOC_PORTABLE;
+        let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
         let mut start: *mut c_void = std::ptr::null_mut();
         // SAFETY: the pointer is to a variable that lives through the call.
         check("cuMemHostAlloc", unsafe { sys::cuMemHostAlloc(&raw mut start, length.max(1), flags) })?;
-        let new = Self { gpu: gpu.clone(), start: start.cast(), length };
-        // SAFETY: the memory was just given to us, and is this long.
-        unsafe { new.start.write_bytes(0, length) };
+        let mut new = Self { gpu: gpu.clone(), start: start.cast(), length, address: 0 };
+        fill(new.start);
+        // SAFETY: the memory was allocated as mapped.
+        check("cuMemHostGetDevicePointer", unsafe {
+            sys::cuMemHostGetDevicePointer_v2(&raw mut new.address, start, 0)
+        })?;
         Ok(new)
+    }
+
+    /// The bytes, to be read.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: ours, initialized, this long, and the card only reads it.
+        unsafe { std::slice::from_raw_parts(self.start, self.length) }
+    }
+
+    /// Where the card reads them.
+    pub(crate) fn address(&self) -> u64 {
+        self.address
     }
 
     /// The bytes, to be written while no work on the card reads them.

@@ -57,9 +57,11 @@ pub use table::Define;
 #[cfg(feature = "cuda")]
 pub(crate) use blas::Matrices;
 #[cfg(feature = "cuda")]
-pub(crate) use driver::StreamOrder;
+pub(crate) use driver::{Event, OwnStream, StreamOrder, copy_from_host};
 #[cfg(feature = "cuda")]
 pub use gpu::{Gpu, Run, poison_buffers, portable_kernels};
+#[cfg(feature = "cuda")]
+pub(crate) use host::HostMemory;
 #[cfg(feature = "cuda")]
 pub use launch::Function;
 #[cfg(feature = "cuda")]

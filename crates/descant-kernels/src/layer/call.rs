@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::backend::TensorMetadata as _;
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
+use descant_quant::Packing;
 
 use super::frame::{Frame, PairSpec};
 use super::frozen::FrozenTensors;
@@ -21,7 +22,10 @@ use crate::op::attention::Segments;
 use crate::op::attention::table::Table;
 use crate::op::experts::RANK_WIDTH;
 use crate::op::experts::cuda::{ExpertData, wants_order};
+use crate::op::linear::FrozenWeight;
 use crate::site::PerSite;
+use crate::stream::StreamedMatrix;
+use crate::stream::slots::Course;
 
 /// A layer's frozen tensors on their card.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(super) struct Prepared {
     pub(super) place: LayerPlace,
     sizes: LayerSizes,
     frozen: FrozenTensors<CubeTensor>,
+    /// Where its experts come from, if they stream.
+    streamed: Option<StreamedMatrix>,
     pub(super) workspace: Workspace,
 }
 
@@ -54,13 +60,20 @@ impl Prepared {
             inner: of.down.d_in(),
         };
         let frozen = FrozenTensors::new(of)?;
+        let streamed = match (&of.gate_up, &of.down) {
+            (FrozenWeight::Streamed(gate_up), FrozenWeight::Streamed(down)) if gate_up.is_beside(down) => {
+                Some(gate_up.clone())
+            }
+            (FrozenWeight::Streamed(_), _) | (_, FrozenWeight::Streamed(_)) => return None,
+            _ => None,
+        };
         let gpu = gpu_of(&frozen.input_norm);
-        Some(Self { gpu, spec, place, sizes, frozen, workspace: workspace.clone() })
+        Some(Self { gpu, spec, place, sizes, frozen, streamed, workspace: workspace.clone() })
     }
 
     /// Whether the experts' products want their rows in order.
     fn in_order(&self) -> bool {
-        let packed = |data: &ExpertData<CubeTensor>| matches!(data, ExpertData::Mxfp4 { .. });
+        let packed = |data: &ExpertData<CubeTensor>| data.packing() == Packing::Mxfp4;
         (packed(&self.frozen.gate_up) || packed(&self.frozen.down)) && wants_order(&self.gpu)
     }
 }
@@ -157,6 +170,29 @@ impl Call {
         phase: Phase,
     ) -> Result<(), CudaError> {
         lease.begin(run)?;
+        let Some(StreamedMatrix { ring, layer, .. }) = &self.layer.streamed else {
+            return self.work(run, operands, plan, lease, phase);
+        };
+        let entered = ring.enter(run, *layer)?;
+        let mut operands = operands.clone();
+        (operands.frozen.gate_up, operands.frozen.down) = (entered.gate_up, entered.down);
+        self.work(run, &operands, plan, lease, phase)?;
+        let course = match (&operands.backward, lease.is_kept()) {
+            (Some(_), _) => Course::Backward,
+            (None, true) => Course::Forward,
+            (None, false) => Course::Round,
+        };
+        ring.leave(run, &entered, Some(course))
+    }
+
+    fn work(
+        &self,
+        run: &Run<'_>,
+        operands: &Operands<u64>,
+        plan: &Plan,
+        lease: &Lease,
+        phase: Phase,
+    ) -> Result<(), CudaError> {
         let frame = Frame {
             run,
             spec: &self.layer.spec,

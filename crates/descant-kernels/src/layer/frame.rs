@@ -4,6 +4,8 @@
 //! Everything here is called on CubeCL's thread, inside one closure a direction; nothing waits and nothing is
 //! allocated. Order is the order of burn's stream.
 
+use descant_quant::Packing;
+
 use super::operands::Operands;
 use super::types::LayerSpec;
 use crate::cuda::{CudaError, MatmulSpec, Matrices, Result, Run};
@@ -13,7 +15,7 @@ use crate::memory::table::{Buffer, Phase, WORKSPACE};
 use crate::op::attention::cuda as attention;
 use crate::op::attention::table::Sequences;
 use crate::op::experts::LowRank;
-use crate::op::experts::cuda::{ExpertData, Experts, Sorted};
+use crate::op::experts::cuda::{Experts, Sorted};
 use crate::op::norm::cuda as norm;
 use crate::op::rotary::cuda as rotary;
 use crate::op::route::cuda as route;
@@ -200,7 +202,7 @@ impl Frame<'_> {
     /// form of the product wants that.
     pub(super) fn rows_for(&self, experts: &Experts, data: u64, to: Buffer) -> Result<Sorted> {
         let hidden = self.plan.sizes.hidden;
-        if !self.plan.in_order || !matches!(experts.data, ExpertData::Mxfp4 { .. }) {
+        if !self.plan.in_order || experts.data.packing() != Packing::Mxfp4 {
             return self.gathered(data, hidden);
         }
         let (to, places) = (self.at(to)?, self.at(Buffer::Places)?);

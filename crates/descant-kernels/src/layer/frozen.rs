@@ -93,6 +93,7 @@ fn bank(weight: &FrozenWeight) -> Option<ExpertData<CubeTensor>> {
         FrozenWeight::Transposed(weight) => {
             Some(ExpertData::Bf16(contiguous(primitive(weight.clone()).ok()?)))
         }
+        FrozenWeight::Streamed(_) => Some(ExpertData::Streamed),
         FrozenWeight::Dense(_) => None,
     }
 }

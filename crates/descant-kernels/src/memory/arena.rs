@@ -62,6 +62,11 @@ impl Lease {
         poison(run, self.scratch_address(), self.scratch_bytes as usize)
     }
 
+    /// Whether a slot was taken for a backward.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.owner.is_some()
+    }
+
     pub(crate) fn scratch_address(&self) -> u64 {
         self.memory.address()
     }

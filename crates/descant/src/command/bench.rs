@@ -46,6 +46,7 @@ struct Answer {
     planned_memory_gib: f64,
     peak_memory_gib: Option<f64>,
     memory_plan: Option<String>,
+    placement: Option<String>,
     model_tflops: f64,
     model_to_gemm: f64,
     gemm_tflops: f64,
@@ -98,11 +99,12 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
     };
     let tokens = (args.batch * args.sequence) as u64;
     let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0 };
-    let needs = estimate(&architecture, &lora, &config, load, None, found.place);
+    let (placement, needs) = found
+        .placed(&architecture, |place| Ok(estimate(&architecture, &lora, &config, load, None, place)))?;
     let planned = found.held + needs.total();
     found.refuse(&needs, &device)?;
     let started = Instant::now();
-    let model = load::model(model, &device.device)?;
+    let model = load::model(model, &device.device, placement)?;
     model.workspace().set(args.memory, args.keep);
     gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
@@ -156,6 +158,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         planned_memory_gib: planned as f64 / GIB,
         peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
         memory_plan: model.workspace().words(),
+        placement: placement.words(),
         model_tflops: model_flops / 1e12,
         model_to_gemm: model_flops / rates.flops,
         gemm_tflops: rates.flops / 1e12,
@@ -199,8 +202,8 @@ fn print(answer: &Answer, talk: Talk) -> Result<()> {
         let planned = answer.planned_memory_gib;
         talk.data(format_args!("memory in use at most {peak:.2} GiB, planned {planned:.2}"))?;
     }
-    if let Some(plan) = &answer.memory_plan {
-        talk.data(plan)?;
+    for words in [&answer.memory_plan, &answer.placement].into_iter().flatten() {
+        talk.data(words)?;
     }
     talk.data(format_args!(
         "model {:.3} TFLOP/s, {:.1} % of a large product's {:.3}; copies {:.0} GB/s; load {:.1} s, first step {:.1} s",

@@ -10,7 +10,7 @@ use descant_model::Bare;
 use super::examination::{Answering, Examination};
 use super::figures::Figures;
 use super::load;
-use super::room::refuse_asking;
+use super::room::place_for_asking;
 use crate::cli::Evaluate;
 use crate::failure::{Exit, Hinted};
 use crate::observe::Progress;
@@ -47,8 +47,9 @@ pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result
         talk.warn(format_args!("the key `{key}` means nothing in a question; it stands {count} times"));
     }
     let (limit, keep) = settings.memory.limit_and_keep()?;
-    refuse_asking(&device, limit, &load::config(&settings.model.path)?, examination.asking())?;
-    let model = load::model(&settings.model.path, &device.device)?;
+    let config = load::config(&settings.model.path)?;
+    let placement = place_for_asking(&device, limit, &config, examination.asking())?;
+    let model = load::model(&settings.model.path, &device.device, placement)?;
     model.workspace().set(limit, keep);
     let adapter = args.adapter.as_deref();
     let overlay =

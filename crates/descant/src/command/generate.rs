@@ -10,7 +10,7 @@ use descant_train::memory::Asking;
 use serde_json::json;
 
 use super::load;
-use super::room::refuse_asking;
+use super::room::place_for_asking;
 use crate::cli::Generate;
 use crate::failure::Exit;
 use crate::report::{Sample, compared};
@@ -29,8 +29,8 @@ pub(crate) fn run(args: &Generate, dir: &Path, talk: Talk) -> Result<Exit> {
     let text = args.prompt.as_deref().map(|user| prompt(args, dir, user)).transpose()?;
     let tokens = text.as_ref().map_or(args.ids.len(), |(_, ids)| ids.len()) + options.max_new_tokens;
     let asking = Asking { batch: 1, tokens: tokens as u64 };
-    refuse_asking(&device, args.model.memory, &load::config(dir)?, asking)?;
-    let model = load::model(dir, &device.device)?;
+    let placement = place_for_asking(&device, args.model.memory, &load::config(dir)?, asking)?;
+    let model = load::model(dir, &device.device, placement)?;
     model.workspace().set(args.model.memory, Keep::Auto);
     let overlay = load::overlay(args.model.adapter.as_deref(), &model)?;
     match text {

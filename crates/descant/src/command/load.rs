@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 use burn::tensor::Device;
 use descant_harmony::Renderer;
 use descant_lora::LoraAdapters;
-use descant_model::{Bare, Config, GptOss, Overlay, SiteKind};
+use descant_model::{Bare, Config, GptOss, Overlay, Placement, SiteKind};
 
 use crate::failure::Hinted;
 use crate::settings::Settings;
@@ -112,9 +112,9 @@ pub(crate) fn config(dir: &Path) -> Result<Config> {
     Config::from_dir(dir).with_context(|| format!("model {}", dir.display()))
 }
 
-/// The frozen base of a model directory.
-pub(crate) fn model(dir: &Path, device: &Device) -> Result<GptOss> {
-    GptOss::load(dir, device).with_context(|| format!("model {}", dir.display()))
+/// The frozen base of a model directory, with these weights on the host.
+pub(crate) fn model(dir: &Path, device: &Device, placement: Placement) -> Result<GptOss> {
+    GptOss::load_placed(dir, device, placement).with_context(|| format!("model {}", dir.display()))
 }
 
 /// The adapter of a PEFT directory, not to be trained; the bare model without one.

@@ -39,6 +39,8 @@ struct Answer {
     /// Floating-point operations of all steps, and the rate of this device, where it is here.
     operations: f64,
     rate: Option<f64>,
+    /// Bytes of weights that lie on the host.
+    host_bytes: u64,
 }
 
 /// Bytes of the run folder, the largest of them.
@@ -86,6 +88,7 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
         disk: Disk::of(settings, &room.needs)?,
         operations: flops_per_token(&config, a_sample) * load.in_all as f64,
         rate: device.as_ref().map(|Chosen { device, .. }| gauge::rates(device).flops).filter(|r| *r > 0.0),
+        host_bytes: room.placement.host_bytes(&config),
         room,
     };
     if args.json {
@@ -136,6 +139,9 @@ impl Answer {
         for (at, (what, bytes)) in self.room.parts().enumerate() {
             line(if at == 0 { "memory" } else { "" }, format!("{:>12}  {what}", size(bytes)))?;
         }
+        if let Some(words) = self.room.placement.words() {
+            line("", format!("{words} ({})", size(self.host_bytes)))?;
+        }
         let free = self.room.free.map_or_else(|| "an unknown amount".to_owned(), size);
         let verdict = if self.room.advice.is_none() { "it fits" } else { "it does not fit" };
         let (total, least) = (size(self.room.needs.total()), size(self.room.needs.least()));
@@ -183,6 +189,11 @@ impl Answer {
                 "kept_because_there_is_room": needs.kept, "held_out_prompts": needs.asking,
                 "runtime": needs.runtime, "total": needs.total(), "least": needs.least(),
                 "free": self.room.free,
+            },
+            "placement": {
+                "embedding_on_host": self.room.placement.embedding_on_host,
+                "streamed_layers": self.room.placement.streamed_layers,
+                "host_bytes": self.host_bytes,
             },
             "steps": self.steps,
             "units_per_step": self.units,

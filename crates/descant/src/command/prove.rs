@@ -10,7 +10,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use descant_export::{Form, Job, Proof, Report, read_gguf_lora, unpack_gguf};
 use descant_kernels::read_floats;
 use descant_lora::LoraAdapters;
-use descant_model::{Bare, Batch, GptOss, Overlay};
+use descant_model::{Bare, Batch, GptOss, Overlay, Placement};
 use descant_train::{Event, Observer as _, Sample, score};
 
 use super::{load, rows};
@@ -43,7 +43,7 @@ pub(crate) fn prove(
     let (mut samples, _) = rows::samples(&settings, path, &renderer)?;
     let mut progress = Progress::new(talk);
 
-    let base = load::model(job.model, &device)?;
+    let base = load::model(job.model, &device, Placement::default())?;
     let vocabulary = base.config.vocab_size;
     let most = KEPT_BYTES / (size_of::<f32>() * vocabulary);
     let mut tokens = 0;
@@ -139,7 +139,7 @@ fn read_back(
         }
         Form::Bf16 | Form::Mxfp4 => {
             drop(base);
-            (load::model(out, device)?, Box::new(Bare), None)
+            (load::model(out, device, Placement::default())?, Box::new(Bare), None)
         }
         Form::Gguf => {
             let config = base.config.clone();
@@ -149,7 +149,7 @@ fn read_back(
                 descant_files::read_bounded(&job.model.join("config.json"), descant_model::MAX_CONFIG_BYTES)?;
             let text = serde_json::from_slice(&text).context("config.json")?;
             let folder = unpack_gguf(&path, &config, &text)?;
-            (load::model(folder.temporary(), device)?, Box::new(Bare), Some(folder))
+            (load::model(folder.temporary(), device, Placement::default())?, Box::new(Bare), Some(folder))
         }
     })
 }

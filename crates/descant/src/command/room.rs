@@ -8,10 +8,12 @@ use std::path::Path;
 
 use anyhow::Result;
 use descant_kernels::{Keep, gauge};
-use descant_model::Config;
+use descant_model::{Config, Placement};
 use descant_train::Sample;
 use descant_train::TrainConfig;
-use descant_train::memory::{Asking, Load, Memory, Place, check_card, estimate, estimate_asking};
+use descant_train::memory::{
+    Asking, Load, Memory, Place, check_card, estimate, estimate_asking, place_weights,
+};
 
 use super::load::Chosen;
 use crate::failure::{Hinted, NotEnoughMemory};
@@ -30,6 +32,8 @@ const GIB: f64 = (1_u64 << 30) as f64;
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
     pub(crate) needs: Memory,
+    /// Which weights lie on the host.
+    pub(crate) placement: Placement,
     /// What the process held before; on a card, what was in use there.
     held: u64,
     pub(crate) free: Option<u64>,
@@ -49,18 +53,21 @@ impl Room {
         if matches!(found.place, Place::Card { .. }) {
             check_card(&settings.lora)?;
         }
-        let needs = |train: &TrainConfig, asking: Option<Asking>| -> Result<Memory> {
+        let placed = |train: &TrainConfig, asking: Option<Asking>| {
             let load = Load::of_run(samples, train)?;
-            let mut needs = estimate(config, &settings.lora, train, load, asking, found.place);
-            if asking.is_some() && matches!(found.place, Place::Cpu { .. }) {
-                needs.runtime += JUDGE;
-            }
-            Ok(needs)
+            found.placed(config, |place| {
+                let mut needs = estimate(config, &settings.lora, train, load, asking, place);
+                if asking.is_some() && matches!(place, Place::Cpu { .. }) {
+                    needs.runtime += JUDGE;
+                }
+                Ok(needs)
+            })
         };
-        let fits = |needs: &Memory| found.may.is_none_or(|may| needs.least() <= may);
-        let all = needs(&settings.train, asking)?;
+        let needs = |train: &TrainConfig, asking: Option<Asking>| Ok(placed(train, asking)?.1);
+        let fits = |needs: &Memory| found.fits(needs);
+        let (placement, all) = placed(&settings.train, asking)?;
         let advice = (!fits(&all)).then(|| smaller(settings, asking, &needs, &fits)).transpose()?;
-        Ok(Self { needs: all, held: found.held, free: found.free, advice })
+        Ok(Self { needs: all, placement, held: found.held, free: found.free, advice })
     }
 
     /// Refuses a run that does not fit.
@@ -84,7 +91,8 @@ impl Room {
     /// For people.
     pub(crate) fn line(&self) -> String {
         let free = self.free.map_or_else(|| "an unknown amount".to_owned(), size);
-        format!("{} of {free} free: {}", size(self.needs.total()), self.parts_in_words())
+        let placement = self.placement.words().map_or_else(String::new, |words| format!("; {words}"));
+        format!("{} of {free} free: {}{placement}", size(self.needs.total()), self.parts_in_words())
     }
 
     fn parts_in_words(&self) -> String {
@@ -111,17 +119,18 @@ impl Room {
     }
 }
 
-/// Refuses to load a model that prompts cannot be answered with within a limit, or within what is free.
-pub(crate) fn refuse_asking(
+/// Where the weights lie so that prompts can be answered within a limit, or within what is free; refuses where they cannot.
+pub(crate) fn place_for_asking(
     device: &Chosen,
     limit: Option<u64>,
     config: &Config,
     asking: Asking,
-) -> Result<()> {
+) -> Result<Placement> {
     let found = Found::on(device, limit, Keep::Auto);
-    let needs = estimate_asking(config, asking, found.place);
+    let (placement, needs) = found.placed(config, |place| Ok(estimate_asking(config, asking, place)))?;
     let advice = "raise the limit, ask fewer prompts at once, or allow fewer new tokens";
-    found.refuse_with(&needs, device, advice)
+    found.refuse_with(&needs, device, advice)?;
+    Ok(placement)
 }
 
 /// What a device has, before a run.
@@ -131,6 +140,8 @@ pub(crate) struct Found {
     free: Option<u64>,
     /// Bytes that may be planned for.
     may: Option<u64>,
+    /// Bytes of the host that may be pinned for weights.
+    host: Option<u64>,
     /// For an estimate.
     pub(crate) place: Place,
 }
@@ -142,9 +153,22 @@ impl Found {
     }
 
     fn refuse_with(&self, needs: &Memory, device: &Chosen, advice: &str) -> Result<()> {
-        let fits = self.may.is_none_or(|may| needs.least() <= may);
-        let advice = (!fits).then(|| advice.to_owned());
-        Room { needs: *needs, held: self.held, free: self.free, advice }.refuse(device)
+        let advice = (!self.fits(needs)).then(|| advice.to_owned());
+        let placement = Placement::default();
+        Room { needs: *needs, placement, held: self.held, free: self.free, advice }.refuse(device)
+    }
+
+    fn fits(&self, needs: &Memory) -> bool {
+        self.may.is_none_or(|may| needs.least() <= may)
+    }
+
+    /// Where the weights lie so that what `needs` says fits, if it can.
+    pub(crate) fn placed(
+        &self,
+        config: &Config,
+        needs: impl FnMut(Place) -> Result<Memory>,
+    ) -> Result<(Placement, Memory)> {
+        place_weights(config, self.place, self.host, needs, |needs| self.fits(needs))
     }
 
     /// Asks the device, with what the settings say of it.
@@ -157,8 +181,9 @@ impl Found {
     pub(crate) fn imagined(card: u64, keep: Keep) -> Self {
         let free = card.saturating_sub(CONTEXT);
         // Which card it is nobody knows; the larger of both layouts fits either.
-        let place = Place::Card { free, keep, in_order: true };
-        Self { held: CONTEXT.min(card), free: Some(free), may: Some((SHARE * free as f64) as u64), place }
+        let place = Place::Card { free, keep, in_order: true, placement: Placement::default() };
+        let may = Some((SHARE * free as f64) as u64);
+        Self { held: CONTEXT.min(card), free: Some(free), may, host: None, place }
     }
 
     /// Asks the device.
@@ -169,7 +194,7 @@ impl Found {
             let held = resident("VmRSS").unwrap_or(0);
             let limit = limit.map(|limit| limit.saturating_sub(held));
             let free = [available(), limit].into_iter().flatten().min();
-            return Self { held, free, may: free.map(share), place: Place::Cpu { threads } };
+            return Self { held, free, may: free.map(share), host: None, place: Place::Cpu { threads } };
         }
         let held = gauge::memory_in_use(&device.device).unwrap_or(0);
         let limit = limit.map(|limit| limit.saturating_sub(held));
@@ -178,7 +203,9 @@ impl Found {
         // The layers keep to a limit on their own.
         let may = [of_card.map(share), limit].into_iter().flatten().min();
         let in_order = descant_kernels::wants_rows_in_order(&device.device);
-        Self { held, free, may, place: Place::Card { free: free.unwrap_or(0), keep, in_order } }
+        let placement = Placement::default();
+        let place = Place::Card { free: free.unwrap_or(0), keep, in_order, placement };
+        Self { held, free, may, host: available().map(share), place }
     }
 }
 

@@ -11,7 +11,7 @@ use descant_train::score;
 use serde::Deserialize;
 
 use super::load;
-use super::room::refuse_asking;
+use super::room::place_for_asking;
 use crate::cli::Score;
 use crate::failure::Exit;
 use crate::talk::Talk;
@@ -34,8 +34,8 @@ pub(crate) fn run(args: &Score, model: &Path, talk: Talk) -> Result<Exit> {
     // Sequences come one at a time, and none is known before the model is loaded; a layer that would break the limit
     // is an error then.
     let none = Asking { batch: 1, tokens: 1 };
-    refuse_asking(&device, args.model.memory, &load::config(model)?, none)?;
-    let model = load::model(model, &device.device)?;
+    let placement = place_for_asking(&device, args.model.memory, &load::config(model)?, none)?;
+    let model = load::model(model, &device.device, placement)?;
     model.workspace().set(args.model.memory, Keep::Auto);
     let overlay = load::overlay(args.model.adapter.as_deref(), &model)?;
     for number in 1_u64.. {

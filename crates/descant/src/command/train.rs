@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let asking = examination.as_ref().map(Examination::asking);
     let room = Room::find(settings, &config, &samples, asking, &Found::by(settings, &device)?)?;
     room.refuse(&device)?;
-    let model = load::model(dir, &device.device)?;
+    let model = load::model(dir, &device.device, room.placement)?;
     use_memory(settings, &device, &model, talk)?;
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;

@@ -10,6 +10,7 @@
 
 mod compare;
 mod models;
+mod placed;
 mod repeat;
 
 use burn::tensor::Device;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor};
 use descant_lora::{LoraAdapters, LoraConfig};
-use descant_model::{GptOss, SiteKind};
+use descant_model::{GptOss, Placement, SiteKind};
 use descant_testkit::Dice;
 use descant_testkit::micro::{Micro, Options, Sizes};
 use descant_testkit::{nf4, shard};
@@ -132,7 +132,11 @@ fn random(
 
 impl Case {
     pub(crate) fn load(&self, device: &Device) -> GptOss {
-        GptOss::load(&self.model, device).expect("the model loads")
+        self.load_placed(device, Placement::default())
+    }
+
+    pub(crate) fn load_placed(&self, device: &Device, placement: Placement) -> GptOss {
+        GptOss::load_placed(&self.model, device, placement).expect("the model loads")
     }
 
     /// The adapter; the same values on every device. Neither factor is zero, so that every gradient has a size.

@@ -2,6 +2,7 @@
 
 use burn::tensor::Device;
 use descant_kernels::read_floats;
+use descant_model::Placement;
 use descant_train::{OptimizerKind, Sample, TrainConfig, Trainer};
 
 use crate::card;
@@ -11,15 +12,21 @@ const STEPS: usize = 20;
 
 /// What a run told, and the bits of its adapter at the end.
 #[derive(Debug, PartialEq)]
-struct Done {
+pub(crate) struct Done {
     /// Bits of loss and norm of each step.
     told: Vec<[u32; 2]>,
     adapter: Vec<Vec<u32>>,
 }
 
 /// Trains; with `stop`, by two trainers of which the second goes on from the first one's state after so many steps.
-fn train(case: &Case, card: &Device, optimizer: OptimizerKind, stop: Option<usize>) -> Done {
-    let model = case.load(card);
+pub(crate) fn train(
+    case: &Case,
+    card: &Device,
+    placement: Placement,
+    optimizer: OptimizerKind,
+    stop: Option<usize>,
+) -> Done {
+    let model = case.load_placed(card, placement);
     let config = TrainConfig {
         optimizer,
         max_steps: STEPS as u64,
@@ -55,13 +62,14 @@ fn train(case: &Case, card: &Device, optimizer: OptimizerKind, stop: Option<usiz
 fn twenty_steps_twice_and_resumed_have_the_same_bits() {
     let card = card();
     let case = varied();
+    let on_card = Placement::default();
     for optimizer in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit] {
-        let whole = train(&case, &card, optimizer, None);
-        assert_eq!(whole, train(&case, &card, optimizer, None), "{optimizer:?}, again");
+        let whole = train(&case, &card, on_card, optimizer, None);
+        assert_eq!(whole, train(&case, &card, on_card, optimizer, None), "{optimizer:?}, again");
         for stop in [1, 10] {
             assert_eq!(
                 whole,
-                train(&case, &card, optimizer, Some(stop)),
+                train(&case, &card, on_card, optimizer, Some(stop)),
                 "{optimizer:?}, stopped after {stop}"
             );
         }

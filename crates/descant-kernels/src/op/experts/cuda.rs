@@ -20,18 +20,20 @@ pub(crate) struct Experts {
 }
 
 /// Where the numbers are, generic over what a tensor is at a stage: a card's tensor, a buffer, an address.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum ExpertData<T = u64> {
     /// `[experts, rows, columns / 32, 16]` and `[experts, rows, columns / 32]`, u8.
     Mxfp4 { blocks: T, scales: T },
     /// `[experts, rows, columns]`, bf16.
     Bf16(T),
+    /// As `Mxfp4`, on the host; where, is known once a slot was entered.
+    Streamed,
 }
 
 impl<T> ExpertData<T> {
     pub(crate) fn packing(&self) -> Packing {
         match self {
-            Self::Mxfp4 { .. } => Packing::Mxfp4,
+            Self::Mxfp4 { .. } | Self::Streamed => Packing::Mxfp4,
             Self::Bf16(_) => Packing::Plain,
         }
     }
@@ -40,6 +42,7 @@ impl<T> ExpertData<T> {
         match self {
             Self::Mxfp4 { blocks, scales } => ExpertData::Mxfp4 { blocks: f(blocks), scales: f(scales) },
             Self::Bf16(data) => ExpertData::Bf16(f(data)),
+            Self::Streamed => ExpertData::Streamed,
         }
     }
 }
@@ -48,17 +51,17 @@ impl Experts {
     /// `count` matrices that take `inputs` features to `outputs`: packed ones are stored by output, unpacked ones by
     /// input.
     pub(crate) fn new(data: ExpertData, count: usize, outputs: usize, inputs: usize) -> Self {
-        match data {
-            ExpertData::Mxfp4 { .. } => Self { data, count, rows: outputs, columns: inputs },
-            ExpertData::Bf16(_) => Self { data, count, rows: inputs, columns: outputs },
+        match data.packing() {
+            Packing::Plain => Self { data, count, rows: inputs, columns: outputs },
+            Packing::Mxfp4 | Packing::Nf4 => Self { data, count, rows: outputs, columns: inputs },
         }
     }
 
     /// The side that the forward's rows meet.
     pub(crate) fn forward_side(&self) -> Side {
-        match self.data {
-            ExpertData::Mxfp4 { .. } => Side::Columns,
-            ExpertData::Bf16(_) => Side::Rows,
+        match self.data.packing() {
+            Packing::Plain => Side::Rows,
+            Packing::Mxfp4 | Packing::Nf4 => Side::Columns,
         }
     }
 
@@ -126,12 +129,17 @@ struct Form {
 /// Rows an expert has on average up to which reading the weights is all the work.
 const FEW_ROWS: usize = 8;
 
+/// Whether a product of so many rows reads packed matrices once, and only those that are chosen.
+pub(crate) fn is_few(places: usize, experts: usize, side: Side) -> bool {
+    side == Side::Columns && places / experts.max(1) <= FEW_ROWS
+}
+
 /// Hopper's form for matrices that are not packed; it knows no others.
 const BF16_SM90: &str = "experts/grouped_sm90";
 
-fn form(run: &Run<'_>, experts: &Experts, side: Side, rows: usize) -> Form {
+fn form(run: &Run<'_>, experts: &Experts, side: Side, places: usize) -> Form {
     let packed = experts.data.packing() == Packing::Mxfp4;
-    if packed && side == Side::Columns && rows <= FEW_ROWS {
+    if packed && is_few(places, experts.count, side) {
         let (unit, entry) = ("experts/few", "experts_forward_few");
         return Form { unit, entry, block: geometry::FEW, blocks: FEW_BLOCKS };
     }
@@ -158,19 +166,19 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
         Side::Rows => (experts.rows, experts.columns),
     };
     check(n_in, n_out, a.stride, experts.count)?;
-    let rows = a.places / experts.count.max(1);
     if let ExpertData::Mxfp4 { blocks, scales } = experts.data
         && a.pairs.is_none()
         && wants_order(run.gpu())
-        && (rows > FEW_ROWS || side == Side::Rows)
+        && !is_few(a.places, experts.count, side)
     {
         return product_in_order(run, a, experts, [blocks, scales], side, to);
     }
-    let form = form(run, experts, side, rows);
+    let form = form(run, experts, side, a.places);
     let (data, scales, defines): (u64, u64, &[Define]) = match experts.data {
         ExpertData::Mxfp4 { blocks, scales } => (blocks, scales, &[]),
         ExpertData::Bf16(data) if form.unit == BF16_SM90 => (data, 0, &[]),
         ExpertData::Bf16(data) => (data, 0, &[("UNPACKED", 1)]),
+        ExpertData::Streamed => return Err(crate::stream::ring::not_entered()),
     };
     let kernel = run.kernel(form.unit, form.entry, defines)?;
     let (u, v) = to.low_rank.unwrap_or((0, 0));

@@ -16,6 +16,8 @@ const BAND: usize = 128;
 const LARGE_TASK: usize = 512;
 /// Rows of a task on small inputs, so that decoding a batch keeps all cores busy.
 const SMALL_TASK: usize = 32;
+/// Why a weight that streams is not met here.
+const NO_CARD: &str = "weights stream to a card alone";
 
 impl LinearKernel for Flex {
     fn linear_forward(
@@ -103,6 +105,7 @@ impl WeightPrimitive<Flex> {
             Self::Dense { weight } => weight.shape()[2],
             Self::Transposed { weight } => weight.shape()[1],
             Self::Mxfp4 { scales, .. } => scales.shape()[2] * super::weight::BLOCK,
+            Self::Streamed { .. } => unreachable!("{NO_CARD}"),
         }
     }
 
@@ -113,6 +116,7 @@ impl WeightPrimitive<Flex> {
             Self::Mxfp4 { blocks, scales } => {
                 Self::Mxfp4 { blocks: contiguous(blocks), scales: contiguous(scales) }
             }
+            Self::Streamed { .. } => unreachable!("{NO_CARD}"),
         }
     }
 
@@ -121,6 +125,7 @@ impl WeightPrimitive<Flex> {
             Self::Dense { weight } => Form::Dense(f32s(weight)),
             Self::Transposed { weight } => Form::Transposed(f32s(weight)),
             Self::Mxfp4 { blocks, scales } => Form::Mxfp4 { blocks: u8s(blocks), scales: u8s(scales) },
+            Self::Streamed { .. } => unreachable!("{NO_CARD}"),
         };
         Bank { form, d_in, d_out }
     }

@@ -9,15 +9,20 @@ use cubecl::server::Handle;
 
 use super::{LinearKernel, LinearOp, RowGroups, WeightPrimitive};
 use crate::cuda::{self, Element, MatmulSpec, Result, Run};
-use crate::op::experts::cuda::{ExpertData, Experts, Output, Side, Sorted, product};
+use crate::op::experts::cuda::{ExpertData, Experts, Output, Side, Sorted, is_few, product};
+use crate::stream::slots::Course;
+use crate::stream::{Half, StreamedMatrix};
 
 /// Scratch memory of cuBLASLt.
 const WORKSPACE: usize = 32 << 20;
 
 /// Matrices of a product, ready to be read: `[count, rows, columns]`.
 pub(crate) struct Matrices {
-    /// One buffer, or the blocks and scales of packed ones.
+    /// Where they lie; what has an address only inside a closure is not in it.
+    data: ExpertData<()>,
+    /// One buffer, or the blocks and scales of packed ones; none of those that stream.
     buffers: Vec<Handle>,
+    streamed: Option<StreamedMatrix>,
     count: usize,
     rows: usize,
     columns: usize,
@@ -30,7 +35,8 @@ impl Matrices {
         let dense = |weight: CubeTensor, rows_are_out| {
             let weight = cuda::halves(weight);
             let [count, rows, columns] = weight.shape().dims();
-            Self { buffers: vec![weight.handle], count, rows, columns, rows_are_out }
+            let (data, buffers) = (ExpertData::Bf16(()), vec![weight.handle]);
+            Self { data, buffers, streamed: None, count, rows, columns, rows_are_out }
         };
         match weight {
             WeightPrimitive::Dense { weight } => dense(weight, true),
@@ -40,7 +46,13 @@ impl Matrices {
                 let [count, rows, parts] = scales.shape().dims();
                 let columns = parts * super::weight::BLOCK;
                 let buffers = vec![blocks.handle, scales.handle];
-                Self { buffers, count, rows, columns, rows_are_out: true }
+                let data = ExpertData::Mxfp4 { blocks: (), scales: () };
+                Self { data, buffers, streamed: None, count, rows, columns, rows_are_out: true }
+            }
+            WeightPrimitive::Streamed { matrix } => {
+                let [count, rows, columns] = matrix.shape;
+                let (data, buffers) = (ExpertData::Streamed, Vec::new());
+                Self { data, buffers, streamed: Some(matrix), count, rows, columns, rows_are_out: true }
             }
         }
     }
@@ -50,16 +62,27 @@ impl Matrices {
     }
 
     fn is_one_dense(&self) -> bool {
-        self.count == 1 && self.rows_are_out && self.buffers.len() == 1
+        self.count == 1 && self.rows_are_out && self.data == ExpertData::Bf16(())
     }
 
-    /// At the addresses of its buffers.
-    fn at(&self, addresses: &[u64]) -> Experts {
-        let data = match addresses {
-            [blocks, scales] => ExpertData::Mxfp4 { blocks: *blocks, scales: *scales },
-            _ => ExpertData::Bf16(addresses[0]),
+    /// Does the product with them at the addresses of their buffers. Those that stream are brought to the card first,
+    /// but for a product of few rows, which reads what it needs over the bus.
+    fn product(&self, run: &Run<'_>, addresses: &[u64], a: &Sorted, side: Side, to: &Output) -> Result<()> {
+        let mut addresses = addresses.iter().copied();
+        let mut next = |(): &()| addresses.next().expect("an address a buffer");
+        let data = self.data.map(&mut next);
+        let experts = |data| Experts { data, count: self.count, rows: self.rows, columns: self.columns };
+        let Some(StreamedMatrix { ring, layer, half, .. }) = &self.streamed else {
+            return product(run, a, &experts(data), side, to);
         };
-        Experts { data, count: self.count, rows: self.rows, columns: self.columns }
+        if is_few(a.places, self.count, side) {
+            return product(run, a, &experts(ring.in_place(*layer, *half)), side, to);
+        }
+        let entered = ring.enter(run, *layer)?;
+        product(run, a, &experts(entered.half(*half)), side, to)?;
+        // The other half of the layer is wanted next.
+        let course = (*half == Half::Down).then_some(Course::Round);
+        ring.leave(run, &entered, course)
     }
 }
 
@@ -125,7 +148,7 @@ fn grouped(
         let a = Sorted { data: p[0], stride, pairs: None, top_k: 1, offsets: p[2], places: rows };
         let bias = (first > 3).then(|| p[3]);
         let to = Output { bias, out: Some(p[1]), ..Output::default() };
-        product(run, &a, &matrices.at(&p[first..]), side, &to)
+        matrices.product(run, &p[first..], &a, side, &to)
     });
     out
 }

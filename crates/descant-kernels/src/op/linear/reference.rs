@@ -49,6 +49,9 @@ fn transposed_matrix(weight: &FrozenWeight, e: usize) -> Tensor<2> {
             let data = TensorData::new(values, [weight.d_out(), weight.d_in()]);
             Tensor::<2>::from_data(data, &weight.device()).transpose()
         }
+        FrozenWeight::Streamed(_) => {
+            unreachable!("its shapes were checked against the kernels' when it was made")
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType};
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::stream::StreamedMatrix;
+
 /// Elements of an MXFP4 block.
 pub(crate) const BLOCK: usize = descant_quant::mxfp4::BLOCK;
 
@@ -23,6 +25,8 @@ pub enum FrozenWeight {
         /// `[matrices, out, in / 32]`, u8; the exponent plus 127.
         scales: Tensor<3, Int>,
     },
+    /// The same on the host; only a card reads it.
+    Streamed(StreamedMatrix),
 }
 
 impl FrozenWeight {
@@ -31,6 +35,7 @@ impl FrozenWeight {
         match self {
             Self::Dense(w) | Self::Transposed(w) => w.dims()[0],
             Self::Mxfp4 { scales, .. } => scales.dims()[0],
+            Self::Streamed(matrix) => matrix.shape[0],
         }
     }
 
@@ -40,6 +45,7 @@ impl FrozenWeight {
             Self::Dense(w) => w.dims()[2],
             Self::Transposed(w) => w.dims()[1],
             Self::Mxfp4 { scales, .. } => scales.dims()[2] * BLOCK,
+            Self::Streamed(matrix) => matrix.shape[2],
         }
     }
 
@@ -49,6 +55,7 @@ impl FrozenWeight {
             Self::Dense(w) => w.dims()[1],
             Self::Transposed(w) => w.dims()[2],
             Self::Mxfp4 { scales, .. } => scales.dims()[1],
+            Self::Streamed(matrix) => matrix.shape[1],
         }
     }
 
@@ -57,6 +64,7 @@ impl FrozenWeight {
         match self {
             Self::Dense(w) | Self::Transposed(w) => w.device(),
             Self::Mxfp4 { blocks, .. } => blocks.device(),
+            Self::Streamed(matrix) => matrix.device(),
         }
     }
 
@@ -70,6 +78,7 @@ impl FrozenWeight {
                 blocks: blocks.clone().into_dispatch(),
                 scales: scales.clone().into_dispatch(),
             },
+            Self::Streamed(matrix) => WeightPrimitive::Streamed { matrix: matrix.clone() },
         }
     }
 }
@@ -102,6 +111,7 @@ pub(crate) enum WeightPrimitive<B: Backend> {
     Dense { weight: FloatTensor<B> },
     Transposed { weight: FloatTensor<B> },
     Mxfp4 { blocks: IntTensor<B>, scales: IntTensor<B> },
+    Streamed { matrix: StreamedMatrix },
 }
 
 impl<B: Backend, C: CheckpointStrategy> WeightPrimitive<Autodiff<B, C>> {
@@ -111,6 +121,7 @@ impl<B: Backend, C: CheckpointStrategy> WeightPrimitive<Autodiff<B, C>> {
             Self::Dense { weight } => WeightPrimitive::Dense { weight: weight.into_primitive() },
             Self::Transposed { weight } => WeightPrimitive::Transposed { weight: weight.into_primitive() },
             Self::Mxfp4 { blocks, scales } => WeightPrimitive::Mxfp4 { blocks, scales },
+            Self::Streamed { matrix } => WeightPrimitive::Streamed { matrix },
         }
     }
 }

@@ -1,0 +1,45 @@
+//! Weights on the host: the same bits as with all of them on the card, in training, in generation and in scoring.
+
+use burn::tensor::Device;
+use descant_kernels::cuda::portable_kernels;
+use descant_model::{GenerateOptions, Placement, Sampling};
+use descant_train::{OptimizerKind, score};
+
+use crate::models::{Case, varied};
+use crate::repeat::train;
+use crate::{card, is_portable};
+
+/// Generated ids, and losses of whole sequences, which take a layer's other form.
+fn replies(case: &Case, card: &Device, placement: Placement) -> (Vec<Vec<u32>>, Vec<u64>) {
+    let model = case.load_placed(card, placement);
+    let adapter = case.adapter(&model);
+    let prompts = case.sequences(model.config.vocab_size);
+    let options = GenerateOptions { max_new_tokens: 24, stop_ids: Vec::new(), sampling: Sampling::Greedy };
+    let generated = model.generate(&prompts, &adapter, &options, &mut |_| {}).expect("replies");
+    let losses = prompts.iter().filter(|ids| ids.len() > 1);
+    let losses = losses.map(|ids| score(&model, &adapter, ids, None).expect("a score").loss.expect("a loss"));
+    (generated.into_iter().map(|one| one.ids).collect(), losses.map(f64::to_bits).collect())
+}
+
+#[test]
+#[ignore = "needs a card"]
+fn where_weights_lie_changes_no_bit() {
+    let card = card();
+    let case = varied();
+    let config = case.load(&card).config;
+    for portable in [false, true] {
+        portable_kernels(portable || is_portable());
+        let trained = train(&case, &card, Placement::default(), OptimizerKind::AdamW8bit, None);
+        let asked = replies(&case, &card, Placement::default());
+        let mut on_host = Vec::new();
+        for placement in Placement::all(&config).skip(1) {
+            let what = format!("{placement:?}, portable {portable}");
+            let again = train(&case, &card, placement, OptimizerKind::AdamW8bit, Some(7));
+            assert_eq!(trained, again, "{what}");
+            assert_eq!(asked, replies(&case, &card, placement), "{what}");
+            on_host.push(placement.host_bytes(&config));
+        }
+        assert!(on_host.len() > 3 && on_host.windows(2).all(|pair| pair[0] < pair[1]), "{on_host:?}");
+    }
+    portable_kernels(is_portable());
+}
