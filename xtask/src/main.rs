@@ -79,7 +79,19 @@ const CHECKS: [Check; 9] = [
     ("kernels", &KERNELS, None),
     (
         "cuda",
-        &["clippy", "--package", "descant", "--all-targets", "--features", "cuda", "--", "-D", "warnings"],
+        &[
+            "clippy",
+            "--package",
+            "descant",
+            "--package",
+            "descant-kernels",
+            "--all-targets",
+            "--features",
+            "descant/cuda",
+            "--",
+            "-D",
+            "warnings",
+        ],
         None,
     ),
 ];

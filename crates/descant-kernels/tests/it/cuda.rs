@@ -166,6 +166,7 @@ fn weight_on(weight: &FrozenWeight, device: &Device, dtype: DType) -> FrozenWeig
         FrozenWeight::Mxfp4 { blocks, scales } => {
             FrozenWeight::Mxfp4 { blocks: ints_on(blocks, device), scales: ints_on(scales, device) }
         }
+        FrozenWeight::Streamed(_) => unreachable!("no case streams"),
     }
 }
 

@@ -172,7 +172,7 @@ impl Case {
                 scales: crate::card::ints_on(scales, card),
             },
             FrozenWeight::Transposed(weight) => FrozenWeight::Transposed(on(weight, card, DType::BF16)),
-            FrozenWeight::Dense(_) => unreachable!("no expert is stored so"),
+            FrozenWeight::Dense(_) | FrozenWeight::Streamed(_) => unreachable!("no expert is stored so"),
         };
         let tensors = LayerTensors {
             input_norm: fine(&of.input_norm),
