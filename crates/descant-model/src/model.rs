@@ -83,6 +83,17 @@ impl GptOss {
         &self.device
     }
 
+    /// For measurements: weights on the host come as over a bus of so many bytes a second.
+    pub fn slow_bus(&self, bytes_per_second: f64) {
+        let streamed = self.weights.layers.iter().find_map(|layer| match &layer.gate_up.weight {
+            FrozenWeight::Streamed(matrix) => Some(matrix),
+            _ => None,
+        });
+        if let Some(matrix) = streamed {
+            matrix.slow_down(bytes_per_second);
+        }
+    }
+
     /// What the layers may use of the device's memory, and what they work in.
     pub fn workspace(&self) -> &Workspace {
         &self.workspace

@@ -82,10 +82,9 @@ pub(crate) struct Weights {
 
 /// The embedding, `[vocabulary, hidden]`.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "a model has one, and a box would only hide handles")]
 pub(crate) enum Embedding {
     /// Where the model lies.
-    Here(Tensor<2>),
+    Here(Box<Tensor<2>>),
     /// Beside its card.
     Host(HostTable),
 }
@@ -94,7 +93,7 @@ impl Embedding {
     /// The rows of these ids.
     pub(crate) fn rows(&self, ids: Tensor<1, Int>) -> Tensor<2> {
         match self {
-            Self::Here(table) => table.clone().select(0, ids),
+            Self::Here(table) => Tensor::clone(table).select(0, ids),
             Self::Host(table) => table.select(&ids),
         }
     }
@@ -373,7 +372,7 @@ impl Read<'_> {
                 let table = HostTable::new(bytes, axes(&shape), device);
                 table.map(Embedding::Host).map_err(|source| self.not_placed(&Part::Embedding.name(), source))
             }
-            Loaded::Float(shape, tensor) => Ok(Embedding::Here(tensor.reshape(axes::<2>(&shape)))),
+            Loaded::Float(shape, tensor) => Ok(Embedding::Here(Box::new(tensor.reshape(axes::<2>(&shape))))),
             _ => unreachable!("`expected` says what each tensor is"),
         }
     }
@@ -396,7 +395,7 @@ impl Read<'_> {
         let weights = stream_experts(experts, placement.slots(config), device)
             .map_err(|source| self.not_placed("experts of the layers that stream", source))?;
         let sites = layers.into_iter().flat_map(|layer| halves.map(|kind| Site { layer, kind }));
-        Ok(sites.zip(weights.into_iter().flatten()).collect())
+        Ok(sites.zip(weights.into_iter().flatten().map(FrozenWeight::Streamed)).collect())
     }
 
     fn host_experts(&mut self, site: Site, config: &Config) -> Result<HostExperts> {

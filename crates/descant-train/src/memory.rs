@@ -470,6 +470,54 @@ mod tests {
         assert!(planned(3) / ON_A_CARD[4].7 < 0.97 && planned(6) / ON_A_CARD[0].7 > 1.03);
     }
 
+    /// The placement of the 20b, and what it needs, with `may` bytes on a card and `host` to pin.
+    fn placed(sequences: u64, length: u64, may: u64, host: Option<u64>) -> (Placement, Memory) {
+        let config = config("gpt-oss-20b.json");
+        let (lora, train) = (LoraConfig::default(), TrainConfig::default());
+        let load = Load { tokens: sequences * length, trained: 0, longest: length, in_all: 0 };
+        let place =
+            Place::Card { free: may, keep: Keep::Auto, in_order: true, placement: Placement::default() };
+        let needs = |place| Ok::<_, Error>(estimate(&config, &lora, &train, load, None, place));
+        place_weights(&config, place, host, needs, |needs| needs.least() <= may).unwrap()
+    }
+
+    /// Rows that ran on an H200, 28 November 2026: sequences, their length, limit in 1e9 bytes, layers that stream. A
+    /// context of 0.55e9 is in use before.
+    const PLACED: [(u64, u64, f64, usize); 3] = [(1, 4096, 12.0, 8), (1, 1024, 12.0, 6), (1, 4096, 8.0, 19)];
+
+    #[test]
+    fn as_few_layers_stream_as_a_limit_asks_for() {
+        for (sequences, length, limit, layers) in PLACED {
+            let may = (limit * 1e9 - 0.55e9) as u64;
+            let (placement, needs) = placed(sequences, length, may, None);
+            assert_eq!(placement, Placement { embedding_on_host: true, streamed_layers: layers });
+            assert!(needs.least() <= may && needs.total() <= may);
+            let fewer = Placement { streamed_layers: layers - 1, ..placement };
+            let config = config("gpt-oss-20b.json");
+            let more = needs.least() + fewer.card_bytes(&config) - placement.card_bytes(&config);
+            assert!(more > may, "one layer fewer would do as well");
+        }
+    }
+
+    #[test]
+    fn with_room_for_everything_nothing_goes_to_the_host_and_the_embedding_goes_for_what_is_kept() {
+        assert_eq!(placed(1, 4096, 80 << 30, None).0, Placement::default());
+        let (placement, needs) = placed(1, 1024, 14 << 30, None);
+        assert_eq!(placement, Placement { embedding_on_host: true, streamed_layers: 0 });
+        assert!(needs.kept > 0);
+    }
+
+    #[test]
+    fn what_cannot_fit_is_not_said_to_fit() {
+        let may = 4_000_000_000;
+        let (placement, needs) = placed(1, 4096, may, None);
+        assert!(needs.least() > may && placement.streamed_layers == 24, "{placement:?}");
+        // A host that can pin no more than the embedding lets no layer stream.
+        let (placement, needs) = placed(1, 4096, 11_450_000_000, Some(2_000_000_000));
+        assert_eq!(placement, Placement { embedding_on_host: true, streamed_layers: 0 });
+        assert!(needs.least() > 11_450_000_000);
+    }
+
     #[test]
     fn a_rank_that_no_kernel_takes_is_known_from_the_settings() {
         let lora = |r, targets: &[&str]| LoraConfig {

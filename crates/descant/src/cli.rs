@@ -237,6 +237,10 @@ pub(crate) struct Bench {
     /// Most memory of the card to use, context included, as 14.5GiB or a number of bytes [default: all of it]
     #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
     pub(crate) memory: Option<u64>,
+    /// Let weights that lie on the host come as over a bus of so many bytes a second, as 25GB [default: the bus that is
+    /// here]
+    #[arg(long, value_name = "RATE", value_parser = crate::settings::bytes)]
+    pub(crate) bus: Option<u64>,
     /// What to keep from forward to backward: auto, minimal, balanced, all, or a number of bytes
     #[arg(long, value_name = "POLICY", default_value = "auto")]
     pub(crate) keep: descant_kernels::Keep,

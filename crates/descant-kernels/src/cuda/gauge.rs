@@ -58,19 +58,23 @@ pub(crate) fn synchronize(device: &Device) -> Result<()> {
 
 /// See [`crate::gauge::memory_in_use`].
 pub(crate) fn memory_in_use(device: &Device) -> Option<u64> {
-    let (free, total) = gpu(device)?.memory().ok()?;
-    Some((total - free) as u64)
+    Some(gpu(device)?.used().ok()?.0)
+}
+
+/// Gives back to the driver what burn's pool holds and nobody uses.
+pub(crate) fn release_unused(gpu: &Gpu) -> Result<()> {
+    cube_device(gpu.index()).client().memory_cleanup().map_err(|error| refused(&error))
 }
 
 /// See [`crate::Workspace::check_limit`].
 pub(crate) fn check_limit(device: &Device, limit: u64) -> Result<()> {
     let index = index_of(device).ok_or_else(|| CudaError::backend("no CUDA card"))?;
     let gpu = Gpu::of(index)?;
-    let used = || gpu.memory().map(|(free, total)| (total - free) as u64);
+    let used = || gpu.used().map(|(used, _)| used);
     if used()? <= limit {
         return Ok(());
     }
-    cube_device(index).client().memory_cleanup().map_err(|error| refused(&error))?;
+    release_unused(&gpu)?;
     match used()? {
         used if used <= limit => Ok(()),
         used => Err(CudaError::Limit { wanted: used, allowed: limit }),

@@ -36,7 +36,13 @@ struct Inner {
     blas: Blas,
     errors: Mutex<BTreeMap<StreamId, CudaError>>,
     recorder: Recorder,
+    /// Bytes that other programs had when this one came.
+    others: u64,
 }
+
+/// What a context takes of a card at most. The driver tells what all programs have together; what was in use beyond this
+/// once our context was there is taken for others'.
+const CONTEXT: u64 = 640 << 20;
 
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -92,6 +98,9 @@ impl Gpu {
         }
         let card = Card::of(index)?;
         let context = Context::of(card.device)?;
+        context.enter()?;
+        let (free, total) = driver::memory()?;
+        let others = ((total - free) as u64).saturating_sub(CONTEXT);
         let gpu = Self(Arc::new(Inner {
             index,
             card,
@@ -101,6 +110,7 @@ impl Gpu {
             blas: Blas::default(),
             errors: Mutex::default(),
             recorder: Recorder::default(),
+            others,
         }));
         gpus.insert(index, gpu.clone());
         Ok(gpu)
@@ -171,6 +181,16 @@ impl Gpu {
     /// The driver refuses.
     pub fn memory(&self) -> Result<(usize, usize)> {
         self.0.thread.call(Vec::new(), |_, _| driver::memory())
+    }
+
+    /// Bytes in use on the card that are not other programs', the context included, and all that this program may have.
+    ///
+    /// # Errors
+    /// The driver refuses.
+    pub fn used(&self) -> Result<(u64, u64)> {
+        let (free, total) = self.memory()?;
+        let own = |bytes: usize| (bytes as u64).saturating_sub(self.0.others);
+        Ok((own(total - free), own(total)))
     }
 
     /// Queues `f` in burn's stream, behind everything this thread queued before; nothing waits.

@@ -26,6 +26,8 @@ mod blas;
 #[cfg(feature = "cuda")]
 pub(crate) mod boxes;
 #[cfg(feature = "cuda")]
+mod brake;
+#[cfg(feature = "cuda")]
 mod driver;
 #[cfg(feature = "cuda")]
 pub(crate) mod gauge;
@@ -56,6 +58,8 @@ pub use table::Define;
 
 #[cfg(feature = "cuda")]
 pub(crate) use blas::Matrices;
+#[cfg(feature = "cuda")]
+pub(crate) use brake::Brake;
 #[cfg(feature = "cuda")]
 pub(crate) use driver::{Event, OwnStream, StreamOrder, copy_from_host};
 #[cfg(feature = "cuda")]

@@ -254,7 +254,7 @@ mod tests {
                 match compile(wrong, HOPPER, &options(HOPPER, unit.variants[0], false)) {
                     Err(CudaError::NoLibrary { library: Library::Nvrtc }) => return,
                     Err(CudaError::Compile { log, .. }) => {
-                        assert!(log.contains("static assertion failed"), "{what}: {log}")
+                        assert!(log.contains("static assertion failed"), "{what}: {log}");
                     }
                     other => panic!("{what}: {other:?}"),
                 }

@@ -4,6 +4,7 @@
 //! is compiled and chosen once a process. What comes back from a store is checked and never trusted.
 
 use std::cell::RefCell;
+#[cfg(feature = "cuda")]
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -34,16 +35,26 @@ pub fn set_store(store: Arc<dyn Store>) {
 /// The algorithms that one run computes with: they decide its last bits, so it keeps them and looks here first,
 /// whatever became of the store of the process.
 #[derive(Clone)]
+#[cfg_attr(
+    not(any(feature = "cuda", test)),
+    expect(dead_code, reason = "only a card has algorithms to choose from")
+)]
 pub struct Choices {
     store: Arc<dyn Store>,
+    #[cfg(feature = "cuda")]
     id: usize,
 }
 
 impl Choices {
     /// Kept in `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
+        #[cfg(feature = "cuda")]
         static NEXT: AtomicUsize = AtomicUsize::new(1);
-        Self { store, id: NEXT.fetch_add(1, Ordering::Relaxed) }
+        Self {
+            store,
+            #[cfg(feature = "cuda")]
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     /// Tells runs of a process apart; never 0.
@@ -59,6 +70,7 @@ impl Choices {
     }
 
     /// Those of this thread.
+    #[cfg(any(feature = "cuda", test))]
     pub(crate) fn of_thread() -> Option<Self> {
         CHOICES.with_borrow(Clone::clone)
     }
@@ -76,6 +88,7 @@ impl Drop for Entered {
 }
 
 /// The algorithm of this name: the run's own, then that of the process, which becomes the run's.
+#[cfg(any(feature = "cuda", test))]
 pub(crate) fn load_choice(run: Option<&Choices>, name: &str) -> Option<Vec<u8>> {
     if let Some(found) = run.and_then(|run| unseal(run.store.load(name)?)) {
         return Some(found);
@@ -88,6 +101,7 @@ pub(crate) fn load_choice(run: Option<&Choices>, name: &str) -> Option<Vec<u8>> 
 }
 
 /// Keeps an algorithm that was chosen.
+#[cfg(any(feature = "cuda", test))]
 pub(crate) fn save_choice(run: Option<&Choices>, name: &str, bytes: &[u8]) {
     if let Some(run) = run {
         run.store.save(name, &seal(bytes));

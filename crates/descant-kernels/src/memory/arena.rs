@@ -13,6 +13,7 @@ use super::budget::{Budget, Need};
 use super::keep::Kept;
 use super::settings::MemorySettings;
 use super::sizes::Paths;
+use crate::cuda::gauge::release_unused;
 use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, StreamOrder, poison};
 
 /// The piece, and how it is laid out.
@@ -134,9 +135,10 @@ impl Arena {
     }
 
     fn new(gpu: &Gpu, need: Need, settings: MemorySettings) -> Result<Self> {
-        let (free, total) = gpu.memory()?;
-        let used = (total - free) as u64;
-        let allowed = settings.limit.unwrap_or(total as u64).min(total as u64);
+        // What burn's pool keeps for later, of prompts that were answered for example, would stand in the way.
+        release_unused(gpu)?;
+        let (used, most) = gpu.used()?;
+        let allowed = settings.limit.unwrap_or(most).min(most);
         let budget = Budget::new(&need, settings.keep, allowed.saturating_sub(used + settings.reserved));
         // What was reserved decided how much is kept; others have taken a part of it by now, so that it is not counted
         // against the limit twice.

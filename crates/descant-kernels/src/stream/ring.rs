@@ -15,10 +15,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::Device;
 
+use super::host::{Half, HostExperts};
 use super::slots::{Course, Slots, next};
-use super::{Half, HostExperts};
 use crate::DeviceError;
-use crate::cuda::{CudaError, DeviceMemory, Event, Gpu, OwnStream, Result, Run, copy_from_host, index_of};
+use crate::cuda::{Brake, DeviceMemory, Event, Gpu, OwnStream, Result, Run, copy_from_host, index_of};
 use crate::op::experts::cuda::ExpertData;
 
 /// Pieces begin at multiples of this, as kernels and tensor copies want them.
@@ -31,6 +31,8 @@ pub(crate) struct Ring {
     slots: Vec<Slot>,
     copies: OwnStream,
     state: Mutex<Slots>,
+    /// For measurements as on a slower bus.
+    brake: Brake,
 }
 
 #[derive(Debug)]
@@ -92,7 +94,18 @@ impl Ring {
         };
         let slots: Vec<Slot> = (0..slots.clamp(1, layers.len())).map(slot).collect::<Result<_>>()?;
         let state = Slots::new(slots.len());
-        Ok(Self { layers, slots, copies: OwnStream::new()?, state: Mutex::new(state) })
+        Ok(Self {
+            layers,
+            slots,
+            copies: OwnStream::new()?,
+            state: Mutex::new(state),
+            brake: Brake::default(),
+        })
+    }
+
+    /// Lets copies take as long as on a bus of so many bytes a second.
+    pub(crate) fn slow_down(&self, bytes_per_second: f64) {
+        self.brake.set(bytes_per_second);
     }
 
     fn state(&self) -> MutexGuard<'_, Slots> {
@@ -142,17 +155,21 @@ impl Ring {
         // Nothing is known of the slot until the copy is on its way.
         state.empty(slot);
         to.left.hold(self.copies.0)?;
-        let (starts, _) = places(&self.layers[layer]);
+        let (starts, length) = places(&self.layers[layer]);
+        self.brake.begin(&self.copies)?;
         for (start, bytes) in starts.into_iter().zip(pieces(&self.layers[layer])) {
             copy_from_host(self.copies.0, to.memory.address() + start as u64, bytes)?;
         }
+        self.brake.end(&self.copies, length)?;
         to.filled.record(self.copies.0)?;
         state.put(slot, layer);
         Ok(slot)
     }
 }
 
-/// A layer whose place on the card was not asked for.
-pub(crate) fn not_entered() -> CudaError {
-    CudaError::backend("experts that stream were used without their slot")
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Copies read the host's memory and write the slots: both end with the ring.
+        let _ = self.copies.wait();
+    }
 }

@@ -78,9 +78,13 @@ mod tests {
 
     #[test]
     fn the_slot_that_was_used_longest_ago_is_filled_next() {
-        let mut state = Slots { holds: vec![Some(4), Some(5)], used: vec![2, 1], clock: 2 };
-        assert_eq!((state.slot_of(4), state.slot_of(6), state.oldest()), (Some(0), None, 1));
-        state.touch(1);
-        assert_eq!(state.oldest(), 0);
+        let mut slots = Slots::new(2);
+        slots.put(1, 5);
+        slots.put(0, 4);
+        assert_eq!((slots.slot_of(4), slots.slot_of(6), slots.oldest()), (Some(0), None, 1));
+        slots.touch(1);
+        assert_eq!(slots.oldest(), 0);
+        slots.empty(0);
+        assert_eq!((slots.slot_of(4), slots.slot_of(5)), (None, Some(1)), "a copy that failed left nothing");
     }
 }

@@ -47,6 +47,7 @@ struct Answer {
     peak_memory_gib: Option<f64>,
     memory_plan: Option<String>,
     placement: Option<String>,
+    bus_gb_per_second: Option<f64>,
     model_tflops: f64,
     model_to_gemm: f64,
     gemm_tflops: f64,
@@ -106,6 +107,9 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
     let started = Instant::now();
     let model = load::model(model, &device.device, placement)?;
     model.workspace().set(args.memory, args.keep);
+    if let Some(bus) = args.bus {
+        model.slow_bus(bus as f64);
+    }
     gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let adapters = LoraAdapters::init(&model.config, &lora, config.seed, &device.device.clone().autodiff())?;
@@ -159,6 +163,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
         memory_plan: model.workspace().words(),
         placement: placement.words(),
+        bus_gb_per_second: args.bus.map(|bus| bus as f64 / 1e9),
         model_tflops: model_flops / 1e12,
         model_to_gemm: model_flops / rates.flops,
         gemm_tflops: rates.flops / 1e12,

@@ -12,7 +12,8 @@ use crate::{card, is_portable};
 /// Generated ids, and losses of whole sequences, which take a layer's other form.
 fn replies(case: &Case, card: &Device, placement: Placement) -> (Vec<Vec<u32>>, Vec<u64>) {
     let model = case.load_placed(card, placement);
-    let adapter = case.adapter(&model);
+    let mut adapter = case.adapter(&model);
+    adapter.update(|_, tensor| tensor.inner());
     let prompts = case.sequences(model.config.vocab_size);
     let options = GenerateOptions { max_new_tokens: 24, stop_ids: Vec::new(), sampling: Sampling::Greedy };
     let generated = model.generate(&prompts, &adapter, &options, &mut |_| {}).expect("replies");

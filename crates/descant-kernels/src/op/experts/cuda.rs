@@ -178,7 +178,9 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
         ExpertData::Mxfp4 { blocks, scales } => (blocks, scales, &[]),
         ExpertData::Bf16(data) if form.unit == BF16_SM90 => (data, 0, &[]),
         ExpertData::Bf16(data) => (data, 0, &[("UNPACKED", 1)]),
-        ExpertData::Streamed => return Err(crate::stream::ring::not_entered()),
+        ExpertData::Streamed => {
+            return Err(CudaError::backend("experts that stream were used without their slot"));
+        }
     };
     let kernel = run.kernel(form.unit, form.entry, defines)?;
     let (u, v) = to.low_rank.unwrap_or((0, 0));
