@@ -55,6 +55,12 @@ impl Placement {
         (weight_bytes(config, true) + ring).saturating_sub(self.host_bytes(config))
     }
 
+    /// Bytes that cross the bus for one batch, forward and backward: each layer that streams twice, but for the one at
+    /// each turn, which is still there. The embedding's rows are nothing beside them.
+    pub fn bus_bytes(&self, config: &Config) -> u64 {
+        (2 * self.streamed_layers as u64).saturating_sub(2) * experts_bytes(config)
+    }
+
     /// For people; nothing where nothing lies on the host.
     pub fn words(&self) -> Option<String> {
         match (self.embedding_on_host, self.streamed_layers) {
@@ -107,6 +113,7 @@ mod tests {
         // 32 experts, 3 x 2880 x 2880 numbers each, 17 bytes for 32 of them.
         let layer = 32 * 3 * 2880 * 2880 / 32 * 17;
         assert_eq!(of(true, 8).host_bytes(&config) - of(true, 0).host_bytes(&config), 8 * layer);
+        assert_eq!((of(true, 8).bus_bytes(&config), of(true, 1).bus_bytes(&config)), (14 * layer, 0));
         assert_eq!(of(true, 8).card_bytes(&config), all + layer - of(true, 8).host_bytes(&config));
         let mut least = u64::MAX;
         // More on the host is less on the card, but where the ring begins or grows.

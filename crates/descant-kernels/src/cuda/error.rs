@@ -5,6 +5,9 @@
 use cudarc::cublaslt::sys::cublasStatus_t;
 use cudarc::driver::sys::CUresult;
 
+/// The driver's function that pins host memory.
+pub(crate) const PIN: &str = "cuMemHostAlloc";
+
 /// A failure of the driver, the compiler, cuBLASLt, or of our own use of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -155,6 +158,10 @@ impl CudaError {
                 code: CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU,
                 ..
             } => Some("the driver is older than the run-time compiler: update it, or use an older CUDA"),
+            Self::Driver { call: PIN, .. } => Some(
+                "the host has no such memory to pin: free some, raise the limit of locked memory (`ulimit -l`) or of the \
+                 container, or raise --memory so that fewer layers lie on the host",
+            ),
             Self::Limit { .. } => {
                 Some("raise the limit, or use a smaller batch; `descant plan` says what fits")
             }
@@ -251,5 +258,8 @@ mod tests {
         assert!(full.is_out_of_memory() && full.hint().is_some());
         let wrong = driver(CUresult::CUDA_ERROR_INVALID_VALUE, "CUDA_ERROR_OUT_OF_MEMORY");
         assert!(!wrong.is_out_of_memory() && wrong.hint().is_none());
+        let (code, text) = (CUresult::CUDA_ERROR_OUT_OF_MEMORY, String::new());
+        let host = CudaError::Driver { call: PIN, code, text };
+        assert!(host.is_out_of_memory() && host.hint().is_some_and(|hint| hint.contains("host")));
     }
 }

@@ -7,7 +7,7 @@ use cudarc::driver::sys;
 use rayon::prelude::*;
 
 use super::driver::{check, synchronize};
-use super::error::Result;
+use super::error::{PIN, Result};
 use super::gpu::Gpu;
 
 /// Bytes a thread copies at a time.
@@ -63,7 +63,7 @@ impl HostMemory {
         let flags = sys::CU_MEMHOSTALLOC_PORTABLE | sys::CU_MEMHOSTALLOC_DEVICEMAP;
         let mut start: *mut c_void = std::ptr::null_mut();
         // SAFETY: the pointer is to a variable that lives through the call.
-        check("cuMemHostAlloc", unsafe { sys::cuMemHostAlloc(&raw mut start, length.max(1), flags) })?;
+        check(PIN, unsafe { sys::cuMemHostAlloc(&raw mut start, length.max(1), flags) })?;
         let mut new = Self { gpu: gpu.clone(), start: start.cast(), length, address: 0 };
         fill(new.start);
         // SAFETY: the memory was allocated as mapped.

@@ -22,6 +22,8 @@ use crate::settings::{Resolved, Settings};
 use crate::talk::Talk;
 use crate::words::grouped;
 
+/// Bytes a second that weights on the host are taken to come at: what PCIe 4.0 x16 gives.
+const BUS: f64 = 25e9;
 /// Version of the JSON object.
 const VERSION: u32 = 1;
 
@@ -41,6 +43,9 @@ struct Answer {
     rate: Option<f64>,
     /// Bytes of weights that lie on the host.
     host_bytes: u64,
+    /// Bytes of weights that cross the bus for a micro-batch, and micro-batches of all steps.
+    bus_bytes: u64,
+    micro_batches: u64,
 }
 
 /// Bytes of the run folder, the largest of them.
@@ -89,6 +94,8 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
         operations: flops_per_token(&config, a_sample) * load.in_all as f64,
         rate: device.as_ref().map(|Chosen { device, .. }| gauge::rates(device).flops).filter(|r| *r > 0.0),
         host_bytes: room.placement.host_bytes(&config),
+        bus_bytes: room.placement.bus_bytes(&config),
+        micro_batches: settings.train.max_steps * settings.train.accumulation as u64,
         room,
     };
     if args.json {
@@ -173,6 +180,18 @@ impl Answer {
             None => "not known without the device; `descant bench step` measures it there".to_owned(),
         };
         line("time", time)?;
+        if self.bus_bytes > 0 {
+            let all = self.bus_bytes as f64 * self.micro_batches as f64 / BUS;
+            line(
+                "",
+                format!(
+                    "at least {} for weights over a bus of {} a second, {} a micro-batch",
+                    duration(all),
+                    size(BUS as u64),
+                    size(self.bus_bytes)
+                ),
+            )?;
+        }
         Ok(())
     }
 
@@ -194,6 +213,7 @@ impl Answer {
                 "embedding_on_host": self.room.placement.embedding_on_host,
                 "streamed_layers": self.room.placement.streamed_layers,
                 "host_bytes": self.host_bytes,
+                "bus_bytes_per_micro_batch": self.bus_bytes,
             },
             "steps": self.steps,
             "units_per_step": self.units,
