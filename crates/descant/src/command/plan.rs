@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
     let a_sample = samples.iter().map(|sample| sample.ids.len()).sum::<usize>() / samples.len().max(1);
     let answer = Answer {
         device: device.as_ref().map_or_else(
-            || format!("a card of {}, which is not asked", size(args.card.unwrap_or(0))),
+            || format!("a card of {} that is not here", size(args.card.unwrap_or(0))),
             |device| device.why.clone(),
         ),
         trained_parameters: room.needs.adapter / 4,
@@ -185,9 +185,9 @@ impl Answer {
             line(
                 "",
                 format!(
-                    "at least {} for weights over a bus of {} a second, {} a micro-batch",
+                    "at least {} for weights over a bus of {:.0} GB/s, {} a micro-batch",
                     duration(all),
-                    size(BUS as u64),
+                    BUS / 1e9,
                     size(self.bus_bytes)
                 ),
             )?;
