@@ -13,7 +13,7 @@
 //! say over later ones beyond `c`. GPTQ feeds errors back too, in the space of calibration data; here the space is the
 //! adapter's own, so that no data is needed. Ties take the lower number; rows do not depend on each other.
 
-use super::encode::{MAX_LEVEL, code_of, inverse};
+use super::encode::{MAX_LEVEL, inverse};
 use super::{BLOCK, BLOCK_BYTES, scale};
 use crate::error::{Result, check_finite, check_length};
 
@@ -34,6 +34,8 @@ pub enum Rounding {
 pub struct Basis {
     /// `[d_in, rank]`, orthonormal columns.
     vectors: Vec<f64>,
+    /// `[d_in]`, the squared length of each row of it.
+    squares: Vec<f64>,
     rank: usize,
     d_in: usize,
 }
@@ -74,7 +76,9 @@ impl Basis {
                 vectors[j * rank + k] = *x;
             }
         }
-        Self { vectors, rank, d_in }
+        let square = |j: usize| vectors[j * rank..(j + 1) * rank].iter().fold(0.0, |sum, q| sum + q * q);
+        let squares = (0..d_in).map(square).collect();
+        Self { vectors, squares, rank, d_in }
     }
 
     /// Directions.
@@ -97,6 +101,22 @@ const LANES: usize = 8;
 /// The numbers of the format in order.
 const LEVELS: [f32; 15] =
     [-6.0, -4.0, -3.0, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, MAX_LEVEL];
+/// The same in f64, which errors are counted in.
+const WIDE_LEVELS: [f64; 15] = {
+    let mut wide = [0.0; 15];
+    let mut at = 0;
+    while at < wide.len() {
+        wide[at] = LEVELS[at] as f64;
+        at += 1;
+    }
+    wide
+};
+/// Where zero is among them; its code says the sign of what was rounded.
+const ZERO: usize = 7;
+/// Bit of a code that says minus.
+const SIGN: u8 = 8;
+/// Their codes.
+const CODES: [u8; 15] = [15, 14, 13, 12, 11, 10, 9, 0, 1, 2, 3, 4, 5, 6, 7];
 
 /// Packs `rows` under the scales given, and says what was lost: the squared error of all, and for each row its error
 /// in the basis.
@@ -159,59 +179,45 @@ fn group(
     first: usize,
     lanes: usize,
 ) -> f64 {
-    let Basis { vectors, rank, d_in } = basis;
+    let Basis { vectors, squares, rank, d_in } = basis;
     let (rank, d_in) = (*rank, *d_in);
+    let width = d_in / BLOCK;
     let mut c = vec![[0.0_f64; LANES]; rank];
     let mut total = [0.0_f64; LANES];
-    let (mut unit, mut inverse_unit) = ([1.0_f32; LANES], [1.0_f32; LANES]);
-    for j in 0..d_in {
-        let q = &vectors[j * rank..(j + 1) * rank];
-        if j % BLOCK == 0 {
-            for lane in 0..lanes {
-                let byte = scales[(first + lane) * (d_in / BLOCK) + j / BLOCK];
-                (unit[lane], inverse_unit[lane]) = (scale(byte), inverse(byte));
-            }
-        }
-        let mut x = [0.0_f32; LANES];
-        for (lane, x) in x.iter_mut().enumerate().take(lanes) {
-            *x = rows[(first + lane) * d_in + j];
-        }
-        // The lower neighbour, as its place among the levels.
-        let mut below = [0_u32; LANES];
-        for level in &LEVELS[1..LEVELS.len() - 1] {
-            for lane in 0..LANES {
-                below[lane] += u32::from(x[lane] * inverse_unit[lane] >= *level);
-            }
-        }
-        let mut along = [0.0_f64; LANES];
-        let mut square = 0.0;
-        for (q, c) in q.iter().zip(&c) {
-            square += q * q;
-            for lane in 0..LANES {
-                along[lane] += c[lane] * q;
-            }
-        }
-        let mut error = [0.0_f64; LANES];
+    for block in 0..width {
+        // Lanes without a row hold zeros, which are rounded to themselves.
+        let mut x = [[0.0_f32; LANES]; BLOCK];
+        let (mut unit, mut inverse_unit) = ([1.0_f64; LANES], [1.0_f32; LANES]);
         for lane in 0..lanes {
-            let (unit, x) = (f64::from(unit[lane]), x[lane]);
-            let place = below[lane] as usize;
-            let left = f64::from(LEVELS[place]) * unit - f64::from(x);
-            let right = f64::from(LEVELS[place + 1]) * unit - f64::from(x);
-            let up = upper(left, right, along[lane], square, place);
-            error[lane] = if up { right } else { left };
-            let level = LEVELS[place + usize::from(up)];
-            let negative = if level == 0.0 { x.is_sign_negative() } else { level < 0.0 };
-            let code = code_of(level.abs()) | u8::from(negative) << 3;
-            let byte = &mut blocks[(first + lane) * (d_in / 2) + j / 2];
-            *byte = if j % 2 == 0 { code } else { *byte | code << 4 };
+            let row = &rows[(first + lane) * d_in..][block * BLOCK..][..BLOCK];
+            let byte = scales[(first + lane) * width + block];
+            (unit[lane], inverse_unit[lane]) = (f64::from(scale(byte)), inverse(byte));
+            x.iter_mut().zip(row).for_each(|(x, value)| x[lane] = *value);
         }
-        for (q, c) in q.iter().zip(&mut c) {
+        let mut codes = [[0_u8; LANES]; BLOCK];
+        for (column, (x, codes)) in x.iter().zip(&mut codes).enumerate() {
+            let j = block * BLOCK + column;
+            let q = &vectors[j * rank..(j + 1) * rank];
+            let mut along = [0.0_f64; LANES];
+            for (q, c) in q.iter().zip(&c) {
+                for lane in 0..LANES {
+                    along[lane] += c[lane] * q;
+                }
+            }
+            let error = chosen(x, &unit, &inverse_unit, &along, squares[j], upper, codes);
+            for (q, c) in q.iter().zip(&mut c) {
+                for lane in 0..LANES {
+                    c[lane] += error[lane] * q;
+                }
+            }
             for lane in 0..LANES {
-                c[lane] += error[lane] * q;
+                total[lane] += error[lane] * error[lane];
             }
         }
-        for lane in 0..LANES {
-            total[lane] += error[lane] * error[lane];
+        for lane in 0..lanes {
+            let bytes = &mut blocks[((first + lane) * width + block) * BLOCK_BYTES..][..BLOCK_BYTES];
+            let (pairs, _) = codes.as_chunks::<2>();
+            bytes.iter_mut().zip(pairs).for_each(|(byte, [even, odd])| *byte = even[lane] | odd[lane] << 4);
         }
     }
     for lane in 0..lanes {
@@ -220,4 +226,39 @@ fn group(
         }
     }
     total.iter().sum()
+}
+
+/// Takes one of the two neighbours of a column's numbers: writes its codes and returns its errors.
+#[inline]
+fn chosen(
+    x: &[f32; LANES],
+    unit: &[f64; LANES],
+    inverse_unit: &[f32; LANES],
+    along: &[f64; LANES],
+    square: f64,
+    upper: &impl Fn(f64, f64, f64, f64, usize) -> bool,
+    codes: &mut [u8; LANES],
+) -> [f64; LANES] {
+    // The lower neighbour, as its place among the levels.
+    let mut below = [0_u32; LANES];
+    for level in &LEVELS[1..LEVELS.len() - 1] {
+        for lane in 0..LANES {
+            below[lane] += u32::from(x[lane] * inverse_unit[lane] >= *level);
+        }
+    }
+    let (mut left, mut right) = ([0.0_f64; LANES], [0.0_f64; LANES]);
+    for lane in 0..LANES {
+        let place = below[lane] as usize;
+        left[lane] = WIDE_LEVELS[place] * unit[lane] - f64::from(x[lane]);
+        right[lane] = WIDE_LEVELS[place + 1] * unit[lane] - f64::from(x[lane]);
+    }
+    let mut error = [0.0_f64; LANES];
+    for lane in 0..LANES {
+        let up = upper(left[lane], right[lane], along[lane], square, below[lane] as usize);
+        error[lane] = if up { right[lane] } else { left[lane] };
+        let place = below[lane] as usize + usize::from(up);
+        let minus = place == ZERO && x[lane].is_sign_negative();
+        codes[lane] = CODES[place] | if minus { SIGN } else { 0 };
+    }
+    error
 }
