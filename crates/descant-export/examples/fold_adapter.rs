@@ -5,6 +5,7 @@
 //! cargo run --release -p descant-export --example fold_adapter -- MODEL_DIR ADAPTER_DIR OUT_DIR
 //! ```
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use descant_export::{Experts, Form, Job, Report, Result, export};
@@ -30,7 +31,7 @@ fn fold(model: &Path, adapter: &Path, out: &Path) -> Result<Report> {
         force: true,
         allow_loss: false,
     };
-    export(&job, &mut |_| ())
+    export(&job, &mut |_| ControlFlow::Continue(()))
 }
 
 #[expect(clippy::print_stdout, reason = "an example shows what it did")]

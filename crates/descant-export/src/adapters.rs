@@ -9,10 +9,16 @@ use descant_model::{Config, Part, Site, SiteDims, SiteKind};
 use crate::form::Select;
 use crate::gguf;
 
-/// The same updates with one rank and no factor: B is multiplied by the scaling, ranks are padded with zeros.
-pub(crate) fn folded(sites: &Sites, model: &Config) -> Sites {
+/// The same updates with one rank and no factor: B is multiplied by the scaling, ranks are padded with zeros. Site by
+/// site, so that hardly more than the adapter is in memory.
+pub(crate) fn folded(sites: Sites, model: &Config) -> Sites {
     let rank = sites.values().map(|factors| factors.rank).max().unwrap_or(1);
-    let fold = |(&site, factors): (&Site, &Factors)| {
+    let fold = |(site, mut factors): (Site, Factors)| {
+        if factors.rank == rank {
+            let scaling = std::mem::replace(&mut factors.scaling, 1.0);
+            factors.b.iter_mut().for_each(|b| *b *= scaling);
+            return (site, factors);
+        }
         let SiteDims { d_in, d_out, n_matrices } = model.site_dims(site.kind);
         let old = factors.rank;
         let (mut a, mut b) = (vec![0.0; n_matrices * rank * d_in], vec![0.0; n_matrices * d_out * rank]);
@@ -24,7 +30,7 @@ pub(crate) fn folded(sites: &Sites, model: &Config) -> Sites {
         }
         (site, Factors { rank, scaling: 1.0, a, b })
     };
-    sites.iter().map(fold).collect()
+    sites.into_iter().map(fold).collect()
 }
 
 /// Adds a pair of zeros where a layer has only one of the two expert tensors: vLLM insists on both.
@@ -47,15 +53,30 @@ pub(crate) fn with_both_experts(mut sites: Sites, model: &Config) -> Sites {
 }
 
 /// A tensor of an adapter for llama.cpp.
-pub(crate) struct LoraTensor {
+pub(crate) struct LoraTensor<'a> {
     pub(crate) name: String,
     /// Outermost axis first.
     pub(crate) shape: Vec<usize>,
-    pub(crate) values: Vec<f32>,
+    factor: &'a [f32],
+    rank: usize,
+    select: Select,
+}
+
+impl LoraTensor<'_> {
+    /// Its numbers.
+    pub(crate) fn values(&self) -> Vec<f32> {
+        // Gate and up alternate, and an even number of rows is behind every expert.
+        self.select.rows(self.factor.to_vec(), self.rank)
+    }
+
+    /// How many.
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
 }
 
 /// The tensors of folded `sites` for llama.cpp, site by site.
-pub(crate) fn for_gguf<'a>(sites: &'a Sites, model: &'a Config) -> impl Iterator<Item = LoraTensor> + 'a {
+pub(crate) fn for_gguf<'a>(sites: &'a Sites, model: &'a Config) -> impl Iterator<Item = LoraTensor<'a>> + 'a {
     sites.iter().flat_map(move |(&site, factors)| {
         let SiteDims { d_in, d_out, n_matrices } = model.site_dims(site.kind);
         let rank = factors.rank;
@@ -63,18 +84,15 @@ pub(crate) fn for_gguf<'a>(sites: &'a Sites, model: &'a Config) -> impl Iterator
             let shape = |rows: usize, columns: usize| {
                 if site.kind.is_expert() { vec![n_matrices, rows, columns] } else { vec![rows, columns] }
             };
-            let a = LoraTensor {
-                name: format!("{name}.lora_a"),
-                shape: shape(rank, d_in),
-                values: factors.a.clone(),
+            let (of_a, of_b) = (shape(rank, d_in), shape(select.of(d_out), rank));
+            let tensor = |ending: &str, shape, factor, select| LoraTensor {
+                name: format!("{name}.{ending}"),
+                shape,
+                factor,
+                rank,
+                select,
             };
-            let b = LoraTensor {
-                name: format!("{name}.lora_b"),
-                shape: shape(select.of(d_out), rank),
-                // Gate and up alternate, and an even number of rows is behind every expert.
-                values: select.rows(factors.b.clone(), rank),
-            };
-            [a, b]
+            [tensor("lora_a", of_a, &factors.a, Select::All), tensor("lora_b", of_b, &factors.b, select)]
         })
     })
 }

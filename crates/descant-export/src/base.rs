@@ -75,8 +75,11 @@ impl Base {
             return self.plain(&part.name(), elements);
         }
         if let Some(module) = self.modules.get(&(part, None)) {
-            let shape = part.shape(&self.config);
-            return Ok(self.nf4(module, [shape[0], shape[1]])?[elements].to_vec());
+            return match part.shape(&self.config)[..] {
+                [d_out, d_in] => Ok(self.nf4(module, [d_out, d_in])?[elements].to_vec()),
+                // A module of another name, as a wrapped router has.
+                _ => self.plain(&format!("{module}.bias"), elements),
+            };
         }
         // Biases of experts, one a module.
         let width = *part.shape(&self.config).last().expect("every part has an axis");
@@ -263,6 +266,24 @@ pub(crate) fn floats(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
     }
 }
 
+/// The nearest number of BF16, ties to even; not for NaN.
+///
+/// `half` looks for that, which keeps its loops from being vectorized; here it is refused beside.
+#[inline]
+pub(crate) fn bf16_of(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    bf16::from_bits((bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16) as u16)
+}
+
+/// Numbers as bytes; a loop that is compiled to a copy, which collecting bytes one by one is not.
+pub(crate) fn to_bytes<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    let mut out = vec![0; N * values.len()];
+    for (out, value) in out.as_chunks_mut::<N>().0.iter_mut().zip(values) {
+        *out = bytes(*value);
+    }
+    out
+}
+
 /// `[rows, columns]` with its axes changed; in tiles, since one of the two is always far apart in memory.
 pub(crate) fn transposed<T: Copy + Default>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
     const TILE: usize = 32;
@@ -277,4 +298,30 @@ pub(crate) fn transposed<T: Copy + Default>(values: &[T], rows: usize, columns: 
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_to_bf16_is_halfs() {
+        let ends =
+            [0.0, -0.0, f32::MAX, f32::MIN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, 1e-45];
+        // Every sign, exponent and upper half of the fraction, with lower halves around the tie.
+        let all = (0..=u16::MAX).flat_map(|high| {
+            [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF].map(|low| f32::from_bits(u32::from(high) << 16 | low))
+        });
+        for x in ends.into_iter().chain(all).filter(|x| !x.is_nan()) {
+            assert_eq!(bf16_of(x).to_bits(), bf16::from_f32(x).to_bits(), "{x:e}");
+        }
+    }
+
+    #[test]
+    fn a_matrix_with_its_axes_changed_twice_is_itself() {
+        let values: Vec<u16> = (0..33 * 70).collect();
+        let turned = transposed(&values, 33, 70);
+        assert_eq!((turned[1], turned[33]), (70, 1));
+        assert_eq!(transposed(&turned, 70, 33), values);
+    }
 }

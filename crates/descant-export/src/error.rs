@@ -82,6 +82,9 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
+    /// Who watches stopped it.
+    #[error("stopped; nothing was written")]
+    Stopped,
     /// A GGUF file cannot be read.
     #[error("{path}: {reason}", path = path.display())]
     Gguf {

@@ -11,7 +11,7 @@ use descant_quant::Packing;
 use descant_quant::mxfp4::{self, BLOCK, BLOCK_BYTES, GGML_BYTES, Rounding};
 use half::bf16;
 
-use crate::base::{Base, transposed};
+use crate::base::{Base, bf16_of, to_bytes, transposed};
 use crate::error::{Error, Result};
 use crate::form::Select;
 use crate::plan::Rows;
@@ -64,24 +64,31 @@ impl Recipe<'_> {
     /// BF16.
     fn floats(&self, expert: usize, update: Option<&Update>) -> Result<Made> {
         let d_in = self.base.config.site_dims(self.site.kind).d_in;
-        let (rows, places) = self.taken(expert)?;
+        let (mut rows, places) = self.taken(expert)?;
         let mut made = Made { updated: update.is_some(), ..Made::default() };
-        let (mut delta, mut sum) = (vec![0.0; d_in], vec![0.0; d_in]);
-        let mut out = vec![bf16::ZERO; rows.len()];
-        for ((row, out), &place) in rows.chunks_exact(d_in).zip(out.chunks_exact_mut(d_in)).zip(&places) {
-            sum.copy_from_slice(row);
-            if let Some(update) = update {
+        if let Some(update) = update {
+            let (mut delta, mut sum) = (vec![0.0; d_in], vec![0.0; d_in]);
+            for (row, &place) in rows.chunks_exact_mut(d_in).zip(&places) {
                 update.row(expert, place, &mut delta);
-                sum.iter_mut().zip(&delta).for_each(|(x, d)| *x += d);
-                made.sums += row_sums(row, &sum, &delta, |x| bf16::from_f32(x).to_f32());
-            }
-            out.iter_mut().zip(&sum).for_each(|(out, x)| *out = bf16::from_f32(*x));
-            if let Some(column) = out.iter().position(|x| !x.is_finite()) {
-                return Err(self.not_finite(expert, place, column));
+                sum.iter_mut().zip(&*row).zip(&delta).for_each(|((sum, w), d)| *sum = w + d);
+                made.sums += row_sums(row, &sum, &delta, |x| bf16_of(x).to_f32());
+                row.copy_from_slice(&sum);
             }
         }
+        let mut out = vec![bf16::ZERO; rows.len()];
+        let mut finite = true;
+        for (out, x) in out.iter_mut().zip(&rows) {
+            *out = bf16_of(*x);
+            finite &= x.is_finite() & out.is_finite();
+        }
+        if let Some(at) =
+            out.iter().zip(&rows).position(|(out, x)| !finite && !(x.is_finite() && out.is_finite()))
+        {
+            return Err(self.not_finite(expert, places[at / d_in], at % d_in));
+        }
+        drop(rows);
         let out = if self.rows == Rows::Transposed { transposed(&out, places.len(), d_in) } else { out };
-        made.bytes = out.iter().flat_map(|x| x.to_le_bytes()).collect();
+        made.bytes = to_bytes(&out, bf16::to_le_bytes);
         Ok(made)
     }
 

@@ -102,7 +102,9 @@ impl Select {
         if self == Self::All {
             return matrix;
         }
-        let taken = matrix.chunks_exact(width).enumerate().filter(|(row, _)| self.takes(*row));
-        taken.flat_map(|(_, row)| row.iter().copied()).collect()
+        let mut taken = Vec::with_capacity(matrix.len() / 2);
+        let rows = matrix.chunks_exact(width).enumerate().filter(|(row, _)| self.takes(*row));
+        rows.for_each(|(_, row)| taken.extend_from_slice(row));
+        taken
     }
 }

@@ -14,6 +14,7 @@
 //! bytes alone: nothing here knows tensors of burn or a device, and nothing is computed with a model.
 
 mod adapters;
+mod alone;
 mod back;
 mod base;
 mod card;
@@ -22,21 +23,25 @@ mod experts;
 mod export;
 mod form;
 mod gguf;
+mod job;
 mod merge;
+mod merged;
 mod plan;
 mod report;
 mod shards;
 mod survival;
 mod target;
 mod update;
+mod writing;
 
 pub use adapters::read_gguf_lora;
 pub use back::unpack_gguf;
 pub use card::survival_rows;
 pub use error::{Error, Result};
-pub use export::{Job, Progress, export};
+pub use export::export;
 pub use form::{Experts, Form};
 pub use gguf::{Gguf, parse_gguf};
+pub use job::{Job, Progress, Watch};
 pub use report::{FileRow, Proof, Report, WeightRow};
 pub use survival::Survival;
 pub use target::REPORT_FILE;

@@ -7,11 +7,10 @@ use std::collections::BTreeMap;
 
 use descant_lora::peft::Sites;
 use descant_model::{Part, Site};
-use half::bf16;
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use crate::base::{Base, floats};
+use crate::base::{Base, bf16_of, floats, to_bytes};
 use crate::error::{Error, Result};
 use crate::experts::{Made, Recipe};
 use crate::form::{Experts, Select};
@@ -105,15 +104,17 @@ impl Merger {
                 add(&mut values, update, width, first_row);
             }
             let values = select.rows(values, 1);
-            if let Some(element) = values.iter().position(|x| !round(*x, dtype).is_finite()) {
+            if let Some(element) =
+                values.iter().position(|x| !(x.is_finite() && round(*x, dtype).is_finite()))
+            {
                 return Err(Error::NotFinite { tensor: part.name(), element: start + element });
             }
-            if update.is_some() {
+            if let Some(update) = update {
                 outcome.sums += sums(&before, &values, dtype, update, width, first_row);
             } else {
                 rounded |= values.iter().any(|x| round(*x, dtype).to_bits() != x.to_bits());
             }
-            sink(&to_bytes(&values, dtype))?;
+            sink(&numbers(&values, dtype))?;
         }
         if rounded {
             self.rounded.push(part.name());
@@ -171,7 +172,8 @@ impl Merger {
         all.sums += outcome.sums;
         all.updated |= outcome.updated;
         let whole = *all;
-        if self.allow_loss || !matches!(rows, Rows::Blocks | Rows::Ggml) {
+        // Of gate alone nothing can be said.
+        if self.allow_loss || !matches!(rows, Rows::Blocks | Rows::Ggml) || select == Select::Even {
             return Ok(());
         }
         let tensor = || Part::weight(site).name();
@@ -197,21 +199,23 @@ fn add(values: &mut [f32], update: &Update, width: usize, first_row: usize) {
     );
 }
 
-/// What rounding the sums does to the update.
-fn sums(
-    before: &[f32],
-    after: &[f32],
-    dtype: Dtype,
-    update: Option<&Update>,
-    width: usize,
-    first: usize,
-) -> Sums {
+/// What rounding the sums does to the update; rows are added up in order.
+fn sums(before: &[f32], after: &[f32], dtype: Dtype, update: &Update, width: usize, first: usize) -> Sums {
+    let rows: Vec<Sums> = before
+        .par_chunks_exact(width)
+        .zip(after.par_chunks_exact(width))
+        .enumerate()
+        .map_init(
+            || vec![0.0; width],
+            |delta, (row, (before, after))| {
+                update.row(0, first + row, delta);
+                row_sums(before, after, delta, |x| round(x, dtype))
+            },
+        )
+        .collect();
     let mut all = Sums::default();
-    let mut delta = vec![0.0; width];
-    let Some(update) = update else { return all };
-    for (row, (before, after)) in before.chunks_exact(width).zip(after.chunks_exact(width)).enumerate() {
-        update.row(0, first + row, &mut delta);
-        all += row_sums(before, after, &delta, |x| round(x, dtype));
+    for row in rows {
+        all += row;
     }
     all
 }
@@ -219,16 +223,16 @@ fn sums(
 /// As it will be read back.
 fn round(x: f32, dtype: Dtype) -> f32 {
     match dtype {
-        Dtype::BF16 => bf16::from_f32(x).to_f32(),
+        Dtype::BF16 => bf16_of(x).to_f32(),
         Dtype::F16 => half::f16::from_f32(x).to_f32(),
         _ => x,
     }
 }
 
-fn to_bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
+fn numbers(values: &[f32], dtype: Dtype) -> Vec<u8> {
     match dtype {
-        Dtype::BF16 => values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
-        Dtype::F16 => values.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes()).collect(),
-        _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Dtype::BF16 => to_bytes(values, |x| bf16_of(x).to_le_bytes()),
+        Dtype::F16 => to_bytes(values, |x| half::f16::from_f32(x).to_le_bytes()),
+        _ => to_bytes(values, f32::to_le_bytes),
     }
 }

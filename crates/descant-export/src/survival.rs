@@ -70,18 +70,37 @@ impl Sums {
     }
 }
 
+/// Sums that are added up side by side: as many as there are registers for.
+const LANES: usize = 4;
+
 /// The sums of one row, whose weight is `before`, and `after` once the update `delta` was added.
 pub(crate) fn row_sums(before: &[f32], after: &[f32], delta: &[f32], round: impl Fn(f32) -> f32) -> Sums {
-    let mut sums = Sums::default();
-    for ((w, x), d) in before.iter().zip(after).zip(delta) {
-        let (w, d) = (f64::from(*w), f64::from(*d));
-        let e = f64::from(round(*x)) - f64::from(*x);
-        sums.weight += w * w;
-        sums.update += d * d;
-        sums.along += e * d;
-        sums.error += e * e;
+    let mut lanes = [[0.0_f64; LANES]; 4];
+    let mut add = |before: &[f32; LANES], after: &[f32; LANES], delta: &[f32; LANES]| {
+        let [weight, update, along, error] = &mut lanes;
+        for lane in 0..LANES {
+            let (w, d) = (f64::from(before[lane]), f64::from(delta[lane]));
+            let e = f64::from(round(after[lane])) - f64::from(after[lane]);
+            weight[lane] += w * w;
+            update[lane] += d * d;
+            along[lane] += e * d;
+            error[lane] += e * e;
+        }
+    };
+    let ((before, last_before), (after, last_after), (delta, last_delta)) =
+        (before.as_chunks(), after.as_chunks(), delta.as_chunks());
+    for ((before, after), delta) in before.iter().zip(after).zip(delta) {
+        add(before, after, delta);
     }
-    sums
+    // Zeros add nothing.
+    let padded = |last: &[f32]| {
+        let mut whole = [0.0; LANES];
+        whole[..last.len()].copy_from_slice(last);
+        whole
+    };
+    add(&padded(last_before), &padded(last_after), &padded(last_delta));
+    let [weight, update, along, error] = lanes.map(|lanes| lanes.iter().sum());
+    Sums { weight, update, along, error, read: None }
 }
 
 /// The square root of a quotient of squares.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Everything is written under a temporary name in the same folder and then renamed. What stands there is replaced on
-//! request, and only if it is an export itself.
+//! request, and only if it is an export itself. What an export that was killed left is removed by the next one.
 
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 
 /// The account of an export, in every folder of one.
 pub const REPORT_FILE: &str = "export.json";
+/// Ollama's file beside a model.
+pub(crate) const MODELFILE: &str = "Modelfile";
 /// Room for what is not counted beforehand: headers, tokenizer, cards.
 const SLACK: u64 = 64 << 20;
 
@@ -36,25 +38,23 @@ pub(crate) fn is_file(path: &Path) -> bool {
 impl Target {
     /// Checks that the place is free, or may be freed, and the disk large enough.
     pub(crate) fn open(path: &Path, sources: &[&Path], force: bool, bytes: u64) -> Result<Self> {
-        let files = if is_file(path) {
-            vec![path.to_owned(), path.with_extension(REPORT_FILE), path.with_extension("Modelfile")]
-        } else {
-            vec![path.to_owned()]
-        };
-        if let Some(standing) = files.iter().find(|path| path.symlink_metadata().is_ok()) {
+        if let Some(standing) = files_of(path).iter().find(|path| path.symlink_metadata().is_ok()) {
             if !force {
                 return Err(Error::Exists { path: standing.clone() });
             }
             replaceable(path, sources)?;
+        }
+        // A temporary folder's own name, so that a file that stands there is no obstacle until the end.
+        let beside =
+            path.with_file_name(format!("{}.export", path.file_name().unwrap_or_default().to_string_lossy()));
+        for stopped in [path, &beside] {
+            descant_files::sweep_stopped(stopped)?;
         }
         if let Some(free) = free_bytes(path)?
             && free < bytes + SLACK
         {
             return Err(Error::Room { path: path.to_owned(), needed: bytes + SLACK, free });
         }
-        // A temporary folder's own name, so that a file that stands there is no obstacle until the end.
-        let beside =
-            path.with_file_name(format!("{}.export", path.file_name().unwrap_or_default().to_string_lossy()));
         let new =
             NewDir::create(if path.symlink_metadata().is_ok() || is_file(path) { &beside } else { path })?;
         Ok(Self { path: path.to_owned(), new, force, names: Vec::new() })
@@ -95,18 +95,29 @@ impl Target {
             let named = if self.force { self.new.replace_at(&self.path) } else { self.new.commit() };
             return Ok(named?);
         }
-        // The large file comes last: without it the small ones are nothing.
-        let mut names = self.names.clone();
-        names.sort_by_key(|name| Path::new(name).extension().is_some_and(|ending| ending == "gguf"));
-        for name in names {
-            let to = self.path.with_file_name(&name);
-            if !self.force && to.symlink_metadata().is_ok() {
-                return Err(Error::Exists { path: to });
+        // The large file comes last and goes first: without it the small ones are nothing.
+        for old in files_of(&self.path).iter().filter(|path| path.symlink_metadata().is_ok()) {
+            if !self.force {
+                return Err(Error::Exists { path: old.clone() });
             }
-            descant_files::rename(&self.new.temporary().join(&name), &to)?;
+            descant_files::remove(old)?;
+        }
+        let mut names = self.names.clone();
+        names.sort_by_key(|name| is_file(Path::new(name)));
+        for name in names {
+            descant_files::rename(&self.new.temporary().join(&name), &self.path.with_file_name(&name))?;
         }
         Ok(())
     }
+}
+
+/// What an export to `path` may consist of, the large file first.
+fn files_of(path: &Path) -> Vec<PathBuf> {
+    let mut files = vec![path.to_owned()];
+    if is_file(path) {
+        files.extend([REPORT_FILE, MODELFILE].map(|ending| path.with_extension(ending)));
+    }
+    files
 }
 
 /// Whether what stands at `path` may go.

@@ -8,7 +8,8 @@
 //! | by an error | what was there before; nothing of ours (an error after the renaming: the new, perhaps not durable) |
 //! | by kill -9 or loss of power | what was there before, perhaps a `NAME.tmp-PID-N` that nobody reads |
 //!
-//! There is no locking here: two writers of one name leave one of their contents.
+//! Two writers of one name leave one of their contents. A new folder is locked while it has no name, so that
+//! [`sweep_stopped`] tells one whose writer is gone from one that is being filled.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -42,6 +43,36 @@ pub struct NewDir {
     temporary: Option<PathBuf>,
     /// Folders made inside, to be brought to the disk with their names.
     folders: BTreeSet<PathBuf>,
+    /// Gone with the value, or with the process; `None` where the system does not lock folders.
+    _lock: Option<File>,
+}
+
+/// Locks a folder against others who ask in this way.
+fn lock(folder: &Path) -> Option<File> {
+    let file = File::open(folder).ok()?;
+    file.try_lock().ok()?;
+    Some(file)
+}
+
+/// Removes the temporary folders that writers of `path` left who were stopped, and returns how many.
+///
+/// # Errors
+/// The system refuses.
+pub fn sweep_stopped(path: &Path) -> Result<usize> {
+    let parent = ops::folder_of(path);
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(0) };
+    let mut swept = 0;
+    // A folder that cannot be listed may still take a new name.
+    let names = crate::folder::list(parent).unwrap_or_default();
+    for found in names.iter().filter(|found| crate::folder::is_temporary(found)) {
+        let folder = parent.join(found);
+        let is_ours = found.strip_prefix(name).is_some_and(|rest| rest.starts_with(".tmp-"));
+        if is_ours && folder.is_dir() && lock(&folder).is_some() {
+            ops::remove(&folder)?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
 }
 
 impl NewDir {
@@ -56,7 +87,8 @@ impl NewDir {
         let temporary = ops::temporary_beside(path)?;
         ops::create_dir(&temporary)?;
         let folders = BTreeSet::from([temporary.clone()]);
-        Ok(Self { path: path.to_owned(), temporary: Some(temporary), folders })
+        let lock = lock(&temporary);
+        Ok(Self { path: path.to_owned(), temporary: Some(temporary), folders, _lock: lock })
     }
 
     /// Writes one file and brings it to the disk; folders of its name are made.

@@ -22,7 +22,7 @@ mod rel_path;
 mod share;
 
 pub use append::Appender;
-pub use atomic::{Growing, NewDir, write_atomic};
+pub use atomic::{Growing, NewDir, sweep_stopped, write_atomic};
 pub use error::{Error, NameDefect, Result};
 pub use folder::{is_temporary, list, make, remove, rename, sweep};
 pub use hash::{fingerprint, sha256, sha256_file};

@@ -46,6 +46,10 @@ pub(crate) struct Talk {
 
 #[expect(clippy::unused_self, reason = "there is one way to talk, whether or not the level has a say")]
 impl Talk {
+    /// Nothing is said but data.
+    #[cfg(test)]
+    pub(crate) const SILENT: Self = Self { level: Level::Quiet, progress: false };
+
     /// Applies `--color`, `-q` and `-v`; `progress` is false when bars and ticking lines are not wanted.
     pub(crate) fn new(global: &Global, progress: bool) -> Self {
         match global.color {

@@ -74,7 +74,7 @@ fn an_update_that_would_be_lost_is_refused_and_feedback_keeps_it() {
             force: false,
             allow_loss,
         };
-        descant_export::export(&job, &mut |_| ())
+        descant_export::export(&job, &mut |_| std::ops::ControlFlow::Continue(()))
     };
     let error = run(Experts::Nearest, false, "a").unwrap_err();
     assert!(matches!(error, Error::Lost { lost, .. } if lost > 90.0), "{error}");

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod bases;
 mod gguf;
 mod lossy;
 mod merged;
 mod readers;
 mod refused;
+mod stopped;
 mod support;

@@ -82,7 +82,7 @@ fn an_adapter_for_mlx_comes_back_to_peft() {
             force: false,
             allow_loss: false,
         };
-        descant_export::export(&job, &mut |_| ()).unwrap();
+        descant_export::export(&job, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
         assert_same_updates(&read_adapter(&peft, &model).unwrap().sites, &trained, &model);
     }
 }

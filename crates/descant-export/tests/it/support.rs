@@ -18,7 +18,7 @@ pub(crate) fn exported(adapter: &str, form: Form, experts: Experts, out: &Path) 
     let adapter = golden(&format!("adapter-{adapter}"));
     let model = golden("base");
     let job = Job { adapter: &adapter, model: &model, form, experts, out, force: false, allow_loss: false };
-    export(&job, &mut |_| ())
+    export(&job, &mut |_| std::ops::ControlFlow::Continue(()))
 }
 
 /// A tensor, with its bytes.

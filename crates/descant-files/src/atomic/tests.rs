@@ -117,3 +117,21 @@ fn the_harness_sees_a_temporary_left_behind() {
     let damage = first_damage(with_old, careless, &[("state.json", b"new content")]).unwrap();
     assert!(damage.contains("tmp-1-0"), "{damage}");
 }
+
+#[test]
+fn only_folders_whose_writer_is_gone_are_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out");
+    let alive = NewDir::create(&path).unwrap();
+    let name = |name: &str| dir.path().join(name);
+    for stays in ["out.tmp-1", "other.tmp-1-2", "out.more.tmp-1-2", "out"] {
+        std::fs::create_dir(name(stays)).unwrap();
+    }
+    std::fs::create_dir(name("out.tmp-1-2")).unwrap();
+    write_atomic(&name("out.tmp-1-2/model.safetensors"), b"x").unwrap();
+    assert_eq!(sweep_stopped(&path).unwrap(), 1);
+    assert!(!name("out.tmp-1-2").exists() && alive.temporary().is_dir());
+    assert_eq!(crate::list(dir.path()).unwrap().len(), 5);
+    drop(alive);
+    assert_eq!(sweep_stopped(&path).unwrap(), 0);
+}

@@ -190,9 +190,10 @@ mod tests {
                 let x = number([0, 6, 1][n % 3]);
                 *value = if n % 5 == 0 { VALUES[(x.abs() * 7.0) as usize % 16] * size } else { x * size };
             }
-            let all = exactly_best(&values, 0..=MAX_SCALE as u8);
-            assert_eq!(best_scale(&values), all, "{values:?}");
             let ocp = ocp_scale(&values);
+            // Under scales that are much larger the smallest numbers underflow, and their error with them.
+            let far = (ocp - 20).max(0) as u8..=(ocp + 8).min(MAX_SCALE) as u8;
+            assert_eq!(best_scale(&values), exactly_best(&values, far), "{values:?}");
             let near = (ocp - REACH).max(0) as u8..=(ocp + REACH).min(MAX_SCALE) as u8;
             quick += usize::from(clearly_best(&values, near).is_some());
         }

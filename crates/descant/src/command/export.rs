@@ -1,5 +1,6 @@
 //! `descant export`: an adapter, or base and adapter merged, in the form that another program reads.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -12,6 +13,7 @@ use crate::hub::Places;
 use crate::observe::Writing;
 use crate::report::export_table;
 use crate::settings::{Resolved, resolve};
+use crate::signals::Signals;
 use crate::talk::Talk;
 
 /// The settings of the run that an adapter lies in, if it lies in one.
@@ -42,13 +44,31 @@ pub(crate) fn run(args: &Export, model: &Path, run: Option<&Resolved>, talk: Tal
         force: args.force,
         allow_loss: args.allow_loss,
     };
+    // A signal ends it in between, so that nothing is left of what was not finished.
+    let signals = Signals::catch()?;
+    signals.hold();
+    let stopped =
+        || if signals.came().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
     let mut writing = Writing::new(talk);
-    let written = export(&job, &mut |progress| writing.on(progress));
+    let written = export(&job, &mut |progress| {
+        writing.on(progress);
+        stopped()
+    });
     writing.finish();
-    let mut report = written.map_err(hinted)?;
+    let mut report = match written {
+        Err(Error::Stopped) => {
+            talk.say("stopped; nothing was written");
+            return Ok(signals.came().unwrap_or(Exit::Interrupted));
+        }
+        other => other.map_err(hinted)?,
+    };
     if let Some(rows) = rows {
         let settings = run.map(|run| run.settings.clone()).unwrap_or_default();
-        report.proof = Some(prove::prove(&job, &report, &rows, settings, &args.device, talk)?);
+        let Some(proof) = prove::prove(&job, &report, &rows, settings, &args.device, &stopped, talk)? else {
+            talk.say("stopped; the export is whole, and nothing is proved");
+            return Ok(signals.came().unwrap_or(Exit::Interrupted));
+        };
+        report.proof = Some(proof);
         let path = report_path(&args.out);
         descant_files::write_atomic(&path, report.to_json().as_bytes())
             .with_context(|| format!("the export is whole, but its account {} is not", path.display()))?;

@@ -3,6 +3,7 @@
 //! One model is in memory at a time. What base and adapter say of every token is kept meanwhile, so that as many rows
 //! are compared as that takes memory for.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -27,15 +28,16 @@ const MOST_KL: f64 = 1e-3;
 /// Smallest share of the gained loss that is kept.
 const LEAST_GAIN: f64 = 0.95;
 
-/// Compares what was written with what it was made of.
+/// Compares what was written with what it was made of; `None` where it was stopped.
 pub(crate) fn prove(
     job: &Job<'_>,
     report: &Report,
     path: &Path,
     mut settings: Settings,
     device: &str,
+    stopped: &dyn Fn() -> ControlFlow<()>,
     talk: Talk,
-) -> Result<Proof> {
+) -> Result<Option<Proof>> {
     job.model.clone_into(&mut settings.model.path);
     settings.model.chat_template = settings.model.chat_template.filter(|path| path.is_file());
     let device = load::device(device)?.device;
@@ -57,12 +59,18 @@ pub(crate) fn prove(
             path.display()
         ));
     }
-    let adapter = LoraAdapters::load_peft(job.adapter, &base.config, base.device())?;
+    // Whoever wrote it, as the export reads it.
+    let sites = descant_lora::read(job.adapter, &base.config)?.sites;
+    let adapter = LoraAdapters::from_sites(sites, &base.config, base.device());
     progress.on(&Event::Phase { name: "prove", total: Some(2 * samples.len() as u64) });
     let loss_base = loss(&base, &Bare, &samples)?;
     let loss_adapter = loss(&base, &adapter, &samples)?;
     let mut kept = Vec::with_capacity(samples.len());
     for sample in &samples {
+        if stopped().is_break() {
+            progress.finish();
+            return Ok(None);
+        }
         kept.push(distributions(&base, &adapter, sample)?);
         progress.on(&Event::Progress { done: kept.len() as u64 });
     }
@@ -72,6 +80,10 @@ pub(crate) fn prove(
     let loss_export = loss(&export, &*overlay, &samples)?;
     let (mut kl, mut same, mut n) = (0.0, 0_usize, 0_usize);
     for (i, (sample, kept)) in samples.iter().zip(&kept).enumerate() {
+        if stopped().is_break() {
+            progress.finish();
+            return Ok(None);
+        }
         let found = distributions(&export, &*overlay, sample)?;
         for (p, q) in kept.chunks_exact(vocabulary).zip(found.chunks_exact(vocabulary)) {
             kl += divergence(p, q);
@@ -85,7 +97,7 @@ pub(crate) fn prove(
     let gained = loss_base - loss_adapter;
     let gain_kept = (gained > 0.0).then(|| (loss_base - loss_export) / gained);
     let reason = reason(is_lossless(report), kl, gain_kept);
-    Ok(Proof {
+    Ok(Some(Proof {
         rows_of: path.display().to_string(),
         rows: samples.len(),
         tokens: n,
@@ -97,7 +109,7 @@ pub(crate) fn prove(
         gain_kept,
         passed: reason.is_none(),
         reason,
-    })
+    }))
 }
 
 /// Whether nothing but a rounding of what changed is lost: no expert's update was packed.
@@ -212,25 +224,4 @@ fn likeliest(row: &[f32]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn equal_distributions_do_not_diverge_and_others_do() {
-        let p = [0.5_f32.ln(), 0.25_f32.ln(), 0.25_f32.ln()];
-        let q = [0.25_f32.ln(), 0.5_f32.ln(), 0.25_f32.ln()];
-        assert!(divergence(&p, &p).abs() < 1e-12);
-        assert!((divergence(&p, &q) - 0.25 * 2.0_f64.ln()).abs() < 1e-6);
-        assert_eq!((likeliest(&p), likeliest(&q)), (0, 1));
-    }
-
-    #[test]
-    fn what_is_good_enough_depends_on_the_form() {
-        assert_eq!(reason(true, 1e-4, Some(1.0)), None);
-        assert_eq!(reason(false, 1e-2, Some(0.96)), None);
-        assert_eq!(reason(true, 1e-4, None), None, "an adapter that gains nothing has nothing to lose");
-        assert!(reason(true, 2e-3, Some(1.0)).unwrap().contains("diverges"));
-        assert!(reason(false, 1e-2, Some(0.94)).unwrap().contains("94.0 %"));
-        assert!(reason(false, f64::NAN, Some(1.0)).unwrap().contains("not a number"));
-    }
-}
+mod tests;

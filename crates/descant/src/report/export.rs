@@ -62,7 +62,12 @@ pub(crate) fn export_table(report: &Report, out: &Path) -> String {
                 proof.loss_base, proof.loss_adapter, proof.loss_export
             ),
         );
-        line("verdict", proof.reason.clone().unwrap_or_else(|| "as good as base and adapter".to_owned()));
+        let good = if proof.gain_kept.is_none() && report.experts_survival.is_some() {
+            "open: the adapter gains nothing on these rows, so they do not show what is kept of it"
+        } else {
+            "as good as base and adapter"
+        };
+        line("verdict", proof.reason.clone().unwrap_or_else(|| good.to_owned()));
     }
     line("use", serve(report, out));
     text.trim_end().to_owned()

@@ -8,6 +8,7 @@
 
 mod adapters;
 mod checkpoints;
+mod exports;
 mod files;
 mod models;
 mod texts;

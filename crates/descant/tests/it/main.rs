@@ -6,6 +6,7 @@ mod binary;
 mod circles;
 mod data;
 mod edges;
+mod exports;
 mod help;
 mod hostile;
 #[cfg(feature = "hub")]

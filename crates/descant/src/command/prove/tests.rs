@@ -1,0 +1,138 @@
+//! The judge judged: exports as they are pass, and one that is damaged does not.
+
+use std::path::PathBuf;
+
+use descant_export::{Experts, export};
+use descant_lora::peft::{Factors, Sites, files};
+use descant_model::{Config, Site, SiteKind};
+use descant_testkit::shard::{file_of, tensors_of};
+
+use super::*;
+
+#[test]
+fn equal_distributions_do_not_diverge_and_others_do() {
+    let p = [0.5_f32.ln(), 0.25_f32.ln(), 0.25_f32.ln()];
+    let q = [0.25_f32.ln(), 0.5_f32.ln(), 0.25_f32.ln()];
+    assert!(divergence(&p, &p).abs() < 1e-12);
+    assert!((divergence(&p, &q) - 0.25 * 2.0_f64.ln()).abs() < 1e-6);
+    assert_eq!((likeliest(&p), likeliest(&q)), (0, 1));
+}
+
+#[test]
+fn what_is_good_enough_depends_on_the_form() {
+    assert_eq!(reason(true, 1e-4, Some(1.0)), None);
+    assert_eq!(reason(false, 1e-2, Some(0.96)), None);
+    assert_eq!(reason(true, 1e-4, None), None, "an adapter that gains nothing has nothing to lose");
+    assert!(reason(true, 2e-3, Some(1.0)).unwrap().contains("diverges"));
+    assert!(reason(false, 1e-2, Some(0.94)).unwrap().contains("94.0 %"));
+    assert!(reason(false, f64::NAN, Some(1.0)).unwrap().contains("not a number"));
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures")).join(name)
+}
+
+/// An adapter on attention for the tiny model, whose numbers follow from their places.
+fn adapter(dir: &Path) -> PathBuf {
+    let config = Config::from_dir(&fixture("tiny-gpt-oss")).unwrap();
+    let mut state = 7_u32;
+    let mut number = |size: f32| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        size * ((state >> 8) as f32 / (1 << 23) as f32 - 1.0)
+    };
+    let mut sites = Sites::new();
+    for layer in 0..config.num_hidden_layers {
+        for kind in [SiteKind::Query, SiteKind::Value] {
+            let dims = config.site_dims(kind);
+            let a = (0..2 * dims.d_in).map(|_| number(0.4)).collect();
+            let b = (0..2 * dims.d_out).map(|_| number(0.4)).collect();
+            sites.insert(Site { layer, kind }, Factors { rank: 2, scaling: 2.0, a, b });
+        }
+    }
+    let path = dir.join("adapter");
+    std::fs::create_dir(&path).unwrap();
+    for (name, bytes) in files(&config, "tiny", &sites).unwrap().1 {
+        descant_files::write_atomic(&path.join(name), &bytes).unwrap();
+    }
+    path
+}
+
+/// Sets the numbers of tensors to zero in a file of safetensors, or the second half of another file.
+fn damage(path: &Path, tensor: &str) {
+    let mut bytes = std::fs::read(path).unwrap();
+    if tensor.is_empty() {
+        let n = bytes.len();
+        bytes[n / 2..].fill(0);
+    } else {
+        let mut tensors = tensors_of(&bytes);
+        let named: Vec<_> = tensors.iter_mut().filter(|(name, _)| name.contains(tensor)).collect();
+        assert!(!named.is_empty(), "{tensor}");
+        for (_, (_, _, numbers)) in named {
+            numbers.fill(0);
+        }
+        bytes = file_of(&tensors);
+    }
+    descant_files::write_atomic(path, &bytes).unwrap();
+}
+
+#[test]
+fn every_form_is_proved_and_a_damaged_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (adapter, model) = (adapter(dir.path()), fixture("tiny-gpt-oss"));
+    let rows = dir.path().join("rows.jsonl");
+    let held_out = std::fs::read_to_string(fixture("tiny-gpt-oss/data/held-out.jsonl")).unwrap();
+    let one = held_out.lines().next().unwrap();
+    descant_files::write_atomic(&rows, one.as_bytes()).unwrap();
+    for (form, file, tensor) in [
+        (Form::Peft, "adapter_model.safetensors", "v_proj.lora_B"),
+        (Form::PeftFolded, "adapter_model.safetensors", "v_proj.lora_B"),
+        (Form::MlxAdapter, "adapters.safetensors", "v_proj.lora_b"),
+        (Form::GgufLora, "adapter.gguf", ""),
+        (Form::Bf16, "model.safetensors", "3.self_attn.v_proj.weight"),
+        (Form::Mxfp4, "model.safetensors", "3.mlp.experts.down_proj_blocks"),
+        (Form::Gguf, "model.gguf", ""),
+    ] {
+        let out = dir.path().join(form.name());
+        let job = Job {
+            adapter: &adapter,
+            model: &model,
+            form,
+            experts: Experts::Feedback,
+            out: &out,
+            force: false,
+            allow_loss: false,
+        };
+        let go = || ControlFlow::Continue(());
+        let report = export(&job, &mut |_| go()).unwrap();
+        let proved =
+            || prove(&job, &report, &rows, Settings::default(), "cpu", &go, Talk::SILENT).unwrap().unwrap();
+        let proof = proved();
+        assert!(proof.passed && proof.kl < 1e-4 && proof.top1 > 0.97, "{}: {proof:?}", form.name());
+        assert_eq!((proof.rows, proof.loss_base > 0.0), (1, true));
+        damage(&out.join(file), tensor);
+        let proof = proved();
+        assert!(!proof.passed && proof.reason.is_some(), "{}: {proof:?}", form.name());
+        let left = descant_files::list(&out).unwrap();
+        assert!(left.iter().all(|name| !descant_files::is_temporary(name)), "{left:?}");
+    }
+}
+
+#[test]
+fn a_proof_that_is_stopped_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let (adapter, model, out) = (adapter(dir.path()), fixture("tiny-gpt-oss"), dir.path().join("out"));
+    let job = Job {
+        adapter: &adapter,
+        model: &model,
+        form: Form::PeftFolded,
+        experts: Experts::Feedback,
+        out: &out,
+        force: false,
+        allow_loss: false,
+    };
+    let report = export(&job, &mut |_| ControlFlow::Continue(())).unwrap();
+    let rows = fixture("tiny-gpt-oss/data/held-out.jsonl");
+    let stopped = || ControlFlow::Break(());
+    let proof = prove(&job, &report, &rows, Settings::default(), "cpu", &stopped, Talk::SILENT).unwrap();
+    assert_eq!(proof, None);
+}
