@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::tool::{cargo, root, say};
+use crate::tool::{cargo, root, say, target};
 
 /// Every door: its name, how many edges a run of [`SECONDS`] covers at least, and what comes in by it. The edges are some
 /// 85 % of what was seen, since machines are not equally fast; a door that covers fewer no longer reaches what it did.
@@ -136,11 +136,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         anyhow::Ok(failed)
     })?;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// Where this workspace builds.
-pub(crate) fn target(root: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
 }
 
 fn build(root: &Path, place: &Path) -> Result<PathBuf> {

@@ -31,7 +31,10 @@ Commands:
            DOOR... --seconds N --seed N, or --list
   consumers
            open every form of an export with the program it is for, in an environment of PyPI's
-           packages that it makes itself; arguments: --model DIR --adapter DIR --rows FILE --json
+           packages that it makes itself; arguments: --model DIR --adapter DIR --rows FILE --json,
+           or --quick for the part without torch, in half a minute
+  rounding what each rule of packing experts keeps of a fine-tune, as in docs/export.md: an hour;
+           arguments: seeds=3 prompts=60 rates=3
   miri     tests of number formats, names and packing under Miri; needs a nightly toolchain with it,
            and ends with status 2 where there is none
   ci       every check: format, lints, tests, documentation, the CUDA feature, the kernels
@@ -62,13 +65,14 @@ type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'sta
 const KERNELS: [&str; 6] = ["build", "--workspace", NVRTC[0], NVRTC[1], "--example", "kernels"];
 
 /// The order lets later checks reuse what earlier ones built: lints and documentation share their dependencies.
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     ("format", &["fmt", "--all", "--check"], None),
     ("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], None),
     ("documentation", &["doc", "--workspace", "--no-deps"], Some(("RUSTDOCFLAGS", "-D warnings"))),
     ("tests", &TESTS, None),
     // What it needs the tests have built.
     ("kills", &["xtask", "crash"], None),
+    ("consumers", &["xtask", "consumers", "--quick"], None),
     // Always the same first inputs: what is new is for longer runs to find.
     ("fuzz", &["xtask", "fuzz", "all", "--seconds", "60", "--seed", "1"], None),
     (
@@ -115,7 +119,8 @@ fn run(mut arguments: Vec<String>) -> Result<ExitCode> {
         Some("consumers") => consumers::run(&arguments[1..]),
         Some("miri") if arguments.len() == 1 => miri::run(),
         Some("kernels") => kernels(&arguments[1..]),
-        Some("crash") => crash(&arguments[1..]),
+        Some("crash") => with_tests("crash", &arguments[1..]),
+        Some("rounding") => with_tests("rounding", &arguments[1..]),
         Some(command) if PASSED_ON.contains(&command) => descant(cuda, &arguments),
         Some("help" | "--help" | "-h") => {
             say(HELP);
@@ -152,14 +157,14 @@ fn kernels(options: &[String]) -> Result<ExitCode> {
     exec(kernels_of(&root, options)?)
 }
 
-/// Builds the binary as the tests do, with faults in it, and the harness that disturbs it.
-fn crash(arguments: &[String]) -> Result<ExitCode> {
+/// Builds the binary as the tests do, with faults in it, and runs the example that drives it.
+fn with_tests(example: &str, arguments: &[String]) -> Result<ExitCode> {
     let built = cargo().current_dir(root()?).args(TESTS).arg("--no-run").status().context("cargo")?;
     if !built.success() {
         return Ok(ExitCode::FAILURE);
     }
     let here = std::env::current_exe().context("where this program lies")?;
-    let mut harness = Command::new(here.with_file_name("examples").join("crash"));
+    let mut harness = Command::new(here.with_file_name("examples").join(example));
     harness.arg(here.with_file_name("descant")).args(arguments);
     exec(harness)
 }

@@ -9,8 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use crate::fuzz::target;
-use crate::tool::{root, say};
+use crate::tool::{root, say, target};
 
 /// A package, and which of its tests. Those that are left out of the first read 400,000 numbers, which takes an
 /// interpreter minutes and shows it no other code.

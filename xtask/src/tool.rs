@@ -31,3 +31,8 @@ pub(crate) fn root() -> Result<PathBuf> {
 pub(crate) fn say(text: &str) {
     eprintln!("{text}");
 }
+
+/// Where this workspace builds.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
+}

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use descant_files::read_bounded;
 use descant_lora::peft::{self, Adapter, Error, Factors, Sites};
-use descant_model::{Config, Site, SiteKind};
+use descant_model::{Config, Site, SiteDims, SiteKind};
 use tempfile::TempDir;
 
-use crate::support::{Stored, fixture, floats, model, numbers, read_stored, stored, write_stored};
+use crate::support::{
+    Stored, fixture, floats, max_difference, model, numbers, product, read_stored, stored, write_stored,
+};
 
 /// What makes factors unfit.
 type Damage<'a> = &'a dyn Fn(&mut Factors);
@@ -254,4 +256,53 @@ fn half_precision_is_read_as_it_is() {
         write_stored(&path.join(TENSORS), &halved);
         assert!(peft::load(&path, &model).unwrap().sites == sites, "{dtype:?}");
     }
+}
+
+/// The experts of an adapter as PEFT above 0.18 wrote them over transformers below 5: A over what comes out, B over
+/// what goes in. The update that they mean is the same.
+fn the_other_way_round(path: &Path, model: &Config, sites: &Sites) {
+    let mut tensors = std::collections::BTreeMap::<String, Stored>::new();
+    for (site, Factors { rank, a, b, .. }) in sites {
+        let SiteDims { d_in, d_out, n_matrices: n } = model.site_dims(site.kind);
+        let inside = if site.kind == SiteKind::GateUp { "experts.base_layer" } else { "experts" };
+        let head = format!("base_model.model.model.layers.{}.mlp.{inside}", site.layer);
+        let (mut stored_a, mut stored_b) = (vec![0.0; n * rank * d_out], vec![0.0; d_in * rank * n]);
+        for e in 0..n {
+            for j in 0..*rank {
+                for o in 0..d_out {
+                    stored_a[(e * rank + j) * d_out + o] = b[(e * d_out + o) * rank + j];
+                }
+                for i in 0..d_in {
+                    stored_b[i * rank * n + j * n + e] = a[(e * rank + j) * d_in + i];
+                }
+            }
+        }
+        tensors.insert(format!("{head}.lora_A.weight"), stored(&[n * rank, d_out], &stored_a));
+        tensors.insert(format!("{head}.lora_B.weight"), stored(&[d_in, rank * n], &stored_b));
+    }
+    std::fs::create_dir_all(path).unwrap();
+    write_stored(&path.join(TENSORS), &tensors);
+    let config = serde_json::json!({
+        "peft_type": "LORA", "r": 3, "lora_alpha": 6, "target_modules": [],
+        "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+    });
+    descant_files::write_atomic(&path.join("adapter_config.json"), config.to_string().as_bytes()).unwrap();
+}
+
+#[test]
+fn expert_factors_that_lie_the_other_way_round_are_the_same_update() {
+    let model = model("golden/peft_tiny/base");
+    let sites = sites(&model, |site| site.kind.is_expert().then_some((3, 2.0)));
+    let dir = TempDir::new().unwrap();
+    the_other_way_round(dir.path(), &model, &sites);
+    let read = peft::load(dir.path(), &model).unwrap().sites;
+    for (site, factors) in &sites {
+        let dims = model.site_dims(site.kind);
+        let difference = max_difference(&product(&read[site], dims), &product(factors, dims));
+        assert!(difference < 1e-12, "{site}: {difference}");
+    }
+    // The control: the usual layout under the same names is another update, and is read as itself.
+    let usual = TempDir::new().unwrap();
+    peft::save(&usual.path().join("x"), &model, "a", &sites).unwrap();
+    assert!(peft::load(&usual.path().join("x"), &model).unwrap().sites == sites);
 }

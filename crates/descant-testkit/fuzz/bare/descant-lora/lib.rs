@@ -4,8 +4,13 @@
 mod config;
 #[path = "../../../../descant-lora/src/error.rs"]
 mod error;
+#[path = "../../../../descant-lora/src/folder.rs"]
+mod folder;
+#[path = "../../../../descant-lora/src/mlx.rs"]
+pub mod mlx;
 #[path = "../../../../descant-lora/src/peft/mod.rs"]
 pub mod peft;
 
 pub use config::{LoraConfig, MAX_RANK};
 pub use error::{Error, Result};
+pub use folder::{Folder, Writer, read};

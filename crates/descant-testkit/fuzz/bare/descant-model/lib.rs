@@ -19,10 +19,10 @@ pub use config::{Config, LayerType, MAX_CONFIG_BYTES};
 pub use error::{Error, Result};
 pub use names::*;
 pub use rope::{Rope, Yarn};
-pub use shards::identity_files;
+pub use shards::{TensorPlace, identity_files, tensor_places};
 pub use descant_kernels::SiteKind;
 pub use site::{Site, SiteDims};
-pub use weights::{Unpacked, unpacked};
+pub use weights::{Unpacked, unpack_nf4, unpacked};
 
 /// Every tensor of a directory, as the loading of weights sees it: its name and how long it is.
 ///

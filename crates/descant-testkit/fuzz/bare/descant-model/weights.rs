@@ -7,6 +7,7 @@ mod floats;
 
 use std::path::Path;
 
+pub use bitsandbytes::unpack_nf4;
 use bitsandbytes::{Taken, Unpacker};
 use floats::floats;
 use safetensors::Dtype;

@@ -1,5 +1,6 @@
 //! The doors by name, each with inputs to begin from.
 
+mod exports;
 mod files;
 mod models;
 mod numbers;
@@ -32,6 +33,8 @@ pub(crate) fn open(name: &str) -> Option<Opened> {
         "mxfp4" => numbers::mxfp4(),
         "adapter-config" => models::adapter_config(),
         "adapter" => models::adapter(),
+        "gguf" => exports::gguf(),
+        "export" => exports::export(),
         "checkpoint" => runs::checkpoint(),
         "settings" => runs::settings(),
         "listing" => runs::listing(),
