@@ -1,5 +1,6 @@
 //! What every task needs: cargo, the root of the repository, and a line for people.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,8 +15,13 @@ pub(crate) const TESTS: [&str; 4] = ["test", "--workspace", NVRTC[0], NVRTC[1]];
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // Cargo sets these for us alone; a build of another package must not see them.
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO_PKG_VERSION"] {
+    // Cargo sets these for us alone; a build of another package must not see them. Build scripts look at some of them,
+    // as ring's does, and would run again for each way in which cargo was called.
+    let ours = |name: &OsString| {
+        name.to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+    };
+    for name in std::env::vars_os().map(|(name, _)| name).filter(ours) {
         cargo.env_remove(name);
     }
     cargo

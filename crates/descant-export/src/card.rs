@@ -3,30 +3,31 @@
 use crate::form::{Experts, Form};
 use crate::report::Report;
 
-/// The text of `README.md`: front matter that hubs index, what was merged, what survived.
-pub(crate) fn card(report: &Report) -> String {
+/// The text of a merged folder's `README.md`: front matter that hubs index, what was merged, what survived, and the
+/// proof where there is one. `None` for the forms that have none, or the adapter's own.
+pub fn model_card(report: &Report) -> Option<String> {
     // JSON's strings are YAML's double-quoted ones, so no name can break out of the front matter.
     let base = serde_json::Value::from(report.base_model.as_str());
     let name = report.base_model.lines().next().unwrap_or_default();
     let form = match report.form {
         Form::Bf16 => "BF16, in the layout of transformers",
         Form::Mxfp4 => "the published layout: experts in MXFP4, the rest in BF16",
-        _ => report.form.name(),
+        _ => return None,
     };
     let mut text = format!(
         "---\nbase_model: {base}\nbase_model_relation: finetune\npipeline_tag: text-generation\ntags:\n- gpt-oss\n- \
-         descant\n---\n\n# {name}, fine-tuned and merged\n\nA LoRA adapter that was trained with Descant, merged into \
-         the model it was trained on.\n\n| | |\n| --- | --- |\n| weights | {form} |\n| weights that the adapter \
-         changes | {} |\n",
-        report.changed
+         descant\n---\n\n# {name}, fine-tuned and merged\n\nA LoRA adapter, merged by Descant into the model it was \
+         trained on.\n\n| | |\n| --- | --- |\n| weights | {form} |\n| weights that the adapter changes | {} |\n| bytes \
+         | {} |\n",
+        report.changed, report.bytes
     );
     text.push_str(&survival_rows(report));
     text.push_str("\nWhat became of each weight is in `export.json`.\n");
-    text
+    Some(text)
 }
 
 /// What survived, as rows of a table in Markdown with two columns; nothing where there is nothing to tell.
-pub fn survival_rows(report: &Report) -> String {
+fn survival_rows(report: &Report) -> String {
     let mut rows: Vec<(&str, String)> = Vec::new();
     if let Some(all) = &report.survival {
         rows.push(("update, in shares of the weights", percent(all.update)));
@@ -43,10 +44,24 @@ pub fn survival_rows(report: &Report) -> String {
         }
         rows.push(("rounding of the experts, in shares of the weights", percent(experts.error)));
     }
+    let worst = report.weights.iter().find(|row| Some(&row.tensor) == report.worst.as_ref());
+    if let Some((row, survival)) = worst.and_then(|row| Some((row, row.survival?))) {
+        let (kept, lost) = (percent(survival.along), percent(survival.a_error.unwrap_or_default()));
+        rows.push((
+            "the weight that keeps least",
+            format!("`{}`: {kept} along the update, {lost} lost", row.tensor),
+        ));
+    }
+    let repacked = report.weights.iter().filter_map(|row| row.repacked_error).reduce(f64::max);
+    if let Some(error) = repacked {
+        rows.push(("packed although they were not MXFP4: largest error of a weight", percent(error)));
+    }
     if let Some(proof) = &report.proof {
         let losses =
             [proof.loss_base, proof.loss_adapter, proof.loss_export].map(|loss| format!("{loss:.4}"));
         rows.push(("held-out loss of base, adapter, this export", losses.join(", ")));
+        rows.push(("divergence from base and adapter, nats a token", format!("{:.1e}", proof.kl)));
+        rows.push(("the same next token", percent(proof.top1)));
     }
     let lines: Vec<String> =
         rows.into_iter().map(|(what, value)| format!("| {what} | {value} |\n")).collect();

@@ -81,9 +81,8 @@ impl Recipe<'_> {
             *out = bf16_of(*x);
             finite &= x.is_finite() & out.is_finite();
         }
-        if let Some(at) =
-            out.iter().zip(&rows).position(|(out, x)| !finite && !(x.is_finite() && out.is_finite()))
-        {
+        let bad = |(out, x): (&bf16, &f32)| !(x.is_finite() && out.is_finite());
+        if !finite && let Some(at) = out.iter().zip(&rows).position(bad) {
             return Err(self.not_finite(expert, places[at / d_in], at % d_in));
         }
         drop(rows);

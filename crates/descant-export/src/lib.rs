@@ -36,7 +36,7 @@ mod writing;
 
 pub use adapters::read_gguf_lora;
 pub use back::unpack_gguf;
-pub use card::survival_rows;
+pub use card::model_card;
 pub use error::{Error, Result};
 pub use export::export;
 pub use form::{Experts, Form};

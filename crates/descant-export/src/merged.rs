@@ -6,7 +6,7 @@ use descant_quant::Packing;
 use serde_json::{Value, json};
 
 use crate::base::Base;
-use crate::card::{card, modelfile};
+use crate::card::{model_card, modelfile};
 use crate::error::{Error, Result};
 use crate::form::{Experts, Form};
 use crate::gguf::{ALIGNMENT, Info, header as gguf_header, model_keys};
@@ -116,8 +116,8 @@ pub(crate) fn merged(
         }
     }
     account(&mut report, &merger);
-    if job.form != Form::Gguf {
-        target.write(peft::CARD_FILE, card(&report).as_bytes())?;
+    if let Some(card) = model_card(&report) {
+        target.write(peft::CARD_FILE, card.as_bytes())?;
     }
     finished(target, report)
 }

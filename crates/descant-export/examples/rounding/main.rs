@@ -169,13 +169,12 @@ fn print(rate: &str, steps: usize, base: &Figures, all: &[Vec<Row>]) {
             all.iter().map(|rows| rows[at].figures.gain_kept(base, &rows[0].figures)).collect();
         let (least, most) =
             kept.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
-        let survival = match row.survival {
-            None => " | |".to_owned(),
-            Some(_) => {
-                let [update, along, lost] =
-                    [0, 1, 2].map(|i| mean(&|rows| rows[at].survival.map_or(0.0, |found| found[i])));
-                format!("{:.1} % | {along:.2} | {lost:.2}", 100.0 * update)
-            }
+        let survival = if row.survival.is_some() {
+            let [update, along, lost] =
+                [0, 1, 2].map(|i| mean(&|rows| rows[at].survival.map_or(0.0, |found| found[i])));
+            format!("{:.1} % | {along:.2} | {lost:.2}", 100.0 * update)
+        } else {
+            " | |".to_owned()
         };
         println!(
             "| {} | {survival} | {:.4} | {:.0} to {:.0} % | {:.0} % | {:.0} % | {:.4} | {:.0} % |",

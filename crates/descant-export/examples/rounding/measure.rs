@@ -78,7 +78,7 @@ pub(crate) fn other_rows(bench: &Bench) -> Result<()> {
             writeln!(text, "{row}")?;
         }
     }
-    Ok(std::fs::write(bench.work.join(OTHER), text)?)
+    Ok(descant_files::write_atomic(&bench.work.join(OTHER), text.as_bytes())?)
 }
 
 /// Evaluates the model, with an adapter or without.

@@ -24,6 +24,9 @@ fn bytes_and_survival_are_the_references() {
                 off += got[tensor].bytes.iter().zip(&wanted.bytes).filter(|(a, b)| a != b).count();
             }
             assert!(n > 0 && off * 1000 <= n, "{adapter} {name}: {off} of {n} bytes differ");
+            let card = std::fs::read_to_string(out.join("README.md")).unwrap();
+            let worst = report.worst.as_deref().unwrap();
+            assert!(card.contains(&format!("the weight that keeps least | `{worst}`")), "{card}");
             let survival = report.experts_survival.unwrap();
             let wanted = &figures[format!("{adapter}.survival")][name];
             for (key, got) in

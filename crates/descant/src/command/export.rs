@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
-use descant_export::{Error, Experts, Form, Job, REPORT_FILE, Report, export};
+use descant_export::{Error, Experts, Form, Job, REPORT_FILE, Report, export, model_card};
+use descant_lora::peft::CARD_FILE;
 
 use super::{load, prove};
 use crate::cli::{ExpertRule, Export, To};
@@ -72,6 +73,11 @@ pub(crate) fn run(args: &Export, model: &Path, run: Option<&Resolved>, talk: Tal
         let path = report_path(&args.out);
         descant_files::write_atomic(&path, report.to_json().as_bytes())
             .with_context(|| format!("the export is whole, but its account {} is not", path.display()))?;
+        if let Some(card) = model_card(&report) {
+            let path = args.out.join(CARD_FILE);
+            descant_files::write_atomic(&path, card.as_bytes())
+                .with_context(|| format!("the export is whole, but its card {} is not", path.display()))?;
+        }
     }
     if args.json {
         talk.data(report.to_json().trim_end())?;

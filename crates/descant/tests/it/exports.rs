@@ -154,3 +154,36 @@ fn a_proof_without_rows_is_refused_before_anything_is_written() {
     assert!(descant_files::list(dir.path()).unwrap().is_empty());
     assert_eq!(descant(dir.path(), &["export", "--to", "bf16", "--out", "x"]).code, 2);
 }
+
+#[test]
+fn a_proof_that_fails_ends_with_status_1_and_stands_in_the_account_and_the_card() {
+    let dir = scratch();
+    let rows = root().join("fixtures/tiny-gpt-oss/data/held-out.jsonl");
+    let few: Vec<String> =
+        std::fs::read_to_string(rows).unwrap().lines().take(3).map(str::to_owned).collect();
+    descant_files::write_atomic(&dir.path().join("rows.jsonl"), few.join("\n").as_bytes()).unwrap();
+    let model = root().join("fixtures/golden/export/base");
+    let prove = |adapter: &str, out: &str, more: &[&str]| {
+        let adapter = root().join("fixtures/golden/export").join(adapter);
+        let arguments =
+            ["export", "--adapter", adapter.to_str().unwrap(), "--model", model.to_str().unwrap()];
+        let rest = ["--to", "mxfp4", "--out", out, "--prove", "rows.jsonl"];
+        let ran = descant(dir.path(), &[&arguments[..], &rest, more].concat());
+        let account = std::fs::read(dir.path().join(out).join("export.json")).unwrap();
+        (ran, serde_json::from_slice::<Value>(&account).unwrap()["proof"].clone())
+    };
+    // Attention alone: experts keep every byte.
+    let (ran, proof) = prove("adapter-attn", "good", &[]);
+    assert!(ran.code == 0 && proof["passed"] == true, "{}{proof}", ran.err);
+    let card = std::fs::read_to_string(dir.path().join("good/README.md")).unwrap();
+    assert!(card.contains("held-out loss of base, adapter, this export"), "{card}");
+    // Experts, rounded to the nearest number: what was gained is lost.
+    let (ran, proof) = prove("adapter-all", "bad", &["--experts", "nearest", "--allow-loss"]);
+    assert!(ran.code == 1 && proof["passed"] == false, "{}{proof}", ran.err);
+    let reason = proof["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("of the loss that the adapter gains is kept") && ran.out.contains(reason),
+        "{}",
+        ran.out
+    );
+}
