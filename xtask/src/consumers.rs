@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::tool::{TESTS, cargo, root, say, target};
+use crate::tool::{BINARY, cargo, root, say, target};
 
 /// What the environment is made of, in this order.
 const REQUIREMENTS: [&str; 3] = ["requirements.txt", "requirements-alone.txt", "requirements-source.txt"];
@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     if quick && arguments.len() > 1 {
         bail!("--quick takes nothing else: its models are the golden set's");
     }
-    let built = cargo().current_dir(&root).args(TESTS).arg("--no-run").status().context("cargo")?;
+    let built = cargo().current_dir(&root).args(BINARY).status().context("cargo")?;
     if !built.success() {
         return Ok(ExitCode::FAILURE);
     }

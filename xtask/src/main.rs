@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 
-use tool::{NVRTC, TESTS, cargo, root, say};
+use tool::{BINARY, NVRTC, TESTS, cargo, root, say};
 
 const HELP: &str = "\
 Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
@@ -120,7 +120,7 @@ fn run(mut arguments: Vec<String>) -> Result<ExitCode> {
         Some("miri") if arguments.len() == 1 => miri::run(),
         Some("kernels") => kernels(&arguments[1..]),
         Some("crash") => with_tests("crash", &arguments[1..]),
-        Some("rounding") => with_tests("rounding", &arguments[1..]),
+        Some("rounding") => rounding(&arguments[1..]),
         Some(command) if PASSED_ON.contains(&command) => descant(cuda, &arguments),
         Some("help" | "--help" | "-h") => {
             say(HELP);
@@ -167,6 +167,19 @@ fn with_tests(example: &str, arguments: &[String]) -> Result<ExitCode> {
     let mut harness = Command::new(here.with_file_name("examples").join(example));
     harness.arg(here.with_file_name("descant")).args(arguments);
     exec(harness)
+}
+
+/// Builds the binary and the example that trains with it, exports and measures.
+fn rounding(arguments: &[String]) -> Result<ExitCode> {
+    let mut build = cargo();
+    build.current_dir(root()?).args(BINARY).args(["--example", "rounding"]);
+    if !build.status().context("cargo")?.success() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let here = std::env::current_exe().context("where this program lies")?;
+    let mut example = Command::new(here.with_file_name("examples").join("rounding"));
+    example.arg(here.with_file_name("descant")).args(arguments);
+    exec(example)
 }
 
 /// The example that lies beside this program.

@@ -12,6 +12,9 @@ pub(crate) const NVRTC: [&str; 2] = ["--features", "descant-kernels/nvrtc"];
 /// Every test.
 pub(crate) const TESTS: [&str; 4] = ["test", "--workspace", NVRTC[0], NVRTC[1]];
 
+/// The binary, with what it depends on compiled as for the tests.
+pub(crate) const BINARY: [&str; 6] = ["build", "--workspace", NVRTC[0], NVRTC[1], "--bin", "descant"];
+
 /// The cargo that runs us.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
