@@ -30,6 +30,6 @@ pub use overlay::{Bare, Overlay};
 pub use placement::Placement;
 pub use rope::{Rope, Yarn};
 pub use sample::Sampling;
-pub use shards::{TensorPlace, identity_files, tensor_places};
+pub use shards::{TensorPlace, identity_files, left_over_index, tensor_places};
 pub use site::{Site, SiteDims};
 pub use weights::{Nf4Parts, unpack_nf4, weight_bytes};

@@ -5,6 +5,9 @@
 //! model.safetensors.index.json           {"weight_map": {tensor: file}} and the files it names
 //! ```
 //!
+//! Where both are there, the whole file counts if files of the index are missing, which is said; else both must hold
+//! the same tensors, to the byte.
+//!
 //! Knows files and bytes; which tensors belong there is the business of `names.rs` and of the reader.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +43,10 @@ pub(crate) fn visit_tensors(
 
 /// As [`visit_tensors`], with the place of each tensor's first byte in its file.
 fn walk(dir: &Path, mut visit: impl FnMut(&Path, &str, usize, TensorView<'_>) -> Result<()>) -> Result<()> {
-    let (files, map) = files(dir)?;
+    let Found { files, map, beside, .. } = files(dir)?;
+    let beside = beside.map(|path| MappedFile::open(&path).map(|mapped| (path, mapped))).transpose()?;
+    let mut beside =
+        beside.as_ref().map(|(path, mapped)| Beside::new(dir, path, mapped.bytes())).transpose()?;
     let mut seen = BTreeSet::new();
     for file in &files {
         let path = dir.join(file);
@@ -63,14 +69,65 @@ fn walk(dir: &Path, mut visit: impl FnMut(&Path, &str, usize, TensorView<'_>) ->
             let (start, end) = (body + info.data_offsets.0, body + info.data_offsets.1);
             let view = TensorView::new(info.dtype, info.shape.clone(), &mapped.bytes()[start..end])
                 .map_err(|e| broken(format!("tensor `{name}`: {e}")))?;
+            if let Some(beside) = &mut beside {
+                beside.compare(file, &name, &view)?;
+            }
             visit(&path, &name, start, view)?;
         }
+    }
+    if let Some(beside) = beside {
+        beside.finish()?;
     }
     if let Some(name) = map.iter().flat_map(BTreeMap::keys).find(|name| !seen.contains(*name)) {
         let reason = format!("tensor `{name}` is in the index and in no file");
         return Err(Error::Index { path: index_path(dir), reason });
     }
     Ok(())
+}
+
+/// A whole file that lies beside an index and its shards.
+struct Beside<'a> {
+    index: PathBuf,
+    path: &'a Path,
+    tensors: SafeTensors<'a>,
+    /// Tensors that no shard had so far.
+    left: BTreeSet<String>,
+}
+
+impl<'a> Beside<'a> {
+    fn new(dir: &Path, path: &'a Path, bytes: &'a [u8]) -> Result<Self> {
+        let broken = |e| Error::Shard { path: path.to_owned(), reason: shard_defect(&e, bytes) };
+        let tensors = SafeTensors::deserialize(bytes).map_err(broken)?;
+        let left = tensors.names().into_iter().map(str::to_owned).collect();
+        Ok(Self { index: index_path(dir), path, tensors, left })
+    }
+
+    fn compare(&mut self, shard: &str, name: &str, view: &TensorView<'_>) -> Result<()> {
+        let same = self.tensors.tensor(name).is_ok_and(|other| {
+            (other.dtype(), other.shape(), other.data()) == (view.dtype(), view.shape(), view.data())
+        });
+        self.left.remove(name);
+        if same {
+            Ok(())
+        } else {
+            Err(self.differs(&format!("tensor `{name}` of `{shard}` is another there, or missing")))
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        match self.left.first() {
+            Some(name) => Err(self.differs(&format!("tensor `{name}` is there alone"))),
+            None => Ok(()),
+        }
+    }
+
+    fn differs(&self, how: &str) -> Error {
+        let reason = format!(
+            "the files it names and {} are not the same model: {how}; take the index or that file away",
+            self.path.display()
+        );
+        Error::Index { path: self.index.clone(), reason }
+    }
 }
 
 /// Where the bytes of a tensor lie.
@@ -113,10 +170,10 @@ pub fn tensor_places(dir: &Path) -> Result<BTreeMap<String, TensorPlace>> {
 /// # Errors
 /// There are no weights, or the index cannot be followed.
 pub fn identity_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let (shards, index) = files(dir)?;
+    let found = files(dir)?;
     let mut all = vec![dir.join("config.json")];
-    all.extend(index.map(|_| index_path(dir)));
-    all.extend(shards.into_iter().map(|name| dir.join(name)));
+    all.extend(found.map.map(|_| index_path(dir)));
+    all.extend(found.files.into_iter().map(|name| dir.join(name)));
     Ok(all)
 }
 
@@ -132,14 +189,39 @@ fn index_path(dir: &Path) -> PathBuf {
 /// The file of each tensor.
 type WeightMap = BTreeMap<String, String>;
 
-/// The shards' file names in order, and the index if there is one.
-fn files(dir: &Path) -> Result<(Vec<String>, Option<WeightMap>)> {
+/// The file that holds everything.
+const WHOLE: &str = "model.safetensors";
+
+/// The weight files of a directory.
+struct Found {
+    /// Their names, in order.
+    files: Vec<String>,
+    /// The index, if they have one.
+    map: Option<WeightMap>,
+    /// A whole file that is not one of them.
+    beside: Option<PathBuf>,
+    /// Why an index is not followed.
+    left_over: Option<String>,
+}
+
+/// Why the index of a directory is not followed, where there is one and a whole file is read in its place.
+///
+/// # Errors
+/// There are no weights, or the index cannot be read.
+pub fn left_over_index(dir: &Path) -> Result<Option<String>> {
+    Ok(files(dir)?.left_over)
+}
+
+fn files(dir: &Path) -> Result<Found> {
     let path = index_path(dir);
+    let whole = dir.join(WHOLE);
+    let whole_alone = || Found { files: vec![WHOLE.to_owned()], map: None, beside: None, left_over: None };
     if !path.exists() {
-        if !dir.join("model.safetensors").exists() {
-            return Err(Error::NoWeights { dir: dir.to_owned() });
-        }
-        return Ok((vec!["model.safetensors".to_owned()], None));
+        return if whole.exists() {
+            Ok(whole_alone())
+        } else {
+            Err(Error::NoWeights { dir: dir.to_owned() })
+        };
     }
     let bytes = descant_files::read_bounded(&path, MAX_INDEX_BYTES)?;
     let index: Index = serde_json::from_slice(&bytes)
@@ -156,5 +238,16 @@ fn files(dir: &Path) -> Result<(Vec<String>, Option<WeightMap>)> {
             return Err(refused(format!("`{file}` lies in another folder")));
         }
     }
-    Ok((files.into_iter().collect(), Some(index.weight_map)))
+    let beside = (whole.exists() && !files.contains(WHOLE)).then_some(whole);
+    if let Some(whole) = &beside
+        && let Some(missing) = files.iter().find(|file| !dir.join(file).exists())
+    {
+        let left_over = format!(
+            "{} names {missing}, which is not there: it is left from another form of the model; {} is read",
+            path.display(),
+            whole.display()
+        );
+        return Ok(Found { left_over: Some(left_over), ..whole_alone() });
+    }
+    Ok(Found { files: files.into_iter().collect(), map: Some(index.weight_map), beside, left_over: None })
 }

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::names::{LayerPart, Part, Piece, Stored};
 use crate::placement::Placement;
-use crate::shards::visit_tensors;
+use crate::shards::{left_over_index, visit_tensors};
 use descant_kernels::SiteKind;
 
 use crate::site::Site;
@@ -108,6 +108,9 @@ impl Weights {
         workspace: &Workspace,
         placement: Placement,
     ) -> Result<Self> {
+        if let Some(left_over) = left_over_index(dir)? {
+            tracing::warn!("{left_over}");
+        }
         let expected = expected(config);
         let fused = !descant_kernels::is_cpu(device);
         let upload = |path: &Path, name: &str, source| Error::Upload {

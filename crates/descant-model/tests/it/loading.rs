@@ -163,3 +163,56 @@ fn tokens_outside_the_vocabulary_and_empty_sequences_are_refused() {
     assert!(matches!(Batch::new([&[1u32, 512][..]], 512), Err(Error::TokenId { position: 1, id: 512, .. })));
     assert!(matches!(Batch::new([&[1u32][..], &[][..]], 512), Err(Error::EmptySequence { index: 1 })));
 }
+
+/// The tensors of parity-a in two shards with their index, and beside them a whole file that went through `change`;
+/// shards that `keep` does not want are not written.
+fn beside(change: impl FnOnce(&mut Tensors), keep: impl Fn(&str) -> bool) -> tempfile::TempDir {
+    let dir = changed(change);
+    let all = tensors(&golden("parity-a/model.safetensors"));
+    let (mut map, mut shards) = (serde_json::Map::new(), [Tensors::new(), Tensors::new()]);
+    for (at, (name, tensor)) in all.into_iter().enumerate() {
+        map.insert(name.clone(), format!("model-{}.safetensors", at % 2).into());
+        shards[at % 2].insert(name, tensor);
+    }
+    for (at, shard) in shards.iter().enumerate() {
+        let name = format!("model-{at}.safetensors");
+        if keep(&name) {
+            save(dir.path(), &name, shard);
+        }
+    }
+    let index = serde_json::json!({ "weight_map": map });
+    put(dir.path().join("model.safetensors.index.json"), index.to_string());
+    dir
+}
+
+#[test]
+fn an_index_whose_files_are_gone_does_not_hide_a_whole_file() {
+    let plain = loss(&load(&golden("parity-a")).expect("loads"));
+    for keep in [|_: &str| false, |name: &str| name.contains('1')] {
+        let dir = beside(|_| {}, keep);
+        assert_eq!(loss(&load(dir.path()).expect("the whole file is read")), plain);
+        let files = descant_model::identity_files(dir.path()).expect("files");
+        assert_eq!(files.len(), 2, "configuration and whole file: {files:?}");
+    }
+    let dir = beside(|_| {}, |_| false);
+    std::fs::remove_file(dir.path().join("model.safetensors")).expect("removes");
+    assert!(load(dir.path()).is_err(), "without a whole file the index is followed");
+}
+
+#[test]
+fn an_index_and_a_whole_file_load_if_they_are_the_same_and_are_named_if_not() {
+    let dir = beside(|_| {}, |_| true);
+    load(dir.path()).expect("both are the same model");
+    let byte = |t: &mut Tensors| *t.get_mut(BIAS).expect("is there").2.last_mut().expect("bytes") ^= 1;
+    let missing = |t: &mut Tensors| drop(t.remove(BIAS));
+    let more = |t: &mut Tensors| {
+        let copy = t[BIAS].clone();
+        t.insert("another".into(), copy);
+    };
+    let changes: [fn(&mut Tensors); 3] = [byte, missing, more];
+    for (name, change) in [BIAS, BIAS, "another"].into_iter().zip(changes) {
+        let text = load(beside(change, |_| true).path()).expect_err("they differ").to_string();
+        let whole = "model.safetensors are not the same model";
+        assert!(text.contains("index.json") && text.contains(whole) && text.contains(name), "{text}");
+    }
+}
