@@ -13,6 +13,7 @@
 //! 6. `examples`: [`Renderer`] goes the whole way for one conversation, [`mask`] says which tokens are trained,
 //!    [`prepare`] does both for a whole file and accounts for every row, [`Order`] says which example comes when, from
 //!    a seed and a position, and [`pack`] puts several into one sequence.
+//! 7. [`store`]: prepared examples in a file, read one by one.
 
 mod digest;
 mod error;
@@ -22,6 +23,7 @@ pub mod limits;
 mod messages;
 pub mod read;
 mod row;
+pub mod store;
 mod text;
 mod tokens;
 

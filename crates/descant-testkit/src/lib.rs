@@ -12,6 +12,7 @@ pub mod mutate;
 pub mod nf4;
 mod scratch;
 pub mod shard;
+pub mod store;
 pub mod texts;
 
 pub use dice::Dice;

@@ -193,6 +193,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// Examples that were kept cannot be used.
+    #[error("the prepared examples cannot be used: {reason}")]
+    Store {
+        /// Why.
+        reason: String,
+    },
     /// Something was wrong with one row of a file.
     #[error("{}:{row}: {source}", path.display())]
     Row {

@@ -5,14 +5,14 @@
 
 use crate::examples::mask::ClassCounts;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use whatlang::{Detector, Lang};
 
 /// Most examples whose reasoning is looked at.
 pub const JUDGED_EXAMPLES: usize = 10_000;
 /// Most bytes of a reasoning that are looked at.
-const JUDGED_BYTES: usize = 8192;
+pub(crate) const JUDGED_BYTES: usize = 8192;
 /// A text with fewer characters than this is in no language that can be told from its letters alone.
 pub const JUDGED_CHARS: usize = 120;
 
@@ -49,7 +49,7 @@ impl LanguageJudge {
 }
 
 /// Examples whose rows state one language, and what their reasoning is in.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LanguageShare {
     /// The language that the rows state; absent where they state none.
     pub stated: Option<String>,
@@ -60,11 +60,25 @@ pub struct LanguageShare {
     /// Examples whose reasoning was looked at; all that have some, unless there are more than [`JUDGED_EXAMPLES`].
     pub judged: u64,
     /// Examples by the language that their reasoning was found to be in.
-    pub found: BTreeMap<&'static str, u64>,
+    pub found: BTreeMap<String, u64>,
     /// Examples with reasoning whose language cannot be told.
     pub unsure: u64,
     /// Examples without reasoning.
     pub without: u64,
+}
+
+impl LanguageShare {
+    /// Adds those of another data set.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.examples += other.examples;
+        self.tokens.add(&other.tokens);
+        self.judged += other.judged;
+        self.unsure += other.unsure;
+        self.without += other.without;
+        for (language, count) in &other.found {
+            *self.found.entry(language.clone()).or_insert(0) += count;
+        }
+    }
 }
 
 /// Gathers the examples of a data set.
@@ -76,12 +90,12 @@ pub(crate) struct Languages {
 }
 
 impl Languages {
-    /// Adds an example; `key` is made of its content.
+    /// Adds an example with the beginning of its reasoning; `key` is made of its content.
     pub(crate) fn add(
         &mut self,
         stated: Option<&str>,
         counts: &ClassCounts,
-        reasoning: Option<&str>,
+        reasoning: Option<String>,
         key: u128,
     ) {
         let stated = stated.map(str::to_owned);
@@ -99,11 +113,7 @@ impl Languages {
         if full {
             self.chosen.pop_last();
         }
-        let mut end = reasoning.len().min(JUDGED_BYTES);
-        while !reasoning.is_char_boundary(end) {
-            end -= 1;
-        }
-        self.chosen.insert(key, (stated, reasoning[..end].to_owned()));
+        self.chosen.insert(key, (stated, reasoning));
     }
 
     /// Examples by the language that their rows state, those that state none first.
@@ -117,7 +127,7 @@ impl Languages {
             let share = shares.entry(stated).or_default();
             share.judged += 1;
             match language {
-                Some(language) => *share.found.entry(language).or_insert(0) += 1,
+                Some(language) => *share.found.entry(language.to_owned()).or_insert(0) += 1,
                 None => share.unsure += 1,
             }
         }
@@ -151,7 +161,7 @@ mod tests {
         let add = |keys: &mut dyn Iterator<Item = u128>| {
             let mut languages = Languages::default();
             let text = |key: u128| format!("{key} ").repeat(40);
-            keys.for_each(|key| languages.add(None, &ClassCounts::default(), Some(&text(key)), key));
+            keys.for_each(|key| languages.add(None, &ClassCounts::default(), Some(text(key)), key));
             let kept: Vec<u128> = languages.chosen.keys().copied().collect();
             (kept, languages.finish())
         };

@@ -11,7 +11,9 @@ use crate::row::channel::Channel;
 use crate::row::conversation::Role;
 use crate::tokens::special::ControlTokens;
 use crate::tokens::tokenizer::{TextEncoder, Tokenizer};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Which tokens are trained.
@@ -146,7 +148,7 @@ impl TokenClass {
 }
 
 /// Tokens of one class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassCount {
     /// All of them.
     pub tokens: u64,
@@ -189,6 +191,19 @@ impl ClassCounts {
 impl Serialize for ClassCounts {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.iter().map(|(class, count)| (class.as_str(), count)))
+    }
+}
+
+impl<'de> Deserialize<'de> for ClassCounts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut counts = Self::default();
+        for (name, count) in BTreeMap::<String, ClassCount>::deserialize(deserializer)? {
+            let class = TokenClass::ALL.into_iter().find(|class| class.as_str() == name);
+            let class =
+                class.ok_or_else(|| D::Error::custom(format_args!("`{name}` is no class of tokens")))?;
+            counts.0[class as usize] = count;
+        }
+        Ok(counts)
     }
 }
 

@@ -8,9 +8,13 @@ use crate::file::read_text;
 use crate::read::{kind, readme};
 use std::path::{Path, PathBuf};
 
-/// Endings of files with rows, the preferred first.
-const ENDINGS: [&str; 9] =
-    [".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".json.gz", ".json.zst", ".json", ".csv"];
+/// Endings of files with rows, by kind; a folder is of one kind.
+const KINDS: [&[&str]; 4] = [
+    &[".parquet"],
+    &[".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".json.gz", ".json.zst"],
+    &[".json"],
+    &[".csv"],
+];
 /// Files that describe others.
 const METADATA: [&str; 6] = [
     "dataset_info.json",
@@ -34,7 +38,7 @@ const README_BYTES: u64 = 4 << 20;
 ///
 /// # Errors
 /// A folder that cannot be read, has no such file, or leaves it open which are meant.
-pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
+pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_path_buf()]);
     }
@@ -53,7 +57,7 @@ pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if let Some(patterns) = stated(path)? {
         let meant = |name: &&String| {
             patterns.iter().any(|pattern| readme::matches(pattern, name))
-                && ENDINGS.iter().any(|ending| has_rows(name, ending))
+                && KINDS.iter().copied().flatten().any(|ending| has_rows(name, ending))
         };
         let meant: Vec<PathBuf> = names.iter().filter(meant).map(|name| path.join(name)).collect();
         if meant.is_empty() {
@@ -62,18 +66,25 @@ pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>> {
         }
         return Ok(meant);
     }
-    for ending in ENDINGS {
-        let all: Vec<&String> = names.iter().filter(|name| has_rows(name, ending)).collect();
-        let of_split = |split: &str| {
-            all.iter().copied().filter(|name| split_of(name) == Some(split)).collect::<Vec<&String>>()
+    let of_kind = |kind: &[&str]| {
+        let all: Vec<&String> =
+            names.iter().filter(|name| kind.iter().any(|ending| has_rows(name, ending))).collect();
+        let of_split = |split: Option<&str>| {
+            all.iter().copied().filter(|name| split_of(name) == split).collect::<Vec<&String>>()
         };
-        let train = of_split("train");
-        let others = |name: &&&String| split_of(name).is_none();
-        let chosen = if train.is_empty() { all.iter().filter(others).copied().collect() } else { train };
-        let chosen = if chosen.is_empty() { all } else { chosen };
-        if !chosen.is_empty() {
-            return one_set(path, &chosen);
-        }
+        [of_split(Some("train")), of_split(None), all.clone()].into_iter().find(|chosen| !chosen.is_empty())
+    };
+    let mut kinds = KINDS.into_iter().map(of_kind);
+    let (parquet, lines) = (kinds.next().flatten(), kinds.next().flatten());
+    if let (Some(parquet), Some(lines)) = (&parquet, &lines) {
+        let reason = format!(
+            "has rows in parquet ({}) and in JSON lines ({}); name the file or folder that is meant",
+            parquet[0], lines[0]
+        );
+        return Err(bad(reason));
+    }
+    if let Some(chosen) = parquet.or(lines).or_else(|| kinds.find_map(|chosen| chosen)) {
+        return one_set(path, &chosen);
     }
     Err(bad("a folder without a parquet or JSONL file".to_owned()))
 }
@@ -92,6 +103,14 @@ fn one_set(path: &Path, chosen: &[&String]) -> Result<Vec<PathBuf>> {
         let some: Vec<&str> =
             folders.iter().take(6).map(|name| if name.is_empty() { "." } else { name }).collect();
         let reason = format!("rows in several folders ({}); name the one that is meant", some.join(", "));
+        return Err(Error::DataFile { path: path.to_path_buf(), reason });
+    }
+    // The same shard, packed and not, would be read twice.
+    let stem =
+        |name: &String| KINDS[1].iter().find_map(|ending| name.strip_suffix(ending)).map(str::to_owned);
+    let neighbours = || chosen.iter().zip(chosen.iter().skip(1));
+    if let Some((one, other)) = neighbours().find(|(a, b)| stem(a).is_some() && stem(a) == stem(b)) {
+        let reason = format!("has {one} and {other}, which look like the same rows; take one away");
         return Err(Error::DataFile { path: path.to_path_buf(), reason });
     }
     Ok(chosen.iter().map(|name| path.join(name)).collect())

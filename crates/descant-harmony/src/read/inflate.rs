@@ -23,21 +23,32 @@ pub(crate) fn magic(path: &Path) -> Result<Vec<u8>> {
     Ok(magic)
 }
 
-/// The text of a file, unpacked.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead>> {
+/// How many bytes of a file were read so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The text of a file, unpacked, and how far it is read.
+pub(crate) fn open(path: &Path) -> Result<(Box<dyn BufRead>, Progress)> {
     let io = |source| Error::Io { path: path.to_path_buf(), source };
     let magic = magic(path)?;
     let file = open_regular(path)?;
-    let packed = Arc::new(AtomicU64::new(0));
+    let progress = Progress::default();
+    let packed = Arc::clone(&progress.0);
     let counted = BufReader::with_capacity(BUFFER, Counted { inner: file, bytes: Arc::clone(&packed) });
     let inner: Box<dyn Read> = if magic.starts_with(GZIP) {
         Box::new(flate2::bufread::MultiGzDecoder::new(counted))
     } else if magic.starts_with(ZSTD) {
         Box::new(zstd::stream::read::Decoder::with_buffer(counted).map_err(io)?)
     } else {
-        return Ok(Box::new(counted));
+        return Ok((Box::new(counted), progress));
     };
-    Ok(Box::new(BufReader::with_capacity(BUFFER, Weighed { inner, packed, unpacked: 0 })))
+    Ok((Box::new(BufReader::with_capacity(BUFFER, Weighed { inner, packed, unpacked: 0 })), progress))
 }
 
 /// Counts what is read.

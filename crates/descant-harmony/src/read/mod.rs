@@ -1,16 +1,20 @@
 //! The files that rows come from: which form they have, which rows are good, and what was wrong with the others.
 
-mod data_set;
+pub(crate) mod data_set;
 mod folder;
 mod inflate;
 mod kind;
 mod lines;
 mod parquet;
+mod raw;
 mod readme;
 mod rejects;
 mod values;
+pub(crate) mod walk;
 
 pub use crate::row::body::{Body, Row};
 pub use crate::row::format::Format;
-pub use data_set::{DataSet, ReadOptions, each_object, read};
+pub use data_set::{DataSet, ReadOptions, read};
+pub use folder::files as data_files;
+pub use raw::each_object;
 pub use rejects::{OnBadRow, Reject, Rejects};

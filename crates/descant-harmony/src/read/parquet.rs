@@ -16,11 +16,15 @@ use serde_json::{Map, Number, Value as Json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// Gives every row, with its number from 1, with those of `columns` that the file has.
+/// What a file begins with.
+pub(crate) const MAGIC: &[u8] = b"PAR1";
+
+/// Gives every row, with its number from 1, with those of `columns` that the file has, and its share of the file's
+/// bytes with those of the rows before it.
 pub(crate) fn each_row(
     path: &Path,
     columns: &[&str],
-    take: &mut impl FnMut(u64, Result<Map<String, Json>>) -> Result<()>,
+    take: &mut dyn FnMut(u64, Result<Map<String, Json>>, u64) -> Result<()>,
 ) -> Result<()> {
     let bad = |reason: String| Error::DataFile { path: path.to_path_buf(), reason };
     let file = open_regular(path)?;
@@ -29,6 +33,7 @@ pub(crate) fn each_row(
         return Err(Error::FileTooLarge { path: path.to_path_buf(), limit: limits::PARQUET_BYTES });
     }
     let reader = guarded(|| SerializedFileReader::new(file)).map_err(bad)?;
+    let stated = reader.metadata().file_metadata().num_rows().unsigned_abs();
     let projection = projection(reader.metadata().file_metadata().schema(), columns).map_err(bad)?;
     let mut rows = guarded(|| RowIter::from_file(Some(projection), &reader)).map_err(bad)?;
     let (mut number, mut unpacked) = (0, 0);
@@ -44,7 +49,9 @@ pub(crate) fn each_row(
             return Err(bad(format!("row {number}: unpacks to more than {most} bytes of text")));
         }
         let too_long = bytes > limits::LINE_BYTES;
-        take(number, if too_long { Err(Error::LineTooLong { limit: limits::LINE_BYTES }) } else { row })?;
+        let read = u128::from(length) * u128::from(number) / u128::from(stated.max(number));
+        let row = if too_long { Err(Error::LineTooLong { limit: limits::LINE_BYTES }) } else { row };
+        take(number, row, read as u64)?;
     }
     Ok(())
 }
@@ -60,7 +67,7 @@ pub(crate) fn other_columns(path: &Path, columns: &[&str]) -> Result<Vec<String>
 }
 
 /// Bytes of all texts in a value.
-fn text_bytes(json: &Json) -> usize {
+pub(crate) fn text_bytes(json: &Json) -> usize {
     match json {
         Json::String(text) => text.len(),
         Json::Array(items) => items.iter().map(text_bytes).sum(),

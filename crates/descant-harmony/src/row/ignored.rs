@@ -1,10 +1,10 @@
 //! Keys that a data set has and that change no token: those known to carry nothing, and the others, which are counted.
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
 /// Where a key stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
     /// In a row.
@@ -94,7 +94,7 @@ pub(crate) fn carries_nothing(place: Place, key: &str) -> bool {
 pub struct Ignored(BTreeMap<(Place, String), u64>);
 
 /// One of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IgnoredKey {
     /// Where it stands.
     pub place: Place,
@@ -145,6 +145,16 @@ impl Ignored {
 impl Serialize for Ignored {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Ignored {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut ignored = Self::default();
+        for IgnoredKey { place, key, count } in Vec::<IgnoredKey>::deserialize(deserializer)? {
+            ignored.add_times(place, &key, count);
+        }
+        Ok(ignored)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod batches;
 mod cases;
+mod codecs;
 mod crafted;
 mod data;
 mod data_page;
@@ -16,6 +17,7 @@ mod packing;
 mod parity;
 mod parsing;
 mod previews;
+mod streams;
 mod support;
 mod tokens;
 mod views;

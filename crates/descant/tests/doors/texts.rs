@@ -3,7 +3,9 @@
 use std::io::Write as _;
 
 use descant_harmony::parse::{parse_conversation, parse_reply};
+use descant_harmony::prepare::{PrepareOptions, each_example};
 use descant_harmony::read::{Body, OnBadRow, ReadOptions, Row, read};
+use descant_harmony::store::{Store, Writer};
 use descant_harmony::{ChatTemplate, Conversation, RenderOptions, Renderer, TextEncoder, Tokenizer};
 use descant_testkit::door::{Limits, check};
 use descant_testkit::texts::{row, small_tokenizer};
@@ -81,6 +83,61 @@ fn rows_of_text() {
             });
         }
     }
+}
+
+#[test]
+fn rows_of_arrays() {
+    let _turn = turn();
+    let renderer = renderer();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("damaged.json");
+    let rows = Value::Array(vec![Value::Object(row()), json!({"prompt": "a", "completion": "b"})]);
+    let pretty = serde_json::to_vec_pretty(&rows).unwrap();
+    let wrapped = json!({"version": {"n": [1, 2]}, "data": rows, "more": "x"}).to_string().into_bytes();
+    for (name, good) in [("rows in an array", &pretty), ("rows in a wrapped array", &wrapped)] {
+        let options = ReadOptions { on_bad_row: OnBadRow::Skip, ..ReadOptions::default() };
+        check(name, good, Limits::default(), |bytes| {
+            put(&path, bytes);
+            let Ok(set) = read(&path, &options) else { return false };
+            set.rows.iter().for_each(|row| render(&renderer, row));
+            set.rejects.count == 0
+        });
+    }
+}
+
+/// Prepared examples in a file: any damage is found when it is opened or verified.
+#[test]
+fn prepared_examples() {
+    let _turn = turn();
+    let renderer = renderer();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.jsonl");
+    put(&path, format!("{}\n", Value::Object(row())).repeat(2).as_bytes());
+    let mut writer = Writer::new(Vec::new()).unwrap();
+    let (read, options) = (ReadOptions::default(), PrepareOptions::default());
+    let survey = each_example(&renderer, &path, &read, &options, &mut |_| {}, &mut |example| {
+        writer.push(&example).unwrap();
+        Ok(())
+    });
+    let good = writer.finish(&survey.unwrap(), "key").unwrap();
+    check("prepared examples", &good, Limits::default(), |bytes| {
+        let Ok(store) = Store::from_bytes(bytes.to_vec(), "key") else { return false };
+        (0..store.len()).for_each(|at| drop(store.get(at)));
+        let whole = store.verify().is_ok();
+        assert!(!whole || bytes == good, "damage went unnoticed");
+        whole
+    });
+    // Past the checksums: any bytes as the one record of a file that is otherwise good.
+    let store = Store::from_bytes(good, "key").unwrap();
+    let mut writer = Writer::new(Vec::new()).unwrap();
+    writer.push(&store.get(0).unwrap()).unwrap();
+    let one = writer.finish(store.survey(), "key").unwrap();
+    let record = descant_testkit::store::record_of(&one).to_vec();
+    check("a prepared example", &record, Limits::default(), |bytes| {
+        let store = Store::from_bytes(descant_testkit::store::with_record(&one, bytes), "key").unwrap();
+        store.verify().unwrap();
+        store.get(0).is_ok()
+    });
 }
 
 #[test]

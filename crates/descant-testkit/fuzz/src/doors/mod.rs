@@ -26,6 +26,8 @@ pub(crate) fn open(name: &str) -> Option<Opened> {
         "tokenizer" => texts::tokenizer(),
         "template" => texts::template(),
         "rows" => texts::rows(),
+        "array" => texts::array(),
+        "prepared" => texts::prepared(),
         "parquet" => texts::parquet(),
         "conversation" => texts::conversation(),
         "ids" => texts::ids(),

@@ -3,11 +3,14 @@
 use std::io::Write as _;
 
 use descant_harmony::parse::{parse_conversation, parse_reply};
+use descant_harmony::prepare::{PrepareOptions, each_example};
 use descant_harmony::read::{Body, OnBadRow, ReadOptions, read};
+use descant_harmony::store::{Store, Writer};
 use descant_harmony::{
     ChatTemplate, Conversation, LossWeights, MaskPolicy, Masker, Message, PINNED_DATE, RenderOptions,
     Renderer, Role, TemplateInput, TextEncoder as _, Tokenizer,
 };
+use descant_testkit::store::{record_of, with_record};
 use descant_testkit::texts::{row, small_tokenizer};
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use serde_json::{Value, json};
@@ -72,6 +75,47 @@ pub(super) fn rows() -> Opened {
     gzip.write_all(line.as_bytes()).expect("into memory");
     let gzip = gzip.finish().expect("into memory");
     (Box::new(door), vec![line.into_bytes(), turns.into(), pair.into(), gzip])
+}
+
+pub(super) fn array() -> Opened {
+    let (path, renderer) = (folder().join("data.json"), renderer());
+    let door = move |bytes: &[u8]| {
+        put(&path, bytes);
+        let options = ReadOptions { on_bad_row: OnBadRow::Skip, format: None };
+        let Ok(set) = read(&path, &options) else { return };
+        for row in set.rows.iter().take(4) {
+            if let Body::Conversation(conversation) = &row.body {
+                drop(renderer.render(conversation, &RenderOptions::default()));
+            }
+        }
+    };
+    let rows = Value::Array(vec![Value::Object(row()), json!({"prompt": "a", "completion": "b"})]);
+    let pretty = serde_json::to_vec_pretty(&rows).expect("JSON");
+    let wrapped = json!({"version": {"n": [1, 2]}, "data": rows, "more": "x"}).to_string().into_bytes();
+    (Box::new(door), vec![pretty, wrapped, b"[]".to_vec(), b"{\"a\": 1}\n{\n\"a\": [2]}".to_vec()])
+}
+
+pub(super) fn prepared() -> Opened {
+    let path = folder().join("rows.jsonl");
+    put(&path, format!("{}\n", Value::Object(row())).as_bytes());
+    let mut example = None;
+    let (read, options) = (ReadOptions::default(), PrepareOptions::default());
+    let survey = each_example(&renderer(), &path, &read, &options, &mut |_| {}, &mut |made| {
+        example.get_or_insert(made);
+        Ok(())
+    });
+    let mut writer = Writer::new(Vec::new()).expect("into memory");
+    writer.push(&example.expect("a good row")).expect("into memory");
+    let file = writer.finish(&survey.expect("a good row"), "").expect("into memory");
+    let seed = record_of(&file).to_vec();
+    let door = move |bytes: &[u8]| {
+        drop(Store::from_bytes(bytes.to_vec(), "").map(|store| store.verify()));
+        let store = Store::from_bytes(with_record(&file, bytes), "").expect("its checksums fit");
+        let Ok(example) = store.get(0) else { return };
+        assert_eq!(example.ids.len(), example.mask.weights.len());
+        assert_eq!(example.ids.len(), example.mask.classes.len());
+    };
+    (Box::new(door), vec![seed])
 }
 
 pub(super) fn parquet() -> Opened {

@@ -6,13 +6,12 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
 use clap::builder::styling::{AnsiColor, Style};
 use descant_harmony::languages::LanguageShare;
 use descant_harmony::mask::ClassCounts;
 use descant_harmony::prepare::{Account, Example};
 use descant_harmony::preview::{Lengths, runs};
-use descant_harmony::{TokenClass, Tokenizer};
+use descant_harmony::{Result, TokenClass, Tokenizer};
 
 use super::wrap::pieces;
 use crate::command::account::in_words;
@@ -112,7 +111,8 @@ pub(super) fn languages(shares: &[LanguageShare]) -> String {
     let mut text = format!("{BOLD}reasoning    examples     trained   found to be in{BOLD:#}\n");
     for share in shares {
         let stated = visible(share.stated.as_deref().unwrap_or("not stated"));
-        let mut found: Vec<(u64, &str)> = share.found.iter().map(|(name, count)| (*count, *name)).collect();
+        let mut found: Vec<(u64, &str)> =
+            share.found.iter().map(|(name, count)| (*count, name.as_str())).collect();
         found.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
         let rest = [(share.unsure, "unsure"), (share.without, "without reasoning")];
         let found: Vec<String> = found
