@@ -86,6 +86,16 @@ impl LoraAdapters {
         }
     }
 
+    /// The same values where no graph is kept: for looking, between two steps.
+    #[must_use]
+    pub fn frozen(&self) -> Self {
+        let pairs = self.pairs.iter().map(|(site, pair)| {
+            let (a, b) = (pair.a.clone().inner(), pair.b.clone().inner());
+            (*site, Pair { a, b, scaling: pair.scaling })
+        });
+        Self { pairs: pairs.collect() }
+    }
+
     /// Trainable parameters.
     pub fn n_parameters(&self) -> usize {
         self.tensors().map(|t| t.dims().iter().product::<usize>()).sum()

@@ -91,6 +91,20 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// Shortens a warm-up that nobody asked for to its share of the steps, where there are fewer steps than that; says
+    /// so. A schedule that was asked for is left to [`validate`](Self::validate).
+    pub fn fit_warmup(&mut self) -> Option<String> {
+        if self.warmup_steps <= self.max_steps {
+            return None;
+        }
+        let usual = Self::default();
+        self.warmup_steps = (self.max_steps * usual.warmup_steps / usual.max_steps).max(1);
+        Some(format!(
+            "train.warmup_steps is {} here: its default, {}, is more than train.max_steps, {}",
+            self.warmup_steps, usual.warmup_steps, self.max_steps
+        ))
+    }
+
     /// Checks every range.
     ///
     /// # Errors

@@ -39,6 +39,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// Samples that are kept outside memory cannot be read.
+    #[error("sample {at}: {reason}")]
+    Unreadable {
+        /// Its place among the samples.
+        at: usize,
+        /// Why.
+        reason: String,
+    },
     /// No token of a step carries loss.
     #[error(
         "step {step}: no token of its {samples} samples carries loss; look at the mask with the data preview"

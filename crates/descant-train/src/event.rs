@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::LogLengths;
 use crate::error::Result;
+use crate::validation::ValidationMetrics;
 
 /// Numbers of one optimizer step that the same build, config, data and device reproduce exactly.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct StepMetrics {
     pub epoch: f64,
     /// Steps so far whose update was left out.
     pub skipped: u64,
+    /// The loss on examples that are not trained on, after steps at which it is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<ValidationMetrics>,
 }
 
 /// Wall-clock numbers of one step.

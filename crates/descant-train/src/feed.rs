@@ -3,17 +3,19 @@
 //! A position counts units: samples, or with packing the sequences that samples are packed into. A run's place in its
 //! data is that one number, so that a run that goes on elsewhere takes up the same samples.
 
+use std::borrow::Cow;
+
 use descant_harmony::Order;
 use descant_harmony::pack::PackedOrder;
 
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
-use crate::sample::Sample;
+use crate::sample::{Sample, Samples};
 
 /// The samples of a run in their seeded order.
 #[derive(Debug)]
 pub(crate) struct Feed<'a> {
-    samples: &'a [Sample],
+    samples: &'a dyn Samples,
     order: Units,
     /// Units in a micro-batch.
     micro_batch: usize,
@@ -32,25 +34,23 @@ impl<'a> Feed<'a> {
     ///
     /// # Errors
     /// There are no samples, or with packing one is longer than `max_sequence`.
-    pub(crate) fn new(samples: &'a [Sample], config: &TrainConfig) -> Result<Self> {
+    pub(crate) fn new(samples: &'a dyn Samples, config: &TrainConfig) -> Result<Self> {
         let order = if config.packing {
-            if samples.is_empty() {
+            if samples.count() == 0 {
                 return Err(Error::NoSamples);
             }
-            let too_long = |sample: &&Sample| sample.ids.len() > config.max_sequence;
-            if let Some(sample) = samples.iter().find(too_long) {
+            let lengths: Vec<usize> = (0..samples.count()).map(|at| samples.tokens(at)).collect();
+            if let Some(at) = lengths.iter().position(|tokens| *tokens > config.max_sequence) {
                 let reason = format!(
                     "{} tokens are more than train.max_sequence, {}",
-                    sample.ids.len(),
-                    config.max_sequence
+                    lengths[at], config.max_sequence
                 );
-                return Err(Error::Sample { row: sample.row, reason });
+                return Err(Error::Sample { row: samples.row(at), reason });
             }
-            let lengths = samples.iter().map(|sample| sample.ids.len()).collect();
             let packed = PackedOrder::shuffled(lengths, config.max_sequence, config.seed);
             Units::Packed(packed.map_err(|error| Error::Config(error.to_string()))?)
         } else {
-            Units::Samples(Order::shuffled(samples.len(), config.seed).ok_or(Error::NoSamples)?)
+            Units::Samples(Order::shuffled(samples.count(), config.seed).ok_or(Error::NoSamples)?)
         };
         Ok(Self { samples, order, micro_batch: config.micro_batch })
     }
@@ -66,15 +66,23 @@ impl<'a> Feed<'a> {
     /// The micro-batch that begins at a position; the position moves to the next one.
     ///
     /// # Errors
+    /// A sample cannot be read.
+    pub(crate) fn take(&mut self, position: &mut u64) -> Result<Vec<Cow<'a, Sample>>> {
+        self.places(position)?.into_iter().map(|at| self.samples.get(at)).collect()
+    }
+
+    /// Which samples the micro-batch has that begins at a position; the position moves to the next one.
+    ///
+    /// # Errors
     /// None once the feed was made.
-    pub(crate) fn take(&mut self, position: &mut u64) -> Result<Vec<&'a Sample>> {
+    pub(crate) fn places(&mut self, position: &mut u64) -> Result<Vec<usize>> {
         let mut batch = Vec::new();
         for _ in 0..self.micro_batch {
             match &mut self.order {
-                Units::Samples(order) => batch.push(&self.samples[order.index_at(*position)]),
+                Units::Samples(order) => batch.push(order.index_at(*position)),
                 Units::Packed(order) => {
                     let bin = order.bin_at(*position).map_err(|error| Error::Config(error.to_string()))?;
-                    batch.extend(bin.iter().map(|at| &self.samples[*at]));
+                    batch.extend(bin);
                 }
             }
             *position += 1;
@@ -96,7 +104,7 @@ mod tests {
     }
 
     fn rows(samples: &[Sample], config: &TrainConfig) -> (usize, Vec<Vec<usize>>) {
-        let mut feed = Feed::new(samples, config).unwrap();
+        let mut feed = Feed::new(&samples, config).unwrap();
         let epoch = feed.epoch();
         let mut position = 0;
         let batches = (0..epoch).map(|_| feed.take(&mut position).unwrap().iter().map(|s| s.row).collect());

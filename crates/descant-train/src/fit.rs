@@ -4,6 +4,7 @@
 //! The position in the order is all that decides which samples a step takes. A checkpoint is made between steps
 //! only, so there is never half a gradient to keep.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use descant_kernels::Reservation;
@@ -18,8 +19,9 @@ use crate::feed::Feed;
 use crate::guard::{GuardConfig, OnSpike};
 use crate::incident;
 use crate::memory::Load;
-use crate::sample::Sample;
+use crate::sample::{Sample, Samples};
 use crate::trainer::{StepResult, Trainer};
+use crate::validation::{Validation, ValidationMetrics, Validator};
 
 /// What is trained on what, and how.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +29,7 @@ pub struct Course<'a> {
     /// The frozen base.
     pub model: &'a GptOss,
     /// What it learns from.
-    pub samples: &'a [Sample],
+    pub samples: &'a dyn Samples,
     /// Loop and optimizer.
     pub config: &'a TrainConfig,
     /// Guards.
@@ -44,6 +46,8 @@ pub struct Keeping<'a> {
     pub from: Option<Checkpoint>,
     /// Asked after every step whether to stop there.
     pub stop: &'a dyn Fn() -> bool,
+    /// Examples whose loss is watched.
+    pub validation: Option<Validation<'a>>,
 }
 
 /// How a run ended that did not fail.
@@ -70,7 +74,7 @@ pub fn fit(
     observer: &mut dyn Observer,
 ) -> Result<LoraAdapters> {
     let guard = GuardConfig::default();
-    let mut run = Run::new(Course { model, samples, config, guard: &guard }, adapters)?;
+    let mut run = Run::new(Course { model, samples: &samples, config, guard: &guard }, adapters)?;
     observer.on(&Event::Phase { name: "train", total: Some(config.max_steps) });
     while run.trainer.steps() < config.max_steps {
         run.step(None, observer)?;
@@ -89,19 +93,21 @@ pub fn fit_kept(
     keeping: Keeping<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Ended> {
-    let Keeping { store, every, from, stop } = keeping;
+    let Keeping { store, every, from, stop, validation } = keeping;
     let mut run = Run::new(course, adapters)?;
+    run.validator = validation.map(|what| Validator::new(what, run.longest.max(1))).transpose()?;
     if let Some(checkpoint) = from {
         run.trainer.restore(&checkpoint.trainer)?;
         run.progress = checkpoint.progress;
     }
     let max_steps = course.config.max_steps;
     observer.on(&Event::Phase { name: "train", total: Some(max_steps) });
-    while run.trainer.steps() < max_steps {
+    while run.trainer.steps() < max_steps && !run.is_over() {
         run.step(Some(store), observer)?;
         let step = run.trainer.steps();
-        let stopped = stop() && step < max_steps;
-        if stopped || step == max_steps || (every > 0 && step.is_multiple_of(every)) {
+        let last = step == max_steps || run.is_over();
+        let stopped = stop() && !last;
+        if stopped || last || (every > 0 && step.is_multiple_of(every)) {
             run.save(store, observer)?;
         }
         if stopped {
@@ -118,6 +124,9 @@ struct Run<'a> {
     feed: Feed<'a>,
     trainer: Trainer<'a>,
     progress: Progress,
+    validator: Option<Validator<'a>>,
+    /// Tokens of the longest micro-batch.
+    longest: usize,
     /// The plan of the device's memory that was told last.
     plan: Option<String>,
     /// For as long as the run: memory for its longest micro-batch from the first step on.
@@ -133,7 +142,7 @@ impl<'a> Run<'a> {
         let memory = course.model.workspace().reserve(0, longest);
         let trainer = Trainer::new(course.model, adapters, course.config.clone())?;
         let progress = Progress { seed, ..Progress::default() };
-        Ok(Self { course, feed, trainer, progress, plan: None, _memory: memory })
+        Ok(Self { course, feed, trainer, progress, validator: None, longest, plan: None, _memory: memory })
     }
 
     /// One step, or one that is passed over.
@@ -141,8 +150,10 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let Course { config, guard, .. } = self.course;
         let position = &mut self.progress.position;
-        let batches: Vec<Vec<&Sample>> =
+        let read: Vec<Vec<Cow<'_, Sample>>> =
             (0..config.accumulation).map(|_| self.feed.take(position)).collect::<Result<_>>()?;
+        let batches: Vec<Vec<&Sample>> =
+            read.iter().map(|batch| batch.iter().map(|sample| &**sample).collect()).collect();
         let window = &self.progress.window;
         let mut spike = None;
         let result = self.trainer.step_if(&batches, |loss, norm| {
@@ -179,11 +190,48 @@ impl<'a> Run<'a> {
         self.course.model.workspace().check_limit(self.course.model.device())?;
         self.progress.window.push(result.loss, result.grad_norm);
         let samples = batches.iter().map(Vec::len).sum();
-        self.tell(&result, samples, start.elapsed().as_secs_f64(), observer);
+        let seconds = start.elapsed().as_secs_f64();
+        let validation = self.validate(result.step, observer)?;
+        self.tell(&result, samples, seconds, validation, observer);
         Ok(())
     }
 
-    fn tell(&self, result: &StepResult, samples: usize, seconds: f64, observer: &mut dyn Observer) {
+    /// Whether the loss that is watched says that there is nothing left to gain.
+    fn is_over(&self) -> bool {
+        self.validator.as_ref().is_some_and(Validator::is_over)
+    }
+
+    /// Looks at the examples that are watched, where the step is one to do so after.
+    fn validate(&mut self, step: u64, observer: &mut dyn Observer) -> Result<Option<ValidationMetrics>> {
+        let last = self.course.config.max_steps;
+        let Some(validator) = self.validator.as_mut().filter(|v| v.is_due(step, last)) else {
+            return Ok(None);
+        };
+        let metrics = validator.look(step, self.course.model, self.trainer.adapters())?;
+        let channels: Vec<String> =
+            metrics.channels.iter().map(|(name, channel)| format!("{name} {:.4}", channel.loss)).collect();
+        let best = match validator.best() {
+            Some((at, _)) if at == step => "the least so far".to_owned(),
+            Some((at, loss)) => format!("{loss:.4} at step {at} is the least"),
+            None => "none was a number so far".to_owned(),
+        };
+        let text = format!("step {step}: loss {:.4} ({}), {best}", metrics.loss, channels.join(", "));
+        observer.on(&Event::Note { label: "validation", text: &text });
+        if validator.is_over() && step < last {
+            let text = format!("the run ends at step {step}: the validation loss falls no longer");
+            observer.on(&Event::Warning(&text));
+        }
+        Ok(Some(metrics))
+    }
+
+    fn tell(
+        &self,
+        result: &StepResult,
+        samples: usize,
+        seconds: f64,
+        validation: Option<ValidationMetrics>,
+        observer: &mut dyn Observer,
+    ) {
         let metrics = StepMetrics {
             step: result.step,
             loss: result.loss,
@@ -196,6 +244,7 @@ impl<'a> Run<'a> {
             trained_tokens: result.trained_tokens,
             epoch: self.progress.position as f64 / self.feed.epoch() as f64,
             skipped: self.progress.skipped,
+            validation,
         };
         let tokens_per_second = result.tokens as f64 / seconds;
         let timing = StepTiming { step: result.step, seconds, tokens_per_second };

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 use descant_kernels::{DeviceError, Groups, read_floats};
-use descant_lora::{LoraAdapters, Pair};
+use descant_lora::LoraAdapters;
 use descant_model::{Batch, GptOss, Overlay, Site};
 use serde::Serialize;
 
@@ -94,11 +94,7 @@ fn first_place(model: &GptOss, adapters: &LoraAdapters, samples: &[&Sample]) -> 
             return Ok(Some(Place { tensor: name, layer, row: None, token: None, id: None }));
         }
     }
-    let plain = adapters.pairs().iter().map(|(site, pair)| {
-        let (a, b) = (pair.a.clone().inner(), pair.b.clone().inner());
-        (*site, Pair { a, b, scaling: pair.scaling })
-    });
-    let plain = LoraAdapters::from_pairs(plain.collect());
+    let plain = adapters.frozen();
     for sample in samples {
         let place = in_forward(model, &plain, sample)?;
         let place = if place.is_some() { place } else { in_backward(model, adapters, sample)? };

@@ -16,6 +16,7 @@ mod schedule;
 mod score;
 mod state;
 mod trainer;
+mod validation;
 
 pub use config::{OptimizerKind, Schedule, TrainConfig};
 pub use error::{Error, Result};
@@ -24,7 +25,8 @@ pub use fit::{Course, Ended, Keeping, fit, fit_kept};
 pub use guard::{GuardConfig, OnSpike, Window};
 pub use incident::{Incident, Place};
 pub use objective::{CrossEntropy, Objective};
-pub use sample::Sample;
+pub use sample::{Sample, Samples};
 pub use score::{IGNORED, Score, score, score_ranked};
 pub use state::{Moments, TrainerState};
 pub use trainer::{PROVEN_AFTER_STEP, StepResult, Trainer};
+pub use validation::{ChannelLoss, Validation, ValidationMetrics, Watched};

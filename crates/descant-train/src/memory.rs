@@ -12,7 +12,7 @@ use descant_model::{Config, Packing, Placement, SiteKind, weight_bytes};
 use crate::config::{OptimizerKind, TrainConfig};
 use crate::error::{Error, Result};
 use crate::feed::Feed;
-use crate::sample::Sample;
+use crate::sample::Samples;
 
 /// Bytes of a number on the CPU, and of adapters everywhere.
 const FULL: u64 = 4;
@@ -177,7 +177,7 @@ impl Load {
     ///
     /// # Errors
     /// There are no samples, or with packing one is too long.
-    pub fn of_run(samples: &[Sample], config: &TrainConfig) -> Result<Self> {
+    pub fn of_run(samples: &dyn Samples, config: &TrainConfig) -> Result<Self> {
         let mut feed = Feed::new(samples, config)?;
         let mut longest = Self::default();
         let mut position = 0;
@@ -185,10 +185,10 @@ impl Load {
         let of_run = config.max_steps.saturating_mul(config.accumulation as u64);
         let looked_at = of_run.min(MOST_LOOKED_AT);
         for _ in 0..looked_at {
-            let batch = feed.take(&mut position)?;
-            let tokens: u64 = batch.iter().map(|sample| sample.ids.len() as u64).sum();
-            let trained = batch.iter().map(|sample| sample.targets().count() as u64).sum();
-            let of_one = batch.iter().map(|sample| sample.ids.len() as u64).max().unwrap_or(0);
+            let batch = feed.places(&mut position)?;
+            let tokens: u64 = batch.iter().map(|at| samples.tokens(*at) as u64).sum();
+            let trained = batch.iter().map(|at| samples.trained(*at) as u64).sum();
+            let of_one = batch.iter().map(|at| samples.tokens(*at) as u64).max().unwrap_or(0);
             longest = Self {
                 tokens: longest.tokens.max(tokens),
                 trained: longest.trained.max(trained),
@@ -387,6 +387,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::sample::Sample;
 
     fn config(name: &str) -> Config {
         let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/configs")).join(name);

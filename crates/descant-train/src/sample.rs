@@ -1,5 +1,8 @@
 //! What the loop learns from: tokens, and how much each one counts.
 
+use std::borrow::Cow;
+use std::fmt::Debug;
+
 use crate::error::{Error, Result};
 
 /// One training sequence.
@@ -39,6 +42,52 @@ impl Sample {
             weight: self.weights[i],
             is_first_analysis: self.first_analysis == Some(i),
         })
+    }
+}
+
+/// The samples of a run, wherever they are kept: of a million, only those of a step need to be in memory.
+///
+/// Lengths are asked for much more often than samples, and must cost nothing.
+pub trait Samples: Debug + Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Tokens of one; `at` is below [`count`](Self::count), here and below.
+    fn tokens(&self, at: usize) -> usize;
+
+    /// Tokens of one that carry loss, without a first token, which is never predicted.
+    fn trained(&self, at: usize) -> usize;
+
+    /// The number of its row, for messages.
+    fn row(&self, at: usize) -> usize;
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn get(&self, at: usize) -> Result<Cow<'_, Sample>>;
+}
+
+/// Samples in memory.
+impl<T: AsRef<[Sample]> + Debug + Sync> Samples for T {
+    fn count(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    fn tokens(&self, at: usize) -> usize {
+        self.as_ref()[at].ids.len()
+    }
+
+    fn trained(&self, at: usize) -> usize {
+        self.as_ref()[at].targets().count()
+    }
+
+    fn row(&self, at: usize) -> usize {
+        self.as_ref()[at].row
+    }
+
+    fn get(&self, at: usize) -> Result<Cow<'_, Sample>> {
+        Ok(Cow::Borrowed(&self.as_ref()[at]))
     }
 }
 

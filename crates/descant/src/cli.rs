@@ -302,7 +302,7 @@ pub(crate) struct SettingsArgs {
 pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
-    /// Run a recipe in place of a settings file [default: none; there is multilingual-thinking]
+    /// Run a recipe in place of a settings file [default: none; there are tiny, multilingual-thinking]
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     pub(crate) recipe: Option<String>,
     /// Open no socket, take what the cache has [default: HF_HUB_OFFLINE, or off]
@@ -542,7 +542,8 @@ pub(crate) enum ExpertRule {
 /// `descant init`
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// Write the settings of a recipe, and the files that they name [default: every key with its default]
+    /// Write the settings of a recipe (tiny, multilingual-thinking), and the files that they name [default: those of a run
+    /// on gpt-oss-20b, every key explained]
     #[arg(long, value_name = "NAME")]
     pub(crate) recipe: Option<String>,
     /// File to write; - for standard output

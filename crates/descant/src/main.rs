@@ -18,6 +18,7 @@ mod run_folder;
 mod settings;
 mod signals;
 mod talk;
+mod user_cache;
 mod words;
 mod wrap;
 

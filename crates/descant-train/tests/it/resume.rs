@@ -132,7 +132,12 @@ fn run_as(folder: &Path, config: &TrainConfig, every: u64, stop_after: Option<u6
         left.get() == Some(0)
     };
     let course = Course { model, samples: &samples, config, guard: &guard };
-    fit_kept(course, adapters, Keeping { store: &store, every, from, stop: &stop }, &mut log)
+    fit_kept(
+        course,
+        adapters,
+        Keeping { store: &store, every, from, stop: &stop, validation: None },
+        &mut log,
+    )
 }
 
 fn reference() -> &'static Bytes {

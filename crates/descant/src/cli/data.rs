@@ -65,7 +65,7 @@ pub(crate) enum DataCommand {
 #[derive(Debug, Args)]
 pub(crate) struct Files {
     /// Model directory, or hf://OWNER/NAME in the cache; only its tokenizer and chat template are read [default: the
-    /// embedded one, fixtures/tiny-gpt-oss]
+    /// embedded one, fixtures/tiny-gpt-oss; where that is not, those published with gpt-oss, which are built in]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Chat template in place of the model's own [default: the model's own, else the built-in one of gpt-oss]
@@ -92,7 +92,7 @@ pub(crate) struct Preview {
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) files: Files,
-    /// Conversations to show
+    /// Rows to show, each with all its turns
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) rows: usize,
     /// First row to show

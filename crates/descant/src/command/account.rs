@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use crate::words::grouped;
-use descant_harmony::prepare::{Account, Prepared};
+use descant_harmony::prepare::{Account, Survey};
 use descant_harmony::preview::Lengths;
-use descant_harmony::read::{DataSet, Format};
+use descant_harmony::read::Format;
 use descant_harmony::{IgnoredKey, MaskPolicy, Renderer, TokenClass};
+use serde::Serialize;
 use serde_json::{Value, json};
+
+use super::examples::Examples;
+use crate::words::grouped;
 
 /// Version of `data.json`.
 const VERSION: u32 = 1;
@@ -32,27 +35,115 @@ pub(crate) struct DataAccount {
     pub(crate) account: Account,
     /// How long the examples are; absent without any.
     pub(crate) lengths: Option<Lengths>,
+    /// Each data set, where there are several.
+    sources: Vec<SourceAccount>,
+    /// Examples of an epoch, the repeated ones counted as often as they come; absent where nothing is trained.
+    in_epoch: Option<usize>,
+    /// What is validated on.
+    pub(crate) validation: Option<Validated>,
+}
+
+/// One of several data sets.
+#[derive(Debug, Serialize)]
+struct SourceAccount {
+    path: PathBuf,
+    format: Option<Format>,
+    rows: u64,
+    /// Examples that are trained on.
+    examples: usize,
+    /// How many of an epoch come from it.
+    in_epoch: usize,
+}
+
+/// Examples that are not trained on.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Validated {
+    /// How many there are.
+    pub(crate) examples: usize,
+    /// Of them looked at.
+    pub(crate) watched: usize,
+    /// Of them begin as one that is trained on.
+    pub(crate) shared: usize,
 }
 
 impl DataAccount {
-    /// Takes the account out of a prepared set.
-    pub(crate) fn new(renderer: &Renderer, set: &DataSet, prepared: &mut Prepared, mask: MaskPolicy) -> Self {
+    /// The account of a prepared set, with the lengths of its examples.
+    pub(crate) fn new(
+        renderer: &Renderer,
+        survey: Survey,
+        lengths: impl IntoIterator<Item = usize>,
+        mask: MaskPolicy,
+    ) -> Self {
         let template = renderer.template();
         Self {
-            path: set.path.clone(),
-            format: set.format,
+            path: survey.path,
+            format: survey.format,
             mask,
             template_source: template.source().to_string(),
             template_sha256: template.sha256().to_owned(),
             tokenizer_sha256: renderer.tokenizer().sha256().to_owned(),
-            account: std::mem::take(&mut prepared.account),
-            lengths: Lengths::of(prepared.examples.iter().map(|example| example.ids.len()), BUCKETS),
+            account: survey.account,
+            lengths: Lengths::of(lengths, BUCKETS),
+            sources: Vec::new(),
+            in_epoch: None,
+            validation: None,
         }
+    }
+
+    /// The account of all data sets of a run, at least one, each with the lengths of its examples.
+    pub(crate) fn of_several<L: Iterator<Item = usize>>(
+        renderer: &Renderer,
+        surveys: impl Iterator<Item = (Survey, L)>,
+        mask: MaskPolicy,
+    ) -> Self {
+        let (mut lengths, mut sources, mut all) = (Vec::new(), Vec::new(), None::<Survey>);
+        for (survey, of_source) in surveys {
+            lengths.extend(of_source);
+            let (path, format, rows) = (survey.path.clone(), survey.format, survey.account.rows);
+            sources.push(SourceAccount { path, format, rows, examples: 0, in_epoch: 0 });
+            match &mut all {
+                None => all = Some(survey),
+                Some(all) => {
+                    all.account.add(&survey.account);
+                    all.format = all.format.filter(|format| survey.format == Some(*format));
+                }
+            }
+        }
+        let all =
+            all.unwrap_or_else(|| Survey { path: PathBuf::new(), format: None, account: Account::default() });
+        Self { sources, ..Self::new(renderer, all, lengths, mask) }
+    }
+
+    /// Takes in which examples are trained on, and how often.
+    pub(crate) fn settle(&mut self, examples: &Examples) {
+        for (account, source) in self.sources.iter_mut().zip(examples.sources()) {
+            (account.examples, account.in_epoch) = (source.examples(), source.places());
+        }
+        self.in_epoch = Some(self.sources.iter().map(|source| source.in_epoch).sum());
+    }
+
+    /// What is trained on of each of several data sets, in words; none where there is one.
+    pub(crate) fn sources(&self) -> impl Iterator<Item = String> {
+        let all = self.in_epoch.unwrap_or(0).max(1) as f64;
+        let several = self.sources.iter().filter(|_| self.sources.len() > 1);
+        several.map(move |source| {
+            let share = 100.0 * source.in_epoch as f64 / all;
+            let (examples, in_epoch) = (grouped(source.examples as u64), grouped(source.in_epoch as u64));
+            format!("{}: {examples} examples, {in_epoch} in an epoch, {share:.1} %", source.path.display())
+        })
+    }
+
+    /// Examples that were made of the rows, those that are validated on among them.
+    fn made(&self) -> u64 {
+        self.account.languages.iter().map(|share| share.examples).sum()
     }
 
     /// Examples that are left to train on.
     pub(crate) fn examples(&self) -> u64 {
-        self.account.languages.iter().map(|share| share.examples).sum()
+        match self.in_epoch {
+            Some(_) => self.sources.iter().map(|source| source.examples as u64).sum(),
+            None => self.made(),
+        }
     }
 
     /// The form of the rows, in words.
@@ -88,7 +179,7 @@ impl DataAccount {
 
     /// What is saved.
     pub(crate) fn to_json(&self) -> Value {
-        json!({
+        let mut json = json!({
             "schema_version": VERSION,
             "path": self.path,
             "format": self.format,
@@ -99,6 +190,15 @@ impl DataAccount {
             "account": self.account,
             "lengths": self.lengths,
             "languages": self.account.languages,
-        })
+        });
+        if self.sources.len() > 1 {
+            json["sources"] = json!(self.sources);
+            json["path"] = Value::Null;
+            json["in_epoch"] = json!(self.in_epoch);
+        }
+        if let Some(validation) = &self.validation {
+            json["validation"] = json!(validation);
+        }
+        json
     }
 }

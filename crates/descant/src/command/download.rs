@@ -53,10 +53,11 @@ fn names(args: &Download) -> Result<Vec<String>> {
     let mut names = args.repositories.clone();
     if let Some(name) = &args.recipe {
         let recipe = Recipe::find(name)?;
-        let settings = resolve_text(recipe.name, recipe.toml, &[])?.settings;
-        names.extend([settings.model.path, settings.data.path].map(|path| path.display().to_string()));
+        let mut settings = resolve_text(recipe.name, recipe.toml, &[])?.settings;
+        let places = settings.places().into_iter().map(|path| path.display().to_string());
+        names.extend(places.filter(|name| Reference::is_meant(name)));
     }
-    if names.is_empty() {
+    if names.is_empty() && args.recipe.is_none() {
         names.push(DEFAULT.to_owned());
     }
     Ok(names)

@@ -122,7 +122,7 @@ impl<'a> Examination<'a> {
             suite.questions.truncate(evaluate.prompts.unwrap_or(usize::MAX));
         }
         check_ids(&suites)?;
-        let date = settings.date().map_err(|reason| anyhow!(reason))?;
+        let date = settings.data.date().map_err(|reason| anyhow!(reason))?;
         let how = how(settings)?;
         let prompts = prompts(&suites, &how, evaluate.plain, renderer, date)?;
         let held_out = match &settings.data.held_out {

@@ -1,4 +1,4 @@
-//! `descant init`: writes the commented settings.
+//! `descant init`: writes the commented settings of a real model, or those of a recipe.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use anyhow::{Result, anyhow};
 
 use crate::cli::Init;
 use crate::failure::{Exit, Hinted};
-use crate::settings::{DEFAULT_TOML, Recipe};
+use crate::settings::{Recipe, init_toml};
 use crate::talk::Talk;
 
-/// Writes `default.toml`, or the settings of a recipe with the files that they name, where it was asked for.
+/// Writes the settings, and the files that those of a recipe name, where it was asked for.
 pub(crate) fn run(args: &Init, talk: Talk) -> Result<Exit> {
     let recipe = args.recipe.as_deref().map(Recipe::find).transpose()?;
-    let text = recipe.map_or(DEFAULT_TOML, |recipe| recipe.toml);
+    let text = recipe.map_or_else(init_toml, |recipe| recipe.toml.to_owned());
     if args.out == Path::new("-") {
         talk.data(text.trim_end())?;
         return Ok(Exit::Success);

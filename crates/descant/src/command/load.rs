@@ -10,6 +10,7 @@ use descant_model::{Bare, Config, GptOss, Overlay, Placement, SiteKind};
 
 use crate::failure::Hinted;
 use crate::settings::Settings;
+use crate::words::is_hub_name;
 
 /// A device, and how it was chosen.
 pub(crate) struct Chosen {
@@ -94,6 +95,11 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
         return Ok(());
     }
     let error = anyhow!("{} is no model directory: it has no config.json", dir.display());
+    if let Some(name) =
+        dir.to_str().filter(|name| !dir.exists() && is_hub_name(name) && !dir.starts_with("fixtures"))
+    {
+        return Err(Hinted::new(error, format!("a repository of a hub is written hf://{name}")).into());
+    }
     let hint =
         "give a folder with config.json, the safetensors files, tokenizer.json and chat_template.jinja";
     Err(Hinted::new(error, hint).into())

@@ -4,18 +4,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
-use crate::cli::{Cli, Command, SettingsArgs};
+use crate::cli::{Cli, Command, Files, SettingsArgs};
 use crate::failure::Exit;
 use crate::hub::Places;
-use crate::settings::{Recipe, Resolved, Settings, resolve, resolve_text};
+use crate::settings::{RECIPE, Recipe, Resolved, Settings, resolve, resolve_text};
 use crate::talk::Talk;
 
 mod account;
 mod bench;
+mod best;
 mod data;
 mod download;
 mod evaluate;
 mod examination;
+mod examples;
 mod export;
 mod figures;
 mod generate;
@@ -27,14 +29,18 @@ mod kept;
 mod load;
 mod pages;
 mod plan;
+mod prepared;
 mod prove;
 mod report;
 mod room;
 mod rows;
+mod sample;
 mod score;
+mod stamps;
 mod summary;
 mod tokenizer;
 mod train;
+mod validation;
 
 /// Runs the command that was asked for.
 pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
@@ -67,7 +73,14 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
         }
         Command::Score(args) => score::run(args, &model(args.model.model.as_ref(), root, &cached)?, talk),
         Command::Data(args) => {
-            data::run(args, |files| model(files.model.as_ref(), root, &cached), &cached, talk)
+            // The embedded default's model is there in a checkout of this repository, and nowhere else.
+            let embedded = |model: &PathBuf| model.is_dir();
+            let find = |files: &Files| {
+                let given = files.model.as_ref();
+                let found = model(given, root, &cached)?;
+                Ok((given.is_some() || embedded(&found)).then_some(found))
+            };
+            data::run(args, find, &cached, talk)
         }
         Command::Tokenizer(args) => tokenizer::run(args, talk),
         Command::Export(args) => {
@@ -100,10 +113,13 @@ fn settings(
     sets.extend(args.device.as_ref().map(|device| set("model.device", device.clone())));
     sets.extend(args.memory.as_ref().map(|limit| set("memory.limit", limit.clone())));
     let mut resolved = match recipe {
-        Some(recipe) => resolve_text(&format!("recipe {}", recipe.name), recipe.toml, &sets)?,
+        Some(recipe) => resolve_text(&format!("{RECIPE}{}", recipe.name), recipe.toml, &sets)?,
         None => resolve(args.file.as_deref(), &sets)?,
     };
     resolved.settings.validate().map_err(|reason| anyhow!(reason))?;
+    if let (Some(note), Some((_, talk))) = (&resolved.note, places) {
+        talk.say(note);
+    }
     if let Some((places, talk)) = places {
         for written in recipe.map(Recipe::lay_out).transpose()?.unwrap_or_default() {
             talk.say(format_args!("wrote {written}"));

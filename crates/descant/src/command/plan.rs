@@ -7,6 +7,7 @@
 use anyhow::{Context as _, Result};
 use descant_kernels::gauge;
 use descant_model::Config;
+use descant_train::Samples as _;
 use descant_train::memory::{Load, Memory};
 use serde_json::{Value, json};
 
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
     let dir = settings.model.path.as_path();
     let renderer = load::renderer(settings)?;
     let config = Config::from_dir(dir).with_context(|| format!("model {}", dir.display()))?;
-    let (samples, account) = rows::training(settings, &renderer)?;
+    let rows::Training { examples: samples, account, .. } = rows::training(settings, &renderer, talk)?;
     let examination = Examination::new(resolved, &renderer, None)?;
     let (found, device) = if let Some(card) = args.card {
         let (_, keep) = settings.memory.limit_and_keep()?;
@@ -79,7 +80,8 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
     let asking = examination.as_ref().map(Examination::asking);
     let room = Room::find(settings, &config, &samples, asking, &found)?;
     // Packed ones do not see each other: what attention costs is a matter of the samples.
-    let a_sample = samples.iter().map(|sample| sample.ids.len()).sum::<usize>() / samples.len().max(1);
+    let tokens: usize = (0..samples.count()).map(|at| samples.tokens(at)).sum();
+    let a_sample = tokens / samples.count().max(1);
     let answer = Answer {
         device: device.as_ref().map_or_else(
             || format!("a card of {} that is not here", size(args.card.unwrap_or(0))),

@@ -9,11 +9,10 @@ use std::path::Path;
 use anyhow::Result;
 use descant_kernels::{Keep, gauge};
 use descant_model::{Config, Placement};
-use descant_train::Sample;
-use descant_train::TrainConfig;
 use descant_train::memory::{
     Asking, Load, Memory, Place, check_card, estimate, estimate_asking, place_weights,
 };
+use descant_train::{Samples, TrainConfig};
 
 use super::load::Chosen;
 use crate::failure::{Hinted, NotEnoughMemory};
@@ -46,7 +45,7 @@ impl Room {
     pub(crate) fn find(
         settings: &Settings,
         config: &Config,
-        samples: &[Sample],
+        samples: &dyn Samples,
         asking: Option<Asking>,
         found: &Found,
     ) -> Result<Self> {

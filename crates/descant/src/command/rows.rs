@@ -1,43 +1,110 @@
 //! Rows of a file as samples of the trainer, with an account of those that are not among them.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
-use descant_harmony::prepare::{Example, PrepareOptions, prepare};
-use descant_harmony::read::{ReadOptions, read};
+use descant_harmony::prepare::{PrepareOptions, Survey, each_example};
+use descant_harmony::read::{Format, ReadOptions};
+use descant_harmony::store::Store;
 use descant_harmony::{Error, RenderOptions, Renderer};
-use descant_train::Sample;
+use descant_train::{Sample, Watched};
 
-use super::account::DataAccount;
+use super::account::{DataAccount, Validated};
+use super::examples::{Examples, Source};
+use super::prepared::{Cache, Recipe};
+use super::sample::sample;
+use super::validation;
 use crate::failure::Hinted;
-use crate::settings::Settings;
+use crate::settings::{Settings, ValidationData};
+use crate::talk::Talk;
+use crate::words::is_hub_name;
 
-/// The rows that the settings train on.
-pub(crate) fn training(settings: &Settings, renderer: &Renderer) -> Result<(Vec<Sample>, DataAccount)> {
-    if settings.data.path.as_os_str().is_empty() {
-        return Err(Hinted::new(anyhow!("data.path is not set"), "write --set data.path=FILE").into());
-    }
-    samples(settings, &settings.data.path, renderer)
+/// What the settings train on.
+pub(crate) struct Training {
+    /// The examples.
+    pub(crate) examples: Examples,
+    /// Those whose loss is watched.
+    pub(crate) watched: Vec<Watched>,
+    /// What became of all rows.
+    pub(crate) account: DataAccount,
 }
 
-/// Reads and prepares a data set as `[data]` says.
+/// Reads, or finds in the cache, what the settings train on.
+pub(crate) fn training(settings: &Settings, renderer: &Renderer, talk: Talk) -> Result<Training> {
+    let data = &settings.data;
+    let sets = data.sets();
+    if sets.is_empty() {
+        return Err(Hinted::new(anyhow!("data.path is not set"), "write --set data.path=FILE").into());
+    }
+    let cache = Cache::of(settings)?;
+    let (read, options) = options(settings)?;
+    let prepared = |path: &Path, format: Option<Format>| -> Result<Store> {
+        let recipe =
+            Recipe { renderer, path, read: ReadOptions { format, ..read }, options: options.clone() };
+        let store = recipe.examples(cache.as_ref(), talk).map_err(hinted)?;
+        if store.is_empty() {
+            return Err(Error::NothingLeft { path: path.to_path_buf() }.into());
+        }
+        Ok(store)
+    };
+    let stores: Vec<Store> = sets.iter().map(|set| prepared(&set.path, set.format)).collect::<Result<_>>()?;
+    let surveys = stores.iter().zip(&sets).map(|(store, set)| {
+        let lengths = (0..store.len()).map(|at| store.tokens(at));
+        (Survey { path: set.path.clone(), ..store.survey().clone() }, lengths)
+    });
+    let mut account = DataAccount::of_several(renderer, surveys, data.mask);
+    let most = settings.validate.examples;
+    let (watched, groups) = match &data.validation {
+        None => (Vec::new(), BTreeSet::new()),
+        Some(ValidationData::Share(share)) => {
+            let groups = validation::chosen(&stores, *share)?;
+            let all: Vec<&Store> = stores.iter().collect();
+            let (watched, found) = validation::watched(&all, Some(&groups), most)?;
+            account.validation = Some(Validated { examples: found, watched: watched.len(), shared: 0 });
+            (watched, groups)
+        }
+        Some(ValidationData::File(path)) => {
+            let store = prepared(path, None)?;
+            let (watched, found) = validation::watched(&[&store], None, most)?;
+            let shared = validation::shared(&store, &stores);
+            account.validation = Some(Validated { examples: found, watched: watched.len(), shared });
+            (watched, BTreeSet::new())
+        }
+    };
+    let sources = stores.into_iter().map(|store| Source::new(store, |group| groups.contains(&group)));
+    let shares: Vec<f64> = sets.iter().filter_map(|set| set.share).collect();
+    let examples = Examples::new(sources.collect(), &shares)?;
+    account.settle(&examples);
+    Ok(Training { examples, watched, account })
+}
+
+/// Reads and prepares a short data set as `[data]` says.
 pub(crate) fn samples(
     settings: &Settings,
     path: &Path,
     renderer: &Renderer,
 ) -> Result<(Vec<Sample>, DataAccount)> {
+    let (read, options) = options(settings)?;
+    let mut samples = Vec::new();
+    let survey = each_example(renderer, path, &read, &options, &mut |_| {}, &mut |example| {
+        samples.push(sample(example));
+        Ok(())
+    });
+    let survey = survey.map_err(|error| hinted(error.into()))?;
+    if samples.is_empty() {
+        return Err(Error::NothingLeft { path: path.to_path_buf() }.into());
+    }
+    let lengths = samples.iter().map(|sample| sample.ids.len());
+    let account = DataAccount::new(renderer, survey, lengths, settings.data.mask);
+    Ok((samples, account))
+}
+
+/// How `[data]` says that rows are read and prepared.
+fn options(settings: &Settings) -> Result<(ReadOptions, PrepareOptions)> {
     let data = &settings.data;
-    // Leaving a row out makes no data set of a file that is none.
-    let skip = |e: Error| match e {
-        Error::Row { .. } => anyhow::Error::from(Hinted::new(
-            e,
-            "data.on_bad_row = \"skip\" leaves bad rows out and counts them",
-        )),
-        other => other.into(),
-    };
-    let set = read(path, &ReadOptions { on_bad_row: data.on_bad_row, format: data.format });
-    let set = set.map_err(skip)?;
-    let date = settings.date().map_err(|reason| anyhow!(reason))?;
+    let date = settings.data.date().map_err(|reason| anyhow!(reason))?;
+    let read = ReadOptions { on_bad_row: data.on_bad_row, format: data.format };
     let options = PrepareOptions {
         render: RenderOptions { date, effort: Some(data.effort.clone()), ..RenderOptions::default() },
         views: data.views,
@@ -47,18 +114,28 @@ pub(crate) fn samples(
         on_too_long: data.too_long,
         on_bad_row: data.on_bad_row,
     };
-    let mut prepared = prepare(renderer, &set, &options).map_err(skip)?;
-    let account = DataAccount::new(renderer, &set, &mut prepared, data.mask);
-    Ok((prepared.examples.into_iter().map(sample).collect(), account))
+    Ok((read, options))
 }
 
-/// What the loop learns from, made of a prepared row.
-fn sample(example: Example) -> Sample {
-    Sample {
-        row: example.row as usize,
-        ids: example.ids,
-        weights: example.mask.weights,
-        first_analysis: example.first_reasoning,
+/// Leaving a row out makes no data set of a file that is none.
+fn hinted(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Error>() {
+        Ok(error @ Error::Row { .. }) => {
+            Hinted::new(error, "data.on_bad_row = \"skip\" leaves bad rows out and counts them").into()
+        }
+        Ok(Error::Io { path, source }) => {
+            let name = path.to_str().filter(|name| !path.exists() && is_hub_name(name)).map(str::to_owned);
+            let error = Error::Io { path, source };
+            match name {
+                Some(name) => {
+                    let hint = format!("a data set of a hub is written hf://datasets/{name}");
+                    Hinted::new(error, hint).into()
+                }
+                None => error.into(),
+            }
+        }
+        Ok(other) => other.into(),
+        Err(error) => error,
     }
 }
 

@@ -8,6 +8,7 @@ use descant_evaluate::Evaluations;
 use descant_lora::peft::Manifest;
 use serde_json::{Value, json};
 
+use super::best;
 use super::figures::Figures;
 use super::load::Chosen;
 use super::room::{Room, in_use};
@@ -79,6 +80,8 @@ pub(crate) struct Summary {
     last_loss: f32,
     tokens: usize,
     tokens_per_second: f64,
+    /// Step and value of the least validation loss.
+    best: Option<(u64, f32)>,
     hashes: Hashes,
 }
 
@@ -110,6 +113,7 @@ impl Summary {
             last_loss: steps.last().map_or(f32::NAN, |step| step.loss),
             tokens,
             tokens_per_second: if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 },
+            best: outcome.records.best(),
             hashes: Hashes::find(outcome.settings),
         };
         let folder = outcome.folder;
@@ -200,6 +204,10 @@ impl Summary {
             "loss",
             format!("{:.4} at the first step, {:.4} at the last", self.first_loss, self.last_loss),
         )];
+        if let Some((step, loss)) = self.best {
+            let folder = best::path(outcome.folder, step);
+            facts.push(("best", format!("validation loss {loss:.4} at step {step}: {}", folder.display())));
+        }
         let held_out = outcome.measured.and_then(|measured| {
             let main = measured.evaluations.main()?;
             Some((main.before.loss.as_ref()?.all()?, main.after.as_ref()?.loss.as_ref()?.all()?))
@@ -233,7 +241,10 @@ impl Summary {
         let parts = outcome.room.parts().map(|(part, bytes)| json!({"part": part, "bytes": bytes}));
         let headline =
             outcome.measured.and_then(|m| m.evaluations.main()).and_then(|main| main.headline.clone());
-        json!({
+        let best = self.best.map(|(step, loss)| {
+            json!({"step": step, "validation_loss": loss, "adapter": best::path(outcome.folder, step)})
+        });
+        let mut json = json!({
             "schema_version": VERSION,
             "run": outcome.folder.path(),
             "adapter": outcome.folder.join("adapter"),
@@ -254,6 +265,10 @@ impl Summary {
             "tokens_per_second": self.tokens_per_second,
             "headline": headline,
             "warnings": outcome.records.warnings(),
-        })
+        });
+        if let Some(best) = best {
+            json["best"] = best;
+        }
+        json
     }
 }

@@ -13,16 +13,16 @@ use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::{Bare, GptOss, Packing};
 use descant_train::checkpoint::{Checkpoint, Store};
-use descant_train::{Course, Ended, Error, Keeping, Observer, fit_kept};
+use descant_train::{Course, Ended, Error, Keeping, Observer, Validation, fit_kept};
 
-use super::account::{DataAccount, in_words};
+use super::account::{DataAccount, Validated, in_words};
 use super::examination::{Answering, Examination};
 use super::figures::Figures;
 use super::identity::identity;
 use super::pages::Pages;
 use super::room::{Found, Room, in_use};
 use super::summary::{Outcome, Phases, Summary};
-use super::{load, rows};
+use super::{best, load, rows};
 use crate::cli::Train;
 use crate::failure::{Exit, Hinted};
 use crate::observe::{Both, Progress, Records};
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let device = load::device(&settings.model.device)?;
     let dir = settings.model.path.as_path();
     let renderer = load::renderer(settings)?;
-    let (samples, account) = rows::training(settings, &renderer)?;
+    let rows::Training { examples: samples, watched, account } = rows::training(settings, &renderer, talk)?;
     let examination = Examination::new(resolved, &renderer, None)?;
     let config = load::config(dir)?;
     let asking = examination.as_ref().map(Examination::asking);
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
     let manifest = adapters.manifest(&model.config);
-    let identity = identity(resolved, dir, &samples, &device.name)?;
+    let identity = identity(resolved, dir, &samples.sha256(), &device.name)?;
     let folder =
         RunFolder::open(settings.run.folder.as_deref(), &resolved.model_name(), args.force, &identity)?;
     if let Some(summary) = folder.read(SUMMARY)? {
@@ -78,13 +78,9 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     going_on(&folder, from.as_ref(), talk);
 
     let mut progress = Progress::new(talk);
-    let logs = from.as_ref().map(|checkpoint| checkpoint.logs.clone()).unwrap_or_default();
-    let damaged = |error| match from {
-        Some(_) => Hinted::new(error, "put the file back as it was, or --force begins the run again").into(),
-        None => error,
-    };
-    let mut records = Records::open(folder.path(), &logs).map_err(damaged)?;
+    let mut records = records(&folder, from.as_ref())?;
     progress.replay(records.told());
+    let past = records.validations();
     let mut phases = Phases::since(started, &device);
     phases.end("reading and loading");
     let mut pages = Pages::new(folder.path());
@@ -97,7 +93,17 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     signals.hold();
     let course = Course { model: &model, samples: &samples, config: &settings.train, guard: &settings.guard };
     let stop = || signals.came().is_some();
-    let keeping = Keeping { store: &store, every: settings.run.save_every, from, stop: &stop };
+    let best = |step: u64, adapters: &LoraAdapters| {
+        best::keep(&folder, step, adapters, &model.config, &resolved.base_model()).map_err(best::refused)
+    };
+    let validation = (!watched.is_empty()).then(|| Validation {
+        watched: &watched,
+        every: settings.validate.every,
+        patience: settings.validate.patience,
+        past,
+        best: &best,
+    });
+    let keeping = Keeping { store: &store, every: settings.run.save_every, from, stop: &stop, validation };
     let ended = fit_kept(course, adapters, keeping, &mut observer).map_err(hinted)?;
     signals.release();
     let trained_in = in_use(&device);
@@ -111,13 +117,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
         }
     };
     let saved = folder.join("adapter");
-    if saved.exists() {
-        // Of a process that was stopped while it measured; what is written now is the same.
-        descant_files::remove(&saved)?;
-    }
-    adapters.save_peft(&saved, &model.config, &resolved.base_model())?;
-    // What is measured is what was written: the adapter is read back from its files.
-    let adapters = LoraAdapters::load_peft(&saved, &model.config, model.device())?;
+    let adapters = saved_and_read_back(&adapters, &saved, &model, resolved)?;
     let measured = examining.zip(before);
     let measured = measured
         .map(|(examining, before)| examining.after(before, &model, &adapters, &saved, &mut observer))
@@ -140,6 +140,21 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let summary = Summary::write(&outcome)?;
     summary.print(&outcome, args.json, args.table, talk)?;
     Ok(Exit::Success)
+}
+
+/// Writes the adapter. What is measured is what was written, so it is read back from its files.
+fn saved_and_read_back(
+    adapters: &LoraAdapters,
+    saved: &Path,
+    model: &GptOss,
+    resolved: &Resolved,
+) -> Result<LoraAdapters> {
+    if saved.exists() {
+        // Of a process that was stopped while it measured; what is written now is the same.
+        descant_files::remove(saved)?;
+    }
+    adapters.save_peft(saved, &model.config, &resolved.base_model())?;
+    Ok(LoraAdapters::load_peft(saved, &model.config, model.device())?)
 }
 
 /// Says where a run was stopped.
@@ -243,6 +258,30 @@ fn hinted(error: Error) -> anyhow::Error {
     Hinted::new(error, hint).into()
 }
 
+/// The records of a run, as far as its checkpoint knows them.
+fn records(folder: &RunFolder, from: Option<&Checkpoint>) -> Result<Records> {
+    let logs = from.map(|checkpoint| checkpoint.logs.clone()).unwrap_or_default();
+    Records::open(folder.path(), &logs).map_err(|error| match from {
+        Some(_) => Hinted::new(error, "put the file back as it was, or --force begins the run again").into(),
+        None => error,
+    })
+}
+
+/// What of several data sets is trained on, and what is validated on.
+fn sources_and_validation(talk: Talk, settings: &Settings, data: &DataAccount) {
+    for source in data.sources() {
+        talk.item("source", source);
+    }
+    let Some(Validated { examples, watched, shared }) = data.validation else { return };
+    let every = settings.validate.every;
+    let (watched, all) = (grouped(watched as u64), grouped(examples as u64));
+    talk.item("validation", format_args!("{watched} of {all} examples, every {every} steps"));
+    if shared > 0 {
+        let shared = grouped(shared as u64);
+        talk.warn(format_args!("{shared} validation examples begin with a prompt that is trained on"));
+    }
+}
+
 /// What is going to happen.
 fn first_lines(
     talk: Talk,
@@ -293,6 +332,7 @@ fn first_lines(
             settings.data.mask
         ),
     );
+    sources_and_validation(talk, settings, data);
     talk.item("channels", data.channels());
     if let Some(languages) = data.stated_languages() {
         talk.item("languages", languages);

@@ -74,10 +74,8 @@ impl Places {
     /// names the commit.
     pub(crate) fn settle(&self, resolved: &mut Resolved) -> Result<()> {
         let settings = &mut resolved.settings;
-        let mut paths: Vec<&mut PathBuf> = vec![&mut settings.model.path, &mut settings.data.path];
-        paths.extend(settings.data.held_out.as_mut());
         let mut local = Vec::new();
-        for path in paths {
+        for path in settings.places() {
             let snapshot = reference(path).map(|text| self.find(text)).transpose()?;
             if let Some(snapshot) = &snapshot {
                 *path = snapshot.reference.to_string().into();
@@ -86,9 +84,7 @@ impl Places {
         }
         resolved.write_down()?;
         let settings = &mut resolved.settings;
-        let mut local = local.into_iter();
-        let places = [&mut settings.model.path, &mut settings.data.path].into_iter();
-        for (place, path) in places.chain(settings.data.held_out.as_mut()).zip(&mut local) {
+        for (place, path) in settings.places().into_iter().zip(local) {
             *place = path;
         }
         Ok(())

@@ -5,6 +5,7 @@ use descant_train::{Event, Observer};
 
 mod pace;
 mod progress;
+mod reading;
 mod records;
 #[cfg(feature = "hub")]
 mod transfer;
@@ -12,6 +13,7 @@ mod writing;
 
 pub(crate) use pace::clock;
 pub(crate) use progress::Progress;
+pub(crate) use reading::Reading;
 pub(crate) use records::Records;
 #[cfg(feature = "hub")]
 pub(crate) use transfer::Transfer;

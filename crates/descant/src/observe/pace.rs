@@ -105,6 +105,7 @@ pub(super) mod tests {
             trained_tokens: 400,
             epoch: 0.1,
             skipped: 0,
+            validation: None,
         };
         (metrics, StepTiming { step, seconds: 0.5, tokens_per_second: 2000.0 })
     }

@@ -71,6 +71,17 @@ impl Records {
         self.steps.iter().zip(&self.timings)
     }
 
+    /// Step and validation loss, as far as they were read back, or all once it is [finished](Self::finish).
+    pub(crate) fn validations(&self) -> Vec<(u64, f32)> {
+        let validated = |step: &StepMetrics| Some((step.step, step.validation.as_ref()?.loss));
+        self.steps.iter().filter_map(validated).collect()
+    }
+
+    /// Step and value of the least validation loss of the run, once it is [finished](Self::finish).
+    pub(crate) fn best(&self) -> Option<(u64, f32)> {
+        self.validations().into_iter().reduce(|best, next| if next.1 < best.1 { next } else { best })
+    }
+
     /// The steps of the run, once it is [finished](Self::finish).
     pub(crate) fn steps(&self) -> &[StepMetrics] {
         &self.steps

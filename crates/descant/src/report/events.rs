@@ -20,14 +20,23 @@ pub(crate) fn event_file(steps: &[StepMetrics], timings: &[StepTiming]) -> Vec<u
     for step in steps {
         let timing = timings.iter().find(|timing| timing.step == step.step);
         seconds += timing.map_or(0.0, |timing| timing.seconds);
+        let scalar = |tag: &str, value: Option<f32>| (tag.to_owned(), value);
         let mut scalars = vec![
-            ("train/loss", Some(step.loss)),
-            ("train/first_token_loss", step.first_analysis_loss),
-            ("train/learning_rate", Some(step.learning_rate as f32)),
-            ("train/gradient_norm", Some(step.grad_norm)),
-            ("train/epoch", Some(step.epoch as f32)),
+            scalar("train/loss", Some(step.loss)),
+            scalar("train/first_token_loss", step.first_analysis_loss),
+            scalar("train/learning_rate", Some(step.learning_rate as f32)),
+            scalar("train/gradient_norm", Some(step.grad_norm)),
+            scalar("train/epoch", Some(step.epoch as f32)),
+            scalar("speed/tokens_per_second", timing.map(|timing| timing.tokens_per_second as f32)),
         ];
-        scalars.push(("speed/tokens_per_second", timing.map(|timing| timing.tokens_per_second as f32)));
+        if let Some(validation) = &step.validation {
+            scalars.push(scalar("validation/loss", Some(validation.loss)));
+            let channels = validation.channels.iter();
+            scalars.extend(
+                channels
+                    .map(|(name, channel)| scalar(&format!("validation/{name}_loss"), Some(channel.loss))),
+            );
+        }
         let mut summary = Vec::new();
         for (tag, value) in scalars {
             let Some(value) = value else { continue };

@@ -5,10 +5,10 @@
 
 use descant_harmony::read::Format;
 
-use super::{Card, Data, Evaluate, Memory, Model, Run, Settings};
+use super::{Card, Data, Evaluate, Memory, Model, Run, Settings, Source, Validate, ValidationData};
 
 /// Spellings of other tools: what they are here, or why there is no such key.
-const ELSEWHERE: [(&str, &str); 50] = [
+const ELSEWHERE: [(&str, &str); 57] = [
     ("adam_beta1", "train.beta1"),
     ("adam_beta2", "train.beta2"),
     ("adam_epsilon", "train.epsilon"),
@@ -20,7 +20,11 @@ const ELSEWHERE: [(&str, &str); 50] = [
     ("dataset", "data.path"),
     ("dataset_name", "data.path"),
     ("datasets", "data.path"),
+    ("dropout", "=there is none: adapters are trained without dropout"),
+    ("early_stopping_patience", "validate.patience"),
+    ("epochs", "train.max_steps, in steps: epochs x rows / (train.micro_batch x train.accumulation)"),
     ("eval_file", "data.held_out"),
+    ("eval_steps", "validate.every"),
     ("gradient_accumulation_steps", "train.accumulation"),
     ("gradient_clipping", "train.max_grad_norm"),
     ("load_in_4bit", "=there is none: the base stays as published, experts packed in MXFP4"),
@@ -50,6 +54,7 @@ const ELSEWHERE: [(&str, &str); 50] = [
     ("random_state", "train.seed"),
     ("rank", "lora.r"),
     ("reasoning_effort", "data.effort for rows that name none, evaluate.efforts for the measurement"),
+    ("report_to", "=there is none: metrics.jsonl and tensorboard/ are always in the run's folder"),
     ("resume_from_checkpoint", "=there is none: the same command again goes on from the newest checkpoint"),
     ("sample_packing", "train.packing"),
     ("save_steps", "run.save_every"),
@@ -60,7 +65,9 @@ const ELSEWHERE: [(&str, &str); 50] = [
     ("test_file", "data.held_out"),
     ("train_file", "data.path"),
     ("train_on_responses_only", "data.mask = \"final_only\" (answers) or \"assistant\" (reasoning too)"),
-    ("val_set", "data.held_out"),
+    ("val_set", "data.validation"),
+    ("val_set_size", "data.validation"),
+    ("validation_file", "data.validation"),
     ("warmup_ratio", "train.warmup_steps, in steps"),
 ];
 
@@ -68,11 +75,18 @@ const ELSEWHERE: [(&str, &str); 50] = [
 pub(super) fn known() -> Vec<String> {
     let everything = Settings {
         model: Model { name: Some("x/y".into()), chat_template: Some("x".into()), ..Model::default() },
-        data: Data { held_out: Some("x".into()), format: Some(Format::Text), ..Data::default() },
+        data: Data {
+            held_out: Some("x".into()),
+            format: Some(Format::Text),
+            validation: Some(ValidationData::Share(0.1)),
+            sources: vec![Source { path: "x".into(), share: None, format: None }],
+            ..Data::default()
+        },
+        validate: Validate { patience: Some(1), ..Validate::default() },
         evaluate: Evaluate { prompts: Some(1), temperature: Some(0.0), ..Evaluate::default() },
         card: Card { license: Some("x".into()) },
         memory: Memory { limit: Some("1".into()), ..Memory::default() },
-        run: Run { folder: Some("x".into()), ..Run::default() },
+        run: Run { folder: Some("x".into()), cache: Some("none".into()), ..Run::default() },
         ..Settings::default()
     };
     let table = toml::Table::try_from(everything).expect("settings are a table of tables");

@@ -13,6 +13,10 @@ use toml::de::{DeTable, DeValue};
 use super::{DEFAULT_TOML, Settings, keys};
 use crate::failure::Hinted;
 
+/// What the embedded default is called; nobody wrote what stands in it.
+const EMBEDDED: &str = "embedded default";
+/// What the names of recipes begin with; nor those.
+pub(crate) const RECIPE: &str = "recipe ";
 /// Longest settings file.
 const MAX_SETTINGS_BYTES: u64 = 1 << 20;
 
@@ -29,12 +33,26 @@ pub(crate) struct Resolved {
     pub(crate) origin: String,
     /// What `model.path` said: a path, or a repository pinned to its commit.
     pub(crate) model: String,
+    /// A default that gave way to what was written, in words.
+    pub(crate) note: Option<String>,
+}
+
+/// The key of the default that gives way to few steps.
+const WARMUP: &str = "train.warmup_steps";
+
+fn is_warmup(set: &str) -> bool {
+    set.split_once('=').is_some_and(|(key, _)| key.trim() == WARMUP)
+}
+
+fn text_has_warmup(text: &str) -> bool {
+    let table = toml::from_str::<toml::Table>(text).ok();
+    table.is_some_and(|table| table.get("train").and_then(|train| train.get("warmup_steps")).is_some())
 }
 
 /// Reads `file` (or the embedded default) and applies `sets`.
 pub(crate) fn resolve(file: Option<&Path>, sets: &[String]) -> Result<Resolved> {
     match file {
-        None => resolve_text("embedded default", DEFAULT_TOML, sets),
+        None => resolve_text(EMBEDDED, DEFAULT_TOML, sets),
         Some(path) => resolve_text(&path.display().to_string(), &read(path)?, sets),
     }
 }
@@ -45,13 +63,22 @@ pub(crate) fn resolve_text(name: &str, text: &str, sets: &[String]) -> Result<Re
     for set in sets {
         apply(&mut table, set)?;
     }
-    let settings = Settings::deserialize(table).context("settings")?;
+    let mut settings = Settings::deserialize(table).context("settings")?;
+    let ours = name == EMBEDDED || name.starts_with(RECIPE);
+    let written = !ours && text_has_warmup(text) || sets.iter().any(|set| is_warmup(set));
+    let notes = if written { None } else { settings.train.fit_warmup() };
     let origin = match sets.len() {
         0 => name.to_owned(),
         n => format!("{name} + {n} --set"),
     };
-    let mut resolved =
-        Resolved { settings, text: String::new(), sha256: String::new(), origin, model: String::new() };
+    let mut resolved = Resolved {
+        settings,
+        text: String::new(),
+        sha256: String::new(),
+        origin,
+        model: String::new(),
+        note: notes,
+    };
     resolved.write_down()?;
     Ok(resolved)
 }

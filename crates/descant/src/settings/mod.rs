@@ -1,29 +1,33 @@
 //! What a run may be told, as one typed TOML.
 //!
 //! Each section is a struct; [`layers`] puts file and `--set` together, [`keys`] finds the key that was meant.
-//! `default.toml` is at once the embedded default and what `descant init` writes.
+//! `default.toml` is the embedded default; [`init`] makes of it what `descant init` writes.
 
 use std::path::PathBuf;
 
 use descant_evaluate::Language;
-use descant_harmony::prepare::OnTooLong;
-use descant_harmony::read::{Format, OnBadRow};
-use descant_harmony::{Date, LossWeights, MaskPolicy, ViewPolicy};
 use descant_lora::LoraConfig;
 use descant_train::checkpoint::KEEP_AT_LEAST;
 use descant_train::{GuardConfig, TrainConfig};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
+mod data;
+mod init;
 mod keys;
 mod layers;
 mod memory;
 mod recipes;
 
-pub(crate) use layers::{Resolved, resolve, resolve_text};
+pub(crate) use data::{Data, Source, Validate, ValidationData};
+pub(crate) use init::init_toml;
+pub(crate) use layers::{RECIPE, Resolved, resolve, resolve_text};
 pub(crate) use memory::{Memory, bytes};
 pub(crate) use recipes::Recipe;
 
-/// The commented settings: embedded default and `descant init`.
+/// Most bytes of prepared data in the user's cache, where `run.cache` does not say.
+const CACHE_BYTES: u64 = 32 << 30;
+
+/// The commented settings: the embedded default, and the recipe `tiny`.
 pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
 
 /// All sections.
@@ -38,6 +42,9 @@ pub(crate) struct Settings {
     pub(crate) lora: LoraConfig,
     /// How it is trained.
     pub(crate) train: TrainConfig,
+    /// When the loss on other examples is looked at.
+    #[serde(skip_serializing_if = "Validate::is_default")]
+    pub(crate) validate: Validate,
     /// How a card's memory is used.
     pub(crate) memory: Memory,
     /// What watches the training.
@@ -62,39 +69,6 @@ pub(crate) struct Model {
     pub(crate) name: Option<String>,
     /// Chat template in place of the model's own.
     pub(crate) chat_template: Option<PathBuf>,
-}
-
-/// `[data]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Data {
-    /// Training conversations: a file, or a repository as `hf://datasets/OWNER/NAME`.
-    pub(crate) path: PathBuf,
-    /// Prompts to measure with; none where it is empty.
-    #[serde(deserialize_with = "named")]
-    pub(crate) held_out: Option<PathBuf>,
-    /// Form of the rows; found by the first good one when absent.
-    pub(crate) format: Option<Format>,
-    /// What of a conversation is trained together.
-    pub(crate) views: ViewPolicy,
-    /// Tokens that carry loss.
-    pub(crate) mask: MaskPolicy,
-    /// What a bad row does.
-    pub(crate) on_bad_row: OnBadRow,
-    /// What a row that is too long does.
-    pub(crate) too_long: OnTooLong,
-    /// Date of the system message.
-    pub(crate) date: String,
-    /// Effort of rows that name none.
-    pub(crate) effort: String,
-    /// What the trained tokens of each channel count for.
-    pub(crate) loss: LossWeights,
-}
-
-/// A path, unless it is empty: so that `--set KEY=` takes back what a file names.
-fn named<'de, D: Deserializer<'de>>(text: D) -> Result<Option<PathBuf>, D::Error> {
-    let path = Option::<PathBuf>::deserialize(text)?;
-    Ok(path.filter(|path| !path.as_os_str().is_empty()))
 }
 
 /// `[card]`
@@ -145,6 +119,22 @@ pub(crate) struct Run {
     pub(crate) save_every: u64,
     /// Checkpoints that are kept.
     pub(crate) keep: usize,
+    /// Most that prepared data may take in the user's cache, as `32GiB`; `none` keeps nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cache: Option<String>,
+}
+
+impl Run {
+    /// Most bytes of prepared data in the user's cache; `None` for no cache.
+    pub(crate) fn cache(&self) -> Result<Option<u64>, String> {
+        match self.cache.as_deref() {
+            None => Ok(Some(CACHE_BYTES)),
+            Some("none") => Ok(None),
+            Some(text) => {
+                bytes(text).map(Some).map_err(|reason| format!("run.cache is `{text}`: {reason}, or none"))
+            }
+        }
+    }
 }
 
 impl Default for Model {
@@ -153,26 +143,9 @@ impl Default for Model {
     }
 }
 
-impl Default for Data {
-    fn default() -> Self {
-        Self {
-            path: PathBuf::new(),
-            held_out: None,
-            format: None,
-            views: ViewPolicy::AllTurns,
-            mask: MaskPolicy::Assistant,
-            on_bad_row: OnBadRow::Fail,
-            too_long: OnTooLong::Fail,
-            date: "2025-08-05".into(),
-            effort: "medium".into(),
-            loss: LossWeights::default(),
-        }
-    }
-}
-
 impl Default for Run {
     fn default() -> Self {
-        Self { folder: None, save_every: 25, keep: 2 }
+        Self { folder: None, save_every: 25, keep: 2, cache: None }
     }
 }
 
@@ -248,27 +221,30 @@ impl Evaluate {
 pub(crate) const EFFORTS: [&str; 3] = ["low", "medium", "high"];
 
 impl Settings {
+    /// Everything that may be a repository of a hub in place of a path.
+    pub(crate) fn places(&mut self) -> Vec<&mut PathBuf> {
+        let data = &mut self.data;
+        let mut places = vec![&mut self.model.path, &mut data.path];
+        places.extend(data.held_out.as_mut());
+        places.extend(data.sources.iter_mut().map(|source| &mut source.path));
+        if let Some(ValidationData::File(path)) = &mut data.validation {
+            places.push(path);
+        }
+        places
+    }
+
     /// Checks what types cannot say. The text names the key.
     pub(crate) fn validate(&self) -> Result<(), String> {
         if self.model.path.as_os_str().is_empty() {
             return Err("model.path is not set".into());
         }
-        self.date()?;
-        check_effort("data.effort", &self.data.effort)?;
-        let loss = &self.data.loss;
-        let weights = [("analysis", loss.analysis), ("commentary", loss.commentary), ("final", loss.final_)];
-        for (channel, weight) in weights {
-            if !(weight.is_finite() && weight >= 0.0) {
-                return Err(format!("data.loss.{channel} is {weight}; expected 0 or more"));
-            }
-        }
-        if weights.iter().all(|(_, weight)| *weight == 0.0) {
-            return Err("every weight of data.loss is 0; nothing would be trained".into());
-        }
+        self.data.validate()?;
+        self.validate.validate()?;
         self.lora.validate()?;
         self.train.validate()?;
         self.memory.validate()?;
         self.guard.validate()?;
+        self.run.cache()?;
         if self.run.keep < KEEP_AT_LEAST {
             return Err(format!("run.keep is {}; expected at least {KEEP_AT_LEAST}", self.run.keep));
         }
@@ -276,12 +252,6 @@ impl Settings {
             return Err(format!("model.name is `{name}`; expected OWNER/NAME as hubs write it"));
         }
         self.evaluate.validate()
-    }
-
-    /// The date of system messages.
-    pub(crate) fn date(&self) -> Result<Date, String> {
-        let date = &self.data.date;
-        date.parse().map_err(|_| format!("data.date is `{date}`; expected a day such as 2025-08-05"))
     }
 }
 

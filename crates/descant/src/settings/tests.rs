@@ -1,5 +1,7 @@
 //! The written file is the defaults; every key can be set; wrong words are shown and explained.
 
+use descant_harmony::read::Format;
+use descant_harmony::{MaskPolicy, ViewPolicy};
 use descant_testkit::door::{Limits, check};
 use descant_testkit::heap::{Counting, Whose};
 

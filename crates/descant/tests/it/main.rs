@@ -16,6 +16,7 @@ mod lives;
 mod main_job;
 mod manners;
 mod memory;
+mod prepared;
 mod programs;
 #[cfg(feature = "hub")]
 mod secrets;

@@ -15,19 +15,21 @@ mod renderer;
 mod shown;
 mod wrap;
 
-/// Shows or prints. `model` finds the model directory of the arguments; repositories are looked up in `places`.
+/// Shows or prints. `model` finds the model directory of the arguments, if there is one; repositories are looked up in
+/// `places`.
 pub(crate) fn run(
     args: &Data,
-    model: impl Fn(&Files) -> Result<PathBuf>,
+    model: impl Fn(&Files) -> Result<Option<PathBuf>>,
     places: &Places,
     talk: Talk,
 ) -> Result<Exit> {
+    let renderer = |files: &Files| renderer::renderer(files, model(files)?.as_deref());
     match &args.command {
         DataCommand::Preview(args) => {
-            preview::run(args, &model(&args.files)?, &places.directory(&args.file)?, talk)
+            preview::run(args, &renderer(&args.files)?, &places.directory(&args.file)?, talk)
         }
         DataCommand::Render(args) => {
-            render::run(args, &model(&args.files)?, &places.directory(&args.input)?, talk)
+            render::run(args, &renderer(&args.files)?, &places.directory(&args.input)?, talk)
         }
     }
 }

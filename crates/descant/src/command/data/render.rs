@@ -21,11 +21,9 @@ use crate::talk::Talk;
 const CHUNK: usize = 256;
 
 /// Renders a file.
-pub(crate) fn run(args: &Render, model: &Path, input: &Path, talk: Talk) -> Result<Exit> {
-    let renderer = super::renderer::renderer(&args.files, model)?;
+pub(crate) fn run(args: &Render, renderer: &Renderer, input: &Path, talk: Talk) -> Result<Exit> {
     let masker = Masker::new(renderer.tokenizer(), args.files.mask, LossWeights::default())?;
-    let mut job =
-        Job { args, renderer: &renderer, masker: &masker, talk, waiting: Vec::new(), counts: [0; 4] };
+    let mut job = Job { args, renderer, masker: &masker, talk, waiting: Vec::new(), counts: [0; 4] };
     let mut format = args.files.format;
     each_object(input, |number, object| {
         let id = object.as_ref().ok().and_then(|row| row.get("id").filter(|id| !id.is_null()).cloned());

@@ -26,6 +26,7 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
             before.into_iter().chain(after).collect()
         })
         .unwrap_or_default();
+    let watched = points(&|s| s.validation.as_ref().map(|validation| f64::from(validation.loss)));
     let clip = run.setting("train.max_grad_norm").and_then(|text| text.parse().ok());
     let (loss, first) =
         (points(&|s| Some(f64::from(s.loss))), points(&|s| s.first_analysis_loss.map(f64::from)));
@@ -35,7 +36,7 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
     } else {
         "The line is the training batch of each step, the diamonds are the held-out rows."
     };
-    let charts = [
+    let mut charts = vec![
         Chart {
             title: "Loss",
             unit: "nats per trained token",
@@ -77,6 +78,19 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
             from_zero: false,
         },
     ];
+    if !watched.is_empty() {
+        let chart = Chart {
+            title: "Validation loss",
+            unit: "nats per trained token",
+            caption: "Examples that are not trained on, the same ones each time.",
+            points: &watched,
+            reference: None,
+            diamonds: &[],
+            class: "l2",
+            from_zero: false,
+        };
+        charts.insert(1, chart);
+    }
     let mut matter = "<div class=\"two\">\n".to_owned();
     for chart in &charts {
         matter += &figure(chart);
@@ -94,7 +108,44 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
         last.epoch
     );
     matter += &losses(run);
+    matter += &validation(run);
     Some(Section { id: "learning", title: "Learning", rail, matter })
+}
+
+/// Losses by channel on the validation examples: at the first look, at the best and at the last.
+fn validation(run: &RunFiles) -> String {
+    let looks: Vec<_> = run.steps.iter().filter_map(|s| Some((s.step, s.validation.as_ref()?))).collect();
+    let best = looks.iter().copied().reduce(|best, next| if next.1.loss < best.1.loss { next } else { best });
+    let (Some(first), Some(best), Some(last)) = (looks.first(), best, looks.last()) else {
+        return String::new();
+    };
+    let shown = [*first, best, *last];
+    let mut rows = vec![(
+        "all, with the trained weights".to_owned(),
+        first.1.tokens,
+        shown.map(|(_, look)| Some(look.loss)),
+    )];
+    for (channel, loss) in &first.1.channels {
+        let of = shown.map(|(_, look)| Some(look.channels.get(channel)?.loss));
+        rows.push((escape(channel), loss.tokens, of));
+    }
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|(name, tokens, losses)| {
+            let losses = losses.map(|loss| loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}")));
+            [name, grouped(tokens as i64)].into_iter().chain(losses).collect()
+        })
+        .collect();
+    let [first, best, last] = shown.map(|(step, _)| format!("step {step}"));
+    let best = format!("{best}, the least");
+    let titles =
+        [("channel", ""), ("tokens", "r"), (first.as_str(), "r"), (best.as_str(), "r"), (last.as_str(), "r")];
+    super::markup::table(
+        "Loss on validation examples <span class=\"unit\">nats per token</span>",
+        &titles,
+        &rows,
+        false,
+    )
 }
 
 /// Losses by channel on the held-out rows.

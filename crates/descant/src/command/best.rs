@@ -1,0 +1,49 @@
+//! The adapter of the step with the least validation loss: a PEFT folder beside the last one, named after its step.
+
+use std::path::PathBuf;
+
+use descant_lora::LoraAdapters;
+use descant_model::Config;
+
+use crate::run_folder::RunFolder;
+
+/// What such folders are called, before the step.
+const NAME: &str = "best-step-";
+
+/// Writes the adapter of a step, and removes that of an earlier one.
+pub(super) fn keep(
+    folder: &RunFolder,
+    step: u64,
+    adapters: &LoraAdapters,
+    config: &Config,
+    base: &str,
+) -> anyhow::Result<()> {
+    let path = folder.join(&format!("{NAME}{step:06}"));
+    if path.exists() {
+        // Of a process that was stopped after this step; what is written now is the same.
+        descant_files::remove(&path)?;
+    }
+    adapters.save_peft(&path, config, base)?;
+    for old in all(folder)?.into_iter().filter(|old| *old != path) {
+        descant_files::remove(&old)?;
+    }
+    Ok(())
+}
+
+/// As an error of the loop.
+pub(super) fn refused(error: anyhow::Error) -> descant_train::Error {
+    match error.downcast::<descant_files::Error>() {
+        Ok(error) => error.into(),
+        Err(error) => descant_train::Error::State(format!("the best adapter cannot be kept: {error:#}")),
+    }
+}
+
+/// Where the adapter of the best step is, once a run is over.
+pub(super) fn path(folder: &RunFolder, step: u64) -> PathBuf {
+    folder.join(&format!("{NAME}{step:06}"))
+}
+
+fn all(folder: &RunFolder) -> anyhow::Result<Vec<PathBuf>> {
+    let names = descant_files::list(folder.path())?;
+    Ok(names.iter().filter(|name| name.starts_with(NAME)).map(|name| folder.join(name)).collect())
+}
