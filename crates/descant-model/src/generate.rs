@@ -95,7 +95,7 @@ impl GptOss {
     /// Greedy results do not depend on what else is in the batch, up to rounding.
     ///
     /// # Errors
-    /// A prompt is empty or holds an id outside the vocabulary, or the device failed.
+    /// A prompt is empty or holds an id outside the vocabulary, the device failed, or a limit of its memory was not kept.
     pub fn generate(
         &self,
         prompts: &[Vec<u32>],
@@ -112,6 +112,7 @@ impl GptOss {
         if options.max_new_tokens == 0 {
             return Ok(out);
         }
+        self.workspace().make_way(self.device())?;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let capacity = longest + options.max_new_tokens;
         let mut cache = KeyValueCache::new(&self.config, prompts.len(), capacity, &self.device().clone());
@@ -138,6 +139,7 @@ impl GptOss {
             logits = self.step(&active, &ids, &vec![1; ids.len()], overlay, &mut cache)?;
         }
         progress(prompts.len());
+        self.workspace().check_limit(self.device())?;
         Ok(out)
     }
 

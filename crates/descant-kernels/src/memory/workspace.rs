@@ -62,6 +62,24 @@ impl Workspace {
         Reservation { workspace: self.clone(), bytes, tokens_before: before }
     }
 
+    /// Gives back the memory that layers work in, for what needs much beside them; the next layer lays it out again. Under a
+    /// limit what burn's pool holds for later goes too.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn make_way(&self, device: &Device) -> Result<(), DeviceError> {
+        #[cfg(feature = "cuda")]
+        {
+            let before = self.state().arena.take();
+            drop(before);
+            if let (Some(_), Some(index)) = (self.settings().limit, crate::cuda::index_of(device)) {
+                crate::cuda::gauge::release_unused(&Gpu::of(index)?)?;
+            }
+        }
+        let _ = device;
+        Ok(())
+    }
+
     /// Whether no more is in use on the device than the limit says; gives back what burn's pool holds for later first.
     ///
     /// # Errors
