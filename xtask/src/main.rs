@@ -19,7 +19,7 @@ const HELP: &str = "\
 Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
 
 Commands:
-  train, plan, evaluate, generate, score, data, tokenizer, export, init, bench, download
+  train, plan, evaluate, report, generate, score, data, tokenizer, export, init, bench, download
            build descant (optimized) and run it with these arguments; without a settings
            file `train`, `plan` and `evaluate` take the embedded default: the tiny model under fixtures/;
            what fetches (`download`, `train --recipe NAME`) is built with network code, the others without
@@ -43,10 +43,11 @@ Options:
   --cuda   build with the CUDA backend [default: CPU only]";
 
 /// Commands that are handed to the binary.
-const PASSED_ON: [&str; 11] = [
+const PASSED_ON: [&str; 12] = [
     "train",
     "plan",
     "evaluate",
+    "report",
     "generate",
     "score",
     "data",
@@ -137,7 +138,7 @@ fn descant(cuda: bool, arguments: &[String]) -> Result<ExitCode> {
     let mut run = cargo();
     run.args(["run", "--release", "--package", "descant", "--manifest-path"]).arg(root.join("Cargo.toml"));
     // The first training must not wait for network code to be compiled.
-    run.arg("--no-default-features");
+    run.args(["--no-default-features", "--features", "languages"]);
     let recipe = arguments.iter().any(|argument| argument.starts_with("--recipe"));
     let fetches =
         arguments.first().is_some_and(|command| command == "download" || (command == "train" && recipe));

@@ -44,6 +44,7 @@ pub use judge::{Asked, Verdict, judge};
 pub use language::{Detector, Spoken, TELLS_LATIN_APART};
 pub use languages::{Language, name_of};
 pub use loss::{FirstToken, LossChange, Losses, Mean};
+pub use pieces::{letters_weight, sentences};
 pub use question::Question;
 pub use reading::{Analysis, End, Reading, recipients};
 pub use samples::{AskedHow, Batch, First, Header, Key, Loss, Nats, Reply, Samples, Source, Writer};

@@ -32,6 +32,11 @@ fn group_of(script: &'static str) -> &'static str {
     if matches!(script, "Han" | "Hiragana" | "Katakana") { "CJK" } else { script }
 }
 
+/// What all letters of a text weigh in the judge's votes: a character of Han as much as three of Latin.
+pub fn letters_weight(text: &str) -> u64 {
+    letters(text).values().sum()
+}
+
 /// Weight of the letters of each script.
 pub(crate) fn letters(text: &str) -> BTreeMap<&'static str, u64> {
     let mut count = BTreeMap::new();
@@ -50,7 +55,7 @@ fn grouped(text: &str) -> BTreeMap<&'static str, u64> {
 }
 
 /// Cuts at newlines, behind stops that need no space, and behind stops before a space, the end, or a closing mark.
-fn sentences(text: &str) -> Vec<&str> {
+pub fn sentences(text: &str) -> Vec<&str> {
     let is_stop = |c: char| matches!(c, '.' | '!' | '?' | '…' | '؟');
     let is_full_stop = |c: char| matches!(c, '。' | '！' | '？' | '।' | '॥');
     let mut out = Vec::new();

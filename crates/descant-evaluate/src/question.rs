@@ -4,7 +4,7 @@
 //! request for a reasoning language in the words of the training set.
 
 use descant_harmony::read::Format;
-use descant_harmony::{Conversation, Message, Role};
+use descant_harmony::{Conversation, Message, Place, Role};
 use serde_json::{Map, Value as Json};
 
 use crate::answer::Answer;
@@ -14,33 +14,8 @@ use crate::reading::recipients;
 
 /// What a request for a reasoning language begins with.
 const REQUEST: &str = "reasoning language: ";
-/// Keys of questions and of training rows; others are counted.
-const KEYS: [&str; 23] = [
-    "id",
-    "messages",
-    "reasoning_language",
-    "answer_language",
-    "answer",
-    "tools",
-    "tags",
-    "conversations",
-    "instruction",
-    "input",
-    "output",
-    "prompt",
-    "completion",
-    "system",
-    "thinking",
-    "template_kwargs",
-    "reasoning_effort",
-    "model_identity",
-    "builtin_tools",
-    "current_date",
-    // Columns of HuggingFaceH4/Multilingual-Thinking that `messages` has too.
-    "developer",
-    "user",
-    "analysis",
-];
+/// Keys that a question has beside those of a training row.
+const KEYS: [&str; 4] = ["id", "answer_language", "answer", "tags"];
 
 /// A question.
 #[derive(Debug, Clone)]
@@ -69,7 +44,7 @@ pub struct Question {
 
 impl Question {
     /// Reads a row. `stem` names the file in the ids of rows without one; `unknown` is told each key that means
-    /// nothing here.
+    /// nothing here, and how often it stands.
     ///
     /// # Errors
     /// The key that does not fit, and why.
@@ -77,17 +52,18 @@ impl Question {
         row: &Map<String, Json>,
         stem: &str,
         line: u64,
-        unknown: &mut dyn FnMut(&str),
+        unknown: &mut dyn FnMut(&str, u64),
     ) -> Result<Self, String> {
-        row.keys()
-            .filter(|key| !KEYS.contains(&key.as_str()) && *key != "final")
-            .for_each(|key| unknown(key));
-        let conversation = Format::of(row, None)
-            .and_then(|form| form.row(line, row))
-            .map_err(|error| error.to_string())?
-            .conversation()
-            .cloned()
-            .ok_or("text: rendered already; expected messages")?;
+        let read =
+            Format::of(row, None).and_then(|form| form.row(line, row)).map_err(|error| error.to_string())?;
+        for key in read.ignored.iter() {
+            match key.place {
+                Place::Row if KEYS.contains(&key.key.as_str()) => {}
+                Place::Row => unknown(&key.key, key.count),
+                place => unknown(&format!("{} (in {})", key.key, place.plural()), key.count),
+            }
+        }
+        let conversation = read.conversation().ok_or("text: rendered already; expected messages")?;
         let language = |key: &str| match text(row, key)? {
             None => Ok(None),
             Some(name) => Language::from_name(name)
@@ -116,7 +92,7 @@ impl Question {
             reference,
             reasoning_language,
             answer_language: language("answer_language")?,
-            answer: row.get("answer").map_or(Ok(Answer::None), Answer::from_json)?,
+            answer: answer(row)?,
             tags: tags(row)?,
         })
     }
@@ -167,6 +143,19 @@ fn text<'r>(row: &'r Map<String, Json>, key: &str) -> Result<Option<&'r str>, St
         None | Some(Json::Null) => Ok(None),
         Some(Json::String(text)) => Ok(Some(text)),
         Some(_) => Err(format!("{key}: expected a text")),
+    }
+}
+
+/// What is right. A text that holds an object is that object: a column of parquet has one type, so that files with
+/// answers of several kinds cannot write them otherwise.
+fn answer(row: &Map<String, Json>) -> Result<Answer, String> {
+    match row.get("answer") {
+        None => Ok(Answer::None),
+        Some(Json::String(text)) if text.trim_start().starts_with('{') => {
+            let json = serde_json::from_str(text).map_err(|error| format!("answer: no JSON: {error}"))?;
+            Answer::from_json(&json)
+        }
+        Some(json) => Answer::from_json(json),
     }
 }
 
@@ -227,7 +216,7 @@ mod tests {
 
     fn question(json: &str) -> Result<Question, String> {
         let row: Map<String, Json> = serde_json::from_str(json).unwrap();
-        Question::from_row(&row, "file", 7, &mut |_| {})
+        Question::from_row(&row, "file", 7, &mut |_, _| {})
     }
 
     fn texts(conversation: &Conversation) -> Vec<&str> {
@@ -308,6 +297,8 @@ mod tests {
                 "answer.tol",
             ),
             (format!(r#"{{{user}, "answer": "7"}}"#), "answer: expected an object"),
+            (format!(r#"{{{user}, "answer": "{{\"kind\": 1"}}"#), "answer: no JSON"),
+            (format!(r#"{{{user}, "answer": "{{\"kind\": \"guess\"}}"}}"#), "answer.kind: `guess`"),
             (format!(r#"{{{user}, "tags": "x"}}"#), "tags: expected a list"),
             (format!(r#"{{{user}, "id": 7}}"#), "id: expected a text"),
         ] {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use descant_harmony::read::each_object;
+use descant_harmony::read::{Columns, each_object};
 use serde_json::{Map, Value as Json};
 
 use crate::error::{Error, Result};
@@ -61,7 +61,7 @@ impl Suite {
         let bytes = descant_files::read_bounded(path, BYTES)?;
         let mut suite = Reader::new(stem, &path.display().to_string(), descant_files::sha256(&bytes));
         let mut failed = None;
-        let read = each_object(path, |line, row| {
+        let read = each_object(path, Columns::All, |line, row| {
             let taken = row.map_err(|error| error.to_string()).map_err(|reason| suite.wrong(line, reason));
             match taken.and_then(|row| suite.take(line, &row)) {
                 Ok(()) => Ok(()),
@@ -137,7 +137,7 @@ impl Reader {
 
     fn take(&mut self, line: u64, row: &Map<String, Json>) -> Result<()> {
         let unknown = &mut self.suite.unknown;
-        let mut count = |key: &str| *unknown.entry(key.to_owned()).or_insert(0) += 1;
+        let mut count = |key: &str, times: u64| *unknown.entry(key.to_owned()).or_insert(0) += times;
         let question = Question::from_row(row, &self.suite.name, line, &mut count)
             .map_err(|reason| self.wrong(line, reason))?;
         if let Some(first) = self.lines.insert(question.id.clone(), line) {

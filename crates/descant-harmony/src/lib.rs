@@ -41,7 +41,7 @@ pub use row::channel::Channel;
 pub use row::conversation;
 pub use row::conversation::{Conversation, Message, Role, ToolCall};
 pub use row::date::{Date, PINNED_DATE};
-pub use row::ignored::{Ignored, IgnoredKey};
+pub use row::ignored::{Ignored, IgnoredKey, Place};
 pub use row::input::TemplateInput;
 pub use text::template::{ChatTemplate, TemplateSource};
 pub use tokens::special::{ControlTokens, Piece};

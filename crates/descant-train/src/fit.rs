@@ -14,7 +14,7 @@ use descant_model::GptOss;
 use crate::checkpoint::{Checkpoint, Progress, Store};
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
-use crate::event::{Event, Observer, StepMetrics, StepTiming};
+use crate::event::{Event, HeldOut, Observer, StepMetrics, StepTiming};
 use crate::feed::Feed;
 use crate::guard::{GuardConfig, OnSpike};
 use crate::incident;
@@ -48,7 +48,21 @@ pub struct Keeping<'a> {
     pub stop: &'a dyn Fn() -> bool,
     /// Examples whose loss is watched.
     pub validation: Option<Validation<'a>>,
+    /// What is measured between steps, if anything.
+    pub watching: Option<Watching<'a>>,
 }
+
+/// A measurement between steps, that changes nothing.
+#[derive(Clone, Copy)]
+pub struct Watching<'a> {
+    /// Steps from one to the next.
+    pub every: u64,
+    /// Measures these adapters, which are no part of a graph, after so many steps.
+    pub measure: &'a dyn Fn(u64, &LoraAdapters) -> Result<HeldOut>,
+}
+
+/// Steps at which the gradient is looked at site by site, at most.
+const WATCHED: u64 = 60;
 
 /// How a run ended that did not fail.
 #[derive(Debug)]
@@ -93,7 +107,7 @@ pub fn fit_kept(
     keeping: Keeping<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Ended> {
-    let Keeping { store, every, from, stop, validation } = keeping;
+    let Keeping { store, every, from, stop, validation, watching } = keeping;
     let mut run = Run::new(course, adapters)?;
     run.validator = validation.map(|what| Validator::new(what, run.longest.max(1))).transpose()?;
     if let Some(checkpoint) = from {
@@ -105,6 +119,9 @@ pub fn fit_kept(
     while run.trainer.steps() < max_steps && !run.is_over() {
         run.step(Some(store), observer)?;
         let step = run.trainer.steps();
+        if let Some(Watching { measure, .. }) = watching.filter(|of| step.is_multiple_of(of.every)) {
+            observer.on(&Event::HeldOut(measure(step, &run.trainer.adapters().frozen())?));
+        }
         let last = step == max_steps || run.is_over();
         let stopped = stop() && !last;
         if stopped || last || (every > 0 && step.is_multiple_of(every)) {
@@ -156,6 +173,9 @@ impl<'a> Run<'a> {
             read.iter().map(|batch| batch.iter().map(|sample| &**sample).collect()).collect();
         let window = &self.progress.window;
         let mut spike = None;
+        let step = self.trainer.steps() + 1;
+        let every = config.max_steps.div_ceil(WATCHED).max(1);
+        self.trainer.watch(step == 1 || step == config.max_steps || step.is_multiple_of(every));
         let result = self.trainer.step_if(&batches, |loss, norm| {
             spike = window.spike(loss, norm, guard.spike_z);
             spike.is_none() || guard.on_spike == OnSpike::Warn
@@ -232,6 +252,12 @@ impl<'a> Run<'a> {
         validation: Option<ValidationMetrics>,
         observer: &mut dyn Observer,
     ) {
+        if let Some(norms) = &result.site_norms {
+            let sites = self.trainer.adapters().pairs().keys();
+            let norms: Vec<(String, f32)> =
+                sites.map(ToString::to_string).zip(norms.iter().copied()).collect();
+            observer.on(&Event::Gradients { step: result.step, norms: &norms });
+        }
         let metrics = StepMetrics {
             step: result.step,
             loss: result.loss,
@@ -274,7 +300,9 @@ impl<'a> Run<'a> {
     fn save(&self, store: &Store, observer: &mut dyn Observer) -> Result<()> {
         let logs = observer.logs()?;
         let mut told = |text: &str| observer.on(&Event::Warning(text));
-        store.save(self.trainer.adapters(), &self.trainer.state()?, &self.progress, logs, &mut told)
+        store.save(self.trainer.adapters(), &self.trainer.state()?, &self.progress, logs, &mut told)?;
+        observer.on(&Event::Note { label: "saved", text: &format!("step {}", self.trainer.steps()) });
+        Ok(())
     }
 
     fn finish(&self, observer: &mut dyn Observer) {

@@ -36,6 +36,8 @@ pub struct Trainer<'a> {
     /// For each trainable tensor and matrix, whether a gradient was ever not zero; dropped once proven.
     alive: Option<Vec<Vec<bool>>>,
     unreached: BTreeMap<Site, usize>,
+    /// Whether the next step also reads the norm of the gradient at each site.
+    watched: bool,
     objective: Box<dyn Objective>,
     /// Bytes that a step asks for beside the layers'.
     _memory: Reservation,
@@ -54,6 +56,8 @@ pub struct StepResult {
     pub learning_rate: f64,
     /// Norm of the gradient before clipping.
     pub grad_norm: f32,
+    /// The same at each site, A and B together, in the sites' order, where the step was [watched](Trainer::watch).
+    pub site_norms: Option<Vec<f32>>,
     /// Tokens through the model.
     pub tokens: usize,
     /// Tokens that carried loss.
@@ -79,6 +83,7 @@ impl<'a> Trainer<'a> {
             steps: 0,
             alive: Some(alive),
             unreached: BTreeMap::new(),
+            watched: false,
             objective: Box::new(CrossEntropy),
             _memory: memory,
         })
@@ -113,6 +118,11 @@ impl<'a> Trainer<'a> {
     /// loss had gone to them.
     pub fn unreached_experts(&self) -> &BTreeMap<Site, usize> {
         &self.unreached
+    }
+
+    /// Whether steps from here on also read the norm of the gradient at each site. Changes no result.
+    pub fn watch(&mut self, watched: bool) {
+        self.watched = watched;
     }
 
     /// Counts a step that was not made, so that schedule and data go on.
@@ -198,6 +208,7 @@ impl<'a> Trainer<'a> {
             }
         }
         self.prove_gradients(step, &gradients)?;
+        let site_norms = self.watched.then(|| site_norms(&gradients)).transpose()?;
         let rate = learning_rate(&self.config, self.steps);
         if allow(loss, grad_norm) {
             self.optimizer.step(&self.config, rate, &norm, &mut self.adapters, &gradients);
@@ -209,6 +220,7 @@ impl<'a> Trainer<'a> {
             first_analysis_loss: totals.first_analysis.mean(),
             learning_rate: rate,
             grad_norm,
+            site_norms,
             tokens: totals.tokens,
             trained_tokens: totals.trained_tokens,
         })
@@ -284,6 +296,14 @@ impl<'a> Trainer<'a> {
         self.alive = None;
         Ok(())
     }
+}
+
+/// Norm of each pair of gradients. One read for all of them.
+fn site_norms(gradients: &[Tensor<3>]) -> Result<Vec<f32>> {
+    let squares: Vec<Tensor<1>> =
+        gradients.iter().map(|gradient| (gradient.clone() * gradient.clone()).sum()).collect();
+    let squares = read_floats(Tensor::cat(squares, 0))?;
+    Ok(squares.chunks_exact(2).map(|of_site| (of_site[0] + of_site[1]).sqrt()).collect())
 }
 
 /// What the micro-batches of a step leave behind, read from the device once, when all of them are on their way.

@@ -142,6 +142,9 @@ pub(crate) struct Global {
     /// Say more; -vv for everything. RUST_LOG chooses by module [default: off]
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+    /// Lines with a clock in place of a line that is redrawn, and no wrapping [default: where there is no terminal]
+    #[arg(long, global = true)]
+    pub(crate) plain: bool,
     /// Folder that the paths of the embedded default start from [default: the current one]
     #[arg(long, global = true, value_name = "DIR", default_value = ".", hide_default_value = true)]
     pub(crate) root: PathBuf,

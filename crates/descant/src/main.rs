@@ -9,6 +9,7 @@ use clap::Parser as _;
 
 mod cli;
 mod command;
+mod experts;
 mod failure;
 mod hub;
 mod observe;

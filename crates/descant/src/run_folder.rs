@@ -8,11 +8,14 @@
 //!   data.json         tokens by channel and language, what was left out, the template's and the tokenizer's SHA-256
 //!   metrics.jsonl     a line a step: what equal runs share byte for byte
 //!   timing.jsonl      a line a step: what no two runs share
+//!   gradients.jsonl   at some steps, the norm of the gradient at each site
+//!   held-out.jsonl    between steps, the held-out loss, where evaluate.every asks for it
 //!   checkpoints/      the newest steps, from which the same command goes on
 //!   choices/          on a card, the algorithms that products were computed with
 //!   incident-STEP.json  a step that failed, and where
 //!   samples-before.jsonl  what the base replied, batch by batch, so that it is asked once
 //!   adapter/          a PEFT directory
+//!   experts.json      tokens that each expert of each layer got, from the base and with the adapter
 //!   samples-after.jsonl   what the adapter replied
 //!   evaluation.json   every figure that follows from the samples
 //!   report.html       all of it for people, written at every save and at the end
@@ -35,6 +38,8 @@ const IDENTITY: &str = "identity.json";
 const LOCK: &str = "lock";
 /// The file whose being there says that the run is done.
 pub(crate) const SUMMARY: &str = "summary.json";
+/// Tokens by expert, before and after.
+pub(crate) const EXPERTS: &str = "experts.json";
 /// Figures before and after.
 pub(crate) const EVALUATION: &str = "evaluation.json";
 /// Replies of the base.

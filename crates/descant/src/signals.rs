@@ -4,8 +4,8 @@
 //! second time, the process ends at once, which loses nothing that was saved: every file is whole or absent. A thread
 //! waits for them, since what a second time is depends on the time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 #[cfg(unix)]
 use std::{
     path::Path,
@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::failure::Exit;
+use crate::talk::Talk;
 
 /// The signals, and how the process ends by each. A terminal that goes away is a request to stop.
 #[cfg(unix)]
@@ -36,18 +37,25 @@ pub(crate) struct Signals {
     came: Arc<AtomicUsize>,
     /// Whether the next one ends the process.
     at_once: Arc<AtomicBool>,
+    /// Where it is said that the wish to stop was heard.
+    talk: Arc<OnceLock<Talk>>,
 }
 
 impl Signals {
     /// Catches them from here on.
     pub(crate) fn catch() -> Result<Self> {
-        let signals = Self { came: Arc::new(AtomicUsize::new(0)), at_once: Arc::new(AtomicBool::new(true)) };
+        let signals = Self {
+            came: Arc::new(AtomicUsize::new(0)),
+            at_once: Arc::new(AtomicBool::new(true)),
+            talk: Arc::default(),
+        };
         #[cfg(unix)]
         {
             // Where files may not grow beyond a limit (ulimit -f), the write then fails, and its error names the file.
             signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())
                 .context("catch signals")?;
             let (came, at_once) = (Arc::clone(&signals.came), Arc::clone(&signals.at_once));
+            let talk = Arc::clone(&signals.talk);
             let caught = SIGNALS.into_iter().map(|(signal, _)| signal).filter(|signal| !is_of_nohup(*signal));
             let mut arriving = signal_hook::iterator::Signals::new(caught).context("catch signals")?;
             let wait = move || {
@@ -57,12 +65,24 @@ impl Signals {
                     if again || at_once.load(Ordering::SeqCst) {
                         end(signal);
                     }
-                    came.store(signal as usize, Ordering::SeqCst);
+                    let first = came.swap(signal as usize, Ordering::SeqCst) == 0;
+                    if let Some(talk) = talk.get().filter(|_| first) {
+                        talk.interject(
+                            "stopping",
+                            "after this step, then saving; once more ends at once and loses the step",
+                        );
+                    }
                 }
             };
             std::thread::Builder::new().name("signals".to_owned()).spawn(wait).context("catch signals")?;
         }
         Ok(signals)
+    }
+
+    /// As [`hold`](Self::hold), of steps: `talk` says that the wish to stop was heard.
+    pub(crate) fn hold_steps(&self, talk: Talk) {
+        let _ = self.talk.set(talk);
+        self.hold();
     }
 
     /// From here on the first signal asks for a stop.

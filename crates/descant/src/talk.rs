@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Color, Global};
 use crate::failure::hints;
-use crate::wrap::{LABEL, NARROW, WIDE, wrap};
+use crate::wrap::{LABEL, NARROW, WIDE, wrap, wrap_command};
 
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,13 +42,15 @@ fn as_called(hint: &str) -> String {
 pub(crate) struct Talk {
     level: Level,
     progress: bool,
+    /// Lines of a log where a terminal would be redrawn.
+    plain: bool,
 }
 
 #[expect(clippy::unused_self, reason = "there is one way to talk, whether or not the level has a say")]
 impl Talk {
     /// Nothing is said but data.
     #[cfg(test)]
-    pub(crate) const SILENT: Self = Self { level: Level::Quiet, progress: false };
+    pub(crate) const SILENT: Self = Self { level: Level::Quiet, progress: false, plain: false };
 
     /// Applies `--color`, `-q` and `-v`; `progress` is false when bars and ticking lines are not wanted.
     pub(crate) fn new(global: &Global, progress: bool) -> Self {
@@ -69,7 +71,7 @@ impl Talk {
             (false, 0) => Level::Normal,
             (false, _) => Level::Verbose,
         };
-        Self { level, progress: progress && level > Level::Quiet }
+        Self { level, progress: progress && level > Level::Quiet, plain: global.plain }
     }
 
     /// Whether to show progress at all.
@@ -79,21 +81,34 @@ impl Talk {
 
     /// Whether progress may redraw a line.
     pub(crate) fn is_terminal(self) -> bool {
-        std::io::stderr().is_terminal()
+        !self.plain && std::io::stderr().is_terminal()
+    }
+
+    /// Whether bars and sparks can be drawn: on a terminal that takes UTF-8.
+    pub(crate) fn shows_utf8(self) -> bool {
+        let of = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let locale = of("LC_ALL").or_else(|| of("LC_CTYPE")).or_else(|| of("LANG")).unwrap_or_default();
+        let locale = locale.to_ascii_lowercase();
+        self.is_terminal() && (locale.contains("utf-8") || locale.contains("utf8"))
     }
 
     /// Columns of the terminal that data goes to; `None` where it goes elsewhere.
-    #[expect(clippy::unused_self, reason = "the door to the streams is a value")]
-    pub(crate) fn data_width(self) -> Option<usize> {
+    pub(crate) fn data_columns(self) -> Option<usize> {
         let stdout = std::io::stdout();
-        let (width, _) = stdout.is_terminal().then(|| terminal_size::terminal_size_of(stdout))??;
+        let (width, _) =
+            (!self.plain && stdout.is_terminal()).then(|| terminal_size::terminal_size_of(stdout))??;
         Some(width.0.into())
     }
 
-    /// Columns of the terminal that talk goes to, 100 where there is none.
-    #[expect(clippy::unused_self, reason = "the door to the streams is a value")]
+    /// Columns of the page that data goes to: those of a terminal, from 60 to 100, and 100 elsewhere.
+    pub(crate) fn data_width(self) -> usize {
+        self.data_columns().unwrap_or(WIDE).clamp(NARROW, WIDE)
+    }
+
+    /// The same of talk.
     pub(crate) fn width(self) -> usize {
-        terminal_size::terminal_size_of(std::io::stderr()).map_or(100, |(width, _)| width.0.into())
+        let size = self.is_terminal().then(|| terminal_size::terminal_size_of(std::io::stderr())).flatten();
+        size.map_or(WIDE, |(width, _)| usize::from(width.0)).clamp(NARROW, WIDE)
     }
 
     /// A line of talk.
@@ -114,23 +129,51 @@ impl Talk {
     pub(crate) fn item(self, label: &str, text: impl Display) {
         let text = text.to_string();
         // A pipe gets a line whole, for whoever searches it; a terminal gets it broken at blanks, below itself.
-        let lines = if self.is_terminal() {
-            wrap(&text, self.width().clamp(NARROW, WIDE) - LABEL)
-        } else {
-            vec![text]
-        };
-        let text = lines.join(&format!("\n{}", " ".repeat(LABEL)));
+        let text = if self.is_terminal() { self.wrapped(&text, LABEL) } else { text };
         self.say(format_args!("{}{label:<11}{} {text}", BOLD.render(), BOLD.render_reset()));
+    }
+
+    /// Text that begins behind `indent` columns of a page, broken at blanks below itself.
+    fn wrapped(self, text: &str, indent: usize) -> String {
+        wrap(text, self.width() - indent).join(&format!("\n{}", " ".repeat(indent)))
+    }
+
+    /// As [`wrapped`](Self::wrapped) on a terminal; for texts of several lines, each on its own.
+    fn fitted(self, text: &str, indent: usize) -> String {
+        if !self.is_terminal() {
+            return text.to_owned();
+        }
+        let lines: Vec<String> = text.lines().map(|line| self.wrapped(line, indent)).collect();
+        lines.join(&format!("\n{}", " ".repeat(indent)))
+    }
+
+    /// As [`item`](Self::item), from beside whoever redraws a line: takes its place.
+    pub(crate) fn interject(self, label: &str, text: impl Display) {
+        if self.is_terminal() && self.progress {
+            err("\r\u{1b}[2K");
+        }
+        self.item(label, text);
     }
 
     /// Something that is no error and must be seen.
     pub(crate) fn warn(self, text: impl Display) {
+        let text = self.fitted(&text.to_string(), "warning: ".len());
         err(&format!("{YELLOW}warning:{YELLOW:#} {text}\n"));
+    }
+
+    /// The command that comes next, as the reader can type or copy it.
+    pub(crate) fn next(self, command: impl Display) {
+        let mut command = as_called(&command.to_string());
+        if self.is_terminal() {
+            command = wrap_command(&command, self.width() - LABEL).join(&format!("\n{}", " ".repeat(LABEL)));
+        }
+        self.say(format_args!("{}{:<11}{} {command}", BOLD.render(), "next", BOLD.render_reset()));
     }
 
     /// Advice.
     pub(crate) fn hint(self, text: impl Display) {
-        self.say(format_args!("{CYAN}hint:{CYAN:#} {}", as_called(&text.to_string())));
+        let text = self.fitted(&as_called(&text.to_string()), "hint: ".len());
+        self.say(format_args!("{CYAN}hint:{CYAN:#} {text}"));
     }
 
     /// An error with its causes and hints.

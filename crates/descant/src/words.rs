@@ -26,6 +26,29 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// A value in three digits.
+pub(crate) fn significant(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    let places = (2 - value.abs().log10().floor() as i32).clamp(0, 6) as usize;
+    format!("{value:.places$}")
+}
+
+/// `1 question`, `1,200 questions`.
+pub(crate) fn counted(number: u64, one: &str) -> String {
+    format!("{} {one}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// `low, medium and high`.
+pub(crate) fn listed(words: &[String]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,6 +58,17 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (3_981_312, "3,981,312")] {
             assert_eq!(grouped(number), text);
         }
+    }
+
+    #[test]
+    fn numbers_and_lists_read_as_people_write_them() {
+        for (value, text) in [(1.689, "1.69"), (0.012_345, "0.0123"), (152.0, "152"), (0.0, "0")] {
+            assert_eq!(significant(value), text);
+        }
+        assert_eq!((counted(1, "row"), counted(1200, "row")), ("1 row".into(), "1,200 rows".into()));
+        let words = |words: &[&str]| listed(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!([words(&[]), words(&["a"]), words(&["a", "b"])], ["", "a", "a and b"]);
+        assert_eq!(words(&["a", "b", "c"]), "a, b and c");
     }
 
     #[test]

@@ -38,9 +38,52 @@ pub(crate) fn hanging(label: &str, text: &str, width: usize) -> String {
     format!("{label:<LABEL$}{}", lines.join(&format!("\n{indent}")))
 }
 
+/// A command in lines of at most `width` characters that a shell reads as one: broken at blanks outside quotes, behind a
+/// backslash. A longer word stays whole.
+pub(crate) fn wrap_command(command: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut quoted = false;
+    let words = command.split(|c| {
+        quoted ^= c == '\'';
+        c == ' ' && !quoted
+    });
+    for word in words {
+        let line = lines.last_mut().expect("begins with one line");
+        // Room for the backslash behind it.
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() + 2 > width {
+            line.push_str(" \\");
+            lines.push(format!("  {word}"));
+        } else {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_stays_one_command() {
+        let command =
+            "descant generate --model m --developer 'reasoning language: German' 'Solve 3x + 3 = 9.'";
+        let lines = wrap_command(command, 48);
+        assert_eq!(
+            lines,
+            [
+                "descant generate --model m --developer \\",
+                "  'reasoning language: German' \\",
+                "  'Solve 3x + 3 = 9.'"
+            ]
+        );
+        assert_eq!(wrap_command(command, 200), [command]);
+        let joined = lines.join("\n").replace("\\\n", "").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(joined, command);
+    }
 
     #[test]
     fn text_goes_on_below_itself() {

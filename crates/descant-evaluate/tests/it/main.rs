@@ -4,5 +4,6 @@
 
 mod any_ids;
 mod figures;
+mod questions;
 mod stop_words;
 mod verdicts;

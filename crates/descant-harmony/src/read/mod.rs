@@ -16,5 +16,5 @@ pub use crate::row::body::{Body, Row};
 pub use crate::row::format::Format;
 pub use data_set::{DataSet, ReadOptions, read};
 pub use folder::files as data_files;
-pub use raw::each_object;
+pub use raw::{Columns, each_object};
 pub use rejects::{OnBadRow, Reject, Rejects};

@@ -1,4 +1,4 @@
-//! Rows of a parquet file, only the columns that are used.
+//! Rows of a parquet file, all columns or only those that are used.
 //!
 //! Uses the record interface of the `parquet` crate, which gives a row as nested fields and needs no arrow. Its reader
 //! trusts what a file says of itself more than it should, so it runs guarded: a panic in it is a bad file.
@@ -19,11 +19,11 @@ use std::path::Path;
 /// What a file begins with.
 pub(crate) const MAGIC: &[u8] = b"PAR1";
 
-/// Gives every row, with its number from 1, with those of `columns` that the file has, and its share of the file's
-/// bytes with those of the rows before it.
+/// Gives every row, with its number from 1, with those of `columns` that the file has or with all of them, and its
+/// share of the file's bytes with those of the rows before it.
 pub(crate) fn each_row(
     path: &Path,
-    columns: &[&str],
+    columns: Option<&[&str]>,
     take: &mut dyn FnMut(u64, Result<Map<String, Json>>, u64) -> Result<()>,
 ) -> Result<()> {
     let bad = |reason: String| Error::DataFile { path: path.to_path_buf(), reason };
@@ -34,8 +34,9 @@ pub(crate) fn each_row(
     }
     let reader = guarded(|| SerializedFileReader::new(file)).map_err(bad)?;
     let stated = reader.metadata().file_metadata().num_rows().unsigned_abs();
-    let projection = projection(reader.metadata().file_metadata().schema(), columns).map_err(bad)?;
-    let mut rows = guarded(|| RowIter::from_file(Some(projection), &reader)).map_err(bad)?;
+    let schema = reader.metadata().file_metadata().schema();
+    let projection = columns.map(|columns| projection(schema, columns)).transpose().map_err(bad)?;
+    let mut rows = guarded(|| RowIter::from_file(projection, &reader)).map_err(bad)?;
     let (mut number, mut unpacked) = (0, 0);
     let most = length.saturating_mul(limits::INFLATE_RATIO).max(limits::INFLATE_FREE_BYTES);
     while let Some(row) =

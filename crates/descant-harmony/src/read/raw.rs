@@ -57,10 +57,10 @@ impl Raw {
 }
 
 /// Gives every row of a file, with its number and how many bytes of the file are read, or what kept it from being read.
-/// Of parquet only `columns` are read.
+/// Of parquet only `columns` are read, where some are named.
 pub(crate) fn each_raw(
     file: &Path,
-    columns: &[&str],
+    columns: Option<&[&str]>,
     take: &mut dyn FnMut(u64, Result<Raw>, u64) -> Result<()>,
 ) -> Result<()> {
     if inflate::magic(file)? == parquet::MAGIC {
@@ -81,22 +81,39 @@ pub(crate) fn each_raw(
     }
 }
 
-/// Gives every row of a file as the object it is, nothing dropped or checked, or what kept it from being read. Ends at
-/// the first error that `take` returns. Of parquet only the columns that some form uses are read; of a folder, its files
-/// one after the other.
+/// Which columns of a parquet file are read. JSON rows are always whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Columns {
+    /// Those that some form of a training row uses.
+    OfForms,
+    /// All. Keys of a struct that are null in a row are left out of it, as a JSON row would leave them out: a column
+    /// gives every struct the keys of all rows.
+    All,
+}
+
+/// Gives every row of a file as an object, unchecked, or what kept it from being read. Ends at the first error that
+/// `take` returns. Of a folder, its files are read one after the other.
 ///
 /// # Errors
 /// When a file cannot be read, and whatever `take` returns.
 pub fn each_object(
     path: &Path,
+    columns: Columns,
     mut take: impl FnMut(u64, Result<Map<String, Json>>) -> Result<()>,
 ) -> Result<()> {
+    let of_forms: &[&str] = &crate::row::columns::COLUMNS;
+    let chosen = (columns == Columns::OfForms).then_some(of_forms);
     let mut before = 0;
     for file in folder::files(path)? {
         let mut last = 0;
-        each_raw(&file, &crate::row::columns::COLUMNS, &mut |number, raw, _| {
+        each_raw(&file, chosen, &mut |number, raw, _| {
             last = number;
-            take(before + number, raw.and_then(Raw::object))
+            let is_columns = matches!(raw, Ok(Raw::Columns(_)));
+            let mut object = raw.and_then(Raw::object);
+            if let (true, Columns::All, Ok(object)) = (is_columns, columns, &mut object) {
+                object.values_mut().for_each(drop_nulls);
+            }
+            take(before + number, object)
         })?;
         before += last;
     }

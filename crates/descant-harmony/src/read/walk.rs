@@ -101,7 +101,7 @@ fn read(files: &[PathBuf], give: SyncSender<Told>) -> Result<()> {
     for file in files {
         sender.tell(Told::File(before, file.clone()));
         let mut last = 0;
-        let ended = each_raw(file, &COLUMNS, &mut |number, raw, read| {
+        let ended = each_raw(file, Some(&COLUMNS), &mut |number, raw, read| {
             last = number;
             sender.push(before + number, raw, bytes + read)
         });

@@ -15,7 +15,7 @@ use crate::words::grouped;
 /// Version of `data.json`.
 const VERSION: u32 = 1;
 /// Most buckets of the lengths.
-const BUCKETS: usize = 12;
+const BUCKETS: usize = 24;
 
 /// A key that changes no token, in words.
 pub(crate) fn in_words(key: &IgnoredKey) -> String {

@@ -15,11 +15,12 @@ use crate::cli::Evaluate;
 use crate::failure::{Exit, Hinted};
 use crate::observe::Progress;
 use crate::questions::{suites_of, tokenizer_of};
-use crate::report::evaluation_text;
+use crate::report::{Long, evaluation_text};
 use crate::settings::Resolved;
 use crate::signals::Signals;
 use crate::talk::Talk;
-use crate::wrap::{NARROW, WIDE};
+use crate::words::counted;
+use crate::wrap::wrap;
 
 /// Loads, asks, prints.
 pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result<Exit> {
@@ -37,12 +38,13 @@ pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result
     let settings = &resolved.settings;
     let device = load::device(&settings.model.device)?;
     let renderer = load::renderer(settings)?;
-    let examination = Examination::new(&resolved, &renderer, args.tag.as_deref())?.ok_or_else(|| {
-        Hinted::new(
-            anyhow!("nothing to ask: neither data.held_out nor evaluate.suites is set"),
-            "write --suite tutorial, --suite FILE or --set data.held_out=FILE",
-        )
-    })?;
+    let examination =
+        Examination::new(&resolved, &renderer, args.tag.as_deref(), None)?.ok_or_else(|| {
+            Hinted::new(
+                anyhow!("nothing to ask: neither data.held_out nor evaluate.suites is set"),
+                "write --suite tutorial, --suite FILE or --set data.held_out=FILE",
+            )
+        })?;
     for (key, count) in examination.unknown() {
         talk.warn(format_args!("the key `{key}` means nothing in a question; it stands {count} times"));
     }
@@ -163,6 +165,20 @@ fn thresholds(args: &Evaluate) -> Result<Vec<Threshold>> {
     Ok(args.at_least.iter().map(|text| text.parse()).collect::<Result<_, _>>()?)
 }
 
+/// What was measured: which adapter, on which model, by how many questions.
+fn title(figures: &Figures) -> String {
+    let origin = &figures.evaluations.origin;
+    let model = origin.model.as_deref();
+    let who = match (&origin.adapter, model) {
+        (Some(adapter), Some(model)) => format!("{adapter} on {model}, "),
+        (None, Some(model)) => format!("{model}, "),
+        _ => String::new(),
+    };
+    let questions =
+        |suite: &Suite| format!("{} of {}", counted(suite.questions.len() as u64, "question"), suite.source);
+    who + &figures.suites.iter().map(questions).collect::<Vec<_>>().join(", ")
+}
+
 /// Prints the figures, keeps them where asked, and says whether every threshold is reached.
 fn show(figures: &Figures, args: &Evaluate, thresholds: &[Threshold], talk: Talk) -> Result<Exit> {
     let evaluations = &figures.evaluations;
@@ -176,8 +192,9 @@ fn show(figures: &Figures, args: &Evaluate, thresholds: &[Threshold], talk: Talk
     if args.json {
         talk.data(serde_json::to_string(evaluations)?)?;
     } else {
-        let width = talk.data_width().unwrap_or(WIDE).clamp(NARROW, WIDE);
-        talk.data(evaluation_text(evaluations, width, args.table).trim_end())?;
+        talk.data(format_args!("{}\n", wrap(&title(figures), talk.data_width()).join("\n")))?;
+        let table = Long::wanted(args.table, talk);
+        talk.data(evaluation_text(evaluations, talk.data_width(), table).trim_end())?;
     }
     // Not among the figures on standard output, which equal replies have in common.
     if let Some(rate) = evaluations.main().and_then(|main| main.latest().tokens_per_second) {
@@ -203,6 +220,9 @@ fn show(figures: &Figures, args: &Evaluate, thresholds: &[Threshold], talk: Talk
                 Err(_) => {}
             }
         }
+    }
+    if exit == Exit::Success && !thresholds.is_empty() {
+        talk.item("ok", format_args!("every limit is reached: {}", args.at_least.join(", ")));
     }
     Ok(exit)
 }

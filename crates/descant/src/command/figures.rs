@@ -7,7 +7,7 @@ use descant_evaluate::{
 };
 use descant_harmony::Tokenizer;
 
-use crate::report::{Sample, samples_of};
+use crate::report::{Sample, outcome, samples_of};
 
 /// Samples of one or two sides, judged.
 pub(crate) struct Figures {
@@ -60,6 +60,12 @@ impl Figures {
             samples: Some([Some(&before), after.as_ref()].into_iter().flatten().map(file).collect()),
         });
         Ok(Self { evaluations: Evaluations { origin, evaluations: all }, suites, before, after })
+    }
+
+    /// The latest side in a few words.
+    pub(crate) fn outcome(&self) -> String {
+        let replies = self.evaluations.replies_each();
+        self.evaluations.main().map(|main| outcome(main, replies)).unwrap_or_default()
     }
 
     /// The first questions of each effort that asked for a language, with the replies of both sides; of a suite that

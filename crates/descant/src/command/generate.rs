@@ -106,6 +106,7 @@ fn show(args: &Generate, renderer: &Renderer, new: &Generated, base: Option<&Gen
     }
     let Some(base) = base else { return Ok(text(new)?) };
     let sample = Sample {
+        suite: String::new(),
         id: String::new(),
         language: None,
         effort: args.effort.clone(),

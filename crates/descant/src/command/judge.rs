@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use descant_evaluate::{Answer, Asked, Detector, Language, judge, recipients};
-use descant_harmony::read::each_object;
+use descant_harmony::read::{Columns, each_object};
 use descant_harmony::{TextEncoder as _, Tokenizer, vocabulary};
 use serde_json::{Map, Value, json};
 
@@ -19,7 +19,7 @@ pub(crate) fn run(path: &Path, as_json: bool, talk: Talk) -> Result<Exit> {
     let detector = Detector::new(&[]);
     let mut rows = Vec::new();
     // Read whole before the first verdict: a broken line is told before anything is printed.
-    each_object(path, |line, row| {
+    each_object(path, Columns::All, |line, row| {
         rows.push((line, row?));
         Ok(())
     })?;

@@ -21,7 +21,8 @@ use crate::cli::Plan;
 use crate::failure::Exit;
 use crate::settings::{Resolved, Settings};
 use crate::talk::Talk;
-use crate::words::grouped;
+use crate::words::{grouped, significant};
+use crate::wrap::{LABEL, hanging};
 
 /// Bytes a second that weights on the host are taken to come at: what PCIe 4.0 x16 gives.
 const BUS: f64 = 25e9;
@@ -65,7 +66,8 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
     let renderer = load::renderer(settings)?;
     let config = Config::from_dir(dir).with_context(|| format!("model {}", dir.display()))?;
     let rows::Training { examples: samples, account, .. } = rows::training(settings, &renderer, talk)?;
-    let examination = Examination::new(resolved, &renderer, None)?;
+    let load = Load::of_run(&samples, &settings.train)?;
+    let examination = Examination::new(resolved, &renderer, None, Some(load.in_all))?;
     let (found, device) = if let Some(card) = args.card {
         let (_, keep) = settings.memory.limit_and_keep()?;
         (Found::imagined(card, keep), None)
@@ -76,7 +78,6 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
     for key in account.account.ignored.iter() {
         talk.warn(in_words(&key));
     }
-    let load = Load::of_run(&samples, &settings.train)?;
     let asking = examination.as_ref().map(Examination::asking);
     let room = Room::find(settings, &config, &samples, asking, &found)?;
     // Packed ones do not see each other: what attention costs is a matter of the samples.
@@ -137,31 +138,39 @@ impl Answer {
         self.room.advice.is_none() && self.disk.fits()
     }
 
+    /// The verdict first, then what it comes from.
     fn print(&self, resolved: &Resolved, config: &Config, talk: Talk) -> Result<()> {
         let settings = &resolved.settings;
-        let line = |label: &str, text: String| talk.data(format_args!("{label:<11} {text}"));
+        let width = talk.data_width();
+        let free = self.room.free.map_or_else(|| "an unknown amount".to_owned(), size);
+        let (total, least) = (size(self.room.needs.total()), size(self.room.needs.least()));
+        talk.data(if self.room.advice.is_some() {
+            format!("It does not fit: {least} of {free} free.\n")
+        } else if !self.disk.fits() {
+            format!("It does not fit on the disk: {} are needed.\n", size(self.disk.needs))
+        } else if total == least {
+            format!("It fits: {total} of {free} free.\n")
+        } else {
+            format!("It fits: {total} of {free} free, and with {least} too.\n")
+        })?;
+        let line = |label: &str, text: String| talk.data(hanging(label, &text, width));
         let (layers, experts) = (config.num_hidden_layers, config.num_local_experts);
         line("model", format!("{} ({layers} layers, {experts} experts)", resolved.model))?;
         line("device", self.device.clone())?;
         let (trained, targets) = (grouped(self.trained_parameters), settings.lora.targets.join(", "));
         line("trained", format!("{trained} parameters: LoRA r {} on {targets}", settings.lora.r))?;
-        for (at, (what, bytes)) in self.room.parts().enumerate() {
-            line(if at == 0 { "memory" } else { "" }, format!("{:>12}  {what}", size(bytes)))?;
-        }
+        talk.data(self.memory().trim_end())?;
         if let Some(words) = self.room.placement.words() {
             line("", format!("{words} ({})", size(self.host_bytes)))?;
         }
-        let free = self.room.free.map_or_else(|| "an unknown amount".to_owned(), size);
-        let verdict = if self.room.advice.is_none() { "it fits" } else { "it does not fit" };
-        let (total, least) = (size(self.room.needs.total()), size(self.room.needs.least()));
-        line("", format!("{total:>12}  in all, {least} at least, of {free} free: {verdict}"))?;
         let what = if settings.train.packing { "packed sequences" } else { "examples" };
-        line("steps", format!("{} x {} {what}", self.steps, self.units))?;
         let a_step = grouped(self.load.in_all / self.steps.max(1));
         line(
-            "tokens",
+            "steps",
             format!(
-                "{}, {a_step} a step, from {} examples",
+                "{} x {} {what}; {} tokens of {} examples, {a_step} a step",
+                self.steps,
+                self.units,
                 grouped(self.load.in_all),
                 grouped(self.examples)
             ),
@@ -174,10 +183,10 @@ impl Answer {
         )?;
         let time = match self.rate {
             Some(rate) => format!(
-                "at least {} for the steps: {:.3e} operations at {:.3} TFLOP/s, which a large product has here",
+                "at least {} for the steps: {:.1e} operations at {} TFLOP/s, which a large product has here",
                 duration(self.operations / rate),
                 self.operations,
-                rate / 1e12
+                significant(rate / 1e12)
             ),
             None => "not known without the device; `descant bench step` measures it there".to_owned(),
         };
@@ -195,6 +204,43 @@ impl Answer {
             )?;
         }
         Ok(())
+    }
+
+    /// Memory by what for, in the steps and while prompts are answered: never both at once.
+    fn memory(&self) -> String {
+        let needs = self.room.needs;
+        let asks = needs.asking > 0;
+        let largest = needs.total();
+        let (unit, per) = if largest < 1 << 30 { ("MiB", 1_u64 << 20) } else { ("GiB", 1 << 30) };
+        let shown = |bytes: Option<u64>| {
+            bytes.filter(|bytes| *bytes > 0).map_or_else(String::new, |bytes| {
+                let value = bytes as f64 / per as f64;
+                if per == 1 << 20 { format!("{value:.1}") } else { format!("{value:.2}") }
+            })
+        };
+        let rows = [
+            ("base", Some(needs.base), Some(needs.base)),
+            ("adapter", Some(needs.adapter), Some(needs.adapter)),
+            ("gradients", Some(needs.gradients), None),
+            ("optimizer", Some(needs.optimizer), None),
+            ("activations", Some(needs.activations), None),
+            ("kept while there is room", Some(needs.kept), None),
+            ("replies", None, Some(needs.asking)),
+            ("runtime", Some(needs.runtime), Some(needs.runtime)),
+            ("in all", Some(self.room.steps()), Some(self.room.prompts())),
+        ];
+        let second = |text: &str| if asks { format!("{text:>18}") } else { String::new() };
+        let mut text = format!("{:<38}{:>8}{}\n", "", "steps", second("held-out prompts"));
+        let label = format!("memory, {unit}");
+        for (at, (name, steps, prompts)) in
+            rows.into_iter().filter(|(_, a, b)| a.or(*b).is_some_and(|bytes| bytes > 0)).enumerate()
+        {
+            let label = if at == 0 { label.as_str() } else { "" };
+            let line = format!("{label:<LABEL$}{name:<26}{:>8}{}", shown(steps), second(&shown(prompts)));
+            text += line.trim_end();
+            text.push('\n');
+        }
+        text
     }
 
     fn to_json(&self) -> Value {

@@ -87,11 +87,32 @@ impl Room {
         self.held + self.needs.total()
     }
 
-    /// For people.
+    /// For people. Steps and prompts are never in memory together.
     pub(crate) fn line(&self) -> String {
         let free = self.free.map_or_else(|| "an unknown amount".to_owned(), size);
+        let both = if self.needs.asking > 0 {
+            format!("; steps {}, held-out prompts {}", size(self.steps()), size(self.prompts()))
+        } else {
+            String::new()
+        };
         let placement = self.placement.words().map_or_else(String::new, |words| format!("; {words}"));
-        format!("{} of {free} free: {}{placement}", size(self.needs.total()), self.parts_in_words())
+        format!("{} of {free} free: {}{both}{placement}", size(self.needs.total()), self.parts_in_words())
+    }
+
+    /// So many bytes and what was in use before.
+    pub(crate) fn planned_for(&self, bytes: u64) -> u64 {
+        self.held + bytes
+    }
+
+    /// Bytes while steps are made.
+    pub(crate) fn steps(&self) -> u64 {
+        Memory { asking: 0, ..self.needs }.total()
+    }
+
+    /// Bytes while prompts are answered.
+    pub(crate) fn prompts(&self) -> u64 {
+        let needs = self.needs;
+        needs.base + needs.adapter + needs.asking + needs.runtime
     }
 
     fn parts_in_words(&self) -> String {
@@ -110,7 +131,7 @@ impl Room {
             ("optimizer", optimizer),
             ("activations", activations),
             ("kept because there is room", kept),
-            ("or held-out prompts", asking),
+            ("replies", asking),
             ("runtime", runtime),
         ]
         .into_iter()

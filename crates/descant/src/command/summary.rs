@@ -11,15 +11,18 @@ use serde_json::{Value, json};
 use super::best;
 use super::figures::Figures;
 use super::load::Chosen;
-use super::room::{Room, in_use};
+use super::room::{Room, in_use, size};
 
 use crate::observe::{Records, clock};
-use crate::report::{RunFiles, card, collapse, compared, figures, key_figures, long_table, verdict, worse};
+use crate::report::{
+    HIT, Long, RunFiles, Sample, Way, card, collapse, compared, figures, key_figures, long_table, sparks,
+    verdict, worse,
+};
 use crate::run_folder::{EVALUATION, RunFolder, SUMMARY};
 use crate::settings::{Resolved, Settings};
 use crate::talk::Talk;
-use crate::words::grouped;
-use crate::wrap::{NARROW, WIDE, hanging, wrap};
+use crate::words::{grouped, significant};
+use crate::wrap::{hanging, wrap};
 
 /// Version of the summary.
 const VERSION: u32 = 2;
@@ -29,6 +32,8 @@ const VERSION: u32 = 2;
 pub(crate) struct Phase {
     pub(crate) name: &'static str,
     pub(crate) seconds: f64,
+    /// Bytes that were planned for it, beside what was in use before the run.
+    pub(crate) planned_memory_bytes: Option<u64>,
     /// Most bytes in use from the beginning to its end, where that is known.
     pub(crate) peak_memory_bytes: Option<u64>,
 }
@@ -46,10 +51,15 @@ impl<'a> Phases<'a> {
         Self { all: Vec::new(), began, device }
     }
 
-    /// Ends a part; the next begins.
-    pub(crate) fn end(&mut self, name: &'static str) {
+    /// Ends a part for which so many bytes were planned, where they were; the next begins.
+    pub(crate) fn end(&mut self, name: &'static str, planned: Option<u64>) {
         let seconds = self.began.elapsed().as_secs_f64();
-        self.all.push(Phase { name, seconds, peak_memory_bytes: in_use(self.device) });
+        self.all.push(Phase {
+            name,
+            seconds,
+            planned_memory_bytes: planned,
+            peak_memory_bytes: in_use(self.device),
+        });
         self.began = Instant::now();
     }
 
@@ -102,6 +112,27 @@ impl Hashes {
     }
 }
 
+/// The command that comes next: to try the adapter, or, where the training shows nothing, to train harder.
+fn next(outcome: &Outcome<'_>) -> String {
+    let replies = outcome.measured.map_or(1, |measured| measured.evaluations.replies_each());
+    let main = outcome.measured.and_then(|measured| measured.evaluations.main());
+    let hit = main.and_then(|main| figures(main, replies).into_iter().find(|f| f.name == HIT));
+    if hit.is_some_and(|figure| figure.way().is_some_and(|way| way != Way::Up) && figure.after.share() < 0.5)
+    {
+        let rate = 3.0 * outcome.settings.train.learning_rate;
+        return format!(
+            "descant train {} --set run.folder={}-next --set train.learning_rate={rate:e}",
+            outcome.folder.join("config.toml").display(),
+            outcome.folder.path().display()
+        );
+    }
+    format!(
+        "descant generate --model {} --adapter {} --developer 'reasoning language: German' 'Solve 3x + 3 = 9.'",
+        outcome.resolved.model,
+        outcome.folder.join("adapter").display()
+    )
+}
+
 impl Summary {
     /// Writes `evaluation.json`, then `summary.json`, then what is made of all files: `report.html` and the card.
     pub(crate) fn write(outcome: &Outcome<'_>) -> Result<Self> {
@@ -136,25 +167,28 @@ impl Summary {
 
     /// Verdict, table and last lines; verdict and table, or JSON, as data.
     pub(crate) fn print(&self, outcome: &Outcome<'_>, as_json: bool, table: bool, talk: Talk) -> Result<()> {
-        let width = talk.data_width().unwrap_or(WIDE).clamp(NARROW, WIDE);
         if as_json {
             talk.data(self.to_json(outcome))?;
         } else {
-            talk.data(Self::result(outcome, width, table).trim_end())?;
+            talk.say("");
+            let long = Long::wanted(table, talk);
+            talk.data(Self::result(outcome, talk.data_width(), long).trim_end())?;
         }
         talk.say("");
         if let Some(measured) = outcome.measured {
-            for effort in &outcome.settings.evaluate.efforts {
-                let shown = measured.samples(outcome.settings.evaluate.samples);
-                if let Some(sample) = shown.iter().find(|sample| sample.effort == *effort) {
-                    talk.say(format_args!("{}\n", compared(sample, width).trim_end()));
-                }
+            // One is enough here: the report has the others.
+            let shown = measured.samples(outcome.settings.evaluate.samples);
+            let efforts = &outcome.settings.evaluate.efforts;
+            let effort = efforts.get(efforts.len() / 2);
+            let of_effort = |sample: &&Sample| Some(&sample.effort) == effort;
+            if let Some(sample) = shown.iter().find(of_effort).or_else(|| shown.first()) {
+                talk.say(format_args!("{}\n", compared(sample, talk.width()).trim_end()));
             }
             for line in measured.evaluations.evaluations.iter().flat_map(collapse) {
                 talk.warn(line);
             }
         }
-        for (label, text) in self.facts(outcome) {
+        for (label, text) in self.facts(outcome, talk.shows_utf8()) {
             talk.item(label, text);
         }
         if outcome.resolved.hub_name().is_none() {
@@ -163,16 +197,12 @@ impl Summary {
                 "the card names no base model; set model.name = \"OWNER/NAME\" before you share the adapter",
             );
         }
-        talk.hint(format_args!(
-            "descant generate --model {} --adapter {} 'Solve 3x + 3 = 9.'",
-            outcome.resolved.model,
-            outcome.folder.join("adapter").display()
-        ));
+        talk.next(next(outcome));
         Ok(())
     }
 
     /// What the run is about: the verdict, the key figures of each suite, what got worse.
-    fn result(outcome: &Outcome<'_>, width: usize, table: bool) -> String {
+    fn result(outcome: &Outcome<'_>, width: usize, table: Long) -> String {
         let Some(measured) = outcome.measured else {
             return "Trained, not measured: there are no held-out prompts (data.held_out).\n".into();
         };
@@ -184,52 +214,58 @@ impl Summary {
             if let Some(suite) = &evaluation.suite {
                 let _ = writeln!(text, "{suite}");
             }
-            text += &key_figures(&figures(evaluation, replies), width);
+            text += &key_figures(evaluation, replies, width);
             text.push('\n');
-            if table {
-                text += &long_table(evaluation);
+            if table != Long::No {
+                text += &long_table(evaluation, table);
                 text.push('\n');
             }
             let worse = worse(evaluation);
             let after = evaluation.latest().replies;
-            let nothing = format!("nothing of what was measured, in {after} replies");
+            let nothing = format!("nothing of what was measured, in {} replies", grouped(after));
             let worse = if worse.is_empty() { nothing } else { worse.join("; ") };
             let _ = writeln!(text, "{}\n", hanging("worse", &worse, width));
         }
         text
     }
 
-    fn facts(&self, outcome: &Outcome<'_>) -> Vec<(&'static str, String)> {
-        let mut facts = vec![(
-            "loss",
-            format!("{:.4} at the first step, {:.4} at the last", self.first_loss, self.last_loss),
-        )];
-        if let Some((step, loss)) = self.best {
-            let folder = best::path(outcome.folder, step);
-            facts.push(("best", format!("validation loss {loss:.4} at step {step}: {}", folder.display())));
-        }
+    /// What stands below the sample: label and text.
+    fn facts(&self, outcome: &Outcome<'_>, utf8: bool) -> Vec<(&'static str, String)> {
+        let steps = outcome.records.steps();
+        let curve = |values: Vec<f64>| if utf8 { format!(" {}", sparks(&values)) } else { String::new() };
+        let losses = curve(steps.iter().map(|step| f64::from(step.loss)).collect());
         let held_out = outcome.measured.and_then(|measured| {
             let main = measured.evaluations.main()?;
             Some((main.before.loss.as_ref()?.all()?, main.after.as_ref()?.loss.as_ref()?.all()?))
         });
-        facts.extend(
-            held_out
-                .map(|(before, after)| ("held out", format!("loss {before:.4} before, {after:.4} after"))),
-        );
+        let held_out = held_out.map_or_else(String::new, |(before, after)| {
+            format!("; held out {} to {}", significant(before), significant(after))
+        });
+        let (first, last) = (f64::from(self.first_loss), f64::from(self.last_loss));
+        let mut facts =
+            vec![("loss", format!("{} to {}{losses}{held_out}", significant(first), significant(last)))];
+        let first: Vec<f64> =
+            steps.iter().filter_map(|step| step.first_analysis_loss).map(f64::from).collect();
+        if let (Some(begin), Some(end)) = (first.first().copied(), first.last().copied()) {
+            let text = format!("{} to {}{}", significant(begin), significant(end), curve(first));
+            facts.push(("first token", text));
+        }
         facts.push((
-            "training",
+            "speed",
             format!(
-                "{} for {} tokens, {} tokens/s; {} in all",
-                clock(outcome.records.seconds()),
-                grouped(self.tokens as u64),
+                "{} tokens/s; {} of steps, {} in all",
                 grouped(self.tokens_per_second as u64),
+                clock(outcome.records.seconds()),
                 clock(outcome.wall_seconds)
             ),
         ));
-        let mib = |bytes: u64| bytes as f64 / f64::from(1_u32 << 20);
         facts.extend(outcome.peak.map(|peak| {
-            ("memory", format!("{:.1} MiB at most, {:.1} planned", mib(peak), mib(outcome.room.planned())))
+            ("memory", format!("{} at most, {} planned", size(peak), size(outcome.room.planned())))
         }));
+        if let Some((step, loss)) = self.best {
+            let folder = best::path(outcome.folder, step);
+            facts.push(("best", format!("validation loss {loss:.4} at step {step}: {}", folder.display())));
+        }
         facts.extend([
             ("adapter", outcome.folder.join("adapter").display().to_string()),
             ("report", outcome.folder.join("report.html").display().to_string()),

@@ -13,24 +13,27 @@ use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::{Bare, GptOss, Packing};
 use descant_train::checkpoint::{Checkpoint, Store};
-use descant_train::{Course, Ended, Error, Keeping, Observer, Validation, fit_kept};
+use descant_train::memory::Load;
+use descant_train::{Course, Ended, Error, Event, Keeping, Observer, Validation, Watching, fit_kept};
 
 use super::account::{DataAccount, Validated, in_words};
 use super::examination::{Answering, Examination};
 use super::figures::Figures;
+
 use super::identity::identity;
 use super::pages::Pages;
 use super::room::{Found, Room, in_use};
 use super::summary::{Outcome, Phases, Summary};
 use super::{best, load, rows};
 use crate::cli::Train;
+use crate::experts::Loads;
 use crate::failure::{Exit, Hinted};
 use crate::observe::{Both, Progress, Records};
-use crate::run_folder::{AFTER, BEFORE, EVALUATION, RunFolder, SUMMARY};
+use crate::run_folder::{AFTER, BEFORE, EVALUATION, EXPERTS, RunFolder, SUMMARY};
 use crate::settings::{Memory, Resolved, Settings};
 use crate::signals::Signals;
 use crate::talk::Talk;
-use crate::words::grouped;
+use crate::words::{counted, grouped, listed, significant};
 
 /// Prints the settings that would hold.
 pub(crate) fn dry_run(resolved: &Resolved, talk: Talk) -> Result<Exit> {
@@ -40,6 +43,7 @@ pub(crate) fn dry_run(resolved: &Resolved, talk: Talk) -> Result<Exit> {
 }
 
 /// The main job.
+#[expect(clippy::too_many_lines, reason = "the parts of a run, in their order")]
 pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit> {
     let settings = &resolved.settings;
     let started = Instant::now();
@@ -51,10 +55,11 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let dir = settings.model.path.as_path();
     let renderer = load::renderer(settings)?;
     let rows::Training { examples: samples, watched, account } = rows::training(settings, &renderer, talk)?;
-    let examination = Examination::new(resolved, &renderer, None)?;
+    let steps = Load::of_run(&samples, &settings.train)?;
+    let examination = Examination::new(resolved, &renderer, None, Some(steps.in_all))?;
     let config = load::config(dir)?;
-    let asking = examination.as_ref().map(Examination::asking);
-    let room = Room::find(settings, &config, &samples, asking, &Found::by(settings, &device)?)?;
+    let (asking, found) = (examination.as_ref().map(Examination::asking), Found::by(settings, &device)?);
+    let room = Room::find(settings, &config, &samples, asking, &found)?;
     room.refuse(&device)?;
     let model = load::model(dir, &device.device, room.placement)?;
     use_memory(settings, &device, &model, talk)?;
@@ -71,26 +76,26 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     #[cfg(feature = "cuda")]
     let _choices = super::kept::keep_choices(&folder.join("choices"));
     let from = store.newest(&adapters, &mut |text| talk.warn(text)).map_err(hinted)?;
-    folder.write("config.toml", resolved.text.as_bytes())?;
-    folder.write_json("manifest.json", &manifest)?;
-    folder.write_json("data.json", &account.to_json())?;
+    describe(&folder, resolved, &manifest, &account)?;
     first_lines(talk, resolved, &device, &model, &manifest, &account, &room, examination.as_ref(), &folder);
     going_on(&folder, from.as_ref(), talk);
 
     let mut progress = Progress::new(talk);
-    let mut records = records(&folder, from.as_ref())?;
+    let measured = examination.as_ref().filter(|e| settings.evaluate.every > 0 && e.has_held_out());
+    let mut records = records(&folder, from.as_ref(), measured.is_some())?;
     progress.replay(records.told());
     let past = records.validations();
     let mut phases = Phases::since(started, &device);
-    phases.end("reading and loading");
+    phases.end("reading and loading", None);
+    let asked = examination.is_some().then(|| room.planned_for(room.prompts()));
     let mut pages = Pages::new(folder.path());
     let mut kept = Both(&mut records, &mut pages);
     let mut observer = Both(&mut progress, &mut kept);
     let examining =
         examination.as_ref().map(|examination| Examining { examination, resolved, folder: &folder });
     let before = examining.as_ref().map(|examining| examining.before(&model, &mut observer)).transpose()?;
-    phases.end("questions before");
-    signals.hold();
+    phases.end("questions before", asked);
+    signals.hold_steps(talk);
     let course = Course { model: &model, samples: &samples, config: &settings.train, guard: &settings.guard };
     let stop = || signals.came().is_some();
     let best = |step: u64, adapters: &LoraAdapters| {
@@ -103,11 +108,17 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
         past,
         best: &best,
     });
-    let keeping = Keeping { store: &store, every: settings.run.save_every, from, stop: &stop, validation };
+    let base = &model;
+    let measure = measured.map(|examination| {
+        move |step, adapters: &LoraAdapters| examination.held_out_after(step, base, adapters)
+    });
+    let watching = measure.as_ref().map(|measure| Watching { every: settings.evaluate.every, measure });
+    let keeping =
+        Keeping { store: &store, every: settings.run.save_every, from, stop: &stop, validation, watching };
     let ended = fit_kept(course, adapters, keeping, &mut observer).map_err(hinted)?;
     signals.release();
     let trained_in = in_use(&device);
-    phases.end("steps and saving");
+    phases.end("steps and saving", Some(room.planned_for(room.steps())));
     let adapters = match ended {
         Ended::Done(adapters) => adapters,
         Ended::Stopped { step } => {
@@ -122,7 +133,9 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let measured = measured
         .map(|(examining, before)| examining.after(before, &model, &adapters, &saved, &mut observer))
         .transpose()?;
-    phases.end("questions after");
+    phases.end("questions after", asked);
+    count_experts(&model, &adapters, &samples, &folder, talk)?;
+    phases.end("counting experts", None);
     progress.finish();
     records.finish()?;
     let outcome = Outcome {
@@ -142,6 +155,18 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     Ok(Exit::Success)
 }
 
+/// Writes what is known of a run before its first step.
+fn describe(
+    folder: &RunFolder,
+    resolved: &Resolved,
+    manifest: &Manifest,
+    account: &DataAccount,
+) -> Result<()> {
+    folder.write("config.toml", resolved.text.as_bytes())?;
+    folder.write_json("manifest.json", manifest)?;
+    folder.write_json("data.json", &account.to_json())
+}
+
 /// Writes the adapter. What is measured is what was written, so it is read back from its files.
 fn saved_and_read_back(
     adapters: &LoraAdapters,
@@ -155,6 +180,21 @@ fn saved_and_read_back(
     }
     adapters.save_peft(saved, &model.config, &resolved.base_model())?;
     Ok(LoraAdapters::load_peft(saved, &model.config, model.device())?)
+}
+
+/// Writes where tokens go among the experts, before and after. The run is whole without it.
+fn count_experts(
+    model: &GptOss,
+    adapters: &LoraAdapters,
+    samples: &dyn descant_train::Samples,
+    folder: &RunFolder,
+    talk: Talk,
+) -> Result<()> {
+    match Loads::count(model, adapters, samples) {
+        Ok(loads) => folder.write_json(EXPERTS, &loads)?,
+        Err(error) => talk.warn(format_args!("the load of the experts was not counted: {error:#}")),
+    }
+    Ok(())
 }
 
 /// Says where a run was stopped.
@@ -181,8 +221,10 @@ impl Examining<'_> {
     fn before(&self, model: &GptOss, observer: &mut dyn Observer) -> Result<Samples> {
         let base = Answering { model, overlay: &Bare, adapter: None };
         let before = self.examination.ask("before", Some(&self.folder.join(BEFORE)), &base, observer)?;
+        let figures = self.figures(before.clone(), None)?;
         // For whoever looks at the run before its end.
-        self.folder.write_json(EVALUATION, &self.figures(before.clone(), None)?.evaluations)?;
+        self.folder.write_json(EVALUATION, &figures.evaluations)?;
+        observer.on(&Event::Note { label: "before", text: &figures.outcome() });
         Ok(before)
     }
 
@@ -197,7 +239,9 @@ impl Examining<'_> {
     ) -> Result<Figures> {
         let answering = Answering { model, overlay: adapters, adapter: Some(saved) };
         let after = self.examination.ask("after", Some(&self.folder.join(AFTER)), &answering, observer)?;
-        self.figures(before, Some(after))
+        let figures = self.figures(before, Some(after))?;
+        observer.on(&Event::Note { label: "after", text: &figures.outcome() });
+        Ok(figures)
     }
 }
 
@@ -259,9 +303,9 @@ fn hinted(error: Error) -> anyhow::Error {
 }
 
 /// The records of a run, as far as its checkpoint knows them.
-fn records(folder: &RunFolder, from: Option<&Checkpoint>) -> Result<Records> {
+fn records(folder: &RunFolder, from: Option<&Checkpoint>, held_out: bool) -> Result<Records> {
     let logs = from.map(|checkpoint| checkpoint.logs.clone()).unwrap_or_default();
-    Records::open(folder.path(), &logs).map_err(|error| match from {
+    Records::open(folder.path(), &logs, held_out).map_err(|error| match from {
         Some(_) => Hinted::new(error, "put the file back as it was, or --force begins the run again").into(),
         None => error,
     })
@@ -282,62 +326,62 @@ fn sources_and_validation(talk: Talk, settings: &Settings, data: &DataAccount) {
     }
 }
 
-/// What is going to happen.
-fn first_lines(
-    talk: Talk,
-    resolved: &Resolved,
-    device: &load::Chosen,
-    model: &GptOss,
-    manifest: &Manifest,
-    data: &DataAccount,
-    room: &Room,
-    examination: Option<&Examination<'_>>,
-    folder: &RunFolder,
-) {
-    let settings = &resolved.settings;
-    let (config, train, lora) = (&model.config, &settings.train, &settings.lora);
+/// What will be asked before and after.
+fn prompts(talk: Talk, settings: &Settings, examination: &Examination<'_>) {
+    let questions: usize = examination.suites.iter().map(|suite| suite.questions.len()).sum();
+    let replies = grouped(examination.replies() as u64);
+    talk.item(
+        "prompts",
+        format_args!(
+            "{}{} at {} effort, {}: {replies} replies before, {replies} after",
+            counted(questions as u64, "question"),
+            if questions < examination.there {
+                format!(" of {}", grouped(examination.there as u64))
+            } else {
+                String::new()
+            },
+            listed(&settings.evaluate.efforts),
+            if settings.evaluate.plain {
+                "with a language asked and with none"
+            } else {
+                "with a language asked"
+            }
+        ),
+    );
+    for (key, count) in examination.unknown() {
+        talk.warn(format_args!("the key `{key}` means nothing in a question; it stands {count} times"));
+    }
+    if !descant_evaluate::TELLS_LATIN_APART {
+        talk.warn("this build tells no Latin languages apart: reasoning in them will count as `unsure`");
+    }
+}
+
+/// The data, and what of it was not used.
+fn data_lines(talk: Talk, settings: &Settings, data: &DataAccount) {
     let account = &data.account;
     let total = account.tokens.total();
-    let experts = match config.packing {
-        Packing::Nf4 => "experts unpacked from NF4".to_owned(),
-        packing => format!("{} experts", packing.name()),
-    };
-    talk.item(
-        "model",
-        format_args!(
-            "{} ({} layers, {} experts, {experts})",
-            resolved.model, config.num_hidden_layers, config.num_local_experts
-        ),
-    );
-    talk.item("device", &device.why);
-    talk.item(
-        "trained",
-        format_args!(
-            "{} of {} parameters: LoRA r {}, alpha {} on {}",
-            grouped(manifest.total as u64),
-            grouped(load::n_parameters(config)),
-            lora.r,
-            lora.alpha,
-            lora.targets.join(", ")
-        ),
-    );
     talk.item(
         "data",
         format_args!(
-            "{} examples ({}), {} tokens, {} of them trained ({})",
+            "{} examples ({}), {} tokens, {} of them trained (mask {}): {}",
             grouped(data.examples()),
             data.form(),
             grouped(total.tokens),
             grouped(total.trained),
-            settings.data.mask
+            settings.data.mask,
+            data.channels()
         ),
     );
     sources_and_validation(talk, settings, data);
-    talk.item("channels", data.channels());
     if let Some(languages) = data.stated_languages() {
         talk.item("languages", languages);
     }
-    talk.item("template", data.template());
+    // The model's own goes without saying; it stands in data.json and in the report.
+    if settings.model.chat_template.is_some() {
+        talk.item("template", data.template());
+    } else {
+        talk.detail(format_args!("template    {}", data.template()));
+    }
     for (count, what) in [
         (account.rejects.count, "bad rows were left out"),
         (account.duplicates, "duplicates were left out"),
@@ -355,11 +399,52 @@ fn first_lines(
     for reject in account.rejects.first.iter().take(3) {
         talk.warn(format_args!("row {}: {}", reject.number, reject.reason));
     }
+}
+
+/// What is going to happen.
+fn first_lines(
+    talk: Talk,
+    resolved: &Resolved,
+    device: &load::Chosen,
+    model: &GptOss,
+    manifest: &Manifest,
+    data: &DataAccount,
+    room: &Room,
+    examination: Option<&Examination<'_>>,
+    folder: &RunFolder,
+) {
+    let settings = &resolved.settings;
+    let (config, train, lora) = (&model.config, &settings.train, &settings.lora);
+    let experts = match config.packing {
+        Packing::Nf4 => "experts unpacked from NF4".to_owned(),
+        packing => format!("{} experts", packing.name()),
+    };
+    talk.item(
+        "model",
+        format_args!(
+            "{} ({} layers, {} experts, {experts})",
+            resolved.model, config.num_hidden_layers, config.num_local_experts
+        ),
+    );
+    talk.item("device", &device.why);
+    talk.item(
+        "trained",
+        format_args!(
+            "{} of {} parameters, {} %: LoRA r {}, alpha {} on {}",
+            grouped(manifest.total as u64),
+            grouped(load::n_parameters(config)),
+            significant(100.0 * manifest.total as f64 / load::n_parameters(config) as f64),
+            lora.r,
+            lora.alpha,
+            lora.targets.join(", ")
+        ),
+    );
+    data_lines(talk, settings, data);
     let units = (train.micro_batch * train.accumulation) as f64;
     let (what, tokens) = if train.packing {
         ("packed sequences", train.max_sequence as f64)
     } else {
-        ("examples", total.tokens as f64 / data.examples().max(1) as f64)
+        ("examples", data.account.tokens.total().tokens as f64 / data.examples().max(1) as f64)
     };
     let about = if train.packing { "up to" } else { "about" };
     talk.item(
@@ -372,23 +457,10 @@ fn first_lines(
     );
     talk.item("memory", room.line());
     if let Some(examination) = examination {
-        let questions: usize = examination.suites.iter().map(|suite| suite.questions.len()).sum();
-        let replies = grouped(examination.replies() as u64);
-        talk.item(
-            "prompts",
-            format_args!(
-                "{} questions at {} effort: {replies} replies before, {replies} after",
-                grouped(questions as u64),
-                settings.evaluate.efforts.join(", ")
-            ),
-        );
-        for (key, count) in examination.unknown() {
-            talk.warn(format_args!("the key `{key}` means nothing in a question; it stands {count} times"));
-        }
+        prompts(talk, settings, examination);
     }
     let hash = resolved.sha256.get(..12).unwrap_or_default();
-    talk.item("settings", format_args!("{} (sha256 {hash})", resolved.origin));
-    talk.item("seed", train.seed);
+    talk.item("settings", format_args!("{} (sha256 {hash}), seed {}", resolved.origin, train.seed));
     talk.item("run", folder.path().display());
     talk.detail(format_args!("\n{}", resolved.text));
 }

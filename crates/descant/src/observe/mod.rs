@@ -3,6 +3,7 @@
 use descant_train::checkpoint::LogLengths;
 use descant_train::{Event, Observer};
 
+mod live;
 mod pace;
 mod progress;
 mod reading;
@@ -14,7 +15,7 @@ mod writing;
 pub(crate) use pace::clock;
 pub(crate) use progress::Progress;
 pub(crate) use reading::Reading;
-pub(crate) use records::Records;
+pub(crate) use records::{GRADIENTS, HELD_OUT, Records};
 #[cfg(feature = "hub")]
 pub(crate) use transfer::Transfer;
 pub(crate) use writing::Writing;

@@ -1,6 +1,10 @@
-//! The numbers beside a progress bar: smoothed loss, tokens a second, time left. Arithmetic only.
+//! The numbers beside a live line: smoothed loss, tokens a second, time left. Arithmetic only.
+
+use std::fmt::Write as _;
 
 use descant_train::{StepMetrics, StepTiming};
+
+use crate::words::grouped;
 
 /// Weight of the past in the running means.
 const MEMORY: f64 = 0.9;
@@ -48,25 +52,29 @@ impl Pace {
         (self.steps >= STEPS_BEFORE_ETA).then(|| mean * total.saturating_sub(step) as f64)
     }
 
-    /// What fits into `width` columns, the most wanted first: time left, loss, first token, tokens a second, rate.
-    pub(crate) fn describe(&self, total: u64, width: usize) -> String {
-        let Some(last) = &self.last else { return String::new() };
-        let mut parts = Vec::new();
-        parts.extend(self.seconds_left(total).map(|left| format!("{} left", clock(left))));
-        parts.push(format!("loss {:.3}", self.loss()));
+    /// The numbers beside a live line, most wanted first: loss, first token, tokens a second, rate.
+    pub(crate) fn numbers(&self) -> Vec<String> {
+        let Some(last) = &self.last else { return Vec::new() };
+        let mut numbers = vec![format!("loss {:.3}", self.loss())];
         // One token of each reply decides its language; the mean over all tokens hides it.
-        parts.extend(last.first_analysis_loss.map(|first| format!("first token {first:.2}")));
-        parts.push(format!("{} tokens/s", two_digits(self.tokens_per_second())));
-        parts.push(format!("rate {:.1e}", last.learning_rate));
-        let mut text = String::new();
-        for part in parts {
-            let gap = if text.is_empty() { "" } else { "  " };
-            if text.len() + gap.len() + part.len() > width {
-                break;
-            }
-            text = text + gap + &part;
+        numbers.extend(last.first_analysis_loss.map(|first| format!("first token {first:.2}")));
+        numbers.push(format!("{} tokens/s", two_digits(self.tokens_per_second())));
+        numbers.push(format!("rate {:.1e}", last.learning_rate));
+        numbers
+    }
+
+    /// The last step for a line that stands alone: exact where a live line is smoothed.
+    pub(crate) fn last_step(&self) -> String {
+        let Some(last) = &self.last else { return String::new() };
+        let mut text = format!("loss {:.4}", last.loss);
+        if let Some(first) = last.first_analysis_loss {
+            let _ = write!(text, "  first token {first:.2}");
         }
-        text
+        text + &format!(
+            "  rate {:.1e}  {} tokens/s",
+            last.learning_rate,
+            two_digits(self.tokens_per_second())
+        )
     }
 }
 
@@ -77,7 +85,7 @@ fn two_digits(value: f64) -> String {
     }
     let unit = 10f64.powf(value.log10().floor() - 1.0);
     let rounded = (value / unit).round() * unit;
-    if unit < 1.0 { format!("{rounded:.1}") } else { format!("{rounded:.0}") }
+    if unit < 1.0 { format!("{rounded:.1}") } else { grouped(rounded as u64) }
 }
 
 /// Seconds as `m:ss` or `h:mm:ss`.
@@ -141,21 +149,18 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_line_reads_well() {
-        let wide = usize::MAX;
-        assert_eq!(after(1).describe(60, wide), "loss 0.250  first token 12.60  2000 tokens/s  rate 5.0e-3");
-        assert_eq!(after(20).describe(60, wide), "0:20 left  loss 0.250  2000 tokens/s  rate 5.0e-3");
-        assert_eq!(Pace::default().describe(60, wide), "");
-        // What does not fit is left out from the end, and nothing is cut.
-        assert_eq!(after(20).describe(60, 21), "0:20 left  loss 0.250");
-        assert_eq!(after(20).describe(60, 20), "0:20 left");
-        assert_eq!(after(20).describe(60, 8), "");
+    fn numbers_come_most_wanted_first() {
+        assert_eq!(after(1).numbers(), ["loss 0.250", "first token 12.60", "2,000 tokens/s", "rate 5.0e-3"]);
+        assert_eq!(after(20).numbers(), ["loss 0.250", "2,000 tokens/s", "rate 5.0e-3"]);
+        assert_eq!(after(1).last_step(), "loss 0.2500  first token 12.60  rate 5.0e-3  2,000 tokens/s");
+        assert_eq!(Pace::default().numbers(), Vec::<String>::new());
+        assert_eq!(Pace::default().last_step(), "");
     }
 
     #[test]
     fn two_digits_and_clocks() {
         let cases =
-            [(0.0, "0"), (f64::NAN, "0"), (0.5, "0.5"), (1.24, "1.2"), (12.6, "13"), (4321.0, "4300")];
+            [(0.0, "0"), (f64::NAN, "0"), (0.5, "0.5"), (1.24, "1.2"), (12.6, "13"), (4321.0, "4,300")];
         for (value, text) in cases {
             assert_eq!(two_digits(value), text);
         }

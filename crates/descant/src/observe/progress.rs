@@ -1,47 +1,50 @@
-//! Progress for people, on standard error: a bar on a terminal, a line every ten seconds anywhere else.
+//! Progress for people, on standard error: one live line on a terminal, lines that stand alone anywhere else.
+//!
+//! A line of a log has the time since the command began, and comes at the beginning of each part, at units 1, 2, 5, 10,
+//! 20, 50 and so on of the steps, every half minute, and at the end.
 
 use std::time::{Duration, Instant};
 
 use descant_train::{Event, Observer, StepMetrics, StepTiming};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::live::{Live, count};
 use super::pace::{Pace, clock};
 use crate::talk::Talk;
 
-/// How often a line is written where there is no terminal.
-const BETWEEN_LINES: Duration = Duration::from_secs(10);
-/// Columns of a label, of a bar, and of the blanks between the parts of a line.
-const LABEL: usize = 11;
-const BAR: usize = 24;
-const GAPS: usize = 5;
-/// How often a bar is redrawn.
-const BETWEEN_FRAMES: Duration = Duration::from_millis(100);
+/// How often a line is written where there is no terminal, beside those at round numbers.
+const BETWEEN_LINES: Duration = Duration::from_secs(30);
+/// Before this an estimate of the time left would be a guess.
+const BEFORE_ETA: Duration = Duration::from_secs(2);
+/// Redrawn at most so often in a second.
+const FRAMES: u8 = 10;
+
+/// A part of a command.
+struct Phase {
+    name: String,
+    total: Option<u64>,
+    done: u64,
+    /// Done when this process took it up.
+    at_start: Option<u64>,
+    started: Instant,
+    last_line: Instant,
+    /// Whether its units are steps, which tell more than how many they are.
+    steps: bool,
+}
 
 /// Draws what it is told.
 pub(crate) struct Progress {
     talk: Talk,
     pace: Pace,
-    phase: String,
-    total: Option<u64>,
-    done: u64,
+    began: Instant,
+    phase: Option<Phase>,
     bar: Option<ProgressBar>,
-    started: Instant,
-    last_line: Option<Instant>,
 }
 
 impl Progress {
     /// Draws nothing when `talk` does not show progress.
     pub(crate) fn new(talk: Talk) -> Self {
-        Self {
-            talk,
-            pace: Pace::default(),
-            phase: String::new(),
-            total: None,
-            done: 0,
-            bar: None,
-            started: Instant::now(),
-            last_line: None,
-        }
+        Self { talk, pace: Pace::default(), began: Instant::now(), phase: None, bar: None }
     }
 
     /// Takes in the steps of an earlier process, so that running means go on as if there had been none.
@@ -49,81 +52,151 @@ impl Progress {
         steps.for_each(|(metrics, timing)| self.pace.add(metrics, *timing));
     }
 
-    /// Ends the phase that is shown, if any, with a line of how long it took.
+    /// Ends the part that is shown, if any, with a line of how long it took.
     pub(crate) fn finish(&mut self) {
+        self.finish_with("");
+    }
+
+    /// As [`finish`](Self::finish), with what came of it.
+    fn finish_with(&mut self, outcome: &str) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        if !self.phase.is_empty() && self.talk.shows_progress() {
-            let took = clock(self.started.elapsed().as_secs_f64());
-            self.talk.item(&self.phase, format_args!("{} in {took}", self.count()));
+        let Some(phase) = self.phase.take() else { return };
+        if !self.talk.shows_progress() {
+            return;
         }
-        self.phase.clear();
+        let took = clock(phase.started.elapsed().as_secs_f64());
+        let done = count(phase.done, phase.total);
+        let of_steps = if phase.steps { self.pace.last_step() } else { String::new() };
+        let parts = ["", &of_steps, outcome];
+        let parts: Vec<&str> = parts
+            .into_iter()
+            .enumerate()
+            .filter(|(at, text)| *at == 0 || !text.is_empty())
+            .map(|(_, text)| text)
+            .collect();
+        let outcome = parts.join("  ");
+        if self.talk.is_terminal() {
+            self.talk.item(&phase.name, format_args!("{done} in {took}{outcome}"));
+        } else {
+            self.line(&phase.name, &format!("{done} in {took}{outcome}"));
+        }
     }
 
     fn begin(&mut self, name: &str, total: Option<u64>) {
         self.finish();
-        name.clone_into(&mut self.phase);
-        (self.total, self.done, self.started, self.last_line) = (total, 0, Instant::now(), None);
-        if self.talk.shows_progress() && self.talk.is_terminal() {
-            let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
-            bar.set_style(style(total.is_some()));
-            bar.set_prefix(format!("{name:<11}"));
-            bar.enable_steady_tick(BETWEEN_FRAMES);
+        let now = Instant::now();
+        let phase = Phase {
+            name: name.to_owned(),
+            total,
+            done: 0,
+            at_start: None,
+            started: now,
+            last_line: now,
+            steps: false,
+        };
+        self.phase = Some(phase);
+        if !self.talk.shows_progress() {
+            return;
+        }
+        if self.talk.is_terminal() {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(FRAMES));
+            // The width may change between two frames: what is drawn is cut at the terminal's own.
+            let style = ProgressStyle::with_template("{wide_msg}").expect("the template is well formed");
+            bar.set_style(style);
             self.bar = Some(bar);
+            self.draw();
+        } else {
+            self.line(name, &count(0, total));
         }
     }
 
-    fn advance(&mut self, done: u64, text: &str) {
-        self.done = done;
-        if let Some(bar) = &self.bar {
-            bar.set_position(done);
-            bar.set_message(text.to_owned());
-        } else if self.talk.shows_progress() && self.is_time_for_a_line() {
-            self.talk.item(&self.phase, format_args!("{}  {text}", self.count()).to_string().trim_end());
+    fn advance(&mut self, done: u64, is_step: bool) {
+        let Some(phase) = &mut self.phase else { return };
+        phase.at_start.get_or_insert(if is_step { done.saturating_sub(1) } else { done });
+        (phase.done, phase.steps) = (done, is_step);
+        if !self.talk.shows_progress() {
+            return;
+        }
+        if self.bar.is_some() {
+            self.draw();
+            return;
+        }
+        // The last unit is in the line that ends the part.
+        let due = is_step && is_round(done) || phase.last_line.elapsed() >= BETWEEN_LINES;
+        if due && phase.total != Some(done) {
+            phase.last_line = Instant::now();
+            let (name, count) = (phase.name.clone(), count(done, phase.total));
+            let numbers = if is_step { format!("  {}", self.pace.last_step()) } else { String::new() };
+            self.line(&name, &format!("{count}{numbers}"));
         }
     }
 
-    /// The first line comes at once, so that one sees that it goes.
-    fn is_time_for_a_line(&mut self) -> bool {
-        let due = self.last_line.is_none_or(|last| last.elapsed() >= BETWEEN_LINES);
-        if due {
-            self.last_line = Some(Instant::now());
-        }
-        due
+    /// Redraws the live line.
+    fn draw(&self) {
+        let (Some(bar), Some(phase)) = (&self.bar, &self.phase) else { return };
+        let numbers = if phase.steps { self.pace.numbers() } else { Vec::new() };
+        let live = Live {
+            name: &phase.name,
+            done: phase.done,
+            total: phase.total,
+            seconds_left: self.seconds_left(phase),
+            numbers: &numbers,
+            utf8: self.talk.shows_utf8(),
+        };
+        bar.set_message(live.line(self.talk.width()));
     }
 
-    /// Columns of a line beside label, bar and count; all there are where no line is redrawn.
-    fn room(&self) -> usize {
-        if self.bar.is_none() {
-            return usize::MAX;
+    fn seconds_left(&self, phase: &Phase) -> Option<f64> {
+        let total = phase.total?;
+        if phase.steps {
+            return self.pace.seconds_left(total);
         }
-        let count = self.total.map_or(0, |total| 2 * total.to_string().len() + 1);
-        self.talk.width().saturating_sub(LABEL + BAR + count + GAPS)
+        let here = phase.done.checked_sub(phase.at_start?).filter(|here| *here > 0)?;
+        let took = Some(phase.started.elapsed()).filter(|took| *took >= BEFORE_ETA)?;
+        Some(took.as_secs_f64() / here as f64 * total.saturating_sub(phase.done) as f64)
     }
 
-    fn count(&self) -> String {
-        match self.total {
-            Some(total) => format!("{}/{total}", self.done),
-            None => self.done.to_string(),
+    /// A line of a log: when, what, how far.
+    fn line(&self, name: &str, text: &str) {
+        let at = clock(self.began.elapsed().as_secs_f64());
+        self.talk.say(format_args!("{at}  {name:<8} {text}"));
+    }
+
+    /// Says something above the live line, or as a line of the log.
+    fn note(&self, label: &str, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.talk.item(label, text)),
+            None if self.talk.shows_progress() && !self.talk.is_terminal() => self.line(label, text),
+            None => self.talk.item(label, text),
         }
     }
+}
+
+/// 1, 2, 5, 10, 20, 50 and so on.
+fn is_round(n: u64) -> bool {
+    let mut rest = n;
+    while rest >= 10 && rest.is_multiple_of(10) {
+        rest /= 10;
+    }
+    matches!(rest, 1 | 2 | 5)
 }
 
 impl Observer for Progress {
     fn on(&mut self, event: &Event<'_>) {
         match event {
             Event::Phase { name, total } => self.begin(name, *total),
-            Event::Progress { done } => self.advance(*done, ""),
-            Event::Step { metrics, timing, total } => {
+            Event::Progress { done } => self.advance(*done, false),
+            Event::Step { metrics, timing, .. } => {
                 self.pace.add(metrics, *timing);
-                let text = self.pace.describe(*total, self.room());
-                self.advance(metrics.step, &text);
+                self.advance(metrics.step, true);
             }
-            Event::Note { label, text } => match &self.bar {
-                Some(bar) => bar.suspend(|| self.talk.item(label, text)),
-                None => self.talk.item(label, text),
-            },
+            // What came of the part that is shown ends it.
+            Event::Note { label, text } if self.phase.as_ref().is_some_and(|phase| phase.name == *label) => {
+                self.finish_with(text);
+            }
+            Event::Note { label, text } => self.note(label, text),
             Event::Warning(text) => match &self.bar {
                 Some(bar) => bar.suspend(|| self.talk.warn(text)),
                 None => self.talk.warn(text),
@@ -134,8 +207,13 @@ impl Observer for Progress {
     }
 }
 
-fn style(bounded: bool) -> ProgressStyle {
-    let template =
-        if bounded { "{prefix} {bar:24} {pos}/{len}  {msg}" } else { "{prefix} {spinner} {pos}  {msg}" };
-    ProgressStyle::with_template(template).expect("the templates above are well formed").progress_chars("━╸─")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_numbers_are_one_two_five_and_their_tens() {
+        let round: Vec<u64> = (0..=1000).filter(|n| is_round(*n)).collect();
+        assert_eq!(round, [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]);
+    }
 }

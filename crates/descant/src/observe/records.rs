@@ -1,8 +1,9 @@
-//! The run's own record: `metrics.jsonl`, which two equal runs share byte for byte, and `timing.jsonl`, which no
-//! two runs share.
+//! The run's own record: `metrics.jsonl`, `gradients.jsonl` and `held-out.jsonl`, which two equal runs share byte for
+//! byte, and `timing.jsonl`, which no two runs share.
 //!
-//! One object a step, each with the version `v` of its form. A line is written whole, so that what is in the file
-//! when a run is killed is true. A run that goes on cuts both to what its checkpoint knows, and reads that back.
+//! One object a line, each with the version `v` of its form: a step, or one of the steps at which gradients or the
+//! held-out loss are looked at. A line is written whole, so that what is in the file when a run is killed is true. A run
+//! that goes on cuts all of them to what its checkpoint knows, and reads the steps back.
 
 use std::path::{Path, PathBuf};
 
@@ -11,21 +12,27 @@ use descant_files::Appender;
 use descant_train::checkpoint::LogLengths;
 use descant_train::{Event, Observer, StepMetrics, StepTiming};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-/// Version of both files' lines.
+/// Version of the files' lines.
 const VERSION: u32 = 1;
 /// Longest of the files that is read back.
 const MAX_BYTES: u64 = 4 << 30;
 const METRICS: &str = "metrics.jsonl";
 const TIMING: &str = "timing.jsonl";
+/// The gradient by site, at some steps.
+pub(crate) const GRADIENTS: &str = "gradients.jsonl";
+/// The held-out loss between steps, where it is measured.
+pub(crate) const HELD_OUT: &str = "held-out.jsonl";
 
-/// Writes both files. What steps said is not remembered while they are made, or a long run would grow with them; it is
+/// Writes these files. What steps said is not remembered while they are made, or a long run would grow with them; it is
 /// read back at the end.
 pub(crate) struct Records {
     folder: PathBuf,
     metrics: Appender,
     timing: Appender,
+    gradients: Appender,
+    held_out: Option<Appender>,
     steps: Vec<StepMetrics>,
     timings: Vec<StepTiming>,
     seconds: f64,
@@ -40,6 +47,18 @@ struct Line<'a, T> {
     step: &'a T,
 }
 
+/// A line of `gradients.jsonl`: the norm at each site, in the sites' order.
+#[derive(Serialize)]
+struct Gradients<'a> {
+    step: u64,
+    #[serde(serialize_with = "as_map")]
+    norms: &'a [(String, f32)],
+}
+
+fn as_map<S: Serializer>(norms: &[(String, f32)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(norms.iter().map(|(site, norm)| (site, norm)))
+}
+
 /// A line that is read back; its version is that of the run, whose settings are checked before.
 #[derive(Deserialize)]
 struct Told<T> {
@@ -48,8 +67,9 @@ struct Told<T> {
 }
 
 impl Records {
-    /// Starts both files in a run folder, or goes on with them at these lengths; a length that is not named is 0.
-    pub(crate) fn open(folder: &Path, lengths: &LogLengths) -> Result<Self> {
+    /// Starts the files in a run folder, or goes on with them at these lengths; a length that is not named is 0.
+    /// `held_out` says whether that loss is measured between steps.
+    pub(crate) fn open(folder: &Path, lengths: &LogLengths, held_out: bool) -> Result<Self> {
         let open = |name: &str| {
             let path = folder.join(name);
             match lengths.get(name) {
@@ -58,12 +78,24 @@ impl Records {
                 None => Appender::create(&path),
             }
         };
-        let (metrics, timing) = (open(METRICS)?, open(TIMING)?);
+        let (metrics, timing, gradients) = (open(METRICS)?, open(TIMING)?, open(GRADIENTS)?);
+        let held_out = held_out.then(|| open(HELD_OUT)).transpose()?;
         let steps = read_back(&folder.join(METRICS))?;
         let timings: Vec<StepTiming> = read_back(&folder.join(TIMING))?;
         let seconds = timings.iter().map(|timing| timing.seconds).sum();
         let folder = folder.to_owned();
-        Ok(Self { folder, metrics, timing, steps, timings, seconds, warnings: Vec::new(), failure: None })
+        Ok(Self {
+            folder,
+            metrics,
+            timing,
+            gradients,
+            held_out,
+            steps,
+            timings,
+            seconds,
+            warnings: Vec::new(),
+            failure: None,
+        })
     }
 
     /// What was read back, step by step.
@@ -127,6 +159,15 @@ impl Observer for Records {
                 self.failure = self.failure.take().or(written.err());
                 self.seconds += timing.seconds;
             }
+            Event::Gradients { step, norms } => {
+                let written = append(&mut self.gradients, &Gradients { step: *step, norms });
+                self.failure = self.failure.take().or(written.err());
+            }
+            Event::HeldOut(measured) => {
+                if let Some(file) = &mut self.held_out {
+                    self.failure = self.failure.take().or(append(file, measured).err());
+                }
+            }
             Event::Warning(text) => self.warnings.push((*text).to_owned()),
             _ => {}
         }
@@ -134,9 +175,13 @@ impl Observer for Records {
 
     fn logs(&mut self) -> descant_train::Result<LogLengths> {
         self.failure.take().map_or(Ok(()), Err)?;
-        self.metrics.sync()?;
-        self.timing.sync()?;
-        Ok([(METRICS.to_owned(), self.metrics.length()), (TIMING.to_owned(), self.timing.length())].into())
+        let files = [(METRICS, &self.metrics), (TIMING, &self.timing), (GRADIENTS, &self.gradients)];
+        let held_out = self.held_out.as_ref().map(|file| (HELD_OUT, file));
+        let length = |(name, file): (&str, &Appender)| {
+            file.sync()?;
+            Ok((name.to_owned(), file.length()))
+        };
+        files.into_iter().chain(held_out).map(length).collect()
     }
 }
 
@@ -156,17 +201,22 @@ fn read_back<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
 
 #[cfg(test)]
 mod tests {
+    use descant_train::HeldOut;
+
     use super::super::pace::tests::step;
     use super::*;
 
     #[test]
     fn metrics_hold_no_time_and_timing_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let mut records = Records::open(dir.path(), &LogLengths::new()).unwrap();
+        let mut records = Records::open(dir.path(), &LogLengths::new(), true).unwrap();
         for n in 1..=2 {
             let (metrics, timing) = step(n, 0.1);
+            let norms = [("layers.2.q_proj".to_owned(), 0.5), ("layers.10.q_proj".to_owned(), 0.25)];
+            records.on(&Event::Gradients { step: n, norms: &norms });
             records.on(&Event::Step { metrics: &metrics, timing, total: 2 });
         }
+        records.on(&Event::HeldOut(HeldOut { step: 2, loss: 0.25, first: None }));
         records.on(&Event::Warning("w"));
         records.finish().unwrap();
         assert_eq!(records.steps().len(), 2);
@@ -179,6 +229,13 @@ mod tests {
         {"v":1,"step":1,"seconds":0.5,"tokens_per_second":2000.0}
         {"v":1,"step":2,"seconds":0.5,"tokens_per_second":2000.0}
         "##);
+        insta::assert_snapshot!(read(GRADIENTS), @r##"
+        {"v":1,"step":1,"norms":{"layers.2.q_proj":0.5,"layers.10.q_proj":0.25}}
+        {"v":1,"step":2,"norms":{"layers.2.q_proj":0.5,"layers.10.q_proj":0.25}}
+        "##);
+        insta::assert_snapshot!(read(HELD_OUT), @r##"{"v":1,"step":2,"loss":0.25,"first":null}"##);
+        let lengths: Vec<String> = records.logs().unwrap().into_keys().collect();
+        assert_eq!(lengths, [GRADIENTS, HELD_OUT, METRICS, TIMING]);
         assert_eq!((records.steps().len(), records.seconds()), (2, 1.0));
         assert_eq!(records.warnings(), ["w"]);
     }
@@ -186,7 +243,7 @@ mod tests {
     #[test]
     fn records_that_go_on_know_the_steps_that_count_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
-        let mut records = Records::open(dir.path(), &LogLengths::new()).unwrap();
+        let mut records = Records::open(dir.path(), &LogLengths::new(), true).unwrap();
         let tell = |records: &mut Records, n| {
             let (metrics, timing) = step(n, 0.1);
             records.on(&Event::Step { metrics: &metrics, timing, total: 9 });
@@ -195,7 +252,7 @@ mod tests {
         let lengths = records.logs().unwrap();
         (3..=4).for_each(|n| tell(&mut records, n));
         drop(records);
-        let mut again = Records::open(dir.path(), &lengths).unwrap();
+        let mut again = Records::open(dir.path(), &lengths, true).unwrap();
         assert_eq!(
             again.told().map(|(metrics, _)| metrics.clone()).collect::<Vec<_>>(),
             [step(1, 0.1).0, step(2, 0.1).0]
@@ -206,6 +263,6 @@ mod tests {
         assert_eq!(text.lines().count(), 3);
         // Shorter than the checkpoint says: that is no log of this run.
         let long = [("metrics.jsonl".to_owned(), 1 << 20)].into();
-        assert!(Records::open(dir.path(), &long).is_err());
+        assert!(Records::open(dir.path(), &long, true).is_err());
     }
 }

@@ -5,7 +5,9 @@
 
 use std::fmt::Write as _;
 
-use super::key::{figures, verdict, worse};
+use descant_evaluate::{Cell, Evaluation, Side, name_of};
+
+use super::key::{Survival, figures, survival, verdict, worse};
 use super::run_files::RunFiles;
 use crate::words::{grouped, is_hub_name};
 
@@ -82,8 +84,11 @@ pub(crate) fn card(
                     shown(&figure.after)
                 );
             }
+            text += &lengths(evaluation);
             text += "\nIntervals are Wilson's and count questions, because the replies to one question are not \
                      independent.\nThey do not cover another seed.\n\n";
+            text += &by_language(evaluation);
+            text += &reasoning(evaluation);
             let worse = worse(evaluation);
             if evaluation.after.is_some() {
                 let worse =
@@ -97,6 +102,68 @@ pub(crate) fn card(
     text += &limits(run);
     text += &reproduce(run, commit);
     text
+}
+
+/// Mean length of the reasoning by effort, as a last row of the results.
+fn lengths(evaluation: &Evaluation) -> String {
+    let mean = |side: &Side, effort: &String| {
+        let mean = side.cell(effort, "any").and_then(Cell::mean_tokens);
+        mean.map_or_else(|| "-".into(), |mean| format!("{mean:.1}"))
+    };
+    let row = |side: &Side| -> String {
+        evaluation.efforts.iter().map(|effort| mean(side, effort)).collect::<Vec<_>>().join(" / ")
+    };
+    let Some(asked) = evaluation.latest().pooled("any") else { return String::new() };
+    let before = evaluation.after.as_ref().map_or_else(|| "-".into(), |_| row(&evaluation.before));
+    format!(
+        "| mean length of the reasoning, a language asked: {}, tokens | {} | {before} | {} |\n",
+        evaluation.efforts.join(" / "),
+        asked.n,
+        row(evaluation.latest())
+    )
+}
+
+/// Languages that are listed at most.
+const LANGUAGES: usize = 30;
+
+/// Replies as asked, a row a language, by effort.
+fn by_language(evaluation: &Evaluation) -> String {
+    let latest = evaluation.latest();
+    let mut codes: Vec<&str> = latest.cells.iter().map(|cell| cell.asked.as_str()).collect();
+    codes.retain(|code| !matches!(*code, "none" | "any"));
+    codes.sort_unstable();
+    codes.dedup();
+    if codes.is_empty() || codes.len() > LANGUAGES {
+        return String::new();
+    }
+    let of = |side: &Side, code: &str| -> String {
+        let cell = |effort: &String| {
+            side.cell(effort, code).map_or_else(|| "-".into(), |cell| format!("{} of {}", cell.hit, cell.n))
+        };
+        evaluation.efforts.iter().map(cell).collect::<Vec<_>>().join(" / ")
+    };
+    let mut text = format!(
+        "| as asked, at {} effort | base | with the adapter |\n| :--- | ---: | ---: |\n",
+        evaluation.efforts.join(" / ")
+    );
+    for code in codes {
+        let before = evaluation.after.as_ref().map_or_else(|| "-".into(), |_| of(&evaluation.before, code));
+        let _ = writeln!(text, "| {} | {before} | {} |", cell(name_of(code)), of(latest, code));
+    }
+    text + "\n"
+}
+
+/// Whether the model still reasons, by counts.
+fn reasoning(evaluation: &Evaluation) -> String {
+    let Survival { replies: (Some(before), after), rows } = survival(evaluation) else {
+        return String::new();
+    };
+    let mut text =
+        format!("| replies, of {before} and {after} | base | with the adapter |\n| :--- | ---: | ---: |\n");
+    for (name, was, now) in rows {
+        let _ = writeln!(text, "| {name} | {} | {now} |", was.unwrap_or(0));
+    }
+    text + "\n"
 }
 
 fn front_matter(run: &RunFiles, base: Option<&str>, license: Option<&str>) -> String {
@@ -145,8 +212,12 @@ fn usage(base: Option<&str>) -> String {
          max_new_tokens=1024, do_sample=False)\nprint(tokenizer.decode(reply[0][inputs[\"input_ids\"].shape[1]:]))\n```\n\n\
          ### vLLM\n\n```sh\nvllm serve {name} --enable-lora --lora-modules asked=THIS_FOLDER      # then ask for the \
          model \"asked\"\n```\n\n\
+         ### llama.cpp\n\n```sh\ndescant export --adapter . --to gguf-lora --out adapter.gguf      # and the base with --to gguf\n\
+         llama-server -m BASE.gguf --lora adapter.gguf\n```\n\n\
+         ### mistral.rs\n\n```sh\nmistralrs serve -p 1234 -m {name} --lora THIS_FOLDER\n```\n\n\
          | loader | tried with this adapter |\n| :--- | :--- |\n| Descant {} | yes, the results above |\n\
-         | PEFT, transformers | no; adapters of this form are compared with PEFT in Descant's tests |\n| vLLM | no |\n\n",
+         | PEFT, transformers | no; adapters of this form are compared with PEFT in Descant's tests |\n| vLLM | no |\n| llama.cpp | no |\n\
+         | mistral.rs | no |\n\n",
         env!("CARGO_PKG_VERSION")
     )
 }
@@ -167,7 +238,9 @@ fn recipe(run: &RunFiles) -> String {
     row("trained numbers", run.manifest["total"].as_u64().map_or_else(|| "-".into(), grouped));
     row(
         "data",
-        run.data["examples"].as_u64().map_or_else(|| "-".into(), |n| format!("{} conversations", grouped(n))),
+        run.data["examples"]
+            .as_u64()
+            .map_or_else(|| "-".into(), |n| format!("{} conversations{}", grouped(n), tokens(run))),
     );
     row(
         "optimizer",
@@ -191,6 +264,22 @@ fn recipe(run: &RunFiles) -> String {
         format!("{seconds:.1} s of steps on {}", run.identity("device").unwrap_or("an unknown device")),
     );
     text + "\n"
+}
+
+/// Tokens of the data, and which of them were trained.
+fn tokens(run: &RunFiles) -> String {
+    let channels = || run.data["account"]["tokens"].as_object().into_iter().flatten();
+    let sum = |key: &str| channels().filter_map(|(_, of)| of[key].as_u64()).sum::<u64>();
+    let (all, trained) = (sum("tokens"), sum("trained"));
+    if all == 0 {
+        return String::new();
+    }
+    let parts = channels().filter_map(|(name, of)| {
+        let count = of["trained"].as_u64().filter(|count| *count > 0)?;
+        Some(format!("{name} {}", grouped(count)))
+    });
+    let parts: Vec<String> = parts.collect();
+    format!("; {} tokens, {} of them trained: {}", grouped(all), grouped(trained), parts.join(", "))
 }
 
 fn limits(run: &RunFiles) -> String {
@@ -238,6 +327,77 @@ fn reproduce(run: &RunFiles, commit: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::report::html::tests::run;
+
+    /// Keys of a front matter and their values, in the subset of YAML that is written here.
+    fn front(text: &str) -> Vec<(String, String)> {
+        let body = text.strip_prefix("---\n").unwrap().split("\n---\n").next().unwrap();
+        let mut key = String::new();
+        let mut out = Vec::new();
+        for line in body.lines() {
+            if let Some(item) = line.strip_prefix("- ") {
+                out.push((key.clone(), item.to_owned()));
+            } else {
+                let (name, value) = line.split_once(':').unwrap();
+                name.clone_into(&mut key);
+                out.push((key.clone(), value.trim().to_owned()));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn the_front_matter_has_known_keys_and_no_path_whatever_a_run_says() {
+        let known = [
+            "base_model",
+            "base_model_relation",
+            "library_name",
+            "pipeline_tag",
+            "license",
+            "language",
+            "datasets",
+            "tags",
+        ];
+        for hostile in
+            ["/home/user/model", "\"\n---\n", "a|b", "<script>", "owner/name\nlicense: mit", "plain"]
+        {
+            let text = card(&run(hostile), Some(hostile), None, Some(hostile));
+            let front = front(&text);
+            assert!(front.iter().all(|(key, _)| known.contains(&key.as_str())), "{front:?}");
+            for (key, value) in front.iter().filter(|(key, _)| key != "license") {
+                assert!(!value.trim_start_matches('"').starts_with('/'), "{key}: {value}");
+            }
+            assert!(front.iter().all(|(key, _)| key != "base_model"), "{hostile} names no repository");
+            let tables = |text: &str| text.lines().filter(|line| line.starts_with('|')).count();
+            let plain = card(&run("plain"), None, None, None);
+            assert_eq!(tables(&text), tables(&plain), "{hostile} stays inside its cell");
+            assert!(!text.split("\n---\n").skip(1).any(|body| body.contains("<script>")));
+        }
+        let named = front(&card(&run("plain"), Some("openai/gpt-oss-20b"), None, None));
+        let model = named.iter().find(|(key, _)| key == "base_model").unwrap();
+        assert_eq!(model.1, "\"openai/gpt-oss-20b\"");
+    }
+
+    #[test]
+    fn the_figures_are_those_of_the_evaluation() {
+        let run = run("plain");
+        let text = card(&run, None, None, None);
+        let main = run.evaluations.as_ref().unwrap().main().unwrap();
+        for figure in figures(main, 1) {
+            let row = text.lines().find(|line| line.starts_with(&format!("| {} |", figure.name))).unwrap();
+            let shown = |share: &crate::report::key::Share| {
+                format!("{} ({})", share.percent(), share.interval_text())
+            };
+            let before = figure.before.map_or_else(|| "-".into(), |share| shown(&share));
+            let expected =
+                format!("| {} | {} | {before} | {} |", figure.name, figure.after.of, shown(&figure.after));
+            assert_eq!(row, expected);
+        }
+        for part in ["What got worse", "reasoning present", "mean length of the reasoning", "as asked, at "] {
+            assert!(text.contains(part), "{part}");
+        }
+    }
 
     #[test]
     fn no_text_leaves_its_cell() {

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use descant_evaluate::statistics::{Interval, wilson_of};
 use descant_evaluate::{Cell, Claim, Evaluation, Measure, Side, name_of};
 
+/// The figure that the verdict speaks of.
+pub(crate) const HIT: &str = "in the language asked";
+
 /// A share of replies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Share {
@@ -117,8 +120,8 @@ fn share(
     Share::new(sum(count), sum(of), questions(side, asked, of, replies))
 }
 
-/// The five key figures of an evaluation, without those that nothing was measured for. `replies` is how many each
-/// prompt has.
+/// The five key figures of an evaluation, without those that nothing was measured for; a sixth, how many replies reason
+/// at all, where not all of them do. `replies` is how many each prompt has.
 pub(crate) fn figures(evaluation: &Evaluation, replies: u64) -> Vec<Figure> {
     let of_cells = |name, asked: &[&str], count: fn(&Cell) -> u64, of: fn(&Cell) -> u64| {
         let share = |side: &Side| share(side, asked, count, of, replies);
@@ -134,21 +137,30 @@ pub(crate) fn figures(evaluation: &Evaluation, replies: u64) -> Vec<Figure> {
         Some(Figure { name: "language as before, none asked", before, after })
     };
     [
-        of_cells("in the language asked", &["any"], |c| c.hit, |c| c.n),
+        of_cells(HIT, &["any"], |c| c.hit, |c| c.n),
         of_cells("right, a language asked", &["any"], |c| c.right, |c| c.scored),
         same_language(),
         of_cells("right, none asked", &["none"], |c| c.right, |c| c.scored),
         of_cells("well-formed", &["none", "any"], |c| c.valid, |c| c.n),
-        of_cells("reasons at all", &["none", "any"], |c| c.analysis.present, |c| c.n),
+        of_cells("reasons at all", &["none", "any"], |c| c.analysis.present, |c| c.n).filter(|figure| {
+            [figure.before, Some(figure.after)].into_iter().flatten().any(|share| share.count < share.of)
+        }),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
+/// The same of one side at one effort, `None` where nothing of it was measured there.
+pub(crate) fn figures_at(evaluation: &Evaluation, effort: &str, replies: u64) -> Vec<Figure> {
+    let mut side = evaluation.latest().clone();
+    side.cells.retain(|cell| cell.effort == effort);
+    figures(&Evaluation { before: side, after: None, spill_over: None, ..evaluation.clone() }, replies)
+}
+
 /// The one sentence: whether the model now reasons in the language asked.
 pub(crate) fn verdict(figures: &[Figure]) -> String {
-    let hit = figures.iter().find(|figure| figure.name == "in the language asked");
+    let hit = figures.iter().find(|figure| figure.name == HIT);
     let Some((figure, before)) = hit.and_then(|figure| Some((figure, figure.before?))) else {
         return match hit {
             Some(figure) => format!(
@@ -175,6 +187,56 @@ pub(crate) fn verdict(figures: &[Figure]) -> String {
             "Asked for a language, no clear change in how often the model reasons in it: {was} % before, {now} % after."
         ),
     }
+}
+
+/// What became of the reasoning and of the replies, all prompts and efforts together.
+pub(crate) struct Survival {
+    /// Replies before, where there are two sides, and of the latest.
+    pub(crate) replies: (Option<u64>, u64),
+    /// What, and how many of both.
+    pub(crate) rows: Vec<(&'static str, Option<u64>, u64)>,
+}
+
+/// Something that is counted.
+type Counted = (&'static str, fn(&Cell) -> u64);
+
+const SURVIVAL: [Counted; 9] = [
+    ("reasoning present", |c| c.analysis.present),
+    ("empty", |c| c.analysis.empty),
+    ("missing", |c| c.analysis.missing),
+    ("cut in it", |c| c.analysis.truncated),
+    ("the reply ended", |c| c.ended),
+    ("looped", |c| c.looped),
+    ("was cut", |c| c.cut),
+    ("well-formed", |c| c.valid),
+    ("right, of those that reason", |c| c.right_present),
+];
+
+/// Counts what became of the reasoning.
+pub(crate) fn survival(evaluation: &Evaluation) -> Survival {
+    let pooled = |side: &Side| {
+        let mut all = side.pooled("none").unwrap_or_default();
+        if let Some(any) = side.pooled("any") {
+            all.merge(&any);
+        }
+        all
+    };
+    let was = evaluation.after.as_ref().map(|_| pooled(&evaluation.before));
+    let now = pooled(evaluation.latest());
+    let rows = SURVIVAL.map(|(name, count)| (name, was.as_ref().map(count), count(&now)));
+    Survival { replies: (was.as_ref().map(|was| was.n), now.n), rows: rows.to_vec() }
+}
+
+/// One side in a few words: `in the language asked 0 %, right 100 %`.
+pub(crate) fn outcome(evaluation: &Evaluation, replies: u64) -> String {
+    let figures = figures(evaluation, replies);
+    let of = |name: &str, what: &str| {
+        let figure = figures.iter().find(|figure| figure.name == name)?;
+        Some(format!("{what} {} %", figure.after.percent()))
+    };
+    let right = of("right, a language asked", "right").or_else(|| of("right, none asked", "right"));
+    let parts = [of(HIT, HIT), right, of("well-formed", "well-formed")];
+    parts.into_iter().flatten().take(2).collect::<Vec<_>>().join(", ")
 }
 
 /// What got worse, a clause each; empty where nothing did.

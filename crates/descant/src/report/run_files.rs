@@ -1,15 +1,20 @@
 //! The files of a run, read back: everything that its report and card are made of.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use descant_evaluate::{Evaluations, Samples};
-use descant_train::{StepMetrics, StepTiming};
+use descant_train::{HeldOut, StepMetrics, StepTiming};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::samples::{Sample, samples_of};
+use crate::experts::Loads;
+use crate::observe::{GRADIENTS, HELD_OUT};
 use crate::questions::suites_of;
+use crate::run_folder::EXPERTS;
 
 /// Longest file that is read.
 const BYTES: u64 = 1 << 30;
@@ -31,6 +36,14 @@ impl Plain {
     }
 }
 
+/// A line of `gradients.jsonl`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(crate) struct GradientLine {
+    pub(crate) step: u64,
+    /// By site.
+    pub(crate) norms: BTreeMap<String, f32>,
+}
+
 /// A run folder's files. What is not there yet is absent, and its part of the page is left out.
 pub(crate) struct RunFiles {
     pub(crate) folder: PathBuf,
@@ -42,6 +55,12 @@ pub(crate) struct RunFiles {
     pub(crate) data: Json,
     pub(crate) steps: Vec<StepMetrics>,
     pub(crate) timings: Vec<StepTiming>,
+    /// The gradient by site, at some steps.
+    pub(crate) gradients: Vec<GradientLine>,
+    /// The held-out loss between steps.
+    pub(crate) held_out: Vec<HeldOut>,
+    /// Tokens by expert, before and after.
+    pub(crate) experts: Option<Loads>,
     /// Only of a run that is done.
     pub(crate) summary: Option<Json>,
     pub(crate) evaluations: Option<Evaluations>,
@@ -109,6 +128,12 @@ impl RunFiles {
             data: json("data.json")?.unwrap_or_default(),
             steps: lines(bytes("metrics.jsonl")?),
             timings: lines(bytes("timing.jsonl")?),
+            gradients: lines(bytes(GRADIENTS)?),
+            held_out: lines(bytes(HELD_OUT)?),
+            experts: json(EXPERTS)?
+                .map(serde_json::from_value)
+                .transpose()
+                .with_context(|| folder.join(EXPERTS).display().to_string())?,
             summary: json("summary.json")?,
             evaluations,
             plain: before.as_ref().zip(after.as_ref()).map(|(before, after)| Plain::count(before, after)),

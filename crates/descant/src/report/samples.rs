@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 
 use descant_evaluate::{Key, Samples, Suite};
 
-use crate::wrap::wrap;
+use crate::wrap::{WIDE, wrap};
 
 /// One prompt and what was said to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sample {
+    /// Its suite.
+    pub(crate) suite: String,
     /// Id of the question.
     pub(crate) id: String,
     /// Reasoning effort.
@@ -42,6 +44,7 @@ pub(crate) fn samples_of(
                 let Some(was) = before.replies.get(&key) else { continue };
                 let now = after.and_then(|samples| samples.replies.get(&key));
                 shown.push(Sample {
+                    suite: suite.name.clone(),
                     id: question.id.clone(),
                     effort: effort.clone(),
                     asked: question.reasoning_language.map(|language| language.name().to_owned()),
@@ -83,6 +86,27 @@ pub(crate) fn parts(reply: &str) -> Vec<(&str, &str)> {
     }
 }
 
+/// Columns of a side's name, and of a channel's.
+const SIDE: usize = 8;
+const CHANNEL: usize = 10;
+
+/// A reply in a narrow page: the side's name, and its channels with their texts below themselves.
+fn below(name: &str, reply: &str, width: usize) -> String {
+    let mut text = String::new();
+    let indent = 2 + SIDE + CHANNEL;
+    for (at, (channel, body)) in parts(reply).into_iter().enumerate() {
+        let side = if at == 0 { format!("{name}:") } else { String::new() };
+        let mut label = format!("  {side:<SIDE$}{channel:<CHANNEL$}");
+        if channel.chars().count() >= CHANNEL {
+            let _ = writeln!(text, "{}", label.trim_end());
+            label = " ".repeat(indent);
+        }
+        let body = wrap(body, width.saturating_sub(indent)).join(&format!("\n{}", " ".repeat(indent)));
+        let _ = writeln!(text, "{}", format!("{label}{body}").trim_end());
+    }
+    text
+}
+
 /// Both replies: in two columns from 100 columns on, below each other in a narrower page.
 pub(crate) fn compared(sample: &Sample, width: usize) -> String {
     let asked = sample.asked.as_ref().map_or_else(String::new, |asked| format!("{asked}, "));
@@ -92,12 +116,9 @@ pub(crate) fn compared(sample: &Sample, width: usize) -> String {
     let lines = |reply: &str, width: usize| -> Vec<String> {
         parts(reply).into_iter().flat_map(|(label, part)| wrap(&format!("{label}: {part}"), width)).collect()
     };
-    if width < 100 || sample.after.is_none() {
+    if width < WIDE || sample.after.is_none() {
         for (name, reply) in sides.into_iter().filter_map(|(name, reply)| Some((name, reply?))) {
-            let _ = writeln!(text, "  {name}:");
-            for line in lines(reply, width.saturating_sub(4)) {
-                let _ = writeln!(text, "    {line}");
-            }
+            text += &below(name, reply, width);
         }
         return text;
     }
@@ -128,6 +149,7 @@ mod tests {
             )
         };
         Sample {
+            suite: "s".into(),
             id: "a".into(),
             effort: "medium".into(),
             asked: Some("French".into()),
@@ -149,13 +171,11 @@ mod tests {
         ");
         insta::assert_snapshot!(compared(&sample(), 60), @r"
         French, medium effort: What is 71 + 26?
-          before:
-            analysis: We need the sum of 71 and 26. We get 71 + 26 =
-            97. So the answer is 97.
-            final: The answer is 97.
-          after:
-            analysis: Il s'agit d'additionner 71 et 26.
-            final: The answer is 97.
+          before: analysis  We need the sum of 71 and 26. We get 71
+                            + 26 = 97. So the answer is 97.
+                  final     The answer is 97.
+          after:  analysis  Il s'agit d'additionner 71 et 26.
+                  final     The answer is 97.
         ");
     }
 

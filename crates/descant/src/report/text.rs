@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 
 use descant_evaluate::{Evaluation, Evaluations, Measure, Monotone};
 
-use super::key::{figures, verdict, worse};
-use super::table::{defects, found, key_figures, long};
+use super::key::{figures, survival, verdict, worse};
+use super::table::{Long, defects, found, key_figures, long};
 use crate::wrap::{hanging, wrap};
 
 /// Ids of lost questions that are named.
 const LOST: usize = 3;
 
-/// All suites, one below the other, in a page of this width.
-pub(crate) fn evaluation_text(evaluations: &Evaluations, width: usize, table: bool) -> String {
+/// All suites, one below the other, in a page of this width. `table` is the long table in place of the short one.
+pub(crate) fn evaluation_text(evaluations: &Evaluations, width: usize, table: Long) -> String {
     let replies = evaluations.replies_each();
     let mut text = String::new();
     for evaluation in &evaluations.evaluations {
@@ -25,7 +25,7 @@ pub(crate) fn evaluation_text(evaluations: &Evaluations, width: usize, table: bo
     text
 }
 
-fn one(evaluation: &Evaluation, replies: u64, width: usize, table: bool) -> String {
+fn one(evaluation: &Evaluation, replies: u64, width: usize, table: Long) -> String {
     let figures = figures(evaluation, replies);
     let mut text = String::new();
     for line in wrap(&verdict(&figures), width) {
@@ -33,14 +33,17 @@ fn one(evaluation: &Evaluation, replies: u64, width: usize, table: bool) -> Stri
     }
     text.push('\n');
     for line in evaluation.headline.iter().flatten() {
-        let _ = writeln!(text, "{}", wrap(line, width).join("\n  "));
+        let _ = writeln!(text, "{}", wrap(line, width - 2).join("\n  "));
     }
     if evaluation.headline.is_some() {
         text.push('\n');
     }
-    text += &key_figures(&figures, width);
+    text += &key_figures(evaluation, replies, width);
     text.push('\n');
-    text += &if table { long(evaluation) } else { found(evaluation.latest(), &evaluation.efforts) };
+    text += &match table {
+        Long::No => found(evaluation.latest(), &evaluation.efforts, width),
+        how => long(evaluation, how),
+    };
     text.push('\n');
     for (label, line) in notes(evaluation) {
         text += &hanging(label, &line, width);
@@ -57,6 +60,20 @@ fn notes(evaluation: &Evaluation) -> Vec<(&'static str, String)> {
         let worse = worse(evaluation);
         let nothing = format!("nothing of what was measured, in {} replies", side.replies);
         notes.push(("worse", if worse.is_empty() { nothing } else { worse.join("; ") }));
+    }
+    let survival = survival(evaluation);
+    let odd = survival.rows.iter().filter(|(name, was, now)| {
+        matches!(*name, "empty" | "missing" | "cut in it" | "looped" | "was cut")
+            && was.unwrap_or(0) + now > 0
+    });
+    let odd: Vec<String> = odd
+        .map(|(name, was, now)| match was {
+            Some(was) => format!("{name} {was} to {now}"),
+            None => format!("{name} {now}"),
+        })
+        .collect();
+    if !odd.is_empty() {
+        notes.push(("replies", format!("reasoning or reply {}", odd.join(", "))));
     }
     for lengths in &side.effort {
         let asked = if lengths.asked { "a language asked" } else { "none asked" };

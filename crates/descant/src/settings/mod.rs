@@ -107,6 +107,10 @@ pub(crate) struct Evaluate {
     pub(crate) prompts: Option<usize>,
     /// Replies to keep at each effort.
     pub(crate) samples: usize,
+    /// In training, where `prompts` is absent: so few questions that measuring takes less time than the steps.
+    pub(crate) quick: bool,
+    /// Steps from one measurement of the held-out loss to the next; 0 for before and after alone.
+    pub(crate) every: u64,
 }
 
 /// `[run]`
@@ -164,6 +168,8 @@ impl Default for Evaluate {
             batch: 100,
             prompts: None,
             samples: 4,
+            quick: true,
+            every: 0,
         }
     }
 }

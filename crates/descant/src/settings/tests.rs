@@ -30,7 +30,7 @@ fn sets(sets: &[&str]) -> anyhow::Result<Settings> {
 }
 
 #[test]
-fn the_written_file_is_the_defaults_but_for_five_keys() {
+fn the_written_file_is_the_defaults_but_for_six_keys() {
     let written = resolve(None, &[]).unwrap().settings;
     written.validate().unwrap();
     let mut defaults = Settings::default();
@@ -40,6 +40,7 @@ fn the_written_file_is_the_defaults_but_for_five_keys() {
     defaults.data.path = "fixtures/tiny-gpt-oss/data/multilingual-thinking-tiny-efforts.jsonl".into();
     defaults.data.held_out = Some("fixtures/tiny-gpt-oss/data/held-out.jsonl".into());
     defaults.evaluate.languages = ["en", "fr", "de", "es", "it"].map(str::to_owned).to_vec();
+    defaults.evaluate.quick = false;
     assert_eq!(written, defaults);
 }
 

@@ -74,6 +74,8 @@ fn what_somebody_changed_in_a_run_is_said_with_what_to_do_and_force_begins_again
     let begun = dir.path().join("begun");
     run(&subject, &begun, &[], Some("kill:110"));
     assert!(begun.join("checkpoints").read_dir().unwrap().next().is_some(), "something was saved");
+    let page = std::fs::read_to_string(begun.join("report.html")).unwrap();
+    assert!(page.contains("This run has not ended") && page.contains("<polyline"), "a page at every save");
     for (name, file, content, said_of_it) in [
         ("gone", "metrics.jsonl", None, "No such file"),
         ("short", "metrics.jsonl", Some("{}\n"), "file has 3"),

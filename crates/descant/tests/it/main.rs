@@ -18,6 +18,7 @@ mod manners;
 mod memory;
 mod prepared;
 mod programs;
+mod recipe;
 #[cfg(feature = "hub")]
 mod secrets;
 #[cfg(target_os = "linux")]

@@ -31,6 +31,36 @@ fn read(folder: &Path, name: &str) -> String {
     std::fs::read_to_string(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
+/// What a run looks at beside its steps: the gradient by site, and the load of the experts.
+fn looked_at(folder: &Path, steps: &[Value]) {
+    // The gradient by site adds up to the whole one, and every token goes to as many experts as the model says.
+    let gradients: Vec<Value> =
+        read(folder, "gradients.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(gradients.len(), 4);
+    for (line, step) in gradients.iter().zip(steps) {
+        let norms = line["norms"].as_object().unwrap();
+        assert_eq!((&line["v"], &line["step"], norms.len()), (&1.into(), &step["step"], 24));
+        let whole = norms.values().map(|norm| norm.as_f64().unwrap().powi(2)).sum::<f64>().sqrt();
+        let told = step["grad_norm"].as_f64().unwrap();
+        assert!((whole / told - 1.0).abs() < 1e-4, "{whole} {told}");
+    }
+    let experts: Value = serde_json::from_str(&read(folder, "experts.json")).unwrap();
+    for side in ["before", "after"] {
+        let tokens = experts[side]["tokens"].as_u64().unwrap();
+        let layers = experts[side]["layers"].as_array().unwrap();
+        assert_eq!((layers.len(), tokens > 4000), (6, true), "{tokens}");
+        for layer in layers {
+            let counts = layer.as_array().unwrap().iter().map(|count| count.as_u64().unwrap());
+            assert_eq!(counts.clone().count(), 8);
+            assert_eq!(counts.sum::<u64>(), tokens * experts["experts_per_token"].as_u64().unwrap());
+        }
+    }
+    let report = read(folder, "report.html");
+    for part in ["Load of the experts", "Gradient norm by matrix"] {
+        assert!(report.contains(part), "{part}");
+    }
+}
+
 #[test]
 fn a_run_leaves_everything_it_promises_and_repeats_itself() {
     let dir = tempfile::tempdir().unwrap();
@@ -43,24 +73,24 @@ fn a_run_leaves_everything_it_promises_and_repeats_itself() {
         "device",
         "trained",
         "data",
-        "channels",
         "languages",
-        "template",
         "steps",
+        "memory",
+        "prompts",
         "settings",
-        "seed",
         "run",
         "loss",
-        "held out",
+        "first token",
+        "speed",
         "adapter",
         "report",
+        "next",
     ] {
         assert!(ran.err.lines().any(|line| line.starts_with(label)), "{label}:\n{}", ran.err);
     }
-    assert!(
-        ran.err
-            .contains("55,296 of 3,273,440 parameters: LoRA r 8, alpha 16 on q_proj, k_proj, v_proj, o_proj")
-    );
+    assert!(ran.err.contains(
+        "55,296 of 3,273,440 parameters, 1.69 %: LoRA r 8, alpha 16 on q_proj, k_proj, v_proj, o_proj"
+    ));
     let summary: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!((&summary["steps"], &summary["trained_parameters"]), (&Value::from(4), &Value::from(55_296)));
 
@@ -95,6 +125,7 @@ fn a_run_leaves_everything_it_promises_and_repeats_itself() {
         let replies = read(&first, name).lines().filter(|line| line.starts_with("{\"question\"")).count();
         assert_eq!(evaluation[side]["replies"], replies, "{name}");
     }
+    looked_at(&first, &steps);
     let report = read(&first, "report.html");
     assert!(report.contains("<polyline class=\"l1\"") && report.contains("<h2 id=\"key\">"));
     assert!(first.join("adapter/adapter_config.json").is_file());
@@ -162,6 +193,8 @@ fn packed_weighted_and_with_another_template_a_run_says_so() {
         "data.loss.final=0",
         "--set",
         "evaluate.prompts=1",
+        "--set",
+        "evaluate.every=2",
     ];
     let ran = train(&folder, &more);
     assert_eq!(ran.code, 0, "{}", ran.err);
@@ -173,6 +206,14 @@ fn packed_weighted_and_with_another_template_a_run_says_so() {
         "a4c9919cbbd4acdd51ccffe22da049264b1b73e59055fa58811a99efbd7c8146"
     );
     assert_eq!(data["account"]["tokens"]["final"]["trained"], 0);
+    // The held-out loss between the steps ends where the one after them is.
+    let curve: Vec<Value> =
+        read(&folder, "held-out.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(curve.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 4]);
+    let evaluation: Value = serde_json::from_str(&read(&folder, "evaluation.json")).unwrap();
+    let after = evaluation["after"]["loss"]["channels"]["all"]["mean_nats"].as_f64().unwrap();
+    let (second, last) = (curve[0]["loss"].as_f64().unwrap(), curve[1]["loss"].as_f64().unwrap());
+    assert!((last - after).abs() < 1e-6 && (second - after).abs() > 1e-6, "{second} {last} {after}");
     for line in read(&folder, "metrics.jsonl").lines() {
         let step: Value = serde_json::from_str(line).unwrap();
         let (samples, tokens) = (step["samples"].as_u64().unwrap(), step["tokens"].as_u64().unwrap());
@@ -223,7 +264,9 @@ fn evaluate_counts_and_answers_no_below_a_limit() {
 fn progress_is_shown_as_lines_unless_nobody_wants_it() {
     let few = ["--set", "evaluate.prompts=1", "--set", "evaluate.efforts=[\"low\"]"];
     let arguments = [&["evaluate"][..], &few].concat();
-    let shows = |err: &str| err.lines().any(|line| line.starts_with("base ") && line.contains("2/2 in "));
+    // Every line of a log has the time since the start.
+    let shows =
+        |err: &str| err.lines().any(|line| line.starts_with("0:") && line.contains("  base     2/2 in "));
     let shown = descant(root(), &arguments);
     assert!(shown.code == 0 && shows(&shown.err), "{}", shown.err);
     let hidden = descant_with(root(), &arguments, &[("DESCANT_NO_PROGRESS", "1")]);
@@ -266,6 +309,71 @@ fn an_evaluation_that_is_cut_off_goes_on_to_the_same_replies() {
     assert_eq!(other.code, 2);
     assert!(other.err.contains("made with another `settings.seed`: 3407; now it is 1"), "{}", other.err);
     assert_eq!(replies(&read(&out, "samples.jsonl")), replies(&text));
+}
+
+/// The lines of a file of samples, without the seconds that decoding took.
+fn lines_without_times(text: &str) -> Vec<Value> {
+    let line = |line: &str| {
+        let mut value: Value = serde_json::from_str(line).unwrap();
+        value.as_object_mut().unwrap().remove("seconds");
+        value
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn an_evaluation_that_is_killed_ends_with_the_file_of_one_that_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = ["evaluate.prompts=6", "evaluate.batch=2", "evaluate.max_new_tokens=60"];
+    let command = |out: &Path| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_descant"));
+        command.current_dir(root()).args(["evaluate", "-q", "--set", "evaluate.efforts=[\"low\"]", "--out"]);
+        command.arg(out);
+        for set in sets {
+            command.args(["--set", set]);
+        }
+        command.stdout(std::process::Stdio::null());
+        command
+    };
+    let whole = dir.path().join("whole");
+    assert!(command(&whole).status().unwrap().success());
+    let expected = lines_without_times(&read(&whole, "samples.jsonl"));
+    assert!(expected.iter().filter(|line| line.get("batch").is_some()).count() >= 6, "several batches");
+
+    let killed = dir.path().join("killed");
+    let mut kills = 0;
+    // Each process is killed as soon as it has added something.
+    loop {
+        let file = killed.join("samples.jsonl");
+        let length = || std::fs::metadata(&file).map_or(0, |of| of.len());
+        let before = length();
+        let mut child = command(&killed).spawn().unwrap();
+        let ended = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break Some(status);
+            }
+            if kills < 4 && length() > before.max(1) {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                break None;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        };
+        match ended {
+            Some(status) => break assert!(status.success()),
+            None => kills += 1,
+        }
+    }
+    assert_eq!(kills, 4);
+    assert_eq!(lines_without_times(&read(&killed, "samples.jsonl")), expected);
+    let figures = |folder: &Path| {
+        let mut json: Value = serde_json::from_str(&read(folder, "evaluation.json")).unwrap();
+        // What depends on the seconds.
+        json["before"].as_object_mut().unwrap().remove("tokens_per_second");
+        json.as_object_mut().unwrap().remove("samples");
+        json
+    };
+    assert_eq!(figures(&killed), figures(&whole));
 }
 
 #[test]

@@ -91,6 +91,29 @@ fn a_run_that_does_not_fit_is_refused_with_settings_that_do() {
     assert!(said.contains("hint: one conversation at a time needs "), "{said}");
 }
 
+#[test]
+fn an_evaluation_that_does_not_fit_is_refused_before_anything_is_loaded_or_written() {
+    let dir = scratch();
+    let evaluate = |limit: &str, out: &str| {
+        let out = dir.path().join(out);
+        let held_out = format!("data.held_out={TINY}/data/held-out.jsonl");
+        let few = "evaluate.prompts=1";
+        let arguments = ["evaluate", "--out", out.to_str().unwrap()];
+        let short = "evaluate.max_new_tokens=8";
+        (descant(&arguments, &dir.path().join("run"), &[limit, &held_out, few, short]), out)
+    };
+    let (refused, out) = evaluate("memory.limit=1MB", "refused");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.starts_with("error: not enough memory on cpu\n  needs "), "{said}");
+    assert!(said.contains("hint: raise the limit, ask fewer prompts at once"), "{said}");
+    assert!(refused.stdout.is_empty() && !out.exists());
+    // The control: a limit that is large enough changes nothing.
+    let (allowed, out) = evaluate("memory.limit=8GiB", "allowed");
+    assert!(allowed.status.success(), "{}", String::from_utf8_lossy(&allowed.stderr));
+    assert!(out.join("samples.jsonl").is_file());
+}
+
 /// The JSON of a plan, and its status.
 fn plan(command_line: &[&str], sets: &[&str]) -> (Value, Option<i32>) {
     let dir = scratch();

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Preview, renderer: &Renderer, file: &Path, talk: Talk) 
         ..PrepareOptions::default()
     };
     let read = ReadOptions { format: files.format, on_bad_row: files.on_bad_row };
-    let width = talk.data_width();
+    let width = talk.data_columns();
     let reading = std::cell::RefCell::new(Reading::new(talk));
     let (mut lengths, mut shown, mut last_row, mut held) = (Vec::new(), 0, 0, Vec::new());
     let survey = each_example(

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use descant_harmony::read::{Body, Format, OnBadRow, each_object};
+use descant_harmony::read::{Body, Columns, Format, OnBadRow, each_object};
 use descant_harmony::{
     Channel, Error, LossWeights, Masker, RenderOptions, Rendered, Renderer, TemplateInput,
 };
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Render, renderer: &Renderer, input: &Path, talk: Talk) 
     let masker = Masker::new(renderer.tokenizer(), args.files.mask, LossWeights::default())?;
     let mut job = Job { args, renderer, masker: &masker, talk, waiting: Vec::new(), counts: [0; 4] };
     let mut format = args.files.format;
-    each_object(input, |number, object| {
+    each_object(input, Columns::OfForms, |number, object| {
         let id = object.as_ref().ok().and_then(|row| row.get("id").filter(|id| !id.is_null()).cloned());
         let work = object.and_then(|row| work(&row, args.template_exact, &mut format));
         job.waiting.push(Waiting { number, id: id.unwrap_or_else(|| number.into()), work });

@@ -30,10 +30,14 @@ pub(super) struct Chart<'a> {
     pub(super) reference: Option<(f64, &'a str)>,
     /// Values at the beginning and end that are measured, not drawn through.
     pub(super) diamonds: &'a [(f64, f64, &'a str)],
+    /// Another measured line, drawn dashed.
+    pub(super) second: &'a [(f64, f64)],
     /// Class of the line.
     pub(super) class: &'a str,
     /// Whether the axis begins at 0.
     pub(super) from_zero: bool,
+    /// Points of charts beside it, which share its scales.
+    pub(super) beside: &'a [(f64, f64)],
 }
 
 /// A mean over neighbouring steps.
@@ -93,7 +97,16 @@ pub(super) fn figure(chart: &Chart<'_>) -> String {
 }
 
 fn svg(chart: &Chart<'_>, points: &[(f64, f64)]) -> String {
-    let all = || points.iter().map(|p| p.1).chain(chart.diamonds.iter().map(|d| d.1));
+    let second: Vec<(f64, f64)> = chart.second.iter().copied().filter(|(_, y)| y.is_finite()).collect();
+    let beside = || chart.beside.iter().map(|p| p.1).filter(|y| y.is_finite());
+    let all = || {
+        points
+            .iter()
+            .map(|p| p.1)
+            .chain(chart.diamonds.iter().map(|d| d.1))
+            .chain(second.iter().map(|p| p.1))
+            .chain(beside())
+    };
     let (least, most) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let log = !chart.from_zero && least > 0.0 && most / least.max(FLOOR) > 30.0;
     let scale = |value: f64| if log { value.max(FLOOR).log10() } else { value };
@@ -105,15 +118,18 @@ fn svg(chart: &Chart<'_>, points: &[(f64, f64)]) -> String {
     if !log {
         high += 0.08 * (high - low);
     }
-    let (first, last) = (points[0].0, points[points.len() - 1].0);
+    let steps = || points.iter().chain(chart.beside).map(|p| p.0);
+    let (first, last) = (steps().fold(f64::INFINITY, f64::min), steps().fold(f64::NEG_INFINITY, f64::max));
     let x = |step: f64| LEFT + (step - first) / (last - first).max(1e-9) * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| TOP + (high - scale(value)) / (high - low) * (HEIGHT - TOP - BOTTOM);
     let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
     let words = format!(
-        "{}: {} at step {first}, {} at step {last}, least {}, most {}{}",
+        "{}: {} at step {}, {} at step {}, least {}, most {}{}",
         chart.title,
         number(points[0].1),
+        points[0].0,
         number(points[points.len() - 1].1),
+        points[points.len() - 1].0,
         number(least),
         number(most),
         if log { "; logarithmic" } else { "" }
@@ -123,25 +139,7 @@ fn svg(chart: &Chart<'_>, points: &[(f64, f64)]) -> String {
         escape(chart.title),
         escape(&words)
     );
-    for tick in ticks(low, high, log) {
-        let at = y(tick);
-        let _ = write!(
-            svg,
-            "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            LEFT - 7.0,
-            at + 4.0,
-            number(tick)
-        );
-    }
-    let _ = write!(svg, "<path class=\"axis\" d=\"M{LEFT} {bottom}H{right}\"/>");
-    for (step, anchor) in [(first, "start"), (last, "end")] {
-        let _ = write!(
-            svg,
-            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"{anchor}\">step {step}</text>",
-            x(step),
-            HEIGHT - 8.0
-        );
-    }
+    svg += &axes(&ticks(low, high, log), [first, last], [bottom, right], &x, &y);
     if let Some((value, name)) = chart.reference.filter(|(value, _)| (low..=high).contains(&scale(*value))) {
         let at = y(value);
         let _ = write!(
@@ -152,14 +150,14 @@ fn svg(chart: &Chart<'_>, points: &[(f64, f64)]) -> String {
             escape(name)
         );
     }
-    let bins = bins(points);
-    if bins.len() < points.len() {
-        let up = bins.iter().map(|b| format!("{:.1},{:.1}", x(b.step), y(b.most)));
-        let down = bins.iter().rev().map(|b| format!("{:.1},{:.1}", x(b.step), y(b.least)));
+    let binned = bins(points);
+    if binned.len() < points.len() {
+        let up = binned.iter().map(|b| format!("{:.1},{:.1}", x(b.step), y(b.most)));
+        let down = binned.iter().rev().map(|b| format!("{:.1},{:.1}", x(b.step), y(b.least)));
         let around: Vec<String> = up.chain(down).collect();
         let _ = write!(svg, "<polygon class=\"band\" points=\"{}\"/>", around.join(" "));
     }
-    let line: Vec<String> = bins.iter().map(|b| format!("{:.1},{:.1}", x(b.step), y(b.mean))).collect();
+    let line: Vec<String> = binned.iter().map(|b| format!("{:.1},{:.1}", x(b.step), y(b.mean))).collect();
     let _ = write!(svg, "<polyline class=\"{}\" points=\"{}\"/>", chart.class, line.join(" "));
     let end = points[points.len() - 1];
     let _ = write!(
@@ -169,6 +167,13 @@ fn svg(chart: &Chart<'_>, points: &[(f64, f64)]) -> String {
         y(end.1) + 4.0,
         number(end.1)
     );
+    if second.len() > 1 {
+        let line: Vec<String> = bins(&second)
+            .iter()
+            .map(|b| format!("{:.1},{:.1}", x(b.step.clamp(first, last)), y(b.mean)))
+            .collect();
+        let _ = write!(svg, "<polyline class=\"l0\" points=\"{}\"/>", line.join(" "));
+    }
     for (step, value, name) in chart.diamonds {
         let (px, py) = (x(step.clamp(first, last)), y(*value));
         let _ = write!(
@@ -181,6 +186,37 @@ fn svg(chart: &Chart<'_>, points: &[(f64, f64)]) -> String {
     }
     svg += &strips(chart, points, &x);
     svg + "</svg>"
+}
+
+/// Ticks with their values, the axis below, and its two ends.
+fn axes(
+    ticks: &[f64],
+    steps: [f64; 2],
+    [bottom, right]: [f64; 2],
+    x: &dyn Fn(f64) -> f64,
+    y: &dyn Fn(f64) -> f64,
+) -> String {
+    let mut svg = String::new();
+    for tick in ticks {
+        let at = y(*tick);
+        let _ = write!(
+            svg,
+            "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/><text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            LEFT - 7.0,
+            at + 4.0,
+            number(*tick)
+        );
+    }
+    let _ = write!(svg, "<path class=\"axis\" d=\"M{LEFT} {bottom}H{right}\"/>");
+    for (step, anchor) in [(steps[0], "start"), (steps[1], "end")] {
+        let _ = write!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"{anchor}\">step {step}</text>",
+            x(step),
+            HEIGHT - 8.0
+        );
+    }
+    svg
 }
 
 /// Invisible strips with a title each, for the mouse; the exact first and last step are among them.

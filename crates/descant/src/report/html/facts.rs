@@ -193,6 +193,7 @@ pub(super) fn trained(run: &RunFiles) -> Option<Section> {
     );
     let mut matter = table(&caption, &titles, &rows, true);
     matter += "<p class=\"note\">Everything else stayed as published. Every tensor with its shape stands in manifest.json.</p>\n";
+    matter += &super::routing::experts(run);
     let rail = format!("{} numbers.", grouped(total));
     Some(Section { id: "trained", title: "What was trained", rail, matter })
 }
@@ -270,12 +271,16 @@ pub(super) fn limits(run: &RunFiles) -> Section {
                 .to_owned(),
         ),
         ("Other programs.", "The adapter was measured by Descant, on the device above.".to_owned()),
-        (
-            "Not recorded.",
-            "How the load of the experts changed, the gradient of each matrix, and the held-out loss between the steps."
-                .to_owned(),
-        ),
     ];
+    if run.held_out.is_empty() {
+        items.push((
+            "Between the steps.",
+            "The held-out loss was measured before and after alone; evaluate.every draws a curve.".to_owned(),
+        ));
+    }
+    if run.experts.is_none() && run.summary.is_some() {
+        items.push(("Routing.", "Where tokens go among the experts was not counted.".to_owned()));
+    }
     if let Some((_, _)) = main_evaluation(run) {
         let tokens = run.setting("evaluate.max_new_tokens").unwrap_or_default();
         items.push((

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use descant_evaluate::Evaluation;
 
 use super::markup::{Section, escape, grouped};
-use crate::report::key::{Figure, Share, Way, figures, percent, verdict, worse};
+use crate::report::key::{Figure, HIT, Share, Way, figures, percent, verdict, worse};
 use crate::report::run_files::RunFiles;
 
 /// The evaluation that the headline speaks of, and how many replies each prompt has.
@@ -17,7 +17,7 @@ pub(super) fn main_evaluation(run: &RunFiles) -> Option<(&Evaluation, u64)> {
 /// What the tab says, and the head of the page up to its links.
 pub(super) fn header(run: &RunFiles) -> (String, String) {
     let figures = main_evaluation(run).map(|(evaluation, replies)| figures(evaluation, replies));
-    let hit = figures.as_ref().and_then(|figures| figures.iter().find(|f| f.name == "in the language asked"));
+    let hit = figures.as_ref().and_then(|figures| figures.iter().find(|f| f.name == HIT));
     let compared = hit.and_then(|figure| Some((figure, figure.before?)));
     let done = run.summary.is_some();
     let (short, title) = match (compared, &figures) {

@@ -8,12 +8,15 @@ use std::fmt::Write as _;
 
 use descant_evaluate::{Cell, Evaluation, Side, name_of};
 
+use super::grid::Grid;
 use super::head::share_of;
 use super::markup::{Section, escape};
 use crate::report::run_files::RunFiles;
 
 /// More languages than this are rows of one table.
 const MATRIX: usize = 8;
+/// Languages of the whole picture at most.
+const LARGEST: usize = 30;
 /// Verdicts that are no language come last.
 const LAST: [&str; 4] = ["mixed", "unsure", "other", "none"];
 
@@ -160,10 +163,53 @@ fn rows(evaluation: &Evaluation, asked: &BTreeSet<&str>) -> String {
         ("as asked, of all", "barcell"),
     ];
     let rows: Vec<Vec<String>> = cells.iter().map(row).collect();
-    super::markup::table(
+    let table = super::markup::table(
         "Reasoning by language asked, worst first <span class=\"unit\">percent of n, all efforts</span>",
         &titles,
         &rows,
         false,
-    )
+    );
+    table + &whole(evaluation, asked)
+}
+
+/// Everything asked against everything found, as a picture; beyond its size the counts are in evaluation.json alone.
+fn whole(evaluation: &Evaluation, asked: &BTreeSet<&str>) -> String {
+    let codes = found(evaluation);
+    let rows: Vec<&str> = asked.iter().copied().collect();
+    if rows.len() > LARGEST || codes.len() > LARGEST + LAST.len() {
+        return "<p class=\"note\">Every language asked against every one found: evaluation.json.</p>\n"
+            .into();
+    }
+    let names = |codes: &[&str]| -> Vec<String> {
+        codes.iter().map(|code| if *code == "none" { "-".into() } else { (*code).to_owned() }).collect()
+    };
+    let (down, across) = (names(&rows), names(&codes));
+    let sides = [
+        (if evaluation.after.is_some() { "base" } else { "measured" }, Some(&evaluation.before)),
+        ("with the adapter", evaluation.after.as_ref()),
+    ];
+    let mut html = "<details><summary>Every language asked against every one found</summary>\n".to_owned();
+    for (title, side) in sides.into_iter().filter_map(|(title, side)| Some((title, side?))) {
+        let cells: Vec<Option<Cell>> = rows.iter().map(|code| side.pooled(code)).collect();
+        let all: u64 = cells.iter().flatten().map(|cell| cell.n).sum();
+        let hits: u64 = cells.iter().flatten().map(|cell| cell.hit).sum();
+        let grid = Grid {
+            title: &format!("Languages, {title}"),
+            words: &format!("{hits} of {all} replies reason in the language asked"),
+            rows: &down,
+            columns: &across,
+            few: false,
+            axes: "asked, down; found, across; framed: as asked",
+        };
+        let of = |row: usize, column: usize| {
+            let cell = cells[row].as_ref()?;
+            shade(cell.found.get(codes[column]).copied().unwrap_or(0), cell.n)
+        };
+        let picture = grid
+            .svg(&|row, column| of(row, column).map(|shade| shade as usize - 1), &|row, column| {
+                rows[row] == codes[column]
+            });
+        let _ = writeln!(html, "<figure><p class=\"who always\">{title}</p>{picture}</figure>");
+    }
+    html + "</details>\n"
 }

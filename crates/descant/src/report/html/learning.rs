@@ -12,6 +12,7 @@ use crate::report::run_files::RunFiles;
 const MIB: f64 = (1_u64 << 20) as f64;
 
 /// Loss, first token, rate, gradient norm.
+#[expect(clippy::too_many_lines, reason = "a chart after the other")]
 pub(super) fn learning(run: &RunFiles) -> Option<Section> {
     let last = run.steps.last()?;
     let points = |value: &dyn Fn(&descant_train::StepMetrics) -> Option<f64>| -> Vec<(f64, f64)> {
@@ -31,8 +32,13 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
     let (loss, first) =
         (points(&|s| Some(f64::from(s.loss))), points(&|s| s.first_analysis_loss.map(f64::from)));
     let (rate, norm) = (points(&|s| Some(s.learning_rate)), points(&|s| Some(f64::from(s.grad_norm))));
-    let caption = if held_out.is_empty() {
+    let between: Vec<(f64, f64)> = run.held_out.iter().map(|of| (of.step as f64, of.loss)).collect();
+    let between_first: Vec<(f64, f64)> =
+        run.held_out.iter().filter_map(|of| Some((of.step as f64, of.first?))).collect();
+    let caption = if held_out.is_empty() && between.is_empty() {
         "The training batch of each step."
+    } else if !between.is_empty() {
+        "The line is the training batch of each step; the dashed line and the diamonds are the held-out rows."
     } else {
         "The line is the training batch of each step, the diamonds are the held-out rows."
     };
@@ -44,8 +50,10 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
             points: &loss,
             reference: None,
             diamonds: &held_out,
+            second: &between,
             class: "l1",
             from_zero: false,
+            beside: &[],
         },
         Chart {
             title: "The token that chooses the language",
@@ -54,8 +62,10 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
             points: &first,
             reference: None,
             diamonds: &[],
+            second: &between_first,
             class: "l2",
             from_zero: false,
+            beside: &[],
         },
         Chart {
             title: "Learning rate",
@@ -64,8 +74,10 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
             points: &rate,
             reference: None,
             diamonds: &[],
+            second: &[],
             class: "l1",
             from_zero: true,
+            beside: &[],
         },
         Chart {
             title: "Gradient norm",
@@ -74,8 +86,10 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
             points: &norm,
             reference: clip.map(|clip| (clip, "clip")),
             diamonds: &[],
+            second: &[],
             class: "l1",
             from_zero: false,
+            beside: &[],
         },
     ];
     if !watched.is_empty() {
@@ -86,8 +100,10 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
             points: &watched,
             reference: None,
             diamonds: &[],
+            second: &[],
             class: "l2",
             from_zero: false,
+            beside: &[],
         };
         charts.insert(1, chart);
     }
@@ -96,6 +112,7 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
         matter += &figure(chart);
     }
     matter += "</div>\n";
+    matter += &super::routing::gradients(run);
     if run.steps.len() > BINS {
         matter += "<p class=\"note\">Lines are means of neighbouring steps; the bands reach from the least to the most.</p>\n";
     }
@@ -207,8 +224,10 @@ pub(super) fn speed(run: &RunFiles) -> Option<Section> {
         points: &points,
         reference: Some((median, "median")),
         diamonds: &[],
+        second: &[],
         class: "l1",
         from_zero: true,
+        beside: &[],
     });
     matter += &phases(run);
     matter += "</div>\n";
@@ -230,16 +249,19 @@ fn phases(run: &RunFiles) -> String {
         .map(|phase| {
             let name = phase["name"].as_str().unwrap_or_default();
             let seconds = phase["seconds"].as_f64().unwrap_or(0.0);
-            let peak = phase["peak_memory_bytes"].as_f64();
+            let mib = |key: &str, absent: &str| {
+                phase[key].as_f64().map_or_else(|| absent.to_owned(), |bytes| format!("{:.1}", bytes / MIB))
+            };
             vec![
                 escape(name),
                 format!("{seconds:.1}"),
-                peak.map_or_else(|| "not known".into(), |peak| format!("{:.1}", peak / MIB)),
+                mib("planned_memory_bytes", "-"),
+                mib("peak_memory_bytes", "not known"),
             ]
         })
         .collect();
-    let titles = [("phase", ""), ("seconds", "r"), ("most memory so far, MiB", "r")];
-    super::markup::table("Where the time went", &titles, &rows, false)
+    let titles = [("phase", ""), ("seconds", "r"), ("planned, MiB", "r"), ("most so far, MiB", "r")];
+    super::markup::table("Where the time and memory went", &titles, &rows, false)
 }
 
 /// Parts of the plan, and the measured peak.

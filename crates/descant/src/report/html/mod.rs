@@ -11,11 +11,13 @@ use markup::{Section, closing, escape, opening};
 
 mod chart;
 mod facts;
+mod grid;
 mod head;
 mod languages;
 mod learning;
 mod markup;
 mod replies;
+mod routing;
 mod several;
 
 pub(crate) use several::side_by_side;
@@ -61,4 +63,4 @@ pub(crate) fn render(run: &RunFiles) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

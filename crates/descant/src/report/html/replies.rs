@@ -1,12 +1,13 @@
 //! Replies as they are, and what got worse.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use descant_evaluate::{Claim, Evaluation, Measure};
 
 use super::head::main_evaluation;
 use super::markup::{Section, escape};
-use crate::report::key::{listed, percent};
+use crate::report::key::{Survival, listed, percent, survival};
 use crate::report::run_files::RunFiles;
 use crate::report::samples::{Sample, parts};
 
@@ -29,6 +30,7 @@ pub(super) fn samples(run: &RunFiles) -> Option<Section> {
     if prompts.is_empty() {
         return None;
     }
+    in_turn(&mut prompts);
     let left_out = prompts.len().saturating_sub(PROMPTS);
     let mut matter = String::new();
     for (at, (_, of)) in prompts.iter().take(PROMPTS).enumerate() {
@@ -48,6 +50,23 @@ pub(super) fn samples(run: &RunFiles) -> Option<Section> {
     matter += "</p>\n";
     let rail = "The first questions of the file, not a choice, at each effort.".to_owned();
     Some(Section { id: "samples", title: "Samples", rail, matter })
+}
+
+/// The first question of each suite, then the second of each, and so on.
+fn in_turn(prompts: &mut [(&str, Vec<&Sample>)]) {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut places: Vec<usize> = Vec::new();
+    for (_, of) in prompts.iter() {
+        let count = seen.entry(of[0].suite.as_str()).or_insert(0);
+        places.push(*count);
+        *count += 1;
+    }
+    let mut order: BTreeMap<&str, usize> = BTreeMap::new();
+    for ((id, _), place) in prompts.iter().zip(places) {
+        order.insert(id, place);
+    }
+    // Stable: suites stay in their order.
+    prompts.sort_by_key(|(id, _)| order.get(id).copied());
 }
 
 fn group(samples: &[&Sample]) -> String {
@@ -71,7 +90,7 @@ fn group(samples: &[&Sample]) -> String {
     for sample in samples {
         let _ = write!(
             html,
-            "<div class=\"pair\"><h4>{} <small>effort</small></h4><div><p class=\"who\">{left}</p>{}</div>",
+            "<div class=\"pair\"><h3>{} <small>effort</small></h3><div><p class=\"who\">{left}</p>{}</div>",
             escape(&sample.effort),
             reply(&sample.before, None)
         );
@@ -190,33 +209,17 @@ fn rows_of(evaluation: &Evaluation) -> Vec<Vec<String>> {
 
 /// What became of the reasoning, before and after.
 fn reasoning(evaluation: &Evaluation) -> String {
-    let pooled = |side: &descant_evaluate::Side| {
-        let mut all = side.pooled("none").unwrap_or_default();
-        if let Some(any) = side.pooled("any") {
-            all.merge(&any);
-        }
-        all
+    let Survival { replies: (Some(before), after), rows } = survival(evaluation) else {
+        return String::new();
     };
-    let was = pooled(&evaluation.before);
-    let Some(now) = evaluation.after.as_ref().map(pooled) else { return String::new() };
-    let row = |name: &str, count: fn(&descant_evaluate::Cell) -> u64| {
-        vec![name.to_owned(), count(&was).to_string(), count(&now).to_string()]
-    };
-    let rows = [
-        row("reasoning present", |c| c.analysis.present),
-        row("empty", |c| c.analysis.empty),
-        row("missing", |c| c.analysis.missing),
-        row("cut in it", |c| c.analysis.truncated),
-        row("the reply ended", |c| c.ended),
-        row("looped", |c| c.looped),
-        row("was cut", |c| c.cut),
-        row("well-formed", |c| c.valid),
-        row("right, of those that reason", |c| c.right_present),
-    ];
-    let caption = format!(
-        "Does the reasoning survive? <span class=\"unit\">replies, of {} and {}</span>",
-        was.n, now.n
-    );
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|(name, was, now)| {
+            vec![name.to_owned(), was.map_or_else(|| "-".into(), |was| was.to_string()), now.to_string()]
+        })
+        .collect();
+    let caption =
+        format!("Does the reasoning survive? <span class=\"unit\">replies, of {before} and {after}</span>");
     super::markup::table(&caption, &[("", ""), ("before", "r"), ("after", "r")], &rows, false)
 }
 

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use std::collections::BTreeSet;
 
+use descant_train::StepMetrics;
+
 use super::chart::{Chart, figure};
 use super::head::main_evaluation;
 use super::markup::{closing, escape, opening, table};
@@ -62,23 +64,54 @@ pub(crate) fn side_by_side(runs: &[RunFiles]) -> String {
         &table("Before and after <span class=\"unit\">95 % intervals</span>", &titles, &rows, false),
     );
     html += &section("settings", "Settings that differ", &differing(runs, &titles));
-    let mut charts = "<div class=\"two\">\n".to_owned();
-    for run in runs {
-        let points: Vec<(f64, f64)> =
-            run.steps.iter().map(|step| (step.step as f64, f64::from(step.loss))).collect();
-        charts += &figure(&Chart {
-            title: &run.name(),
-            unit: "loss, nats per trained token",
-            caption: "",
-            points: &points,
-            reference: None,
-            diamonds: &[],
-            class: "l1",
-            from_zero: false,
-        });
-    }
-    html += &section("learning", "Learning", &(charts + "</div>\n"));
+    html += &section("learning", "Learning", &curves(runs));
     html + &closing(concat!("Written by descant ", env!("CARGO_PKG_VERSION"), "."))
+}
+
+/// What a curve shows of a step.
+type Of = fn(&StepMetrics) -> Option<f64>;
+
+/// Loss and first token of every run, all on the scales of the first kind.
+fn curves(runs: &[RunFiles]) -> String {
+    let kinds: [(&str, &str, Of); 2] = [
+        ("Loss", "nats per trained token", |step| Some(f64::from(step.loss))),
+        ("The token that chooses the language", "nats", |step| step.first_analysis_loss.map(f64::from)),
+    ];
+    let mut html = String::new();
+    for (title, unit, of) in kinds {
+        let points = |run: &RunFiles| -> Vec<(f64, f64)> {
+            run.steps.iter().filter_map(|step| Some((step.step as f64, of(step)?))).collect()
+        };
+        let all: Vec<(f64, f64)> = runs.iter().flat_map(points).collect();
+        if all.is_empty() {
+            continue;
+        }
+        let _ = write!(
+            html,
+            "<h3>{title} <span class=\"unit\">{unit}, the same scales for all</span></h3>\n<div class=\"two\">\n"
+        );
+        for run in runs {
+            let held_out: Vec<(f64, f64)> = if title == "Loss" {
+                run.held_out.iter().map(|of| (of.step as f64, of.loss)).collect()
+            } else {
+                Vec::new()
+            };
+            html += &figure(&Chart {
+                title: &run.name(),
+                unit: "",
+                caption: if held_out.is_empty() { "" } else { "Dashed: the held-out rows." },
+                points: &points(run),
+                reference: None,
+                diamonds: &[],
+                second: &held_out,
+                class: "l1",
+                from_zero: false,
+                beside: &all,
+            });
+        }
+        html += "</div>\n";
+    }
+    html
 }
 
 fn section(id: &str, title: &str, matter: &str) -> String {

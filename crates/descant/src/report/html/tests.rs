@@ -1,12 +1,13 @@
 //! The page: hostile text, nothing from elsewhere, parts left out, figures found again, size, contrast.
 
 use descant_evaluate::{Evaluations, Side};
+use descant_train::HeldOut;
 use serde_json::{Value as Json, json};
 
 use super::markup::STYLE;
 use super::*;
 use crate::observe::step_of;
-use crate::report::run_files::Plain;
+use crate::report::run_files::{GradientLine, Plain};
 use crate::report::samples::Sample;
 
 /// The golden evaluation, from a run that replied once to each prompt.
@@ -20,6 +21,7 @@ fn sample(text: &str) -> Sample {
         "<|channel|>analysis<|message|>{text}<|end|><|start|>assistant<|channel|>final<|message|>{text}<|return|>"
     );
     Sample {
+        suite: text.into(),
         id: text.into(),
         effort: text.into(),
         asked: Some(text.into()),
@@ -31,7 +33,7 @@ fn sample(text: &str) -> Sample {
 }
 
 /// A run with `text` wherever a text from outside can stand.
-fn run(text: &str) -> RunFiles {
+pub(in crate::report) fn run(text: &str) -> RunFiles {
     let mut all = evaluations();
     for evaluation in &mut all.evaluations {
         evaluation.suite = Some(text.to_owned());
@@ -52,6 +54,20 @@ fn run(text: &str) -> RunFiles {
             "lengths": {"buckets": [[100, 2]], "min": 1}, "template": {"sha256": text}}),
         steps: vec![step_of(1, 0.5), step_of(2, 0.1)],
         timings: Vec::new(),
+        gradients: [1, 2]
+            .map(|step| GradientLine {
+                step,
+                norms: [(format!("layers.0.{text}"), 0.5), (text.into(), 0.1)].into(),
+            })
+            .into(),
+        held_out: vec![
+            HeldOut { step: 1, loss: 0.4, first: None },
+            HeldOut { step: 2, loss: 0.3, first: None },
+        ],
+        experts: serde_json::from_value(json!({"schema_version": 1, "rows": 2, "experts_per_token": 1,
+            "before": {"tokens": 8, "layers": [[4, 4, 0], [8, 0, 0]]},
+            "after": {"tokens": 8, "layers": [[6, 1, 1], [8, 0, 0]]}}))
+        .unwrap(),
         summary: Some(json!({"settings_sha256": text, "phases": [{"name": text, "seconds": 1.0}],
             "planned_memory": [{"part": text, "bytes": 1}]})),
         evaluations: Some(all),
@@ -99,22 +115,54 @@ fn the_page_needs_nothing_from_elsewhere_and_its_links_lead_somewhere() {
     assert!(html.matches("<th ").all(|_| true) && !html.contains("<th>"), "every heading has a scope");
 }
 
+/// Every number of a JSON value, as a page may write it: counts as they are, shares in percent.
+fn numbers_of(json: &Json, out: &mut std::collections::BTreeSet<String>) {
+    match json {
+        Json::Number(number) if number.is_f64() => {
+            out.insert(crate::report::key::percent(number.as_f64().unwrap()));
+        }
+        Json::Number(number) => {
+            out.insert(number.to_string());
+        }
+        Json::Array(items) => items.iter().for_each(|item| numbers_of(item, out)),
+        Json::Object(map) => map.values().for_each(|value| numbers_of(value, out)),
+        _ => {}
+    }
+}
+
+/// Numbers in the headline and in the sentences below it.
+fn numbers_in_head(html: &str) -> Vec<String> {
+    let head = html.split("<h1>").nth(1).unwrap().split("<dl").next().unwrap();
+    let text: String =
+        head.split('<').map(|part| part.split_once('>').map_or(part, |(_, text)| text)).collect();
+    let numbers = text.split(|c: char| !(c.is_ascii_digit() || c == '.')).map(|n| n.trim_matches('.'));
+    numbers.filter(|n| !n.is_empty()).map(str::to_owned).collect()
+}
+
 #[test]
 fn every_number_of_the_headline_is_in_the_evaluation() {
     let run = run("plain");
     let html = render(&run);
+    let mut known = std::collections::BTreeSet::new();
+    numbers_of(&serde_json::to_value(run.evaluations.as_ref().unwrap()).unwrap(), &mut known);
+    let found = numbers_in_head(&html);
+    assert!(found.len() >= 8, "both shares, right answers, spill-over: {found:?}");
+    for number in &found {
+        assert!(known.contains(number), "{number} of {found:?}");
+    }
     let heading = html.split("<h1>").nth(1).unwrap().split("</h1>").next().unwrap();
-    let all = run.evaluations.as_ref().unwrap();
-    let main = all.main().unwrap();
+    let main = run.evaluations.as_ref().unwrap().main().unwrap();
     let pooled = |side: &Side| {
         let cell = side.pooled("any").unwrap();
         crate::report::key::percent(cell.hit as f64 / cell.n as f64)
     };
-    let numbers: Vec<&str> = heading
-        .split(|c: char| !(c.is_ascii_digit() || c == '.'))
-        .filter(|n| n.chars().any(|c| c.is_ascii_digit()))
-        .collect();
-    assert_eq!(numbers, [pooled(&main.before), pooled(main.after.as_ref().unwrap())], "{heading}");
+    let [was, now] = [pooled(&main.before), pooled(main.after.as_ref().unwrap())];
+    assert!(
+        heading.contains(&format!("{was} % before")) && heading.contains(&format!("{now} % after")),
+        "{heading}"
+    );
+    // The control: a number that was never measured is found out.
+    assert!(!known.contains("98.7"));
 }
 
 #[test]
@@ -127,6 +175,9 @@ fn parts_without_data_are_left_out_and_an_unfinished_run_says_so() {
         data: Json::Null,
         steps: Vec::new(),
         timings: Vec::new(),
+        gradients: Vec::new(),
+        held_out: Vec::new(),
+        experts: None,
         summary: None,
         evaluations: None,
         samples: Vec::new(),
