@@ -322,7 +322,7 @@ fn a_recipe_is_written_with_the_files_that_it_names_and_changed_ones_are_kept() 
     let unknown = world.run(&["init", "--recipe", "nothing", "--out", "x.toml"]);
     assert_eq!(
         (unknown.code, unknown.err.as_str()),
-        (2, "error: no recipe `nothing`\nhint: there is: multilingual-thinking\n")
+        (2, "error: no recipe `nothing`\nhint: there is: tiny, multilingual-thinking\n")
     );
     assert_eq!(world.hub.connections(), 0);
 }
