@@ -44,7 +44,7 @@ pub struct PrepareOptions {
 /// One training example.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Example {
-    /// The row it came from, as [`Row::number`].
+    /// The row it came from, as [`Row::number`](crate::read::Row::number).
     pub row: u64,
     /// The assistant message it teaches; `None` for a whole row.
     pub message: Option<usize>,

@@ -32,9 +32,9 @@ impl HostBytes {
 /// Packed matrices of all experts of a layer on the host.
 #[derive(Debug, Clone)]
 pub struct HostExperts {
-    /// As in [`FrozenWeight::Mxfp4`].
+    /// As in [`FrozenWeight::Mxfp4`](crate::FrozenWeight::Mxfp4).
     pub blocks: HostBytes,
-    /// As in [`FrozenWeight::Mxfp4`].
+    /// As in [`FrozenWeight::Mxfp4`](crate::FrozenWeight::Mxfp4).
     pub scales: HostBytes,
     /// Matrices, output features, input features.
     pub shape: [usize; 3],

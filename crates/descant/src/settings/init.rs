@@ -4,7 +4,7 @@
 use super::DEFAULT_TOML;
 
 /// What is for the tiny model in the embedded default, and what a 20b wants there.
-const REAL: [(&str, &str); 9] = [
+const REAL: [(&str, &str); 10] = [
     ("path = \"fixtures/tiny-gpt-oss\"\n", "path = \"hf://openai/gpt-oss-20b\"\n"),
     (
         "path = \"fixtures/tiny-gpt-oss/data/multilingual-thinking-tiny-efforts.jsonl\"\n",
@@ -23,6 +23,10 @@ const REAL: [(&str, &str); 9] = [
         "# Peak learning rate. Default 2e-4.\nlearning_rate = 2e-4\n",
     ),
     (" The tiny model knows none of them.\n", "\n"),
+    (
+        " The tiny model is quick enough for all of them. Default true.\nquick = false\n",
+        " Default true.\nquick = true\n",
+    ),
     (
         "languages = [\"en\", \"fr\", \"de\", \"es\", \"it\"]\n",
         "# languages = [\"en\", \"fr\", \"de\", \"es\", \"it\"]\n",
