@@ -91,7 +91,9 @@ fn rows_of_arrays() {
     let renderer = renderer();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("damaged.json");
-    let rows = Value::Array(vec![Value::Object(row()), json!({"prompt": "a", "completion": "b"})]);
+    let short =
+        json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]});
+    let rows = Value::Array(vec![Value::Object(row()), short]);
     let pretty = serde_json::to_vec_pretty(&rows).unwrap();
     let wrapped = json!({"version": {"n": [1, 2]}, "data": rows, "more": "x"}).to_string().into_bytes();
     for (name, good) in [("rows in an array", &pretty), ("rows in a wrapped array", &wrapped)] {

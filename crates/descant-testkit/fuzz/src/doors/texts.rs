@@ -89,7 +89,9 @@ pub(super) fn array() -> Opened {
             }
         }
     };
-    let rows = Value::Array(vec![Value::Object(row()), json!({"prompt": "a", "completion": "b"})]);
+    let short =
+        json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]});
+    let rows = Value::Array(vec![Value::Object(row()), short]);
     let pretty = serde_json::to_vec_pretty(&rows).expect("JSON");
     let wrapped = json!({"version": {"n": [1, 2]}, "data": rows, "more": "x"}).to_string().into_bytes();
     (Box::new(door), vec![pretty, wrapped, b"[]".to_vec(), b"{\"a\": 1}\n{\n\"a\": [2]}".to_vec()])

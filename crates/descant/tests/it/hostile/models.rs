@@ -137,7 +137,6 @@ pub(super) fn indices() -> Vec<Case> {
         named("..\\x", "contains a backslash"),
         named("NUL", "is the name of a device on some systems"),
         named("other/model.safetensors", "`other/model.safetensors` lies in another folder"),
-        named("missing.safetensors", "missing.safetensors: No such file").at("model/missing.safetensors"),
         named("model.safetensors", "the index says otherwise"),
     ]
 }
