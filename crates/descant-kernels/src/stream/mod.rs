@@ -1,6 +1,6 @@
 //! Weights that have no room on a card: they lie in pinned host memory, and come over the bus while the card computes.
 //!
-//! A layer's packed experts pass through a [ring](ring) of slots on the card, or are read where they are when few of
+//! A layer's packed experts pass through a ring of slots on the card, or are read where they are when few of
 //! them are chosen; rows of the embedding are gathered by the card itself. Not a bit of a weight changes, and the
 //! kernels are those for weights on the card, so that results do not depend on where a weight lies.
 //!

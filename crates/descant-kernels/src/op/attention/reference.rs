@@ -5,7 +5,7 @@ use burn::tensor::{Bool, Tensor, TensorData};
 use super::segments::{Segment, Segments};
 use super::spec::AttentionSpec;
 
-/// See [`crate::op::attention`].
+/// See [`crate::attention()`].
 pub fn attention(
     q: Tensor<3>,
     k: Tensor<3>,

@@ -30,7 +30,7 @@ impl Segment {
 pub struct Segments(Arc<[Segment]>);
 
 impl Segments {
-    /// Any segments; [`crate::op::attention`] checks them against the tensors.
+    /// Any segments; [`crate::attention()`] checks them against the tensors.
     pub fn new(segments: impl Into<Arc<[Segment]>>) -> Self {
         Self(segments.into())
     }

@@ -1,7 +1,7 @@
 //! Grouped products of the experts on a CUDA card: rows sorted by expert times packed MXFP4 matrices, forward and
 //! backward, and the thin products of their adapters.
 //!
-//! The operator that models call is [`crate::op::linear`]; here are the kernels and their launches, which the recomputing
+//! The operator that models call is [`crate::linear()`]; here are the kernels and their launches, which the recomputing
 //! layer uses as well. Definition and tolerance are those of `linear` and `low_rank`.
 
 #[cfg(feature = "cuda")]

@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use super::weight::{BLOCK, FrozenWeight, Groups};
 
-/// See [`crate::op::linear`].
+/// See [`crate::linear()`].
 pub fn linear(x: Tensor<2>, weight: &FrozenWeight, bias: Option<&Tensor<2>>, groups: &Groups) -> Tensor<2> {
     let parts = rows_of_groups(groups, x.dims()[0])
         .into_iter()

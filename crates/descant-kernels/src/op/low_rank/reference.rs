@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use crate::op::linear::Groups;
 use crate::op::linear::reference::rows_of_groups;
 
-/// See [`crate::op::low_rank`].
+/// See [`crate::low_rank()`].
 pub fn low_rank(x: Tensor<2>, a: Tensor<3>, b: Tensor<3>, scaling: f32, groups: &Groups) -> Tensor<2> {
     // One type in a product: burn's CUDA backend does not look, and reads one as the other.
     let (a, b) = (a.cast(x.dtype()), b.cast(x.dtype()));

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-/// See [`crate::op::rotary`].
+/// See [`crate::rotary()`].
 pub fn rotary(x: Tensor<3>, cos: &Tensor<2>, sin: &Tensor<2>) -> Tensor<3> {
     let [_, _, dim] = x.dims();
     let (first, second) = (x.clone().narrow(2, 0, dim / 2), x.narrow(2, dim / 2, dim / 2));

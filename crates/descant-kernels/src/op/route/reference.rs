@@ -4,7 +4,7 @@ use burn::tensor::{DType, Int, Tensor, activation::softmax};
 
 use super::routing::Routing;
 
-/// See [`crate::op::route`]. The largest logit is taken and masked, `k` times, so that ties go to the lower expert.
+/// See [`crate::route()`]. The largest logit is taken and masked, `k` times, so that ties go to the lower expert.
 pub fn route(logits: &Tensor<2>, k: usize) -> Routing {
     let device = logits.device().inner();
     let [n_tokens, n_experts] = logits.dims();

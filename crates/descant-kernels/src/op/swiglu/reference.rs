@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, activation::sigmoid};
 /// Slope of the sigmoid.
 pub(crate) const ALPHA: f32 = 1.702;
 
-/// See [`crate::op::swiglu`].
+/// See [`crate::swiglu()`].
 pub fn swiglu(gate_up: Tensor<2>, limit: f32) -> Tensor<2> {
     let [n_rows, width] = gate_up.dims();
     let pairs = gate_up.reshape([n_rows, width / 2, 2]);
