@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow};
 use descant_kernels::{Keep, gauge};
 use descant_lora::{LoraAdapters, LoraConfig};
-use descant_model::{Config, SiteKind};
+use descant_model::{Config, GptOss, Placement, SiteKind};
 use descant_train::memory::{Load, estimate};
 use descant_train::{Sample, Schedule, TrainConfig, Trainer};
 use serde::Serialize;
@@ -107,9 +107,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
     let started = Instant::now();
     let model = load::model(model, &device.device, placement)?;
     model.workspace().set(args.memory, args.keep);
-    if let Some(bus) = args.bus {
-        model.slow_bus(bus as f64);
-    }
+    let bus = slow_bus(args.bus, &model, placement, talk);
     gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let adapters = LoraAdapters::init(&model.config, &lora, config.seed, &device.device.clone().autodiff())?;
@@ -164,7 +162,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
         memory_plan: model.workspace().words(),
         placement: placement.words(),
-        bus_gb_per_second: args.bus.map(|bus| bus as f64 / 1e9),
+        bus_gb_per_second: bus.map(|bus| bus as f64 / 1e9),
         model_tflops: model_flops / 1e12,
         model_to_gemm: model_flops / rates.flops,
         gemm_tflops: rates.flops / 1e12,
@@ -179,6 +177,19 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         print(&answer, talk)?;
     }
     Ok(Exit::Success)
+}
+
+/// Holds the bus to the rate that was asked for, where weights come over it; says so where none do.
+fn slow_bus(wanted: Option<u64>, model: &GptOss, placement: Placement, talk: Talk) -> Option<u64> {
+    let wanted = wanted?;
+    if placement.streamed_layers == 0 {
+        talk.warn(
+            "--bus changes nothing: no layer's experts lie on the host; a lower --memory sends some there",
+        );
+        return None;
+    }
+    model.slow_bus(wanted as f64);
+    Some(wanted)
 }
 
 fn row(operator: &gauge::OperatorTime, rates: &gauge::Rates) -> Operator {
