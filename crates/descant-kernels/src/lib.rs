@@ -28,9 +28,13 @@ mod site;
 mod stream;
 
 pub use device::{compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
-pub use layer::{Angles, DecoderLayer, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair};
+pub use layer::{
+    Angles, DecoderLayer, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair, PairGradients,
+};
 pub use load::Loader;
-pub use memory::{Keep, Kept, LayerLoad, LayerMemory, LayerSizes, MemorySettings, Reservation, Workspace};
+pub use memory::{
+    Claim, Keep, Kept, LayerLoad, LayerMemory, LayerSizes, MemorySettings, Reservation, Workspace,
+};
 pub use op::attention::{AttentionSpec, Segment, Segments, attention};
 pub use op::cache::write_rows;
 pub use op::experts::MAX_EXPERT_RANK;

@@ -139,9 +139,8 @@ impl GptOss {
 
     /// Final hidden states of a pass, after the last norm.
     pub(crate) fn forward(&self, mut pass: Pass<'_>, overlay: &dyn Overlay) -> Tensor<2> {
-        let ids = self.indices(pass.ids.iter().map(|&id| id as i32).collect());
         let angles = self.angles(pass.positions);
-        let mut x = self.weights.embedding.rows(ids);
+        let mut x = self.embed(pass.ids);
         for (index, layer) in self.weights.layers.iter().enumerate() {
             if let (Some(whole), None) = (&layer.whole, &pass.cache)
                 && let Some(pairs) = overlay.pairs(index)
@@ -149,17 +148,48 @@ impl GptOss {
                 x = whole.forward(x, &pairs, &angles, &pass.segments);
                 continue;
             }
-            let place = Place { config: &self.config, layer, index, overlay };
-            let normed = rms_norm(x.clone(), &layer.input_norm, self.config.rms_norm_eps);
-            x = x + place.attend(normed, &angles, &mut pass);
-            let normed = rms_norm(x.clone(), &layer.post_norm, self.config.rms_norm_eps);
-            x = x + place.mix(normed);
+            x = self.separate(index, x, &angles, &mut pass, overlay);
         }
+        self.last_norm(x)
+    }
+
+    /// The residual stream before the first layer.
+    pub(crate) fn embed(&self, ids: &[u32]) -> Tensor<2> {
+        self.weights.embedding.rows(self.indices(ids.iter().map(|&id| id as i32).collect()))
+    }
+
+    /// A layer's weights.
+    pub(crate) fn layer(&self, index: usize) -> &LayerWeights {
+        &self.weights.layers[index]
+    }
+
+    /// A layer put together from the separate operators.
+    pub(crate) fn separate(
+        &self,
+        index: usize,
+        x: Tensor<2>,
+        angles: &Angles,
+        pass: &mut Pass<'_>,
+        overlay: &dyn Overlay,
+    ) -> Tensor<2> {
+        let layer = self.layer(index);
+        let place = Place { config: &self.config, layer, index, overlay };
+        let normed = rms_norm(x.clone(), &layer.input_norm, self.config.rms_norm_eps);
+        let x = x + place.attend(normed, angles, pass);
+        let normed = rms_norm(x.clone(), &layer.post_norm, self.config.rms_norm_eps);
+        x + place.mix(normed)
+    }
+
+    /// Final hidden states from what comes out of the last layer.
+    ///
+    /// # Shapes
+    /// `[tokens, hidden]` to the same
+    pub fn last_norm(&self, x: Tensor<2>) -> Tensor<2> {
         rms_norm(x, &self.weights.norm, self.config.rms_norm_eps)
     }
 
     /// Cosines and sines of these positions, each `[tokens, head_dim / 2]`.
-    fn angles(&self, positions: &[usize]) -> Angles {
+    pub(crate) fn angles(&self, positions: &[usize]) -> Angles {
         let half = self.config.head_dim / 2;
         let needed = positions.iter().max().map_or(0, |p| p + 1);
         let mut table = self.angles.lock().expect("no thread panics while it holds the table");

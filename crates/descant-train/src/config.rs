@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::micro_batch::MicroBatch;
+
 /// Most steps of a run; products of a step's counts stay far within 64 bits.
 const MAX_STEPS: u64 = 1 << 30;
 /// Longest sequence in tokens.
@@ -39,8 +41,8 @@ pub struct TrainConfig {
     /// Optimizer steps.
     pub max_steps: u64,
     /// Sequences that go through the model at once: conversations, or with `packing` packed sequences.
-    pub micro_batch: usize,
-    /// Micro-batches whose gradients make one optimizer step.
+    pub micro_batch: MicroBatch,
+    /// Micro-batches whose gradients make one optimizer step; with [`MicroBatch::Auto`] sequences.
     pub accumulation: usize,
     /// Longest sequence in tokens; longer ones are handled as `[data]` says, never cut in silence.
     pub max_sequence: usize,
@@ -72,7 +74,7 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             max_steps: 60,
-            micro_batch: 16,
+            micro_batch: MicroBatch::Of(16),
             accumulation: 1,
             max_sequence: 4096,
             packing: false,
@@ -105,6 +107,35 @@ impl TrainConfig {
         ))
     }
 
+    /// Sequences that go through the model at once; one where that is open.
+    pub fn at_once(&self) -> usize {
+        match self.micro_batch {
+            MicroBatch::Auto => 1,
+            MicroBatch::Of(sequences) => sequences,
+        }
+    }
+
+    /// Sequences of a step.
+    pub fn units(&self) -> usize {
+        self.at_once() * self.accumulation
+    }
+
+    /// The same step with so many sequences at once, a divisor of those of a step.
+    ///
+    /// # Panics
+    /// If it is none.
+    #[must_use]
+    pub fn with_at_once(&self, sequences: usize) -> Self {
+        assert!(sequences > 0 && self.units().is_multiple_of(sequences), "a step is of whole micro-batches");
+        Self { micro_batch: sequences.into(), accumulation: self.units() / sequences, ..self.clone() }
+    }
+
+    /// All numbers of sequences that can go through the model at once, the largest first.
+    pub fn divisors(&self) -> impl Iterator<Item = usize> + use<> {
+        let units = self.units();
+        (1..=units).rev().filter(move |sequences| units.is_multiple_of(*sequences))
+    }
+
     /// Checks every range.
     ///
     /// # Errors
@@ -113,7 +144,7 @@ impl TrainConfig {
         for (key, value, most) in [
             ("max_steps", self.max_steps, MAX_STEPS),
             ("max_sequence", self.max_sequence as u64, MAX_SEQUENCE),
-            ("micro_batch", self.micro_batch as u64, MAX_COUNT),
+            ("micro_batch", self.at_once() as u64, MAX_COUNT),
             ("accumulation", self.accumulation as u64, MAX_COUNT),
         ] {
             if value == 0 || value > most {

@@ -52,7 +52,7 @@ impl<'a> Feed<'a> {
         } else {
             Units::Samples(Order::shuffled(samples.count(), config.seed).ok_or(Error::NoSamples)?)
         };
-        Ok(Self { samples, order, micro_batch: config.micro_batch })
+        Ok(Self { samples, order, micro_batch: config.at_once() })
     }
 
     /// Units of one pass over the samples.
@@ -115,7 +115,8 @@ mod tests {
     fn an_epoch_has_every_sample_once_packed_or_not() {
         let samples = samples();
         for packing in [false, true] {
-            let config = TrainConfig { packing, max_sequence: 16, micro_batch: 1, ..TrainConfig::default() };
+            let config =
+                TrainConfig { packing, max_sequence: 16, micro_batch: 1.into(), ..TrainConfig::default() };
             let (epoch, batches) = rows(&samples, &config);
             let mut seen = batches.concat();
             seen.sort_unstable();
@@ -131,8 +132,13 @@ mod tests {
         let samples = samples();
         // 10,000 places over 50 seeds, through a dozen passes.
         for (seed, packing) in (0..50).flat_map(|seed| [(seed, false), (seed, true)]) {
-            let config =
-                TrainConfig { seed, packing, max_sequence: 16, micro_batch: 3, ..TrainConfig::default() };
+            let config = TrainConfig {
+                seed,
+                packing,
+                max_sequence: 16,
+                micro_batch: 3.into(),
+                ..TrainConfig::default()
+            };
             let (mut walked, mut position) = (Feed::new(&samples, &config).unwrap(), 0);
             for _ in 0..100 {
                 let mut sought = position;

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
-use descant_kernels::Reservation;
+use descant_kernels::{Claim, Reservation};
 use descant_lora::LoraAdapters;
 use descant_model::GptOss;
 
@@ -34,6 +34,8 @@ pub struct Course<'a> {
     pub config: &'a TrainConfig,
     /// Guards.
     pub guard: &'a GuardConfig,
+    /// Micro-batches that go through a layer before the next layer; see [`Trainer::together`].
+    pub together: usize,
 }
 
 /// How a run is kept.
@@ -88,7 +90,8 @@ pub fn fit(
     observer: &mut dyn Observer,
 ) -> Result<LoraAdapters> {
     let guard = GuardConfig::default();
-    let mut run = Run::new(Course { model, samples: &samples, config, guard: &guard }, adapters)?;
+    let mut run =
+        Run::new(Course { model, samples: &samples, config, guard: &guard, together: 1 }, adapters)?;
     observer.on(&Event::Phase { name: "train", total: Some(config.max_steps) });
     while run.trainer.steps() < config.max_steps {
         run.step(None, observer)?;
@@ -156,8 +159,8 @@ impl<'a> Run<'a> {
         let feed = Feed::new(course.samples, course.config)?;
         course.guard.validate().map_err(Error::Config)?;
         let longest = Load::of_run(course.samples, course.config)?.tokens as usize;
-        let memory = course.model.workspace().reserve(0, longest);
-        let trainer = Trainer::new(course.model, adapters, course.config.clone())?;
+        let memory = course.model.workspace().reserve(Claim { tokens: longest, ..Claim::default() });
+        let trainer = Trainer::new(course.model, adapters, course.config.clone())?.together(course.together);
         let progress = Progress { seed, ..Progress::default() };
         Ok(Self { course, feed, trainer, progress, validator: None, longest, plan: None, _memory: memory })
     }

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, Tensor, TensorData};
-use descant_kernels::{Reservation, accumulate, gauge, grad_norm, reached, read_floats};
+use burn::tensor::{DType, Gradients, Tensor, TensorData};
+use descant_kernels::{Claim, Reservation, accumulate, gauge, grad_norm, reached, read_floats};
 use descant_lora::LoraAdapters;
-use descant_model::{Batch, GptOss, Site};
+use descant_model::{GptOss, Site};
 
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
@@ -18,6 +18,7 @@ use crate::optimizer::AdamW;
 use crate::sample::Sample;
 use crate::schedule::learning_rate;
 use crate::state::TrainerState;
+use crate::work::{Told, Work, gradient_of};
 
 /// After this step a site without gradient is an error: A's gradient is zero while B is, and the first rate is 0.
 pub const PROVEN_AFTER_STEP: u64 = 3;
@@ -39,8 +40,9 @@ pub struct Trainer<'a> {
     /// Whether the next step also reads the norm of the gradient at each site.
     watched: bool,
     objective: Box<dyn Objective>,
-    /// Bytes that a step asks for beside the layers'.
-    _memory: Reservation,
+    together: usize,
+    /// What a step asks for beside the layers' own, for as long as the trainer lives.
+    claims: Vec<Reservation>,
 }
 
 /// What a step did.
@@ -74,7 +76,8 @@ impl<'a> Trainer<'a> {
         let alive = adapters.tensors().map(|t| vec![false; t.dims()[0]]).collect();
         let optimizer = AdamW::new(&config, &adapters);
         let bytes = adapters.n_parameters() * size_of::<f32>();
-        let memory = model.workspace().reserve((COPIES_OF_ADAPTERS * bytes) as u64, 0);
+        let bytes = (COPIES_OF_ADAPTERS * bytes) as u64;
+        let memory = model.workspace().reserve(Claim { bytes, ..Claim::default() });
         Ok(Self {
             model,
             config,
@@ -85,7 +88,8 @@ impl<'a> Trainer<'a> {
             unreached: BTreeMap::new(),
             watched: false,
             objective: Box::new(CrossEntropy),
-            _memory: memory,
+            together: 1,
+            claims: vec![memory],
         })
     }
 
@@ -93,6 +97,22 @@ impl<'a> Trainer<'a> {
     #[must_use]
     pub fn towards(self, objective: Box<dyn Objective>) -> Self {
         Self { objective, ..self }
+    }
+
+    /// The same trainer, with so many micro-batches going through a layer before the next one: where weights stream, a
+    /// layer then crosses the bus once for all of them. Changes no bit of a result. The inputs of all layers of all of
+    /// them are kept, and nothing else.
+    #[must_use]
+    pub fn together(mut self, together: usize) -> Self {
+        self.together = together.max(1);
+        self.claims
+            .push(self.model.workspace().reserve(Claim { together: self.together, ..Claim::default() }));
+        self
+    }
+
+    /// The frozen base.
+    pub(crate) fn model(&self) -> &'a GptOss {
+        self.model
     }
 
     /// The adapters as they are now.
@@ -191,10 +211,19 @@ impl<'a> Trainer<'a> {
         if weight == 0.0 {
             return Err(Error::NothingTrained { step, samples: samples().count() });
         }
+        let work: Vec<Work> = micro_batches
+            .iter()
+            .map(|samples| Work::new(samples, weight, self.model.config.vocab_size))
+            .collect::<Result<_>>()?;
+        let mut told =
+            Told { tokens: work.iter().map(|work| work.batch.ids().len()).sum(), ..Told::default() };
+        let trained: Vec<Work> = work.into_iter().filter(|work| !work.rows.is_empty()).collect();
         let mut gradients: Option<Vec<Tensor<3>>> = None;
-        let mut told = Told::default();
-        for micro_batch in micro_batches {
-            self.accumulate(micro_batch, weight, &mut gradients, &mut told)?;
+        for group in trained.chunks(self.together) {
+            match group {
+                [work] => self.accumulate(work, &mut gradients, &mut told),
+                _ => self.accumulate_together(group, &mut gradients, &mut told),
+            }
         }
         let totals = told.read()?;
         let gradients = gradients.expect("weight is not zero, so some micro-batch was trained");
@@ -226,48 +255,28 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Adds a micro-batch's gradients and counts.
-    fn accumulate(
-        &self,
-        micro_batch: &[&Sample],
-        weight: f64,
-        gradients: &mut Option<Vec<Tensor<3>>>,
-        told: &mut Told,
-    ) -> Result<()> {
-        let batch = Batch::new(micro_batch.iter().map(|s| s.ids.as_slice()), self.model.config.vocab_size)?;
-        told.tokens += batch.ids().len();
-        let (mut rows, mut ids, mut weights, mut first) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut start = 0;
-        for sample in micro_batch {
-            for target in sample.targets() {
-                rows.push(start + target.row);
-                ids.push(target.id);
-                weights.push(target.weight);
-                first.push(target.is_first_analysis);
-            }
-            start += sample.ids.len();
-        }
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let hidden = self.model.hidden(&batch, &self.adapters);
-        let losses = self.objective.token_losses(self.model, hidden, &rows, &ids);
-        let shares: Vec<f32> = weights.iter().map(|w| (f64::from(*w) / weight) as f32).collect();
-        let n = shares.len();
-        let shares = Tensor::<1>::from_data(TensorData::new(shares, [n]), (self.model.device(), DType::F32));
-        told.losses.push(losses.clone().inner());
-        let mut grads = (losses * Tensor::from_inner(shares)).sum().backward();
-        told.weights.extend(weights);
-        told.first.extend(first);
-        let new = self.adapters.tensors().map(|tensor| {
-            tensor.grad_remove(&mut grads).unwrap_or_else(|| tensor.clone().inner().zeros_like())
-        });
+    /// Adds a micro-batch's gradients.
+    fn accumulate(&self, work: &Work, gradients: &mut Option<Vec<Tensor<3>>>, told: &mut Told) {
+        let hidden = self.model.hidden(&work.batch, &self.adapters);
+        let mut grads = self.losses_back(hidden, work, told);
+        let new = self.adapters.tensors().map(|tensor| gradient_of(tensor, &mut grads));
         let new: Vec<Tensor<3>> = new.collect();
         *gradients = Some(match gradients.take() {
             None => new,
             Some(old) => accumulate(old, &new),
         });
-        Ok(())
+    }
+
+    /// The gradients of a micro-batch's share of the loss.
+    pub(crate) fn losses_back(&self, hidden: Tensor<2>, work: &Work, told: &mut Told) -> Gradients {
+        let losses = self.objective.token_losses(self.model, hidden, &work.rows, &work.ids);
+        let n = work.shares.len();
+        let shares = TensorData::new(work.shares.clone(), [n]);
+        let shares = Tensor::<1>::from_data(shares, (self.model.device(), DType::F32));
+        told.losses.push(losses.clone().inner());
+        told.weights.extend(&work.weights);
+        told.first.extend(&work.first);
+        (losses * Tensor::from_inner(shares)).sum().backward()
     }
 
     /// Until [`PROVEN_AFTER_STEP`], looks for tensors that get no gradient.
@@ -304,61 +313,4 @@ fn site_norms(gradients: &[Tensor<3>]) -> Result<Vec<f32>> {
         gradients.iter().map(|gradient| (gradient.clone() * gradient.clone()).sum()).collect();
     let squares = read_floats(Tensor::cat(squares, 0))?;
     Ok(squares.chunks_exact(2).map(|of_site| (of_site[0] + of_site[1]).sqrt()).collect())
-}
-
-/// What the micro-batches of a step leave behind, read from the device once, when all of them are on their way.
-#[derive(Default)]
-struct Told {
-    tokens: usize,
-    /// Of each micro-batch.
-    losses: Vec<Tensor<1>>,
-    /// Of each trained token, over all micro-batches.
-    weights: Vec<f32>,
-    /// Whether it is the first of an analysis.
-    first: Vec<bool>,
-}
-
-impl Told {
-    fn read(self) -> Result<Totals> {
-        let mut losses = Vec::with_capacity(self.weights.len());
-        for of_micro_batch in self.losses {
-            losses.extend(read_floats(of_micro_batch)?);
-        }
-        let mut totals = Totals { tokens: self.tokens, trained_tokens: losses.len(), ..Totals::default() };
-        let mut loss = 0.0;
-        for ((value, weight), first) in losses.into_iter().zip(self.weights).zip(self.first) {
-            loss += f64::from(value) * f64::from(weight);
-            if first {
-                totals.first_analysis.add(value);
-            }
-        }
-        totals.loss = loss;
-        Ok(totals)
-    }
-}
-
-/// Sums over the micro-batches of a step.
-#[derive(Default)]
-struct Totals {
-    loss: f64,
-    tokens: usize,
-    trained_tokens: usize,
-    first_analysis: Mean,
-}
-
-#[derive(Default)]
-struct Mean {
-    sum: f64,
-    n: usize,
-}
-
-impl Mean {
-    fn add(&mut self, value: f32) {
-        self.sum += f64::from(value);
-        self.n += 1;
-    }
-
-    fn mean(&self) -> Option<f32> {
-        (self.n > 0).then(|| (self.sum / self.n as f64) as f32)
-    }
 }

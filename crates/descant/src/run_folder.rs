@@ -111,6 +111,22 @@ impl RunFolder {
         Ok(Self { path: path.to_owned(), lock, goes_on: true })
     }
 
+    /// What the identity of the run that would be resumed says under `name`, which `identity` does not have yet and is
+    /// equal to in everything else; nothing where there is no such run.
+    pub(crate) fn recorded(
+        wanted: Option<&Path>,
+        model: &str,
+        identity: &Identity,
+        name: &str,
+    ) -> Option<String> {
+        let latest = || (1..u32::MAX).map(|n| numbered(model, n)).take_while(|path| path.exists()).last();
+        let path = wanted.map(Path::to_owned).or_else(latest)?;
+        let mut there = read_identity(&path).ok()?;
+        let at = there.iter().position(|(there, _)| there == name)?;
+        let (_, value) = there.remove(at);
+        differences(&there, identity).is_empty().then_some(value)
+    }
+
     /// Says at once that another process is at work in a folder, before anything large is read. What counts is the lock
     /// that [`open`](Self::open) takes.
     pub(crate) fn refuse_if_held(path: &Path) -> Result<()> {
@@ -128,7 +144,7 @@ impl RunFolder {
     }
 
     fn latest_or_next(model: &str, force: bool, identity: &Identity) -> Result<Self> {
-        let at = |n: u32| Path::new("runs").join(format!("{model}-{n}"));
+        let at = |n: u32| numbered(model, n);
         make(Path::new("runs"))?;
         let latest = (1..u32::MAX).take_while(|n| at(*n).exists()).last().map(at);
         if let Some(path) = latest
@@ -185,6 +201,11 @@ impl RunFolder {
         bytes.push(b'\n');
         self.write(name, &bytes)
     }
+}
+
+/// The folder of a run that was given none.
+fn numbered(model: &str, n: u32) -> PathBuf {
+    Path::new("runs").join(format!("{model}-{n}"))
 }
 
 /// Removes what a run made, and nothing that somebody else put there. What says that the folder is a run's stays until

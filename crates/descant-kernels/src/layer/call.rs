@@ -86,6 +86,19 @@ pub(super) struct Call {
     sin: CubeTensor,
     sequences: Table,
     pairs: PerSite<Option<PairSpec>>,
+    turn: Turn,
+}
+
+/// How a call stands among those of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// A batch goes through all layers on its own.
+    Alone,
+    /// Several batches go through a layer before the next one; `again` says that another one follows through this.
+    Together {
+        /// See above.
+        again: bool,
+    },
 }
 
 impl Call {
@@ -94,6 +107,7 @@ impl Call {
         pairs: &LayerPairs,
         angles: &Angles,
         segments: &Segments,
+        turn: Turn,
     ) -> Self {
         let on_card = |tensor: &Tensor<2>| {
             primitive(tensor.clone()).map(contiguous).expect("angles lie where the layer lies")
@@ -105,6 +119,7 @@ impl Call {
             sin: on_card(&angles.sin),
             sequences: Table::of(segments, &layer.frozen.input_norm.device),
             pairs: pairs.map(|pair| pair.as_ref().map(spec)),
+            turn,
         }
     }
 
@@ -177,12 +192,13 @@ impl Call {
         let mut operands = operands.clone();
         (operands.frozen.gate_up, operands.frozen.down) = (entered.gate_up, entered.down);
         self.work(run, &operands, plan, lease, phase)?;
-        let course = match (&operands.backward, lease.is_kept()) {
+        // A forward that keeps nothing, of a batch on its own, has no backward.
+        let course = match (&operands.backward, lease.is_kept() || self.turn != Turn::Alone) {
             (Some(_), _) => Course::Backward,
             (None, true) => Course::Forward,
             (None, false) => Course::Round,
         };
-        ring.leave(run, &entered, Some(course))
+        ring.leave(run, &entered, Some(course), self.turn == Turn::Together { again: true })
     }
 
     fn work(

@@ -26,13 +26,16 @@ mod node;
 mod operands;
 #[cfg(feature = "cuda")]
 mod pairs;
+#[cfg(feature = "cuda")]
+mod together;
 mod types;
 
 use burn::tensor::Tensor;
 
 use crate::memory::Workspace;
 use crate::op::attention::Segments;
-pub use types::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair};
+use crate::site::PerSite;
+pub use types::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair, PairGradients};
 
 /// A frozen layer, ready for one device's own form.
 #[derive(Debug, Clone)]
@@ -78,6 +81,54 @@ impl DecoderLayer {
         #[cfg(not(feature = "cuda"))]
         {
             let _ = (x, pairs, angles, segments);
+            match self.inner {}
+        }
+    }
+
+    /// The layer's output for one of several batches that go through it before the next layer, outside of a graph. With
+    /// `again` another one follows.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward)
+    ///
+    /// # Panics
+    /// If a tensor lies in a graph.
+    pub fn forward_together(
+        &self,
+        x: Tensor<2>,
+        pairs: &LayerPairs,
+        batch: (&Angles, &Segments),
+        again: bool,
+    ) -> Tensor<2> {
+        #[cfg(feature = "cuda")]
+        return together::layer_forward(&self.inner, x, pairs, batch, again);
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = (x, pairs, batch, again);
+            match self.inner {}
+        }
+    }
+
+    /// The gradients of the input and of the pairs of such a batch, from its input and the gradient of its output.
+    ///
+    /// # Shapes
+    /// `x`, `grad` and the first result `[tokens, hidden]`, bf16; the gradients of pairs as the pairs
+    ///
+    /// # Panics
+    /// If a tensor lies in a graph.
+    pub fn backward_together(
+        &self,
+        x: Tensor<2>,
+        pairs: &LayerPairs,
+        batch: (&Angles, &Segments),
+        grad: Tensor<2>,
+        again: bool,
+    ) -> (Tensor<2>, PerSite<Option<PairGradients>>) {
+        #[cfg(feature = "cuda")]
+        return together::layer_backward(&self.inner, x, pairs, batch, grad, again);
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = (x, pairs, batch, grad, again);
             match self.inner {}
         }
     }

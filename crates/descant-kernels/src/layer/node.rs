@@ -12,7 +12,7 @@ use burn::backend::{
 };
 use burn::tensor::Tensor;
 
-use super::call::{Call, Prepared, Ticket};
+use super::call::{Call, Prepared, Ticket, Turn};
 use super::operands::{Factors, SiteFactors};
 use super::types::{Angles, LayerPairs};
 use crate::op::attention::Segments;
@@ -29,7 +29,7 @@ pub(super) fn decoder_layer(
     angles: &Angles,
     segments: &Segments,
 ) -> Tensor<2> {
-    let call = Call::new(layer, pairs, angles, segments);
+    let call = Call::new(layer, pairs, angles, segments, Turn::Alone);
     let pairs = Pairs(pairs.map(|pair| {
         let pair = pair.as_ref()?;
         Some(Factors { a: pair.a.clone().into_dispatch(), b: pair.b.clone().into_dispatch() })

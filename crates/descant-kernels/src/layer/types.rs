@@ -16,6 +16,15 @@ pub struct LowRankPair {
     pub scaling: f32,
 }
 
+/// The gradients of a pair's factors.
+#[derive(Debug, Clone)]
+pub struct PairGradients {
+    /// `[matrices, rank, in]`
+    pub a: Tensor<3>,
+    /// `[matrices, out, rank]`
+    pub b: Tensor<3>,
+}
+
 /// The pairs of a layer.
 pub type LayerPairs = PerSite<Option<LowRankPair>>;
 

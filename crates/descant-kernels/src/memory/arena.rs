@@ -103,7 +103,8 @@ impl Arena {
 
     fn serves(&self, want: &Need, keep: bool, settings: MemorySettings) -> bool {
         let have = &self.need;
-        (self.settings.limit, self.settings.keep) == (settings.limit, settings.keep)
+        let of = |settings: MemorySettings| (settings.limit, settings.keep, settings.together);
+        of(self.settings) == of(settings)
             && have.tokens >= want.tokens
             && have.sizes == want.sizes
             && have.windows == want.windows
@@ -139,7 +140,8 @@ impl Arena {
         release_unused(gpu)?;
         let (used, most) = gpu.used()?;
         let allowed = settings.limit.unwrap_or(most).min(most);
-        let budget = Budget::new(&need, settings.keep, allowed.saturating_sub(used + settings.reserved));
+        let free = allowed.saturating_sub(used + settings.reserved);
+        let budget = Budget::new(&need, settings.keep, settings.together, free);
         // What was reserved decided how much is kept; others have taken a part of it by now, so that it is not counted
         // against the limit twice.
         let wanted = used + budget.bytes + budget.stream_bytes;

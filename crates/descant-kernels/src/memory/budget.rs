@@ -72,9 +72,12 @@ pub(crate) fn room_for_logits(sizes: &LayerSizes, tokens: usize, in_order: bool)
     need.scratch_bytes() as usize - WORKSPACE
 }
 
-/// Copies of the residual stream, for this many layers.
-fn stream_bytes(need: &Need) -> u64 {
-    (need.windows.len() as u64 + STREAM_COPIES) * (need.tokens * need.sizes.hidden * 2) as u64
+/// Copies of the residual stream: the input of each layer and batch, and what comes out of the last one, which a single
+/// batch has among the copies that come beside.
+fn stream_bytes(need: &Need, together: usize) -> u64 {
+    let (layers, batches) = (need.windows.len() as u64, together.max(1) as u64);
+    let copies = layers * batches + batches - 1 + STREAM_COPIES;
+    copies * (need.tokens * need.sizes.hidden * 2) as u64
 }
 
 /// Where everything lies in one piece of memory.
@@ -94,10 +97,11 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// Lays out what `need` says; of `free` bytes, which others that come later do not want, as much is kept as
-    /// `keep` lets.
-    pub(crate) fn new(need: &Need, keep: Keep, free: u64) -> Self {
+    /// `keep` lets, and nothing where several batches go through a layer `together`.
+    pub(crate) fn new(need: &Need, keep: Keep, together: usize, free: u64) -> Self {
         let scratch_bytes = need.scratch_bytes();
-        let stream_bytes = stream_bytes(need);
+        let stream_bytes = stream_bytes(need, together);
+        let keep = if together > 1 { Keep::Minimal } else { keep };
         let left = free.saturating_sub(scratch_bytes + stream_bytes + MARGIN);
         let kept = plan(keep, &need.sizes, &need.windows, need.tokens, need.longest, left);
         let mut slots = Vec::with_capacity(kept.len());
@@ -132,6 +136,8 @@ pub struct LayerLoad {
     pub ranks: PerSite<usize>,
     /// Tokens at once.
     pub tokens: usize,
+    /// Batches of so many tokens that go through a layer before the next layer; see [`Claim`](super::Claim).
+    pub together: usize,
     /// Tokens of a typical sequence.
     pub longest: usize,
     /// Whether experts are packed and the card's kernels want their rows in order, as Hopper's do.
@@ -149,7 +155,7 @@ impl LayerLoad {
             longest: self.longest,
             windows: self.windows.as_slice().into(),
         };
-        let budget = Budget::new(&need, keep, free);
+        let budget = Budget::new(&need, keep, self.together, free);
         LayerMemory {
             scratch: budget.scratch_bytes,
             kept: budget.bytes - budget.scratch_bytes,
@@ -178,7 +184,8 @@ mod tests {
                 let room = room_for_logits(&sizes, tokens, in_order) as u64;
                 let ranks = PerSite::from_fn(|_| 32);
                 let windows = vec![None; 24];
-                let load = LayerLoad { sizes, windows, ranks, tokens, longest: tokens, in_order };
+                let load =
+                    LayerLoad { sizes, windows, ranks, tokens, together: 1, longest: tokens, in_order };
                 for keep in [Keep::Minimal, Keep::All] {
                     assert!(
                         room + WORKSPACE as u64 <= load.memory(keep, 0).scratch,

@@ -18,6 +18,6 @@ mod workspace;
 
 pub use budget::{LayerLoad, LayerMemory};
 pub use keep::{Keep, Kept};
-pub use settings::MemorySettings;
+pub use settings::{Claim, MemorySettings};
 pub use sizes::LayerSizes;
 pub use workspace::{Reservation, Workspace};

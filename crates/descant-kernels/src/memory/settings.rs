@@ -13,4 +13,18 @@ pub struct MemorySettings {
     pub reserved: u64,
     /// Tokens that memory is laid out for at least, so that it is not laid out anew for a longer batch.
     pub tokens: usize,
+    /// Batches that go through a layer before the next layer; 0 counts as 1. See [`Claim::together`].
+    pub together: usize,
+}
+
+/// What someone will want of a device's memory beside what is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// Bytes that are left free.
+    pub bytes: u64,
+    /// Tokens that memory is laid out for at least.
+    pub tokens: usize,
+    /// Batches that go through a layer before the next layer. With more than one the inputs of all of them stay on the
+    /// card, and layers keep nothing else: each is run again in the backward.
+    pub together: usize,
 }

@@ -10,7 +10,7 @@ use super::arena::{Arena, Lease, Order};
 #[cfg(feature = "cuda")]
 use super::budget::Need;
 use super::keep::Keep;
-use super::settings::MemorySettings;
+use super::settings::{Claim, MemorySettings};
 use crate::DeviceError;
 #[cfg(feature = "cuda")]
 use crate::cuda::Gpu;
@@ -51,15 +51,17 @@ impl Workspace {
         self.state().settings
     }
 
-    /// Leaves bytes free for those who will ask for them later, and lays memory out for so many tokens at least, for
-    /// as long as the result lives.
+    /// Leaves bytes free for those who will ask for them later, and lays memory out for so many tokens and batches at
+    /// least, for as long as the result lives.
     #[must_use = "what is reserved ends with the result"]
-    pub fn reserve(&self, bytes: u64, tokens: usize) -> Reservation {
-        let mut state = self.state();
-        let before = state.settings.tokens;
-        state.settings.reserved += bytes;
-        state.settings.tokens = before.max(tokens);
-        Reservation { workspace: self.clone(), bytes, tokens_before: before }
+    pub fn reserve(&self, claim: Claim) -> Reservation {
+        let settings = &mut self.state().settings;
+        let before = *settings;
+        settings.reserved += claim.bytes;
+        settings.tokens = before.tokens.max(claim.tokens);
+        settings.together = before.together.max(claim.together);
+        let Claim { bytes, .. } = claim;
+        Reservation { workspace: self.clone(), bytes, before }
     }
 
     /// Gives back the memory that layers work in, for what needs much beside them; the next layer lays it out again. Under a
@@ -144,14 +146,14 @@ impl Turn<'_> {
 pub struct Reservation {
     workspace: Workspace,
     bytes: u64,
-    tokens_before: usize,
+    before: MemorySettings,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         let settings = &mut self.workspace.state().settings;
         settings.reserved -= self.bytes;
-        settings.tokens = self.tokens_before;
+        (settings.tokens, settings.together) = (self.before.tokens, self.before.together);
     }
 }
 
@@ -163,14 +165,20 @@ mod tests {
     fn settings_belong_to_one_model_and_reservations_end() {
         let (one, other) = (Workspace::default(), Workspace::default());
         one.set(Some(7), Keep::All);
-        let whole = |reserved, tokens| MemorySettings { limit: Some(7), keep: Keep::All, reserved, tokens };
-        let reservation = one.reserve(100, 64);
-        assert_eq!(one.clone().settings(), whole(100, 64));
-        let second = one.reserve(20, 8);
-        assert_eq!(one.settings(), whole(120, 64));
+        let whole = |reserved, tokens, together| MemorySettings {
+            limit: Some(7),
+            keep: Keep::All,
+            reserved,
+            tokens,
+            together,
+        };
+        let reservation = one.reserve(Claim { bytes: 100, tokens: 64, together: 0 });
+        assert_eq!(one.clone().settings(), whole(100, 64, 0));
+        let second = one.reserve(Claim { bytes: 20, tokens: 8, together: 4 });
+        assert_eq!(one.settings(), whole(120, 64, 4));
         drop(second);
         drop(reservation);
-        assert_eq!(one.settings(), whole(0, 0));
+        assert_eq!(one.settings(), whole(0, 0, 0));
         assert_eq!(other.settings(), MemorySettings::default());
         assert_eq!(one.words(), None, "no layer ran");
     }

@@ -127,11 +127,21 @@ impl Ring {
         Ok(Entered { slot, layer, gate_up: packed(a, b), down: packed(c, d) })
     }
 
-    /// Says that all work that reads the layer is queued, and brings the one that comes next, where there is one.
-    pub(crate) fn leave(&self, run: &Run<'_>, entered: &Entered, course: Option<Course>) -> Result<()> {
+    /// Says that all work that reads the layer is queued, and brings the one that comes next, where there is one. With
+    /// `again` the layer itself comes next, and what follows it waits where that would take its slot.
+    pub(crate) fn leave(
+        &self,
+        run: &Run<'_>,
+        entered: &Entered,
+        course: Option<Course>,
+        again: bool,
+    ) -> Result<()> {
         // Behind another stream that read it too: whoever waits for one waits for both.
         self.slots[entered.slot].left.hold(run.stream)?;
         self.slots[entered.slot].left.record(run.stream)?;
+        if again && self.slots.len() == 1 {
+            return Ok(());
+        }
         let Some(next) = course.and_then(|course| next(entered.layer, self.layers.len(), course)) else {
             return Ok(());
         };

@@ -78,7 +78,7 @@ fn run(guard: &GuardConfig, prepare: impl FnOnce(&mut Window)) -> (Vec<String>, 
     let (samples, config, store) = (samples(), config(3), store(dir.path()));
     let adapters = fresh(model());
     let mut log = Log::open(dir.path(), None).expect("a log");
-    let course = Course { model: model(), samples: &samples, config: &config, guard };
+    let course = Course { model: model(), samples: &samples, config: &config, guard, together: 1 };
     let stop = || true;
     let keeping =
         Keeping { store: &store, every: 1, from: None, stop: &stop, validation: None, watching: None };
@@ -128,7 +128,7 @@ fn the_first_bad_place_is_the_one_that_was_made_bad() {
     let config = config(9);
     let store = store(dir.path());
     let guard = GuardConfig::default();
-    let course = Course { model: &poisoned, samples: &samples, config: &config, guard: &guard };
+    let course = Course { model: &poisoned, samples: &samples, config: &config, guard: &guard, together: 1 };
     let mut log = Log::open(dir.path(), None).expect("a log");
     let keeping =
         Keeping { store: &store, every: 1, from: None, stop: &|| false, validation: None, watching: None };

@@ -8,3 +8,4 @@ mod incidents;
 mod packing;
 mod parity;
 mod resume;
+mod together;

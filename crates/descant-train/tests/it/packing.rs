@@ -41,7 +41,7 @@ fn whole_epoch(samples: &[Sample], packing: bool, sequences: usize) -> StepMetri
     let config = TrainConfig {
         packing,
         max_sequence: 40,
-        micro_batch: 1,
+        micro_batch: 1.into(),
         accumulation: sequences,
         max_steps: 1,
         warmup_steps: 0,

@@ -44,7 +44,7 @@ pub(crate) fn samples() -> Vec<Sample> {
 pub(crate) fn config(max_steps: u64) -> TrainConfig {
     TrainConfig {
         max_steps,
-        micro_batch: 2,
+        micro_batch: 2.into(),
         accumulation: 2,
         learning_rate: 1e-2,
         warmup_steps: 5.min(max_steps),
@@ -131,7 +131,7 @@ fn run_as(folder: &Path, config: &TrainConfig, every: u64, stop_after: Option<u6
         left.set(left.get().map(|n| n - 1));
         left.get() == Some(0)
     };
-    let course = Course { model, samples: &samples, config, guard: &guard };
+    let course = Course { model, samples: &samples, config, guard: &guard, together: 1 };
     fit_kept(
         course,
         adapters,

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow};
 use descant_kernels::{Keep, gauge};
 use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{Config, GptOss, Placement, SiteKind};
-use descant_train::memory::{Load, estimate};
+use descant_train::memory::{Arrangement, Load, estimate};
 use descant_train::{Sample, Schedule, TrainConfig, Trainer};
 use serde::Serialize;
 
@@ -47,6 +47,8 @@ struct Answer {
     peak_memory_gib: Option<f64>,
     memory_plan: Option<String>,
     placement: Option<String>,
+    /// Micro-batches that go through a layer before the next.
+    together: usize,
     bus_gb_per_second: Option<f64>,
     model_tflops: f64,
     model_to_gemm: f64,
@@ -83,14 +85,13 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
     if descant_kernels::is_cpu(&device.device) && (args.memory.is_some() || args.keep != Keep::Auto) {
         return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));
     }
-    let found = Found::on(&device, args.memory, args.keep);
     let architecture = load::config(model)?;
     let mut lora = LoraConfig::default();
     if args.experts {
         lora.targets.extend([SiteKind::GateUp, SiteKind::Down].map(|kind| kind.name().to_owned()));
     }
     let config = TrainConfig {
-        micro_batch: args.batch,
+        micro_batch: args.batch.into(),
         accumulation: args.accumulate,
         max_sequence: args.sequence,
         max_steps: args.steps as u64 + args.warmup as u64,
@@ -98,12 +99,8 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         warmup_steps: 1,
         ..TrainConfig::default()
     };
-    let tokens = (args.batch * args.sequence) as u64;
-    let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0 };
-    let (placement, needs) = found
-        .placed(&architecture, |place| Ok(estimate(&architecture, &lora, &config, load, None, place)))?;
-    let planned = found.held + needs.total();
-    found.refuse(&needs, &device)?;
+    let (Arrangement { placement, together }, planned) =
+        arranged(args, &architecture, &lora, &config, &device)?;
     let started = Instant::now();
     let model = load::model(model, &device.device, placement)?;
     model.workspace().set(args.memory, args.keep);
@@ -112,7 +109,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
     let load_seconds = started.elapsed().as_secs_f64();
     let adapters = LoraAdapters::init(&model.config, &lora, config.seed, &device.device.clone().autodiff())?;
     let trained_parameters = adapters.n_parameters();
-    let mut trainer = Trainer::new(&model, adapters, config)?;
+    let mut trainer = Trainer::new(&model, adapters, config)?.together(together);
     let samples = samples(args, model.config.vocab_size);
     let micro_batches: Vec<Vec<&Sample>> =
         samples.chunks(args.batch).map(|chunk| chunk.iter().collect()).collect();
@@ -162,6 +159,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
         memory_plan: model.workspace().words(),
         placement: placement.words(),
+        together,
         bus_gb_per_second: bus.map(|bus| bus as f64 / 1e9),
         model_tflops: model_flops / 1e12,
         model_to_gemm: model_flops / rates.flops,
@@ -177,6 +175,24 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         print(&answer, talk)?;
     }
     Ok(Exit::Success)
+}
+
+/// Where everything lies, and the bytes that are planned; refuses what does not fit.
+fn arranged(
+    args: &Bench,
+    architecture: &Config,
+    lora: &LoraConfig,
+    config: &TrainConfig,
+    device: &load::Chosen,
+) -> Result<(Arrangement, u64)> {
+    let found = Found::on(device, args.memory, args.keep);
+    let tokens = (args.batch * args.sequence) as u64;
+    let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0 };
+    let (arrangement, needs) = found.arranged(architecture, args.accumulate, |place| {
+        Ok(estimate(architecture, lora, config, load, None, place))
+    })?;
+    found.refuse(&needs, device)?;
+    Ok((arrangement, found.held + needs.total()))
 }
 
 /// Holds the bus to the rate that was asked for, where weights come over it; says so where none do.

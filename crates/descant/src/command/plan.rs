@@ -17,6 +17,7 @@ use super::examination::Examination;
 use super::load::{self, Chosen};
 use super::room::{Found, Room, size};
 use super::rows;
+use super::train::at_once_in_words;
 use crate::cli::Plan;
 use crate::failure::Exit;
 use crate::settings::{Resolved, Settings};
@@ -35,7 +36,6 @@ struct Answer {
     trained_parameters: u64,
     examples: u64,
     room: Room,
-    load: Load,
     steps: u64,
     /// Examples, or packed sequences, of a step.
     units: u64,
@@ -45,9 +45,8 @@ struct Answer {
     rate: Option<f64>,
     /// Bytes of weights that lie on the host.
     host_bytes: u64,
-    /// Bytes of weights that cross the bus for a micro-batch, and micro-batches of all steps.
+    /// Bytes of weights that cross the bus in a step.
     bus_bytes: u64,
-    micro_batches: u64,
 }
 
 /// Bytes of the run folder, the largest of them.
@@ -66,8 +65,8 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
     let renderer = load::renderer(settings)?;
     let config = Config::from_dir(dir).with_context(|| format!("model {}", dir.display()))?;
     let rows::Training { examples: samples, account, .. } = rows::training(settings, &renderer, talk)?;
-    let load = Load::of_run(&samples, &settings.train)?;
-    let examination = Examination::new(resolved, &renderer, None, Some(load.in_all))?;
+    let in_all = Load::of_run(&samples, &settings.train)?.in_all;
+    let examination = Examination::new(resolved, &renderer, None, Some(in_all))?;
     let (found, device) = if let Some(card) = args.card {
         let (_, keep) = settings.memory.limit_and_keep()?;
         (Found::imagined(card, keep), None)
@@ -79,7 +78,7 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
         talk.warn(in_words(&key));
     }
     let asking = examination.as_ref().map(Examination::asking);
-    let room = Room::find(settings, &config, &samples, asking, &found)?;
+    let room = Room::find(settings, &config, &samples, asking, &found, None)?;
     // Packed ones do not see each other: what attention costs is a matter of the samples.
     let tokens: usize = (0..samples.count()).map(|at| samples.tokens(at)).sum();
     let a_sample = tokens / samples.count().max(1);
@@ -90,15 +89,13 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
         ),
         trained_parameters: room.needs.adapter / 4,
         examples: account.examples(),
-        load,
         steps: settings.train.max_steps,
-        units: (settings.train.micro_batch * settings.train.accumulation) as u64,
+        units: settings.train.units() as u64,
         disk: Disk::of(settings, &room.needs)?,
-        operations: flops_per_token(&config, a_sample) * load.in_all as f64,
+        operations: flops_per_token(&config, a_sample) * in_all as f64,
         rate: device.as_ref().map(|Chosen { device, .. }| gauge::rates(device).flops).filter(|r| *r > 0.0),
-        host_bytes: room.placement.host_bytes(&config),
-        bus_bytes: room.placement.bus_bytes(&config),
-        micro_batches: settings.train.max_steps * settings.train.accumulation as u64,
+        host_bytes: room.arrangement.placement.host_bytes(&config),
+        bus_bytes: room.arrangement.bus_bytes(&config, room.train.accumulation),
         room,
     };
     if args.json {
@@ -160,18 +157,22 @@ impl Answer {
         let (trained, targets) = (grouped(self.trained_parameters), settings.lora.targets.join(", "));
         line("trained", format!("{trained} parameters: LoRA r {} on {targets}", settings.lora.r))?;
         talk.data(self.memory().trim_end())?;
-        if let Some(words) = self.room.placement.words() {
-            line("", format!("{words} ({})", size(self.host_bytes)))?;
+        for words in self.room.words() {
+            line("", words)?;
+        }
+        if self.host_bytes > 0 {
+            line("", format!("{} of host memory that stay in place (pinned)", size(self.host_bytes)))?;
         }
         let what = if settings.train.packing { "packed sequences" } else { "examples" };
-        let a_step = grouped(self.load.in_all / self.steps.max(1));
+        let a_step = grouped(self.room.load.in_all / self.steps.max(1));
         line(
             "steps",
             format!(
-                "{} x {} {what}; {} tokens of {} examples, {a_step} a step",
+                "{} x {} {what}{}; {} tokens of {} examples, {a_step} a step",
                 self.steps,
                 self.units,
-                grouped(self.load.in_all),
+                at_once_in_words(&self.room.train, &settings.train),
+                grouped(self.room.load.in_all),
                 grouped(self.examples)
             ),
         )?;
@@ -192,11 +193,11 @@ impl Answer {
         };
         line("time", time)?;
         if self.bus_bytes > 0 {
-            let all = self.bus_bytes as f64 * self.micro_batches as f64 / BUS;
+            let all = self.bus_bytes as f64 * self.steps as f64 / BUS;
             line(
                 "",
                 format!(
-                    "at least {} for weights over a bus of {:.0} GB/s, {} a micro-batch",
+                    "at least {} for weights over a bus of {:.0} GB/s, {} a step",
                     duration(all),
                     BUS / 1e9,
                     size(self.bus_bytes)
@@ -258,16 +259,19 @@ impl Answer {
                 "free": self.room.free,
             },
             "placement": {
-                "embedding_on_host": self.room.placement.embedding_on_host,
-                "streamed_layers": self.room.placement.streamed_layers,
+                "embedding_on_host": self.room.arrangement.placement.embedding_on_host,
+                "streamed_layers": self.room.arrangement.placement.streamed_layers,
+                "micro_batches_together": self.room.arrangement.together,
                 "host_bytes": self.host_bytes,
-                "bus_bytes_per_micro_batch": self.bus_bytes,
+                "bus_bytes_per_step": self.bus_bytes,
             },
+            "micro_batch": self.room.train.at_once(),
+            "accumulation": self.room.train.accumulation,
             "steps": self.steps,
             "units_per_step": self.units,
             "examples": self.examples,
-            "tokens": self.load.in_all,
-            "longest_micro_batch_tokens": self.load.tokens,
+            "tokens": self.room.load.in_all,
+            "longest_micro_batch_tokens": self.room.load.tokens,
             "disk_bytes": {
                 "checkpoint": self.disk.checkpoint, "adapter": self.disk.adapter, "needs": self.disk.needs,
                 "free": self.disk.free,

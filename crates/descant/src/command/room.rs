@@ -4,15 +4,16 @@
 //! system says is available and against `memory.limit`. On a card it is held against what the driver says is free.
 //! Where the system does not say what is free, nothing is refused.
 
+use std::iter::Peekable;
 use std::path::Path;
 
 use anyhow::Result;
 use descant_kernels::{Keep, gauge};
 use descant_model::{Config, Placement};
 use descant_train::memory::{
-    Asking, Load, Memory, Place, check_card, estimate, estimate_asking, place_weights,
+    Arrangement, Asking, Load, Memory, Place, arrange, check_card, estimate, estimate_asking,
 };
-use descant_train::{Samples, TrainConfig};
+use descant_train::{MicroBatch, Samples, TrainConfig};
 
 use super::load::Chosen;
 use crate::failure::{Hinted, NotEnoughMemory};
@@ -22,6 +23,9 @@ use crate::settings::Settings;
 const CONTEXT: u64 = 512 << 20;
 /// Of what is free, the share that may be planned for: others want some, and an estimate is one.
 const SHARE: f64 = 0.95;
+/// Tokens of a micro-batch up to which `micro_batch = "auto"` merges sequences: beyond, an expert has rows enough, and
+/// memory does more where it keeps results for the backward.
+const MERGED_TOKENS: u64 = 16_384;
 /// On the CPU, what telling languages apart brings into memory: the models of the eight Latin ones, from the program.
 const JUDGE: u64 = if descant_evaluate::TELLS_LATIN_APART { 33 << 20 } else { 0 };
 const MIB: f64 = (1_u64 << 20) as f64;
@@ -31,8 +35,12 @@ const GIB: f64 = (1_u64 << 30) as f64;
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
     pub(crate) needs: Memory,
-    /// Which weights lie on the host.
-    pub(crate) placement: Placement,
+    /// Which weights lie on the host, and how they cross the bus.
+    pub(crate) arrangement: Arrangement,
+    /// The settings with the number of sequences that go through the model at once.
+    pub(crate) train: TrainConfig,
+    /// What goes through the model at once.
+    pub(crate) load: Load,
     /// What the process held before; on a card, what was in use there.
     held: u64,
     pub(crate) free: Option<u64>,
@@ -41,20 +49,22 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Estimates a run, and what would fit if that does not.
+    /// Estimates a run, and what would fit if that does not. `begun` are the sequences at once that the run was begun
+    /// with, where it chose them itself.
     pub(crate) fn find(
         settings: &Settings,
         config: &Config,
         samples: &dyn Samples,
         asking: Option<Asking>,
         found: &Found,
+        begun: Option<usize>,
     ) -> Result<Self> {
         if matches!(found.place, Place::Card { .. }) {
             check_card(&settings.lora)?;
         }
         let placed = |train: &TrainConfig, asking: Option<Asking>| {
             let load = Load::of_run(samples, train)?;
-            found.placed(config, |place| {
+            found.arranged(config, train.accumulation, |place| {
                 let mut needs = estimate(config, &settings.lora, train, load, asking, place);
                 if asking.is_some() && matches!(place, Place::Cpu { .. }) {
                     needs.runtime += JUDGE;
@@ -64,22 +74,30 @@ impl Room {
         };
         let needs = |train: &TrainConfig, asking: Option<Asking>| Ok(placed(train, asking)?.1);
         let fits = |needs: &Memory| found.fits(needs);
-        let (placement, all) = placed(&settings.train, asking)?;
-        let advice = (!fits(&all)).then(|| smaller(settings, asking, &needs, &fits)).transpose()?;
-        Ok(Self { needs: all, placement, held: found.held, free: found.free, advice })
+        let mut candidates = at_once(&settings.train, begun);
+        let (train, load, arrangement, all) = loop {
+            let train = candidates.next().expect("one at once is the last");
+            let load = Load::of_run(samples, &train)?;
+            let is_last = candidates.peek().is_none();
+            if !is_last && load.tokens > MERGED_TOKENS {
+                continue;
+            }
+            let (arrangement, needs) = placed(&train, asking)?;
+            if is_last || fits(&needs) {
+                break (train, load, arrangement, needs);
+            }
+        };
+        let advice = (!fits(&all)).then(|| match begun {
+            Some(_) => Ok(begun_with(&train)),
+            None => smaller(&train, asking, &needs, &fits),
+        });
+        let (held, free, advice) = (found.held, found.free, advice.transpose()?);
+        Ok(Self { needs: all, arrangement, train, load, held, free, advice })
     }
 
     /// Refuses a run that does not fit.
     pub(crate) fn refuse(&self, device: &Chosen) -> Result<()> {
-        let Some(advice) = &self.advice else { return Ok(()) };
-        let error = NotEnoughMemory(format!(
-            "not enough memory on {}\n  needs {}, {} free ({})",
-            device.name,
-            size(self.needs.least()),
-            size(self.free.unwrap_or(0)),
-            self.parts_in_words()
-        ));
-        Err(Hinted::new(error, advice).into())
+        self.advice.as_ref().map_or(Ok(()), |advice| Err(refusal(&self.needs, self.free, device, advice)))
     }
 
     /// Bytes that the process, or all that is at work on a card, will hold at the worst moment.
@@ -95,8 +113,22 @@ impl Room {
         } else {
             String::new()
         };
-        let placement = self.placement.words().map_or_else(String::new, |words| format!("; {words}"));
-        format!("{} of {free} free: {}{both}{placement}", size(self.needs.total()), self.parts_in_words())
+        let amounts = format!("{} of {free} free: {}", size(self.needs.total()), parts_in_words(&self.needs));
+        let all: Vec<String> = std::iter::once(amounts + &both).chain(self.words()).collect();
+        all.join("; ")
+    }
+
+    /// What takes how many bytes.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        parts(&self.needs)
+    }
+
+    /// Where the weights lie, and in which order micro-batches go through the layers, where either is not the usual.
+    pub(crate) fn words(&self) -> impl Iterator<Item = String> {
+        let together = self.arrangement.together;
+        let order =
+            (together > 1).then(|| format!("{together} micro-batches through a layer before the next"));
+        self.arrangement.placement.words().into_iter().chain(order)
     }
 
     /// So many bytes and what was in use before.
@@ -114,29 +146,61 @@ impl Room {
         let needs = self.needs;
         needs.base + needs.adapter + needs.asking + needs.runtime
     }
+}
 
-    fn parts_in_words(&self) -> String {
-        let parts: Vec<String> =
-            self.parts().map(|(what, bytes)| format!("{what} {}", size(bytes))).collect();
-        parts.join(", ")
-    }
+/// What takes how many bytes.
+fn parts(needs: &Memory) -> impl Iterator<Item = (&'static str, u64)> {
+    let Memory { base, adapter, gradients, optimizer, activations, kept, asking, runtime } = *needs;
+    [
+        ("base", base),
+        ("adapter", adapter),
+        ("gradients", gradients),
+        ("optimizer", optimizer),
+        ("activations", activations),
+        ("kept because there is room", kept),
+        ("replies", asking),
+        ("runtime", runtime),
+    ]
+    .into_iter()
+    .filter(|(_, bytes)| *bytes > 0)
+}
 
-    /// What takes how many bytes.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let Memory { base, adapter, gradients, optimizer, activations, kept, asking, runtime } = self.needs;
-        [
-            ("base", base),
-            ("adapter", adapter),
-            ("gradients", gradients),
-            ("optimizer", optimizer),
-            ("activations", activations),
-            ("kept because there is room", kept),
-            ("replies", asking),
-            ("runtime", runtime),
-        ]
-        .into_iter()
-        .filter(|(_, bytes)| *bytes > 0)
-    }
+fn parts_in_words(needs: &Memory) -> String {
+    let parts: Vec<String> = parts(needs).map(|(what, bytes)| format!("{what} {}", size(bytes))).collect();
+    parts.join(", ")
+}
+
+/// The error of what does not fit.
+fn refusal(needs: &Memory, free: Option<u64>, device: &Chosen, advice: &str) -> anyhow::Error {
+    let error = NotEnoughMemory(format!(
+        "not enough memory on {}\n  needs {}, {} free ({})",
+        device.name,
+        size(needs.least()),
+        size(free.unwrap_or(0)),
+        parts_in_words(needs)
+    ));
+    Hinted::new(error, advice).into()
+}
+
+/// The settings with each number of sequences at once that may be tried, the best first.
+fn at_once(train: &TrainConfig, begun: Option<usize>) -> Peekable<std::vec::IntoIter<TrainConfig>> {
+    let candidates: Vec<TrainConfig> = match (train.micro_batch, begun) {
+        (MicroBatch::Of(_), _) => vec![train.clone()],
+        (MicroBatch::Auto, Some(sequences)) if train.units().is_multiple_of(sequences) => {
+            vec![train.with_at_once(sequences)]
+        }
+        (MicroBatch::Auto, _) => train.divisors().map(|sequences| train.with_at_once(sequences)).collect(),
+    };
+    candidates.into_iter().peekable()
+}
+
+/// What can be done for a run that was begun with more room.
+fn begun_with(train: &TrainConfig) -> String {
+    format!(
+        "this run was begun with {} sequences at once, on which its results depend: make room, or --force begins it \
+         again with fewer",
+        train.at_once()
+    )
 }
 
 /// Where the weights lie so that prompts can be answered within a limit, or within what is free; refuses where they cannot.
@@ -147,10 +211,11 @@ pub(crate) fn place_for_asking(
     asking: Asking,
 ) -> Result<Placement> {
     let found = Found::on(device, limit, Keep::Auto);
-    let (placement, needs) = found.placed(config, |place| Ok(estimate_asking(config, asking, place)))?;
+    let (arrangement, needs) =
+        found.arranged(config, 1, |place| Ok(estimate_asking(config, asking, place)))?;
     let advice = "raise the limit, ask fewer prompts at once, or allow fewer new tokens";
     found.refuse_with(&needs, device, advice)?;
-    Ok(placement)
+    Ok(arrangement.placement)
 }
 
 /// What a device has, before a run.
@@ -173,22 +238,21 @@ impl Found {
     }
 
     fn refuse_with(&self, needs: &Memory, device: &Chosen, advice: &str) -> Result<()> {
-        let advice = (!self.fits(needs)).then(|| advice.to_owned());
-        let placement = Placement::default();
-        Room { needs: *needs, placement, held: self.held, free: self.free, advice }.refuse(device)
+        if self.fits(needs) { Ok(()) } else { Err(refusal(needs, self.free, device, advice)) }
     }
 
     fn fits(&self, needs: &Memory) -> bool {
         self.may.is_none_or(|may| needs.least() <= may)
     }
 
-    /// Where the weights lie so that what `needs` says fits, if it can.
-    pub(crate) fn placed(
+    /// How steps of so many micro-batches are laid out so that what `needs` says fits, if it can.
+    pub(crate) fn arranged(
         &self,
         config: &Config,
+        micro_batches: usize,
         needs: impl FnMut(Place) -> Result<Memory>,
-    ) -> Result<(Placement, Memory)> {
-        place_weights(config, self.place, self.host, needs, |needs| self.fits(needs))
+    ) -> Result<(Arrangement, Memory)> {
+        arrange(config, self.place, micro_batches, self.host, needs, |needs| self.fits(needs))
     }
 
     /// Asks the device, with what the settings say of it.
@@ -201,7 +265,7 @@ impl Found {
     pub(crate) fn imagined(card: u64, keep: Keep) -> Self {
         let free = card.saturating_sub(CONTEXT);
         // Which card it is nobody knows; the larger of both layouts fits either.
-        let place = Place::Card { free, keep, in_order: true, placement: Placement::default() };
+        let place = Place::Card { free, keep, in_order: true, arrangement: Arrangement::default() };
         let may = Some((SHARE * free as f64) as u64);
         Self { held: CONTEXT.min(card), free: Some(free), may, host: None, place }
     }
@@ -223,8 +287,8 @@ impl Found {
         // The layers keep to a limit on their own.
         let may = [of_card.map(share), limit].into_iter().flatten().min();
         let in_order = descant_kernels::wants_rows_in_order(&device.device);
-        let placement = Placement::default();
-        let place = Place::Card { free: free.unwrap_or(0), keep, in_order, placement };
+        let arrangement = Arrangement::default();
+        let place = Place::Card { free: free.unwrap_or(0), keep, in_order, arrangement };
         Self { held, free, may, host: available().map(share), place }
     }
 }
@@ -240,12 +304,11 @@ pub(crate) fn in_use(device: &Chosen) -> Option<u64> {
 
 /// The largest settings that fit and train the same, as advice.
 fn smaller(
-    settings: &Settings,
+    train: &TrainConfig,
     asking: Option<Asking>,
     needs: &dyn Fn(&TrainConfig, Option<Asking>) -> Result<Memory>,
     fits: &dyn Fn(&Memory) -> bool,
 ) -> Result<String> {
-    let train = &settings.train;
     let mut advice = Vec::new();
     let mut asked = asking;
     // What prompts need, beside a micro-batch that needs nothing of note.
@@ -259,13 +322,12 @@ fn smaller(
     if let Some(asking) = asked.filter(|now| Some(*now) != asking) {
         advice.push(format!("evaluate.batch = {}", asking.batch));
     }
-    let together = train.micro_batch * train.accumulation;
-    for micro_batch in (1..=train.micro_batch).rev().filter(|n| together.is_multiple_of(*n)) {
-        let smaller = TrainConfig { micro_batch, accumulation: together / micro_batch, ..train.clone() };
+    for sequences in train.divisors().filter(|sequences| *sequences <= train.at_once()) {
+        let smaller = train.with_at_once(sequences);
         let needed = needs(&smaller, asked)?;
         if fits(&needed) {
-            if micro_batch != train.micro_batch {
-                advice.push(format!("train.micro_batch = {micro_batch}"));
+            if sequences != train.at_once() {
+                advice.push(format!("train.micro_batch = {sequences}"));
                 advice.push(format!("train.accumulation = {}", smaller.accumulation));
             }
             let advice = advice.join(" and ");
@@ -275,7 +337,7 @@ fn smaller(
             ));
         }
     }
-    let one = TrainConfig { micro_batch: 1, ..train.clone() };
+    let one = TrainConfig { micro_batch: 1.into(), ..train.clone() };
     let needed = size(needs(&one, asked)?.least());
     Ok(format!(
         "one conversation at a time needs {needed}: lower train.max_sequence or lora.r, or free memory"

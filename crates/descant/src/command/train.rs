@@ -12,9 +12,11 @@ use descant_evaluate::Samples;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::{Bare, GptOss, Packing};
-use descant_train::checkpoint::{Checkpoint, Store};
+use descant_train::checkpoint::{Checkpoint, Identity, Store};
 use descant_train::memory::Load;
-use descant_train::{Course, Ended, Error, Event, Keeping, Observer, Validation, Watching, fit_kept};
+use descant_train::{
+    Course, Ended, Error, Event, Keeping, MicroBatch, Observer, TrainConfig, Validation, Watching, fit_kept,
+};
 
 use super::account::{DataAccount, Validated, in_words};
 use super::examination::{Answering, Examination};
@@ -58,15 +60,17 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let steps = Load::of_run(&samples, &settings.train)?;
     let examination = Examination::new(resolved, &renderer, None, Some(steps.in_all))?;
     let config = load::config(dir)?;
+    let identity = identity(resolved, dir, &samples.sha256(), &device.name)?;
+    let begun = begun_with(resolved, args.force, &identity);
     let (asking, found) = (examination.as_ref().map(Examination::asking), Found::by(settings, &device)?);
-    let room = Room::find(settings, &config, &samples, asking, &found)?;
+    let room = Room::find(settings, &config, &samples, asking, &found, begun)?;
     room.refuse(&device)?;
-    let model = load::model(dir, &device.device, room.placement)?;
+    let identity = with_choice(identity, settings, &room.train);
+    let model = load::model(dir, &device.device, room.arrangement.placement)?;
     use_memory(settings, &device, &model, talk)?;
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
     let manifest = adapters.manifest(&model.config);
-    let identity = identity(resolved, dir, &samples.sha256(), &device.name)?;
     let folder =
         RunFolder::open(settings.run.folder.as_deref(), &resolved.model_name(), args.force, &identity)?;
     if let Some(summary) = folder.read(SUMMARY)? {
@@ -96,7 +100,13 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let before = examining.as_ref().map(|examining| examining.before(&model, &mut observer)).transpose()?;
     phases.end("questions before", asked);
     signals.hold_steps(talk);
-    let course = Course { model: &model, samples: &samples, config: &settings.train, guard: &settings.guard };
+    let course = Course {
+        model: &model,
+        samples: &samples,
+        config: &room.train,
+        guard: &settings.guard,
+        together: room.arrangement.together,
+    };
     let stop = || signals.came().is_some();
     let best = |step: u64, adapters: &LoraAdapters| {
         best::keep(&folder, step, adapters, &model.config, &resolved.base_model()).map_err(best::refused)
@@ -153,6 +163,34 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let summary = Summary::write(&outcome)?;
     summary.print(&outcome, args.json, args.table, talk)?;
     Ok(Exit::Success)
+}
+
+/// What the identity calls the sequences at once of a run that chose them itself.
+const AT_ONCE: &str = "sequences at once";
+
+/// The sequences at once with which the run was begun that this one would resume, where it chose them itself.
+fn begun_with(resolved: &Resolved, force: bool, identity: &Identity) -> Option<usize> {
+    let of_run = resolved.settings.train.micro_batch == MicroBatch::Auto && !force;
+    let folder = resolved.settings.run.folder.as_deref();
+    let recorded = of_run.then(|| RunFolder::recorded(folder, &resolved.model_name(), identity, AT_ONCE));
+    recorded.flatten()?.parse().ok().filter(|sequences| *sequences > 0)
+}
+
+/// The identity with the sequences at once that were chosen: the order of sums depends on them.
+fn with_choice(mut identity: Identity, settings: &Settings, chosen: &TrainConfig) -> Identity {
+    if settings.train.micro_batch == MicroBatch::Auto {
+        identity.push((AT_ONCE.to_owned(), chosen.at_once().to_string()));
+    }
+    identity
+}
+
+/// How many sequences go through the model at once, where that was chosen here.
+pub(super) fn at_once_in_words(chosen: &TrainConfig, wanted: &TrainConfig) -> String {
+    if wanted.micro_batch == MicroBatch::Auto {
+        format!(", {} at once", chosen.at_once())
+    } else {
+        String::new()
+    }
 }
 
 /// Writes what is known of a run before its first step.
@@ -440,7 +478,7 @@ fn first_lines(
         ),
     );
     data_lines(talk, settings, data);
-    let units = (train.micro_batch * train.accumulation) as f64;
+    let units = train.units() as f64;
     let (what, tokens) = if train.packing {
         ("packed sequences", train.max_sequence as f64)
     } else {
@@ -450,9 +488,10 @@ fn first_lines(
     talk.item(
         "steps",
         format_args!(
-            "{} x {units} {what}, {about} {} tokens a step",
+            "{} x {units} {what}, {about} {} tokens a step{}",
             train.max_steps,
-            grouped((units * tokens) as u64)
+            grouped((units * tokens) as u64),
+            at_once_in_words(&room.train, train)
         ),
     );
     talk.item("memory", room.line());

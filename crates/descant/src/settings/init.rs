@@ -12,11 +12,10 @@ const REAL: [(&str, &str); 10] = [
     ),
     ("held_out = \"fixtures/tiny-gpt-oss/data/held-out.jsonl\"\n", "# held_out = \"held-out.jsonl\"\n"),
     (
-        "# Conversations that go through the model at once. Lower it when memory is short. Default 16.\nmicro_batch = 16\n",
-        "# Conversations that go through the model at once. Lower it when memory is short, and raise accumulation in its\n\
-         # place: 4 x 4 is the same step as the default, 16 x 1, in less memory. Default 16.\nmicro_batch = 4\n",
+        "memory, but for rounding. Default 16.\nmicro_batch = 16\n",
+        "memory, but for rounding. Default 16.\nmicro_batch = \"auto\"\n",
     ),
-    ("Default 1.\naccumulation = 1\n", "Default 1.\naccumulation = 4\n"),
+    ("accumulation = 1\n", "accumulation = 16\n"),
     (
         "# Peak learning rate. Default 2e-4, which suits the 20b model. The tiny model of this repository needs 5e-3: \
          with\n# 2e-4 its reasoning still was English in every reply after 60 steps.\nlearning_rate = 5e-3\n",
@@ -64,7 +63,7 @@ mod tests {
         let mut expected = Settings::default();
         expected.model.path = "hf://openai/gpt-oss-20b".into();
         expected.data.path = "conversations.jsonl".into();
-        (expected.train.micro_batch, expected.train.accumulation) = (4, 4);
+        (expected.train.micro_batch, expected.train.accumulation) = (descant_train::MicroBatch::Auto, 16);
         (expected.evaluate.max_new_tokens, expected.evaluate.batch) = (2048, 24);
         assert_eq!(written, expected);
     }

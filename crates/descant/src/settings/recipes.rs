@@ -73,7 +73,8 @@ mod tests {
         assert_eq!(settings.data.path, Path::new("hf://datasets/HuggingFaceH4/Multilingual-Thinking"));
         assert_eq!(settings.data.mask, descant_harmony::MaskPolicy::Assistant);
         let train = &settings.train;
-        assert_eq!((train.max_steps, train.micro_batch * train.accumulation), (60, 16));
+        assert_eq!(train.micro_batch, descant_train::MicroBatch::Auto);
+        assert_eq!((train.max_steps, train.units()), (60, 16));
         assert_eq!((train.warmup_steps, train.max_sequence, train.seed), (5, 4096, 3407));
         assert!((train.learning_rate - 2e-4).abs() < 1e-12 && (train.weight_decay - 0.01).abs() < 1e-9);
         assert_eq!(train.schedule, descant_train::Schedule::Linear);

@@ -6,7 +6,7 @@ use descant_model::{GenerateOptions, Placement, Sampling};
 use descant_train::{OptimizerKind, score};
 
 use crate::models::{Case, varied};
-use crate::repeat::train;
+use crate::repeat::{How, train};
 use crate::{card, is_portable};
 
 /// Generated ids, and losses of whole sequences, which take a layer's other form.
@@ -30,13 +30,18 @@ fn where_weights_lie_changes_no_bit() {
     let config = case.load(&card).config;
     for portable in [false, true] {
         portable_kernels(portable || is_portable());
-        let trained = train(&case, &card, Placement::default(), OptimizerKind::AdamW8bit, None);
+        let trained = train(&case, &card, How::default(), OptimizerKind::AdamW8bit, None);
         let asked = replies(&case, &card, Placement::default());
+        let how = How { together: 2, ..How::default() };
+        assert_eq!(trained, train(&case, &card, how, OptimizerKind::AdamW8bit, None), "together");
         let mut on_host = Vec::new();
         for placement in Placement::all(&config).skip(1) {
             let what = format!("{placement:?}, portable {portable}");
-            let again = train(&case, &card, placement, OptimizerKind::AdamW8bit, Some(7));
-            assert_eq!(trained, again, "{what}");
+            for together in [1, 2, 3] {
+                let how = How { placement, together };
+                let again = train(&case, &card, how, OptimizerKind::AdamW8bit, Some(7));
+                assert_eq!(trained, again, "{what}, {together} together");
+            }
             assert_eq!(asked, replies(&case, &card, placement), "{what}");
             on_host.push(placement.host_bytes(&config));
         }

@@ -9,6 +9,14 @@ use crate::card;
 use crate::models::{Case, varied};
 
 const STEPS: usize = 20;
+const MICRO_BATCHES: usize = 3;
+
+/// Where the weights lie, and how many micro-batches go through a layer before the next.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct How {
+    pub(crate) placement: Placement,
+    pub(crate) together: usize,
+}
 
 /// What a run told, and the bits of its adapter at the end.
 #[derive(Debug, PartialEq)]
@@ -22,11 +30,11 @@ pub(crate) struct Done {
 pub(crate) fn train(
     case: &Case,
     card: &Device,
-    placement: Placement,
+    how: How,
     optimizer: OptimizerKind,
     stop: Option<usize>,
 ) -> Done {
-    let model = case.load_placed(card, placement);
+    let model = case.load_placed(card, how.placement);
     let config = TrainConfig {
         optimizer,
         max_steps: STEPS as u64,
@@ -34,7 +42,10 @@ pub(crate) fn train(
         learning_rate: 5e-3,
         ..TrainConfig::default()
     };
-    let trainer = || Trainer::new(&model, case.adapter(&model), config.clone()).expect("valid");
+    let trainer = || {
+        let trainer = Trainer::new(&model, case.adapter(&model), config.clone()).expect("valid");
+        trainer.together(how.together)
+    };
     let mut current = trainer();
     let ids = case.sequences(model.config.vocab_size);
     let sample = |row: usize| {
@@ -48,7 +59,7 @@ pub(crate) fn train(
             current = trainer();
             current.restore(&state).expect("its own state");
         }
-        let samples = [sample(2 * step), sample(2 * step + 1)];
+        let samples: Vec<Sample> = (0..MICRO_BATCHES).map(|n| sample(MICRO_BATCHES * step + n)).collect();
         let micro: Vec<Vec<&Sample>> = samples.iter().map(|sample| vec![sample]).collect();
         let result = current.step(&micro).expect("a step");
         told.push([result.loss.to_bits(), result.grad_norm.to_bits()]);
@@ -62,7 +73,7 @@ pub(crate) fn train(
 fn twenty_steps_twice_and_resumed_have_the_same_bits() {
     let card = card();
     let case = varied();
-    let on_card = Placement::default();
+    let on_card = How::default();
     for optimizer in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit] {
         let whole = train(&case, &card, on_card, optimizer, None);
         assert_eq!(whole, train(&case, &card, on_card, optimizer, None), "{optimizer:?}, again");

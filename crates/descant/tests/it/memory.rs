@@ -163,3 +163,56 @@ fn a_plan_for_a_card_needs_none_and_says_when_it_is_too_small() {
     assert_eq!((code, &small["fits"]), (Some(1), &Value::Bool(false)));
     assert!(small["advice"].as_str().unwrap().contains("one conversation at a time needs"), "{small}");
 }
+
+/// What a run ends with.
+fn adapter(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("adapter/adapter_model.safetensors")).unwrap()
+}
+
+/// Takes a run back to its first step, as if it had been stopped there.
+fn back_to_step_1(folder: &Path) {
+    for made in ["checkpoints/step-000002", "adapter"] {
+        std::fs::remove_dir_all(folder.join(made)).unwrap();
+    }
+    std::fs::remove_file(folder.join("summary.json")).unwrap();
+}
+
+#[test]
+fn what_auto_chose_is_the_step_of_that_number_and_a_resumed_run_keeps_it() {
+    let auto = ["train.micro_batch=auto", "train.accumulation=16", "run.save_every=1"];
+    let limited = [&auto[..], &["memory.limit=90MiB"]].concat();
+    // What fits under the limit is known from the advice for a number that does not.
+    let (free, code) = plan(&["--device", "cpu"], &auto);
+    assert_eq!((code, &free["micro_batch"], &free["accumulation"]), (Some(0), &16.into(), &1.into()));
+    let dir = scratch();
+    let run = |name: &str, sets: &[&str]| {
+        let output = train(&dir.path().join(name), sets);
+        (dir.path().join(name), output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (begun, code, said) = run("begun", &limited);
+    assert_eq!(code, Some(0), "{said}");
+    let identity: Vec<(String, String)> =
+        serde_json::from_slice(&std::fs::read(begun.join("identity.json")).unwrap()).unwrap();
+    let (_, chosen) = identity.iter().find(|(name, _)| name == "sequences at once").unwrap();
+    let at_once: usize = chosen.parse().unwrap();
+    assert!(at_once < 16 && 16 % at_once == 0, "{at_once}");
+    let whole = adapter(&begun);
+    let by_hand = [format!("train.micro_batch={at_once}"), format!("train.accumulation={}", 16 / at_once)];
+    let by_hand: Vec<&str> = by_hand.iter().map(String::as_str).collect();
+    assert_eq!(whole, adapter(&run("by-hand", &by_hand).0), "the number by hand is the same run");
+    // With all the room there is a fresh run takes more at once, and has other bits; the one that is resumed does not.
+    let (fresh, ..) = run("fresh", &auto);
+    assert_ne!(whole, adapter(&fresh), "the control: the number shows");
+    back_to_step_1(&begun);
+    let (_, code, said) = run("begun", &auto);
+    assert_eq!((code, adapter(&begun)), (Some(0), whole), "{said}");
+    // And one that was begun with more than now fits says so.
+    back_to_step_1(&fresh);
+    let (_, code, said) = run("fresh", &limited);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("hint: this run was begun with 16 sequences at once"), "{said}");
+    assert!(fresh.join("checkpoints/step-000001").exists(), "nothing was lost");
+    let wrong = train(&dir.path().join("wrong"), &["train.micro_batch=most"]);
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    assert!(said.contains("--set train.micro_batch=most") && said.contains("\"auto\""), "{said}");
+}

@@ -82,7 +82,7 @@ impl Matrices {
         product(run, a, &experts(entered.half(*half)), side, to)?;
         // The other half of the layer is wanted next.
         let course = (*half == Half::Down).then_some(Course::Round);
-        ring.leave(run, &entered, course)
+        ring.leave(run, &entered, course, false)
     }
 }
 

@@ -7,8 +7,9 @@
 
 use descant_kernels::{Keep, LayerLoad, MAX_EXPERT_RANK, PerSite};
 use descant_lora::LoraConfig;
-use descant_model::{Config, Packing, Placement, SiteKind, weight_bytes};
+use descant_model::{Config, Packing, SiteKind, weight_bytes};
 
+use super::arrangement::Arrangement;
 use crate::config::{OptimizerKind, TrainConfig};
 use crate::error::{Error, Result};
 use crate::feed::Feed;
@@ -69,8 +70,8 @@ pub enum Place {
         keep: Keep,
         /// See [`LayerLoad::in_order`].
         in_order: bool,
-        /// Which weights lie on the host instead.
-        placement: Placement,
+        /// Which weights lie on the host instead, and how they cross the bus.
+        arrangement: Arrangement,
     },
 }
 
@@ -105,12 +106,12 @@ pub struct Memory {
 }
 
 impl Place {
-    /// The same with another placement of the weights; the CPU has but one.
+    /// The same with another arrangement; the CPU has but one.
     #[must_use]
-    pub fn with(self, placement: Placement) -> Self {
+    pub fn with(self, arrangement: Arrangement) -> Self {
         match self {
             Self::Cpu { .. } => self,
-            Self::Card { free, keep, in_order, .. } => Self::Card { free, keep, in_order, placement },
+            Self::Card { free, keep, in_order, .. } => Self::Card { free, keep, in_order, arrangement },
         }
     }
 
@@ -118,42 +119,9 @@ impl Place {
     fn base(&self, config: &Config) -> u64 {
         match self {
             Self::Cpu { .. } => weight_bytes(config, false),
-            Self::Card { placement, .. } => placement.card_bytes(config),
+            Self::Card { arrangement, .. } => arrangement.placement.card_bytes(config),
         }
     }
-}
-
-/// Which weights go to the host, so that what `needs` says fits: as few as can be, but for the embedding, which goes as
-/// soon as layers keep more for it. Where nothing fits, the one that needs least.
-///
-/// `host` are the bytes that the host may pin.
-///
-/// # Errors
-/// Those of `needs`.
-pub fn place_weights<E>(
-    config: &Config,
-    place: Place,
-    host: Option<u64>,
-    mut needs: impl FnMut(Place) -> std::result::Result<Memory, E>,
-    fits: impl Fn(&Memory) -> bool,
-) -> std::result::Result<(Placement, Memory), E> {
-    let mut best = (Placement::default(), needs(place.with(Placement::default()))?);
-    if matches!(place, Place::Cpu { .. }) {
-        return Ok(best);
-    }
-    for placement in Placement::all(config).skip(1) {
-        let one = (placement, needs(place.with(placement))?);
-        let keeps_more = best.0 == Placement::default() && one.1.kept > best.1.kept;
-        let is_enough = fits(&best.1) && !keeps_more;
-        if is_enough || host.is_some_and(|host| placement.host_bytes(config) > host) {
-            break;
-        }
-        // A ring that is as large as what streams saves nothing.
-        if one.1.least() < best.1.least() {
-            best = one;
-        }
-    }
-    Ok(best)
 }
 
 impl Memory {
@@ -272,13 +240,15 @@ pub fn estimate(
             let activations = Widths::new(config, &kinds).activations(layers, load, threads as u64);
             Memory { activations, runtime: PROGRAM, ..none }
         }
-        Place::Card { free, keep, in_order, .. } => {
+        Place::Card { free, keep, in_order, arrangement } => {
             let copy = adapter as f64;
             let pooled = (POOLED * copy).min(POOLED_MANY.0 + POOLED_MANY.1 * copy);
             let runtime = RUNTIME + pooled as u64;
             let others = base + adapter + gradients + optimizer + runtime;
-            let layers =
-                layer_load(config, &kinds, lora.r, load, in_order && config.packing == Packing::Mxfp4);
+            let layers = LayerLoad {
+                together: arrangement.together,
+                ..layer_load(config, &kinds, lora.r, load, in_order && config.packing == Packing::Mxfp4)
+            };
             let of_layers = layers.memory(keep, free.saturating_sub(others));
             let least = of_layers.scratch + of_layers.streams;
             // What is kept on demand is needed; what is kept where there is room is not.
@@ -298,6 +268,7 @@ fn layer_load(config: &Config, kinds: &[SiteKind], rank: usize, load: Load, in_o
         windows: (0..config.num_hidden_layers).map(|layer| config.window(layer)).collect(),
         ranks: PerSite::from_fn(|kind| if kinds.contains(&kind) { rank } else { 0 }),
         tokens: load.tokens as usize,
+        together: 1,
         longest: load.longest as usize,
         in_order,
     }
@@ -458,8 +429,8 @@ mod tests {
             let train = TrainConfig { accumulation, ..TrainConfig::default() };
             let load = Load { tokens: sequences * length, trained: 0, longest: length, in_all: 0 };
             let free = ((limit - held) * gib) as u64;
-            let placement = Placement::default();
-            let place = Place::Card { free, keep: keep.parse().unwrap(), in_order: true, placement };
+            let arrangement = Arrangement::default();
+            let place = Place::Card { free, keep: keep.parse().unwrap(), in_order: true, arrangement };
             let memory = estimate(&config("gpt-oss-20b.json"), &lora, &train, load, None, place);
             held + memory.total() as f64 / gib
         };
@@ -469,54 +440,6 @@ mod tests {
         }
         // The control: the plan of one row is not what another took.
         assert!(planned(3) / ON_A_CARD[4].7 < 0.97 && planned(6) / ON_A_CARD[0].7 > 1.03);
-    }
-
-    /// The placement of the 20b, and what it needs, with `may` bytes on a card and `host` to pin.
-    fn placed(sequences: u64, length: u64, may: u64, host: Option<u64>) -> (Placement, Memory) {
-        let config = config("gpt-oss-20b.json");
-        let (lora, train) = (LoraConfig::default(), TrainConfig::default());
-        let load = Load { tokens: sequences * length, trained: 0, longest: length, in_all: 0 };
-        let place =
-            Place::Card { free: may, keep: Keep::Auto, in_order: true, placement: Placement::default() };
-        let needs = |place| Ok::<_, Error>(estimate(&config, &lora, &train, load, None, place));
-        place_weights(&config, place, host, needs, |needs| needs.least() <= may).unwrap()
-    }
-
-    /// Rows that ran on an H200, 28 November 2026: sequences, their length, limit in 1e9 bytes, layers that stream. A
-    /// context of 0.55e9 is in use before.
-    const PLACED: [(u64, u64, f64, usize); 3] = [(1, 4096, 12.0, 8), (1, 1024, 12.0, 6), (1, 4096, 8.0, 19)];
-
-    #[test]
-    fn as_few_layers_stream_as_a_limit_asks_for() {
-        for (sequences, length, limit, layers) in PLACED {
-            let may = (limit * 1e9 - 0.55e9) as u64;
-            let (placement, needs) = placed(sequences, length, may, None);
-            assert_eq!(placement, Placement { embedding_on_host: true, streamed_layers: layers });
-            assert!(needs.least() <= may && needs.total() <= may);
-            let fewer = Placement { streamed_layers: layers - 1, ..placement };
-            let config = config("gpt-oss-20b.json");
-            let more = needs.least() + fewer.card_bytes(&config) - placement.card_bytes(&config);
-            assert!(more > may, "one layer fewer would do as well");
-        }
-    }
-
-    #[test]
-    fn with_room_for_everything_nothing_goes_to_the_host_and_the_embedding_goes_for_what_is_kept() {
-        assert_eq!(placed(1, 4096, 80 << 30, None).0, Placement::default());
-        let (placement, needs) = placed(1, 1024, 14 << 30, None);
-        assert_eq!(placement, Placement { embedding_on_host: true, streamed_layers: 0 });
-        assert!(needs.kept > 0);
-    }
-
-    #[test]
-    fn what_cannot_fit_is_not_said_to_fit() {
-        let may = 4_000_000_000;
-        let (placement, needs) = placed(1, 4096, may, None);
-        assert!(needs.least() > may && placement.streamed_layers == 24, "{placement:?}");
-        // A host that can pin no more than the embedding lets no layer stream.
-        let (placement, needs) = placed(1, 4096, 11_450_000_000, Some(2_000_000_000));
-        assert_eq!(placement, Placement { embedding_on_host: true, streamed_layers: 0 });
-        assert!(needs.least() > 11_450_000_000);
     }
 
     #[test]
@@ -541,7 +464,7 @@ mod tests {
         let samples: Vec<Sample> = (0..23).map(sample).collect();
         for packing in [false, true] {
             let config = TrainConfig {
-                micro_batch: 3,
+                micro_batch: 3.into(),
                 max_steps: 400,
                 packing,
                 max_sequence: 24,

@@ -1,0 +1,180 @@
+//! The arrangement of a run: the least that goes to the host so that it fits, and as few passes over the bus as can be.
+
+use descant_kernels::Keep;
+use descant_model::{Config, Placement};
+
+use super::arrangement::Arrangement;
+use super::estimate::{Memory, Place};
+
+/// Which weights go to the host, so that what `needs` says fits: as few as can be, but for the embedding, which goes as
+/// soon as layers keep more for it. Where nothing fits, the one that needs least. Of steps of several micro-batches so
+/// many go through a layer together as bring the fewest bytes over the bus.
+///
+/// `host` are the bytes that the host may pin.
+///
+/// # Errors
+/// Those of `needs`.
+pub fn arrange<E>(
+    config: &Config,
+    place: Place,
+    micro_batches: usize,
+    host: Option<u64>,
+    mut needs: impl FnMut(Place) -> std::result::Result<Memory, E>,
+    fits: impl Fn(&Memory) -> bool,
+) -> std::result::Result<(Arrangement, Memory), E> {
+    let mut best = place_weights(config, place, 1, host, &mut needs, &fits)?;
+    // Whoever says what layers keep wants that kept.
+    let may_run_again = matches!(place, Place::Card { keep: Keep::Auto | Keep::Minimal, .. });
+    if !may_run_again || !fits(&best.1) {
+        return Ok(best);
+    }
+    for together in groups(micro_batches) {
+        if best.0.bus_bytes(config, micro_batches) == 0 {
+            break;
+        }
+        let one = place_weights(config, place, together, host, &mut needs, &fits)?;
+        let bus = |of: &Arrangement| of.bus_bytes(config, micro_batches);
+        if fits(&one.1) && bus(&one.0) < bus(&best.0) {
+            best = one;
+        }
+    }
+    Ok(best)
+}
+
+/// The sizes of groups that take so many micro-batches in fewer passes than one each, the smallest first.
+fn groups(micro_batches: usize) -> impl Iterator<Item = usize> {
+    let mut last = 1;
+    (1..micro_batches).rev().map(move |passes| micro_batches.div_ceil(passes)).filter(move |size| {
+        let is_new = *size > last;
+        last = (*size).max(last);
+        is_new
+    })
+}
+
+/// The same for a given number of micro-batches together.
+fn place_weights<E>(
+    config: &Config,
+    place: Place,
+    together: usize,
+    host: Option<u64>,
+    needs: &mut impl FnMut(Place) -> std::result::Result<Memory, E>,
+    fits: &impl Fn(&Memory) -> bool,
+) -> std::result::Result<(Arrangement, Memory), E> {
+    let arranged = |placement| Arrangement { placement, together };
+    let none = arranged(Placement::default());
+    let mut best = (none, needs(place.with(none))?);
+    if matches!(place, Place::Cpu { .. }) {
+        return Ok(best);
+    }
+    for placement in Placement::all(config).skip(1) {
+        let one = (arranged(placement), needs(place.with(arranged(placement)))?);
+        let keeps_more = best.0 == none && one.1.kept > best.1.kept;
+        let is_enough = fits(&best.1) && !keeps_more;
+        if is_enough || host.is_some_and(|host| placement.host_bytes(config) > host) {
+            break;
+        }
+        // A ring that is as large as what streams saves nothing.
+        if one.1.least() < best.1.least() {
+            best = one;
+        }
+    }
+    Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use descant_lora::LoraConfig;
+
+    use super::super::estimate::{Load, estimate};
+    use super::*;
+    use crate::config::TrainConfig;
+    use crate::error::Error;
+
+    fn config() -> Config {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/configs/gpt-oss-20b.json");
+        Config::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
+    /// The placement of the 20b, and what it needs, with `may` bytes on a card and `host` to pin.
+    fn placed(sequences: u64, length: u64, may: u64, host: Option<u64>) -> (Placement, Memory) {
+        let config = config();
+        let (lora, train) = (LoraConfig::default(), TrainConfig::default());
+        let load = Load { tokens: sequences * length, trained: 0, longest: length, in_all: 0 };
+        let needs = |place| Ok::<_, Error>(estimate(&config, &lora, &train, load, None, place));
+        let (arrangement, needs) =
+            arrange(&config, card(may), 1, host, needs, |needs| needs.least() <= may).unwrap();
+        assert_eq!(arrangement.together, 1);
+        (arrangement.placement, needs)
+    }
+
+    fn card(free: u64) -> Place {
+        Place::Card { free, keep: Keep::Auto, in_order: true, arrangement: Arrangement::default() }
+    }
+
+    /// Rows that ran on an H200, 28 November 2026: sequences, their length, limit in 1e9 bytes, layers that stream. A
+    /// context of 0.55e9 is in use before.
+    const PLACED: [(u64, u64, f64, usize); 3] = [(1, 4096, 12.0, 8), (1, 1024, 12.0, 6), (1, 4096, 8.0, 19)];
+
+    #[test]
+    fn as_few_layers_stream_as_a_limit_asks_for() {
+        for (sequences, length, limit, layers) in PLACED {
+            let may = (limit * 1e9 - 0.55e9) as u64;
+            let (placement, needs) = placed(sequences, length, may, None);
+            assert_eq!(placement, Placement { embedding_on_host: true, streamed_layers: layers });
+            assert!(needs.least() <= may && needs.total() <= may);
+            let fewer = Placement { streamed_layers: layers - 1, ..placement };
+            let config = config();
+            let more = needs.least() + fewer.card_bytes(&config) - placement.card_bytes(&config);
+            assert!(more > may, "one layer fewer would do as well");
+        }
+    }
+
+    #[test]
+    fn with_room_for_everything_nothing_goes_to_the_host_and_the_embedding_goes_for_what_is_kept() {
+        assert_eq!(placed(1, 4096, 80 << 30, None).0, Placement::default());
+        let (placement, needs) = placed(1, 1024, 14 << 30, None);
+        assert_eq!(placement, Placement { embedding_on_host: true, streamed_layers: 0 });
+        assert!(needs.kept > 0);
+    }
+
+    #[test]
+    fn what_cannot_fit_is_not_said_to_fit() {
+        let may = 4_000_000_000;
+        let (placement, needs) = placed(1, 4096, may, None);
+        assert!(needs.least() > may && placement.streamed_layers == 24, "{placement:?}");
+        // A host that can pin no more than the embedding lets no layer stream.
+        let (placement, needs) = placed(1, 4096, 11_450_000_000, Some(2_000_000_000));
+        assert_eq!(placement, Placement { embedding_on_host: true, streamed_layers: 0 });
+        assert!(needs.least() > 11_450_000_000);
+    }
+
+    #[test]
+    fn micro_batches_go_together_where_that_brings_fewer_bytes_over_the_bus_and_not_otherwise() {
+        let config = config();
+        let of = |micro_batches: usize, may: u64, keep: Keep| {
+            let train = TrainConfig { accumulation: micro_batches, ..TrainConfig::default() };
+            let load = Load { tokens: 1024, trained: 0, longest: 1024, in_all: 0 };
+            let needs =
+                |place| Ok::<_, Error>(estimate(&config, &LoraConfig::default(), &train, load, None, place));
+            let arrangement = Arrangement::default();
+            let place = Place::Card { free: may, keep, in_order: true, arrangement };
+            arrange(&config, place, micro_batches, None, needs, |needs| needs.least() <= may).unwrap()
+        };
+        let may = 11_450_000_000;
+        let (arrangement, needs) = of(16, may, Keep::Auto);
+        assert_eq!(arrangement.together, 16);
+        assert!(needs.least() <= may && needs.kept == 0, "{needs:?}");
+        // All inputs of 16 micro-batches are on the card, so that more layers stream, once each way.
+        let alone = of(1, may, Keep::Auto).0;
+        assert!(arrangement.placement.streamed_layers > alone.placement.streamed_layers);
+        assert!(4 * arrangement.bus_bytes(&config, 16) < alone.bus_bytes(&config, 16));
+        // Where nothing streams they go alone, and where layers are to keep something.
+        assert_eq!(of(16, 20_000_000_000, Keep::Auto).0.together, 1);
+        assert_eq!(of(16, may, Keep::Bytes(1 << 20)).0.together, 1);
+        assert_eq!(groups(16).collect::<Vec<_>>(), [2, 3, 4, 6, 8, 16]);
+        assert_eq!((groups(1).count(), groups(2).collect::<Vec<_>>()), (0, vec![2]));
+        // So many that not all inputs fit: in groups.
+        let many = of(512, may, Keep::Auto).0.together;
+        assert!((2..512).contains(&many), "{many}");
+    }
+}

@@ -1,0 +1,25 @@
+//! How a model and the work on it are laid out: which weights lie on the host, and how they cross the bus.
+
+use descant_model::{Config, Placement};
+
+/// How a model and the work on it are laid out where a card has no room for all of it. Changes no bit of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrangement {
+    /// Which weights lie on the host.
+    pub placement: Placement,
+    /// Micro-batches that go through a layer before the next layer, so that what streams crosses the bus once for them.
+    pub together: usize,
+}
+
+impl Default for Arrangement {
+    fn default() -> Self {
+        Self { placement: Placement::default(), together: 1 }
+    }
+}
+
+impl Arrangement {
+    /// Bytes of weights that cross the bus in a step of so many micro-batches.
+    pub fn bus_bytes(&self, config: &Config, micro_batches: usize) -> u64 {
+        micro_batches.div_ceil(self.together) as u64 * self.placement.bus_bytes(config)
+    }
+}

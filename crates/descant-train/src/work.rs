@@ -1,0 +1,108 @@
+//! A micro-batch as the trainer works on it, and what it leaves behind: what goes through the model, which rows are
+//! trained, and the losses that are read when a whole step is on its way.
+
+use burn::tensor::{Gradients, Tensor};
+use descant_kernels::read_floats;
+use descant_model::Batch;
+
+use crate::error::Result;
+use crate::sample::Sample;
+
+/// See the head of the file.
+pub(crate) struct Work {
+    pub(crate) batch: Batch,
+    /// Rows of the hidden states that are trained, and the token that is to follow each.
+    pub(crate) rows: Vec<usize>,
+    pub(crate) ids: Vec<u32>,
+    /// Their weights, and the same divided by the weight of the whole step.
+    pub(crate) weights: Vec<f32>,
+    pub(crate) shares: Vec<f32>,
+    /// Whether each is the first of an analysis.
+    pub(crate) first: Vec<bool>,
+}
+
+impl Work {
+    /// Of samples, in a step of this weight.
+    ///
+    /// # Errors
+    /// There is none, or an id is outside the vocabulary.
+    pub(crate) fn new(samples: &[&Sample], of_step: f64, vocabulary: usize) -> Result<Self> {
+        let batch = Batch::new(samples.iter().map(|s| s.ids.as_slice()), vocabulary)?;
+        let (mut rows, mut ids, mut weights, mut first) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut start = 0;
+        for sample in samples {
+            for target in sample.targets() {
+                rows.push(start + target.row);
+                ids.push(target.id);
+                weights.push(target.weight);
+                first.push(target.is_first_analysis);
+            }
+            start += sample.ids.len();
+        }
+        let shares = weights.iter().map(|w| (f64::from(*w) / of_step) as f32).collect();
+        Ok(Self { batch, rows, ids, weights, shares, first })
+    }
+}
+
+/// What a backward pass found for a tensor: zeros where nothing reached it.
+pub(crate) fn gradient_of(tensor: &Tensor<3>, grads: &mut Gradients) -> Tensor<3> {
+    tensor.grad_remove(grads).unwrap_or_else(|| tensor.clone().inner().zeros_like())
+}
+
+/// What the micro-batches of a step leave behind, read from the device once, when all of them are on their way.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// Tokens through the model.
+    pub(crate) tokens: usize,
+    /// Of each micro-batch.
+    pub(crate) losses: Vec<Tensor<1>>,
+    /// Of each trained token, over all micro-batches.
+    pub(crate) weights: Vec<f32>,
+    /// Whether it is the first of an analysis.
+    pub(crate) first: Vec<bool>,
+}
+
+impl Told {
+    pub(crate) fn read(self) -> Result<Totals> {
+        let mut losses = Vec::with_capacity(self.weights.len());
+        for of_micro_batch in self.losses {
+            losses.extend(read_floats(of_micro_batch)?);
+        }
+        let mut totals = Totals { tokens: self.tokens, trained_tokens: losses.len(), ..Totals::default() };
+        let mut loss = 0.0;
+        for ((value, weight), first) in losses.into_iter().zip(self.weights).zip(self.first) {
+            loss += f64::from(value) * f64::from(weight);
+            if first {
+                totals.first_analysis.add(value);
+            }
+        }
+        totals.loss = loss;
+        Ok(totals)
+    }
+}
+
+/// Sums over the micro-batches of a step.
+#[derive(Default)]
+pub(crate) struct Totals {
+    pub(crate) loss: f64,
+    pub(crate) tokens: usize,
+    pub(crate) trained_tokens: usize,
+    pub(crate) first_analysis: Mean,
+}
+
+#[derive(Default)]
+pub(crate) struct Mean {
+    sum: f64,
+    n: usize,
+}
+
+impl Mean {
+    fn add(&mut self, value: f32) {
+        self.sum += f64::from(value);
+        self.n += 1;
+    }
+
+    pub(crate) fn mean(&self) -> Option<f32> {
+        (self.n > 0).then(|| (self.sum / self.n as f64) as f32)
+    }
+}
