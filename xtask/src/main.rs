@@ -34,7 +34,7 @@ Commands:
            packages that it makes itself; arguments: --model DIR --adapter DIR --rows FILE --json,
            or --quick for the part without torch, in half a minute
   rounding what each rule of packing experts keeps of a fine-tune, as in docs/export.md: an hour;
-           arguments: seeds=3 prompts=60 rates=3
+           arguments: seeds=3 prompts=60 rates=3, or seed=N for one
   miri     tests of number formats, names and packing under Miri; needs a nightly toolchain with it,
            and ends with status 2 where there is none
   ci       every check: format, lints, tests, documentation, the CUDA feature, the kernels

@@ -52,17 +52,6 @@ pub struct StepTiming {
     pub tokens_per_second: f64,
 }
 
-/// The loss on rows that are not trained on, between two steps.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct HeldOut {
-    /// Steps done; 0 is the base.
-    pub step: u64,
-    /// Mean nats over the tokens of the rows, with the trained weights.
-    pub loss: f64,
-    /// Mean nats of the first token of the reasoning, where rows have one.
-    pub first: Option<f64>,
-}
-
 /// Something an observer may want to show.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -95,8 +84,6 @@ pub enum Event<'a> {
         /// Site, and the norm of the gradients of its A and B together.
         norms: &'a [(String, f32)],
     },
-    /// The held-out loss was measured between two steps.
-    HeldOut(HeldOut),
     /// Something worth knowing, such as how the device's memory is used.
     Note {
         /// One word.

@@ -14,7 +14,7 @@ use descant_model::GptOss;
 use crate::checkpoint::{Checkpoint, Progress, Store};
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
-use crate::event::{Event, HeldOut, Observer, StepMetrics, StepTiming};
+use crate::event::{Event, Observer, StepMetrics, StepTiming};
 use crate::feed::Feed;
 use crate::guard::{GuardConfig, OnSpike};
 use crate::incident;
@@ -50,17 +50,6 @@ pub struct Keeping<'a> {
     pub stop: &'a dyn Fn() -> bool,
     /// Examples whose loss is watched.
     pub validation: Option<Validation<'a>>,
-    /// What is measured between steps, if anything.
-    pub watching: Option<Watching<'a>>,
-}
-
-/// A measurement between steps, that changes nothing.
-#[derive(Clone, Copy)]
-pub struct Watching<'a> {
-    /// Steps from one to the next.
-    pub every: u64,
-    /// Measures these adapters, which are no part of a graph, after so many steps.
-    pub measure: &'a dyn Fn(u64, &LoraAdapters) -> Result<HeldOut>,
 }
 
 /// Steps at which the gradient is looked at site by site, at most.
@@ -110,7 +99,7 @@ pub fn fit_kept(
     keeping: Keeping<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Ended> {
-    let Keeping { store, every, from, stop, validation, watching } = keeping;
+    let Keeping { store, every, from, stop, validation } = keeping;
     let mut run = Run::new(course, adapters)?;
     run.validator = validation.map(|what| Validator::new(what, run.longest.max(1))).transpose()?;
     if let Some(checkpoint) = from {
@@ -122,9 +111,6 @@ pub fn fit_kept(
     while run.trainer.steps() < max_steps && !run.is_over() {
         run.step(Some(store), observer)?;
         let step = run.trainer.steps();
-        if let Some(Watching { measure, .. }) = watching.filter(|of| step.is_multiple_of(of.every)) {
-            observer.on(&Event::HeldOut(measure(step, &run.trainer.adapters().frozen())?));
-        }
         let last = step == max_steps || run.is_over();
         let stopped = stop() && !last;
         if stopped || last || (every > 0 && step.is_multiple_of(every)) {

@@ -24,9 +24,9 @@ mod work;
 
 pub use config::{OptimizerKind, Schedule, TrainConfig};
 pub use error::{Error, Result};
-pub use event::{Event, HeldOut, Observer, Silent, StepMetrics, StepTiming};
+pub use event::{Event, Observer, Silent, StepMetrics, StepTiming};
 pub use expert_load::{ExpertLoad, expert_load};
-pub use fit::{Course, Ended, Keeping, Watching, fit, fit_kept};
+pub use fit::{Course, Ended, Keeping, fit, fit_kept};
 pub use guard::{GuardConfig, OnSpike, Window};
 pub use incident::{Incident, Place};
 pub use micro_batch::MicroBatch;

@@ -9,7 +9,6 @@
 //!   metrics.jsonl     a line a step: what equal runs share byte for byte
 //!   timing.jsonl      a line a step: what no two runs share
 //!   gradients.jsonl   at some steps, the norm of the gradient at each site
-//!   held-out.jsonl    between steps, the held-out loss, where evaluate.every asks for it
 //!   checkpoints/      the newest steps, from which the same command goes on
 //!   choices/          on a card, the algorithms that products were computed with
 //!   incident-STEP.json  a step that failed, and where

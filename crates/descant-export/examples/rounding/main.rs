@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo xtask rounding                    three rates, three seeds: an hour on two cores
 //! cargo xtask rounding seeds=1 prompts=20
+//! cargo xtask rounding seed=2             one seed alone
 //! ```
 //!
 //! Trains the embedded default with experts alone, writes the merge by every rule, and evaluates base, adapter and
@@ -53,28 +54,31 @@ impl Bench {
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let descant = arguments.next().ok_or("the path of the binary is missing")?.into();
-    let (mut n_seeds, mut prompts, mut rates) = (SEEDS.len(), 60, RATES.len());
+    let (mut seeds, mut prompts, mut rates) = (SEEDS.to_vec(), 60, RATES.len());
     for argument in arguments {
-        let (key, value) = argument.split_once('=').ok_or("expected seeds=, prompts= or rates=")?;
+        let (key, value) = argument.split_once('=').ok_or("expected seeds=, seed=, prompts= or rates=")?;
         match key {
-            "seeds" => n_seeds = value.parse()?,
+            "seeds" => seeds.truncate(value.parse()?),
+            "seed" => seeds = vec![value.parse()?],
             "prompts" => prompts = value.parse()?,
             "rates" => rates = value.parse()?,
             _ => return Err(format!("no argument `{key}`").into()),
         }
     }
+    if seeds.is_empty() || rates == 0 {
+        return Err("nothing to do: seeds and rates are 1 or more".into());
+    }
     repack::check();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let model = root.join("fixtures/tiny-gpt-oss");
-    let work = root.join("target/rounding");
-    let _ = std::fs::remove_dir_all(&work);
+    let work = root.join(format!("target/rounding-{}", std::process::id()));
     std::fs::create_dir_all(&work)?;
     let bench = Bench { descant, data: model.join("data"), model, work, prompts };
     measure::other_rows(&bench)?;
     let base = measure(&bench, &bench.model, None)?;
     // A seed at a time, so that whoever stops it has every rate.
     let mut all: Vec<Vec<Vec<Row>>> = vec![Vec::new(); rates.min(RATES.len())];
-    for seed in SEEDS.into_iter().take(n_seeds) {
+    for seed in seeds {
         for (of_rate, (rate, steps)) in all.iter_mut().zip(RATES) {
             of_rate.push(one(&bench, rate, steps, seed, &base)?);
         }
@@ -82,7 +86,8 @@ fn main() -> Result<()> {
     for (of_rate, (rate, steps)) in all.iter().zip(RATES) {
         print(rate, steps, &base, of_rate);
     }
-    Ok(())
+    // After an error it stays, to be looked at.
+    Ok(std::fs::remove_dir_all(&bench.work)?)
 }
 
 /// A model and what it does.

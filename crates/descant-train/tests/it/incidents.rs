@@ -80,19 +80,11 @@ fn run(guard: &GuardConfig, prepare: impl FnOnce(&mut Window)) -> (Vec<String>, 
     let mut log = Log::open(dir.path(), None).expect("a log");
     let course = Course { model: model(), samples: &samples, config: &config, guard, together: 1 };
     let stop = || true;
-    let keeping =
-        Keeping { store: &store, every: 1, from: None, stop: &stop, validation: None, watching: None };
+    let keeping = Keeping { store: &store, every: 1, from: None, stop: &stop, validation: None };
     fit_kept(course, adapters, keeping, &mut log).expect("one step");
     let mut from = store.newest(&fresh(model()), &mut |_| ()).expect("whole").expect("saved");
     prepare(&mut from.progress.window);
-    let keeping = Keeping {
-        store: &store,
-        every: 1,
-        from: Some(from),
-        stop: &|| false,
-        validation: None,
-        watching: None,
-    };
+    let keeping = Keeping { store: &store, every: 1, from: Some(from), stop: &|| false, validation: None };
     let ended = fit_kept(course, fresh(model()), keeping, &mut log).expect("two steps");
     assert!(matches!(ended, Ended::Done(_)));
     let last = store.newest(&fresh(model()), &mut |_| ()).expect("whole").expect("saved");
@@ -130,8 +122,7 @@ fn the_first_bad_place_is_the_one_that_was_made_bad() {
     let guard = GuardConfig::default();
     let course = Course { model: &poisoned, samples: &samples, config: &config, guard: &guard, together: 1 };
     let mut log = Log::open(dir.path(), None).expect("a log");
-    let keeping =
-        Keeping { store: &store, every: 1, from: None, stop: &|| false, validation: None, watching: None };
+    let keeping = Keeping { store: &store, every: 1, from: None, stop: &|| false, validation: None };
     let error = fit_kept(course, fresh(&poisoned), keeping, &mut log).expect_err("not finite");
     let Error::NotFinite { step, rows, .. } = error else { panic!("{error}") };
     assert!(rows.contains(&5), "row 5 is the poisoned one: {rows:?}");

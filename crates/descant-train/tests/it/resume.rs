@@ -135,7 +135,7 @@ fn run_as(folder: &Path, config: &TrainConfig, every: u64, stop_after: Option<u6
     fit_kept(
         course,
         adapters,
-        Keeping { store: &store, every, from, stop: &stop, validation: None, watching: None },
+        Keeping { store: &store, every, from, stop: &stop, validation: None },
         &mut log,
     )
 }

@@ -15,7 +15,7 @@ use descant_evaluate::{
 use descant_harmony::{Channel, Date, RenderOptions, Renderer, StreamParser, Tokenizer};
 use descant_model::{GenerateOptions, GptOss, Overlay, Sampling, stop_ids};
 use descant_train::memory::Asking;
-use descant_train::{Event, HeldOut as HeldOutLoss, Observer, Sample as Row, score_ranked};
+use descant_train::{Event, Observer, Sample as Row, score_ranked};
 
 use super::rows;
 use crate::failure::Hinted;
@@ -226,37 +226,6 @@ impl<'a> Examination<'a> {
             observer.on(&Event::Progress { done: done as u64 });
         }
         Ok(writer.finish()?)
-    }
-
-    /// Whether there are rows to measure the loss on.
-    pub(crate) fn has_held_out(&self) -> bool {
-        !self.held_out.is_empty()
-    }
-
-    /// The loss on the held-out rows after so many steps, for the curve of a run.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub(crate) fn held_out_after(
-        &self,
-        step: u64,
-        model: &GptOss,
-        overlay: &dyn Overlay,
-    ) -> descant_train::Result<HeldOutLoss> {
-        let (mut all, mut first) = (Nats::default(), Nats::default());
-        for row in &self.held_out {
-            let loss = row.loss(model, overlay)?;
-            if let Some(of_row) = loss.channels.get("all") {
-                all.nats += of_row.nats;
-                all.tokens += of_row.tokens;
-            }
-            if let Some(of_row) = loss.first {
-                first.nats += of_row.nats;
-                first.tokens += 1.0;
-            }
-        }
-        let mean = |of: Nats| (of.tokens > 0.0).then(|| of.nats / of.tokens);
-        Ok(HeldOutLoss { step, loss: mean(all).unwrap_or(f64::NAN), first: mean(first) })
     }
 
     /// Losses on the held-out rows that are not there yet.

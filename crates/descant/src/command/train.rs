@@ -15,7 +15,7 @@ use descant_model::{Bare, GptOss, Packing};
 use descant_train::checkpoint::{Checkpoint, Identity, Store};
 use descant_train::memory::Load;
 use descant_train::{
-    Course, Ended, Error, Event, Keeping, MicroBatch, Observer, TrainConfig, Validation, Watching, fit_kept,
+    Course, Ended, Error, Event, Keeping, MicroBatch, Observer, TrainConfig, Validation, Watched, fit_kept,
 };
 
 use super::account::{DataAccount, Validated, in_words};
@@ -32,7 +32,7 @@ use crate::experts::Loads;
 use crate::failure::{Exit, Hinted};
 use crate::observe::{Both, Progress, Records};
 use crate::run_folder::{AFTER, BEFORE, EVALUATION, EXPERTS, RunFolder, SUMMARY};
-use crate::settings::{Memory, Resolved, Settings};
+use crate::settings::{Memory, Resolved, Settings, Validate};
 use crate::signals::Signals;
 use crate::talk::Talk;
 use crate::words::{counted, grouped, listed, significant};
@@ -45,20 +45,17 @@ pub(crate) fn dry_run(resolved: &Resolved, talk: Talk) -> Result<Exit> {
 }
 
 /// The main job.
-#[expect(clippy::too_many_lines, reason = "the parts of a run, in their order")]
 pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit> {
     let settings = &resolved.settings;
     let started = Instant::now();
     let signals = Signals::catch()?;
-    if let Some(folder) = &settings.run.folder {
-        RunFolder::refuse_if_held(folder)?;
-    }
+    settings.run.folder.as_deref().map_or(Ok(()), RunFolder::refuse_if_held)?;
     let device = load::device(&settings.model.device)?;
     let dir = settings.model.path.as_path();
     let renderer = load::renderer(settings)?;
     let rows::Training { examples: samples, watched, account } = rows::training(settings, &renderer, talk)?;
-    let steps = Load::of_run(&samples, &settings.train)?;
-    let examination = Examination::new(resolved, &renderer, None, Some(steps.in_all))?;
+    let tokens = Load::of_run(&samples, &settings.train)?.in_all;
+    let examination = Examination::new(resolved, &renderer, None, Some(tokens))?;
     let config = load::config(dir)?;
     let identity = identity(resolved, dir, &samples.sha256(), &device.name)?;
     let begun = begun_with(resolved, args.force, &identity);
@@ -85,8 +82,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     going_on(&folder, from.as_ref(), talk);
 
     let mut progress = Progress::new(talk);
-    let measured = examination.as_ref().filter(|e| settings.evaluate.every > 0 && e.has_held_out());
-    let mut records = records(&folder, from.as_ref(), measured.is_some())?;
+    let mut records = records(&folder, from.as_ref())?;
     progress.replay(records.told());
     let past = records.validations();
     let mut phases = Phases::since(started, &device);
@@ -100,31 +96,17 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let before = examining.as_ref().map(|examining| examining.before(&model, &mut observer)).transpose()?;
     phases.end("questions before", asked);
     signals.hold_steps(talk);
-    let course = Course {
-        model: &model,
-        samples: &samples,
-        config: &room.train,
-        guard: &settings.guard,
-        together: room.arrangement.together,
-    };
-    let stop = || signals.came().is_some();
+    let course = course(&model, &samples, settings, &room);
     let best = |step: u64, adapters: &LoraAdapters| {
         best::keep(&folder, step, adapters, &model.config, &resolved.base_model()).map_err(best::refused)
     };
-    let validation = (!watched.is_empty()).then(|| Validation {
-        watched: &watched,
-        every: settings.validate.every,
-        patience: settings.validate.patience,
-        past,
-        best: &best,
-    });
-    let base = &model;
-    let measure = measured.map(|examination| {
-        move |step, adapters: &LoraAdapters| examination.held_out_after(step, base, adapters)
-    });
-    let watching = measure.as_ref().map(|measure| Watching { every: settings.evaluate.every, measure });
-    let keeping =
-        Keeping { store: &store, every: settings.run.save_every, from, stop: &stop, validation, watching };
+    let keeping = Keeping {
+        store: &store,
+        every: settings.run.save_every,
+        from,
+        stop: &|| signals.came().is_some(),
+        validation: validation(settings, &watched, past, &best),
+    };
     let ended = fit_kept(course, adapters, keeping, &mut observer).map_err(hinted)?;
     signals.release();
     let trained_in = in_use(&device);
@@ -139,10 +121,12 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     };
     let saved = folder.join("adapter");
     let adapters = saved_and_read_back(&adapters, &saved, &model, resolved)?;
-    let measured = examining.zip(before);
-    let measured = measured
-        .map(|(examining, before)| examining.after(before, &model, &adapters, &saved, &mut observer))
-        .transpose()?;
+    let measured = match examining.zip(before) {
+        Some((examining, before)) => {
+            Some(examining.after(before, &model, &adapters, &saved, &mut observer)?)
+        }
+        None => None,
+    };
     phases.end("questions after", asked);
     count_experts(&model, &adapters, &samples, &folder, talk)?;
     phases.end("counting experts", None);
@@ -163,6 +147,28 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let summary = Summary::write(&outcome)?;
     summary.print(&outcome, args.json, args.table, talk)?;
     Ok(Exit::Success)
+}
+
+/// What is trained on what, as far as there is room.
+fn course<'a>(
+    model: &'a GptOss,
+    samples: &'a dyn descant_train::Samples,
+    settings: &'a Settings,
+    room: &'a Room,
+) -> Course<'a> {
+    let Room { train, arrangement, .. } = room;
+    Course { model, samples, config: train, guard: &settings.guard, together: arrangement.together }
+}
+
+/// How the examples that are not trained on are looked at, where there are any.
+fn validation<'a>(
+    settings: &Settings,
+    watched: &'a [Watched],
+    past: Vec<(u64, f32)>,
+    best: &'a dyn Fn(u64, &LoraAdapters) -> descant_train::Result<()>,
+) -> Option<Validation<'a>> {
+    let Validate { every, patience, .. } = settings.validate;
+    (!watched.is_empty()).then_some(Validation { watched, every, patience, past, best })
 }
 
 /// What the identity calls the sequences at once of a run that chose them itself.
@@ -341,9 +347,9 @@ fn hinted(error: Error) -> anyhow::Error {
 }
 
 /// The records of a run, as far as its checkpoint knows them.
-fn records(folder: &RunFolder, from: Option<&Checkpoint>, held_out: bool) -> Result<Records> {
+fn records(folder: &RunFolder, from: Option<&Checkpoint>) -> Result<Records> {
     let logs = from.map(|checkpoint| checkpoint.logs.clone()).unwrap_or_default();
-    Records::open(folder.path(), &logs, held_out).map_err(|error| match from {
+    Records::open(folder.path(), &logs).map_err(|error| match from {
         Some(_) => Hinted::new(error, "put the file back as it was, or --force begins the run again").into(),
         None => error,
     })

@@ -15,7 +15,7 @@ mod writing;
 pub(crate) use pace::clock;
 pub(crate) use progress::Progress;
 pub(crate) use reading::Reading;
-pub(crate) use records::{GRADIENTS, HELD_OUT, Records};
+pub(crate) use records::{GRADIENTS, Records};
 #[cfg(feature = "hub")]
 pub(crate) use transfer::Transfer;
 pub(crate) use writing::Writing;

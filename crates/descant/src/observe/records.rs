@@ -1,8 +1,8 @@
-//! The run's own record: `metrics.jsonl`, `gradients.jsonl` and `held-out.jsonl`, which two equal runs share byte for
-//! byte, and `timing.jsonl`, which no two runs share.
+//! The run's own record: `metrics.jsonl` and `gradients.jsonl`, which two equal runs share byte for byte, and
+//! `timing.jsonl`, which no two runs share.
 //!
-//! One object a line, each with the version `v` of its form: a step, or one of the steps at which gradients or the
-//! held-out loss are looked at. A line is written whole, so that what is in the file when a run is killed is true. A run
+//! One object a line, each with the version `v` of its form: a step, or one of the steps at which gradients are
+//! looked at. A line is written whole, so that what is in the file when a run is killed is true. A run
 //! that goes on cuts all of them to what its checkpoint knows, and reads the steps back.
 
 use std::path::{Path, PathBuf};
@@ -22,8 +22,6 @@ const METRICS: &str = "metrics.jsonl";
 const TIMING: &str = "timing.jsonl";
 /// The gradient by site, at some steps.
 pub(crate) const GRADIENTS: &str = "gradients.jsonl";
-/// The held-out loss between steps, where it is measured.
-pub(crate) const HELD_OUT: &str = "held-out.jsonl";
 
 /// Writes these files. What steps said is not remembered while they are made, or a long run would grow with them; it is
 /// read back at the end.
@@ -32,7 +30,6 @@ pub(crate) struct Records {
     metrics: Appender,
     timing: Appender,
     gradients: Appender,
-    held_out: Option<Appender>,
     steps: Vec<StepMetrics>,
     timings: Vec<StepTiming>,
     seconds: f64,
@@ -68,8 +65,7 @@ struct Told<T> {
 
 impl Records {
     /// Starts the files in a run folder, or goes on with them at these lengths; a length that is not named is 0.
-    /// `held_out` says whether that loss is measured between steps.
-    pub(crate) fn open(folder: &Path, lengths: &LogLengths, held_out: bool) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, lengths: &LogLengths) -> Result<Self> {
         let open = |name: &str| {
             let path = folder.join(name);
             match lengths.get(name) {
@@ -79,7 +75,6 @@ impl Records {
             }
         };
         let (metrics, timing, gradients) = (open(METRICS)?, open(TIMING)?, open(GRADIENTS)?);
-        let held_out = held_out.then(|| open(HELD_OUT)).transpose()?;
         let steps = read_back(&folder.join(METRICS))?;
         let timings: Vec<StepTiming> = read_back(&folder.join(TIMING))?;
         let seconds = timings.iter().map(|timing| timing.seconds).sum();
@@ -89,7 +84,6 @@ impl Records {
             metrics,
             timing,
             gradients,
-            held_out,
             steps,
             timings,
             seconds,
@@ -163,11 +157,6 @@ impl Observer for Records {
                 let written = append(&mut self.gradients, &Gradients { step: *step, norms });
                 self.failure = self.failure.take().or(written.err());
             }
-            Event::HeldOut(measured) => {
-                if let Some(file) = &mut self.held_out {
-                    self.failure = self.failure.take().or(append(file, measured).err());
-                }
-            }
             Event::Warning(text) => self.warnings.push((*text).to_owned()),
             _ => {}
         }
@@ -176,12 +165,11 @@ impl Observer for Records {
     fn logs(&mut self) -> descant_train::Result<LogLengths> {
         self.failure.take().map_or(Ok(()), Err)?;
         let files = [(METRICS, &self.metrics), (TIMING, &self.timing), (GRADIENTS, &self.gradients)];
-        let held_out = self.held_out.as_ref().map(|file| (HELD_OUT, file));
         let length = |(name, file): (&str, &Appender)| {
             file.sync()?;
             Ok((name.to_owned(), file.length()))
         };
-        files.into_iter().chain(held_out).map(length).collect()
+        files.into_iter().map(length).collect()
     }
 }
 
@@ -201,22 +189,19 @@ fn read_back<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
 
 #[cfg(test)]
 mod tests {
-    use descant_train::HeldOut;
-
     use super::super::pace::tests::step;
     use super::*;
 
     #[test]
     fn metrics_hold_no_time_and_timing_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let mut records = Records::open(dir.path(), &LogLengths::new(), true).unwrap();
+        let mut records = Records::open(dir.path(), &LogLengths::new()).unwrap();
         for n in 1..=2 {
             let (metrics, timing) = step(n, 0.1);
             let norms = [("layers.2.q_proj".to_owned(), 0.5), ("layers.10.q_proj".to_owned(), 0.25)];
             records.on(&Event::Gradients { step: n, norms: &norms });
             records.on(&Event::Step { metrics: &metrics, timing, total: 2 });
         }
-        records.on(&Event::HeldOut(HeldOut { step: 2, loss: 0.25, first: None }));
         records.on(&Event::Warning("w"));
         records.finish().unwrap();
         assert_eq!(records.steps().len(), 2);
@@ -233,9 +218,8 @@ mod tests {
         {"v":1,"step":1,"norms":{"layers.2.q_proj":0.5,"layers.10.q_proj":0.25}}
         {"v":1,"step":2,"norms":{"layers.2.q_proj":0.5,"layers.10.q_proj":0.25}}
         "##);
-        insta::assert_snapshot!(read(HELD_OUT), @r##"{"v":1,"step":2,"loss":0.25,"first":null}"##);
         let lengths: Vec<String> = records.logs().unwrap().into_keys().collect();
-        assert_eq!(lengths, [GRADIENTS, HELD_OUT, METRICS, TIMING]);
+        assert_eq!(lengths, [GRADIENTS, METRICS, TIMING]);
         assert_eq!((records.steps().len(), records.seconds()), (2, 1.0));
         assert_eq!(records.warnings(), ["w"]);
     }
@@ -243,7 +227,7 @@ mod tests {
     #[test]
     fn records_that_go_on_know_the_steps_that_count_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
-        let mut records = Records::open(dir.path(), &LogLengths::new(), true).unwrap();
+        let mut records = Records::open(dir.path(), &LogLengths::new()).unwrap();
         let tell = |records: &mut Records, n| {
             let (metrics, timing) = step(n, 0.1);
             records.on(&Event::Step { metrics: &metrics, timing, total: 9 });
@@ -252,7 +236,7 @@ mod tests {
         let lengths = records.logs().unwrap();
         (3..=4).for_each(|n| tell(&mut records, n));
         drop(records);
-        let mut again = Records::open(dir.path(), &lengths, true).unwrap();
+        let mut again = Records::open(dir.path(), &lengths).unwrap();
         assert_eq!(
             again.told().map(|(metrics, _)| metrics.clone()).collect::<Vec<_>>(),
             [step(1, 0.1).0, step(2, 0.1).0]
@@ -263,6 +247,6 @@ mod tests {
         assert_eq!(text.lines().count(), 3);
         // Shorter than the checkpoint says: that is no log of this run.
         let long = [("metrics.jsonl".to_owned(), 1 << 20)].into();
-        assert!(Records::open(dir.path(), &long, true).is_err());
+        assert!(Records::open(dir.path(), &long).is_err());
     }
 }

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use descant_evaluate::{Evaluations, Samples};
-use descant_train::{HeldOut, StepMetrics, StepTiming};
+use descant_train::{StepMetrics, StepTiming};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::samples::{Sample, samples_of};
 use crate::experts::Loads;
-use crate::observe::{GRADIENTS, HELD_OUT};
+use crate::observe::GRADIENTS;
 use crate::questions::suites_of;
 use crate::run_folder::EXPERTS;
 
@@ -57,8 +57,6 @@ pub(crate) struct RunFiles {
     pub(crate) timings: Vec<StepTiming>,
     /// The gradient by site, at some steps.
     pub(crate) gradients: Vec<GradientLine>,
-    /// The held-out loss between steps.
-    pub(crate) held_out: Vec<HeldOut>,
     /// Tokens by expert, before and after.
     pub(crate) experts: Option<Loads>,
     /// Only of a run that is done.
@@ -129,7 +127,6 @@ impl RunFiles {
             steps: lines(bytes("metrics.jsonl")?),
             timings: lines(bytes("timing.jsonl")?),
             gradients: lines(bytes(GRADIENTS)?),
-            held_out: lines(bytes(HELD_OUT)?),
             experts: json(EXPERTS)?
                 .map(serde_json::from_value)
                 .transpose()

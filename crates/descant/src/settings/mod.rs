@@ -109,8 +109,6 @@ pub(crate) struct Evaluate {
     pub(crate) samples: usize,
     /// In training, where `prompts` is absent: so few questions that measuring takes less time than the steps.
     pub(crate) quick: bool,
-    /// Steps from one measurement of the held-out loss to the next; 0 for before and after alone.
-    pub(crate) every: u64,
 }
 
 /// `[run]`
@@ -169,7 +167,6 @@ impl Default for Evaluate {
             prompts: None,
             samples: 4,
             quick: true,
-            every: 0,
         }
     }
 }

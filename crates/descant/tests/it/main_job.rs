@@ -180,6 +180,12 @@ fn packed_weighted_and_with_another_template_a_run_says_so() {
     let official = std::fs::read_to_string(root().join("fixtures/tiny-gpt-oss/chat_template.jinja")).unwrap();
     let mut file = std::fs::File::create(&template).unwrap();
     std::io::Write::write_all(&mut file, (official + "{# mine #}").as_bytes()).unwrap();
+    // The one held-out row that is asked about.
+    let held_out = std::fs::read_to_string(root().join("fixtures/tiny-gpt-oss/data/held-out.jsonl")).unwrap();
+    let first = dir.path().join("first.jsonl");
+    let mut file = std::fs::File::create(&first).unwrap();
+    std::io::Write::write_all(&mut file, held_out.lines().next().unwrap().as_bytes()).unwrap();
+    let validation = format!("data.validation={}", first.display());
     let more = [
         "--chat-template",
         template.to_str().unwrap(),
@@ -194,7 +200,9 @@ fn packed_weighted_and_with_another_template_a_run_says_so() {
         "--set",
         "evaluate.prompts=1",
         "--set",
-        "evaluate.every=2",
+        &validation,
+        "--set",
+        "validate.every=2",
     ];
     let ran = train(&folder, &more);
     assert_eq!(ran.code, 0, "{}", ran.err);
@@ -206,13 +214,17 @@ fn packed_weighted_and_with_another_template_a_run_says_so() {
         "a4c9919cbbd4acdd51ccffe22da049264b1b73e59055fa58811a99efbd7c8146"
     );
     assert_eq!(data["account"]["tokens"]["final"]["trained"], 0);
-    // The held-out loss between the steps ends where the one after them is.
-    let curve: Vec<Value> =
-        read(&folder, "held-out.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(curve.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 4]);
+    // The held-out rows as validation data: their curve ends where the measurement after the steps is.
+    let steps = read(&folder, "metrics.jsonl");
+    let steps: Vec<Value> = steps.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let curve: Vec<(u64, f64)> = steps
+        .iter()
+        .filter_map(|step| Some((step["step"].as_u64()?, step["validation"]["loss"].as_f64()?)))
+        .collect();
+    assert_eq!(curve.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [2, 4]);
     let evaluation: Value = serde_json::from_str(&read(&folder, "evaluation.json")).unwrap();
     let after = evaluation["after"]["loss"]["channels"]["all"]["mean_nats"].as_f64().unwrap();
-    let (second, last) = (curve[0]["loss"].as_f64().unwrap(), curve[1]["loss"].as_f64().unwrap());
+    let (second, last) = (curve[0].1, curve[1].1);
     assert!((last - after).abs() < 1e-6 && (second - after).abs() > 1e-6, "{second} {last} {after}");
     for line in read(&folder, "metrics.jsonl").lines() {
         let step: Value = serde_json::from_str(line).unwrap();

@@ -209,7 +209,11 @@ fn the_validation_loss_is_kept_by_channel_through_resuming_and_the_best_adapter_
     for word in ["validation  ", "best  "] {
         assert!(ran.err.lines().any(|line| line.starts_with(word)), "{word}: {}", ran.err);
     }
-    assert!(std::fs::read_to_string(whole.join("report.html")).unwrap().contains("Validation loss"));
+    assert!(
+        std::fs::read_to_string(whole.join("report.html"))
+            .unwrap()
+            .contains("the dashed line examples that are not trained on")
+    );
 
     // Killed again and again, and every time the same command: the same bytes.
     let mut kills = 0;

@@ -20,6 +20,7 @@ const STRIPS: usize = 60;
 const FLOOR: f64 = 1e-6;
 
 /// What is drawn.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Chart<'a> {
     pub(super) title: &'a str,
     pub(super) unit: &'a str,

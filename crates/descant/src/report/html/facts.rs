@@ -272,10 +272,11 @@ pub(super) fn limits(run: &RunFiles) -> Section {
         ),
         ("Other programs.", "The adapter was measured by Descant, on the device above.".to_owned()),
     ];
-    if run.held_out.is_empty() {
+    if run.steps.iter().all(|step| step.validation.is_none()) {
         items.push((
             "Between the steps.",
-            "The held-out loss was measured before and after alone; evaluate.every draws a curve.".to_owned(),
+            "The loss on rows that are not trained on was measured before and after alone; data.validation draws a curve."
+                .to_owned(),
         ));
     }
     if run.experts.is_none() && run.summary.is_some() {

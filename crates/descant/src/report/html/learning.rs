@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use descant_evaluate::Losses;
+use descant_train::StepMetrics;
 
 use super::chart::{BINS, Chart, figure};
 use super::head::main_evaluation;
@@ -12,104 +13,11 @@ use crate::report::run_files::RunFiles;
 const MIB: f64 = (1_u64 << 20) as f64;
 
 /// Loss, first token, rate, gradient norm.
-#[expect(clippy::too_many_lines, reason = "a chart after the other")]
 pub(super) fn learning(run: &RunFiles) -> Option<Section> {
     let last = run.steps.last()?;
-    let points = |value: &dyn Fn(&descant_train::StepMetrics) -> Option<f64>| -> Vec<(f64, f64)> {
-        run.steps.iter().filter_map(|step| Some((step.step as f64, value(step)?))).collect()
-    };
-    let held_out: Vec<(f64, f64, &str)> = main_evaluation(run)
-        .map(|(evaluation, _)| {
-            let of = |side: &descant_evaluate::Side| side.loss.as_ref().and_then(Losses::all);
-            let before = of(&evaluation.before).map(|loss| (0.0, loss, "held out, before"));
-            let after = evaluation.after.as_ref().and_then(of);
-            let after = after.map(|loss| (last.step as f64, loss, "held out, after"));
-            before.into_iter().chain(after).collect()
-        })
-        .unwrap_or_default();
-    let watched = points(&|s| s.validation.as_ref().map(|validation| f64::from(validation.loss)));
-    let clip = run.setting("train.max_grad_norm").and_then(|text| text.parse().ok());
-    let (loss, first) =
-        (points(&|s| Some(f64::from(s.loss))), points(&|s| s.first_analysis_loss.map(f64::from)));
-    let (rate, norm) = (points(&|s| Some(s.learning_rate)), points(&|s| Some(f64::from(s.grad_norm))));
-    let between: Vec<(f64, f64)> = run.held_out.iter().map(|of| (of.step as f64, of.loss)).collect();
-    let between_first: Vec<(f64, f64)> =
-        run.held_out.iter().filter_map(|of| Some((of.step as f64, of.first?))).collect();
-    let caption = if held_out.is_empty() && between.is_empty() {
-        "The training batch of each step."
-    } else if !between.is_empty() {
-        "The line is the training batch of each step; the dashed line and the diamonds are the held-out rows."
-    } else {
-        "The line is the training batch of each step, the diamonds are the held-out rows."
-    };
-    let mut charts = vec![
-        Chart {
-            title: "Loss",
-            unit: "nats per trained token",
-            caption,
-            points: &loss,
-            reference: None,
-            diamonds: &held_out,
-            second: &between,
-            class: "l1",
-            from_zero: false,
-            beside: &[],
-        },
-        Chart {
-            title: "The token that chooses the language",
-            unit: "nats",
-            caption: "The first token of the reasoning alone: once it is right, the rest follows in that language.",
-            points: &first,
-            reference: None,
-            diamonds: &[],
-            second: &between_first,
-            class: "l2",
-            from_zero: false,
-            beside: &[],
-        },
-        Chart {
-            title: "Learning rate",
-            unit: "",
-            caption: "",
-            points: &rate,
-            reference: None,
-            diamonds: &[],
-            second: &[],
-            class: "l1",
-            from_zero: true,
-            beside: &[],
-        },
-        Chart {
-            title: "Gradient norm",
-            unit: "of all trained numbers, before the clip",
-            caption: "",
-            points: &norm,
-            reference: clip.map(|clip| (clip, "clip")),
-            diamonds: &[],
-            second: &[],
-            class: "l1",
-            from_zero: false,
-            beside: &[],
-        },
-    ];
-    if !watched.is_empty() {
-        let chart = Chart {
-            title: "Validation loss",
-            unit: "nats per trained token",
-            caption: "Examples that are not trained on, the same ones each time.",
-            points: &watched,
-            reference: None,
-            diamonds: &[],
-            second: &[],
-            class: "l2",
-            from_zero: false,
-            beside: &[],
-        };
-        charts.insert(1, chart);
-    }
     let mut matter = "<div class=\"two\">\n".to_owned();
-    for chart in &charts {
-        matter += &figure(chart);
+    for chart in charts(run, last.step as f64) {
+        matter += &chart;
     }
     matter += "</div>\n";
     matter += &super::routing::gradients(run);
@@ -127,6 +35,74 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
     matter += &losses(run);
     matter += &validation(run);
     Some(Section { id: "learning", title: "Learning", rail, matter })
+}
+
+/// Points of a curve: step and value, where there is one.
+pub(super) fn points(run: &RunFiles, value: impl Fn(&StepMetrics) -> Option<f64>) -> Vec<(f64, f64)> {
+    run.steps.iter().filter_map(|step| Some((step.step as f64, value(step)?))).collect()
+}
+
+/// The loss on the examples of `data.validation`, where a step looked at it.
+pub(super) fn validation_loss(step: &StepMetrics) -> Option<f64> {
+    step.validation.as_ref().map(|validation| f64::from(validation.loss))
+}
+
+/// The charts of what the steps did, the last of which was `last`.
+fn charts(run: &RunFiles, last: f64) -> [String; 4] {
+    let held_out = held_out(run, last);
+    let watched = points(run, validation_loss);
+    let mut caption = "The line is the training batch of each step".to_owned();
+    if !watched.is_empty() {
+        caption += ", the dashed line examples that are not trained on, the same ones each time";
+    }
+    if !held_out.is_empty() {
+        caption += ", the diamonds are the held-out rows";
+    }
+    let caption = format!("{caption}.");
+    let clip = run.setting("train.max_grad_norm").and_then(|text| text.parse().ok());
+    let plain = Chart { class: "l1", ..Chart::default() };
+    [
+        figure(&Chart {
+            title: "Loss",
+            unit: "nats per trained token",
+            caption: &caption,
+            points: &points(run, |step| Some(f64::from(step.loss))),
+            diamonds: &held_out,
+            second: &watched,
+            ..plain
+        }),
+        figure(&Chart {
+            title: "The token that chooses the language",
+            unit: "nats",
+            caption: "The first token of the reasoning alone: once it is right, the rest follows in that language.",
+            points: &points(run, |step| step.first_analysis_loss.map(f64::from)),
+            class: "l2",
+            ..plain
+        }),
+        figure(&Chart {
+            title: "Learning rate",
+            points: &points(run, |step| Some(step.learning_rate)),
+            from_zero: true,
+            ..plain
+        }),
+        figure(&Chart {
+            title: "Gradient norm",
+            unit: "of all trained numbers, before the clip",
+            points: &points(run, |step| Some(f64::from(step.grad_norm))),
+            reference: clip.map(|clip| (clip, "clip")),
+            ..plain
+        }),
+    ]
+}
+
+/// The loss on the held-out rows before the first step and after the last.
+fn held_out(run: &RunFiles, last: f64) -> Vec<(f64, f64, &'static str)> {
+    let Some((evaluation, _)) = main_evaluation(run) else { return Vec::new() };
+    let of = |side: &descant_evaluate::Side| side.loss.as_ref().and_then(Losses::all);
+    let before = of(&evaluation.before).map(|loss| (0.0, loss, "held out, before"));
+    let after = evaluation.after.as_ref().and_then(of);
+    let after = after.map(|loss| (last, loss, "held out, after"));
+    before.into_iter().chain(after).collect()
 }
 
 /// Losses by channel on the validation examples: at the first look, at the best and at the last.
@@ -223,11 +199,9 @@ pub(super) fn speed(run: &RunFiles) -> Option<Section> {
         caption: "From 0. Prompt and reply tokens of each step.",
         points: &points,
         reference: Some((median, "median")),
-        diamonds: &[],
-        second: &[],
         class: "l1",
         from_zero: true,
-        beside: &[],
+        ..Chart::default()
     });
     matter += &phases(run);
     matter += "</div>\n";

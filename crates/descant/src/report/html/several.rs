@@ -8,6 +8,7 @@ use descant_train::StepMetrics;
 
 use super::chart::{Chart, figure};
 use super::head::main_evaluation;
+use super::learning::{points, validation_loss};
 use super::markup::{closing, escape, opening, table};
 use crate::report::key::figures;
 use crate::report::run_files::RunFiles;
@@ -79,10 +80,7 @@ fn curves(runs: &[RunFiles]) -> String {
     ];
     let mut html = String::new();
     for (title, unit, of) in kinds {
-        let points = |run: &RunFiles| -> Vec<(f64, f64)> {
-            run.steps.iter().filter_map(|step| Some((step.step as f64, of(step)?))).collect()
-        };
-        let all: Vec<(f64, f64)> = runs.iter().flat_map(points).collect();
+        let all: Vec<(f64, f64)> = runs.iter().flat_map(|run| points(run, of)).collect();
         if all.is_empty() {
             continue;
         }
@@ -91,22 +89,15 @@ fn curves(runs: &[RunFiles]) -> String {
             "<h3>{title} <span class=\"unit\">{unit}, the same scales for all</span></h3>\n<div class=\"two\">\n"
         );
         for run in runs {
-            let held_out: Vec<(f64, f64)> = if title == "Loss" {
-                run.held_out.iter().map(|of| (of.step as f64, of.loss)).collect()
-            } else {
-                Vec::new()
-            };
+            let watched = if title == "Loss" { points(run, validation_loss) } else { Vec::new() };
             html += &figure(&Chart {
                 title: &run.name(),
-                unit: "",
-                caption: if held_out.is_empty() { "" } else { "Dashed: the held-out rows." },
-                points: &points(run),
-                reference: None,
-                diamonds: &[],
-                second: &held_out,
+                caption: if watched.is_empty() { "" } else { "Dashed: examples that are not trained on." },
+                points: &points(run, of),
+                second: &watched,
                 class: "l1",
-                from_zero: false,
                 beside: &all,
+                ..Chart::default()
             });
         }
         html += "</div>\n";

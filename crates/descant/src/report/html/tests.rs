@@ -1,7 +1,7 @@
 //! The page: hostile text, nothing from elsewhere, parts left out, figures found again, size, contrast.
 
 use descant_evaluate::{Evaluations, Side};
-use descant_train::HeldOut;
+use descant_train::{ChannelLoss, StepMetrics, ValidationMetrics};
 use serde_json::{Value as Json, json};
 
 use super::markup::STYLE;
@@ -32,6 +32,14 @@ fn sample(text: &str) -> Sample {
     }
 }
 
+/// The step with a look at examples that are not trained on, all of one channel.
+fn watched(channel: &str, mut step: StepMetrics) -> StepMetrics {
+    let loss = 2.0 * step.loss;
+    let channels = [(channel.to_owned(), ChannelLoss { loss, tokens: 5 })].into();
+    step.validation = Some(ValidationMetrics { loss, loss_bits: loss.to_bits(), tokens: 5, channels });
+    step
+}
+
 /// A run with `text` wherever a text from outside can stand.
 pub(in crate::report) fn run(text: &str) -> RunFiles {
     let mut all = evaluations();
@@ -52,7 +60,7 @@ pub(in crate::report) fn run(text: &str) -> RunFiles {
         data: json!({"examples": 2, "account": {"tokens": {text: {"tokens": 4, "trained": 2}}},
             "languages": [{"stated": text, "examples": 2, "found": {text: 1}, "unsure": 1}],
             "lengths": {"buckets": [[100, 2]], "min": 1}, "template": {"sha256": text}}),
-        steps: vec![step_of(1, 0.5), step_of(2, 0.1)],
+        steps: vec![watched(text, step_of(1, 0.5)), watched(text, step_of(2, 0.1))],
         timings: Vec::new(),
         gradients: [1, 2]
             .map(|step| GradientLine {
@@ -60,10 +68,6 @@ pub(in crate::report) fn run(text: &str) -> RunFiles {
                 norms: [(format!("layers.0.{text}"), 0.5), (text.into(), 0.1)].into(),
             })
             .into(),
-        held_out: vec![
-            HeldOut { step: 1, loss: 0.4, first: None },
-            HeldOut { step: 2, loss: 0.3, first: None },
-        ],
         experts: serde_json::from_value(json!({"schema_version": 1, "rows": 2, "experts_per_token": 1,
             "before": {"tokens": 8, "layers": [[4, 4, 0], [8, 0, 0]]},
             "after": {"tokens": 8, "layers": [[6, 1, 1], [8, 0, 0]]}}))
@@ -176,7 +180,6 @@ fn parts_without_data_are_left_out_and_an_unfinished_run_says_so() {
         steps: Vec::new(),
         timings: Vec::new(),
         gradients: Vec::new(),
-        held_out: Vec::new(),
         experts: None,
         summary: None,
         evaluations: None,
