@@ -16,7 +16,7 @@ mod rope;
 mod sample;
 mod shards;
 mod site;
-mod together;
+mod sweep;
 mod weights;
 
 pub use batch::Batch;
@@ -33,5 +33,5 @@ pub use rope::{Rope, Yarn};
 pub use sample::Sampling;
 pub use shards::{TensorPlace, identity_files, left_over_index, tensor_places};
 pub use site::{Site, SiteDims};
-pub use together::{Lane, LayerGradients};
+pub use sweep::Sweep;
 pub use weights::{Nf4Parts, unpack_nf4, weight_bytes};

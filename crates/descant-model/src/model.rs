@@ -158,9 +158,9 @@ impl GptOss {
         self.weights.embedding.rows(self.indices(ids.iter().map(|&id| id as i32).collect()))
     }
 
-    /// A layer's weights.
-    pub(crate) fn layer(&self, index: usize) -> &LayerWeights {
-        &self.weights.layers[index]
+    /// The layers' weights.
+    pub(crate) fn layers(&self) -> &[LayerWeights] {
+        &self.weights.layers
     }
 
     /// A layer put together from the separate operators.
@@ -172,7 +172,7 @@ impl GptOss {
         pass: &mut Pass<'_>,
         overlay: &dyn Overlay,
     ) -> Tensor<2> {
-        let layer = self.layer(index);
+        let layer = &self.layers()[index];
         let place = Place { config: &self.config, layer, index, overlay };
         let normed = rms_norm(x.clone(), &layer.input_norm, self.config.rms_norm_eps);
         let x = x + place.attend(normed, angles, pass);

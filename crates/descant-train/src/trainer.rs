@@ -77,7 +77,7 @@ impl<'a> Trainer<'a> {
         let optimizer = AdamW::new(&config, &adapters);
         let bytes = adapters.n_parameters() * size_of::<f32>();
         let bytes = (COPIES_OF_ADAPTERS * bytes) as u64;
-        let memory = model.workspace().reserve(Claim { bytes, ..Claim::default() });
+        let memory = model.workspace().reserve(Claim { bytes, together: 1, ..Claim::default() });
         Ok(Self {
             model,
             config,
@@ -100,8 +100,8 @@ impl<'a> Trainer<'a> {
     }
 
     /// The same trainer, with so many micro-batches going through a layer before the next one: where weights stream, a
-    /// layer then crosses the bus once for all of them. Changes no bit of a result. The inputs of all layers of all of
-    /// them are kept, and nothing else.
+    /// layer then crosses the bus once each way for all of them. Changes no bit of a result. The inputs of all layers of
+    /// all of them are kept, and with more than one nothing else.
     #[must_use]
     pub fn together(mut self, together: usize) -> Self {
         self.together = together.max(1);
@@ -221,8 +221,8 @@ impl<'a> Trainer<'a> {
         let mut gradients: Option<Vec<Tensor<3>>> = None;
         for group in trained.chunks(self.together) {
             match group {
-                [work] => self.accumulate(work, &mut gradients, &mut told),
-                _ => self.accumulate_together(group, &mut gradients, &mut told),
+                [work] if !self.model.sweeps() => self.accumulate(work, &mut gradients, &mut told),
+                _ => self.accumulate_together(group, &mut gradients, &mut told)?,
             }
         }
         let totals = told.read()?;

@@ -102,6 +102,9 @@ pub enum CudaError {
         /// What is missing.
         what: String,
     },
+    /// The memory that layers work in does not serve what was asked.
+    #[error("the layers' memory: {0}")]
+    Workspace(String),
     /// CubeCL, which owns memory and stream, refused.
     #[error("CubeCL: {text}")]
     Backend {

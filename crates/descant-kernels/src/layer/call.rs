@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use burn::backend::TensorMetadata as _;
+use burn::backend::tensor::Device as BackendDevice;
 use burn::tensor::{DType, Tensor};
+use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use descant_quant::Packing;
 
 use super::frame::{Frame, PairSpec};
 use super::frozen::FrozenTensors;
-use super::operands::{Gradients, Operands, SiteFactors};
+use super::operands::{Factors, Gradients, Operands, SiteFactors, Source};
 use super::types::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair};
-use crate::cuda::{CudaError, Gpu, Run, contiguous, empty_within, gpu_of, index_of, primitive};
+use crate::cuda::{CudaError, DeviceMemory, Gpu, Run, contiguous, empty_within, gpu_of, index_of, primitive};
 use crate::memory::arena::Lease;
 use crate::memory::budget::Need;
 use crate::memory::layout::Layout;
@@ -33,7 +35,7 @@ pub(super) struct Prepared {
     pub(super) gpu: Gpu,
     spec: LayerSpec,
     pub(super) place: LayerPlace,
-    sizes: LayerSizes,
+    pub(super) sizes: LayerSizes,
     frozen: FrozenTensors<CubeTensor>,
     /// Where its experts come from, if they stream.
     streamed: Option<StreamedMatrix>,
@@ -71,8 +73,13 @@ impl Prepared {
         Some(Self { gpu, spec, place, sizes, frozen, streamed, workspace: workspace.clone() })
     }
 
+    /// The backend's name for where it lies.
+    pub(super) fn device(&self) -> BackendDevice<CubeBackend> {
+        self.frozen.input_norm.device.clone()
+    }
+
     /// Whether the experts' products want their rows in order.
-    fn in_order(&self) -> bool {
+    pub(super) fn in_order(&self) -> bool {
         let packed = |data: &ExpertData<CubeTensor>| data.packing() == Packing::Mxfp4;
         (packed(&self.frozen.gate_up) || packed(&self.frozen.down)) && wants_order(&self.gpu)
     }
@@ -90,15 +97,23 @@ pub(super) struct Call {
 }
 
 /// How a call stands among those of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Turn {
-    /// A batch goes through all layers on its own.
-    Alone,
-    /// Several batches go through a layer before the next one; `again` says that another one follows through this.
-    Together {
-        /// See above.
+    /// What goes in and comes out are tensors, of a graph or of none.
+    Tensors,
+    /// Input and output lie in places of the step.
+    Placed {
+        /// Where the places are.
+        _memory: Arc<DeviceMemory>,
+        /// Whether another batch goes through the layer next.
         again: bool,
     },
+}
+
+impl Turn {
+    fn is_followed(&self) -> bool {
+        matches!(self, Self::Placed { again: true, .. })
+    }
 }
 
 impl Call {
@@ -163,15 +178,25 @@ impl Call {
     }
 
     /// Queues a direction.
-    pub(super) fn enqueue(&self, operands: &Operands<CubeTensor>, lease: Lease, tokens: usize, phase: Phase) {
+    pub(super) fn enqueue(&self, operands: &Operands<Source>, lease: Lease, tokens: usize, phase: Phase) {
+        enum Place {
+            Handle(usize),
+            Address(u64),
+        }
         let mut handles = Vec::new();
-        let places = operands.map(&mut |tensor: &CubeTensor| {
-            handles.push(tensor.handle.clone());
-            handles.len() - 1
+        let places = operands.map(&mut |source: &Source| match source {
+            Source::Buffer(handle) => {
+                handles.push(handle.clone());
+                Place::Handle(handles.len() - 1)
+            }
+            Source::Address(address) => Place::Address(*address),
         });
         let (call, plan) = (self.clone(), self.plan(tokens, lease.kept));
         self.layer.gpu.enqueue(handles, move |run, addresses| {
-            let operands = places.map(&mut |place| addresses[*place]);
+            let operands = places.map(&mut |place| match place {
+                Place::Handle(index) => addresses[*index],
+                Place::Address(address) => *address,
+            });
             call.launch(run, &operands, &plan, &lease, phase)
         });
     }
@@ -192,13 +217,14 @@ impl Call {
         let mut operands = operands.clone();
         (operands.frozen.gate_up, operands.frozen.down) = (entered.gate_up, entered.down);
         self.work(run, &operands, plan, lease, phase)?;
-        // A forward that keeps nothing, of a batch on its own, has no backward.
-        let course = match (&operands.backward, lease.is_kept() || self.turn != Turn::Alone) {
+        // A forward of tensors that keeps nothing has no backward.
+        let has_backward = lease.is_kept() || matches!(self.turn, Turn::Placed { .. });
+        let course = match (&operands.backward, has_backward) {
             (Some(_), _) => Course::Backward,
             (None, true) => Course::Forward,
             (None, false) => Course::Round,
         };
-        ring.leave(run, &entered, Some(course), self.turn == Turn::Together { again: true })
+        ring.leave(run, &entered, Some(course), self.turn.is_followed())
     }
 
     fn work(
@@ -230,21 +256,28 @@ impl Call {
     pub(super) fn operands(
         &self,
         pairs: &SiteFactors<CubeTensor>,
-        x: &CubeTensor,
-        out: &CubeTensor,
-        backward: Option<Gradients<CubeTensor>>,
-    ) -> Operands<CubeTensor> {
+        x: Source,
+        out: Source,
+        backward: Option<Gradients<Source>>,
+    ) -> Operands<Source> {
+        let buffer = |tensor: &CubeTensor| Source::Buffer(tensor.handle.clone());
         Operands {
-            frozen: self.layer.frozen.clone(),
-            cos: self.cos.clone(),
-            sin: self.sin.clone(),
-            sequences: self.sequences.tensor().clone(),
-            pairs: pairs.clone(),
-            x: x.clone(),
-            out: out.clone(),
+            frozen: self.layer.frozen.map(&mut |tensor| buffer(tensor)),
+            cos: buffer(&self.cos),
+            sin: buffer(&self.sin),
+            sequences: buffer(self.sequences.tensor()),
+            pairs: buffers(pairs),
+            x,
+            out,
             backward,
         }
     }
+}
+
+/// The pairs' tensors as operands.
+pub(super) fn buffers(pairs: &SiteFactors<CubeTensor>) -> SiteFactors<Source> {
+    let mut buffer = |tensor: &CubeTensor| Source::Buffer(tensor.handle.clone());
+    pairs.map(|pair| pair.as_ref().map(|pair: &Factors<_>| pair.map(&mut buffer)))
 }
 
 /// The forward's claim on what it kept.

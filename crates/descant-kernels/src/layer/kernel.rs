@@ -5,9 +5,9 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::call::{Call, Ticket};
+use super::call::{Call, Ticket, buffers};
 use super::node::{LayerGradients, LayerKernel, Saved};
-use super::operands::{Factors, Gradients, SiteFactors};
+use super::operands::{Factors, Gradients, SiteFactors, Source};
 use crate::cuda::{contiguous, empty};
 use crate::memory::arena::Lease;
 use crate::memory::table::Phase;
@@ -32,7 +32,8 @@ impl LayerKernel for CubeBackend {
                 (out, Ticket(None))
             }
             Ok(lease) => {
-                let operands = call.operands(&pairs, &x, &out, None);
+                let (from, to) = (Source::Buffer(x.handle), Source::Buffer(out.handle.clone()));
+                let operands = call.operands(&pairs, from, to, None);
                 call.enqueue(&operands, lease.clone(), tokens, Phase::ForwardAttention);
                 (out, Ticket(keep.then_some(lease)))
             }
@@ -55,8 +56,9 @@ impl LayerKernel for CubeBackend {
         match lease {
             Err(error) => gpu.fail(error),
             Ok(lease) => {
-                let backward = Gradients { grad, pairs: gradients.clone() };
-                let operands = call.operands(&pairs, &x, &dx, Some(backward));
+                let backward = Gradients { grad: Source::Buffer(grad.handle), pairs: buffers(&gradients) };
+                let (from, to) = (Source::Buffer(x.handle), Source::Buffer(dx.handle.clone()));
+                let operands = call.operands(&pairs, from, to, Some(backward));
                 call.enqueue(&operands, lease, tokens, Phase::BackwardAttention);
             }
         }
@@ -64,8 +66,8 @@ impl LayerKernel for CubeBackend {
     }
 }
 
-/// The pairs without gaps: those that the optimizer wrote are so, those that came from the host are copied.
-fn compact(pairs: &SiteFactors<CubeTensor>) -> SiteFactors<CubeTensor> {
+/// The pairs' tensors without gaps: those that the optimizer wrote are so, those that came from the host are copied.
+pub(super) fn compact(pairs: &SiteFactors<CubeTensor>) -> SiteFactors<CubeTensor> {
     let mut plain = |tensor: &CubeTensor| contiguous(tensor.clone());
     pairs.map(|pair| pair.as_ref().map(|pair: &Factors<_>| pair.map(&mut plain)))
 }

@@ -27,15 +27,18 @@ mod operands;
 #[cfg(feature = "cuda")]
 mod pairs;
 #[cfg(feature = "cuda")]
-mod together;
+mod placed;
 mod types;
 
 use burn::tensor::Tensor;
 
+use crate::DeviceError;
 use crate::memory::Workspace;
 use crate::op::attention::Segments;
 use crate::site::PerSite;
-pub use types::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair, PairGradients};
+pub use types::{
+    Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair, PairGradients, PlacedBatch,
+};
 
 /// A frozen layer, ready for one device's own form.
 #[derive(Debug, Clone)]
@@ -85,51 +88,99 @@ impl DecoderLayer {
         }
     }
 
-    /// The layer's output for one of several batches that go through it before the next layer, outside of a graph. With
-    /// `again` another one follows.
+    /// Places for the inputs of all layers of a step's batches, in the memory that layers work in. What was claimed as
+    /// [`together`](crate::Claim::together) says how many batches there is room for.
     ///
-    /// # Shapes
-    /// As [`forward`](Self::forward)
+    /// `ranks` are the largest of the adapters of any layer.
     ///
-    /// # Panics
-    /// If a tensor lies in a graph.
-    pub fn forward_together(
-        &self,
-        x: Tensor<2>,
-        pairs: &LayerPairs,
-        batch: (&Angles, &Segments),
-        again: bool,
-    ) -> Tensor<2> {
+    /// # Errors
+    /// There is no room, under a limit or at all.
+    pub fn places(&self, batches: &[&Segments], ranks: &PerSite<usize>) -> Result<StepPlaces, DeviceError> {
         #[cfg(feature = "cuda")]
-        return together::layer_forward(&self.inner, x, pairs, batch, again);
+        return Ok(StepPlaces(self.inner.places(batches, ranks)?));
         #[cfg(not(feature = "cuda"))]
         {
-            let _ = (x, pairs, batch, again);
+            let _ = (batches, ranks);
             match self.inner {}
         }
     }
 
-    /// The gradients of the input and of the pairs of such a batch, from its input and the gradient of its output.
+    /// Puts a batch's stream to where the input of layer `index` lies; behind the last layer it is the gradient that
+    /// the backward begins with.
     ///
     /// # Shapes
-    /// `x`, `grad` and the first result `[tokens, hidden]`, bf16; the gradients of pairs as the pairs
-    ///
-    /// # Panics
-    /// If a tensor lies in a graph.
-    pub fn backward_together(
-        &self,
-        x: Tensor<2>,
-        pairs: &LayerPairs,
-        batch: (&Angles, &Segments),
-        grad: Tensor<2>,
-        again: bool,
-    ) -> (Tensor<2>, PerSite<Option<PairGradients>>) {
+    /// `[tokens, hidden]`, bf16, in no graph
+    pub fn put(&self, places: &StepPlaces, index: usize, batch: usize, x: Tensor<2>) {
         #[cfg(feature = "cuda")]
-        return together::layer_backward(&self.inner, x, pairs, batch, grad, again);
+        self.inner.put(&places.0, index, batch, x);
         #[cfg(not(feature = "cuda"))]
         {
-            let _ = (x, pairs, batch, grad, again);
+            let _ = (places, index, batch, x);
+            match self.inner {}
+        }
+    }
+
+    /// The stream that lies where the input of layer `index` does; behind the last layer it is what comes out.
+    ///
+    /// # Shapes
+    /// `[tokens, hidden]`, bf16
+    pub fn take(&self, places: &StepPlaces, index: usize, batch: usize, tokens: usize) -> Tensor<2> {
+        #[cfg(feature = "cuda")]
+        return self.inner.take(&places.0, index, batch, tokens);
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = (places, index, batch, tokens);
+            match self.inner {}
+        }
+    }
+
+    /// Takes a batch from this layer's place to the next one's. With `keep` what there is room for is kept for the
+    /// backward.
+    pub fn forward_placed(
+        &self,
+        places: &StepPlaces,
+        pairs: &LayerPairs,
+        batch: &PlacedBatch<'_>,
+        keep: bool,
+    ) -> KeptForward {
+        #[cfg(feature = "cuda")]
+        return KeptForward(placed::layer_forward(&self.inner, &places.0, pairs, batch, keep));
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = (places, pairs, batch, keep);
+            match self.inner {}
+        }
+    }
+
+    /// Takes the gradient that was [put](Self::put) behind the last layer from this layer's output to its input, and
+    /// gives the gradients of the pairs. Layers are asked from the last to the first.
+    pub fn backward_placed(
+        &self,
+        places: &StepPlaces,
+        pairs: &LayerPairs,
+        batch: &PlacedBatch<'_>,
+        kept: KeptForward,
+    ) -> PerSite<Option<PairGradients>> {
+        #[cfg(feature = "cuda")]
+        return placed::layer_backward(&self.inner, &places.0, pairs, batch, kept.0);
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = (places, pairs, batch, kept);
             match self.inner {}
         }
     }
 }
+
+/// Where the inputs of layers lie during a step. A model's layers have one at a time.
+#[derive(Debug)]
+pub struct StepPlaces(
+    #[cfg(feature = "cuda")] crate::memory::arena::Places,
+    #[cfg(not(feature = "cuda"))] std::convert::Infallible,
+);
+
+/// What a forward kept for its backward.
+#[derive(Debug, Clone)]
+pub struct KeptForward(
+    #[cfg(feature = "cuda")] call::Ticket,
+    #[cfg(not(feature = "cuda"))] std::convert::Infallible,
+);

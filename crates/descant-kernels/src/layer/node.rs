@@ -29,7 +29,7 @@ pub(super) fn decoder_layer(
     angles: &Angles,
     segments: &Segments,
 ) -> Tensor<2> {
-    let call = Call::new(layer, pairs, angles, segments, Turn::Alone);
+    let call = Call::new(layer, pairs, angles, segments, Turn::Tensors);
     let pairs = Pairs(pairs.map(|pair| {
         let pair = pair.as_ref()?;
         Some(Factors { a: pair.a.clone().into_dispatch(), b: pair.b.clone().into_dispatch() })

@@ -2,6 +2,8 @@
 //!
 //! `map` takes one stage to the next and is the only place with an order; nobody else depends on it.
 
+use cubecl::server::Handle;
+
 use super::frozen::FrozenTensors;
 use crate::site::PerSite;
 
@@ -18,6 +20,15 @@ impl<T> Factors<T> {
     pub(super) fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> Factors<U> {
         Factors { a: f(&self.a), b: f(&self.b) }
     }
+}
+
+/// Where an operand lies, until its address is known.
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// In a buffer of CubeCL's, which may move until it is used.
+    Buffer(Handle),
+    /// At an address of our own memory.
+    Address(u64),
 }
 
 /// Factors at the sites that have some.

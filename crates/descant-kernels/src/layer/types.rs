@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use crate::op::attention::Segments;
 use crate::op::linear::FrozenWeight;
 use crate::site::PerSite;
 
@@ -85,6 +86,19 @@ pub struct LayerPlace {
     pub index: usize,
     /// How many keys a query sees at most, of each layer; `None` for all earlier ones.
     pub windows: std::sync::Arc<[Option<usize>]>,
+}
+
+/// A batch of a step whose streams lie in [places](super::StepPlaces).
+#[derive(Debug, Clone, Copy)]
+pub struct PlacedBatch<'a> {
+    /// Which of the step's.
+    pub batch: usize,
+    /// Angles of its tokens.
+    pub angles: &'a Angles,
+    /// Its sequences.
+    pub segments: &'a Segments,
+    /// Whether another batch goes through the same layer next.
+    pub again: bool,
 }
 
 /// Rotary angles of each token: cosines and sines, `[tokens, head_dim / 2]`, f32.

@@ -9,10 +9,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::budget::{Budget, Need};
+use super::budget::{Budget, Inputs, Need};
 use super::keep::Kept;
 use super::settings::MemorySettings;
-use super::sizes::Paths;
 use crate::cuda::gauge::release_unused;
 use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, StreamOrder, poison};
 
@@ -23,6 +22,9 @@ pub(super) struct Arena {
     settings: MemorySettings,
     memory: Arc<DeviceMemory>,
     scratch_bytes: u64,
+    inputs: Inputs,
+    /// Whoever holds this too has the places for inputs.
+    step: Arc<()>,
     kept: Vec<Kept>,
     words: String,
     /// Where each layer's slot begins, behind the scratch.
@@ -30,6 +32,32 @@ pub(super) struct Arena {
     /// Which forward has each slot; counted from 1.
     owners: Arc<[AtomicU64]>,
     forwards: u64,
+}
+
+/// Places for the inputs of layers. They stay where they are for as long as this lives, whatever is laid out meanwhile.
+#[derive(Debug)]
+pub(crate) struct Places {
+    memory: Arc<DeviceMemory>,
+    inputs: Inputs,
+    /// Held by one step at a time.
+    _step: Arc<()>,
+}
+
+impl Places {
+    /// The memory that addresses are good in, for work that is queued.
+    pub(crate) fn memory(&self) -> Arc<DeviceMemory> {
+        Arc::clone(&self.memory)
+    }
+
+    /// Where the input of a layer begins.
+    pub(crate) fn address(&self, layer: usize, batch: usize) -> u64 {
+        self.memory.address() + self.inputs.at(layer, batch)
+    }
+
+    /// Whether there is a place for each of so many batches of so many tokens of this width in bf16.
+    pub(crate) fn holds(&self, batches: usize, tokens: usize, width: usize) -> bool {
+        batches <= self.inputs.batches && (2 * tokens * width) as u64 <= self.inputs.stride
+    }
 }
 
 /// Which stream used the memory last.
@@ -83,25 +111,27 @@ impl Arena {
         before: Option<Self>,
         gpu: &Gpu,
         need: &Need,
-        keep: bool,
         settings: MemorySettings,
     ) -> Result<Self> {
         let before = match before {
-            Some(arena) if arena.serves(need, keep, settings) => return Ok(arena),
+            Some(arena) if arena.serves(need, settings) => return Ok(arena),
             // The old one goes first: both may not fit.
             old => old.map(|old| old.need),
         };
         let tokens = need.tokens_with_room(settings.tokens, before.as_ref());
+        // Layers may have other adapters than their neighbours; they take turns in one piece.
+        let paths = before
+            .filter(|old| old.sizes == need.sizes)
+            .map_or(need.paths, |old| need.paths.union(&old.paths));
+        let need = Need { paths, ..need.clone() };
         match Self::new(gpu, Need { tokens, ..need.clone() }, settings) {
             // There is no room for more than is needed now.
-            Err(error) if error.is_out_of_memory() && tokens > need.tokens => {
-                Self::new(gpu, need.clone(), settings)
-            }
+            Err(error) if error.is_out_of_memory() && tokens > need.tokens => Self::new(gpu, need, settings),
             arena => arena,
         }
     }
 
-    fn serves(&self, want: &Need, keep: bool, settings: MemorySettings) -> bool {
+    fn serves(&self, want: &Need, settings: MemorySettings) -> bool {
         let have = &self.need;
         let of = |settings: MemorySettings| (settings.limit, settings.keep, settings.together);
         of(self.settings) == of(settings)
@@ -109,7 +139,7 @@ impl Arena {
             && have.sizes == want.sizes
             && have.windows == want.windows
             && have.in_order == want.in_order
-            && (have.paths == want.paths || !keep && want.paths == Paths::default())
+            && have.paths == have.paths.union(&want.paths)
     }
 
     /// The right to the scratch, and with a layer to its slot, which is taken from whoever had it.
@@ -130,6 +160,13 @@ impl Arena {
         Lease { slot: self.slots[layer], kept: self.kept[layer], owner, ..none }
     }
 
+    /// Where the inputs of layers lie; `None` while another step is at work there.
+    pub(super) fn places(&self) -> Option<Places> {
+        let step = Arc::clone(&self.step);
+        let is_free = Arc::strong_count(&step) == 2;
+        is_free.then(|| Places { memory: Arc::clone(&self.memory), inputs: self.inputs, _step: step })
+    }
+
     /// Bytes of the scratch.
     pub(super) fn scratch_bytes(&self) -> u64 {
         self.scratch_bytes
@@ -148,7 +185,8 @@ impl Arena {
         if wanted > allowed {
             return Err(CudaError::Limit { wanted, allowed });
         }
-        let Budget { scratch_bytes, kept, slots, bytes, .. } = budget;
+        let Budget { scratch_bytes, inputs, kept, slots, bytes, .. } = budget;
+        let kept_from = slots.first().copied().unwrap_or(bytes);
         let memory = Arc::new(DeviceMemory::new(gpu, bytes as usize)?);
         let count = |kind: Kept| kept.iter().filter(|kept| **kept == kind).count();
         let gib = |n: u64| n as f64 / (1_u64 << 30) as f64;
@@ -157,7 +195,7 @@ impl Arena {
              {} layers, queries keys and values in {}, attention in {}, the input alone in {} (policy {})",
             gib(bytes),
             need.tokens,
-            gib(bytes - scratch_bytes),
+            gib(bytes - kept_from),
             count(Kept::Experts),
             count(Kept::Projections),
             count(Kept::Attention),
@@ -165,7 +203,19 @@ impl Arena {
             settings.keep,
         );
         let owners = kept.iter().map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { need, settings, memory, scratch_bytes, kept, words, slots, owners, forwards: 0 })
+        Ok(Self {
+            need,
+            settings,
+            memory,
+            scratch_bytes,
+            inputs,
+            step: Arc::new(()),
+            kept,
+            words,
+            slots,
+            owners,
+            forwards: 0,
+        })
     }
 
     /// The plan in words.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::keep::{Keep, Kept};
-use super::layout::{Layout, kept_bytes};
+use super::layout::{ALIGNMENT, Layout, kept_bytes};
 use super::plan::plan;
 use super::sizes::{LayerSizes, Paths, Plan};
 use super::table::WORKSPACE;
@@ -72,12 +72,9 @@ pub(crate) fn room_for_logits(sizes: &LayerSizes, tokens: usize, in_order: bool)
     need.scratch_bytes() as usize - WORKSPACE
 }
 
-/// Copies of the residual stream: the input of each layer and batch, and what comes out of the last one, which a single
-/// batch has among the copies that come beside.
-fn stream_bytes(need: &Need, together: usize) -> u64 {
-    let (layers, batches) = (need.windows.len() as u64, together.max(1) as u64);
-    let copies = layers * batches + batches - 1 + STREAM_COPIES;
-    copies * (need.tokens * need.sizes.hidden * 2) as u64
+/// Bytes of the residual stream of one batch.
+fn stream_bytes(need: &Need) -> u64 {
+    (need.tokens * need.sizes.hidden * 2) as u64
 }
 
 /// Where everything lies in one piece of memory.
@@ -85,6 +82,8 @@ fn stream_bytes(need: &Need, together: usize) -> u64 {
 pub(crate) struct Budget {
     /// What layers use in turn, at the beginning.
     pub(crate) scratch_bytes: u64,
+    /// The inputs of all layers and what comes out of the last, behind it.
+    pub(crate) inputs: Inputs,
     /// What each layer keeps.
     pub(crate) kept: Vec<Kept>,
     /// Where each layer's slot begins.
@@ -95,22 +94,54 @@ pub(crate) struct Budget {
     pub(crate) stream_bytes: u64,
 }
 
+/// The inputs of layers in one piece of memory: those of a layer beside each other, batch after batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Inputs {
+    /// Where they begin.
+    pub(crate) start: u64,
+    /// From one batch to the next.
+    pub(crate) stride: u64,
+    /// Batches that there is room for.
+    pub(crate) batches: usize,
+}
+
+impl Inputs {
+    fn new(start: u64, need: &Need, batches: usize) -> Self {
+        Self { start, stride: stream_bytes(need).next_multiple_of(ALIGNMENT), batches }
+    }
+
+    /// Of so many layers.
+    fn bytes(&self, layers: usize) -> u64 {
+        ((layers + 1) * self.batches) as u64 * self.stride
+    }
+
+    /// Where the input of a layer begins; that of the layer behind the last one is what comes out of that.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn at(&self, layer: usize, batch: usize) -> u64 {
+        debug_assert!(batch < self.batches, "a place for each batch");
+        self.start + (layer * self.batches + batch) as u64 * self.stride
+    }
+}
+
 impl Budget {
     /// Lays out what `need` says; of `free` bytes, which others that come later do not want, as much is kept as
-    /// `keep` lets, and nothing where several batches go through a layer `together`.
+    /// `keep` lets, and nothing but inputs where several batches go through a layer `together`.
     pub(crate) fn new(need: &Need, keep: Keep, together: usize, free: u64) -> Self {
         let scratch_bytes = need.scratch_bytes();
-        let stream_bytes = stream_bytes(need, together);
+        let inputs = Inputs::new(scratch_bytes, need, together);
+        let input_bytes = inputs.bytes(need.windows.len());
+        let in_a_graph = if together == 0 { need.windows.len() as u64 } else { 0 };
+        let stream_bytes = (in_a_graph + STREAM_COPIES) * stream_bytes(need);
         let keep = if together > 1 { Keep::Minimal } else { keep };
-        let left = free.saturating_sub(scratch_bytes + stream_bytes + MARGIN);
+        let left = free.saturating_sub(scratch_bytes + input_bytes + stream_bytes + MARGIN);
         let kept = plan(keep, &need.sizes, &need.windows, need.tokens, need.longest, left);
         let mut slots = Vec::with_capacity(kept.len());
-        let mut bytes = scratch_bytes;
+        let mut bytes = scratch_bytes + input_bytes;
         for kept in &kept {
             slots.push(bytes);
             bytes += kept_bytes(&need.plan(*kept));
         }
-        Self { scratch_bytes, kept, slots, bytes, stream_bytes }
+        Self { scratch_bytes, inputs, kept, slots, bytes, stream_bytes }
     }
 }
 
@@ -136,7 +167,8 @@ pub struct LayerLoad {
     pub ranks: PerSite<usize>,
     /// Tokens at once.
     pub tokens: usize,
-    /// Batches of so many tokens that go through a layer before the next layer; see [`Claim`](super::Claim).
+    /// Batches of so many tokens that go through a layer before the next layer, 0 for one in a graph; see
+    /// [`Claim`](super::Claim).
     pub together: usize,
     /// Tokens of a typical sequence.
     pub longest: usize,
@@ -156,10 +188,11 @@ impl LayerLoad {
             windows: self.windows.as_slice().into(),
         };
         let budget = Budget::new(&need, keep, self.together, free);
+        let inputs = budget.inputs.bytes(self.windows.len());
         LayerMemory {
             scratch: budget.scratch_bytes,
-            kept: budget.bytes - budget.scratch_bytes,
-            streams: budget.stream_bytes,
+            kept: budget.bytes - budget.scratch_bytes - inputs,
+            streams: budget.stream_bytes + inputs,
         }
     }
 }

@@ -13,7 +13,7 @@ pub struct MemorySettings {
     pub reserved: u64,
     /// Tokens that memory is laid out for at least, so that it is not laid out anew for a longer batch.
     pub tokens: usize,
-    /// Batches that go through a layer before the next layer; 0 counts as 1. See [`Claim::together`].
+    /// Batches whose inputs of all layers are kept beside what layers work in. See [`Claim::together`].
     pub together: usize,
 }
 
@@ -24,7 +24,8 @@ pub struct Claim {
     pub bytes: u64,
     /// Tokens that memory is laid out for at least.
     pub tokens: usize,
-    /// Batches that go through a layer before the next layer. With more than one the inputs of all of them stay on the
-    /// card, and layers keep nothing else: each is run again in the backward.
+    /// Batches that go through a layer before the next layer, with room for the inputs of all layers beside what layers
+    /// work in; 0 where a graph keeps them. With more than one batch layers keep nothing else: each is run again in the
+    /// backward.
     pub together: usize,
 }

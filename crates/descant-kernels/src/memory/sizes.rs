@@ -48,6 +48,18 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
+    /// The larger of both, everywhere.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn union(&self, other: &Self) -> Self {
+        Self {
+            input: self.input.max(other.input),
+            output: self.output.max(other.output),
+            router: self.router.max(other.router),
+            gate_up: self.gate_up.max(other.gate_up),
+            down: self.down.max(other.down),
+        }
+    }
+
     /// Of the ranks at the sites; 0 for none.
     pub(crate) fn new(ranks: &PerSite<usize>) -> Self {
         let columns = |rank: usize| rank.next_multiple_of(DENSE_COLUMNS);

@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::tensor::Device;
 
 #[cfg(feature = "cuda")]
-use super::arena::{Arena, Lease, Order};
+use super::arena::{Arena, Lease, Order, Places};
 #[cfg(feature = "cuda")]
 use super::budget::Need;
 use super::keep::Keep;
 use super::settings::{Claim, MemorySettings};
 use crate::DeviceError;
 #[cfg(feature = "cuda")]
-use crate::cuda::Gpu;
+use crate::cuda::{CudaError, Gpu};
 
 /// The settings of one model's memory and, on a card, the memory that its layers work in; cheap to clone.
 ///
@@ -30,9 +30,27 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    settings: MemorySettings,
+    limit: Option<u64>,
+    keep: Keep,
+    /// What lives, with the number that its owner knows it by.
+    claims: Vec<(u64, Claim)>,
+    /// Numbers that were given out.
+    numbers: u64,
     #[cfg(feature = "cuda")]
     arena: Option<Arena>,
+}
+
+impl State {
+    fn settings(&self) -> MemorySettings {
+        let claims = || self.claims.iter().map(|(_, claim)| claim);
+        MemorySettings {
+            limit: self.limit,
+            keep: self.keep,
+            reserved: claims().map(|claim| claim.bytes).sum(),
+            tokens: claims().map(|claim| claim.tokens).max().unwrap_or(0),
+            together: claims().map(|claim| claim.together).max().unwrap_or(0),
+        }
+    }
 }
 
 impl Workspace {
@@ -42,26 +60,25 @@ impl Workspace {
 
     /// Sets what the layers may use; what was reserved stays.
     pub fn set(&self, limit: Option<u64>, keep: Keep) {
-        let settings = &mut self.state().settings;
-        (settings.limit, settings.keep) = (limit, keep);
+        let mut state = self.state();
+        (state.limit, state.keep) = (limit, keep);
     }
 
     /// What was set.
     pub fn settings(&self) -> MemorySettings {
-        self.state().settings
+        self.state().settings()
     }
 
     /// Leaves bytes free for those who will ask for them later, and lays memory out for so many tokens and batches at
     /// least, for as long as the result lives.
     #[must_use = "what is reserved ends with the result"]
     pub fn reserve(&self, claim: Claim) -> Reservation {
-        let settings = &mut self.state().settings;
-        let before = *settings;
-        settings.reserved += claim.bytes;
-        settings.tokens = before.tokens.max(claim.tokens);
-        settings.together = before.together.max(claim.together);
-        let Claim { bytes, .. } = claim;
-        Reservation { workspace: self.clone(), bytes, before }
+        let mut state = self.state();
+        state.numbers += 1;
+        let number = state.numbers;
+        state.claims.push((number, claim));
+        drop(state);
+        Reservation { workspace: self.clone(), number }
     }
 
     /// Gives back the memory that layers work in, for what needs much beside them; the next layer lays it out again. Under a
@@ -129,9 +146,19 @@ impl Turn<'_> {
         layer: usize,
         keep: bool,
     ) -> crate::cuda::Result<Lease> {
-        let (before, settings) = (self.state.arena.take(), self.state.settings);
-        let arena = Arena::serving(before, gpu, need, keep, settings)?;
+        let (before, settings) = (self.state.arena.take(), self.state.settings());
+        let arena = Arena::serving(before, gpu, need, settings)?;
         Ok(self.state.arena.insert(arena).lease(keep.then_some(layer), self.order))
+    }
+
+    /// Lays memory out for what a step needs, and says where the inputs of layers lie.
+    pub(crate) fn places(&mut self, gpu: &Gpu, need: &Need) -> crate::cuda::Result<Places> {
+        let (before, settings) = (self.state.arena.take(), self.state.settings());
+        let arena = Arena::serving(before, gpu, need, settings)?;
+        let places = self.state.arena.insert(arena).places();
+        places.ok_or_else(|| {
+            CudaError::Workspace("it serves one training step of a model at a time".to_owned())
+        })
     }
 
     /// The scratch alone, for an operator that runs between the layers, if it has so many bytes.
@@ -145,15 +172,12 @@ impl Turn<'_> {
 #[derive(Debug)]
 pub struct Reservation {
     workspace: Workspace,
-    bytes: u64,
-    before: MemorySettings,
+    number: u64,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let settings = &mut self.workspace.state().settings;
-        settings.reserved -= self.bytes;
-        (settings.tokens, settings.together) = (self.before.tokens, self.before.together);
+        self.workspace.state().claims.retain(|(number, _)| *number != self.number);
     }
 }
 
@@ -176,8 +200,10 @@ mod tests {
         assert_eq!(one.clone().settings(), whole(100, 64, 0));
         let second = one.reserve(Claim { bytes: 20, tokens: 8, together: 4 });
         assert_eq!(one.settings(), whole(120, 64, 4));
-        drop(second);
+        // In whatever order they end.
         drop(reservation);
+        assert_eq!(one.settings(), whole(20, 8, 4));
+        drop(second);
         assert_eq!(one.settings(), whole(0, 0, 0));
         assert_eq!(other.settings(), MemorySettings::default());
         assert_eq!(one.words(), None, "no layer ran");

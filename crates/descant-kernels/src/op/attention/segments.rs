@@ -54,6 +54,16 @@ impl Segments {
         &self.0
     }
 
+    /// Query rows of all of them.
+    pub fn tokens(&self) -> usize {
+        self.as_slice().iter().map(|segment| segment.query_len).sum()
+    }
+
+    /// Query rows of the longest.
+    pub fn longest(&self) -> usize {
+        self.as_slice().iter().map(|segment| segment.query_len).max().unwrap_or(0)
+    }
+
     /// Panics unless the segments cover `n_queries` rows in order and stay within `n_keys` rows.
     pub(crate) fn check(&self, n_queries: usize, n_keys: usize) {
         let mut next = 0;
