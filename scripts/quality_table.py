@@ -119,6 +119,7 @@ def main():
     parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs/quality")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--prompts", type=int, default=100)
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="several processes may share a folder")
     arguments = parser.parse_args()
     runs = arguments.runs.resolve()
     runs.mkdir(parents=True, exist_ok=True)
@@ -133,7 +134,7 @@ def main():
     for mask in MASKS:
         plan[f"no reasoning in the data, mask {mask}"] = {"data.path": bare, "data.mask": mask}
     done = {}
-    for seed in SEEDS:
+    for seed in arguments.seeds:
         for name, sets in plan.items():
             folder = runs / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
             train(arguments.binary, folder, {**common, **sets, "train.seed": seed})
@@ -146,7 +147,7 @@ def main():
     print(
         f"Base: {100 * before['language']:.1f} % in the language asked, {100 * before['right_asked']:.1f} % and "
         f"{100 * before['right_plain']:.1f} % right, {100 * before['reasons']:.1f} % reason, held-out loss {before['loss']:.4f}. "
-        f"{base['replies']} replies a run; seeds {', '.join(map(str, SEEDS))}.\n"
+        f"{base['replies']} replies a run; seeds {', '.join(map(str, arguments.seeds))}.\n"
     )
     print(table(done))
 

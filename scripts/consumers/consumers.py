@@ -118,7 +118,8 @@ def main():
         table.add(form, "check_export.py", "wrong" if run.returncode else "right", text[0] if run.returncode else "")
 
     print("versions:", ", ".join(f"{name} {found(name)}" for name in (
-        "transformers", "peft", "torch", "gguf", "xllamacpp", "mlx", "mlx-lm", "safetensors", "numpy")))
+        "transformers", "peft", "torch", "gguf", "xllamacpp", "mlx", "mlx-lm", "safetensors", "numpy")),
+        f"vLLM {vllm_version(args.vllm)}" if args.vllm else "no vLLM")
     ids = inputs(args.model, args.rows)
     base = load(args.model)
     tuned = PeftModel.from_pretrained(load(args.model), args.adapter).eval()
@@ -183,22 +184,8 @@ def main():
         llama("gguf-lora", plain, [lora], want_truncated)
 
     def mlx(name, folder, adapter, expected):
-        import mlx.core as mx
-        import mlx.nn as nn
-        from mlx_lm.models import gpt_oss
-        from mlx_lm.tuner.utils import load_adapters
-        config = json.loads((folder / "config.json").read_text())
-        weights = {}
-        for file in sorted(folder.glob("*.safetensors")):
-            weights.update(mx.load(str(file)))
-        model = gpt_oss.Model(gpt_oss.ModelArgs.from_dict(config))
-        weights = {k: v.astype(mx.float32) if v.dtype == mx.bfloat16 else v for k, v in model.sanitize(weights).items()}
-        nn.quantize(model, group_size=32, bits=4, mode="mxfp4", class_predicate=lambda path, _: f"{path}.scales" in weights)
-        model.load_weights(list(weights.items()), strict=True)
-        if adapter:
-            load_adapters(model, str(adapter))
-            model.eval()
-        table.compare(name, "mlx-lm", np.array(model(mx.array(ids)).astype(mx.float32)), expected)
+        import mlx_oracle
+        table.compare(name, "mlx-lm", mlx_oracle.Model(folder, adapter).logits(ids), expected)
 
     attempt(table, "peft", "PEFT", lambda: peft("peft"))
     attempt(table, "peft-folded", "PEFT", lambda: peft("peft-folded"))
@@ -221,6 +208,12 @@ def main():
     wrong = sum(row[2] == "wrong" for row in table.rows)
     print(f"{len(table.rows) - wrong} of {len(table.rows)} right")
     sys.exit(bool(wrong))
+
+
+def vllm_version(folder):
+    """Of the unpacked wheel, which is not installed."""
+    names = [path.name for path in folder.glob("vllm*.dist-info")]
+    return names[0].removesuffix(".dist-info").rpartition("-")[2] if names else "of an unknown version"
 
 
 def found(name):

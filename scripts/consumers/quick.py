@@ -3,7 +3,7 @@
     python quick.py --descant BIN --golden DIR --work DIR
 
 Every form of the three adapters through check_export.py, which computes the merge again, and the GGUF files through
-llama.cpp, against logits that transformers made once. Needs what requirements-quick.txt names. Status 1 if anything is
+llama.cpp and the forms for MLX through mlx-lm, against logits that transformers made once. Needs what requirements-quick.txt names. Status 1 if anything is
 wrong, and if a wrong export is taken for right.
 """
 import argparse
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import llama_oracle
+import mlx_oracle
 import numpy as np
 from safetensors.numpy import load_file
 
@@ -62,6 +63,10 @@ def main():
         gap = np.abs(model.logits(io["input_ids"]) - io[wanted]).max()
         return gap, f"{name}: logits within {gap:.1e}"
 
+    def mlx(model, adapter, wanted):
+        gap = np.abs(mlx_oracle.Model(model, adapter).logits(io["input_ids"]) - io[wanted]).max()
+        return gap, f"mlx-lm: logits within {gap:.1e}"
+
     folder = args.work / "f32"
     folder.mkdir()
     nothing = args.work / "nothing"
@@ -86,9 +91,17 @@ def main():
     for name in ("attn", "all", "mixed"):
         gap, text = llama("llama.cpp --lora", plain, [made[name, "gguf-lora"]], f"{name}.llama.logits")
         say(made[name, "gguf-lora"].name, gap < EXACT, text)
+    for name in ("attn", "all", "mixed"):
+        adapter = args.golden / f"adapter-{name}"
+        gap, text = mlx(base, export(adapter, "mlx-adapter", []), f"{name}.llama.logits")
+        say(f"adapter-{name}-mlx-adapter", gap < EXACT, text)
+    gap, text = mlx(made["attn", "mxfp4", "--experts", "feedback"], None, "attn.bf16.llama.logits")
+    say("adapter-attn-mxfp4-experts-feedback", gap < EXACT, text)
     # The controls: an export of another adapter, and the base without any, are told apart.
     right, text = checked(args.golden / "adapter-mixed", "bf16", made["all", "bf16"])
     say("control: another adapter", not right, text)
+    gap, text = mlx(base, export(args.golden / "adapter-mixed", "mlx-adapter", ["--force"]), "all.llama.logits")
+    say("control: another adapter, mlx-lm", gap > 100 * EXACT, text)
     gap, text = llama("llama.cpp", plain, (), "attn.llama.logits")
     say("control: no adapter", gap > 100 * EXACT, text)
     print(f"{wrong} wrong")

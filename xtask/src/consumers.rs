@@ -54,7 +54,7 @@ fn quickly(root: &Path, scripts: &Path, folder: &Path) -> Result<ExitCode> {
     let packages = folder.join("packages");
     let (made, wanted) = (folder.join("made"), texts(scripts, &QUICK)?);
     if !std::fs::read_to_string(&made).is_ok_and(|text| text == wanted) {
-        say("fetching packages from PyPI: 200 MB under consumers in the build folder");
+        say("fetching packages from PyPI: 250 MB under consumers in the build folder");
         // A folder instead of an environment: bare systems have pip, but not always what makes one.
         for (file, more) in QUICK.into_iter().zip([None, Some("--no-deps")]) {
             let mut pip = Command::new("python3");
