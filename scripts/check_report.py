@@ -98,6 +98,9 @@ class Browser:
             f"--screenshot={out}",
             f"--window-size={width},{height}",
             f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}",
+            # A picture of a page that is drawn, however busy the machine.
+            "--run-all-compositor-stages-before-draw",
+            "--virtual-time-budget=2000",
             *more,
         )
 
@@ -153,7 +156,7 @@ def shrink(source, target):
     except ImportError:
         shutil.copy(source, target)
         return
-    Image.open(source).convert("RGB").quantize(64).save(target, optimize=True)
+    Image.open(source).convert("RGB").quantize(160, method=Image.Quantize.FASTOCTREE).save(target, optimize=True)
 
 
 def main():

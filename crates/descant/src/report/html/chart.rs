@@ -141,13 +141,14 @@ fn svg(chart: &Chart<'_>, points: &[(f64, f64)]) -> String {
         escape(&words)
     );
     svg += &axes(&ticks(low, high, log), [first, last], [bottom, right], &x, &y);
+    let end = points[points.len() - 1];
     if let Some((value, name)) = chart.reference.filter(|(value, _)| (low..=high).contains(&scale(*value))) {
         let at = y(value);
         let _ = write!(
             svg,
             "<path class=\"ref\" d=\"M{LEFT} {at:.1}H{right}\"/><text x=\"{}\" y=\"{:.1}\">{}</text>",
             right + 6.0,
-            at + 4.0,
+            beside_label(at, y(end.1)) + 4.0,
             escape(name)
         );
     }
@@ -160,11 +161,10 @@ fn svg(chart: &Chart<'_>, points: &[(f64, f64)]) -> String {
     }
     let line: Vec<String> = binned.iter().map(|b| format!("{:.1},{:.1}", x(b.step), y(b.mean))).collect();
     let _ = write!(svg, "<polyline class=\"{}\" points=\"{}\"/>", chart.class, line.join(" "));
-    let end = points[points.len() - 1];
     let _ = write!(
         svg,
         "<text class=\"v\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-        x(end.0) + 6.0,
+        x(end.0) + if chart.diamonds.is_empty() { 6.0 } else { 10.0 },
         y(end.1) + 4.0,
         number(end.1)
     );
@@ -187,6 +187,20 @@ fn svg(chart: &Chart<'_>, points: &[(f64, f64)]) -> String {
     }
     svg += &strips(chart, points, &x);
     svg + "</svg>"
+}
+
+/// Where the name of a dashed line at `line` stands, so that it does not lie on the last value at `value`.
+fn beside_label(line: f64, value: f64) -> f64 {
+    /// Height of a line of text.
+    const TEXT: f64 = 13.0;
+    let above = line < value;
+    if (line - value).abs() >= TEXT {
+        line
+    } else if above {
+        value - TEXT
+    } else {
+        value + TEXT
+    }
 }
 
 /// Ticks with their values, the axis below, and its two ends.
@@ -250,4 +264,30 @@ fn ticks(low: f64, high: f64, log: bool) -> Vec<f64> {
     let step = step.unwrap_or(unit);
     let from = (low / step).ceil() as i64;
     (from..).map(|n| n as f64 * step).take_while(|tick| *tick <= high).take(8).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_line_and_the_last_value_do_not_lie_on_each_other() {
+        let placed =
+            [(50.0, 80.0), (79.0, 80.0), (80.0, 80.0)].map(|(line, value)| beside_label(line, value) as i32);
+        assert_eq!(placed, [50, 67, 93]);
+        let points = [(1.0, 5.0), (2.0, 10.0)];
+        let chart = Chart {
+            title: "t",
+            points: &points,
+            reference: Some((10.0, "median")),
+            from_zero: true,
+            ..Chart::default()
+        };
+        let html = figure(&chart);
+        let at = |text: &str| -> f64 {
+            let before = html.split(&format!(">{text}</text>")).next().unwrap();
+            before.rsplit("y=\"").next().unwrap().split('"').next().unwrap().parse().unwrap()
+        };
+        assert!((at("median") - at("10.0")).abs() >= 12.0, "{html}");
+    }
 }
