@@ -27,7 +27,7 @@ mod read;
 mod site;
 mod stream;
 
-pub use device::{compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
+pub use device::{compact, compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
 pub use layer::{
     Angles, DecoderLayer, KeptForward, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair,
     PairGradients, PlacedBatch, StepPlaces,
@@ -44,6 +44,7 @@ pub use op::loss::{LogitsRoom, token_losses};
 pub use op::low_rank::low_rank;
 pub use op::norm::rms_norm;
 pub use op::optimizer::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm, reached};
+pub use op::pick::best_tokens;
 pub use op::rotary::rotary;
 pub use op::route::{Routing, combine_experts, expert_weights, route, take_tokens};
 pub use op::swiglu::swiglu;

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use descant_kernels::read_floats;
+use descant_kernels::{best_tokens, read_floats};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::Batch;
@@ -117,12 +117,11 @@ impl GptOss {
         let capacity = longest + options.max_new_tokens;
         let mut cache = KeyValueCache::new(&self.config, prompts.len(), capacity, &self.device().clone());
         let mut active: Vec<usize> = (0..prompts.len()).collect();
-        let mut logits = self.prefill(prompts, overlay, &mut cache)?;
+        let mut chosen = self.prefill(prompts, overlay, options.sampling, &mut cache)?;
         for step in 0..options.max_new_tokens {
-            let mut rows = logits.into_iter();
+            let mut ids = chosen.into_iter();
             active.retain(|&slot| {
-                let row = rows.next().expect("a row of logits for each active sequence");
-                let id = pick(&row, &options.sampling, slot as u64, step as u64);
+                let id = ids.next().expect("an id for each active sequence");
                 out[slot].ids.push(id);
                 let stopped = options.stop_ids.contains(&id);
                 if stopped {
@@ -136,21 +135,23 @@ impl GptOss {
             }
             let ids: Vec<u32> =
                 active.iter().map(|&slot| *out[slot].ids.last().expect("just pushed")).collect();
-            logits = self.step(&active, &ids, &vec![1; ids.len()], overlay, &mut cache)?;
+            let logits = self.step(&active, &ids, &vec![1; ids.len()], overlay, &mut cache);
+            chosen = choose(logits, options.sampling, &active, step + 1)?;
         }
         progress(prompts.len());
         self.workspace().check_limit(self.device())?;
         Ok(out)
     }
 
-    /// Logits after each prompt.
+    /// The token after each prompt.
     fn prefill(
         &self,
         prompts: &[Vec<u32>],
         overlay: &dyn Overlay,
+        sampling: Sampling,
         cache: &mut KeyValueCache,
-    ) -> Result<Vec<Vec<f32>>> {
-        let mut logits = Vec::with_capacity(prompts.len());
+    ) -> Result<Vec<u32>> {
+        let mut chosen = Vec::with_capacity(prompts.len());
         let mut start = 0;
         while start < prompts.len() {
             let (mut end, mut tokens) = (start, 0);
@@ -160,13 +161,14 @@ impl GptOss {
             }
             let slots: Vec<usize> = (start..end).collect();
             let counts: Vec<usize> = prompts[start..end].iter().map(Vec::len).collect();
-            logits.extend(self.step(&slots, &prompts[start..end].concat(), &counts, overlay, cache)?);
+            let logits = self.step(&slots, &prompts[start..end].concat(), &counts, overlay, cache);
+            chosen.extend(choose(logits, sampling, &slots, 0)?);
             start = end;
         }
-        Ok(logits)
+        Ok(chosen)
     }
 
-    /// Adds `counts` tokens to the sequences in `slots`; logits after the last token of each.
+    /// Adds `counts` tokens to the sequences in `slots`; logits after the last token of each, `[slots, vocabulary]`.
     fn step(
         &self,
         slots: &[usize],
@@ -174,17 +176,23 @@ impl GptOss {
         counts: &[usize],
         overlay: &dyn Overlay,
         cache: &mut KeyValueCache,
-    ) -> Result<Vec<Vec<f32>>> {
+    ) -> Tensor<2> {
         let (positions, rows, segments) = cache.reserve(slots, counts);
         let ends: Vec<i32> =
             segments.as_slice().iter().map(|s| (s.query_start + s.query_len - 1) as i32).collect();
         let cache = Some((cache, self.indices(rows)));
         let hidden = self.forward(Pass { ids, positions: &positions, segments, cache }, overlay);
-        rows_of(self.logits(hidden.select(0, self.indices(ends))))
+        self.logits(hidden.select(0, self.indices(ends)))
     }
 }
 
-fn rows_of(logits: Tensor<2>) -> Result<Vec<Vec<f32>>> {
+/// The token of each sequence in `slots` at `step`. What is chosen greedily is chosen where the logits are.
+fn choose(logits: Tensor<2>, sampling: Sampling, slots: &[usize], step: usize) -> Result<Vec<u32>> {
+    if sampling == Sampling::Greedy {
+        return Ok(best_tokens(logits)?);
+    }
     let width = logits.dims()[1];
-    Ok(read_floats(logits)?.chunks_exact(width).map(<[f32]>::to_vec).collect())
+    let values = read_floats(logits)?;
+    let rows = slots.iter().zip(values.chunks_exact(width));
+    Ok(rows.map(|(slot, row)| pick(row, &sampling, *slot as u64, step as u64)).collect())
 }

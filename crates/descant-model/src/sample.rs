@@ -22,7 +22,7 @@ pub enum Sampling {
 /// The next token of sequence `sequence` at `step`.
 pub(crate) fn pick(logits: &[f32], sampling: &Sampling, sequence: u64, step: u64) -> u32 {
     match *sampling {
-        Sampling::Greedy => greedy(logits),
+        Sampling::Greedy => greedy(logits) as u32,
         Sampling::Random { temperature, top_p, seed } => {
             let draw = uniform(seed, sequence, step);
             nucleus(logits, temperature, top_p, draw)
@@ -30,42 +30,75 @@ pub(crate) fn pick(logits: &[f32], sampling: &Sampling, sequence: u64, step: u64
     }
 }
 
-fn greedy(logits: &[f32]) -> u32 {
+fn greedy(logits: &[f32]) -> usize {
     let mut best = 0;
     for (id, &logit) in logits.iter().enumerate() {
         if logit > logits[best] {
             best = id;
         }
     }
-    best as u32
+    best
 }
 
 /// Walks the sorted probabilities to `draw` of the mass that `top_p` keeps.
 fn nucleus(logits: &[f32], temperature: f32, top_p: f32, draw: f64) -> u32 {
-    let largest = logits[greedy(logits) as usize];
-    let mut words: Vec<(u32, f64)> = logits
-        .iter()
-        .enumerate()
-        .map(|(id, &logit)| (id as u32, (f64::from(logit - largest) / f64::from(temperature)).exp()))
-        .collect();
-    words.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    let total: f64 = words.iter().map(|w| w.1).sum();
-    let mut kept = 0.0;
-    let n = words.iter().take_while(|w| {
-        let before = kept;
-        kept += w.1;
-        before < f64::from(top_p) * total
-    });
-    let n = n.count().max(1);
-    let mass: f64 = words[..n].iter().map(|w| w.1).sum();
+    let largest = logits[greedy(logits)];
+    let weigh = |logit: f32| (f64::from(logit - largest) / f64::from(temperature)).exp();
+    let mut words =
+        Descending::new(logits.iter().enumerate().map(|(id, &l)| (id as u32, weigh(l))).collect());
+    let total: f64 = words.all.iter().map(|word| word.1).sum();
+    let mut mass = total;
+    if top_p < 1.0 {
+        mass = 0.0;
+        let mut n = 0;
+        while let Some((_, p)) = words.at(n).filter(|_| n == 0 || mass < f64::from(top_p) * total) {
+            mass += p;
+            n += 1;
+        }
+    }
     let mut left = draw * mass;
-    for &(id, p) in &words[..n] {
+    for n in 0.. {
+        let Some((id, p)) = words.at(n) else { break };
         left -= p;
         if left < 0.0 {
             return id;
         }
     }
-    words[n - 1].0
+    // The sum in another order fell short of the draw by its rounding.
+    words.at(logits.len() - 1).map_or(0, |(id, _)| id)
+}
+
+/// Words from the likeliest on, ties to the lower id, sorted as far as somebody asks: a vocabulary has 201,088 words,
+/// and a draw mostly ends among the first hundred.
+struct Descending {
+    all: Vec<(u32, f64)>,
+    sorted: usize,
+}
+
+/// Words that are sorted first.
+const FIRST: usize = 128;
+/// How many times as many are sorted next.
+const TIMES: usize = 8;
+
+impl Descending {
+    fn new(all: Vec<(u32, f64)>) -> Self {
+        Self { all, sorted: 0 }
+    }
+
+    fn at(&mut self, index: usize) -> Option<(u32, f64)> {
+        while index >= self.sorted && self.sorted < self.all.len() {
+            let end = (self.sorted * TIMES).max(FIRST).min(self.all.len());
+            let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+            let rest = &mut self.all[self.sorted..];
+            let count = end - self.sorted;
+            if count < rest.len() {
+                rest.select_nth_unstable_by(count, order);
+            }
+            rest[..count].sort_unstable_by(order);
+            self.sorted = end;
+        }
+        self.all.get(index).copied()
+    }
 }
 
 /// A number in [0, 1) that depends on nothing but its arguments (SplitMix64's mixing, Steele et al. 2014).
@@ -105,6 +138,33 @@ mod tests {
         for (count, logit) in counts.iter().zip(logits) {
             let expected = f64::from(logit).exp() / total;
             assert!((f64::from(*count) / n as f64 - expected).abs() < 0.01, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn words_come_as_from_a_whole_sort_however_far_somebody_asks() {
+        // Many equal ones, so that ties show.
+        let values = (0..5000_u32).map(|id| (id, f64::from(id.wrapping_mul(2_654_435_761) >> 22)));
+        let mut sorted: Vec<(u32, f64)> = values.clone().collect();
+        sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        for asked in [0, 1, 127, 128, 129, 1024, 4999] {
+            let mut words = Descending::new(values.clone().collect());
+            assert_eq!(words.at(asked), Some(sorted[asked]));
+            assert_eq!((0..=asked).map(|n| words.at(n).unwrap()).collect::<Vec<_>>(), sorted[..=asked]);
+            assert_eq!(words.at(5000), None);
+        }
+    }
+
+    #[test]
+    fn a_nucleus_keeps_the_words_whose_mass_before_them_is_below_top_p() {
+        // Probabilities 0.4, 0.3, 0.2, 0.1.
+        let logits: Vec<f32> = [0.2f32, 0.4, 0.1, 0.3].iter().map(|p| p.ln()).collect();
+        for (top_p, kept) in [(0.39, 1), (0.41, 2), (0.69, 2), (0.71, 3), (0.91, 4), (1.0, 4)] {
+            let sampling = Sampling::Random { temperature: 1.0, top_p, seed: 5 };
+            let mut seen: Vec<u32> = (0..2000).map(|step| pick(&logits, &sampling, 0, step)).collect();
+            seen.sort_unstable();
+            seen.dedup();
+            assert_eq!(seen.len(), kept, "{top_p}: {seen:?}");
         }
     }
 

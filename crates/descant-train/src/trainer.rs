@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Gradients, Tensor, TensorData};
-use descant_kernels::{Claim, Reservation, accumulate, gauge, grad_norm, reached, read_floats};
+use descant_kernels::{Claim, Reservation, accumulate, compact, gauge, grad_norm, reached, read_floats};
 use descant_lora::LoraAdapters;
 use descant_model::{GptOss, Site};
 
@@ -176,7 +176,8 @@ impl<'a> Trainer<'a> {
         state.check_format(self.optimizer.format()).map_err(Error::State)?;
         self.adapters.update(|index, old| {
             let data = TensorData::new(state.adapters[index].clone(), old.dims());
-            Tensor::from_data(data, (&old.device(), DType::F32)).require_grad()
+            let plain = compact(Tensor::from_data(data, (&old.device().inner(), DType::F32)));
+            Tensor::from_inner(plain).require_grad()
         });
         self.optimizer.restore(self.model.device(), &self.adapters, &state.moments, state.updates);
         self.steps = state.steps;

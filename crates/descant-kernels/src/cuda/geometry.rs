@@ -57,6 +57,8 @@ pub const GROUPED_SM90: Block = Block { threads: 512, shared: 217_668 };
 pub const PACKED_SM90: Block = Block { threads: 512, shared: 224_868 };
 /// Those for few rows an expert; the rest of its shared memory is static.
 pub const FEW: Block = Block { threads: 256, shared: 0 };
+/// Few rows times both factors of an adapter.
+pub const LOW_RANK_FEW: Block = Block { threads: 256, shared: 0 };
 /// Rows times a factor of an adapter.
 pub const LOW_RANK_ROWS: Block = Block { threads: 128, shared: 66_564 };
 /// The gradient of a factor.
@@ -83,9 +85,9 @@ impl Block {
 /// What the files are compiled with.
 pub(super) mod constants {
     use super::{
-        BACKWARD_KV_SM90, BACKWARD_Q_SM90, Define, FEW_BLOCKS, GRADIENT_COLUMNS, KEY_ROWS, LOW_RANK_GRADIENT,
-        LOW_RANK_ROWS, LOW_RANK_SUM, MAX_EXPERTS, QUERY_ROWS, QUERY_ROWS_SM90, RANK_WIDTH, ROW_BOX,
-        TILE_INTS, WEIGHT_BOX,
+        BACKWARD_KV_SM90, BACKWARD_Q_SM90, Define, FEW_BLOCKS, GRADIENT_COLUMNS, KEY_ROWS, LOW_RANK_FEW,
+        LOW_RANK_GRADIENT, LOW_RANK_ROWS, LOW_RANK_SUM, MAX_EXPERTS, QUERY_ROWS, QUERY_ROWS_SM90, RANK_WIDTH,
+        ROW_BOX, TILE_INTS, WEIGHT_BOX,
     };
 
     const QUERIES: Define = ("QUERY_ROWS", QUERY_ROWS as i64);
@@ -129,6 +131,7 @@ pub(super) mod constants {
     ];
     pub(crate) const FEW: &[Define] =
         &[EXPERTS, WIDTH, super::FEW.threads("THREADS"), ("BLOCKS", FEW_BLOCKS as i64)];
+    pub(crate) const FEW_LOW_RANK: &[Define] = &[EXPERTS, WIDTH, LOW_RANK_FEW.threads("THREADS")];
     pub(crate) const LOW_RANK: &[Define] = &[
         EXPERTS,
         WIDTH,

@@ -118,13 +118,14 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 18] = [
+pub const UNITS: [Unit; 20] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
     plain("route", include_str!("../op/route/route.cu")),
     plain("route/rows", include_str!("../op/route/rows.cu")),
     plain("loss", include_str!("../op/loss/loss.cu")),
+    plain("pick", include_str!("../op/pick/pick.cu")),
     plain("cache", include_str!("../op/cache/rows.cu")),
     plain("optimizer", include_str!("../op/optimizer/optimizer.cu")),
     plain("layer/lora", include_str!("../layer/lora.cu")),
@@ -156,6 +157,7 @@ pub const UNITS: [Unit; 18] = [
         constants::PACKED_SM90,
     )),
     tiled("experts/few", include_str!("../op/experts/few.cu"), PLAIN, constants::FEW),
+    tiled("low_rank/few", include_str!("../op/low_rank/few.cu"), PLAIN, constants::FEW_LOW_RANK),
     tiled("experts/low_rank", include_str!("../op/experts/low_rank.cu"), PLAIN, constants::LOW_RANK),
 ];
 

@@ -17,6 +17,7 @@ pub(crate) mod loss;
 pub(crate) mod low_rank;
 pub(crate) mod norm;
 pub(crate) mod optimizer;
+pub(crate) mod pick;
 pub(crate) mod rotary;
 pub(crate) mod route;
 pub(crate) mod swiglu;

@@ -218,9 +218,19 @@ fn products_on_a_card_equal_their_definitions_in_every_storage() {
 fn the_trainable_path_on_a_card_equals_its_definition() {
     let card = card();
     let mut random = Random(34);
-    for (spread, rank) in [(SPREADS[2], 64), (SPREADS[1], 3), (SPREADS[0], 8), (SPREADS[0], 64)] {
+    let few: &[usize] = &[0, 2, 0, 1, 4, 0];
+    for (spread, rank, d_out) in [
+        (SPREADS[2], 64, 64),
+        (few, 3, 416),
+        (few, 8, 64),
+        (few, 64, 288),
+        (&[17][..], 8, 64),
+        (SPREADS[1], 3, 64),
+        (SPREADS[0], 8, 64),
+        (SPREADS[0], 64, 64),
+    ] {
         let ((offsets, rows), n) = (groups(spread), spread.len());
-        let (d_in, d_out) = (96, 64);
+        let d_in = 96;
         let x = rounded(random.floats([1, rows, d_in]));
         let (a, b) =
             (rounded(random.floats([n, rank, d_in]) * 0.1), rounded(random.floats([n, d_out, rank])));
@@ -231,6 +241,26 @@ fn the_trainable_path_on_a_card_equals_its_definition() {
         };
         let what = format!("low_rank {spread:?} rank {rank}");
         same(&card, &what, [BF16, DType::F32, DType::F32], [&x, &a, &b], &seed, f, f);
+    }
+}
+
+#[test]
+#[ignore = "needs a card"]
+fn the_greedy_choice_on_a_card_equals_its_definition() {
+    let card = card();
+    let mut random = Random(41);
+    for (rows, width) in [(1, 8), (3, 201_088), (40, 1536), (128, 4096)] {
+        // Few values, so that the largest comes several times.
+        let coarse = (random.floats([rows, width]) * 4.0).round();
+        let mut values: Vec<f32> = coarse.into_data().try_to_vec().unwrap();
+        values[width / 2] = f32::NAN;
+        if rows > 1 {
+            values[width] = f32::NAN;
+        }
+        let data = TensorData::new(values, [rows, width]);
+        let own = Tensor::<2>::from_data(data.clone(), (&card, BF16));
+        let definition = Tensor::<2>::from_data(data, (&Device::flex(), DType::F32));
+        assert_eq!(k::best_tokens(own).unwrap(), k::best_tokens(definition).unwrap(), "{rows} x {width}");
     }
 }
 

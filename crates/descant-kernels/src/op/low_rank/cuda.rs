@@ -1,5 +1,6 @@
 //! The trainable path on a CUDA card, by the grouped kernels: factors padded with zeros to their width, bf16 for the
-//! products, f32 for the gradients.
+//! products, f32 for the gradients. Few rows, as in generation, have a kernel of their own, which reads the factors as
+//! they are.
 
 use burn::backend::TensorMetadata as _;
 use burn::backend::ops::FloatTensorOps as _;
@@ -8,13 +9,17 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{LowRankKernel, LowRankOp, Saved};
-use crate::cuda::{self, Result, Run};
+use crate::cuda::geometry::LOW_RANK_FEW;
+use crate::cuda::{self, Arg, Result, Run};
 use crate::op::experts::cuda::{
     ExpertData, Experts, Factor, Gradient, Output, Side, Sorted, low_rank_gradient, product,
 };
 use crate::op::experts::{LowRank, RANK_WIDTH};
 use crate::op::linear::RowGroups;
 use crate::op::linear::cuda::{Offsets, write_offsets};
+
+/// Rows up to which each of them goes through its pair on its own.
+const FEW_ROWS: usize = 32;
 
 /// Sizes of both factors.
 #[derive(Debug, Clone, Copy)]
@@ -79,9 +84,33 @@ fn times(run: &Run<'_>, a: &Sorted, matrices: &Experts, side: Side, out: u64) ->
     product(run, a, matrices, side, &Output { out: Some(out), ..Output::default() })
 }
 
+/// Few rows through both factors, in one launch.
+fn few(saved: Saved<CubeBackend>, s: Sizes) -> CubeTensor {
+    let (x, a, b) = (cuda::halves(saved.x), cuda::floats(saved.a), cuda::floats(saved.b));
+    let y = cuda::empty([s.rows, s.d_out], DType::BF16, &x.device);
+    let mut handles = cuda::handles([&x, &a, &b, &y]);
+    if let RowGroups::Sorted { offsets } = saved.groups {
+        handles.push(cuda::contiguous(offsets).handle);
+    }
+    let scaling = saved.scaling;
+    cuda::gpu_of(&x).enqueue(handles, move |run, p| {
+        let mut arguments = vec![Arg::Ptr(p[0]), Arg::Ptr(p[1]), Arg::Ptr(p[2])];
+        arguments.extend([Arg::maybe(p.get(4).copied()), Arg::Ptr(p[3])]);
+        arguments.extend([s.count, s.rank, s.d_in, s.d_out].map(Arg::size));
+        arguments.push(Arg::F32(scaling));
+        let block = LOW_RANK_FEW.threads;
+        let grid = (s.d_out.div_ceil(block as usize) as u32, s.rows as u32);
+        run.launch(run.kernel("low_rank/few", "low_rank_few", &[])?, grid, block, 0, &arguments)
+    });
+    y
+}
+
 impl LowRankKernel for CubeBackend {
     fn low_rank_forward(saved: Saved<Self>) -> CubeTensor {
         let s = Sizes::of(&saved);
+        if s.rows <= FEW_ROWS {
+            return few(saved, s);
+        }
         let x = cuda::halves(saved.x);
         let (a, b) = (padded(saved.a, 1, 1.0), padded(saved.b, 2, saved.scaling));
         let offsets = Offsets::of(saved.groups, s.rows, &x);

@@ -1,0 +1,41 @@
+//! The greedy choice of a token from its logits. Sampling at random is the caller's.
+
+#[cfg(feature = "cuda")]
+mod cuda;
+pub(crate) mod reference;
+
+use burn::tensor::Tensor;
+
+use crate::{DeviceError, read_floats};
+
+/// The id of the largest logit of each row, ties to the lower id. On a card the rows stay there.
+///
+/// # Shapes
+/// `logits` `[rows, vocabulary]`
+///
+/// # Errors
+/// The device failed.
+pub fn best_tokens(logits: Tensor<2>) -> Result<Vec<u32>, DeviceError> {
+    #[cfg(feature = "cuda")]
+    if crate::is_cuda(&logits.device()) && cuda::has_form(&logits) {
+        return cuda::best_tokens(logits.inner());
+    }
+    let [_, width] = logits.dims();
+    let values = read_floats(logits)?;
+    Ok(values.chunks_exact(width).map(|row| reference::best(row) as u32).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device};
+
+    use super::*;
+
+    #[test]
+    fn the_largest_is_chosen_the_first_of_equal_ones_and_never_what_is_no_number() {
+        let nan = f32::NAN;
+        let rows = [[1.0, 3.0, 3.0, nan], [nan, 1.0, 2.0, 0.0], [-1.0, nan, -0.5, -2.0]];
+        let logits = Tensor::<2>::from_data(rows, (&Device::flex(), DType::F32));
+        assert_eq!(best_tokens(logits).unwrap(), [1, 0, 2]);
+    }
+}
