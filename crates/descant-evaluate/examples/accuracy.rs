@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use descant_evaluate::{Answer, Asked, Detector, Language, Suite, judge, letters_weight, sentences};
 use descant_harmony::read::{Columns, each_object};
-use descant_harmony::{TextEncoder as _, Tokenizer, vocabulary};
+use descant_harmony::{TextEncoder as _, Tokenizer};
 use serde_json::{Map, Value};
 
 type Failure = Box<dyn std::error::Error>;
@@ -208,9 +208,7 @@ fn mixtures(texts: &[Labelled], detector: &Detector) {
 
 /// Replies that are judged in a second, whole: Harmony, end, both languages, answer.
 fn speed(texts: &[Labelled], detector: &Detector) -> Result<(), Failure> {
-    let files = vocabulary::gpt_oss_files()?;
-    let file = files.iter().find(|file| file.name == "tokenizer.json").ok_or("a tokenizer is built in")?;
-    let tokenizer = Tokenizer::from_bytes(&file.bytes, file.name)?;
+    let tokenizer = Tokenizer::gpt_oss()?;
     let answer = Answer::from_json(&serde_json::json!({"kind": "number", "value": "42"}))?;
     let replies = texts.iter().map(|(text, _)| {
         let body: String = text.chars().cycle().take(REPLY - 20).collect();

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use descant_evaluate::{Answer, Asked, Detector, Language, judge};
-use descant_harmony::{TextEncoder as _, Tokenizer, vocabulary};
+use descant_harmony::{TextEncoder as _, Tokenizer};
 
 const REASONING: &str = "Il faut d'abord compter les œufs que les canes pondent chaque jour. Elles en pondent \
     seize, et Janet en mange trois au petit déjeuner. Elle en utilise encore quatre pour les muffins de ses amis. \
@@ -12,9 +12,7 @@ const REASONING: &str = "Il faut d'abord compter les œufs que les canes pondent
     calcul, et il est juste.";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = vocabulary::gpt_oss_files()?;
-    let file = files.iter().find(|file| file.name == "tokenizer.json").ok_or("no tokenizer")?;
-    let tokenizer = Tokenizer::from_bytes(&file.bytes, file.name)?;
+    let tokenizer = Tokenizer::gpt_oss()?;
     let detector = Detector::new(&[]);
     let reply = format!(
         "<|channel|>analysis<|message|>{REASONING}<|end|><|start|>assistant<|channel|>final<|message|>Janet gagne **18** \

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use descant_evaluate::{Samples, Suite};
 use descant_harmony::{Tokenizer, vocabulary};
 
@@ -59,14 +59,8 @@ fn find(samples: &Samples, name: &str, sha256: Option<&str>) -> Result<Suite> {
 /// The tokenizer that samples were made with: the published one, which is built in, or that of the model's folder.
 pub(crate) fn tokenizer_of(samples: &Samples, model: Option<&Path>) -> Result<Tokenizer> {
     let wanted = samples.header.tokenizer_sha256.as_str();
-    let published = || -> Result<Tokenizer> {
-        let files = vocabulary::gpt_oss_files()?;
-        let file =
-            files.iter().find(|file| file.name == "tokenizer.json").context("a tokenizer is built in")?;
-        Ok(Tokenizer::from_bytes(&file.bytes, file.name)?)
-    };
     if wanted.is_empty() || wanted == vocabulary::TOKENIZER_SHA256 {
-        return published();
+        return Ok(Tokenizer::gpt_oss()?);
     }
     let named = Path::new(&samples.header.model);
     let folder = model.unwrap_or(named);

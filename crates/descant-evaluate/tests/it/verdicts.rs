@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use descant_evaluate::{Answer, Asked, Detector, Language, judge, recipients};
-use descant_harmony::{TextEncoder as _, Tokenizer, vocabulary};
+use descant_harmony::{TextEncoder as _, Tokenizer};
 use serde_json::{Value as Json, json};
 
 pub(crate) fn fixtures() -> PathBuf {
@@ -17,11 +17,7 @@ pub(crate) fn lines(name: &str) -> Vec<Json> {
 }
 
 /// The published tokenizer, rebuilt once.
-pub(crate) static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-    let files = vocabulary::gpt_oss_files().unwrap();
-    let file = files.iter().find(|file| file.name == "tokenizer.json").unwrap();
-    Tokenizer::from_bytes(&file.bytes, file.name).unwrap()
-});
+pub(crate) static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::gpt_oss().unwrap());
 
 fn verdict(row: &Json, detector: &Detector) -> Json {
     let ids = TOKENIZER.encode_rendered(row["reply"].as_str().unwrap()).unwrap();

@@ -1,5 +1,6 @@
 //! From text to ids and back.
 
+mod merges;
 pub(crate) mod special;
 pub(crate) mod tokenizer;
 mod tokenizer_file;

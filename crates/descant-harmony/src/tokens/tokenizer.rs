@@ -2,8 +2,8 @@
 //!
 //! The engine is the `tokenizers` crate, which panics on some crafted files; only byte-level BPE reaches it, and every
 //! call into it is guarded, so a bad file is an error and not the end of the process. A truncation, padding or
-//! post-processing section of the file is ignored: it would change rows in silence. The engine never sees a special token as special: this crate cuts rendered text itself,
-//! which keeps one engine in memory for both ways of encoding.
+//! post-processing section of the file is not read: it would change rows in silence. The engine never sees a special
+//! token as special: this crate cuts rendered text itself, which keeps one engine in memory for both ways of encoding.
 
 use crate::digest::hex;
 use crate::error::{Error, Result};
@@ -55,7 +55,11 @@ impl Tokenizer {
     pub fn load(model_dir: &Path) -> Result<Self> {
         let path = model_dir.join("tokenizer.json");
         let bytes = read_bounded(&path, limits::TOKENIZER_BYTES)?;
-        Self::from_bytes(&bytes, &path.display().to_string())
+        let file = path.display().to_string();
+        let (shape, sha256) = parse(&bytes, &file)?;
+        // The published file is as large as everything that is built from it.
+        drop(bytes);
+        Self::of(shape, &file, sha256)
     }
 
     /// Loads a `tokenizer.json` from its bytes; `file` is its name in errors.
@@ -63,25 +67,28 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::load`].
     pub fn from_bytes(bytes: &[u8], file: &str) -> Result<Self> {
+        let (shape, sha256) = parse(bytes, file)?;
+        Self::of(shape, file, sha256)
+    }
+
+    /// The published tokenizer of gpt-oss, which is built in: the one that its `tokenizer.json` gives, without the file.
+    ///
+    /// # Errors
+    /// When the ranks that it is made of are not the published ones, which a change of their crate could cause.
+    #[cfg(feature = "gpt-oss-vocabulary")]
+    pub fn gpt_oss() -> Result<Self> {
+        use crate::tokens::vocabulary::{TOKENIZER_SHA256, tokenizer_file};
+        Self::of(tokenizer_file()?, "the built-in tokenizer", TOKENIZER_SHA256.to_owned())
+    }
+
+    fn of(mut shape: TokenizerFile, file: &str, sha256: String) -> Result<Self> {
         let bad = |reason: String| Error::TokenizerFile { file: file.to_owned(), reason };
-        if bytes.len() as u64 > limits::TOKENIZER_BYTES {
-            return Err(Error::FileTooLarge { path: file.into(), limit: limits::TOKENIZER_BYTES });
-        }
-        let shape = TokenizerFile::parse(bytes).map_err(bad)?;
-        let mut engine = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(bad)?;
-        guarded(|| {
-            engine.with_truncation(None)?;
-            engine.with_padding(None);
-            engine.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
-            engine.set_encode_special_tokens(true);
-            Ok(())
-        })
-        .map_err(bad)?;
+        let words = shape.splits_at_spaces().then(Words::default);
+        let engine = guarded(|| shape.engine()).map_err(bad)?;
         let control = control_tokens(&engine, file)?;
         shape.check_ids(|content| engine.token_to_id(content)).map_err(bad)?;
-        let words = shape.splits_at_spaces().then(Words::default);
         let vocab_size = engine.get_vocab_size(false).max(control.max_id() as usize + 1);
-        let tokenizer = Self { engine, control, vocab_size, sha256: hex(&Sha256::digest(bytes)), words };
+        let tokenizer = Self { engine, control, vocab_size, sha256, words };
         // Some crafted files load and panic only when used.
         tokenizer.encode_text("A first text: 123, naïve café\n").map_err(|error| bad(error.to_string()))?;
         Ok(tokenizer)
@@ -146,6 +153,16 @@ impl std::fmt::Debug for Tokenizer {
             .field("sha256", &self.sha256)
             .finish_non_exhaustive()
     }
+}
+
+/// What a file says, and its SHA-256.
+fn parse(bytes: &[u8], file: &str) -> Result<(TokenizerFile, String)> {
+    if bytes.len() as u64 > limits::TOKENIZER_BYTES {
+        return Err(Error::FileTooLarge { path: file.into(), limit: limits::TOKENIZER_BYTES });
+    }
+    let shape = TokenizerFile::parse(bytes);
+    let shape = shape.map_err(|reason| Error::TokenizerFile { file: file.to_owned(), reason })?;
+    Ok((shape, hex(&Sha256::digest(bytes))))
 }
 
 /// All special tokens of the engine, refused where they would match other than their own text.

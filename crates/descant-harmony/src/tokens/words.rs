@@ -79,6 +79,14 @@ impl Words {
     }
 }
 
+/// Whether a text has something other than white space before a place, at which a character begins.
+fn ends_in_something(text: &str, at: usize) -> bool {
+    match text.as_bytes()[at - 1] {
+        before if before.is_ascii() => !char::from(before).is_whitespace(),
+        _ => text[..at].chars().next_back().is_some_and(|before| !before.is_whitespace()),
+    }
+}
+
 /// Cuts a text before every space that follows something other than white space.
 fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
@@ -86,10 +94,8 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
         if rest.is_empty() {
             return None;
         }
-        let cut = rest
-            .match_indices(' ')
-            .map(|(at, _)| at)
-            .find(|at| rest[..*at].chars().next_back().is_some_and(|before| !before.is_whitespace()));
+        let bytes = rest.as_bytes();
+        let cut = (1..bytes.len()).find(|at| bytes[*at] == b' ' && ends_in_something(rest, *at));
         let (piece, after) = rest.split_at(cut.unwrap_or(rest.len()));
         rest = after;
         Some(piece)
@@ -105,6 +111,7 @@ mod tests {
         let cut = |text| pieces(text).collect::<Vec<_>>();
         assert_eq!(cut("a bc  d, é\n e\t f "), ["a", " bc", "  d,", " é\n e\t f", " "]);
         assert_eq!(cut("  "), ["  "]);
+        assert_eq!(cut("\u{a0} a\u{3000} é é\u{b} x"), ["\u{a0} a\u{3000} é", " é\u{b} x"]);
         assert_eq!(cut(""), Vec::<&str>::new());
     }
 

@@ -1,7 +1,7 @@
 //! The rebuilt files are the published ones, to the byte.
 
 use descant_harmony::vocabulary::{TOKENIZER_SHA256, gpt_oss_files};
-use descant_harmony::{Renderer, TemplateSource};
+use descant_harmony::{Renderer, TemplateSource, TextEncoder as _, Tokenizer};
 use sha2::{Digest, Sha256};
 
 #[test]
@@ -27,4 +27,15 @@ fn the_files_of_gpt_oss_are_the_published_ones_and_make_a_model_directory() {
     let renderer = Renderer::load(dir.path(), None).unwrap();
     assert_eq!(renderer.tokenizer().sha256(), TOKENIZER_SHA256);
     assert!(matches!(renderer.template().source(), TemplateSource::File(_)));
+
+    // The one that is made without the file is the same: every id, and texts that need merges.
+    let (read, made) = (renderer.tokenizer(), Tokenizer::gpt_oss().unwrap());
+    assert_eq!((made.sha256(), made.vocab_size()), (TOKENIZER_SHA256, read.vocab_size()));
+    for id in 0..read.vocab_size() as u32 {
+        let text = read.decode(&[id]).unwrap();
+        assert_eq!(made.decode(&[id]).unwrap(), text, "{id}");
+        // Backwards it is no token of its own, so that it is merged from others.
+        let turned: String = text.chars().rev().collect();
+        assert_eq!(made.encode_text(&turned).unwrap(), read.encode_text(&turned).unwrap(), "{turned}");
+    }
 }

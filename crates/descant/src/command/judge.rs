@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use descant_evaluate::{Answer, Asked, Detector, Language, judge, recipients};
 use descant_harmony::read::{Columns, each_object};
-use descant_harmony::{TextEncoder as _, Tokenizer, vocabulary};
+use descant_harmony::{TextEncoder as _, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Exit;
@@ -13,9 +13,7 @@ use crate::talk::Talk;
 
 /// Judges line by line.
 pub(crate) fn run(path: &Path, as_json: bool, talk: Talk) -> Result<Exit> {
-    let files = vocabulary::gpt_oss_files()?;
-    let file = files.iter().find(|file| file.name == "tokenizer.json").context("a tokenizer is built in")?;
-    let tokenizer = Tokenizer::from_bytes(&file.bytes, file.name)?;
+    let tokenizer = Tokenizer::gpt_oss()?;
     let detector = Detector::new(&[]);
     let mut rows = Vec::new();
     // Read whole before the first verdict: a broken line is told before anything is printed.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
-use descant_harmony::{ChatTemplate, Renderer, Tokenizer, vocabulary};
+use descant_harmony::{ChatTemplate, Renderer, Tokenizer};
 
 use crate::cli::Files;
 use crate::failure::Hinted;
@@ -12,7 +12,7 @@ use crate::failure::Hinted;
 pub(super) fn renderer(files: &Files, model: Option<&Path>) -> Result<Renderer> {
     let template = files.chat_template.as_deref();
     let Some(model) = model else {
-        let tokenizer = Tokenizer::from_bytes(&vocabulary::gpt_oss_tokenizer()?, "the built-in tokenizer")?;
+        let tokenizer = Tokenizer::gpt_oss()?;
         let template = template.map_or_else(ChatTemplate::official, ChatTemplate::from_file)?;
         return Ok(Renderer::new(tokenizer, template));
     };
