@@ -11,14 +11,15 @@ use descant_files::{RelPath, read_bounded, write_atomic};
 use descant_kernels::cuda::{Choices, CudaError, Entered, Gpu, Store, set_store};
 
 use crate::failure::Hinted;
+use crate::user_cache;
 
 /// Longest piece that is read: the largest kernel file is 2 MB.
 const LIMIT: u64 = 64 << 20;
 
 /// Opens the card of this index, with what was kept; its product name.
 pub(crate) fn open(index: usize) -> Result<String> {
-    if let Some(folder) = folder(|name| std::env::var_os(name).map(PathBuf::from)) {
-        set_store(Arc::new(Folder(folder)));
+    if let Some(cache) = user_cache::folder() {
+        set_store(Arc::new(Folder(cache.join("kernels"))));
     }
     let gpu = Gpu::of(index).map_err(|error| hinted(&error))?;
     Ok(gpu.name().to_owned())
@@ -36,14 +37,6 @@ fn hinted(error: &CudaError) -> anyhow::Error {
         Some(hint) => Hinted::new(anyhow!("{error}"), hint).into(),
         None => anyhow!("{error}"),
     }
-}
-
-/// The folder, if the system says where a user's cache is.
-fn folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    // The specification takes absolute paths only.
-    let cache = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
-    let cache = cache.or_else(|| variable("HOME").map(|home| home.join(".cache")))?;
-    cache.is_absolute().then(|| cache.join("descant").join("kernels"))
 }
 
 /// A file a piece.
@@ -93,22 +86,6 @@ impl Store for OfRun {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_folder_is_under_the_cache_and_never_relative() {
-        let with = |pairs: &[(&str, &str)]| {
-            let pairs = pairs.to_vec();
-            folder(|name| {
-                pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| PathBuf::from(value))
-            })
-        };
-        let expected = |path: &str| Some(PathBuf::from(path));
-        assert_eq!(with(&[("HOME", "/h")]), expected("/h/.cache/descant/kernels"));
-        assert_eq!(with(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]), expected("/c/descant/kernels"));
-        assert_eq!(with(&[("HOME", "/h"), ("XDG_CACHE_HOME", "c")]), expected("/h/.cache/descant/kernels"));
-        assert_eq!(with(&[("HOME", "h")]), None);
-        assert_eq!(with(&[]), None);
-    }
 
     #[test]
     fn what_is_saved_is_loaded_and_names_stay_inside() {
