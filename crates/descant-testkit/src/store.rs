@@ -2,7 +2,7 @@
 
 /// Bytes before the records, of an index entry, and of the trailer: those of `descant_harmony::store`.
 const HEAD: usize = 8;
-const ENTRY: usize = 32;
+const ENTRY: usize = 40;
 const TRAILER: usize = 36;
 
 /// The record of a file that has one.

@@ -276,6 +276,11 @@ impl Masker {
         })
     }
 
+    /// Tokens of `<|start|>assistant`, with which a prompt ends.
+    pub(super) fn opening(&self) -> usize {
+        self.prompt.len()
+    }
+
     /// The policy.
     pub fn policy(&self) -> MaskPolicy {
         self.policy

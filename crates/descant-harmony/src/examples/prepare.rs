@@ -12,7 +12,7 @@ use crate::examples::render::Renderer;
 use crate::examples::sink::Sink;
 use crate::read::data_set::some_row;
 use crate::read::walk::{Chunk, Walk};
-use crate::read::{DataSet, Format, ReadOptions, Rejects};
+use crate::read::{DataSet, Format, PassedOver, ReadOptions, Rejects};
 use crate::row::ignored::Ignored;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,9 @@ pub struct Survey {
     pub format: Option<Format>,
     /// What became of the rows.
     pub account: Account,
+    /// Files of a folder that were not read; what a file of prepared examples says is that of its own time.
+    #[serde(skip)]
+    pub passed_over: PassedOver,
 }
 
 /// Reads and prepares a data set of any length in bounded memory: every example goes to `take`, in the order of the
@@ -96,6 +99,7 @@ pub fn each_example(
 ) -> Result<Survey> {
     let maker = Maker::new(renderer, options)?;
     let walk = Walk::new(path)?;
+    let passed_over = walk.passed_over.clone();
     let mut progress = Progress { of: walk.bytes, ..Progress::default() };
     let mut format = read.format;
     let mut sink = Sink::new(Rejects::default(), Ignored::default());
@@ -116,7 +120,7 @@ pub fn each_example(
         Ok(())
     })?;
     some_row(path, progress.rows)?;
-    Ok(Survey { path: path.to_path_buf(), format, account: sink.finish() })
+    Ok(Survey { path: path.to_path_buf(), format, account: sink.finish(), passed_over })
 }
 
 /// What became of a row of a file.

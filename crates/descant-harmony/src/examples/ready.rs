@@ -53,8 +53,8 @@ impl<'r> Maker<'r> {
 
     pub(super) fn row(&self, row: &Row) -> Result<Ready> {
         let views = self.renderer.views(&row.body, &self.options.render, self.options.views)?;
-        let mut group = None;
-        let fates = views.into_iter().map(|view| self.fate(row, view, &mut group)).collect::<Result<_>>()?;
+        let group = views.first().map_or(0, |view| prompt_key(view, self.masker.opening()));
+        let fates = views.into_iter().map(|view| self.fate(row, view, group)).collect::<Result<_>>()?;
         let mut ignored = row.ignored.clone();
         if self.options.mask != MaskPolicy::Everything {
             weights_without_effect(row, &mut ignored);
@@ -62,7 +62,7 @@ impl<'r> Maker<'r> {
         Ok(Ready { ignored, fates })
     }
 
-    fn fate(&self, row: &Row, mut view: View, group: &mut Option<u64>) -> Result<Fate> {
+    fn fate(&self, row: &Row, mut view: View, group: u64) -> Result<Fate> {
         let tokens = view.rendered.ids.len();
         let limit = self.options.max_tokens.unwrap_or(usize::MAX);
         let cut = tokens > limit;
@@ -74,10 +74,7 @@ impl<'r> Maker<'r> {
             }
         }
         match self.masker.mask(&view.rendered, view.trained_from) {
-            Ok(mask) => {
-                let group = *group.get_or_insert_with(|| prompt_key(&view.rendered.ids, &mask));
-                Ok(Fate::Kept(Box::new(kept(row, view, mask, cut, group))))
-            }
+            Ok(mask) => Ok(Fate::Kept(Box::new(kept(row, view, mask, cut, group)))),
             Err(Error::EmptyMask { .. }) if cut => Ok(Fate::Dropped),
             Err(error @ Error::EmptyMask { .. }) => Ok(Fate::Empty(error)),
             Err(error) => Err(error),
@@ -153,10 +150,17 @@ pub(crate) fn hash(ids: &[u32], weights: &[f32], first_reasoning: Option<usize>)
     Sha256::digest(&bytes).into()
 }
 
-/// A key of the tokens before the first that is trained; of all where the first one is.
-fn prompt_key(ids: &[u32], mask: &LossMask) -> u64 {
-    let first = mask.weights.iter().position(|weight| *weight > 0.0).filter(|first| *first > 0);
-    let prompt = &ids[..first.unwrap_or(ids.len())];
+/// A key of a row's prompt: the tokens before its first reply, which begins behind the opening of an assistant message;
+/// of all tokens where nothing stands before one.
+fn prompt_key(view: &View, opening: usize) -> u64 {
+    let rendered = &view.rendered;
+    let is_reply = |message: &&MessageSpan| message.header.role == Role::Assistant;
+    let end = match view.trained_from {
+        0 => rendered.messages.iter().find(is_reply).map(|reply| reply.start).filter(|start| *start > 0),
+        from => from.checked_sub(opening),
+    };
+    let end = end.map_or(rendered.ids.len(), |start| start + opening);
+    let prompt = &rendered.ids[..end.min(rendered.ids.len())];
     let bytes: Vec<u8> = prompt.iter().flat_map(|id| id.to_le_bytes()).collect();
     let hash = Sha256::digest(&bytes);
     u64::from_le_bytes(*hash.first_chunk().expect("SHA-256 has 32 bytes"))

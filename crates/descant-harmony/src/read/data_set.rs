@@ -4,6 +4,7 @@
 //! remembered with them.
 
 use crate::error::{Error, Result};
+use crate::read::passed_over::PassedOver;
 use crate::read::rejects::{OnBadRow, Rejects};
 use crate::read::walk::{self, Walk};
 use crate::row::body::Row;
@@ -26,6 +27,8 @@ pub struct DataSet {
     pub rejects: Rejects,
     /// Columns that were not read.
     pub ignored: Ignored,
+    /// Files of a folder that were not.
+    pub passed_over: PassedOver,
 }
 
 impl DataSet {
@@ -57,8 +60,11 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<DataSet> {
         rows: Vec::new(),
         rejects: Rejects::default(),
         ignored: Ignored::default(),
+        passed_over: PassedOver::default(),
     };
-    Walk::new(path)?.each(|chunk, files| {
+    let walk = Walk::new(path)?;
+    set.passed_over.clone_from(&walk.passed_over);
+    walk.each(|chunk, files| {
         set.ignored.merge(&chunk.ignored);
         set.files.clone_from(files);
         chunk.rows.into_iter().try_for_each(|(number, raw)| {

@@ -5,16 +5,18 @@
 
 use crate::error::{Error, Result};
 use crate::file::read_text;
+use crate::read::passed_over::{PassedOver, Why};
 use crate::read::{kind, readme};
 use std::path::{Path, PathBuf};
 
 /// Endings of files with rows, by kind; a folder is of one kind.
-const KINDS: [&[&str]; 4] = [
+const KINDS: [&[&str]; 3] = [
     &[".parquet"],
-    &[".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".json.gz", ".json.zst"],
+    &[".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson", ".ndjson.gz", ".ndjson.zst", ".json.gz", ".json.zst"],
     &[".json"],
-    &[".csv"],
 ];
+/// Endings of files that hold rows in a form that is not read; each says by itself how to make rows of it.
+const REFUSED: [&str; 6] = [".csv", ".tsv", ".arrow", ".feather", ".xlsx", ".zip"];
 /// Files that describe others.
 const METADATA: [&str; 6] = [
     "dataset_info.json",
@@ -24,6 +26,8 @@ const METADATA: [&str; 6] = [
     "package.json",
     "croissant.json",
 ];
+/// Name of the training split.
+const TRAIN: &str = "train";
 /// Names of splits that are not for training.
 const OTHER_SPLITS: [&str; 5] = ["test", "validation", "valid", "dev", "eval"];
 /// Most files of one folder, in all that lies below it.
@@ -33,49 +37,76 @@ const DEPTH: usize = 4;
 /// Longest `README.md` that is looked at.
 const README_BYTES: u64 = 4 << 20;
 
-/// The files of a data set, in the order of their names: the path itself, or of a folder those with rows, of one kind;
-/// where some are named after the training split, those alone.
+/// The files of a data set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataFiles {
+    /// Those that are read, in the order of their names.
+    pub files: Vec<PathBuf>,
+    /// Those of its folder that might hold rows too, and are not read.
+    pub passed_over: PassedOver,
+}
+
+/// The files of a data set: the path itself, or of a folder those with rows, of one kind; where some are named after the
+/// training split, those alone.
 ///
 /// # Errors
 /// A folder that cannot be read, has no such file, or leaves it open which are meant.
-pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
+pub fn files(path: &Path) -> Result<DataFiles> {
     if !path.is_dir() {
-        return Ok(vec![path.to_path_buf()]);
+        return Ok(DataFiles { files: vec![path.to_path_buf()], passed_over: PassedOver::default() });
     }
-    let bad = |reason: String| Error::DataFile { path: path.to_path_buf(), reason };
-    let mut names = Vec::new();
-    list(path, "", DEPTH, &mut names)?;
-    names.sort_unstable();
+    let mut listed = Listed::default();
+    list(path, "", DEPTH, &mut listed)?;
+    listed.names.sort_unstable();
+    let Listed { names, mut passed_over } = listed;
     let is_saved = |name: &str| path.join(name).is_file() && names.iter().any(|name| ends(name, ".arrow"));
     if is_saved("state.json") || is_saved("dataset_dict.json") || is_saved("dataset_info.json") {
         return Err(kind::saved_to_disk(path));
     }
-    let has_rows = |name: &&String, ending: &str| {
-        let last = name.rsplit('/').next().unwrap_or(name);
-        name.ends_with(ending) && !METADATA.contains(&last)
+    let stated = stated(path)?;
+    let chosen = match &stated {
+        Some(patterns) => of_readme(path, &names, patterns)?,
+        None => of_names(path, &names)?,
     };
-    if let Some(patterns) = stated(path)? {
-        let meant = |name: &&String| {
-            patterns.iter().any(|pattern| readme::matches(pattern, name))
-                && KINDS.iter().copied().flatten().any(|ending| has_rows(name, ending))
+    let kind = chosen.first().and_then(|name| KINDS.iter().find(|endings| is_file_of(name, endings)));
+    for name in names.iter().filter(|name| !chosen.contains(name) && !describes(name)) {
+        let why = match split_of(name) {
+            Some(split) if split != TRAIN && has_rows(name) => Why::Split,
+            _ if stated.is_some() => Why::Unnamed,
+            _ if kind.is_some_and(|endings| is_file_of(name, endings)) => Why::NoSplit,
+            _ => Why::Kind,
         };
-        let meant: Vec<PathBuf> = names.iter().filter(meant).map(|name| path.join(name)).collect();
-        if meant.is_empty() {
-            let patterns = patterns.join(", ");
-            return Err(bad(format!("its README.md names {patterns}, and no such file is there")));
-        }
-        return Ok(meant);
+        passed_over.add(name, why);
     }
-    let of_kind = |kind: &[&str]| {
-        let all: Vec<&String> =
-            names.iter().filter(|name| kind.iter().any(|ending| has_rows(name, ending))).collect();
+    Ok(DataFiles { files: chosen.iter().map(|name| path.join(name)).collect(), passed_over })
+}
+
+/// The files that `README.md` says are the training split.
+fn of_readme<'n>(path: &Path, names: &'n [String], patterns: &[String]) -> Result<Vec<&'n String>> {
+    let meant = |name: &&String| {
+        let known = has_rows(name) || REFUSED.iter().any(|ending| ends(name, ending));
+        known && patterns.iter().any(|pattern| readme::matches(pattern, name))
+    };
+    let meant: Vec<&String> = names.iter().filter(meant).collect();
+    if meant.is_empty() {
+        let reason = format!("its README.md names {}, and no such file is there", patterns.join(", "));
+        return Err(Error::DataFile { path: path.to_path_buf(), reason });
+    }
+    Ok(meant)
+}
+
+/// The files whose names say that they hold rows.
+fn of_names<'n>(path: &Path, names: &'n [String]) -> Result<Vec<&'n String>> {
+    let of_kind = |endings: &[&str]| {
+        let is_of = |name: &&String| is_file_of(name, endings);
+        let all: Vec<&String> = names.iter().filter(is_of).collect();
         let of_split = |split: Option<&str>| {
             all.iter().copied().filter(|name| split_of(name) == split).collect::<Vec<&String>>()
         };
-        [of_split(Some("train")), of_split(None), all.clone()].into_iter().find(|chosen| !chosen.is_empty())
+        [of_split(Some(TRAIN)), of_split(None), all.clone()].into_iter().find(|chosen| !chosen.is_empty())
     };
-    let mut kinds = KINDS.into_iter().map(of_kind);
-    let (parquet, lines) = (kinds.next().flatten(), kinds.next().flatten());
+    let bad = |reason: String| Error::DataFile { path: path.to_path_buf(), reason };
+    let [parquet, lines, json] = KINDS.map(of_kind);
     if let (Some(parquet), Some(lines)) = (&parquet, &lines) {
         let reason = format!(
             "has rows in parquet ({}) and in JSON lines ({}); name the file or folder that is meant",
@@ -83,19 +114,43 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
         );
         return Err(bad(reason));
     }
-    if let Some(chosen) = parquet.or(lines).or_else(|| kinds.find_map(|chosen| chosen)) {
-        return one_set(path, &chosen);
+    if let Some(chosen) = parquet.or(lines).or(json) {
+        one_set(path, &chosen)?;
+        return Ok(chosen);
     }
-    Err(bad("a folder without a parquet or JSONL file".to_owned()))
+    // A file in a form that is not read says better than its folder what it is.
+    if let Some(chosen) = of_kind(&REFUSED) {
+        return Ok(chosen);
+    }
+    let some: Vec<&str> = names.iter().take(6).map(String::as_str).collect();
+    let there = match names.len() {
+        0 => "it is empty".to_owned(),
+        few if few == some.len() => format!("it has {}", some.join(", ")),
+        many => format!("it has {} and {} more", some.join(", "), many - some.len()),
+    };
+    Err(bad(format!("a folder without a file of rows (parquet, JSON lines or JSON): {there}")))
 }
 
-/// Endings are what they are on the hub: in small letters.
+/// Whether a file's name ends as those of rows do, and it is none that describes others.
+fn has_rows(name: &str) -> bool {
+    KINDS.iter().any(|endings| is_file_of(name, endings))
+}
+
+fn is_file_of(name: &str, endings: &[&str]) -> bool {
+    endings.iter().any(|ending| ends(name, ending)) && !describes(name)
+}
+
+/// Whether a file describes others.
+fn describes(name: &str) -> bool {
+    METADATA.contains(&name.rsplit('/').next().unwrap_or(name))
+}
+
 fn ends(name: &str, ending: &str) -> bool {
-    name.ends_with(ending)
+    name.to_ascii_lowercase().ends_with(ending)
 }
 
-/// The chosen files, which must be shards of one set: in one folder, or in folders named after a split.
-fn one_set(path: &Path, chosen: &[&String]) -> Result<Vec<PathBuf>> {
+/// The chosen files must be shards of one set: in one folder, or in folders named after a split.
+fn one_set(path: &Path, chosen: &[&String]) -> Result<()> {
     let folder = |name: &String| name.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
     let mut folders: Vec<String> = chosen.iter().map(|name| folder(name)).collect();
     folders.dedup();
@@ -113,7 +168,7 @@ fn one_set(path: &Path, chosen: &[&String]) -> Result<Vec<PathBuf>> {
         let reason = format!("has {one} and {other}, which look like the same rows; take one away");
         return Err(Error::DataFile { path: path.to_path_buf(), reason });
     }
-    Ok(chosen.iter().map(|name| path.join(name)).collect())
+    Ok(())
 }
 
 /// The split that a file's name or a folder above it states.
@@ -125,8 +180,8 @@ fn split_of(name: &str) -> Option<&'static str> {
         })
     };
     // As before, whatever follows `train`.
-    if parts.iter().any(|part| part.starts_with("train")) {
-        return Some("train");
+    if parts.iter().any(|part| part.starts_with(TRAIN)) {
+        return Some(TRAIN);
     }
     OTHER_SPLITS.into_iter().find(|split| states(split))
 }
@@ -147,24 +202,37 @@ fn stated(path: &Path) -> Result<Option<Vec<String>>> {
     })
 }
 
-/// Names of all files below a folder, with `/` between folders; hidden ones are passed over.
-fn list(root: &Path, below: &str, depth: usize, names: &mut Vec<String>) -> Result<()> {
+/// The files below a folder.
+#[derive(Default)]
+struct Listed {
+    /// Their names, with `/` between folders.
+    names: Vec<String>,
+    passed_over: PassedOver,
+}
+
+/// All files below a folder; hidden ones are passed over.
+fn list(root: &Path, below: &str, depth: usize, listed: &mut Listed) -> Result<()> {
     let folder = root.join(below);
     let io = |source| Error::Io { path: folder.clone(), source };
     for entry in folder.read_dir().map_err(io)? {
-        // A name that is no text has none of the endings.
-        let Ok(name) = entry.map_err(io)?.file_name().into_string() else { continue };
+        let name = entry.map_err(io)?.file_name();
+        let Some(name) = name.to_str() else {
+            listed.passed_over.add(&format!("{below}/{}", name.display()), Why::Name);
+            continue;
+        };
         if name.starts_with('.') {
             continue;
         }
-        let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+        let path = if below.is_empty() { name.to_owned() } else { format!("{below}/{name}") };
         let whole = root.join(&path);
         if whole.is_file() {
-            names.push(path);
+            listed.names.push(path);
         } else if whole.is_dir() && depth > 0 {
-            list(root, &path, depth - 1, names)?;
+            list(root, &path, depth - 1, listed)?;
+        } else if whole.is_dir() {
+            listed.passed_over.add(&path, Why::Deep);
         }
-        if names.len() > FILES {
+        if listed.names.len() > FILES {
             let reason = "a folder of more than 10,000 files".to_owned();
             return Err(Error::DataFile { path: root.to_path_buf(), reason });
         }

@@ -104,7 +104,7 @@ pub fn each_object(
     let of_forms: &[&str] = &crate::row::columns::COLUMNS;
     let chosen = (columns == Columns::OfForms).then_some(of_forms);
     let mut before = 0;
-    for file in folder::files(path)? {
+    for file in folder::files(path)?.files {
         let mut last = 0;
         each_raw(&file, chosen, &mut |number, raw, _| {
             last = number;

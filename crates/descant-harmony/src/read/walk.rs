@@ -4,6 +4,7 @@
 //! The first ones are small: whoever waits for the first row does not wait for a thousand.
 
 use crate::error::{Error, Result};
+use crate::read::passed_over::PassedOver;
 use crate::read::raw::{Raw, each_raw};
 use crate::read::{folder, inflate, parquet};
 use crate::row::columns::COLUMNS;
@@ -45,18 +46,20 @@ pub(crate) struct Walk {
     files: Vec<PathBuf>,
     /// Bytes of all files.
     pub(crate) bytes: u64,
+    /// Files that are not.
+    pub(crate) passed_over: PassedOver,
 }
 
 impl Walk {
     /// Finds the files of a data set.
     pub(crate) fn new(path: &Path) -> Result<Self> {
-        let files = folder::files(path)?;
+        let folder::DataFiles { files, passed_over } = folder::files(path)?;
         let length = |file: &PathBuf| {
             let io = |source| Error::Io { path: file.clone(), source };
             file.metadata().map(|metadata| metadata.len()).map_err(io)
         };
         let bytes = files.iter().map(length).sum::<Result<u64>>()?;
-        Ok(Self { files, bytes })
+        Ok(Self { files, bytes, passed_over })
     }
 
     /// Gives every chunk to `take`, while the next one is read. Ends at the first error of either side.

@@ -23,9 +23,9 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 
 /// What a file begins with; another form has another number.
-const MAGIC: &[u8; 8] = b"DSCEXA\x00\x01";
-/// Bytes of an index entry: length of the record, its checksum, tokens, targets, row, group.
-const ENTRY_BYTES: usize = 32;
+const MAGIC: &[u8; 8] = b"DSCEXA\x00\x02";
+/// Bytes of an index entry: length of the record, its checksum, tokens, targets, row, group, key.
+const ENTRY_BYTES: usize = 40;
 /// Bytes of the trailer: where the index begins, how many entries it has, bytes of the tail, checksum, magic.
 const TRAILER_BYTES: usize = 36;
 /// Longest tail.
@@ -43,6 +43,7 @@ struct Entry {
     targets: u32,
     row: u64,
     group: u64,
+    key: u64,
 }
 
 /// What is written behind the records.
@@ -184,6 +185,14 @@ impl Store {
         self.entries[at].group
     }
 
+    /// What two examples have in common only where they have the same hash: its first eight bytes.
+    ///
+    /// # Panics
+    /// As [`Store::tokens`].
+    pub fn key(&self, at: usize) -> u64 {
+        self.entries[at].key
+    }
+
     /// An example.
     ///
     /// # Errors
@@ -217,8 +226,8 @@ fn entries(index: &[u8], end: u64) -> Result<Vec<Entry>> {
     for bytes in index.chunks_exact(ENTRY_BYTES) {
         let mut fields = Fields(bytes);
         let (bytes, crc, tokens, targets) = (fields.u32(), fields.u32(), fields.u32(), fields.u32());
-        let (row, group) = (fields.u64(), fields.u64());
-        entries.push(Entry { at, bytes, crc, tokens, targets, row, group });
+        let (row, group, key) = (fields.u64(), fields.u64(), fields.u64());
+        entries.push(Entry { at, bytes, crc, tokens, targets, row, group, key });
         at += u64::from(bytes);
     }
     if at == end { Ok(entries) } else { Err(damaged("its records do not fill it")) }

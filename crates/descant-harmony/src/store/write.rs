@@ -7,6 +7,9 @@ use flate2::Crc;
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 
+/// Bytes of an example's hash that stand in the index.
+const KEY_BYTES: usize = 8;
+
 /// Writes the bytes that a [`Store`](super::Store) reads.
 #[derive(Debug)]
 pub struct Writer<W> {
@@ -49,6 +52,7 @@ impl<W: Write> Writer<W> {
         }
         self.index.extend(example.row.to_le_bytes());
         self.index.extend(example.group.to_le_bytes());
+        self.index.extend(&example.hash[..KEY_BYTES]);
         self.hashes.update(hex(&example.hash));
         Ok(())
     }

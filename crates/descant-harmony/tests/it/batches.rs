@@ -2,7 +2,7 @@
 
 use crate::support::{fixtures, tiny};
 use descant_harmony::prepare::{OnTooLong, PrepareOptions, prepare};
-use descant_harmony::read::{Body, DataSet, OnBadRow, ReadOptions, Rejects, Row, read};
+use descant_harmony::read::{Body, DataSet, OnBadRow, PassedOver, ReadOptions, Rejects, Row, read};
 use descant_harmony::{Conversation, Error, Ignored, MaskPolicy, Message, Order, Role, TokenClass};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ fn set_of(bodies: Vec<Body>) -> DataSet {
         rows,
         rejects: Rejects::default(),
         ignored: Ignored::default(),
+        passed_over: PassedOver::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use descant_harmony::read::{ReadOptions, read};
+use descant_harmony::read::{ReadOptions, data_files, read};
 use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
@@ -79,4 +79,68 @@ fn a_folder_of_several_kinds_is_not_guessed_at() {
     assert!(error.contains("in parquet (c.parquet) and in JSON lines (a.jsonl.gz)"), "{error}");
     let named = read(&folder.path().join("c.parquet"), &ReadOptions::default()).unwrap();
     assert_eq!(named.rows.len(), ROWS);
+}
+
+#[test]
+fn files_beside_those_that_are_read_are_named_and_counted() {
+    let line = |at: u32| format!("{{\"prompt\": \"{at}\", \"completion\": \"b\"}}\n");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["README.md", "LICENSE", "dataset_infos.json", "load.py", "plot.PNG"] {
+        put(folder.path(), name, b"about the data");
+    }
+    put(folder.path(), "TRAIN-0.JSONL", line(1).as_bytes());
+    let said = || {
+        let files = data_files(folder.path()).unwrap();
+        let said: Vec<String> = files.passed_over.groups().map(|group| group.to_string()).collect();
+        let set = read(folder.path(), &ReadOptions::default()).unwrap();
+        assert_eq!(set.passed_over, files.passed_over, "whoever reads is told too");
+        (files.files.len(), said)
+    };
+    assert_eq!(said(), (1, Vec::new()));
+
+    for name in ["more.csv", "extra.json", "old.arrow", "notes.txt"] {
+        put(folder.path(), name, b"x");
+    }
+    let kinds = "4 files of another kind were not read: extra.json, more.csv, notes.txt, old.arrow";
+    assert_eq!(said(), (1, vec![kinds.to_owned()]));
+    // Of those with rows, the ones that are named after the training split.
+    std::fs::rename(folder.path().join("TRAIN-0.JSONL"), folder.path().join("train-0.jsonl")).unwrap();
+    put(folder.path(), "test-0.jsonl", line(2).as_bytes());
+    put(folder.path(), "more.jsonl", line(3).as_bytes());
+    let expected = [
+        kinds,
+        "1 file of another split was not read: test-0.jsonl",
+        "1 file that is not named after the training split was not read: more.jsonl",
+    ];
+    assert_eq!(said(), (1, expected.map(str::to_owned).to_vec()));
+    let deep = folder.path().join("a/b/c/d/e");
+    std::fs::create_dir_all(&deep).unwrap();
+    put(&deep, "train.jsonl", line(4).as_bytes());
+    assert!(said().1.contains(&"1 folder that lies too deep was not read: a/b/c/d/e".to_owned()));
+
+    // What README.md says goes before names.
+    let readme =
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: more.*\n---\n";
+    put(folder.path(), "README.md", readme.as_bytes());
+    std::fs::remove_file(folder.path().join("more.csv")).unwrap();
+    let (files, said) = said();
+    assert_eq!(files, 1);
+    assert!(said[0].starts_with("1 file of another split was not read: test-0.jsonl"), "{said:?}");
+    assert!(
+        said[1].starts_with("4 files that README.md does not name were not read: extra.json"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_folder_of_what_is_not_read_says_what_that_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = || read(folder.path(), &ReadOptions::default()).unwrap_err().to_string();
+    assert!(error().ends_with("a folder without a file of rows (parquet, JSON lines or JSON): it is empty"));
+    put(folder.path(), "notes.txt", b"hello");
+    assert!(error().ends_with("(parquet, JSON lines or JSON): it has notes.txt"), "{}", error());
+    put(folder.path(), "rows.csv", b"prompt,completion\na,b\n");
+    assert!(error().contains("rows.csv: a CSV file; "), "{}", error());
+    put(folder.path(), "rows.arrow", b"ARROW1\0\0");
+    assert!(error().contains("rows.arrow: an Arrow file; `"), "{}", error());
 }

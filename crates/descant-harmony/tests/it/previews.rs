@@ -3,7 +3,7 @@
 use crate::support::{gpt_oss, tiny};
 use descant_harmony::prepare::{PrepareOptions, prepare};
 use descant_harmony::preview::runs;
-use descant_harmony::read::{Body, DataSet, Rejects, Row};
+use descant_harmony::read::{Body, DataSet, PassedOver, Rejects, Row};
 use descant_harmony::{
     Conversation, Ignored, LossWeights, MaskPolicy, Masker, Message, RenderOptions, Role, TokenClass,
 };
@@ -60,6 +60,7 @@ fn reasoning_languages_are_counted_by_what_rows_state() {
         rows,
         rejects: Rejects::default(),
         ignored: Ignored::default(),
+        passed_over: PassedOver::default(),
     };
     let prepared = prepare(tiny(), &set, &PrepareOptions::default()).unwrap();
     let shares = &prepared.account.languages;

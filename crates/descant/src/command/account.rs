@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use descant_harmony::prepare::{Account, Survey};
 use descant_harmony::preview::Lengths;
-use descant_harmony::read::Format;
+use descant_harmony::read::{Format, PassedOver};
 use descant_harmony::{IgnoredKey, MaskPolicy, Renderer, TokenClass};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,6 +14,8 @@ use crate::words::grouped;
 
 /// Version of `data.json`.
 const VERSION: u32 = 1;
+/// Bad rows that are shown with their reasons.
+const SHOWN_REJECTS: usize = 3;
 /// Most buckets of the lengths.
 const BUCKETS: usize = 24;
 
@@ -41,6 +43,10 @@ pub(crate) struct DataAccount {
     in_epoch: Option<usize>,
     /// What is validated on.
     pub(crate) validation: Option<Validated>,
+    /// Questions that ask what is trained on.
+    pub(crate) asked: usize,
+    /// Files of folders that were not read.
+    pub(crate) passed_over: PassedOver,
 }
 
 /// One of several data sets.
@@ -53,6 +59,8 @@ struct SourceAccount {
     examples: usize,
     /// How many of an epoch come from it.
     in_epoch: usize,
+    /// Examples that an earlier data set has too.
+    repeated: usize,
 }
 
 /// Examples that are not trained on.
@@ -64,6 +72,8 @@ pub(crate) struct Validated {
     pub(crate) watched: usize,
     /// Of them begin as one that is trained on.
     pub(crate) shared: usize,
+    /// Examples that were left out of them because they are trained on.
+    pub(crate) repeated: usize,
 }
 
 impl DataAccount {
@@ -87,6 +97,8 @@ impl DataAccount {
             sources: Vec::new(),
             in_epoch: None,
             validation: None,
+            asked: 0,
+            passed_over: survey.passed_over,
         }
     }
 
@@ -100,17 +112,22 @@ impl DataAccount {
         for (survey, of_source) in surveys {
             lengths.extend(of_source);
             let (path, format, rows) = (survey.path.clone(), survey.format, survey.account.rows);
-            sources.push(SourceAccount { path, format, rows, examples: 0, in_epoch: 0 });
+            sources.push(SourceAccount { path, format, rows, examples: 0, in_epoch: 0, repeated: 0 });
             match &mut all {
                 None => all = Some(survey),
                 Some(all) => {
                     all.account.add(&survey.account);
+                    all.passed_over.merge(&survey.passed_over);
                     all.format = all.format.filter(|format| survey.format == Some(*format));
                 }
             }
         }
-        let all =
-            all.unwrap_or_else(|| Survey { path: PathBuf::new(), format: None, account: Account::default() });
+        let all = all.unwrap_or_else(|| Survey {
+            path: PathBuf::new(),
+            format: None,
+            account: Account::default(),
+            passed_over: PassedOver::default(),
+        });
         Self { sources, ..Self::new(renderer, all, lengths, mask) }
     }
 
@@ -120,6 +137,55 @@ impl DataAccount {
             (account.examples, account.in_epoch) = (source.examples(), source.places());
         }
         self.in_epoch = Some(self.sources.iter().map(|source| source.in_epoch).sum());
+    }
+
+    /// Takes in how many examples of each data set an earlier one has too.
+    pub(crate) fn repeated(&mut self, counts: &[usize]) {
+        for (account, count) in self.sources.iter_mut().zip(counts) {
+            account.repeated = *count;
+        }
+    }
+
+    /// What a person should know of before this is trained on: what was left out, keys and files that were not used,
+    /// examples that stand in two places, the first bad rows.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let (account, number) = (&self.account, |count: usize| grouped(count as u64));
+        let left_out = [
+            (account.rejects.count, "bad rows were left out"),
+            (account.duplicates, "duplicates were left out"),
+            (account.dropped, "too long ones were left out"),
+            (account.cut, "were cut at a message"),
+            (account.empty, "in which nothing is trained were left out"),
+        ];
+        let left_out = left_out.into_iter().filter(|(count, _)| *count > 0);
+        let mut warnings: Vec<String> =
+            left_out.map(|(count, what)| format!("{} {what}", grouped(count))).collect();
+        warnings.extend(self.passed_over.groups().map(|group| group.to_string()));
+        warnings.extend(self.account.ignored.iter().map(|key| in_words(&key)));
+        for source in self.sources.iter().filter(|source| source.repeated > 0) {
+            let (count, path) = (number(source.repeated), source.path.display());
+            warnings.push(format!("{count} examples of {path} are also in an earlier data set"));
+        }
+        if let Some(Validated { shared, repeated, .. }) = self.validation {
+            if repeated > 0 {
+                let count = number(repeated);
+                warnings.push(format!(
+                    "{count} validation examples are trained on, and left out of the validation"
+                ));
+            }
+            if shared > 0 {
+                warnings.push(format!(
+                    "{} validation examples begin with a prompt that is trained on",
+                    number(shared)
+                ));
+            }
+        }
+        if self.asked > 0 {
+            warnings.push(format!("{} held-out prompts are also trained on", number(self.asked)));
+        }
+        let bad = account.rejects.first.iter().take(SHOWN_REJECTS);
+        warnings.extend(bad.map(|reject| format!("row {}: {}", reject.number, reject.reason)));
+        warnings
     }
 
     /// What is trained on of each of several data sets, in words; none where there is one.
@@ -195,6 +261,12 @@ impl DataAccount {
             json["sources"] = json!(self.sources);
             json["path"] = Value::Null;
             json["in_epoch"] = json!(self.in_epoch);
+        }
+        if self.asked > 0 {
+            json["held_out_trained"] = json!(self.asked);
+        }
+        if !self.passed_over.is_empty() {
+            json["passed_over"] = json!(self.passed_over);
         }
         if let Some(validation) = &self.validation {
             json["validation"] = json!(validation);

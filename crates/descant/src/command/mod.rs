@@ -27,6 +27,7 @@ mod judge;
 #[cfg(feature = "cuda")]
 mod kept;
 mod load;
+mod overlap;
 mod pages;
 mod plan;
 mod prepared;

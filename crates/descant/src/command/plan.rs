@@ -11,7 +11,6 @@ use descant_train::Samples as _;
 use descant_train::memory::{Load, Memory};
 use serde_json::{Value, json};
 
-use super::account::in_words;
 use super::bench::flops_per_token;
 use super::examination::Examination;
 use super::load::{self, Chosen};
@@ -74,8 +73,8 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
         let device = load::device(&settings.model.device)?;
         (Found::by(settings, &device)?, Some(device))
     };
-    for key in account.account.ignored.iter() {
-        talk.warn(in_words(&key));
+    for warning in account.warnings() {
+        talk.warn(warning);
     }
     let asking = examination.as_ref().map(Examination::asking);
     let room = Room::find(settings, &config, &samples, asking, &found, None)?;

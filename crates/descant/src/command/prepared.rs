@@ -27,7 +27,7 @@ use crate::talk::Talk;
 use crate::user_cache;
 
 /// The part of a key that changes when the same input gives other examples, or the same in another form.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 /// Data sets from this size on are kept; shorter ones are prepared in a moment.
 const KEPT_FROM: u64 = 4 << 20;
 /// What is left free on the disk.
@@ -126,7 +126,7 @@ impl Recipe<'_> {
     /// # Errors
     /// The data set cannot be read, or has a bad row where that is an error.
     pub(crate) fn examples(&self, cache: Option<&Cache>, talk: Talk) -> Result<Store> {
-        let files = data_files(self.path)?;
+        let files = data_files(self.path)?.files;
         let length = |file: &PathBuf| file.metadata().map_or(0, |metadata| metadata.len());
         let data: u64 = files.iter().map(length).sum();
         let Some(cache) = cache.filter(|_| data >= KEPT_FROM) else { return Ok(self.in_memory(talk)?) };

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 use descant_harmony::prepare::{PrepareOptions, Survey, each_example};
-use descant_harmony::read::{Format, ReadOptions};
+use descant_harmony::read::{DataFiles, Format, ReadOptions, data_files};
 use descant_harmony::store::Store;
 use descant_harmony::{Error, RenderOptions, Renderer};
 use descant_train::{Sample, Watched};
 
 use super::account::{DataAccount, Validated};
 use super::examples::{Examples, Source};
+use super::overlap::{self, Known};
 use super::prepared::{Cache, Recipe};
 use super::sample::sample;
 use super::validation;
@@ -49,9 +50,11 @@ pub(crate) fn training(settings: &Settings, renderer: &Renderer, talk: Talk) -> 
         Ok(store)
     };
     let stores: Vec<Store> = sets.iter().map(|set| prepared(&set.path, set.format)).collect::<Result<_>>()?;
-    let surveys = stores.iter().zip(&sets).map(|(store, set)| {
+    let files: Vec<DataFiles> = sets.iter().map(|set| data_files(&set.path)).collect::<Result<_, _>>()?;
+    let surveys = stores.iter().zip(&sets).zip(files).map(|((store, set), files)| {
         let lengths = (0..store.len()).map(|at| store.tokens(at));
-        (Survey { path: set.path.clone(), ..store.survey().clone() }, lengths)
+        let survey = store.survey().clone();
+        (Survey { path: set.path.clone(), passed_over: files.passed_over, ..survey }, lengths)
     });
     let mut account = DataAccount::of_several(renderer, surveys, data.mask);
     let most = settings.validate.examples;
@@ -60,18 +63,33 @@ pub(crate) fn training(settings: &Settings, renderer: &Renderer, talk: Talk) -> 
         Some(ValidationData::Share(share)) => {
             let groups = validation::chosen(&stores, *share)?;
             let all: Vec<&Store> = stores.iter().collect();
-            let (watched, found) = validation::watched(&all, Some(&groups), most)?;
-            account.validation = Some(Validated { examples: found, watched: watched.len(), shared: 0 });
+            let is_chosen = |store: &Store, at| groups.contains(&store.group(at));
+            let (watched, examples) = validation::watched(&all, is_chosen, most)?;
+            let watched_on = watched.len();
+            account.validation = Some(Validated { examples, watched: watched_on, shared: 0, repeated: 0 });
             (watched, groups)
         }
         Some(ValidationData::File(path)) => {
             let store = prepared(path, None)?;
-            let (watched, found) = validation::watched(&[&store], None, most)?;
-            let shared = validation::shared(&store, &stores);
-            account.validation = Some(Validated { examples: found, watched: watched.len(), shared });
+            let known = Known::of(&stores, |_| false);
+            let is_new = |store: &Store, at| !known.has(store, at);
+            let (watched, examples) = validation::watched(&[&store], is_new, most)?;
+            if watched.is_empty() {
+                let error = anyhow!("data.validation: every example of {} is trained on", path.display());
+                return Err(Hinted::new(error, "name a file of other rows, or give a share").into());
+            }
+            let begins = |at: &usize| is_new(&store, *at) && known.has_prompt(store.group(*at));
+            let shared = (0..store.len()).filter(begins).count();
+            let repeated = store.len() - examples;
+            account.validation = Some(Validated { examples, watched: watched.len(), shared, repeated });
             (watched, BTreeSet::new())
         }
     };
+    account.repeated(&overlap::repeated(&stores));
+    if let Some(path) = &data.held_out {
+        let known = Known::of(&stores, |group| groups.contains(&group));
+        account.asked = overlap::asked(&known, renderer, path, &options);
+    }
     let sources = stores.into_iter().map(|store| Source::new(store, |group| groups.contains(&group)));
     let shares: Vec<f64> = sets.iter().filter_map(|set| set.share).collect();
     let examples = Examples::new(sources.collect(), &shares)?;

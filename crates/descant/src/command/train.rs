@@ -18,7 +18,7 @@ use descant_train::{
     Course, Ended, Error, Event, Keeping, MicroBatch, Observer, TrainConfig, Validation, Watched, fit_kept,
 };
 
-use super::account::{DataAccount, Validated, in_words};
+use super::account::{DataAccount, Validated};
 use super::examination::{Answering, Examination};
 use super::figures::Figures;
 
@@ -360,14 +360,10 @@ fn sources_and_validation(talk: Talk, settings: &Settings, data: &DataAccount) {
     for source in data.sources() {
         talk.item("source", source);
     }
-    let Some(Validated { examples, watched, shared }) = data.validation else { return };
+    let Some(Validated { examples, watched, .. }) = data.validation else { return };
     let every = settings.validate.every;
     let (watched, all) = (grouped(watched as u64), grouped(examples as u64));
     talk.item("validation", format_args!("{watched} of {all} examples, every {every} steps"));
-    if shared > 0 {
-        let shared = grouped(shared as u64);
-        talk.warn(format_args!("{shared} validation examples begin with a prompt that is trained on"));
-    }
 }
 
 /// What will be asked before and after.
@@ -426,22 +422,8 @@ fn data_lines(talk: Talk, settings: &Settings, data: &DataAccount) {
     } else {
         talk.detail(format_args!("template    {}", data.template()));
     }
-    for (count, what) in [
-        (account.rejects.count, "bad rows were left out"),
-        (account.duplicates, "duplicates were left out"),
-        (account.dropped, "too long ones were left out"),
-        (account.cut, "were cut at a message"),
-        (account.empty, "in which nothing is trained were left out"),
-    ] {
-        if count > 0 {
-            talk.warn(format_args!("{} {what}", grouped(count)));
-        }
-    }
-    for key in account.ignored.iter() {
-        talk.warn(in_words(&key));
-    }
-    for reject in account.rejects.first.iter().take(3) {
-        talk.warn(format_args!("row {}: {}", reject.number, reject.reason));
+    for warning in data.warnings() {
+        talk.warn(warning);
     }
 }
 

@@ -37,16 +37,16 @@ pub(super) fn chosen(stores: &[Store], share: f64) -> Result<BTreeSet<u64>> {
     Ok(chosen)
 }
 
-/// The examples of these groups, or all; of more than `most`, those with the smallest keys. With how many there are.
+/// The examples that are `meant`; of more than `most`, those with the smallest keys. With how many there are.
 pub(super) fn watched(
     stores: &[&Store],
-    groups: Option<&BTreeSet<u64>>,
+    meant: impl Fn(&Store, usize) -> bool,
     most: usize,
 ) -> Result<(Vec<Watched>, usize)> {
     let mut found: Vec<(u64, usize, usize)> = Vec::new();
     for (source, store) in stores.iter().enumerate() {
-        let places = (0..store.len()).map(|at| (store.group(at), source, at));
-        found.extend(places.filter(|(group, ..)| groups.is_none_or(|groups| groups.contains(group))));
+        let places = (0..store.len()).filter(|at| meant(store, *at));
+        found.extend(places.map(|at| (store.group(at), source, at)));
     }
     let all = found.len();
     found.sort_unstable();
@@ -55,13 +55,6 @@ pub(super) fn watched(
     found.sort_unstable_by_key(|(_, source, at)| (*source, *at));
     let watched = found.into_iter().map(|(_, source, at)| Ok(of(stores[source].get(at)?)));
     Ok((watched.collect::<Result<_>>()?, all))
-}
-
-/// How many examples of a store begin as examples of others do.
-pub(super) fn shared(store: &Store, others: &[Store]) -> usize {
-    let groups: BTreeSet<u64> =
-        others.iter().flat_map(|other| (0..other.len()).map(|at| other.group(at))).collect();
-    (0..store.len()).filter(|at| groups.contains(&store.group(*at))).count()
 }
 
 fn of(example: Example) -> Watched {

@@ -324,3 +324,80 @@ fn a_warm_up_that_nobody_wrote_gives_way_to_few_steps_and_one_that_was_written_d
     assert!(written.code == 2 && written.err.contains("train.warmup_steps is 5"), "{}", written.err);
     assert!(dry(&["train.max_steps=5"]).out.contains("\nwarmup_steps = 5\n"), "five steps are enough");
 }
+
+#[test]
+fn what_stands_in_two_places_is_counted_and_validation_stays_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = |at: usize| format!("{{\"prompt\": \"{at}?\", \"completion\": \"{at}\"}}\n");
+    let other = |at: usize| format!("{{\"prompt\": \"{at}?\", \"completion\": \"no\"}}\n");
+    let file = |name: &str, rows: Vec<String>| {
+        let path = dir.path().join(name);
+        put(&path, rows.concat());
+        path.display().to_string()
+    };
+    let a = file("a.jsonl", (0..10).map(row).collect());
+    let b = file("b.jsonl", (7..20).map(row).collect());
+    // Two rows that are trained on, one that asks the same and answers otherwise, one that is new.
+    let watched = file("watched.jsonl", vec![row(3), row(12), other(4), row(99)]);
+    let asked = file("asked.jsonl", vec![row(5), row(50)]);
+    let sources = format!("data.sources=[{{path=\"{a}\"}}, {{path=\"{b}\"}}]");
+    let (validation, held_out) = (format!("data.validation={watched}"), format!("data.held_out={asked}"));
+    let sets =
+        ["--set", "data.path=", "--set", &sources, "--set", &validation, "--set", "train.warmup_steps=1"];
+    let warnings = [
+        format!("3 examples of {b} are also in an earlier data set"),
+        "2 validation examples are trained on, and left out of the validation".to_owned(),
+        "1 validation examples begin with a prompt that is trained on".to_owned(),
+    ];
+    let plan = descant(root(), &[&["plan", "--json"], &sets[..], &["--set", &held_out]].concat());
+    let run = dir.path().join("run");
+    let ran = train(&run, &sets);
+    for (ran, warnings) in [(&plan, &warnings), (&ran, &warnings)] {
+        for warning in warnings {
+            assert!(ran.err.contains(warning), "{warning}: {}", ran.err);
+        }
+    }
+    assert!(plan.err.contains("1 held-out prompts are also trained on"), "{}", plan.err);
+    let data: Value = serde_json::from_slice(&std::fs::read(run.join("data.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&data["validation"]["examples"], &data["validation"]["repeated"], &data["validation"]["shared"]),
+        (&2.into(), &2.into(), &1.into())
+    );
+    assert_eq!(data["sources"][1]["repeated"], 3);
+    let same =
+        descant(root(), &[&["plan"], &sets[..4], &["--set", &format!("data.validation={a}")]].concat());
+    assert!(same.code == 2 && same.err.contains("is trained on"), "{}", same.err);
+
+    // A share is split by prompt whatever the mask: a second answer is on the side of the first.
+    let twice = file("twice.jsonl", (0..40).flat_map(|at| [row(at), other(at)]).collect());
+    let path = format!("data.path={twice}");
+    for mask in ["assistant", "final_only", "everything"] {
+        let folder = dir.path().join(mask);
+        let mask = format!("data.mask={mask}");
+        let sets = ["--set", &path, "--set", &mask, "--set", "data.validation=0.1"];
+        let ran = train(&folder, &[&sets[..], &["--dry-run"]].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let plan = descant(root(), &[&["plan", "--json"], &sets[..]].concat());
+        let plan: Value = serde_json::from_str(&plan.out).unwrap();
+        assert_eq!(plan["examples"], 72, "{mask}");
+    }
+}
+
+#[test]
+fn files_of_a_folder_that_are_not_read_are_named_by_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = |at: usize| format!("{{\"prompt\": \"{at}?\", \"completion\": \"{at}\"}}\n");
+    let rows: String = (0..8).map(row).collect();
+    for (name, text) in [("rows.jsonl", rows.as_str()), ("more.csv", "a,b\n"), ("old.json", "[]")] {
+        put(dir.path().join(name), text);
+    }
+    let said = "2 files of another kind were not read: more.csv, old.json";
+    let place = dir.path().to_str().unwrap();
+    let preview = descant(root(), &["data", "preview", place, "--model", "fixtures/tiny-gpt-oss"]);
+    assert!(preview.code == 0 && preview.out.contains(said), "{}{}", preview.out, preview.err);
+    let path = format!("data.path={place}");
+    let plan = descant(root(), &["plan", "--set", &path]);
+    assert!(plan.err.contains(said), "{}", plan.err);
+    let ran = train(&dir.path().join("run"), &["--set", &path]);
+    assert!(ran.code == 0 && ran.err.contains(said), "{}", ran.err);
+}

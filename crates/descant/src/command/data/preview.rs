@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Preview, renderer: &Renderer, file: &Path, talk: Talk) 
         let mut parts: Vec<String> = account.lengths.as_ref().map(shown::lengths).into_iter().collect();
         parts.push(shown::channels(&account.account.tokens));
         parts.push(shown::languages(&account.account.languages));
-        parts.push(shown::left_out(&account.account));
+        parts.push(shown::left_out(&account));
         parts.retain(|part| !part.is_empty());
         talk.item("data", format_args!("{} ({})", args.file.display(), account.form()));
         talk.item("template", account.template());

@@ -9,12 +9,12 @@ use std::fmt::Write as _;
 use clap::builder::styling::{AnsiColor, Style};
 use descant_harmony::languages::LanguageShare;
 use descant_harmony::mask::ClassCounts;
-use descant_harmony::prepare::{Account, Example};
+use descant_harmony::prepare::Example;
 use descant_harmony::preview::{Lengths, runs};
 use descant_harmony::{Result, TokenClass, Tokenizer};
 
 use super::wrap::pieces;
-use crate::command::account::in_words;
+use crate::command::account::{DataAccount, in_words};
 use crate::words::grouped;
 
 const BOLD: Style = Style::new().bold();
@@ -138,8 +138,11 @@ pub(super) fn languages(shares: &[LanguageShare]) -> String {
 }
 
 /// What was left out, by line; nothing where nothing was.
-pub(super) fn left_out(account: &Account) -> String {
-    let mut text = String::new();
+pub(super) fn left_out(data: &DataAccount) -> String {
+    let (account, mut text) = (&data.account, String::new());
+    for group in data.passed_over.groups() {
+        let _ = writeln!(text, "{BOLD}passed over{BOLD:#} {}", visible(&group.to_string()));
+    }
     for (count, what) in [
         (account.duplicates, "views repeat an earlier one"),
         (account.dropped, "views are too long"),
