@@ -6,7 +6,7 @@ use crate::examples::languages::JUDGED_BYTES;
 use crate::examples::mask::{ClassCounts, LossMask, MaskPolicy, Masker};
 use crate::examples::render::Renderer;
 use crate::examples::rendered::Rendered;
-use crate::examples::views::View;
+use crate::examples::views::{View, ViewPolicy};
 use crate::messages::parse::MessageSpan;
 use crate::row::body::Row;
 use crate::row::channel::Channel;
@@ -59,6 +59,9 @@ impl<'r> Maker<'r> {
         if self.options.mask != MaskPolicy::Everything {
             weights_without_effect(row, &mut ignored);
         }
+        if self.options.views != ViewPolicy::WholeRow {
+            after_the_last_answer(row, &mut ignored);
+        }
         Ok(Ready { ignored, fates })
     }
 
@@ -98,6 +101,14 @@ fn kept(row: &Row, view: View, mask: LossMask, cut: bool, group: u64) -> Kept {
         group,
     };
     Kept { example, cut, counts, reasoning }
+}
+
+/// Messages behind the last answer, which are in no view.
+fn after_the_last_answer(row: &Row, ignored: &mut Ignored) {
+    let messages = row.conversation().map_or(&[][..], |conversation| &conversation.messages);
+    for _ in messages.iter().rev().take_while(|message| message.role != Role::Assistant) {
+        ignored.add(Place::Message, "(after the last answer)");
+    }
 }
 
 /// Weights that ask for what this mask does not train.

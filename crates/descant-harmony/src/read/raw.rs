@@ -6,6 +6,7 @@ use crate::read::kind::{self, Layout};
 use crate::read::{inflate, lines, parquet, values};
 use crate::row::body::Row;
 use crate::row::format::Format;
+use crate::row::ignored::Ignored;
 use crate::row::{json, unfit};
 use serde_json::{Map, Value as Json};
 use std::io::BufRead as _;
@@ -57,10 +58,11 @@ impl Raw {
 }
 
 /// Gives every row of a file, with its number and how many bytes of the file are read, or what kept it from being read.
-/// Of parquet only `columns` are read, where some are named.
+/// Of parquet only `columns` are read, where some are named. Keys that stand beside the rows of a file go to `beside`.
 pub(crate) fn each_raw(
     file: &Path,
     columns: Option<&[&str]>,
+    beside: &mut Ignored,
     take: &mut dyn FnMut(u64, Result<Raw>, u64) -> Result<()>,
 ) -> Result<()> {
     if inflate::magic(file)? == parquet::MAGIC {
@@ -77,7 +79,7 @@ pub(crate) fn each_raw(
     let mut each = |number: u64, text: Result<Vec<u8>>| take(number, text.map(Raw::Text), read.bytes());
     match layout {
         Layout::Lines => lines::each_line(&mut reader, file, &mut each),
-        Layout::Values => values::each_value(&mut reader, file, &mut each),
+        Layout::Values => values::each_value(&mut reader, file, beside, &mut each),
     }
 }
 
@@ -106,7 +108,7 @@ pub fn each_object(
     let mut before = 0;
     for file in folder::files(path)?.files {
         let mut last = 0;
-        each_raw(&file, chosen, &mut |number, raw, _| {
+        each_raw(&file, chosen, &mut Ignored::default(), &mut |number, raw, _| {
             last = number;
             let is_columns = matches!(raw, Ok(Raw::Columns(_)));
             let mut object = raw.and_then(Raw::object);

@@ -6,19 +6,21 @@
 
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::row::ignored::{Ignored, Place};
 use std::io::BufRead;
 use std::path::Path;
 
 /// Keys under which files keep their rows.
 pub(super) const WRAPPERS: [&str; 7] = ["data", "rows", "train", "examples", "samples", "instances", "items"];
 
-/// Gives every element, with its number from 1.
+/// Gives every element, with its number from 1. Keys that stand beside the rows in an object go to `beside`.
 pub(super) fn each_value(
     reader: &mut dyn BufRead,
     path: &Path,
+    beside: &mut Ignored,
     take: &mut dyn FnMut(u64, Result<Vec<u8>>) -> Result<()>,
 ) -> Result<()> {
-    let mut values = Values { reader, path, number: 0 };
+    let mut values = Values { reader, path, beside, number: 0 };
     values.skip(b"\xef\xbb\xbf")?;
     while let Some(byte) = values.peek()? {
         match byte {
@@ -33,6 +35,7 @@ pub(super) fn each_value(
 struct Values<'r> {
     reader: &'r mut dyn BufRead,
     path: &'r Path,
+    beside: &'r mut Ignored,
     number: u64,
 }
 
@@ -87,6 +90,9 @@ impl Values<'_> {
         }
         loop {
             self.number += 1;
+            if self.number > 1 && self.peek()? == Some(b']') {
+                return Err(self.bad("a comma before `]`, with no row behind it"));
+            }
             let value = self.value()?;
             take(self.number, value.ok_or(Error::LineTooLong { limit: limits::LINE_BYTES }))?;
             if self.expect(b",]", "expected `,` or `]` after it")? == b']' {
@@ -98,7 +104,7 @@ impl Values<'_> {
     /// An object: a row, or what the rows are wrapped in.
     fn object(&mut self, take: &mut dyn FnMut(u64, Result<Vec<u8>>) -> Result<()>) -> Result<()> {
         self.expect(b"{", "expected an object")?;
-        let (mut row, mut too_long, mut wrapped) = (vec![b'{'], false, false);
+        let (mut row, mut keys, mut too_long, mut wrapped) = (vec![b'{'], Vec::new(), false, false);
         if self.peek()? == Some(b'}') {
             self.reader.consume(1);
             self.number += 1;
@@ -116,6 +122,7 @@ impl Values<'_> {
                 wrapped = true;
                 self.elements(take)?;
             } else {
+                keys.push(String::from_utf8_lossy(name).into_owned());
                 match self.value()? {
                     Some(value) if row.len() + key.len() + value.len() < limits::LINE_BYTES => {
                         row.extend(key);
@@ -131,7 +138,10 @@ impl Values<'_> {
             }
         }
         if wrapped {
-            // What stands beside the rows describes them.
+            // What stands beside the rows describes them, or is another split.
+            for key in &keys {
+                self.beside.add(Place::File, key);
+            }
             return Ok(());
         }
         row.pop();
@@ -202,7 +212,7 @@ mod tests {
     fn read(text: &str, capacity: usize) -> Result<Vec<String>> {
         let mut reader = BufReader::with_capacity(capacity, text.as_bytes());
         let mut found = Vec::new();
-        each_value(&mut reader, Path::new("f"), &mut |number, value| {
+        each_value(&mut reader, Path::new("f"), &mut Ignored::default(), &mut |number, value| {
             assert_eq!(number as usize, found.len() + 1);
             found.push(String::from_utf8(value.unwrap()).unwrap());
             Ok(())
@@ -229,10 +239,24 @@ mod tests {
     }
 
     #[test]
+    fn keys_beside_the_rows_are_counted() {
+        let text = r#"{"version": 1, "train": [{"a": 1}], "test": [{"a": 2}], "data": []}"#;
+        let (mut beside, mut rows) = (Ignored::default(), 0);
+        each_value(&mut text.as_bytes(), Path::new("f"), &mut beside, &mut |_, _| {
+            rows += 1;
+            Ok(())
+        })
+        .unwrap();
+        let keys: Vec<String> = beside.iter().map(|key| key.key).collect();
+        assert_eq!((rows, keys), (1, vec!["data".to_owned(), "test".to_owned()]));
+    }
+
+    #[test]
     fn what_is_broken_says_where() {
         for (text, reason) in [
             ("[{\"a\": 1}, {\"a\"", "f: row 2: the file ends here"),
             ("[{\"a\": 1} {\"a\": 2}]", "f: row 1: expected `,` or `]` after it"),
+            ("[1,]", "f: row 2: a comma before `]`"),
             ("[1,,2]", "f: row 2: expected a value"),
             ("[1", "f: row 1: the file ends here"),
             ("x", "f: at its beginning: expected a list or an object"),

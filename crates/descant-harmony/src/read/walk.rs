@@ -103,8 +103,8 @@ fn read(files: &[PathBuf], give: SyncSender<Told>) -> Result<()> {
     let (mut before, mut bytes) = (0, 0);
     for file in files {
         sender.tell(Told::File(before, file.clone()));
-        let mut last = 0;
-        let ended = each_raw(file, Some(&COLUMNS), &mut |number, raw, read| {
+        let (mut last, mut beside) = (0, Ignored::default());
+        let ended = each_raw(file, Some(&COLUMNS), &mut beside, &mut |number, raw, read| {
             last = number;
             sender.push(before + number, raw, bytes + read)
         });
@@ -116,6 +116,7 @@ fn read(files: &[PathBuf], give: SyncSender<Told>) -> Result<()> {
             sender.send();
         }
         ended?;
+        sender.chunk.ignored.merge(&beside);
         if inflate::magic(file)? == parquet::MAGIC {
             for name in parquet::other_columns(file, &COLUMNS)? {
                 if !carries_nothing(Place::Row, &name) {

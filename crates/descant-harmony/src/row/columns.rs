@@ -1,7 +1,7 @@
 //! Which columns of a file are read.
 
 /// Every column that any form uses, and `id`, by which rows are printed.
-pub(crate) const COLUMNS: [&str; 32] = [
+pub(crate) const COLUMNS: [&str; 33] = [
     "id",
     "messages",
     "conversations",
@@ -12,6 +12,7 @@ pub(crate) const COLUMNS: [&str; 32] = [
     "history",
     "prompt",
     "completion",
+    "label",
     "text",
     "thinking",
     "reasoning",

@@ -19,7 +19,7 @@ use crate::row::fields::{Fields, parsed_if_text};
 use crate::row::head::head;
 use crate::row::ignored::{Ignored, Place};
 use crate::row::message::{THINKING_KEYS, messages};
-use crate::row::weight::weight;
+use crate::row::weight::{WEIGHT_KEYS, weight};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use std::fmt;
@@ -98,6 +98,10 @@ impl Format {
     /// [`Error::Field`] when none is given and its keys are those of no form.
     pub fn of(row: &Map<String, Json>, given: Option<Self>) -> Result<Self> {
         given.or_else(|| Self::detect(row)).ok_or_else(|| {
+            if row.contains_key("chosen") && row.contains_key("rejected") {
+                let reason = "chosen and rejected answers (preferences) are not trained; write the chosen one as completion";
+                return Error::field("row", reason);
+            }
             let keys: Vec<&str> = row.keys().map(String::as_str).take(12).collect();
             let known = "messages, conversations, instruction + output, prompt + completion, or text";
             Error::field("row", format!("no known form: expected {known}; found {}", keys.join(", ")))
@@ -130,6 +134,9 @@ impl Format {
             Self::PromptCompletion => prompt_completion(fields, ignored)?,
             _ => listed(fields, &["messages"], ignored)?,
         };
+        if matches!(self, Self::Messages | Self::ShareGpt) {
+            weigh(&mut messages, fields)?;
+        }
         if let Some(system) = system(fields)? {
             match messages.first() {
                 Some(first) if matches!(first.role, Role::System | Role::Developer) => {
@@ -144,6 +151,17 @@ impl Format {
         }
         Conversation { messages, ..head(fields, ignored)? }.checked()
     }
+}
+
+/// What a whole row counts for, where it says so beside its messages: each of them as much more or less. A `loss` beside
+/// messages is what somebody measured.
+fn weigh(messages: &mut [Message], fields: &mut Fields<'_>) -> Result<()> {
+    let Some(of_row) = weight(fields, &["weight", "train"])? else { return Ok(()) };
+    for message in messages.iter_mut().filter(|message| message.role == Role::Assistant) {
+        message.weight = Some(message.weight.unwrap_or(1.0) * of_row);
+        message.thinking_weight = message.thinking_weight.map(|weight| weight * of_row);
+    }
+    Ok(())
 }
 
 /// A list of messages under one of these keys.
@@ -192,6 +210,11 @@ fn prompt_completion(fields: &mut Fields<'_>, ignored: &mut Ignored) -> Result<V
     for message in messages.iter_mut().filter(|message| message.role == Role::Assistant) {
         (message.weight, message.thinking_weight) = (Some(0.0), None);
     }
+    if fields.get("label").is_some_and(|label| label == false) {
+        let reason =
+            "false marks a completion that is not wanted (KTO), which cannot be trained; leave such rows out";
+        return Err(Error::field("label", reason));
+    }
     match fields.get("completion") {
         None => return Err(Error::field("completion", "missing")),
         Some(Json::Array(_)) => messages.extend(listed(fields, &["completion"], ignored)?),
@@ -207,7 +230,7 @@ fn answer(fields: &mut Fields<'_>, key: &'static str) -> Result<Message> {
         Some((key, json)) => Some(content::text(json, key)?),
         None => None,
     };
-    Ok(Message { weight: weight(fields)?, ..Message::assistant(thinking, text) })
+    Ok(Message { weight: weight(fields, &WEIGHT_KEYS)?, ..Message::assistant(thinking, text) })
 }
 
 /// The developer's instructions beside the messages, under either name.

@@ -14,6 +14,8 @@ const KWARG_COLUMNS: [&str; 3] = ["reasoning_effort", "model_identity", "builtin
 const RESERVED: [&str; 5] = ["messages", "tools", "add_generation_prompt", "strftime_now", "raise_exception"];
 /// The efforts that the model was trained with.
 const EFFORTS: [&str; 3] = ["low", "medium", "high"];
+/// The tools that the template describes by itself.
+const BUILTIN: [&str; 2] = ["browser", "python"];
 
 /// A conversation without messages.
 ///
@@ -55,6 +57,11 @@ pub(crate) fn head(fields: &mut Fields<'_>, ignored: &mut Ignored) -> Result<Con
     }
     if let Some(builtin) = head.template_kwargs.get_mut("builtin_tools") {
         *builtin = parsed_if_text(builtin, "builtin_tools")?.into_owned();
+        let names = builtin.as_array().ok_or_else(|| Error::wrong("builtin_tools", "a list", builtin))?;
+        let known = |name: &&Json| name.as_str().is_some_and(|name| BUILTIN.contains(&name));
+        if let Some(other) = names.iter().find(|name| !known(name)) {
+            return Err(Error::field("builtin_tools", format!("{other} is not browser or python")));
+        }
     }
     if let Some(date) = fields.text("current_date")? {
         head.date =

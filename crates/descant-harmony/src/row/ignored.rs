@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
+    /// Beside the rows of a file.
+    File,
     /// In a row.
     Row,
     /// In `template_kwargs`.
@@ -23,6 +25,7 @@ impl Place {
     /// What keys of this place are in, when many are counted.
     pub fn plural(self) -> &'static str {
         match self {
+            Self::File => "files",
             Self::Row => "rows",
             Self::TemplateKwargs => "template_kwargs",
             Self::Tool => "tools",

@@ -1,7 +1,7 @@
 //! JSON, read strictly.
 //!
 //! JSON allows a key twice and most parsers keep the last, so the same line means one thing here and another there. Such
-//! a line is refused. So is a whole number of more than 64 bits, which would come out as another number. Depth is
+//! a line is refused. So is a whole number of more than 64 bits where it is needed: it would come out as another number. Depth is
 //! bounded by the parser (128), length by the reader of lines.
 
 use crate::error::{Error, Result};
@@ -10,13 +10,13 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Json};
 use std::fmt;
 
-/// The object on a line, and whether it holds marks in place of NaN, for `unfit` to decide about.
+/// The object on a line, and whether it holds marks in place of wild numbers, for `unfit` to decide about.
 pub(crate) fn object(line: &[u8]) -> Result<(Map<String, Json>, bool)> {
     let (json, marked) = match value(line) {
         Ok(json) => (json, false),
-        Err(reason) => match mark::without_nan(line).map(|line| value(&line)) {
+        Err(reason) => match mark::without_wild_numbers(line).map(|line| value(&line)) {
             Some(Ok(json)) => (json, true),
-            _ => return Err(Error::Json { reason }),
+            _ => return Err(Error::Json { reason: not_utf8(line).unwrap_or(reason) }),
         },
     };
     match json {
@@ -26,6 +26,12 @@ pub(crate) fn object(line: &[u8]) -> Result<(Map<String, Json>, bool)> {
         }
         _ => Err(Error::Json { reason: "the line is a single value; one object a line is expected".into() }),
     }
+}
+
+/// What to say of a line that is no UTF-8.
+fn not_utf8(line: &[u8]) -> Option<String> {
+    let at = std::str::from_utf8(line).err()?.valid_up_to() + 1;
+    Some(format!("no UTF-8 text, from byte {at} on; `iconv -f LATIN1 -t UTF-8` turns Latin-1 into it"))
 }
 
 /// Any value; on failure the reason.
@@ -152,8 +158,13 @@ mod tests {
             assert!(object(format!(r#"{{"a":[{good},"\\"]}}"#).as_bytes()).is_ok(), "{good}");
         }
         for bad in ["18446744073709551616", "-9223372036854775809", "123456789012345678901234567890"] {
-            let error = object(format!(r#"{{"b":"\"1","a":[{bad}]}}"#).as_bytes()).unwrap_err().to_string();
-            assert_eq!(error, format!("not a JSON object: the whole number {bad} has more than 64 bits"));
+            let error = value(format!(r#"{{"b":"\"1","a":[{bad}]}}"#).as_bytes()).unwrap_err();
+            assert_eq!(error, format!("the whole number {bad} has more than 64 bits"));
+            let (marked, is_marked) = object(format!(r#"{{"b":"\"1","a":[{bad}]}}"#).as_bytes()).unwrap();
+            assert!(
+                is_marked && marked["a"][0].as_str().is_some_and(|mark| mark.contains(bad)),
+                "{marked:?}"
+            );
             assert!(object(format!(r#"{{"a":"x\\","b":"{bad}"}}"#).as_bytes()).is_ok(), "a text is a text");
         }
     }
@@ -164,6 +175,7 @@ mod tests {
         for bad in ["[1]", "1", "{\"a\":1,\"a\":1}", "{\"a\":{\"b\":1,\"b\":2}}", "{} {}", "", &deep] {
             assert!(matches!(object(bad.as_bytes()), Err(Error::Json { .. })), "{bad}");
         }
-        assert!(object(b"{\"a\":\"\xff\"}").is_err());
+        let error = object(b"{\"a\":\"\xff\"}").unwrap_err().to_string();
+        assert!(error.contains("no UTF-8 text, from byte 7 on"), "{error}");
     }
 }

@@ -11,7 +11,7 @@ use crate::row::conversation::{Message, Role, ToolCall};
 use crate::row::fields::Fields;
 use crate::row::ignored::{Ignored, Place};
 use crate::row::tool;
-use crate::row::weight::weight;
+use crate::row::weight::{WEIGHT_KEYS, weight};
 use serde_json::{Map, Value as Json};
 
 /// Names of what an assistant thought.
@@ -150,7 +150,7 @@ fn message(json: &Json, path: &str, ignored: &mut Ignored) -> Result<OnChannel> 
     }
     // An empty text beside a call is how OpenAI's interfaces say that there is none.
     let content = said.filter(|said| tool_call.is_none() || said.as_str() != Some(""));
-    let weight = weight(&mut fields)?;
+    let weight = weight(&mut fields, &WEIGHT_KEYS)?;
     refuse_what_is_not_text(&mut fields)?;
     let mut extra = Map::new();
     for (key, value) in fields.left() {

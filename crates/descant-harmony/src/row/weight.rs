@@ -4,15 +4,16 @@ use crate::error::{Error, Result};
 use crate::row::fields::Fields;
 use serde_json::Value as Json;
 
-const KEYS: [&str; 3] = ["weight", "train", "loss"];
+/// The names of a weight.
+pub(crate) const WEIGHT_KEYS: [&str; 3] = ["weight", "train", "loss"];
 
-/// The weight that a message states, by any of its names.
+/// The weight that a message, or a row, states by any of these names.
 ///
 /// # Errors
 /// A value that is neither true, false nor a finite number from 0 on, and names that contradict each other.
-pub(crate) fn weight(fields: &mut Fields<'_>) -> Result<Option<f32>> {
+pub(crate) fn weight(fields: &mut Fields<'_>, keys: &[&'static str]) -> Result<Option<f32>> {
     let mut found: Option<(&str, f32)> = None;
-    for key in KEYS {
+    for key in keys {
         let Some(value) = fields.get(key) else { continue };
         let number = match value {
             Json::Bool(trained) => Some(f32::from(u8::from(*trained))),

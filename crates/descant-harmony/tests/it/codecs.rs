@@ -140,7 +140,7 @@ fn a_folder_of_what_is_not_read_says_what_that_is() {
     put(folder.path(), "notes.txt", b"hello");
     assert!(error().ends_with("(parquet, JSON lines or JSON): it has notes.txt"), "{}", error());
     put(folder.path(), "rows.csv", b"prompt,completion\na,b\n");
-    assert!(error().contains("rows.csv: a CSV file; "), "{}", error());
+    assert!(error().contains("rows.csv: a table of texts (CSV); "), "{}", error());
     put(folder.path(), "rows.arrow", b"ARROW1\0\0");
     assert!(error().contains("rows.arrow: an Arrow file; `"), "{}", error());
 }
