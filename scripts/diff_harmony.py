@@ -10,8 +10,9 @@ tokenizer in the Python library. Spans and masks are computed here from the ids,
 for, and of kinds it refuses; both sides must give the same text, ids, spans and masks, or both must refuse.
 
 Then the same rows without --template-exact, where the reader mends what exact rendering leaves: null keys dropped,
-`reasoning` and `reasoning_content` taken as `thinking`, arguments in a text parsed, content parts joined. Those that it
-accepts are compared with the reference on mended rows; ids only where no content holds a control token.
+`reasoning` and `reasoning_content` taken as `thinking`, arguments in a text parsed, content parts joined, tools wrapped, other
+names of a speaker taken. Those that it accepts are compared with the reference on mended rows; ids only where no content
+holds a control token.
 """
 
 import argparse
@@ -269,11 +270,19 @@ def masks(tokenizer, ids, found):
     return {"assistant": assistant, "final_only": final, "everything": [1] * len(ids)}
 
 
+SPEAKERS = {"function": "tool", "observation": "tool", "function_response": "tool", "tool_response": "tool",
+            "human": "user", "gpt": "assistant", "model": "assistant"}
+
+
 def mended(row):
     """What the reader makes of a row; None where it refuses on purpose what the template would lose."""
     row = json.loads(json.dumps(row))
     row["template_kwargs"] = {k: v for k, v in row["template_kwargs"].items() if v is not None}
+    if isinstance(row.get("tools"), list):
+        wrap = lambda tool: {"type": "function", "function": tool}  # noqa: E731
+        row["tools"] = [wrap(tool) if "function" not in tool and "name" in tool else tool for tool in row["tools"]]
     for message in row["messages"]:
+        message["role"] = SPEAKERS.get(message.get("role"), message.get("role"))
         for key in [key for key, value in message.items() if value is None]:
             del message[key]
         for alias in ("reasoning", "reasoning_content"):
