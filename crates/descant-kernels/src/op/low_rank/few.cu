@@ -1,6 +1,6 @@
-// The trainable path for few rows, as in generation: y = (x A^T) B^T, read from the factors as the optimizer keeps them,
-// in f32, so that nothing is made of them before a token. Products and roundings are those of the grouped form: both
-// factors and x A^T are rounded to bf16, sums are f32.
+// The trainable path for few rows, as in generation: y = (x A^T) B^T, read from the factors as the optimizer keeps
+// them, in f32, so that nothing is made of them before a token. Products and roundings are those of the grouped form:
+// both factors and x A^T are rounded to bf16, sums are f32.
 //
 // A CTA makes x A^T of one row for itself, a warp a rank, and then THREADS columns of y. A row's matrices are found by
 // the offsets of the groups; without offsets there is one pair. Launch: grid = (columns / THREADS, rows).
