@@ -280,6 +280,8 @@ impl Summary {
         let best = self.best.map(|(step, loss)| {
             json!({"step": step, "validation_loss": loss, "adapter": best::path(outcome.folder, step)})
         });
+        let measured = outcome.measured.iter().flat_map(|measured| &measured.evaluations.evaluations);
+        let collapsed = measured.flat_map(collapse);
         let mut json = json!({
             "schema_version": VERSION,
             "run": outcome.folder.path(),
@@ -300,7 +302,7 @@ impl Summary {
             "peak_memory_bytes": outcome.peak,
             "tokens_per_second": self.tokens_per_second,
             "headline": headline,
-            "warnings": outcome.records.warnings(),
+            "warnings": outcome.records.warnings().iter().cloned().chain(collapsed).collect::<Vec<_>>(),
         });
         if let Some(best) = best {
             json["best"] = best;

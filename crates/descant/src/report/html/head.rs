@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use descant_evaluate::Evaluation;
+use descant_evaluate::{Claim, Evaluation, Measure};
 
 use super::markup::{Section, escape, grouped};
 use crate::report::key::{Figure, HIT, Share, Way, figures, percent, verdict, worse};
@@ -69,9 +69,10 @@ fn headline(figure: &Figure, was: &str, now: &str) -> String {
     )
 }
 
-/// One sentence on answers, one on spill-over, one on what got worse.
+/// One sentence on reasoning that is gone, one on answers, one on spill-over, one on what got worse.
 fn ledes(evaluation: &Evaluation, figures: &[Figure]) -> Vec<String> {
-    let mut sentences = Vec::new();
+    // Well-formed replies and right answers do not show it, so it comes first.
+    let mut sentences = lost_reasoning(evaluation);
     for (name, what) in [("right, a language asked", "a language asked"), ("right, none asked", "none asked")]
     {
         let Some(figure) = figures.iter().find(|figure| figure.name == name) else { continue };
@@ -107,6 +108,22 @@ fn ledes(evaluation: &Evaluation, figures: &[Figure]) -> Vec<String> {
     }
     let text = sentences.join(" ");
     [text].into_iter().filter(|text| !text.is_empty()).collect()
+}
+
+/// Says that fewer replies reason at all, where they do.
+fn lost_reasoning(evaluation: &Evaluation) -> Vec<String> {
+    let mut sentences = Vec::new();
+    for (asked, where_) in [(true, "a language asked"), (false, "none asked")] {
+        let fell = evaluation.change(Measure::Present, asked).filter(|change| change.claim == Claim::Down);
+        sentences.extend(fell.map(|change| {
+            format!(
+                "Fewer replies reason at all, {where_}: {} to {} %.",
+                percent(change.before),
+                percent(change.after)
+            )
+        }));
+    }
+    sentences
 }
 
 /// Five facts.

@@ -1,6 +1,6 @@
 //! The page: hostile text, nothing from elsewhere, parts left out, figures found again, size, contrast.
 
-use descant_evaluate::{Evaluations, Side};
+use descant_evaluate::{Claim, Evaluations, Measure, Side};
 use descant_train::{ChannelLoss, StepMetrics, ValidationMetrics};
 use serde_json::{Value as Json, json};
 
@@ -167,6 +167,24 @@ fn every_number_of_the_headline_is_in_the_evaluation() {
     );
     // The control: a number that was never measured is found out.
     assert!(!known.contains("98.7"));
+}
+
+#[test]
+fn reasoning_that_is_gone_stands_in_the_first_sentence_and_only_then() {
+    let mut run = run("plain");
+    let lede =
+        |html: &str| html.split("class=\"lede\">").nth(1).unwrap().split("</p>").next().unwrap().to_owned();
+    let gone = "Fewer replies reason at all, none asked: 100 to 0 %.";
+    assert!(!lede(&render(&run)).contains("reason at all"));
+    let all = run.evaluations.as_mut().unwrap();
+    for evaluation in &mut all.evaluations {
+        for change in evaluation.changes.iter_mut().flatten() {
+            if change.measure == Measure::Present && !change.asked {
+                (change.before, change.after, change.claim) = (1.0, 0.0, Claim::Down);
+            }
+        }
+    }
+    assert!(lede(&render(&run)).starts_with(gone), "{}", lede(&render(&run)));
 }
 
 #[test]
