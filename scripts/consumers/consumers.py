@@ -117,9 +117,11 @@ def main():
         text = run.stdout.strip().splitlines() or run.stderr.strip().splitlines()[-1:]
         table.add(form, "check_export.py", "wrong" if run.returncode else "right", text[0] if run.returncode else "")
 
-    print("versions:", ", ".join(f"{name} {found(name)}" for name in (
-        "transformers", "peft", "torch", "gguf", "xllamacpp", "mlx", "mlx-lm", "safetensors", "numpy")),
-        f"vLLM {vllm_version(args.vllm)}" if args.vllm else "no vLLM")
+    versions = [f"{name} {found(name)}" for name in (
+        "transformers", "peft", "torch", "gguf", "xllamacpp", "mlx", "mlx-lm", "safetensors", "numpy")]
+    if args.vllm:
+        versions.append(f"vLLM {vllm_version(args.vllm)}")
+    print("versions:", ", ".join(versions))
     ids = inputs(args.model, args.rows)
     base = load(args.model)
     tuned = PeftModel.from_pretrained(load(args.model), args.adapter).eval()
