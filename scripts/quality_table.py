@@ -25,7 +25,12 @@ TARGETS = {
     "attention and experts": ATTENTION + EXPERTS,
     "and the router": ATTENTION + EXPERTS + ["router"],
 }
-MASKS = ("assistant", "final_only", "everything")
+# Full loss needs whole rows: a view of one reply trains the same tokens under `everything` as under `assistant`.
+MASKS = {
+    "assistant": {"data.mask": "assistant"},
+    "final_only": {"data.mask": "final_only"},
+    "everything of whole rows": {"data.mask": "everything", "data.views": "whole_row"},
+}
 
 
 def without_reasoning(target):
@@ -131,8 +136,8 @@ def main():
         plan["adapters on " + name if name != "and the router" else "all, and the router"] = {
             "lora.targets": json.dumps(targets)
         }
-    for mask in MASKS:
-        plan[f"no reasoning in the data, mask {mask}"] = {"data.path": bare, "data.mask": mask}
+    for mask, sets in MASKS.items():
+        plan[f"no reasoning in the data, mask {mask}"] = {"data.path": bare, **sets}
     done = {}
     for seed in arguments.seeds:
         for name, sets in plan.items():
