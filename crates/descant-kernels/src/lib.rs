@@ -29,8 +29,8 @@ mod stream;
 
 pub use device::{compact, compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
 pub use layer::{
-    Angles, DecoderLayer, KeptForward, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair,
-    PairGradients, PlacedBatch, StepPlaces,
+    Angles, DecoderLayer, DenseWeight, KeptForward, LayerPairs, LayerPlace, LayerSpec, LayerTensors,
+    LowRankPair, PairGradients, PlacedBatch, StepPlaces,
 };
 pub use load::Loader;
 pub use memory::{

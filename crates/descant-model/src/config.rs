@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use descant_kernels::LayerSizes;
+use descant_kernels::{LayerSizes, SiteKind};
 use descant_quant::Packing;
 use serde::Deserialize;
 
@@ -127,6 +127,7 @@ impl Config {
             n_experts: self.num_local_experts,
             top_k: self.num_experts_per_tok,
             inner: self.intermediate_size,
+            packed_attention: self.keeps_packed(SiteKind::Query) || self.keeps_packed(SiteKind::Output),
         }
     }
 

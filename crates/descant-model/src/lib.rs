@@ -34,4 +34,4 @@ pub use sample::Sampling;
 pub use shards::{TensorPlace, identity_files, left_over_index, tensor_places};
 pub use site::{Site, SiteDims};
 pub use sweep::Sweep;
-pub use weights::{Nf4Parts, unpack_nf4, weight_bytes};
+pub use weights::{Formats, Nf4Parts, unpack_nf4, weight_bytes};

@@ -14,8 +14,6 @@ use descant_kernels::{
     token_losses, wants_rows_in_order,
 };
 
-use descant_quant::Packing;
-
 use crate::batch::Batch;
 use crate::cache::KeyValueCache;
 use crate::config::Config;
@@ -23,7 +21,7 @@ use crate::error::Result;
 use crate::overlay::Overlay;
 use crate::placement::Placement;
 use crate::site::Site;
-use crate::weights::{LayerWeights, Linear, Weights};
+use crate::weights::{Formats, LayerWeights, Linear, Weights};
 
 /// A frozen gpt-oss.
 #[derive(Debug)]
@@ -67,7 +65,10 @@ impl GptOss {
         compile_ahead(&device, config.head_dim, config.num_attention_heads / config.num_key_value_heads);
         let workspace = Workspace::default();
         let weights = Weights::load(dir, &config, &device, &workspace, placement)?;
-        let rows_in_order = config.packing == Packing::Mxfp4 && wants_rows_in_order(&device);
+        for note in weights.formats.notes() {
+            tracing::warn!("{note}");
+        }
+        let rows_in_order = config.has_packed_experts() && wants_rows_in_order(&device);
         Ok(Self {
             config,
             device,
@@ -92,6 +93,11 @@ impl GptOss {
         if let Some(matrix) = streamed {
             matrix.slow_down(bytes_per_second);
         }
+    }
+
+    /// In which formats the weights came.
+    pub fn formats(&self) -> &Formats {
+        &self.weights.formats
     }
 
     /// What the layers may use of the device's memory, and what they work in.

@@ -4,7 +4,6 @@
 //! through a ring on the card. Both are the same bits wherever they lie. Sizes alone are asked here, no device.
 
 use descant_kernels::SiteKind;
-use descant_quant::Packing;
 
 use crate::config::Config;
 use crate::weights::weight_bytes;
@@ -14,14 +13,15 @@ use crate::weights::weight_bytes;
 pub struct Placement {
     /// Whether the embedding does.
     pub embedding_on_host: bool,
-    /// Layers whose experts do, spread evenly over the model; only MXFP4 ones can.
+    /// Layers whose experts do, spread evenly over the model; only packed ones can.
     pub streamed_layers: usize,
 }
 
 impl Placement {
     /// All that a model of this configuration has, least on the host first.
     pub fn all(config: &Config) -> impl Iterator<Item = Self> + use<> {
-        let most = if config.packing == Packing::Mxfp4 { config.num_hidden_layers } else { 0 };
+        let packed = [SiteKind::GateUp, SiteKind::Down].iter().all(|kind| config.keeps_packed(*kind));
+        let most = if packed { config.num_hidden_layers } else { 0 };
         let streaming = (0..=most).map(|n| Self { embedding_on_host: true, streamed_layers: n });
         std::iter::once(Self::default()).chain(streaming)
     }
@@ -85,6 +85,8 @@ fn experts_bytes(config: &Config) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use descant_quant::Packing;
+
     use super::*;
 
     fn config(name: &str) -> Config {

@@ -5,6 +5,7 @@
 //! does. Tensor names of files live elsewhere (`names.rs` for checkpoints, descant-lora for PEFT).
 
 use descant_kernels::SiteKind;
+use descant_quant::{Packing, nf4};
 
 use crate::config::Config;
 
@@ -38,6 +39,21 @@ impl Config {
             SiteKind::Down => (self.intermediate_size, hidden),
         };
         SiteDims { d_in, d_out, n_matrices: if kind.is_expert() { self.num_local_experts } else { 1 } }
+    }
+
+    /// Whether a card's kernels read the weights of these sites packed, where the checkpoint packs them.
+    pub fn keeps_packed(&self, kind: SiteKind) -> bool {
+        match self.packing {
+            Packing::Plain => false,
+            Packing::Mxfp4 => kind.is_expert(),
+            // A router is small, and a block must not go over the end of a row.
+            Packing::Nf4 => kind != SiteKind::Router && self.site_dims(kind).d_in.is_multiple_of(nf4::BLOCK),
+        }
+    }
+
+    /// Whether a card's kernels read some of the experts' weights packed.
+    pub fn has_packed_experts(&self) -> bool {
+        [SiteKind::GateUp, SiteKind::Down].into_iter().any(|kind| self.keeps_packed(kind))
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Every tensor of the files is accounted for: one that is missing, extra, misshapen or mistyped is an error.
 //! `weights/bitsandbytes.rs` turns the tensors of that layout into those expected here.
-//! Packed experts stay packed. On the CPU everything else becomes f32; on a GPU the matrices become bf16, which is
-//! what is published, and only what is small and summed (norms, sinks, biases of router and experts) is f32.
+//! MXFP4 stays packed, and on a card NF4 does; `formats.rs` says what came and what did not stay as it came. On the CPU
+//! everything else becomes f32; on a GPU the matrices become bf16, which is what is published, and only what is small
+//! and summed (norms, sinks, biases of router and experts) is f32.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,14 +12,14 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device, Int, Tensor};
 use descant_kernels::{
-    DecoderLayer, DeviceError, FrozenWeight, HostBytes, HostExperts, HostTable, LayerPlace, LayerSpec,
-    LayerTensors, Loader, Workspace, stream_experts,
+    DecoderLayer, DenseWeight, DeviceError, FrozenWeight, HostBytes, HostExperts, HostTable, LayerPlace,
+    LayerSpec, LayerTensors, Loader, Workspace, stream_experts,
 };
 use half::bf16;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use descant_quant::Packing;
+use descant_quant::{Packing, nf4};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -32,12 +33,14 @@ use crate::site::Site;
 mod bitsandbytes;
 mod expected;
 mod floats;
+mod formats;
 
+use bitsandbytes::{Kept, Made, Taken, Unpacker};
 pub use bitsandbytes::{Nf4Parts, unpack_nf4};
-use bitsandbytes::{Taken, Unpacker};
 pub use expected::weight_bytes;
 use expected::{Kind, Role, expected};
 use floats::floats;
+pub use formats::Formats;
 
 /// The projections that become one matrix on a GPU, in its order, and what that matrix is called here.
 const JOINED: [SiteKind; 3] = [SiteKind::Query, SiteKind::Key, SiteKind::Value];
@@ -78,6 +81,8 @@ pub(crate) struct Weights {
     pub(crate) norm: Tensor<1>,
     /// `[vocabulary, hidden]`
     pub(crate) head: Tensor<2>,
+    /// How they came.
+    pub(crate) formats: Formats,
 }
 
 /// The embedding, `[vocabulary, hidden]`.
@@ -120,8 +125,10 @@ impl Weights {
         };
         let mut loader = Loader::new(device).map_err(|source| upload(dir, "any", source))?;
         let joined_rows = [config.query_width(), config.key_value_width(), config.key_value_width()];
-        let mut read = Read { dir, fused, joined_rows, tensors: BTreeMap::new() };
-        let mut load = |path: &Path, name: &str, view: &TensorView<'_>| {
+        let mut read =
+            Read { dir, fused, joined_rows, tensors: BTreeMap::new(), formats: Formats::default() };
+        let on_host = |name: &str| is_on_host(name, config, placement);
+        let mut load = |path: &Path, name: &str, came: Came<'_>| {
             let file = || path.display().to_string();
             let Some(kind) = expected.get(name) else {
                 return Err(Error::TensorExtra { path: file(), name: name.to_owned() });
@@ -129,29 +136,52 @@ impl Weights {
             if read.tensors.contains_key(name) {
                 return Err(Error::TensorTwice { path: file(), name: name.to_owned() });
             }
-            let on_host = is_on_host(name, config, placement);
-            let loaded = load_tensor(path, name, view, kind, device, on_host, &mut loader)?;
+            let loaded = match came {
+                Came::Plain(view) => {
+                    read.formats.add(name, view.dtype());
+                    load_tensor(path, name, &view, kind, device, on_host(name), &mut loader)?
+                }
+                Came::Kept(kept) => {
+                    read.formats.add_kept(name);
+                    // Where the experts lie that stream is asked under the name of their blocks.
+                    let streams = Part::from_name(name)
+                        .and_then(Part::site)
+                        .is_some_and(|site| site.kind.is_expert() && placement.streams(config, site.layer));
+                    load_kept(kept, streams, &mut loader).map_err(|source| upload(path, name, source))?
+                }
+            };
             read.tensors.insert(name.to_owned(), loaded);
             read.join(name, &mut loader).map_err(|source| upload(path, name, source))
         };
-        let mut unpacker = (config.packing == Packing::Nf4).then(|| Unpacker::new(config));
+        let mut unpacker = (config.packing == Packing::Nf4).then(|| Unpacker::new(config, fused));
         visit_tensors(dir, |path, name, view| {
             let taken =
                 unpacker.as_mut().map_or(Ok(Taken::Other), |unpacker| unpacker.take(path, name, &view))?;
-            match taken {
-                Taken::Other => load(path, name, &view),
-                Taken::Held => Ok(()),
-                Taken::Whole(whole) => {
-                    let view = TensorView::new(whole.dtype, whole.shape, &whole.bytes)
-                        .expect("as many bytes were made as the shape says");
-                    load(path, &whole.name, &view)
+            let Taken::Made(made) = taken else { return load(path, name, Came::Plain(view)) };
+            for made in made {
+                match made {
+                    Made::Unpacked(whole) => {
+                        let view = TensorView::new(whole.dtype, whole.shape, &whole.bytes)
+                            .expect("as many bytes were made as the shape says");
+                        load(path, &whole.name, Came::Plain(view))?;
+                    }
+                    Made::Kept(kept) => load(path, &kept.name.clone(), Came::Kept(kept))?,
                 }
             }
+            Ok(())
         })?;
-        unpacker.map_or(Ok(()), |unpacker| unpacker.finish(dir))?;
+        if let Some(unpacker) = unpacker {
+            read.formats.unpacked(unpacker.finish(dir)?);
+        }
         loader.finish().map_err(|source| upload(dir, "the last one", source))?;
         read.assemble(config, workspace, device, placement)
     }
+}
+
+/// A tensor on its way from the files.
+enum Came<'a> {
+    Plain(TensorView<'a>),
+    Kept(Kept),
 }
 
 enum Loaded {
@@ -163,6 +193,31 @@ enum Loaded {
     Rows(Tensor<2>),
     /// In pinned memory, for good.
     Host(Vec<usize>, HostBytes),
+    /// Packed matrices.
+    Kept(FrozenWeight),
+    /// The pieces of packed matrices, in pinned memory.
+    HostKept(Vec<HostBytes>),
+}
+
+/// Brings packed matrices to the card, or to pinned memory beside it.
+fn load_kept(
+    Kept { stack, shape: [count, d_out, d_in], .. }: Kept,
+    on_host: bool,
+    loader: &mut Loader,
+) -> std::result::Result<Loaded, DeviceError> {
+    let tables: Vec<u8> = stack.tables.iter().flat_map(|x| x.to_le_bytes()).collect();
+    if on_host {
+        let pieces = [stack.blocks.as_slice(), &stack.scales, &tables];
+        let pieces =
+            pieces.into_iter().map(|bytes| loader.pinned(bytes)).collect::<std::result::Result<_, _>>();
+        return Ok(Loaded::HostKept(pieces?));
+    }
+    let blocks = d_in / nf4::BLOCK;
+    Ok(Loaded::Kept(FrozenWeight::Nf4 {
+        blocks: loader.bytes(&stack.blocks)?.reshape([count, d_out, blocks, nf4::BLOCK / 2]),
+        scales: loader.bytes(&stack.scales)?.reshape([count, d_out, blocks]),
+        tables: loader.floats(&tables, DType::F32)?,
+    }))
 }
 
 fn load_tensor(
@@ -252,6 +307,7 @@ struct Read<'a> {
     /// Rows of each.
     joined_rows: [usize; 3],
     tensors: BTreeMap<String, Loaded>,
+    formats: Formats,
 }
 
 impl Read<'_> {
@@ -294,6 +350,7 @@ impl Read<'_> {
             layers,
             norm: self.float(Part::Norm)?,
             head: self.float(Part::Head)?,
+            formats: self.formats,
         })
     }
 
@@ -325,11 +382,15 @@ impl Read<'_> {
         Ok(())
     }
 
-    /// Query, key and value as one product.
-    fn attention_input(&mut self, layer: usize, parts: &[Linear]) -> Result<Linear> {
-        let weight: Tensor<2> = self.named(&whole_name(layer))?;
+    /// Query, key and value as one product: weight and bias.
+    fn attention_input(&mut self, layer: usize, parts: &[Linear]) -> Result<(DenseWeight, Tensor<2>)> {
         let bias = Tensor::cat(parts.iter().map(|part| part.bias.clone()).collect(), 1);
-        Ok(Linear { weight: FrozenWeight::Dense(weight.unsqueeze()), bias })
+        // All of them are packed, or none is.
+        if matches!(parts, [Linear { weight: FrozenWeight::Nf4 { .. }, .. }, ..]) {
+            let weights = parts.iter().map(|part| part.weight.clone()).collect();
+            return Ok((DenseWeight::Packed(weights), bias));
+        }
+        Ok((DenseWeight::Plain(self.named(&whole_name(layer))?), bias))
     }
 
     fn take(&mut self, name: &str) -> Result<Loaded> {
@@ -350,7 +411,11 @@ impl Read<'_> {
                 let shape = axes::<D>(&tensor.dims());
                 Ok(tensor.reshape(shape))
             }
-            Loaded::Bytes(..) | Loaded::Held(_) | Loaded::Host(..) => {
+            Loaded::Bytes(..)
+            | Loaded::Held(_)
+            | Loaded::Host(..)
+            | Loaded::Kept(_)
+            | Loaded::HostKept(_) => {
                 unreachable!("`expected` says what each tensor is")
             }
         }
@@ -364,9 +429,23 @@ impl Read<'_> {
     }
 
     fn dense(&mut self, site: Site) -> Result<Linear> {
-        let weight: Tensor<2> = self.float(Part::weight(site))?;
+        let weight = match self.kept(Part::weight(site)) {
+            Some(weight) => weight,
+            None => FrozenWeight::Dense(self.float::<2>(Part::weight(site))?.unsqueeze()),
+        };
         let bias: Tensor<1> = self.float(Part::bias(site))?;
-        Ok(Linear { weight: FrozenWeight::Dense(weight.unsqueeze()), bias: bias.unsqueeze() })
+        Ok(Linear { weight, bias: bias.unsqueeze() })
+    }
+
+    /// A weight that stayed packed as NF4, if it did.
+    fn kept(&mut self, part: Part) -> Option<FrozenWeight> {
+        match self.tensors.remove(&part.name())? {
+            Loaded::Kept(weight) => Some(weight),
+            other => {
+                self.tensors.insert(part.name(), other);
+                None
+            }
+        }
     }
 
     fn embedding(&mut self, device: &Device) -> Result<Embedding> {
@@ -387,9 +466,20 @@ impl Read<'_> {
         device: &Device,
         placement: Placement,
     ) -> Result<BTreeMap<Site, FrozenWeight>> {
+        let halves = [SiteKind::GateUp, SiteKind::Down];
         let layers: Vec<usize> =
             (0..config.num_hidden_layers).filter(|layer| placement.streams(config, *layer)).collect();
-        let halves = [SiteKind::GateUp, SiteKind::Down];
+        if config.packing == Packing::Nf4 {
+            for site in layers.iter().flat_map(|&layer| halves.map(|kind| Site { layer, kind })) {
+                let name = Part::weight(site).name();
+                if !matches!(self.tensors.get(&name), Some(Loaded::HostKept(_))) {
+                    let path = self.dir.display().to_string();
+                    let reason =
+                        "it is to stream from the host, and is not NF4 as kernels read it".to_owned();
+                    return Err(Error::QuantState { path, name, reason });
+                }
+            }
+        }
         let mut experts = Vec::with_capacity(layers.len());
         for &layer in &layers {
             let [gate_up, down] = halves.map(|kind| self.host_experts(Site { layer, kind }, config));
@@ -402,15 +492,23 @@ impl Read<'_> {
     }
 
     fn host_experts(&mut self, site: Site, config: &Config) -> Result<HostExperts> {
+        let dims = config.site_dims(site.kind);
+        let (packing, shape) = (config.packing, [dims.n_matrices, dims.d_out, dims.d_in]);
+        if packing == Packing::Nf4 {
+            let pieces = match self.take(&Part::weight(site).name())? {
+                Loaded::HostKept(pieces) => pieces,
+                _ => unreachable!("it was looked at before"),
+            };
+            return Ok(HostExperts { packing, pieces, shape });
+        }
         let mut piece = |piece| -> Result<HostBytes> {
             match self.take(&Stored { part: Part::weight(site), piece }.name())? {
                 Loaded::Host(_, bytes) => Ok(bytes),
                 _ => unreachable!("a layer that streams was read to the host"),
             }
         };
-        let dims = config.site_dims(site.kind);
-        let shape = [dims.n_matrices, dims.d_out, dims.d_in];
-        Ok(HostExperts { blocks: piece(Piece::Blocks)?, scales: piece(Piece::Scales)?, shape })
+        let pieces = vec![piece(Piece::Blocks)?, piece(Piece::Scales)?];
+        Ok(HostExperts { packing, pieces, shape })
     }
 
     fn not_placed(&self, name: &str, source: DeviceError) -> Error {
@@ -431,6 +529,8 @@ impl Read<'_> {
                 blocks: self.bytes(part, Piece::Blocks)?,
                 scales: self.bytes(part, Piece::Scales)?,
             }
+        } else if let Some(weight) = self.kept(part) {
+            weight
         } else {
             FrozenWeight::Transposed(self.float(part)?)
         };
@@ -457,22 +557,26 @@ fn whole_name(layer: usize) -> String {
 /// The layer as one operator, where the device has one.
 fn whole(
     layer: &LayerWeights,
-    attention_input: &Linear,
+    (attention_input, attention_input_bias): &(DenseWeight, Tensor<2>),
     config: &Config,
     n: usize,
     workspace: &Workspace,
 ) -> Option<DecoderLayer> {
     let matrix = |linear: &Linear| match &linear.weight {
         FrozenWeight::Dense(weight) => weight.clone().squeeze_dim::<2>(0),
-        _ => unreachable!("only experts come in other forms"),
+        _ => unreachable!("a router is not packed"),
+    };
+    let output = match &layer.output.weight {
+        FrozenWeight::Dense(weight) => DenseWeight::Plain(weight.clone().squeeze_dim::<2>(0)),
+        packed => DenseWeight::Packed(vec![packed.clone()]),
     };
     let bias = |linear: &Linear| linear.bias.clone().squeeze_dim::<1>(0);
     let tensors = LayerTensors {
         input_norm: layer.input_norm.clone(),
-        attention_input: matrix(attention_input),
-        attention_input_bias: bias(attention_input),
+        attention_input: attention_input.clone(),
+        attention_input_bias: attention_input_bias.clone().squeeze_dim::<1>(0),
         sinks: layer.sinks.clone(),
-        output: matrix(&layer.output),
+        output,
         output_bias: bias(&layer.output),
         post_norm: layer.post_norm.clone(),
         router: matrix(&layer.router),

@@ -35,6 +35,9 @@ pub enum Error {
         /// Which scale, from 0.
         index: usize,
     },
+    /// Matrices that are to be stacked, and there are none, or they have other code books than the first.
+    #[error("matrices of one stack have several code books")]
+    Books,
     /// A number that has to be finite is not.
     #[error("{part} {index} is {value}, not finite")]
     NonFinite {

@@ -24,6 +24,11 @@ impl Packing {
         }
     }
 
+    /// Whether a number takes less than a float.
+    pub fn is_packed(self) -> bool {
+        self != Self::Plain
+    }
+
     /// Bytes of a matrix of so many numbers, of which a plain one takes `plain` bytes. Those of [`nf4`] are counted with
     /// absmax values that are quantized again ("double quantization").
     pub fn bytes(self, numbers: u64, plain: u64) -> u64 {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use descant_quant::mxfp4;
+pub use descant_quant::nf4::{BLOCK, Packed, Stack};
 use descant_quant::nf4::{Encoded, Precision, QUANT_MAP, Scales, decode, dynamic_map, encode};
 use half::bf16;
 use serde_json::{Value, json};
@@ -53,22 +55,29 @@ pub struct Model {
 }
 
 impl Model {
-    /// peft_tiny of the golden files, whose experts are unpacked. As dynamic checkpoints leave some layers alone, one
-    /// is left alone here; and one router of the two is wrapped, as some versions have it.
+    /// peft_tiny of the golden files, whose experts are unpacked.
     ///
     /// # Panics
     /// The fixture is not there.
     pub fn tiny() -> Self {
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden/peft_tiny/base");
-        let read = |name: &str| std::fs::read(base.join(name)).expect("the fixture is there");
+        Self::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden/peft_tiny/base"))
+    }
+
+    /// The model of a directory, whose experts may be MXFP4. As dynamic checkpoints leave some layers alone, one is left
+    /// alone here; and one router is wrapped, as some versions have it.
+    ///
+    /// # Panics
+    /// It is not there, or not in one file.
+    pub fn of(dir: &Path) -> Self {
+        let read = |name: &str| std::fs::read(dir.join(name)).expect("the model is there");
         let mut config: Value = serde_json::from_slice(&read("config.json")).expect("JSON");
         config["quantization_config"] = json!({
             "quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4",
             "bnb_4bit_use_double_quant": true, "bnb_4bit_compute_dtype": "bfloat16",
         });
         let mut model = Self { config, packed: Tensors::new(), unpacked: Tensors::new() };
-        for (name, (dtype, shape, bytes)) in tensors_of(&read("model.safetensors")) {
-            let values = f32s(&bytes);
+        for (name, (dtype, shape, bytes)) in without_mxfp4(tensors_of(&read("model.safetensors"))) {
+            let values = floats(dtype, &bytes);
             let is_packed = name.contains("_proj.weight") && !name.contains("1.self_attn.v_proj");
             if let ([n, d_in, d_out], true) = (shape.as_slice(), name.contains(".experts.")) {
                 let mut all = Vec::new();
@@ -84,7 +93,7 @@ impl Model {
                     let (name, data) = (format!("{projection}s.{expert}.bias"), f32_bytes(values));
                     model.packed.insert(name, (Dtype::F32, vec![*width], data));
                 }
-                model.unpacked.insert(name, (Dtype::F32, shape, bytes));
+                model.unpacked.insert(name, (dtype, shape, bytes));
             } else if let ([rows, columns], true) = (shape.as_slice(), is_packed) {
                 let numbers = pack(&mut model.packed, &name, &values, [*rows, *columns]);
                 model.unpacked.insert(name, (Dtype::BF16, shape, bf16_bytes(&numbers)));
@@ -96,6 +105,31 @@ impl Model {
         }
         model
     }
+}
+
+/// The numbers of a tensor, F32 or BF16.
+fn floats(dtype: Dtype, bytes: &[u8]) -> Vec<f32> {
+    match dtype {
+        Dtype::BF16 => bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+        _ => f32s(bytes),
+    }
+}
+
+/// The same with packed experts as the unpacked layout has them, `[experts, in, out]`.
+fn without_mxfp4(mut tensors: Tensors) -> Tensors {
+    let packed: Vec<String> =
+        tensors.keys().filter_map(|name| name.strip_suffix("_blocks")).map(str::to_owned).collect();
+    for name in packed {
+        let (_, shape, blocks) = tensors.remove(&format!("{name}_blocks")).expect("it was listed");
+        let (.., scales) = tensors.remove(&format!("{name}_scales")).expect("scales are beside blocks");
+        let (experts, d_out, d_in) = (shape[0], shape[1], shape[2] * mxfp4::BLOCK);
+        let mut values = vec![0.0; experts * d_out * d_in];
+        mxfp4::decode(&blocks, &scales, &mut values);
+        let values: Vec<f32> =
+            values.chunks(d_out * d_in).flat_map(|rows| transposed(rows, d_out, d_in)).collect();
+        tensors.insert(name, (Dtype::BF16, vec![experts, d_in, d_out], bf16_bytes(&values)));
+    }
+    tensors
 }
 
 fn bf16_bytes(values: &[f32]) -> Vec<u8> {

@@ -41,6 +41,9 @@ __device__ __forceinline__ u32 shared_load(u32 from) {
     asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(from) : "memory");
     return x;
 }
+__device__ __forceinline__ void shared_load8(u32 from, float (&x)[2]) {
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(x[0]), "=f"(x[1]) : "r"(from) : "memory");
+}
 __device__ __forceinline__ uint4 shared_load16(u32 from) {
     uint4 x;
     asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"

@@ -51,14 +51,20 @@ pub const FEW_BLOCKS: u32 = 3;
 
 /// Grouped products on every card.
 pub const GROUPED: Block = Block { threads: 256, shared: 77_060 };
+/// The same of NF4, which looks its numbers up.
+pub const GROUPED_NF4: Block = Block { threads: 256, shared: 80_132 };
 /// Those of bf16 on Hopper.
 pub const GROUPED_SM90: Block = Block { threads: 512, shared: 217_668 };
 /// Those of MXFP4 on Hopper.
 pub const PACKED_SM90: Block = Block { threads: 512, shared: 224_868 };
+/// Those of NF4 on Hopper.
+pub const PACKED_NF4_SM90: Block = Block { threads: 512, shared: 227_940 };
 /// Those for few rows an expert; the rest of its shared memory is static.
 pub const FEW: Block = Block { threads: 256, shared: 0 };
 /// Few rows times both factors of an adapter.
 pub const LOW_RANK_FEW: Block = Block { threads: 256, shared: 0 };
+/// A matrix of NF4 to bf16; its shared memory is static.
+pub const UNPACK: Block = Block { threads: 256, shared: 0 };
 /// Rows times a factor of an adapter.
 pub const LOW_RANK_ROWS: Block = Block { threads: 128, shared: 66_564 };
 /// The gradient of a factor.
@@ -95,6 +101,10 @@ pub(super) mod constants {
     const KEYS: Define = ("KEY_ROWS", KEY_ROWS as i64);
     const TILE: Define = ("TILE_INTS", TILE_INTS as i64);
     const EXPERTS: Define = ("MAX_EXPERTS", MAX_EXPERTS as i64);
+    /// Which packing a file decodes; MXFP4 without it.
+    const NF4: Define = ("NF4", 1);
+    const BOX: Define = ("ROW_BOX", ROW_BOX as i64);
+    const LINES: Define = ("WEIGHT_BOX", WEIGHT_BOX as i64);
     const WIDTH: Define = ("RANK_WIDTH", RANK_WIDTH as i64);
 
     pub(crate) const FORWARD: &[Define] =
@@ -119,19 +129,33 @@ pub(super) mod constants {
     ];
     pub(crate) const GROUPED: &[Define] =
         &[EXPERTS, WIDTH, super::GROUPED.threads("THREADS"), super::GROUPED.shared("SHARED")];
+    pub(crate) const GROUPED_NF4: &[Define] =
+        &[NF4, EXPERTS, WIDTH, super::GROUPED_NF4.threads("THREADS"), super::GROUPED_NF4.shared("SHARED")];
     pub(crate) const GROUPED_SM90: &[Define] =
         &[EXPERTS, WIDTH, super::GROUPED_SM90.threads("THREADS"), super::GROUPED_SM90.shared("SHARED")];
     pub(crate) const PACKED_SM90: &[Define] = &[
         EXPERTS,
         WIDTH,
-        ("ROW_BOX", ROW_BOX as i64),
-        ("WEIGHT_BOX", WEIGHT_BOX as i64),
+        BOX,
+        LINES,
         super::PACKED_SM90.threads("THREADS"),
         super::PACKED_SM90.shared("SHARED"),
+    ];
+    pub(crate) const PACKED_NF4_SM90: &[Define] = &[
+        NF4,
+        EXPERTS,
+        WIDTH,
+        BOX,
+        LINES,
+        super::PACKED_NF4_SM90.threads("THREADS"),
+        super::PACKED_NF4_SM90.shared("SHARED"),
     ];
     pub(crate) const FEW: &[Define] =
         &[EXPERTS, WIDTH, super::FEW.threads("THREADS"), ("BLOCKS", FEW_BLOCKS as i64)];
     pub(crate) const FEW_LOW_RANK: &[Define] = &[EXPERTS, WIDTH, LOW_RANK_FEW.threads("THREADS")];
+    pub(crate) const FEW_NF4: &[Define] =
+        &[NF4, EXPERTS, WIDTH, super::FEW.threads("THREADS"), ("BLOCKS", FEW_BLOCKS as i64)];
+    pub(crate) const UNPACK: &[Define] = &[super::UNPACK.threads("THREADS")];
     pub(crate) const LOW_RANK: &[Define] = &[
         EXPERTS,
         WIDTH,

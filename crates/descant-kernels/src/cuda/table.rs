@@ -73,7 +73,7 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 7] = [
+pub const HEADERS: [(&str, &str); 11] = [
     ("common.cuh", include_str!("common.cuh")),
     ("mma.cuh", include_str!("mma.cuh")),
     ("sm90.cuh", include_str!("sm90.cuh")),
@@ -81,6 +81,10 @@ pub const HEADERS: [(&str, &str); 7] = [
     ("attention_sm90.cuh", include_str!("../op/attention/attention_sm90.cuh")),
     ("grouped.cuh", include_str!("../op/experts/grouped.cuh")),
     ("mxfp4.cuh", include_str!("../op/experts/mxfp4.cuh")),
+    ("nf4.cuh", include_str!("../op/experts/nf4.cuh")),
+    ("packed_sm90.cuh", include_str!("../op/experts/packed_sm90.cuh")),
+    ("packed_mxfp4.cuh", include_str!("../op/experts/packed_mxfp4.cuh")),
+    ("packed_nf4.cuh", include_str!("../op/experts/packed_nf4.cuh")),
 ];
 
 /// Without constants.
@@ -118,7 +122,7 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 20] = [
+pub const UNITS: [Unit; 24] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
@@ -143,7 +147,9 @@ pub const UNITS: [Unit; 20] = [
         HEADS_SM90,
         constants::BACKWARD_SM90,
     )),
+    tiled("linear/unpack", include_str!("../op/linear/unpack.cu"), PLAIN, constants::UNPACK),
     tiled("experts/grouped", include_str!("../op/experts/grouped.cu"), EXPERTS, constants::GROUPED),
+    tiled("experts/grouped_nf4", include_str!("../op/experts/grouped.cu"), PLAIN, constants::GROUPED_NF4),
     sm90(tiled(
         "experts/grouped_sm90",
         include_str!("../op/experts/grouped_sm90.cu"),
@@ -156,8 +162,15 @@ pub const UNITS: [Unit; 20] = [
         PLAIN,
         constants::PACKED_SM90,
     )),
+    sm90(tiled(
+        "experts/packed_nf4_sm90",
+        include_str!("../op/experts/packed_sm90.cu"),
+        PLAIN,
+        constants::PACKED_NF4_SM90,
+    )),
     tiled("experts/few", include_str!("../op/experts/few.cu"), PLAIN, constants::FEW),
     tiled("low_rank/few", include_str!("../op/low_rank/few.cu"), PLAIN, constants::FEW_LOW_RANK),
+    tiled("experts/few_nf4", include_str!("../op/experts/few.cu"), PLAIN, constants::FEW_NF4),
     tiled("experts/low_rank", include_str!("../op/experts/low_rank.cu"), PLAIN, constants::LOW_RANK),
 ];
 

@@ -161,7 +161,7 @@ impl Frame<'_> {
         let s = &self.plan.sizes;
         let d_attended = self.at(Buffer::DAttended)?;
         let mut product = MatmulSpec::backward(self.tokens(), s.query, s.hidden);
-        let mut of = Product::new(dx, self.operands.frozen.output, d_attended);
+        let mut of = Product::new(dx, 0, d_attended);
         if let (Some(pair), Some(to)) = (&self.pair(SiteKind::Output), to.pairs[SiteKind::Output]) {
             self.output_u()?;
             let path = Dense {
@@ -180,6 +180,7 @@ impl Frame<'_> {
             product.beta = 1.0;
             of.c = Some(d_attended);
         }
+        of.b = self.dense(&self.operands.frozen.output)?;
         self.matmul("output, back", &product, of)
     }
 
@@ -212,7 +213,7 @@ impl Frame<'_> {
         let d_normed = self.at(Buffer::DNormed)?;
         self.normed(x, frozen.input_norm, Buffer::Normed, Buffer::FirstRms)?;
         let mut product = MatmulSpec::backward(t, s.hidden, s.qkv());
-        let mut of = Product::new(d_qkv, frozen.qkv, d_normed);
+        let mut of = Product::new(d_qkv, 0, d_normed);
         if self.plan.paths.input > 0 {
             self.input_u()?;
             let path = Dense {
@@ -231,6 +232,7 @@ impl Frame<'_> {
             product.beta = 1.0;
             of.c = Some(d_normed);
         }
+        of.b = self.dense(&frozen.qkv)?;
         self.matmul("q k v, back", &product, of)?;
         let rms = Some(self.at(Buffer::FirstRms)?);
         self.run.stage("norm, back", 0.0, 8.0 * (t * s.hidden) as f64, || {

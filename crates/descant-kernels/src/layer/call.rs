@@ -7,7 +7,6 @@ use burn::backend::tensor::Device as BackendDevice;
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
-use descant_quant::Packing;
 
 use super::frame::{Frame, PairSpec};
 use super::frozen::FrozenTensors;
@@ -52,6 +51,7 @@ impl Prepared {
     ) -> Option<Self> {
         index_of(&of.router.device())?;
         let [n_experts, hidden] = of.router.dims();
+        let frozen = FrozenTensors::new(of)?;
         let sizes = LayerSizes {
             hidden,
             query: spec.n_heads * spec.head_dim,
@@ -60,8 +60,8 @@ impl Prepared {
             n_experts,
             top_k: spec.top_k,
             inner: of.down.d_in(),
+            packed_attention: frozen.qkv.is_packed() || frozen.output.is_packed(),
         };
-        let frozen = FrozenTensors::new(of)?;
         let streamed = match (&of.gate_up, &of.down) {
             (FrozenWeight::Streamed(gate_up), FrozenWeight::Streamed(down)) if gate_up.is_beside(down) => {
                 Some(gate_up.clone())
@@ -80,7 +80,7 @@ impl Prepared {
 
     /// Whether the experts' products want their rows in order.
     pub(super) fn in_order(&self) -> bool {
-        let packed = |data: &ExpertData<CubeTensor>| data.packing() == Packing::Mxfp4;
+        let packed = |data: &ExpertData<CubeTensor>| data.packing().is_packed();
         (packed(&self.frozen.gate_up) || packed(&self.frozen.down)) && wants_order(&self.gpu)
     }
 }

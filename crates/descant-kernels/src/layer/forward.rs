@@ -40,7 +40,7 @@ impl Frame<'_> {
         let frozen = &self.operands.frozen;
         let mut product = MatmulSpec::forward(t, s.qkv(), s.hidden);
         product.bias = Some(Element::Bf16);
-        let mut of = Product { bias: Some(frozen.qkv_bias), ..Product::new(normed, frozen.qkv, qkv) };
+        let mut of = Product { bias: Some(frozen.qkv_bias), ..Product::new(normed, 0, qkv) };
         // The low-rank part first: the large product reads it beside its work, where a second pass over its result
         // would take time of its own.
         if self.plan.paths.input > 0 {
@@ -51,6 +51,7 @@ impl Frame<'_> {
             product.beta = 1.0;
             of.c = Some(qkv);
         }
+        of.b = self.dense(&frozen.qkv)?;
         self.matmul("q k v", &product, of)?;
         self.turn(qkv, 1.0)
     }
@@ -87,8 +88,8 @@ impl Frame<'_> {
             self.matmul("low rank", &low, Product { c: Some(x), ..Product::new(u, b, middle) })?;
             residual = middle;
         }
-        let bias = Some(frozen.output_bias);
-        let of = Product { c: Some(residual), bias, ..Product::new(attended, frozen.output, middle) };
+        let (bias, weight) = (Some(frozen.output_bias), self.dense(&frozen.output)?);
+        let of = Product { c: Some(residual), bias, ..Product::new(attended, weight, middle) };
         self.matmul("output", &product, of)
     }
 

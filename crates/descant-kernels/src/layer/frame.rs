@@ -4,11 +4,10 @@
 //! Everything here is called on CubeCL's thread, inside one closure a direction; nothing waits and nothing is
 //! allocated. Order is the order of burn's stream.
 
-use descant_quant::Packing;
-
+use super::frozen::DenseData;
 use super::operands::Operands;
 use super::types::LayerSpec;
-use crate::cuda::{CudaError, MatmulSpec, Matrices, Result, Run};
+use crate::cuda::{CudaError, Element, MatmulSpec, Matrices, Result, Run};
 use crate::memory::layout::{At, Layout};
 use crate::memory::sizes::Plan;
 use crate::memory::table::{Buffer, Phase, WORKSPACE};
@@ -16,6 +15,7 @@ use crate::op::attention::cuda as attention;
 use crate::op::attention::table::Sequences;
 use crate::op::experts::LowRank;
 use crate::op::experts::cuda::{Experts, Sorted};
+use crate::op::linear::cuda::unpack;
 use crate::op::norm::cuda as norm;
 use crate::op::rotary::cuda as rotary;
 use crate::op::route::cuda as route;
@@ -126,6 +126,25 @@ impl Frame<'_> {
         self.run.stage(name, 2.0 * m * n * k, bytes, || self.run.blas().matmul(spec, &matrices))
     }
 
+    /// Where a dense matrix is in bf16: where it lies, or where it is unpacked to, until the next is.
+    pub(super) fn dense(&self, of: &DenseData<u64>) -> Result<u64> {
+        let parts = match of {
+            DenseData::Plain(address) => return Ok(*address),
+            DenseData::Packed(parts) => parts,
+        };
+        let first = self.at(Buffer::Unpacked)?;
+        let numbers: usize = parts.iter().map(|(_, numbers)| numbers).sum();
+        self.run.stage("unpack", 0.0, 2.5 * numbers as f64, || {
+            let mut to = first;
+            for (data, numbers) in parts {
+                unpack(self.run, data, *numbers, to)?;
+                to += (numbers * Element::Bf16.bytes()) as u64;
+            }
+            Ok(())
+        })?;
+        Ok(first)
+    }
+
     pub(super) fn norm_rows(&self) -> norm::Rows {
         let width = self.plan.sizes.hidden;
         norm::Rows { count: self.tokens(), width, stride: width, epsilon: self.spec.epsilon }
@@ -202,7 +221,7 @@ impl Frame<'_> {
     /// form of the product wants that.
     pub(super) fn rows_for(&self, experts: &Experts, data: u64, to: Buffer) -> Result<Sorted> {
         let hidden = self.plan.sizes.hidden;
-        if !self.plan.in_order || experts.data.packing() != Packing::Mxfp4 {
+        if !self.plan.in_order || !experts.data.packing().is_packed() {
             return self.gathered(data, hidden);
         }
         let (to, places) = (self.at(to)?, self.at(Buffer::Places)?);

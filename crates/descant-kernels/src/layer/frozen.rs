@@ -3,10 +3,10 @@
 use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::types::LayerTensors;
+use super::types::{DenseWeight, LayerTensors};
 use crate::cuda::{contiguous, int_primitive, primitive};
 use crate::memory::LayerSizes;
-use crate::op::experts::cuda::{ExpertData, Experts};
+use crate::op::experts::cuda::{ExpertData, Experts, PackedData};
 use crate::op::linear::FrozenWeight;
 
 /// As [`LayerTensors`], with the experts' matrices in one of the forms that kernels read.
@@ -14,10 +14,10 @@ use crate::op::linear::FrozenWeight;
 pub(super) struct FrozenTensors<T> {
     pub(super) input_norm: T,
     /// Query, key and value below each other.
-    pub(super) qkv: T,
+    pub(super) qkv: DenseData<T>,
     pub(super) qkv_bias: T,
     pub(super) sinks: T,
-    pub(super) output: T,
+    pub(super) output: DenseData<T>,
     pub(super) output_bias: T,
     pub(super) post_norm: T,
     pub(super) router: T,
@@ -28,14 +28,38 @@ pub(super) struct FrozenTensors<T> {
     pub(super) down_bias: T,
 }
 
+/// A dense matrix.
+#[derive(Debug, Clone)]
+pub(super) enum DenseData<T> {
+    /// bf16.
+    Plain(T),
+    /// Matrices below each other, and how many numbers each has.
+    Packed(Vec<(PackedData<T>, usize)>),
+}
+
+impl<T> DenseData<T> {
+    fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> DenseData<U> {
+        match self {
+            Self::Plain(weight) => DenseData::Plain(f(weight)),
+            Self::Packed(parts) => {
+                DenseData::Packed(parts.iter().map(|(data, numbers)| (data.map(f), *numbers)).collect())
+            }
+        }
+    }
+
+    pub(super) fn is_packed(&self) -> bool {
+        matches!(self, Self::Packed(_))
+    }
+}
+
 impl<T> FrozenTensors<T> {
     pub(super) fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> FrozenTensors<U> {
         FrozenTensors {
             input_norm: f(&self.input_norm),
-            qkv: f(&self.qkv),
+            qkv: self.qkv.map(f),
             qkv_bias: f(&self.qkv_bias),
             sinks: f(&self.sinks),
-            output: f(&self.output),
+            output: self.output.map(f),
             output_bias: f(&self.output_bias),
             post_norm: f(&self.post_norm),
             router: f(&self.router),
@@ -56,10 +80,10 @@ impl FrozenTensors<CubeTensor> {
         }
         Some(Self {
             input_norm: plain(&of.input_norm)?,
-            qkv: plain(&of.attention_input)?,
+            qkv: dense(&of.attention_input)?,
             qkv_bias: plain(&of.attention_input_bias)?,
             sinks: plain(&of.sinks)?,
-            output: plain(&of.output)?,
+            output: dense(&of.output)?,
             output_bias: plain(&of.output_bias)?,
             post_norm: plain(&of.post_norm)?,
             router: plain(&of.router)?,
@@ -84,16 +108,34 @@ impl FrozenTensors<u64> {
     }
 }
 
+fn dense(weight: &DenseWeight) -> Option<DenseData<CubeTensor>> {
+    match weight {
+        DenseWeight::Plain(weight) => Some(DenseData::Plain(contiguous(primitive(weight.clone()).ok()?))),
+        DenseWeight::Packed(parts) => {
+            let part = |part: &FrozenWeight| match bank(part)? {
+                ExpertData::Packed(data) => Some((data, part.d_out() * part.d_in())),
+                ExpertData::Bf16(_) | ExpertData::Streamed(_) => None,
+            };
+            parts.iter().map(part).collect::<Option<_>>().map(DenseData::Packed)
+        }
+    }
+}
+
 fn bank(weight: &FrozenWeight) -> Option<ExpertData<CubeTensor>> {
     match weight {
-        FrozenWeight::Mxfp4 { blocks, scales } => Some(ExpertData::Mxfp4 {
+        FrozenWeight::Mxfp4 { blocks, scales } => Some(ExpertData::Packed(PackedData::Mxfp4 {
             blocks: contiguous(int_primitive(blocks.clone()).ok()?),
             scales: contiguous(int_primitive(scales.clone()).ok()?),
-        }),
+        })),
+        FrozenWeight::Nf4 { blocks, scales, tables } => Some(ExpertData::Packed(PackedData::Nf4 {
+            blocks: contiguous(int_primitive(blocks.clone()).ok()?),
+            scales: contiguous(int_primitive(scales.clone()).ok()?),
+            tables: contiguous(primitive(tables.clone()).ok()?),
+        })),
         FrozenWeight::Transposed(weight) => {
             Some(ExpertData::Bf16(contiguous(primitive(weight.clone()).ok()?)))
         }
-        FrozenWeight::Streamed(_) => Some(ExpertData::Streamed),
+        FrozenWeight::Streamed(matrix) => Some(ExpertData::Streamed(matrix.packing)),
         FrozenWeight::Dense(_) => None,
     }
 }

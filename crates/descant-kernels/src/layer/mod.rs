@@ -37,7 +37,8 @@ use crate::memory::Workspace;
 use crate::op::attention::Segments;
 use crate::site::PerSite;
 pub use types::{
-    Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair, PairGradients, PlacedBatch,
+    Angles, DenseWeight, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair, PairGradients,
+    PlacedBatch,
 };
 
 /// A frozen layer, ready for one device's own form.

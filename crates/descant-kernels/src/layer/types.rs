@@ -29,19 +29,34 @@ pub struct PairGradients {
 /// The pairs of a layer.
 pub type LayerPairs = PerSite<Option<LowRankPair>>;
 
+/// A dense matrix, `[out, in]`.
+#[derive(Debug, Clone)]
+pub enum DenseWeight {
+    /// As products read it.
+    Plain(Tensor<2>),
+    /// [`FrozenWeight::Nf4`]s of one matrix each, below each other: unpacked before each product.
+    Packed(Vec<FrozenWeight>),
+}
+
+impl From<Tensor<2>> for DenseWeight {
+    fn from(weight: Tensor<2>) -> Self {
+        Self::Plain(weight)
+    }
+}
+
 /// The frozen tensors of a layer.
 #[derive(Debug, Clone)]
 pub struct LayerTensors {
     /// `[hidden]`, f32
     pub input_norm: Tensor<1>,
     /// Query, key and value below each other: `[query + 2 · key value, hidden]`
-    pub attention_input: Tensor<2>,
+    pub attention_input: DenseWeight,
     /// `[query + 2 · key value]`
     pub attention_input_bias: Tensor<1>,
     /// `[heads]`, f32
     pub sinks: Tensor<1>,
     /// `[hidden, query]`
-    pub output: Tensor<2>,
+    pub output: DenseWeight,
     /// `[hidden]`
     pub output_bias: Tensor<1>,
     /// `[hidden]`, f32

@@ -212,6 +212,7 @@ mod tests {
             n_experts: 32,
             top_k: 4,
             inner: 2880,
+            packed_attention: false,
         };
         for tokens in [1, 100, 1024, 4096, 16_384] {
             for in_order in [false, true] {
@@ -242,6 +243,7 @@ mod tests {
             n_experts: 4,
             top_k: 2,
             inner: 64,
+            packed_attention: false,
         };
         let (paths, windows) = (Paths::default(), Arc::from([]));
         let need = Need { sizes, paths, tokens: 0, longest: 9, in_order: false, windows };

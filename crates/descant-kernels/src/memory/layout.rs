@@ -117,6 +117,7 @@ mod tests {
             n_experts: 32,
             top_k: 4,
             inner: 2880,
+            packed_attention: false,
         };
         Plan { sizes, tokens: 4096, paths, kept, in_order: true }
     }

@@ -77,6 +77,7 @@ mod tests {
         n_experts: 32,
         top_k: 4,
         inner: 2880,
+        packed_attention: false,
     };
 
     fn windows() -> Vec<Option<usize>> {

@@ -20,12 +20,19 @@ pub struct LayerSizes {
     pub top_k: usize,
     /// Features between an expert's products.
     pub inner: usize,
+    /// Whether matrices of attention's dense products come packed, to be unpacked before each.
+    pub packed_attention: bool,
 }
 
 impl LayerSizes {
     /// Width of queries, keys and values beside each other.
     pub(crate) fn qkv(&self) -> usize {
         self.query + 2 * self.key_value
+    }
+
+    /// Numbers of attention's largest matrix.
+    pub(crate) fn dense_numbers(&self) -> usize {
+        self.hidden * self.qkv().max(self.query)
     }
 }
 

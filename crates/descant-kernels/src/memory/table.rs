@@ -127,6 +127,9 @@ buffers! {
     /// `Attended` by the A of the output.
     OutputU = row(ATTENTION, |p| p.tokens * p.paths.output * BF16);
 
+    /// A packed matrix of attention, for the product that follows.
+    Unpacked = row(ATTENTION, |p| if p.sizes.packed_attention { p.sizes.dense_numbers() * BF16 } else { 0 });
+
     /// `Middle` behind its norm.
     SecondNormed = row(EXPERTS, |p| p.tokens * p.sizes.hidden * BF16);
     SecondRms = row(EXPERTS, |p| p.tokens * F32);

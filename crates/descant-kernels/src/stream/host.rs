@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use descant_quant::{Packing, mxfp4, nf4};
+
 #[cfg(feature = "cuda")]
 use crate::cuda::HostMemory;
 
@@ -32,12 +34,30 @@ impl HostBytes {
 /// Packed matrices of all experts of a layer on the host.
 #[derive(Debug, Clone)]
 pub struct HostExperts {
-    /// As in [`FrozenWeight::Mxfp4`](crate::FrozenWeight::Mxfp4).
-    pub blocks: HostBytes,
-    /// As in [`FrozenWeight::Mxfp4`](crate::FrozenWeight::Mxfp4).
-    pub scales: HostBytes,
+    /// How.
+    pub packing: Packing,
+    /// The tensors of [`FrozenWeight`](crate::FrozenWeight)'s form for it, in its order.
+    pub pieces: Vec<HostBytes>,
     /// Matrices, output features, input features.
     pub shape: [usize; 3],
+}
+
+impl HostExperts {
+    /// Whether the pieces are those of the packing and the shape, and there is a kernel for both.
+    pub(super) fn is_whole(&self) -> bool {
+        let [count, outputs, inputs] = self.shape;
+        let numbers = count * outputs * inputs;
+        let (block, expected) = match self.packing {
+            Packing::Plain => return false,
+            Packing::Mxfp4 => (mxfp4::BLOCK, vec![numbers / 2, numbers / mxfp4::BLOCK]),
+            Packing::Nf4 => {
+                let tables = nf4::Stack::table_len(count, outputs * inputs / nf4::BLOCK);
+                (nf4::BLOCK, vec![numbers / 2, numbers / nf4::BLOCK, tables * size_of::<f32>()])
+            }
+        };
+        let lengths: Vec<usize> = self.pieces.iter().map(HostBytes::len).collect();
+        lengths == expected && inputs.is_multiple_of(block) && outputs.is_multiple_of(mxfp4::BLOCK)
+    }
 }
 
 /// Which of a layer's products.

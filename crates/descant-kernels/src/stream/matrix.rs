@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use descant_quant::Packing;
 
 use super::host::{Half, HostExperts};
 use super::ring;
@@ -16,6 +17,7 @@ pub struct StreamedMatrix {
     /// Which of the ring's layers.
     pub(crate) layer: usize,
     pub(crate) half: Half,
+    pub(crate) packing: Packing,
     pub(crate) shape: [usize; 3],
     device: Device,
 }
@@ -49,25 +51,26 @@ impl StreamedMatrix {
 /// One slot hides the bus where a layer that does not stream lies between two that do; two do it for neighbours.
 ///
 /// # Errors
-/// Shapes differ between layers or fit no kernel, or the card has no room for the slots.
+/// Shapes or packings differ between layers or fit no kernel, or the card has no room for the slots.
 pub fn stream_experts(
     layers: Vec<[HostExperts; 2]>,
     slots: usize,
     device: &Device,
 ) -> Result<Vec<[StreamedMatrix; 2]>, DeviceError> {
     let device = device.clone().inner();
-    let shapes: Vec<[[usize; 3]; 2]> = layers.iter().map(|layer| [layer[0].shape, layer[1].shape]).collect();
+    let shape = |layer: &[HostExperts; 2]| layer.each_ref().map(|one| (one.packing, one.shape));
+    let shapes: Vec<[(Packing, [usize; 3]); 2]> = layers.iter().map(shape).collect();
     for (layer, matrices) in layers.iter().enumerate() {
-        for HostExperts { blocks, scales, shape } in matrices {
-            let [count, outputs, inputs] = *shape;
-            let numbers = count * outputs * inputs;
-            let whole = blocks.len() == numbers / 2 && scales.len() == numbers / descant_quant::mxfp4::BLOCK;
-            if !whole || [outputs, inputs].iter().any(|n| !n.is_multiple_of(descant_quant::mxfp4::BLOCK)) {
-                return Err(DeviceError::new(format!("layer {layer} of those that stream is not {shape:?}")));
-            }
+        if let Some(wrong) = matrices.iter().find(|one| !one.is_whole()) {
+            let (shape, packing) = (wrong.shape, wrong.packing.name());
+            return Err(DeviceError::new(format!(
+                "layer {layer} of those that stream is not {shape:?} in {packing}"
+            )));
         }
         if shapes[layer] != shapes[0] {
-            return Err(DeviceError::new("layers of several shapes do not stream through one ring"));
+            return Err(DeviceError::new(
+                "layers of several shapes or packings do not stream through one ring",
+            ));
         }
     }
     if layers.is_empty() {
@@ -76,11 +79,11 @@ pub fn stream_experts(
     #[cfg(feature = "cuda")]
     {
         let ring = Arc::new(ring::Ring::new(layers, slots, &device)?);
-        let matrix = |layer: usize, half, shape| {
+        let matrix = |layer: usize, half, (packing, shape)| {
             let (ring, device) = (Arc::clone(&ring), device.clone());
-            StreamedMatrix { ring, layer, half, shape, device }
+            StreamedMatrix { ring, layer, half, packing, shape, device }
         };
-        let of = |(layer, [gate_up, down]): (usize, &[[usize; 3]; 2])| {
+        let of = |(layer, [gate_up, down]): (usize, &[(Packing, [usize; 3]); 2])| {
             [matrix(layer, Half::GateUp, *gate_up), matrix(layer, Half::Down, *down)]
         };
         Ok(shapes.iter().enumerate().map(of).collect())

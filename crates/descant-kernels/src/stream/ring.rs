@@ -19,7 +19,7 @@ use super::host::{Half, HostExperts};
 use super::slots::{Course, Slots, next};
 use crate::DeviceError;
 use crate::cuda::{Brake, DeviceMemory, Event, Gpu, OwnStream, Result, Run, copy_from_host, index_of};
-use crate::op::experts::cuda::ExpertData;
+use crate::op::experts::cuda::{ExpertData, PackedData};
 
 /// Pieces begin at multiples of this, as kernels and tensor copies want them.
 const ALIGNMENT: usize = 256;
@@ -62,20 +62,19 @@ impl Entered {
     }
 }
 
-/// Where the four pieces of a layer lie in a slot, and its length.
-fn places(layer: &[HostExperts; 2]) -> ([usize; 4], usize) {
+/// Where the pieces of a layer lie in a slot, those of its first product first, and the slot's length.
+fn places(layer: &[HostExperts; 2]) -> (Vec<u64>, usize) {
     let mut end = 0;
     let starts = pieces(layer).map(|bytes| {
         let start = end;
         end = (start + bytes.len()).next_multiple_of(ALIGNMENT);
-        start
+        start as u64
     });
-    (starts, end)
+    (starts.collect(), end)
 }
 
-fn pieces(layer: &[HostExperts; 2]) -> [&[u8]; 4] {
-    let [gate_up, down] = layer;
-    [&gate_up.blocks, &gate_up.scales, &down.blocks, &down.scales].map(|bytes| bytes.0.bytes())
+fn pieces(layer: &[HostExperts; 2]) -> impl Iterator<Item = &[u8]> {
+    layer.iter().flat_map(|half| half.pieces.iter().map(|bytes| bytes.0.bytes()))
 }
 
 impl Ring {
@@ -121,10 +120,14 @@ impl Ring {
         };
         self.slots[slot].filled.hold(run.stream)?;
         state.touch(slot);
-        let (starts, _) = places(&self.layers[layer]);
-        let [a, b, c, d] = starts.map(|start| self.slots[slot].memory.address() + start as u64);
-        let packed = |blocks, scales| ExpertData::Mxfp4 { blocks, scales };
-        Ok(Entered { slot, layer, gate_up: packed(a, b), down: packed(c, d) })
+        let first = self.slots[slot].memory.address();
+        let addresses: Vec<u64> =
+            places(&self.layers[layer]).0.into_iter().map(|start| first + start).collect();
+        let [of_gate_up, of_down] = &self.layers[layer];
+        let (gate_up, down) = addresses.split_at(of_gate_up.pieces.len());
+        let gate_up = ExpertData::Packed(PackedData::new(of_gate_up.packing, gate_up)?);
+        let down = ExpertData::Packed(PackedData::new(of_down.packing, down)?);
+        Ok(Entered { slot, layer, gate_up, down })
     }
 
     /// Says that all work that reads the layer is queued, and brings the one that comes next, where there is one. With
@@ -153,9 +156,10 @@ impl Ring {
     }
 
     /// Where the layer's matrices are read over the bus: for products of few rows, which then read what is chosen alone.
-    pub(crate) fn in_place(&self, layer: usize, half: Half) -> ExpertData {
-        let HostExperts { blocks, scales, .. } = &self.layers[layer][half as usize];
-        ExpertData::Mxfp4 { blocks: blocks.0.address(), scales: scales.0.address() }
+    pub(crate) fn in_place(&self, layer: usize, half: Half) -> Result<ExpertData> {
+        let HostExperts { packing, pieces, .. } = &self.layers[layer][half as usize];
+        let addresses: Vec<u64> = pieces.iter().map(|bytes| bytes.0.address()).collect();
+        Ok(ExpertData::Packed(PackedData::new(*packing, &addresses)?))
     }
 
     /// Starts the copy of a layer into the slot that was used longest ago.
@@ -168,7 +172,7 @@ impl Ring {
         let (starts, length) = places(&self.layers[layer]);
         self.brake.begin(&self.copies)?;
         for (start, bytes) in starts.into_iter().zip(pieces(&self.layers[layer])) {
-            copy_from_host(self.copies.0, to.memory.address() + start as u64, bytes)?;
+            copy_from_host(self.copies.0, to.memory.address() + start, bytes)?;
         }
         self.brake.end(&self.copies, length)?;
         to.filled.record(self.copies.0)?;

@@ -4,7 +4,9 @@ use burn::tensor::{DType, Tensor};
 use descant_kernels as k;
 use descant_kernels::{FrozenWeight, Groups};
 
-use crate::support::{Random, TOLERANCE, assert_same, difference, flat, int_values, ints, leaf, run, values};
+use crate::support::{
+    Random, TOLERANCE, assert_same, difference, flat, int_values, ints, leaf, nf4, run, values,
+};
 
 /// Rows a matrix: none, one, many, none at the end.
 const SPREAD: [usize; 5] = [0, 1, 77, 600, 0];
@@ -27,6 +29,9 @@ fn weights(random: &mut Random, n: usize, d_in: usize, d_out: usize) -> Vec<Froz
             scales: random.bytes([n, d_out, d_in / 32], 120, 126),
         },
     ]
+    .into_iter()
+    .chain((d_in % 64 == 0).then(|| nf4(random, n, d_in, d_out)))
+    .collect()
 }
 
 #[test]
@@ -34,7 +39,9 @@ fn grouped_products_equal_their_definition_in_every_storage() {
     let mut random = Random(21);
     for (spread, d_in, d_out) in [(&SPREAD[..], 64, 150), (&[3, 0, 2], 32, 7), (&[0, 0, 9], 96, 128)] {
         let (groups, rows) = groups(spread);
-        for weight in weights(&mut random, spread.len(), d_in, d_out) {
+        let weights = weights(&mut random, spread.len(), d_in, d_out);
+        assert_eq!(weights.len(), if d_in == 64 { 4 } else { 3 });
+        for weight in weights {
             let (x, bias) = (random.floats([rows, d_in]), random.floats([spread.len(), d_out]));
             let seed = random.floats([rows, d_out]);
             let fast = run([&x], &seed, |[x]| k::linear(x, &weight, Some(&bias), &groups));

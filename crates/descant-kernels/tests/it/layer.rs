@@ -6,8 +6,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use descant_kernels as k;
 use k::reference as definition;
 use k::{
-    Angles, AttentionSpec, DecoderLayer, FrozenWeight, Groups, Keep, LayerPairs, LayerPlace, LayerSpec,
-    LayerTensors, LogitsRoom, LowRankPair, Segments, SiteKind, Workspace, read_floats,
+    Angles, AttentionSpec, DecoderLayer, DenseWeight, FrozenWeight, Groups, Keep, LayerPairs, LayerPlace,
+    LayerSpec, LayerTensors, LogitsRoom, LowRankPair, Segments, SiteKind, Workspace, read_floats,
 };
 
 use crate::card::{card, error, on, rounded};
@@ -35,6 +35,13 @@ const SPEC: LayerSpec = LayerSpec {
     epsilon: 1e-5,
     limit: 7.0,
 };
+
+fn plain(weight: &DenseWeight) -> &Tensor<2> {
+    match weight {
+        DenseWeight::Plain(weight) => weight,
+        DenseWeight::Packed(_) => unreachable!("no attention is packed here"),
+    }
+}
 
 /// A layer, its pairs and its input in f32 on the CPU, with values that bf16 holds where the card has bf16.
 struct Case {
@@ -67,10 +74,10 @@ impl Case {
         let (gate_up, down) = (bank(2 * INNER, HIDDEN), bank(HIDDEN, INNER));
         let tensors = LayerTensors {
             input_norm: random.floats([HIDDEN]),
-            attention_input: small(random.floats([qkv, HIDDEN]), HIDDEN),
+            attention_input: small(random.floats([qkv, HIDDEN]), HIDDEN).into(),
             attention_input_bias: rounded(random.floats([qkv])),
             sinks: random.floats([HEADS]),
-            output: small(random.floats([HIDDEN, query]), query),
+            output: small(random.floats([HIDDEN, query]), query).into(),
             output_bias: rounded(random.floats([HIDDEN])),
             post_norm: random.floats([HIDDEN]),
             router: small(random.floats([EXPERTS, HIDDEN]), HIDDEN),
@@ -135,7 +142,7 @@ impl Case {
         };
         let one = &Groups::One;
         let normed = definition::rms_norm(x.clone(), &of.input_norm, self.spec.epsilon);
-        let qkv = dense(&normed, &of.attention_input, &of.attention_input_bias);
+        let qkv = dense(&normed, plain(&of.attention_input), &of.attention_input_bias);
         let part =
             |kind, start: usize, rows: usize| site(kind, &normed, qkv.clone().narrow(1, start, rows), one);
         let q = part(SiteKind::Query, 0, query).reshape([n, HEADS, DIM]);
@@ -145,7 +152,7 @@ impl Case {
         let (q, k) = (definition::rotary(q, cos, sin), definition::rotary(k, cos, sin));
         let spec = AttentionSpec { window: self.spec.window, scale: (DIM as f32).sqrt().recip() };
         let attended = definition::attention(q, k, v, &of.sinks, spec, &self.segments).reshape([n, query]);
-        let output = dense(&attended, &of.output, &of.output_bias);
+        let output = dense(&attended, plain(&of.output), &of.output_bias);
         let middle = x + site(SiteKind::Output, &attended, output, one);
         let normed = definition::rms_norm(middle.clone(), &of.post_norm, self.spec.epsilon);
         let logits = site(SiteKind::Router, &normed, dense(&normed, &of.router, &of.router_bias), one);
@@ -172,14 +179,14 @@ impl Case {
                 scales: crate::card::ints_on(scales, card),
             },
             FrozenWeight::Transposed(weight) => FrozenWeight::Transposed(on(weight, card, DType::BF16)),
-            FrozenWeight::Dense(_) | FrozenWeight::Streamed(_) => unreachable!("no expert is stored so"),
+            _ => unreachable!("no expert is stored so here"),
         };
         let tensors = LayerTensors {
             input_norm: fine(&of.input_norm),
-            attention_input: half(&of.attention_input),
+            attention_input: half(plain(&of.attention_input)).into(),
             attention_input_bias: vector(&of.attention_input_bias),
             sinks: fine(&of.sinks),
-            output: half(&of.output),
+            output: half(plain(&of.output)).into(),
             output_bias: vector(&of.output_bias),
             post_norm: fine(&of.post_norm),
             router: half(&of.router),
@@ -366,6 +373,7 @@ fn losses_do_not_depend_on_a_longer_batch_before() {
         n_experts: EXPERTS,
         top_k: EXPERTS,
         inner: INNER,
+        packed_attention: false,
     };
     let losses = |before: Option<&Case>| {
         let workspace = Workspace::default();

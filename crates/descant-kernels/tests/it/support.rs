@@ -1,6 +1,8 @@
 //! Random inputs, and the comparison of two forms of an operator.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use descant_kernels::FrozenWeight;
+use descant_quant::nf4::{QUANT_MAP, dynamic_map};
 
 /// Largest difference allowed between two f32 forms, relative to the largest element (at least 1).
 pub(crate) const TOLERANCE: f32 = 2e-5;
@@ -32,6 +34,21 @@ impl Random {
         let span = u64::from(high - low) + 1;
         let values: Vec<u8> = (0..shape.iter().product()).map(|_| low + (self.bits() % span) as u8).collect();
         Tensor::from_data(TensorData::new(values, shape), (&Device::flex(), DType::U8))
+    }
+}
+
+/// Random NF4 matrices, of numbers of about a tenth, with as many blocks as make several nested scales.
+pub(crate) fn nf4(random: &mut Random, n: usize, d_in: usize, d_out: usize) -> FrozenWeight {
+    let blocks = d_in / 64;
+    let nested = n * (d_out * blocks).div_ceil(256);
+    let offsets = (0..n).map(|_| 0.1 + random.normal().abs() * 0.02).collect::<Vec<_>>();
+    let nested = (0..nested).map(|_| 0.02 + random.normal().abs() * 0.02).collect::<Vec<_>>();
+    let tables = [QUANT_MAP.as_slice(), &dynamic_map(), &offsets, &nested].concat();
+    let length = tables.len();
+    FrozenWeight::Nf4 {
+        blocks: random.bytes([n, d_out, blocks, 32], 0, 255),
+        scales: random.bytes([n, d_out, blocks], 0, 255),
+        tables: Tensor::from_data(TensorData::new(tables, [length]), &Device::flex()),
     }
 }
 

@@ -7,18 +7,25 @@ use burn::tensor::DType;
 use crate::config::Config;
 use crate::names::{LayerPart, Part, Piece, Stored};
 use descant_kernels::SiteKind;
+use descant_quant::Packing;
 
 /// Bytes that the weights of this configuration take on a card, or on the CPU.
 pub fn weight_bytes(config: &Config, on_card: bool) -> u64 {
-    let bytes = |kind: Kind| {
-        let (shape, size) = match kind {
+    let bytes = |stored: Stored| {
+        let (shape, size) = match kind(stored, config) {
             Kind::Float { shape, role } => (shape, role.dtype(on_card).size()),
             Kind::Bytes { shape, .. } => (shape, 1),
         };
         // A hostile configuration may multiply to more than there is.
-        shape.into_iter().fold(size as u64, |bytes, n| bytes.saturating_mul(n as u64))
+        let product = |first| shape.iter().fold(first, |bytes: u64, n| bytes.saturating_mul(*n as u64));
+        match stored.part.site() {
+            Some(site) if on_card && config.packing == Packing::Nf4 && config.keeps_packed(site.kind) => {
+                config.packing.bytes(product(1), size as u64)
+            }
+            _ => product(size as u64),
+        }
     };
-    expected(config).into_values().map(bytes).fold(0, u64::saturating_add)
+    Stored::all(config, config.packing).map(bytes).fold(0, u64::saturating_add)
 }
 
 /// What the configuration says of a tensor.
@@ -56,15 +63,16 @@ impl Role {
 
 /// Every tensor that belongs to this configuration.
 pub(super) fn expected(config: &Config) -> BTreeMap<String, Kind> {
-    let kind = |stored: Stored| {
-        let shape = stored.shape(config);
-        match stored.piece {
-            Piece::Whole => Kind::Float { shape, role: role(stored.part) },
-            Piece::Blocks => Kind::Bytes { shape, scales: false },
-            Piece::Scales => Kind::Bytes { shape, scales: true },
-        }
-    };
-    Stored::all(config, config.packing).map(|stored| (stored.name(), kind(stored))).collect()
+    Stored::all(config, config.packing).map(|stored| (stored.name(), kind(stored, config))).collect()
+}
+
+fn kind(stored: Stored, config: &Config) -> Kind {
+    let shape = stored.shape(config);
+    match stored.piece {
+        Piece::Whole => Kind::Float { shape, role: role(stored.part) },
+        Piece::Blocks => Kind::Bytes { shape, scales: false },
+        Piece::Scales => Kind::Bytes { shape, scales: true },
+    }
 }
 
 /// What a part is for.

@@ -18,10 +18,12 @@
 mod decode;
 mod encode;
 mod maps;
+mod stack;
 
 pub use decode::{Precision, Scales, decode};
 pub use encode::{Encoded, encode};
 pub use maps::{QUANT_MAP, dynamic_map, unsigned_dynamic_map};
+pub use stack::{Packed, Stack, View};
 
 /// Elements that share a scale.
 pub const BLOCK: usize = 64;

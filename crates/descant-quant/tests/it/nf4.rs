@@ -1,7 +1,8 @@
 //! NF4: bit-exact decoding and nibbles, code books, double quantization, wrong lengths.
 
 use descant_quant::nf4::{
-    BLOCK, NESTED_BLOCK, Precision, QUANT_MAP, Scales, decode, dynamic_map, encode, unsigned_dynamic_map,
+    BLOCK, NESTED_BLOCK, Packed, Precision, QUANT_MAP, Scales, Stack, decode, dynamic_map, encode,
+    unsigned_dynamic_map,
 };
 use descant_quant::{Error, Result};
 use proptest::prelude::*;
@@ -53,6 +54,64 @@ fn case(name: &str) -> Case {
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
+}
+
+impl Case {
+    fn packed(&self) -> Packed<'_> {
+        Packed {
+            packed: &self.packed,
+            codes: &self.codes,
+            nested_absmax: &self.nested_absmax,
+            nested_offset: self.nested_offset,
+            levels: &self.quant_map,
+            map: &self.nested_map,
+        }
+    }
+}
+
+#[test]
+fn a_stack_decodes_to_the_bits_of_the_golden_file() -> Result<()> {
+    for name in ["a", "b"] {
+        let case = case(name);
+        // Another matrix of the same shape before it, so that nothing is found at the beginning by chance.
+        let (codes, nested) = (vec![7; case.codes.len()], vec![0.5; case.nested_absmax.len()]);
+        let packed = vec![0x1f; case.packed.len()];
+        let other = Packed {
+            packed: &packed,
+            codes: &codes,
+            nested_absmax: &nested,
+            nested_offset: 3.0,
+            ..case.packed()
+        };
+        let stack = Stack::new(&[other, case.packed()])?;
+        assert_eq!(stack.tables.len(), Stack::table_len(2, case.codes.len()));
+        let mut values = vec![0.0; case.source.len()];
+        stack.view().decode(2, 1, 0, &mut values);
+        assert_eq!(bits(&values), bits(&case.dequantized), "{name}");
+        // From a block in the middle on.
+        let (first, n) = (case.codes.len() / 2 + 1, 3 * BLOCK);
+        stack.view().decode(2, 1, first, &mut values[..n]);
+        assert_eq!(bits(&values[..n]), bits(&case.dequantized[first * BLOCK..][..n]), "{name}");
+        stack.view().decode(2, 0, 0, &mut values);
+        assert_ne!(bits(&values), bits(&case.dequantized), "{name}: the other matrix");
+    }
+    Ok(())
+}
+
+#[test]
+fn matrices_that_do_not_fit_together_are_no_stack() {
+    let (a, b) = (case("a"), case("b"));
+    assert_eq!(Stack::new(&[]), Err(Error::Books));
+    let length = |part, expected, actual| Err(Error::Length { part, expected, actual });
+    assert_eq!(Stack::new(&[a.packed(), b.packed()]), length("absmax", 192, 5120));
+    let levels = a.quant_map.iter().map(|x| x * 2.0).collect::<Vec<_>>();
+    assert_eq!(Stack::new(&[a.packed(), Packed { levels: &levels, ..a.packed() }]), Err(Error::Books));
+    let short = Packed { packed: &a.packed[1..], ..a.packed() };
+    assert_eq!(Stack::new(&[short]), length("weight", 6144, 6143));
+    let nested = Packed { nested_absmax: &[], ..a.packed() };
+    assert_eq!(Stack::new(&[nested]), length("nested_absmax", 1, 0));
+    let infinite = Packed { nested_offset: f32::INFINITY, ..a.packed() };
+    assert!(matches!(Stack::new(&[infinite]), Err(Error::NonFinite { part: "table", index: 272, .. })));
 }
 
 #[test]

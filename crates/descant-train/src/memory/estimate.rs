@@ -7,7 +7,7 @@
 
 use descant_kernels::{Keep, LayerLoad, MAX_EXPERT_RANK, PerSite};
 use descant_lora::LoraConfig;
-use descant_model::{Config, Packing, SiteKind, weight_bytes};
+use descant_model::{Config, SiteKind, weight_bytes};
 
 use super::arrangement::Arrangement;
 use crate::config::{OptimizerKind, TrainConfig};
@@ -247,7 +247,7 @@ pub fn estimate(
             let others = base + adapter + gradients + optimizer + runtime;
             let layers = LayerLoad {
                 together: arrangement.together,
-                ..layer_load(config, &kinds, lora.r, load, in_order && config.packing == Packing::Mxfp4)
+                ..layer_load(config, &kinds, lora.r, load, in_order && config.has_packed_experts())
             };
             let of_layers = layers.memory(keep, free.saturating_sub(others));
             let least = of_layers.scratch + of_layers.streams;

@@ -46,6 +46,8 @@ struct Answer {
     planned_memory_gib: f64,
     peak_memory_gib: Option<f64>,
     memory_plan: Option<String>,
+    /// In which formats the weights came.
+    weights: String,
     placement: Option<String>,
     /// Micro-batches that go through a layer before the next.
     together: usize,
@@ -158,6 +160,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         planned_memory_gib: planned as f64 / GIB,
         peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
         memory_plan: model.workspace().words(),
+        weights: model.formats().to_string(),
         placement: placement.words(),
         together,
         bus_gb_per_second: bus.map(|bus| bus as f64 / 1e9),

@@ -57,6 +57,7 @@ pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result
     let overlay =
         adapter.map(|dir| LoraAdapters::load_peft(dir, &model.config, model.device())).transpose()?;
     talk.item("model", &resolved.model);
+    talk.item("weights", model.formats());
     talk.item("adapter", adapter.map_or("none".into(), |dir| dir.display().to_string()));
     talk.item("device", &device.why);
     let template = renderer.template();

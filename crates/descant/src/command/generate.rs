@@ -32,6 +32,7 @@ pub(crate) fn run(args: &Generate, dir: &Path, talk: Talk) -> Result<Exit> {
     let placement = place_for_asking(&device, args.model.memory, &load::config(dir)?, asking)?;
     let model = load::model(dir, &device.device, placement)?;
     model.workspace().set(args.model.memory, Keep::Auto);
+    talk.detail(format_args!("weights: {}", model.formats()));
     let overlay = load::overlay(args.model.adapter.as_deref(), &model)?;
     match text {
         None => {

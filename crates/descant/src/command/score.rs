@@ -37,6 +37,7 @@ pub(crate) fn run(args: &Score, model: &Path, talk: Talk) -> Result<Exit> {
     let placement = place_for_asking(&device, args.model.memory, &load::config(model)?, none)?;
     let model = load::model(model, &device.device, placement)?;
     model.workspace().set(args.model.memory, Keep::Auto);
+    talk.detail(format_args!("weights: {}", model.formats()));
     let overlay = load::overlay(args.model.adapter.as_deref(), &model)?;
     for number in 1_u64.. {
         let Some(line) = read_line(&mut input).with_context(|| format!("line {number}"))? else { break };

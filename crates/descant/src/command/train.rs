@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use descant_evaluate::Samples;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
-use descant_model::{Bare, GptOss, Packing};
+use descant_model::{Bare, GptOss};
 use descant_train::checkpoint::{Checkpoint, Identity, Store};
 use descant_train::memory::Load;
 use descant_train::{
@@ -441,17 +441,14 @@ fn first_lines(
 ) {
     let settings = &resolved.settings;
     let (config, train, lora) = (&model.config, &settings.train, &settings.lora);
-    let experts = match config.packing {
-        Packing::Nf4 => "experts unpacked from NF4".to_owned(),
-        packing => format!("{} experts", packing.name()),
-    };
     talk.item(
         "model",
         format_args!(
-            "{} ({} layers, {} experts, {experts})",
+            "{} ({} layers, {} experts)",
             resolved.model, config.num_hidden_layers, config.num_local_experts
         ),
     );
+    talk.item("weights", model.formats());
     talk.item("device", &device.why);
     talk.item(
         "trained",

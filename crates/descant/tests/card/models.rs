@@ -40,6 +40,8 @@ const LIKE_20B: Sizes = Sizes {
     num_experts_per_tok: 4,
     sliding_window: 128,
 };
+/// As that, with rows that blocks of NF4 divide.
+const NF4: Sizes = Sizes { intermediate_size: 384, ..LIKE_20B };
 /// As that, with fewer tokens than experts have slots, so that some get none and some get one.
 const MANY_EXPERTS: Sizes = Sizes { num_local_experts: 32, num_hidden_layers: 2, ..LIKE_20B };
 
@@ -78,6 +80,9 @@ pub(crate) fn all() -> Vec<Case> {
         random("long sequences", LIKE_20B, &SiteKind::ALL, 8, &[700, 513, 256]),
         tiny("unpacked experts", false),
         tiny("packed by bitsandbytes", true),
+        nf4_varied(),
+        nf4("NF4, every expert takes every token", Sizes { num_local_experts: 4, ..NF4 }, &[300, 1, 129, 77]),
+        nf4("NF4, two tokens", NF4, &[2]),
     ]
 }
 
@@ -113,6 +118,26 @@ fn tiny(name: &'static str, packed: bool) -> Case {
 /// The case whose sites and lengths are the most varied.
 pub(crate) fn varied() -> Case {
     random("like the 20b, all sites", LIKE_20B, &SiteKind::ALL, 8, &[300, 1, 129, 77])
+}
+
+/// The same packed by bitsandbytes.
+pub(crate) fn nf4_varied() -> Case {
+    nf4("NF4, all sites", NF4, &[300, 1, 129, 77])
+}
+
+/// A random model packed by bitsandbytes, with pairs at all sites.
+fn nf4(name: &'static str, sizes: Sizes, lengths: &'static [usize]) -> Case {
+    let plain = random(name, sizes, &SiteKind::ALL, 8, lengths);
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = nf4::Model::of(&plain.model);
+    let files = [
+        ("config.json", model.config.to_string().into_bytes()),
+        ("model.safetensors", shard::file_of(&model.packed)),
+    ];
+    for (name, bytes) in files {
+        descant_files::write_atomic(&folder.path().join(name), &bytes).expect("writes");
+    }
+    Case { model: folder.path().to_owned(), _folder: Some(folder), ..plain }
 }
 
 fn random(

@@ -5,7 +5,7 @@ use descant_kernels::cuda::portable_kernels;
 use descant_model::{GenerateOptions, Placement, Sampling};
 use descant_train::{OptimizerKind, score};
 
-use crate::models::{Case, varied};
+use crate::models::{Case, nf4_varied, varied};
 use crate::repeat::{How, train};
 use crate::{card, is_portable};
 
@@ -26,9 +26,9 @@ fn replies(case: &Case, card: &Device, placement: Placement) -> (Vec<Vec<u32>>, 
 #[ignore = "needs a card"]
 fn where_weights_lie_changes_no_bit() {
     let card = card();
-    let case = varied();
-    let config = case.load(&card).config;
-    for portable in [false, true] {
+    for (case, portable) in [(varied(), false), (varied(), true), (nf4_varied(), false), (nf4_varied(), true)]
+    {
+        let config = case.load(&card).config;
         portable_kernels(portable || is_portable());
         let trained = train(&case, &card, How::default(), OptimizerKind::AdamW8bit, None);
         let asked = replies(&case, &card, Placement::default());
@@ -36,7 +36,7 @@ fn where_weights_lie_changes_no_bit() {
         assert_eq!(trained, train(&case, &card, how, OptimizerKind::AdamW8bit, None), "together");
         let mut on_host = Vec::new();
         for placement in Placement::all(&config).skip(1) {
-            let what = format!("{placement:?}, portable {portable}");
+            let what = format!("{}, {placement:?}, portable {portable}", case.name);
             for together in [1, 2, 3] {
                 let how = How { placement, together };
                 let again = train(&case, &card, how, OptimizerKind::AdamW8bit, Some(7));

@@ -1,6 +1,6 @@
 //! Launches of the grouped products: which form of a kernel serves which card and how many rows.
 
-use descant_quant::Packing;
+use descant_quant::{Packing, nf4};
 
 use super::{GRADIENT_COLUMNS, LowRank, RANK_WIDTH};
 use crate::cuda::boxes::{BoxElement, Boxes};
@@ -15,34 +15,81 @@ pub(crate) struct Experts {
     pub(crate) count: usize,
     /// Rows of a stored matrix.
     pub(crate) rows: usize,
-    /// Columns of a stored matrix; MXFP4 blocks lie along them.
+    /// Columns of a stored matrix; packed blocks lie along them.
     pub(crate) columns: usize,
 }
 
 /// Where the numbers are, generic over what a tensor is at a stage: a card's tensor, a buffer, an address.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum ExpertData<T = u64> {
-    /// `[experts, rows, columns / 32, 16]` and `[experts, rows, columns / 32]`, u8.
-    Mxfp4 { blocks: T, scales: T },
+    /// As kernels read them.
+    Packed(PackedData<T>),
     /// `[experts, rows, columns]`, bf16.
     Bf16(T),
-    /// As `Mxfp4`, on the host; where, is known once a slot was entered.
-    Streamed,
+    /// Packed like this on the host; where, is known once a slot was entered.
+    Streamed(Packing),
+}
+
+/// The pieces of packed matrices.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum PackedData<T = u64> {
+    /// `[experts, rows, columns / 32, 16]` and `[experts, rows, columns / 32]`, u8.
+    Mxfp4 { blocks: T, scales: T },
+    /// `[experts, rows, columns / 64, 32]` and `[experts, rows, columns / 64]`, u8, and what `nf4.cuh` calls tables.
+    Nf4 { blocks: T, scales: T, tables: T },
+}
+
+impl<T> PackedData<T> {
+    pub(crate) fn packing(&self) -> Packing {
+        match self {
+            Self::Mxfp4 { .. } => Packing::Mxfp4,
+            Self::Nf4 { .. } => Packing::Nf4,
+        }
+    }
+
+    pub(crate) fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> PackedData<U> {
+        match self {
+            Self::Mxfp4 { blocks, scales } => PackedData::Mxfp4 { blocks: f(blocks), scales: f(scales) },
+            Self::Nf4 { blocks, scales, tables } => {
+                PackedData::Nf4 { blocks: f(blocks), scales: f(scales), tables: f(tables) }
+            }
+        }
+    }
+}
+
+impl PackedData {
+    /// Of pieces that lie one behind the other, in the order of [`map`](Self::map).
+    pub(crate) fn new(packing: Packing, pieces: &[u64]) -> Result<Self> {
+        match (packing, pieces) {
+            (Packing::Mxfp4, &[blocks, scales]) => Ok(Self::Mxfp4 { blocks, scales }),
+            (Packing::Nf4, &[blocks, scales, tables]) => Ok(Self::Nf4 { blocks, scales, tables }),
+            _ => Err(CudaError::backend("packed matrices without all of their pieces")),
+        }
+    }
+
+    /// Blocks, scales, and tables where there are some.
+    fn pieces(self) -> [u64; 3] {
+        match self {
+            Self::Mxfp4 { blocks, scales } => [blocks, scales, 0],
+            Self::Nf4 { blocks, scales, tables } => [blocks, scales, tables],
+        }
+    }
 }
 
 impl<T> ExpertData<T> {
     pub(crate) fn packing(&self) -> Packing {
         match self {
-            Self::Mxfp4 { .. } | Self::Streamed => Packing::Mxfp4,
+            Self::Packed(data) => data.packing(),
+            Self::Streamed(packing) => *packing,
             Self::Bf16(_) => Packing::Plain,
         }
     }
 
     pub(crate) fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> ExpertData<U> {
         match self {
-            Self::Mxfp4 { blocks, scales } => ExpertData::Mxfp4 { blocks: f(blocks), scales: f(scales) },
+            Self::Packed(data) => ExpertData::Packed(data.map(f)),
             Self::Bf16(data) => ExpertData::Bf16(f(data)),
-            Self::Streamed => ExpertData::Streamed,
+            Self::Streamed(packing) => ExpertData::Streamed(*packing),
         }
     }
 }
@@ -87,6 +134,16 @@ pub(crate) enum Side {
     Columns,
     /// `out = a · W`: the sum runs over rows.
     Rows,
+}
+
+impl Side {
+    /// The kernel that sums over it.
+    fn entry(self) -> &'static str {
+        match self {
+            Self::Columns => "experts_forward",
+            Self::Rows => "experts_backward",
+        }
+    }
 }
 
 /// Rows of an activation, sorted by expert.
@@ -138,20 +195,17 @@ pub(crate) fn is_few(places: usize, experts: usize, side: Side) -> bool {
 const BF16_SM90: &str = "experts/grouped_sm90";
 
 fn form(run: &Run<'_>, experts: &Experts, side: Side, places: usize) -> Form {
-    let packed = experts.data.packing() == Packing::Mxfp4;
-    if packed && is_few(places, experts.count, side) {
-        let (unit, entry) = ("experts/few", "experts_forward_few");
-        return Form { unit, entry, block: geometry::FEW, blocks: FEW_BLOCKS };
+    let packing = experts.data.packing();
+    if packing.is_packed() && is_few(places, experts.count, side) {
+        let unit = if packing == Packing::Nf4 { "experts/few_nf4" } else { "experts/few" };
+        return Form { unit, entry: "experts_forward_few", block: geometry::FEW, blocks: FEW_BLOCKS };
     }
-    let entry = match side {
-        Side::Columns => "experts_forward",
-        Side::Rows => "experts_backward",
+    let (unit, block) = match packing {
+        Packing::Nf4 => ("experts/grouped_nf4", geometry::GROUPED_NF4),
+        Packing::Plain if run.gpu().is_hopper() => (BF16_SM90, geometry::GROUPED_SM90),
+        Packing::Plain | Packing::Mxfp4 => ("experts/grouped", geometry::GROUPED),
     };
-    if run.gpu().is_hopper() && !packed {
-        Form { unit: BF16_SM90, entry, block: geometry::GROUPED_SM90, blocks: 1 }
-    } else {
-        Form { unit: "experts/grouped", entry, block: geometry::GROUPED, blocks: 1 }
-    }
+    Form { unit, entry: side.entry(), block, blocks: 1 }
 }
 
 /// Whether the card's form for packed matrices reads its rows one a place: it takes others too, but slower.
@@ -166,19 +220,26 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
         Side::Rows => (experts.rows, experts.columns),
     };
     check(n_in, n_out, a.stride, experts.count)?;
-    if let ExpertData::Mxfp4 { blocks, scales } = experts.data
+    if let ExpertData::Packed(PackedData::Nf4 { .. }) = experts.data
+        && !experts.columns.is_multiple_of(nf4::BLOCK)
+    {
+        let what =
+            format!("NF4 in lines of {}, which blocks of {} do not divide", experts.columns, nf4::BLOCK);
+        return Err(CudaError::NoKernel { operator: "experts", what });
+    }
+    if let ExpertData::Packed(data) = experts.data
         && a.pairs.is_none()
         && wants_order(run.gpu())
         && !is_few(a.places, experts.count, side)
     {
-        return product_in_order(run, a, experts, [blocks, scales], side, to);
+        return product_in_order(run, a, experts, &data, side, to);
     }
     let form = form(run, experts, side, a.places);
-    let (data, scales, defines): (u64, u64, &[Define]) = match experts.data {
-        ExpertData::Mxfp4 { blocks, scales } => (blocks, scales, &[]),
-        ExpertData::Bf16(data) if form.unit == BF16_SM90 => (data, 0, &[]),
-        ExpertData::Bf16(data) => (data, 0, &[("UNPACKED", 1)]),
-        ExpertData::Streamed => {
+    let ([data, scales, tables], defines): (_, &[Define]) = match experts.data {
+        ExpertData::Packed(data) => (data.pieces(), &[]),
+        ExpertData::Bf16(data) if form.unit == BF16_SM90 => ([data, 0, 0], &[]),
+        ExpertData::Bf16(data) => ([data, 0, 0], &[("UNPACKED", 1)]),
+        ExpertData::Streamed(_) => {
             return Err(CudaError::backend("experts that stream were used without their slot"));
         }
     };
@@ -190,6 +251,7 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
         Arg::maybe(a.pairs),
         Arg::Ptr(data),
         Arg::Ptr(scales),
+        Arg::Ptr(tables),
         Arg::maybe(to.bias),
         Arg::Ptr(u),
         Arg::Ptr(v),
@@ -212,15 +274,20 @@ fn product_in_order(
     run: &Run<'_>,
     a: &Sorted,
     experts: &Experts,
-    [blocks, scales]: [u64; 2],
+    data: &PackedData,
     side: Side,
     to: &Output,
 ) -> Result<()> {
-    let (entry, n_in, n_out) = match side {
-        Side::Columns => ("experts_forward", experts.columns, experts.rows),
-        Side::Rows => ("experts_backward", experts.rows, experts.columns),
+    let (n_in, n_out) = match side {
+        Side::Columns => (experts.columns, experts.rows),
+        Side::Rows => (experts.rows, experts.columns),
     };
-    let kernel = run.kernel("experts/packed_sm90", entry, &[])?;
+    let (unit, block) = match data {
+        PackedData::Mxfp4 { .. } => ("experts/packed_sm90", geometry::PACKED_SM90),
+        PackedData::Nf4 { .. } => ("experts/packed_nf4_sm90", geometry::PACKED_NF4_SM90),
+    };
+    let [blocks, scales, tables] = data.pieces();
+    let kernel = run.kernel(unit, side.entry(), &[])?;
     let rows = |address: u64, columns: usize, stride: usize| {
         Boxes { address, element: BoxElement::Bf16, rows: a.places, columns, stride, height: ROW_BOX }.map()
     };
@@ -244,6 +311,7 @@ fn product_in_order(
         Arg::Tensor(weights.map()?),
         Arg::Tensor(u),
         Arg::Ptr(scales),
+        Arg::Ptr(tables),
         Arg::maybe(to.bias),
         Arg::Ptr(v),
         Arg::Ptr(a.1),
@@ -254,7 +322,7 @@ fn product_in_order(
         Arg::size(n_in),
         Arg::F32(limit),
     ];
-    launch(run, kernel, run.gpu().multiprocessors(), geometry::PACKED_SM90, &arguments)
+    launch(run, kernel, run.gpu().multiprocessors(), block, &arguments)
 }
 
 /// `out[place] = a[row(place)] · m[expert]`, with `m` `[experts, features, 64]` and `out` `[places, 64]`.

@@ -15,33 +15,23 @@
 static_assert(THREADS == 32 * WARPS, "eight warps");
 #define AHEAD 3  // chunks of a warp that are loaded together: all of 2880
 
-// Pairs (i, i + 4) of a word's nibbles, times the block's scale.
-__device__ __forceinline__ void decode_pairs(u32 word, u32 scale, const BlockScale& by, u32 (&out)[4]) {
-    out[0] = ((word << 6) & 0x01c001c0u) | ((word << 12) & 0x80008000u);
-    out[1] = ((word << 2) & 0x01c001c0u) | ((word << 8) & 0x80008000u);
-    out[2] = ((word >> 2) & 0x01c001c0u) | ((word << 4) & 0x80008000u);
-    out[3] = ((word >> 6) & 0x01c001c0u) | (word & 0x80008000u);
-#pragma unroll
-    for (int i = 0; i < 4; i++) out[i] = multiply_bf16x2(out[i], by.first);
-    if (scale > 128) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) out[i] = multiply_bf16x2(out[i], by.second);
-    }
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-    experts_forward_few(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const bf16* bias,
-                        const bf16* u, const bf16* v, const int* expert_offsets, bf16* out, bf16* h, int a_ld,
-                        int top_k, int n_experts, int n_out, int n_in, float limit) {
+    experts_forward_few(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const float* tables,
+                        const bf16* bias, const bf16* u, const bf16* v, const int* expert_offsets, bf16* out, bf16* h,
+                        int a_ld, int top_k, int n_experts, int n_out, int n_in, float limit) {
     __shared__ int offsets[MAX_EXPERTS + 1];
     __shared__ float2 sums[WARPS][ROWS / 8][COLUMNS][4];
+    __shared__ u32 table_words[TABLE_BYTES / 4 + 1];
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, g = lane >> 2, q = lane & 3;
+    const u32 looked_up = shared_address(table_words);
     for (int i = t; i <= n_experts; i += THREADS) offsets[i] = expert_offsets[i];
+    fill_tables(tables, looked_up);
     __syncthreads();
     const int wide = n_in / 32, chunks = (wide + 3) / 4;
 
     Walk<ROWS, COLUMNS> walk;
     for (int tile = blockIdx.x; walk.go(tile, offsets, n_experts, n_out); tile += gridDim.x) {
+        const Scales places = scales_of(scales, tables, walk.expert, n_experts, (u32)(n_out * wide) / 2);
         const u64 line = ((u64)walk.expert * n_out + walk.column + g) * wide;
         u32 rows[ROWS / 8];  // offsets in 16 bytes
 #pragma unroll
@@ -57,20 +47,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             for (int i = 0; i < AHEAD; i++) {
                 const int block = (first + i * WARPS) * 4 + q;
                 const u64 from = line + block, below = from + (u64)8 * wide;
-                upper[i] = load_packed(blocks + from * 16, scales + from, block < wide);
-                lower[i] = load_packed(blocks + below * 16, scales + below, block < wide);
+                upper[i] = load_packed(blocks, places, from, block < wide);
+                lower[i] = load_packed(blocks, places, below, block < wide);
             }
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
                 const int block = (first + i * WARPS) * 4 + q;
                 if ((first + i * WARPS) >= chunks) break;
-                const BlockScale by_upper = block_scale(upper[i].scale), by_lower = block_scale(lower[i].scale);
+                const Factor by_upper = factor_of(upper[i].scale, places, looked_up),
+                             by_lower = factor_of(lower[i].scale, places, looked_up);
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
-                    u32 x[4], y[4];
-                    decode_pairs(upper[i].words[j], upper[i].scale, by_upper, x);
-                    decode_pairs(lower[i].words[j], lower[i].scale, by_lower, y);
-                    const u32 left[2][4] = {{x[0], y[0], x[1], y[1]}, {x[2], y[2], x[3], y[3]}};
+                    u32 x[1][4], y[1][4];
+                    decode_pairs(upper[i].words[j], by_upper, looked_up, x);
+                    decode_pairs(lower[i].words[j], by_lower, looked_up, y);
+                    const u32 left[2][4] = {{x[0][0], y[0][0], x[0][1], y[0][1]}, {x[0][2], y[0][2], x[0][3], y[0][3]}};
 #pragma unroll
                     for (int r = 0; r < ROWS / 8; r++) {
                         if (r * 8 >= walk.n_rows) break;

@@ -13,7 +13,8 @@
 #define BUFFER (TILE * 128)  // bytes of A's or B's tile: 128 x 64 bf16
 #define STAGED (4 * BUFFER)
 #define BIAS (STAGED + 8 * 16 * 80)
-#define OFFSETS (BIAS + TILE * 2)
+#define TABLES (BIAS + TILE * 2)
+#define OFFSETS (TABLES + TABLE_BYTES)
 static_assert(THREADS == 256, "eight warps");
 static_assert(SHARED == OFFSETS + OFFSETS_BYTES, "what lies there");
 
@@ -54,6 +55,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
     const int warp_row = (warp & 1) * 64, warp_column = (warp >> 1) * 32;
     const u32 bias = shared + BIAS, staged = shared + STAGED + warp * 16 * 80;
     for (int i = t; i <= g.n_experts; i += THREADS) offsets[i] = g.offsets[i];
+    fill_tables(g.tables, shared + TABLES);
     __syncthreads();
 
     // A: 16 bytes, `chunk`, of rows t / 8 + 32 i. B: one block of 32 elements.
@@ -66,6 +68,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
 
     Walk<TILE, TILE> walk;
     for (int tile = blockIdx.x; walk.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
+        const Scales scales = scales_of(g.scales, g.tables, walk.expert, g.n_experts, (u32)(lines * wide) / 2);
         u32 rows[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -101,7 +104,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
                     copy_async16(b + b_to + swizzled(b_row, b_chunk + j),
                                  (const bf16*)g.blocks + (valid ? from * 32 + j * 8 : 0), valid);
 #else
-                block = load_packed(g.blocks + from * 16, g.scales + from, valid);
+                block = load_packed(g.blocks, scales, from, valid);
 #endif
             } else if (step < all_steps) {
 #pragma unroll
@@ -119,7 +122,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
         auto decode = [&](const Packed& block, u32 b) {
 #ifndef UNPACKED
             u32 values[4][4];
-            decode_block(block.words, block.scale, values);
+            decode_block(block.words, factor_of(block.scale, scales, shared + TABLES), shared + TABLES, values);
 #pragma unroll
             for (int j = 0; j < 4; j++) shared_store(b + b_to + swizzled(b_row, b_chunk + j), values[j]);
 #endif
@@ -156,14 +159,14 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
     }
 }
 
-#define KERNEL(name, transposed)                                                                                   \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                          \
-        name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const bf16* bias, const bf16* u, \
-             const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, int top_k, int n_experts, int n_out, \
-             int n_in, float limit) {                                                                              \
-        Problem g = {                                                                                              \
-            a, pairs, blocks, scales, bias, u, v, offsets, out, h, a_ld, top_k, n_experts, n_out, n_in, limit};    \
-        grouped<transposed>(g);                                                                                    \
+#define KERNEL(name, transposed)                                                                               \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                      \
+        name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const float* tables,         \
+             const bf16* bias, const bf16* u, const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, \
+             int top_k, int n_experts, int n_out, int n_in, float limit) {                                     \
+        Problem g = {a,   pairs, blocks, scales, tables,    bias,  u,    v,    offsets,                        \
+                     out, h,     a_ld,   top_k,  n_experts, n_out, n_in, limit};                               \
+        grouped<transposed>(g);                                                                                \
     }
 
 KERNEL(experts_forward, false)

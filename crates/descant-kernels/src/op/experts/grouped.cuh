@@ -2,7 +2,11 @@
 // way out of the accumulators. THREADS and SHARED of a block and MAX_EXPERTS are the host's (geometry.rs).
 #pragma once
 #include "common.cuh"
+#ifdef NF4
+#include "nf4.cuh"
+#else
 #include "mxfp4.cuh"
+#endif
 
 #define STEP 64          // of the inner dimension: 128 bytes, one row in shared memory
 #define OFFSETS_BYTES ((MAX_EXPERTS + 1) * 4)
@@ -18,6 +22,7 @@ struct Problem {
     const int* pairs;
     const u8* blocks;
     const u8* scales;
+    const float* tables;  // of NF4
     const bf16* bias;
     const bf16* u;
     const bf16* v;
@@ -56,18 +61,18 @@ template <int ROWS, int COLUMNS> struct Walk {
     }
 };
 
-// A packed block on its way.
+// A packed block of 32 numbers on its way.
 struct Packed {
     u32 words[4];
-    u32 scale;
+    Scale scale;
 };
-__device__ __forceinline__ Packed load_packed(const u8* block, const u8* scale, bool valid) {
-    Packed p = {{0, 0, 0, 0}, 127};
+__device__ __forceinline__ Packed load_packed(const u8* blocks, const Scales& scales, u64 block, bool valid) {
+    Packed p = {{0, 0, 0, 0}, NO_SCALE};
     if (valid) {
         asm volatile("ld.global.nc.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
                      : "=r"(p.words[0]), "=r"(p.words[1]), "=r"(p.words[2]), "=r"(p.words[3])
-                     : "l"(block));
-        asm volatile("{\n.reg .u16 s;\nld.global.nc.u8 s, [%1];\ncvt.u32.u16 %0, s;\n}" : "=r"(p.scale) : "l"(scale));
+                     : "l"(blocks + block * 16));
+        p.scale = load_scale(scales, block);
     }
     return p;
 }

@@ -18,9 +18,9 @@
 // Sums have one order: two runs give the same bytes.
 //
 // Launch: grid = multiprocessors.
-// Shapes: a bf16 [rows, a_ld]; pairs i32 [P] or null; blocks bf16 [E, rows of W, columns of W]; scales unused; bias
-// bf16 [E, n_out] or null; u bf16 [P, 64] and v bf16 [E, n_out, 64] or both null; offsets i32 [E + 1]; out bf16 [P,
-// n_out] or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, a_ld of 8, E at most 256.
+// Shapes: a bf16 [rows, a_ld]; pairs i32 [P] or null; blocks bf16 [E, rows of W, columns of W]; scales and tables
+// unused; bias bf16 [E, n_out] or null; u bf16 [P, 64] and v bf16 [E, n_out, 64] or both null; offsets i32 [E + 1]; out
+// bf16 [P, n_out] or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, a_ld of 8, E at most 256.
 #include "grouped.cuh"
 #include "sm90.cuh"
 
@@ -238,14 +238,14 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
     }
 }
 
-#define KERNEL(name, transposed)                                                                                   \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                       \
-        name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const bf16* bias, const bf16* u, \
-             const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, int top_k, int n_experts, int n_out, \
-             int n_in, float limit) {                                                                              \
-        Problem g = {                                                                                              \
-            a, pairs, blocks, scales, bias, u, v, offsets, out, h, a_ld, top_k, n_experts, n_out, n_in, limit};    \
-        grouped<transposed>(g);                                                                                    \
+#define KERNEL(name, transposed)                                                                               \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                   \
+        name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const float* tables,         \
+             const bf16* bias, const bf16* u, const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, \
+             int top_k, int n_experts, int n_out, int n_in, float limit) {                                     \
+        Problem g = {a,   pairs, blocks, scales, tables,    bias,  u,    v,    offsets,                        \
+                     out, h,     a_ld,   top_k,  n_experts, n_out, n_in, limit};                               \
+        grouped<transposed>(g);                                                                                \
     }
 
 KERNEL(experts_forward, false)

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use burn::backend::{Flex, TensorMetadata};
 use burn_flex::FlexTensor;
+use descant_quant::nf4;
 use rayon::prelude::*;
 
 use super::{LinearKernel, RowGroups, WeightPrimitive};
@@ -105,6 +106,7 @@ impl WeightPrimitive<Flex> {
             Self::Dense { weight } => weight.shape()[2],
             Self::Transposed { weight } => weight.shape()[1],
             Self::Mxfp4 { scales, .. } => scales.shape()[2] * super::weight::BLOCK,
+            Self::Nf4 { scales, .. } => scales.shape()[2] * nf4::BLOCK,
             Self::Streamed { .. } => unreachable!("{NO_CARD}"),
         }
     }
@@ -116,6 +118,11 @@ impl WeightPrimitive<Flex> {
             Self::Mxfp4 { blocks, scales } => {
                 Self::Mxfp4 { blocks: contiguous(blocks), scales: contiguous(scales) }
             }
+            Self::Nf4 { blocks, scales, tables } => Self::Nf4 {
+                blocks: contiguous(blocks),
+                scales: contiguous(scales),
+                tables: contiguous(tables),
+            },
             Self::Streamed { .. } => unreachable!("{NO_CARD}"),
         }
     }
@@ -125,6 +132,10 @@ impl WeightPrimitive<Flex> {
             Self::Dense { weight } => Form::Dense(f32s(weight)),
             Self::Transposed { weight } => Form::Transposed(f32s(weight)),
             Self::Mxfp4 { blocks, scales } => Form::Mxfp4 { blocks: u8s(blocks), scales: u8s(scales) },
+            Self::Nf4 { blocks, scales, tables } => Form::Nf4 {
+                matrices: scales.shape()[0],
+                stack: nf4::View { blocks: u8s(blocks), scales: u8s(scales), tables: f32s(tables) },
+            },
             Self::Streamed { .. } => unreachable!("{NO_CARD}"),
         };
         Bank { form, d_in, d_out }
@@ -142,6 +153,7 @@ enum Form<'a> {
     Dense(&'a [f32]),
     Transposed(&'a [f32]),
     Mxfp4 { blocks: &'a [u8], scales: &'a [u8] },
+    Nf4 { matrices: usize, stack: nf4::View<'a> },
 }
 
 impl Bank<'_> {
@@ -158,20 +170,34 @@ impl Bank<'_> {
             Form::Mxfp4 { blocks, scales } => {
                 let row_blocks = self.d_in / super::weight::BLOCK;
                 let row_bytes = self.d_in / 2;
-                let mut decoded = vec![0.0; BAND.min(self.d_out) * self.d_in];
-                for start in (0..self.d_out).step_by(BAND) {
-                    let band = start..self.d_out.min(start + BAND);
-                    let first = matrix * self.d_out + start;
-                    let decoded = &mut decoded[..band.len() * self.d_in];
+                self.decoded(f, |rows, out| {
+                    let first = matrix * self.d_out + rows.start;
                     descant_quant::mxfp4::decode(
-                        &blocks[first * row_bytes..][..band.len() * row_bytes],
-                        &scales[first * row_blocks..][..band.len() * row_blocks],
-                        decoded,
+                        &blocks[first * row_bytes..][..rows.len() * row_bytes],
+                        &scales[first * row_blocks..][..rows.len() * row_blocks],
+                        out,
                     );
-                    let n = band.len();
-                    f(band, Matrix::packed(decoded, n, self.d_in));
-                }
+                });
             }
+            Form::Nf4 { matrices, stack } => {
+                let row_blocks = self.d_in / nf4::BLOCK;
+                self.decoded(f, |rows, out| stack.decode(matrices, matrix, rows.start * row_blocks, out));
+            }
+        }
+    }
+
+    /// The bands of a packed matrix, of which `decode` gives some rows.
+    fn decoded(
+        &self,
+        mut f: impl FnMut(Range<usize>, Matrix<'_>),
+        decode: impl Fn(&Range<usize>, &mut [f32]),
+    ) {
+        let mut decoded = vec![0.0; BAND.min(self.d_out) * self.d_in];
+        for start in (0..self.d_out).step_by(BAND) {
+            let band = start..self.d_out.min(start + BAND);
+            let (n, decoded) = (band.len(), &mut decoded[..band.len() * self.d_in]);
+            decode(&band, decoded);
+            f(band, Matrix::packed(decoded, n, self.d_in));
         }
     }
 }

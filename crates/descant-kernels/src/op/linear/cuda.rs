@@ -6,13 +6,17 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
+use descant_quant::nf4;
 
 use super::{LinearKernel, LinearOp, RowGroups, WeightPrimitive};
-use crate::cuda::{self, Element, MatmulSpec, Result, Run};
-use crate::op::experts::cuda::{ExpertData, Experts, Output, Side, Sorted, is_few, product};
+use crate::cuda::geometry::UNPACK;
+use crate::cuda::{self, Arg, CudaError, Element, MatmulSpec, Result, Run};
+use crate::op::experts::cuda::{ExpertData, Experts, Output, PackedData, Side, Sorted, is_few, product};
 use crate::stream::slots::Course;
 use crate::stream::{Half, StreamedMatrix};
 
+/// Blocks a multiprocessor that unpack a matrix: as many as fit.
+const UNPACK_BLOCKS: u32 = 8;
 /// Scratch memory of cuBLASLt.
 const WORKSPACE: usize = 32 << 20;
 
@@ -20,7 +24,7 @@ const WORKSPACE: usize = 32 << 20;
 pub(crate) struct Matrices {
     /// Where they lie; what has an address only inside a closure is not in it.
     data: ExpertData<()>,
-    /// One buffer, or the blocks and scales of packed ones; none of those that stream.
+    /// One buffer, or the pieces of packed ones; none of those that stream.
     buffers: Vec<Handle>,
     streamed: Option<StreamedMatrix>,
     count: usize,
@@ -46,12 +50,20 @@ impl Matrices {
                 let [count, rows, parts] = scales.shape().dims();
                 let columns = parts * super::weight::BLOCK;
                 let buffers = vec![blocks.handle, scales.handle];
-                let data = ExpertData::Mxfp4 { blocks: (), scales: () };
+                let data = ExpertData::Packed(PackedData::Mxfp4 { blocks: (), scales: () });
+                Self { data, buffers, streamed: None, count, rows, columns, rows_are_out: true }
+            }
+            WeightPrimitive::Nf4 { blocks, scales, tables } => {
+                let [blocks, scales, tables] = [blocks, scales, tables].map(cuda::contiguous);
+                let [count, rows, parts] = scales.shape().dims();
+                let columns = parts * nf4::BLOCK;
+                let buffers = vec![blocks.handle, scales.handle, tables.handle];
+                let data = ExpertData::Packed(PackedData::Nf4 { blocks: (), scales: (), tables: () });
                 Self { data, buffers, streamed: None, count, rows, columns, rows_are_out: true }
             }
             WeightPrimitive::Streamed { matrix } => {
                 let [count, rows, columns] = matrix.shape;
-                let (data, buffers) = (ExpertData::Streamed, Vec::new());
+                let (data, buffers) = (ExpertData::Streamed(matrix.packing), Vec::new());
                 Self { data, buffers, streamed: Some(matrix), count, rows, columns, rows_are_out: true }
             }
         }
@@ -76,7 +88,7 @@ impl Matrices {
             return product(run, a, &experts(data), side, to);
         };
         if is_few(a.places, self.count, side) {
-            return product(run, a, &experts(ring.in_place(*layer, *half)), side, to);
+            return product(run, a, &experts(ring.in_place(*layer, *half)?), side, to);
         }
         let entered = ring.enter(run, *layer)?;
         product(run, a, &experts(entered.half(*half)), side, to)?;
@@ -172,6 +184,18 @@ fn dense(x: &CubeTensor, matrices: &Matrices, bias: Option<&CubeTensor>, back: b
         run.blas().matmul(&spec, &matrices)
     });
     out
+}
+
+/// Writes `numbers` of a packed matrix to `to`, in bf16.
+pub(crate) fn unpack(run: &Run<'_>, data: &PackedData, numbers: usize, to: u64) -> Result<()> {
+    let PackedData::Nf4 { blocks, scales, tables } = *data else {
+        return Err(CudaError::NoKernel { operator: "unpack", what: data.packing().name().to_owned() });
+    };
+    let arguments = [blocks, scales, tables, to].map(Arg::Ptr).into_iter().chain([Arg::size(numbers)]);
+    let arguments: Vec<Arg> = arguments.collect();
+    let grid = (run.gpu().multiprocessors() * UNPACK_BLOCKS) as usize;
+    let kernel = run.kernel("linear/unpack", "unpack_nf4", &[])?;
+    run.launch(kernel, grid, UNPACK.threads, UNPACK.shared, &arguments)
 }
 
 impl LinearKernel for CubeBackend {

@@ -1,6 +1,7 @@
 //! The product in burn operations, a matrix at a time; packed weights are decoded on the host.
 
 use burn::tensor::{Int, Tensor, TensorData};
+use descant_quant::nf4;
 
 use super::weight::{BLOCK, FrozenWeight, Groups};
 
@@ -46,6 +47,15 @@ fn transposed_matrix(weight: &FrozenWeight, e: usize) -> Tensor<2> {
                 (bytes(blocks.clone().narrow(0, e, 1)), bytes(scales.clone().narrow(0, e, 1)));
             let mut values = vec![0.0f32; scales.len() * BLOCK];
             descant_quant::mxfp4::decode(&blocks, &scales, &mut values);
+            let data = TensorData::new(values, [weight.d_out(), weight.d_in()]);
+            Tensor::<2>::from_data(data, &weight.device()).transpose()
+        }
+        FrozenWeight::Nf4 { blocks, scales, tables } => {
+            let (blocks, scales) = (bytes(blocks.clone()), bytes(scales.clone()));
+            let tables: Vec<f32> = tables.clone().into_data().iter().collect();
+            let stack = nf4::View { blocks: &blocks, scales: &scales, tables: &tables };
+            let mut values = vec![0.0f32; weight.d_out() * weight.d_in()];
+            stack.decode(weight.n_matrices(), e, 0, &mut values);
             let data = TensorData::new(values, [weight.d_out(), weight.d_in()]);
             Tensor::<2>::from_data(data, &weight.device()).transpose()
         }

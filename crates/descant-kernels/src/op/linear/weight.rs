@@ -4,6 +4,7 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType};
 use burn::tensor::{Device, Int, Tensor};
+use descant_quant::nf4;
 
 use crate::stream::StreamedMatrix;
 
@@ -25,7 +26,16 @@ pub enum FrozenWeight {
         /// `[matrices, out, in / 32]`, u8; the exponent plus 127.
         scales: Tensor<3, Int>,
     },
-    /// The same on the host; only a card reads it.
+    /// Packed NF4, as [`descant_quant::nf4::Stack`] has it: 64 values of a row in 32 bytes and a code.
+    Nf4 {
+        /// `[matrices, out, in / 64, 32]`, u8.
+        blocks: Tensor<4, Int>,
+        /// `[matrices, out, in / 64]`, u8.
+        scales: Tensor<3, Int>,
+        /// f32, as many as [`table_len`](descant_quant::nf4::Stack::table_len) says.
+        tables: Tensor<1>,
+    },
+    /// Packed ones on the host; only a card reads them.
     Streamed(StreamedMatrix),
 }
 
@@ -34,7 +44,7 @@ impl FrozenWeight {
     pub fn n_matrices(&self) -> usize {
         match self {
             Self::Dense(w) | Self::Transposed(w) => w.dims()[0],
-            Self::Mxfp4 { scales, .. } => scales.dims()[0],
+            Self::Mxfp4 { scales, .. } | Self::Nf4 { scales, .. } => scales.dims()[0],
             Self::Streamed(matrix) => matrix.shape[0],
         }
     }
@@ -45,6 +55,7 @@ impl FrozenWeight {
             Self::Dense(w) => w.dims()[2],
             Self::Transposed(w) => w.dims()[1],
             Self::Mxfp4 { scales, .. } => scales.dims()[2] * BLOCK,
+            Self::Nf4 { scales, .. } => scales.dims()[2] * nf4::BLOCK,
             Self::Streamed(matrix) => matrix.shape[2],
         }
     }
@@ -54,7 +65,7 @@ impl FrozenWeight {
         match self {
             Self::Dense(w) => w.dims()[1],
             Self::Transposed(w) => w.dims()[2],
-            Self::Mxfp4 { scales, .. } => scales.dims()[1],
+            Self::Mxfp4 { scales, .. } | Self::Nf4 { scales, .. } => scales.dims()[1],
             Self::Streamed(matrix) => matrix.shape[1],
         }
     }
@@ -63,7 +74,7 @@ impl FrozenWeight {
     pub(crate) fn device(&self) -> Device {
         match self {
             Self::Dense(w) | Self::Transposed(w) => w.device(),
-            Self::Mxfp4 { blocks, .. } => blocks.device(),
+            Self::Mxfp4 { blocks, .. } | Self::Nf4 { blocks, .. } => blocks.device(),
             Self::Streamed(matrix) => matrix.device(),
         }
     }
@@ -77,6 +88,11 @@ impl FrozenWeight {
             Self::Mxfp4 { blocks, scales } => WeightPrimitive::Mxfp4 {
                 blocks: blocks.clone().into_dispatch(),
                 scales: scales.clone().into_dispatch(),
+            },
+            Self::Nf4 { blocks, scales, tables } => WeightPrimitive::Nf4 {
+                blocks: blocks.clone().into_dispatch(),
+                scales: scales.clone().into_dispatch(),
+                tables: tables.clone().into_dispatch(),
             },
             Self::Streamed(matrix) => WeightPrimitive::Streamed { matrix: matrix.clone() },
         }
@@ -111,6 +127,7 @@ pub(crate) enum WeightPrimitive<B: Backend> {
     Dense { weight: FloatTensor<B> },
     Transposed { weight: FloatTensor<B> },
     Mxfp4 { blocks: IntTensor<B>, scales: IntTensor<B> },
+    Nf4 { blocks: IntTensor<B>, scales: IntTensor<B>, tables: FloatTensor<B> },
     Streamed { matrix: StreamedMatrix },
 }
 
@@ -121,6 +138,9 @@ impl<B: Backend, C: CheckpointStrategy> WeightPrimitive<Autodiff<B, C>> {
             Self::Dense { weight } => WeightPrimitive::Dense { weight: weight.into_primitive() },
             Self::Transposed { weight } => WeightPrimitive::Transposed { weight: weight.into_primitive() },
             Self::Mxfp4 { blocks, scales } => WeightPrimitive::Mxfp4 { blocks, scales },
+            Self::Nf4 { blocks, scales, tables } => {
+                WeightPrimitive::Nf4 { blocks, scales, tables: tables.into_primitive() }
+            }
             Self::Streamed { matrix } => WeightPrimitive::Streamed { matrix },
         }
     }

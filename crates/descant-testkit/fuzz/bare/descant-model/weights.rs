@@ -8,7 +8,7 @@ mod floats;
 use std::path::Path;
 
 pub use bitsandbytes::unpack_nf4;
-use bitsandbytes::{Taken, Unpacker};
+use bitsandbytes::{Made, Taken, Unpacker};
 use floats::floats;
 use safetensors::Dtype;
 
@@ -24,13 +24,27 @@ pub type Unpacked = (String, Dtype, Vec<usize>, usize);
 /// # Errors
 /// As the loading of weights, which then holds what comes out against the configuration.
 pub fn unpacked(dir: &Path, config: &Config) -> Result<Vec<Unpacked>> {
-    let (mut unpacker, mut all) = (Unpacker::new(config), Vec::new());
-    visit_tensors(dir, |path, name, view| {
-        if let Taken::Whole(whole) = unpacker.take(path, name, &view)? {
-            all.push((whole.name, whole.dtype, whole.shape, whole.bytes.len()));
-        }
-        Ok(())
-    })?;
-    unpacker.finish(dir)?;
+    let mut all = Vec::new();
+    // Kept packed as for a card first: whatever comes of it, the unpacked tensors are what counts.
+    for keep in [true, false] {
+        all.clear();
+        let mut unpacker = Unpacker::new(config, keep);
+        visit_tensors(dir, |path, name, view| {
+            let Taken::Made(made) = unpacker.take(path, name, &view)? else { return Ok(()) };
+            for made in made {
+                match made {
+                    Made::Unpacked(whole) => {
+                        all.push((whole.name, whole.dtype, whole.shape, whole.bytes.len()));
+                    }
+                    Made::Kept(kept) => {
+                        let numbers: usize = kept.shape.iter().product();
+                        assert_eq!(kept.stack.blocks.len() * 2, numbers, "{}", kept.name);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        unpacker.finish(dir)?;
+    }
     Ok(all)
 }

@@ -1,0 +1,122 @@
+// NF4 for packed_sm90.cu: the code of each 64 numbers of a line, which are those of a step or of a group's columns,
+// becomes an f32 absmax, and a number is a level that is looked up, a product and a rounding; see nf4.cuh.
+#pragma once
+#include "packed_sm90.cuh"
+
+#define AHEAD 4  // steps that scales are loaded ahead
+#define RAW_STEP 512  // two words for each of 64 lines: the one that has its code, and its nested scale
+#define RAW_BYTES (AHEAD * RAW_STEP)
+// A group's factors are [64 lines], f32.
+static_assert(GROUP_FACTORS >= 64 * 4, "room for them");
+
+// A warp: the scales of a group's 64 lines, lines `lane` and `lane + 32` in a lane.
+template <bool TRANSPOSED>
+__device__ __forceinline__ void scale(const Places& g, u32 shared, const int* offsets, int group) {
+    const int lane = threadIdx.x & 31, steps = steps_of(g);
+    const int wide = TRANSPOSED ? g.n_out / 64 : g.n_in / 64, lines = TRANSPOSED ? g.n_in : g.n_out;
+    const u32 raw = shared + RAW + group * RAW_BYTES + lane * 4, tables = shared + TABLES;
+    Ring<STAGES> ring(1);
+    auto publish = [&]() {
+        barrier_arrive_warp(shared + FULL + ring.stage * 8);
+        ring.next();
+    };
+    Tiles tiles;
+    for (int tile = blockIdx.x; tiles.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
+        const Scales scales = scales_of(g.scales, g.tables, tiles.expert, g.n_experts, (u32)(lines * wide));
+        const int first_line = lane + (TRANSPOSED ? 0 : tiles.column + group * 64);
+        const int first_block = TRANSPOSED ? tiles.column / 64 + group : 0;
+        // A line's block among those of its matrix.
+        auto at = [&](int step, int i) {
+            const int line = first_line + i * 32 + (TRANSPOSED ? step * STEP : 0),
+                      block = first_block + (TRANSPOSED ? 0 : step);
+            return line < lines && block < wide ? (u32)line * wide + block : ~0u;
+        };
+        auto load = [&](int step) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const u32 block = step < steps ? at(step, i) : ~0u, to = raw + step % AHEAD * RAW_STEP + i * 128;
+                const bool valid = block != ~0u;
+                copy_async4(to, scales.codes + (valid ? (scales.first + block) & ~3u : 0), valid);
+                copy_async4(to + 256, scales.nested + (valid ? block / 256 : 0), valid);
+            }
+            copy_commit();
+        };
+        for (int d = 0; d < AHEAD - 1; d++) load(d);
+        for (int step = 0; step < steps; step++) {
+            load(step + AHEAD - 1);
+            copy_wait<AHEAD - 1>();
+            float absmax[2];
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const u32 block = at(step, i), from = raw + step % AHEAD * RAW_STEP + i * 128;
+                const u32 code = shared_load(from) >> ((scales.first + block) & 3) * 8 & 0xff;
+                absmax[i] = absmax_of(code, __uint_as_float(shared_load(from + 256)), scales.offset, tables);
+                // What lies outside is zero: minus one times nothing.
+                if (block == ~0u) absmax[i] = 0.0f;
+            }
+            barrier_wait(shared + EMPTY + ring.stage * 8, ring.parity);
+            const u32 to = shared + ring.stage * STAGE + A_BYTES + GROUPS * W_BYTES + group * GROUP_FACTORS + lane * 4;
+            shared_store(to, __float_as_uint(absmax[0]));
+            shared_store(to + 128, __float_as_uint(absmax[1]));
+            publish();
+        }
+        if (g.v) {
+            barrier_wait(shared + EMPTY + ring.stage * 8, ring.parity);
+            publish();
+        }
+    }
+}
+
+// The fragments of 64 elements of the inner dimension, four times 16.
+// Forward: byte q of each word of two lines is what this thread (q = lane % 4) multiplies: two elements.
+__device__ __forceinline__ void decode_lines(u32 tables, u32 weights, u32 factors, u32 (&x)[4][4]) {
+    const int lane = threadIdx.x & 31, line = column_of_thread<false>();
+    const u32 from = weights + line * 32, swap = (line & 4) << 2, select = (lane & 3) | ((lane & 3) + 4) << 4;
+    const u32 levels = levels_of_lane(tables);
+    float absmax[2];
+    shared_load8(factors + line * 4, absmax);
+#pragma unroll
+    for (int half = 0; half < 2; half++)
+#pragma unroll
+        for (int l = 0; l < 2; l++) {
+            const uint4 words = shared_load16(from + l * 32 + ((half * 16) ^ swap));
+            const u32 bytes =
+                __byte_perm(__byte_perm(words.x, words.y, select), __byte_perm(words.z, words.w, select), 0x5410);
+            const u32 low = low_nibbles(bytes), high = high_nibbles(bytes);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                x[half * 2 + i / 2][i % 2 * 2 + l] =
+                    numbers(level_of(low, pick(i), levels), level_of(high, pick(i), levels), absmax[l], absmax[l]);
+        }
+}
+// Backward: a transposed load gives each thread four columns of two lines; it and the thread of the next warp share
+// them.
+__device__ __forceinline__ void decode_columns(u32 tables, u32 weights, u32 factors, u32 (&x)[4][4]) {
+    const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3, half = warp / 2, byte = warp % 2;
+    const u32 swap = ((half * 16) ^ ((lane & 4) << 2)), levels = levels_of_lane(tables);
+    const u32 first = pick(byte), second = first << 16;
+    factors += (lane & 3) * 8;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        u32 units[4];
+        load_matrices_transposed(units, weights + (i * 32 + lane) * 32 + swap);
+#pragma unroll
+        for (int m = 0; m < 4; m++) {
+            const int chunk = i * 2 + m / 2, place = m % 2 * 2;
+            const u32 low = low_nibbles(units[m]), high = high_nibbles(units[m]);
+            float absmax[2];
+            shared_load8(factors + (i * 4 + m) * 32, absmax);
+            x[chunk][place] =
+                numbers(level_of(low, first, levels), level_of(low, second, levels), absmax[0], absmax[1]);
+            x[chunk][place + 1] =
+                numbers(level_of(high, first, levels), level_of(high, second, levels), absmax[0], absmax[1]);
+        }
+    }
+}
+template <bool TRANSPOSED>
+__device__ __forceinline__ void decode(u32 tables, u32 weights, u32 factors, u32 (&x)[4][4]) {
+    if (TRANSPOSED)
+        decode_columns(tables, weights, factors, x);
+    else
+        decode_lines(tables, weights, factors, x);
+}
