@@ -137,8 +137,8 @@ impl Weights {
                 return Err(Error::TensorTwice { path: file(), name: name.to_owned() });
             }
             let loaded = match came {
-                Came::Plain(view) => {
-                    read.formats.add(name, view.dtype());
+                Came::Plain(view, was_packed) => {
+                    read.formats.add(name, view.dtype(), was_packed);
                     load_tensor(path, name, &view, kind, device, on_host(name), &mut loader)?
                 }
                 Came::Kept(kept) => {
@@ -157,13 +157,13 @@ impl Weights {
         visit_tensors(dir, |path, name, view| {
             let taken =
                 unpacker.as_mut().map_or(Ok(Taken::Other), |unpacker| unpacker.take(path, name, &view))?;
-            let Taken::Made(made) = taken else { return load(path, name, Came::Plain(view)) };
+            let Taken::Made(made) = taken else { return load(path, name, Came::Plain(view, false)) };
             for made in made {
                 match made {
                     Made::Unpacked(whole) => {
                         let view = TensorView::new(whole.dtype, whole.shape, &whole.bytes)
                             .expect("as many bytes were made as the shape says");
-                        load(path, &whole.name, Came::Plain(view))?;
+                        load(path, &whole.name, Came::Plain(view, whole.was_packed))?;
                     }
                     Made::Kept(kept) => load(path, &kept.name.clone(), Came::Kept(kept))?,
                 }
@@ -180,7 +180,8 @@ impl Weights {
 
 /// A tensor on its way from the files.
 enum Came<'a> {
-    Plain(TensorView<'a>),
+    /// Numbers, and whether they were packed before.
+    Plain(TensorView<'a>, bool),
     Kept(Kept),
 }
 
@@ -194,7 +195,7 @@ enum Loaded {
     /// In pinned memory, for good.
     Host(Vec<usize>, HostBytes),
     /// Packed matrices.
-    Kept(FrozenWeight),
+    Kept(Box<FrozenWeight>),
     /// The pieces of packed matrices, in pinned memory.
     HostKept(Vec<HostBytes>),
 }
@@ -213,11 +214,11 @@ fn load_kept(
         return Ok(Loaded::HostKept(pieces?));
     }
     let blocks = d_in / nf4::BLOCK;
-    Ok(Loaded::Kept(FrozenWeight::Nf4 {
+    Ok(Loaded::Kept(Box::new(FrozenWeight::Nf4 {
         blocks: loader.bytes(&stack.blocks)?.reshape([count, d_out, blocks, nf4::BLOCK / 2]),
         scales: loader.bytes(&stack.scales)?.reshape([count, d_out, blocks]),
         tables: loader.floats(&tables, DType::F32)?,
-    }))
+    })))
 }
 
 fn load_tensor(
@@ -440,7 +441,7 @@ impl Read<'_> {
     /// A weight that stayed packed as NF4, if it did.
     fn kept(&mut self, part: Part) -> Option<FrozenWeight> {
         match self.tensors.remove(&part.name())? {
-            Loaded::Kept(weight) => Some(weight),
+            Loaded::Kept(weight) => Some(*weight),
             other => {
                 self.tensors.insert(part.name(), other);
                 None
@@ -495,9 +496,8 @@ impl Read<'_> {
         let dims = config.site_dims(site.kind);
         let (packing, shape) = (config.packing, [dims.n_matrices, dims.d_out, dims.d_in]);
         if packing == Packing::Nf4 {
-            let pieces = match self.take(&Part::weight(site).name())? {
-                Loaded::HostKept(pieces) => pieces,
-                _ => unreachable!("it was looked at before"),
+            let Loaded::HostKept(pieces) = self.take(&Part::weight(site).name())? else {
+                unreachable!("it was looked at before")
             };
             return Ok(HostExperts { packing, pieces, shape });
         }

@@ -31,6 +31,7 @@ pub type LayerPairs = PerSite<Option<LowRankPair>>;
 
 /// A dense matrix, `[out, in]`.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "two a layer, and a box would only hide handles")]
 pub enum DenseWeight {
     /// As products read it.
     Plain(Tensor<2>),

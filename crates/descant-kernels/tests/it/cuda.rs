@@ -193,7 +193,7 @@ fn products_on_a_card_equal_their_definitions_in_every_storage() {
                     scales: random.bytes([n, d_out, d_in / 32], 120, if d_in == 160 { 131 } else { 123 }),
                 },
             ];
-            weights.extend((d_in % 64 == 0).then(|| nf4(&mut random, n, d_in, d_out)));
+            weights.extend(d_in.is_multiple_of(64).then(|| nf4(&mut random, n, d_in, d_out)));
             for weight in &weights {
                 let (x, bias) = (rounded(random.floats([rows, d_in])), rounded(random.floats([n, d_out])));
                 let seed = rounded(random.floats([rows, d_out]));

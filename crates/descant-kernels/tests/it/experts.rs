@@ -30,7 +30,7 @@ fn weights(random: &mut Random, n: usize, d_in: usize, d_out: usize) -> Vec<Froz
         },
     ]
     .into_iter()
-    .chain((d_in % 64 == 0).then(|| nf4(random, n, d_in, d_out)))
+    .chain(d_in.is_multiple_of(64).then(|| nf4(random, n, d_in, d_out)))
     .collect()
 }
 

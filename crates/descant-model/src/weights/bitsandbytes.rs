@@ -58,7 +58,7 @@ pub fn unpack_nf4(
     }
     let state = parts.get(STATE).ok_or_else(|| file.bad(format!("`{name}{STATE}` is missing")))?;
     let state: State = serde_json::from_slice(&state.1).map_err(|error| file.bad(error.to_string()))?;
-    let matrix = Matrix::new(&file, [d_out, d_in], &state, &parts)?;
+    let matrix = Matrix::new(&file, [d_out, d_in], &state, parts)?;
     let numbers = matrix.numbers(&file)?;
     Ok((numbers.values, numbers.dtype == Dtype::BF16))
 }
@@ -69,6 +69,8 @@ pub(super) struct Unpacked {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
     pub(super) bytes: Vec<u8>,
+    /// Whether some of it was packed.
+    pub(super) was_packed: bool,
 }
 
 /// Matrices that stay packed.
@@ -159,6 +161,7 @@ struct Layer {
 /// `[experts, ...]`, expert by expert: what is not there yet takes no memory, however many the configuration speaks of.
 struct Stack {
     dtype: Dtype,
+    was_packed: bool,
     experts: BTreeMap<usize, Vec<u8>>,
 }
 
@@ -166,6 +169,7 @@ struct Stack {
 struct Numbers {
     dtype: Dtype,
     values: Vec<f32>,
+    was_packed: bool,
 }
 
 /// The JSON beside a packed matrix.
@@ -231,7 +235,7 @@ impl Unpacker {
             return Ok(Taken::Made(Vec::new()));
         }
         let parts = self.open.remove(base).unwrap_or_default();
-        let matrix = Matrix::new(&file, [layer.d_out, layer.d_in], &state, &parts)?;
+        let matrix = Matrix::new(&file, [layer.d_out, layer.d_in], &state, parts)?;
         self.place_matrix(&file, &layer, Piece::Packed(matrix))
     }
 
@@ -319,15 +323,19 @@ impl Unpacker {
         numbers: &Numbers,
     ) -> Result<Taken> {
         let bytes = numbers.to_bytes();
-        let whole = |shape, dtype, bytes| {
-            Taken::Made(vec![Made::Unpacked(Unpacked { name: name.to_owned(), dtype, shape, bytes })])
+        let whole = |shape, dtype, bytes, was_packed| {
+            let name = name.to_owned();
+            Taken::Made(vec![Made::Unpacked(Unpacked { name, dtype, shape, bytes, was_packed })])
         };
-        let Some((expert, n)) = layer.expert else { return Ok(whole(shape, numbers.dtype, bytes)) };
-        let new = || Stack { dtype: numbers.dtype, experts: BTreeMap::new() };
+        let Some((expert, n)) = layer.expert else {
+            return Ok(whole(shape, numbers.dtype, bytes, numbers.was_packed));
+        };
+        let new = || Stack { dtype: numbers.dtype, was_packed: false, experts: BTreeMap::new() };
         let stack = self.stacks.entry(name.to_owned()).or_insert_with(new);
         if stack.dtype != numbers.dtype {
             return Err(file.bad("its numbers have another type than those of the experts before it"));
         }
+        stack.was_packed |= numbers.was_packed;
         stack.experts.insert(expert, bytes);
         if stack.experts.len() < n {
             return Ok(Taken::Made(Vec::new()));
@@ -336,7 +344,7 @@ impl Unpacker {
         let mut bytes = Vec::with_capacity(stack.experts.values().map(Vec::len).sum());
         // Each is given back when it has been copied.
         stack.experts.into_values().for_each(|expert| bytes.extend(expert));
-        Ok(whole([vec![n], shape].concat(), stack.dtype, bytes))
+        Ok(whole([vec![n], shape].concat(), stack.dtype, bytes, stack.was_packed))
     }
 }
 
@@ -412,7 +420,7 @@ impl File<'_> {
         let mistyped = Error::TensorType { path, name, expected: "BF16, F16 or F32, or packed U8", actual };
         let values = super::floats(view).ok_or(mistyped)?;
         let dtype = if view.dtype() == Dtype::BF16 { Dtype::BF16 } else { Dtype::F32 };
-        Ok(Numbers { dtype, values })
+        Ok(Numbers { dtype, values, was_packed: false })
     }
 }
 
@@ -445,7 +453,7 @@ struct Nested {
 }
 
 impl Matrix {
-    fn new(file: &File<'_>, [d_out, d_in]: [usize; 2], state: &State, parts: &Nf4Parts) -> Result<Self> {
+    fn new(file: &File<'_>, [d_out, d_in]: [usize; 2], state: &State, mut parts: Nf4Parts) -> Result<Self> {
         let elements = d_out * d_in;
         if state.quant_type != "nf4" || state.blocksize != nf4::BLOCK {
             let (kind, block) = (&state.quant_type, state.blocksize);
@@ -464,11 +472,12 @@ impl Matrix {
             "float32" => Precision::F32,
             other => return Err(file.bad(format!("its dtype is {other:?}"))),
         };
-        let bytes = |part: &str| match parts.get(part) {
-            Some((Dtype::U8, bytes)) => Ok(bytes.as_slice()),
+        // What is large is moved, not copied.
+        let bytes = |parts: &mut Nf4Parts, part: &str| match parts.remove(part) {
+            Some((Dtype::U8, bytes)) => Ok(bytes),
             _ => Err(file.bad(format!("`.weight{part}` is not U8"))),
         };
-        let numbers = |part: &str| match parts.get(part) {
+        let numbers = |parts: &Nf4Parts, part: &str| match parts.get(part) {
             Some((Dtype::F32, bytes)) => Ok(bytes
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
@@ -484,21 +493,21 @@ impl Matrix {
             {
                 return Err(file.bad("its scales are not float32 in blocks of 256"));
             }
-            let (absmax, map) = (numbers(PARTS[2])?, numbers(PARTS[3])?);
-            let codes = bytes(PARTS[1])?.to_vec();
+            let (absmax, map) = (numbers(&parts, PARTS[2])?, numbers(&parts, PARTS[3])?);
+            let codes = bytes(&mut parts, PARTS[1])?;
             let scales =
                 Scales { codes: &codes, nested_absmax: &absmax, nested_map: &map, nested_offset: offset };
             let decoded = scales.decode().map_err(|error| file.bad(error.to_string()))?;
             (decoded, Some(Nested { codes, absmax, map, offset }))
         } else {
-            (numbers(PARTS[1])?, None)
+            (numbers(&parts, PARTS[1])?, None)
         };
-        let packed = bytes(PARTS[0])?;
+        let packed = bytes(&mut parts, PARTS[0])?;
         if packed.len() != elements.div_ceil(2) {
             let reason = format!("it has {} bytes; its shape says {}", packed.len(), elements.div_ceil(2));
             return Err(file.bad(reason));
         }
-        let levels = numbers(PARTS[4])?;
+        let levels = numbers(&parts, PARTS[4])?;
         for (part, expected, actual) in
             [("quant_map", 16, levels.len()), ("absmax", elements.div_ceil(nf4::BLOCK), absmax.len())]
         {
@@ -506,7 +515,7 @@ impl Matrix {
                 return Err(file.bad(descant_quant::Error::Length { part, expected, actual }.to_string()));
             }
         }
-        Ok(Self { elements, packed: packed.to_vec(), absmax, levels, nested, precision })
+        Ok(Self { elements, packed, absmax, levels, nested, precision })
     }
 
     /// What bitsandbytes computes with.
@@ -515,7 +524,7 @@ impl Matrix {
         nf4::decode(&self.packed, &self.absmax, &self.levels, self.precision, &mut values)
             .map_err(|error| file.bad(error.to_string()))?;
         let dtype = if self.precision == Precision::Bf16 { Dtype::BF16 } else { Dtype::F32 };
-        Ok(Numbers { dtype, values })
+        Ok(Numbers { dtype, values, was_packed: true })
     }
 
     /// As kernels read it, or why they do not.
@@ -558,3 +567,6 @@ fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,9 +46,12 @@ impl What {
 }
 
 impl Formats {
-    /// A tensor that is loaded from numbers of this type.
-    pub(super) fn add(&mut self, name: &str, dtype: Dtype) {
+    /// A tensor that is loaded from numbers of this type, which were NF4 before or not.
+    pub(super) fn add(&mut self, name: &str, dtype: Dtype, was_packed: bool) {
         match Stored::from_name(name) {
+            Some(Stored { part, piece: Piece::Whole }) if was_packed => {
+                self.put(part, "NF4, unpacked".to_owned());
+            }
             Some(Stored { part, piece: Piece::Blocks }) => self.put(part, "MXFP4".to_owned()),
             Some(Stored { part, piece: Piece::Whole }) => self.put(part, format!("{dtype:?}")),
             _ => {}
@@ -112,7 +115,9 @@ impl fmt::Display for Formats {
         for (what, formats) in &self.came {
             let mut formats: Vec<(&String, Vec<usize>)> =
                 formats.iter().map(|(format, layers)| (format, layers.clone())).collect();
-            formats.iter_mut().for_each(|(_, layers)| layers.sort_unstable());
+            for (_, layers) in &mut formats {
+                layers.sort_unstable();
+            }
             // What most layers have first.
             formats.sort_by_key(|(_, layers)| std::cmp::Reverse(layers.len()));
             let words: Vec<String> = (0..formats.len())

@@ -48,6 +48,18 @@ fn packed_layers_compute_what_their_numbers_compute_unpacked() {
 }
 
 #[test]
+fn what_came_is_told_by_tensor() {
+    let model = load_packed(&Model::tiny()).expect("loads");
+    // On the CPU nothing is kept packed, which is no exception to be noted.
+    assert_eq!(
+        model.formats().to_string(),
+        "q_proj, k_proj, o_proj, gate_up_proj, down_proj NF4, unpacked; v_proj NF4, unpacked, but F32 in layer 1; \
+         router, embedding, lm_head F32"
+    );
+    assert_eq!(model.formats().notes(), &[] as &[String]);
+}
+
+#[test]
 fn scales_need_not_be_packed_themselves() {
     let mut model = Model::tiny();
     let name = |part: &str| format!("{QUERY}{part}");

@@ -129,11 +129,13 @@ impl Offsets {
     }
 }
 
-/// Writes the offsets of one matrix, where they are not known.
+/// Writes the offsets of one matrix, where they are not known: byte by byte, because a copy from the host would have to
+/// be waited for.
 pub(crate) fn write_offsets(run: &Run<'_>, offsets: u64, rows: Option<usize>) -> Result<()> {
     let Some(rows) = rows else { return Ok(()) };
-    let bytes: Vec<u8> = [0, rows as i32].into_iter().flat_map(i32::to_le_bytes).collect();
-    run.upload(offsets, &bytes)
+    run.memset(offsets, 0, 2 * size_of::<i32>())?;
+    let bytes = (offsets + size_of::<i32>() as u64..).zip((rows as i32).to_le_bytes());
+    bytes.filter(|(_, byte)| *byte != 0).try_for_each(|(at, byte)| run.memset(at, byte, 1))
 }
 
 /// `x` times each row's matrix, or its transpose on the way back.
