@@ -238,7 +238,13 @@ mod tests {
     }
 
     /// What a file takes as it is given, so that host and file cannot disagree.
-    const FOLLOWED: [(&str, &str); 2] = [("experts/few", "MAX_EXPERTS"), ("experts/few", "BLOCKS")];
+    const FOLLOWED: [(&str, &str); 5] = [
+        ("experts/few", "MAX_EXPERTS"),
+        ("experts/few", "BLOCKS"),
+        ("experts/few_nf4", "MAX_EXPERTS"),
+        ("experts/few_nf4", "BLOCKS"),
+        ("low_rank/few", "RANK_WIDTH"),
+    ];
 
     #[test]
     fn a_launch_by_other_numbers_than_a_file_needs_does_not_compile() {

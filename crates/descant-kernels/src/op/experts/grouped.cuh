@@ -4,6 +4,7 @@
 #include "common.cuh"
 #ifdef NF4
 #include "nf4.cuh"
+static_assert(NF4 == 1, "it is defined or not");
 #else
 #include "mxfp4.cuh"
 #endif

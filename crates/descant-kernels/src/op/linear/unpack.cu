@@ -5,6 +5,8 @@
 // of 64.
 #include "nf4.cuh"
 
+static_assert(THREADS % 32 == 0, "whole warps: a level for each lane");
+
 extern "C" __global__ void __launch_bounds__(THREADS)
     unpack_nf4(const u8* packed, const u8* codes, const float* tables, bf16* out, int n) {
     __shared__ u32 table_words[TABLE_BYTES / 4];

@@ -8,6 +8,7 @@
 
 #define WARPS (THREADS / 32)
 static_assert(MAX_EXPERTS <= THREADS, "a thread looks at the end of each group");
+static_assert(THREADS % 32 == 0, "whole warps");
 
 __device__ __forceinline__ float rounded(float x) { return to_float(to_bf16(x)); }
 
