@@ -76,7 +76,10 @@ pub(super) fn rows() -> Vec<Case> {
             "data.jsonl:2: the conversation has no assistant message",
         ),
         second("{\"a\":\"\u{0}\"}", "data.jsonl:2: not a JSON object: control character"),
-        given(b"{\"a\":\"\xff\"}\n".to_vec(), "data.jsonl:1: not a JSON object: invalid unicode"),
+        given(
+            b"{\"a\":\"\xff\"}\n".to_vec(),
+            "data.jsonl:1: not a JSON object: no UTF-8 text, from byte 7 on",
+        ),
         given(b"{\"a\":".repeat(1 << 12), "data.jsonl:1: not a JSON object: recursion limit"),
         given(
             [super::ROWS.as_bytes(), &b"x".repeat((16 << 20) + 10)].concat(),
@@ -86,7 +89,12 @@ pub(super) fn rows() -> Vec<Case> {
         given(gzip(&vec![b'\n'; 64 << 20]), "unpacks to more than 100 times its size"),
         given(b"\x28\xb5\x2f\xfd\xff\xff\xff\xff\xff\xff".to_vec(), "data.jsonl: "),
         given(b"PAR1PAR1".to_vec(), "data.jsonl: "),
-        odd(Command::Train, ROWS, Damage::Folder, "data.jsonl: a folder without a parquet or JSONL file"),
+        odd(
+            Command::Train,
+            ROWS,
+            Damage::Folder,
+            "data.jsonl: a folder without a file of rows (parquet, JSON lines or JSON): it is empty",
+        ),
     ]
 }
 
