@@ -118,8 +118,8 @@ impl fmt::Display for Formats {
             for (_, layers) in &mut formats {
                 layers.sort_unstable();
             }
-            // What most layers have first.
-            formats.sort_by_key(|(_, layers)| std::cmp::Reverse(layers.len()));
+            // What most layers have first; of equally many, what the first of all has.
+            formats.sort_by_key(|(_, layers)| (std::cmp::Reverse(layers.len()), layers.first().copied()));
             let words: Vec<String> = (0..formats.len())
                 .map(|i| match (i, &formats[i]) {
                     (0, (format, _)) => (*format).clone(),
