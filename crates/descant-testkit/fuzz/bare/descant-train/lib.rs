@@ -5,8 +5,11 @@
 mod config;
 #[path = "../../../../descant-train/src/guard.rs"]
 mod guard;
+#[path = "../../../../descant-train/src/micro_batch.rs"]
+mod micro_batch;
 
 pub mod checkpoint;
 
 pub use config::{OptimizerKind, Schedule, TrainConfig};
 pub use guard::{GuardConfig, OnSpike, Window};
+pub use micro_batch::MicroBatch;
