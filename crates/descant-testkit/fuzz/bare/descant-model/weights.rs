@@ -24,27 +24,30 @@ pub type Unpacked = (String, Dtype, Vec<usize>, usize);
 /// # Errors
 /// As the loading of weights, which then holds what comes out against the configuration.
 pub fn unpacked(dir: &Path, config: &Config) -> Result<Vec<Unpacked>> {
+    // Kept packed as for a card first: whatever comes of it, also where parts are missing that are read together, the
+    // unpacked tensors are what counts.
+    let _ = pass(dir, config, true);
+    pass(dir, config, false)
+}
+
+fn pass(dir: &Path, config: &Config, keep: bool) -> Result<Vec<Unpacked>> {
     let mut all = Vec::new();
-    // Kept packed as for a card first: whatever comes of it, the unpacked tensors are what counts.
-    for keep in [true, false] {
-        all.clear();
-        let mut unpacker = Unpacker::new(config, keep);
-        visit_tensors(dir, |path, name, view| {
-            let Taken::Made(made) = unpacker.take(path, name, &view)? else { return Ok(()) };
-            for made in made {
-                match made {
-                    Made::Unpacked(whole) => {
-                        all.push((whole.name, whole.dtype, whole.shape, whole.bytes.len()));
-                    }
-                    Made::Kept(kept) => {
-                        let numbers: usize = kept.shape.iter().product();
-                        assert_eq!(kept.stack.blocks.len() * 2, numbers, "{}", kept.name);
-                    }
+    let mut unpacker = Unpacker::new(config, keep);
+    visit_tensors(dir, |path, name, view| {
+        let Taken::Made(made) = unpacker.take(path, name, &view)? else { return Ok(()) };
+        for made in made {
+            match made {
+                Made::Unpacked(whole) => {
+                    all.push((whole.name, whole.dtype, whole.shape, whole.bytes.len()));
+                }
+                Made::Kept(kept) => {
+                    let numbers: usize = kept.shape.iter().product();
+                    assert_eq!(kept.stack.blocks.len() * 2, numbers, "{}", kept.name);
                 }
             }
-            Ok(())
-        })?;
-        unpacker.finish(dir)?;
-    }
+        }
+        Ok(())
+    })?;
+    unpacker.finish(dir)?;
     Ok(all)
 }
