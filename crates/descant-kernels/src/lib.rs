@@ -61,6 +61,7 @@ pub mod reference {
     pub use crate::op::low_rank::reference::low_rank;
     pub use crate::op::norm::reference::rms_norm;
     pub use crate::op::optimizer::reference::{accumulate, grad_norm, reached};
+    pub use crate::op::pick::reference::best_token;
     pub use crate::op::rotary::reference::rotary;
     pub use crate::op::route::reference::{combine_experts, expert_weights, route, take_tokens};
     pub use crate::op::swiglu::reference::swiglu;

@@ -33,5 +33,5 @@ pub use rope::{Rope, Yarn};
 pub use sample::Sampling;
 pub use shards::{TensorPlace, identity_files, left_over_index, tensor_places};
 pub use site::{Site, SiteDims};
-pub use sweep::Sweep;
+pub use sweep::{Sweep, gradient_of};
 pub use weights::{Formats, Nf4Parts, unpack_nf4, weight_bytes};

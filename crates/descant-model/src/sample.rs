@@ -3,6 +3,8 @@
 //! Randomness is a function of (seed, sequence, step), so a sample can be repeated and does not depend on the
 //! order in which sequences end.
 
+use descant_kernels::reference::best_token;
+
 /// How a token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Sampling {
@@ -22,7 +24,7 @@ pub enum Sampling {
 /// The next token of sequence `sequence` at `step`.
 pub(crate) fn pick(logits: &[f32], sampling: &Sampling, sequence: u64, step: u64) -> u32 {
     match *sampling {
-        Sampling::Greedy => greedy(logits) as u32,
+        Sampling::Greedy => best_token(logits) as u32,
         Sampling::Random { temperature, top_p, seed } => {
             let draw = uniform(seed, sequence, step);
             nucleus(logits, temperature, top_p, draw)
@@ -30,19 +32,9 @@ pub(crate) fn pick(logits: &[f32], sampling: &Sampling, sequence: u64, step: u64
     }
 }
 
-fn greedy(logits: &[f32]) -> usize {
-    let mut best = 0;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > logits[best] {
-            best = id;
-        }
-    }
-    best
-}
-
 /// Walks the sorted probabilities to `draw` of the mass that `top_p` keeps.
 fn nucleus(logits: &[f32], temperature: f32, top_p: f32, draw: f64) -> u32 {
-    let largest = logits[greedy(logits)];
+    let largest = logits[best_token(logits)];
     let weigh = |logit: f32| (f64::from(logit - largest) / f64::from(temperature)).exp();
     let mut words =
         Descending::new(logits.iter().enumerate().map(|(id, &l)| (id as u32, weigh(l))).collect());

@@ -52,7 +52,10 @@ impl GptOss {
     /// `overlay` are pairs alone ([`Overlay::pairs`]), which may lie in a graph.
     ///
     /// # Errors
-    /// The device has no room, or the overlay is something else.
+    /// The device has no room.
+    ///
+    /// # Panics
+    /// If the overlay is something else.
     pub fn sweep<'a>(&'a self, batches: &[&Batch], overlay: &'a dyn Overlay) -> Result<Sweep<'a>> {
         let lane = |batch: &&Batch| {
             let positions = batch.positions();
@@ -77,10 +80,15 @@ impl GptOss {
     }
 }
 
+/// The pairs of a layer, which are all that a sweep adds there.
+fn pairs_of(layer: usize, overlay: &dyn Overlay) -> LayerPairs {
+    overlay.pairs(layer).expect("the overlay of a sweep is pairs alone")
+}
+
 /// The largest rank at each kind of site.
 fn largest_ranks(layers: usize, overlay: &dyn Overlay) -> PerSite<usize> {
     let mut ranks = PerSite::from_fn(|_| 0);
-    for pairs in (0..layers).filter_map(|layer| overlay.pairs(layer)) {
+    for pairs in (0..layers).map(|layer| pairs_of(layer, overlay)) {
         for (kind, pair) in pairs.iter() {
             let rank = pair.as_ref().map_or(0, |pair| pair.a.dims()[1]);
             ranks[kind] = ranks[kind].max(rank);
@@ -168,7 +176,7 @@ impl Sweep<'_> {
     }
 
     fn pairs(&self, layer: usize) -> Pairs {
-        let given = self.overlay.pairs(layer).unwrap_or_default();
+        let given = pairs_of(layer, self.overlay);
         let plain = given.map(|pair| {
             let LowRankPair { a, b, scaling } = pair.clone()?;
             Some(LowRankPair { a: plain(a), b: plain(b), scaling })
@@ -207,6 +215,6 @@ fn plain<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 }
 
 /// What a backward pass found for a tensor: zeros where nothing reached it.
-fn gradient_of(tensor: &Tensor<3>, grads: &mut Gradients) -> Tensor<3> {
+pub fn gradient_of(tensor: &Tensor<3>, grads: &mut Gradients) -> Tensor<3> {
     tensor.grad_remove(grads).unwrap_or_else(|| tensor.clone().inner().zeros_like())
 }

@@ -130,10 +130,10 @@ impl TrainConfig {
         Self { micro_batch: sequences.into(), accumulation: self.units() / sequences, ..self.clone() }
     }
 
-    /// All numbers of sequences that can go through the model at once, the largest first.
-    pub fn divisors(&self) -> impl Iterator<Item = usize> + use<> {
+    /// The numbers of sequences up to `most` that can go through the model at once, the largest first.
+    pub fn divisors(&self, most: usize) -> impl Iterator<Item = usize> + use<> {
         let units = self.units();
-        (1..=units).rev().filter(move |sequences| units.is_multiple_of(*sequences))
+        (1..=most).rev().filter(move |sequences| units.is_multiple_of(*sequences))
     }
 
     /// Checks every range.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{DType, Gradients, Tensor, TensorData};
 use descant_kernels::{Claim, Reservation, accumulate, compact, gauge, grad_norm, reached, read_floats};
 use descant_lora::LoraAdapters;
-use descant_model::{GptOss, Site};
+use descant_model::{GptOss, Site, gradient_of};
 
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ use crate::optimizer::AdamW;
 use crate::sample::Sample;
 use crate::schedule::learning_rate;
 use crate::state::TrainerState;
-use crate::work::{Told, Work, gradient_of};
+use crate::work::{Told, Work};
 
 /// After this step a site without gradient is an error: A's gradient is zero while B is, and the first rate is 0.
 pub const PROVEN_AFTER_STEP: u64 = 3;

@@ -1,7 +1,7 @@
 //! A micro-batch as the trainer works on it, and what it leaves behind: what goes through the model, which rows are
 //! trained, and the losses that are read when a whole step is on its way.
 
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::Tensor;
 use descant_kernels::read_floats;
 use descant_model::Batch;
 
@@ -42,11 +42,6 @@ impl Work {
         let shares = weights.iter().map(|w| (f64::from(*w) / of_step) as f32).collect();
         Ok(Self { batch, rows, ids, weights, shares, first })
     }
-}
-
-/// What a backward pass found for a tensor: zeros where nothing reached it.
-pub(crate) fn gradient_of(tensor: &Tensor<3>, grads: &mut Gradients) -> Tensor<3> {
-    tensor.grad_remove(grads).unwrap_or_else(|| tensor.clone().inner().zeros_like())
 }
 
 /// What the micro-batches of a step leave behind, read from the device once, when all of them are on their way.

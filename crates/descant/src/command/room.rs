@@ -62,8 +62,7 @@ impl Room {
         if matches!(found.place, Place::Card { .. }) {
             check_card(&settings.lora)?;
         }
-        let placed = |train: &TrainConfig, asking: Option<Asking>| {
-            let load = Load::of_run(samples, train)?;
+        let placed = |train: &TrainConfig, load: Load, asking: Option<Asking>| {
             found.arranged(config, train.accumulation, |place| {
                 let mut needs = estimate(config, &settings.lora, train, load, asking, place);
                 if asking.is_some() && matches!(place, Place::Cpu { .. }) {
@@ -72,7 +71,9 @@ impl Room {
                 Ok(needs)
             })
         };
-        let needs = |train: &TrainConfig, asking: Option<Asking>| Ok(placed(train, asking)?.1);
+        let needs = |train: &TrainConfig, asking: Option<Asking>| {
+            Ok(placed(train, Load::of_run(samples, train)?, asking)?.1)
+        };
         let fits = |needs: &Memory| found.fits(needs);
         let mut candidates = at_once(&settings.train, begun);
         let (train, load, arrangement, all) = loop {
@@ -82,7 +83,7 @@ impl Room {
             if !is_last && load.tokens > MERGED_TOKENS {
                 continue;
             }
-            let (arrangement, needs) = placed(&train, asking)?;
+            let (arrangement, needs) = placed(&train, load, asking)?;
             if is_last || fits(&needs) {
                 break (train, load, arrangement, needs);
             }
@@ -189,7 +190,9 @@ fn at_once(train: &TrainConfig, begun: Option<usize>) -> Peekable<std::vec::Into
         (MicroBatch::Auto, Some(sequences)) if train.units().is_multiple_of(sequences) => {
             vec![train.with_at_once(sequences)]
         }
-        (MicroBatch::Auto, _) => train.divisors().map(|sequences| train.with_at_once(sequences)).collect(),
+        (MicroBatch::Auto, _) => {
+            train.divisors(train.units()).map(|sequences| train.with_at_once(sequences)).collect()
+        }
     };
     candidates.into_iter().peekable()
 }
@@ -322,7 +325,7 @@ fn smaller(
     if let Some(asking) = asked.filter(|now| Some(*now) != asking) {
         advice.push(format!("evaluate.batch = {}", asking.batch));
     }
-    for sequences in train.divisors().filter(|sequences| *sequences <= train.at_once()) {
+    for sequences in train.divisors(train.at_once()) {
         let smaller = train.with_at_once(sequences);
         let needed = needs(&smaller, asked)?;
         if fits(&needed) {

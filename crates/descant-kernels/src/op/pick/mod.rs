@@ -22,7 +22,7 @@ pub fn best_tokens(logits: Tensor<2>) -> Result<Vec<u32>, DeviceError> {
     }
     let [_, width] = logits.dims();
     let values = read_floats(logits)?;
-    Ok(values.chunks_exact(width).map(|row| reference::best(row) as u32).collect())
+    Ok(values.chunks_exact(width).map(|row| reference::best_token(row) as u32).collect())
 }
 
 #[cfg(test)]
