@@ -19,6 +19,17 @@ pub fn rates(device: &Device) -> Rates {
     cpu_rates(device)
 }
 
+/// Bytes a second that cross the bus from pinned host memory to a card, measured in a tenth of a second; `None` where there
+/// is no bus, or the system pins no memory.
+pub fn bus_rate(device: &Device) -> Option<f64> {
+    #[cfg(feature = "cuda")]
+    if !crate::is_cpu(device) {
+        return crate::cuda::gauge::bus_rate(device);
+    }
+    let _ = device;
+    None
+}
+
 /// Bytes of device memory in use on the whole card, `None` where that has no meaning (the CPU).
 pub fn memory_in_use(device: &Device) -> Option<u64> {
     #[cfg(feature = "cuda")]

@@ -86,6 +86,7 @@ impl GptOss {
 
     /// For measurements: weights on the host come as over a bus of so many bytes a second.
     pub fn slow_bus(&self, bytes_per_second: f64) {
+        self.workspace.slow_bus(bytes_per_second);
         let streamed = self.weights.layers.iter().find_map(|layer| match &layer.gate_up.weight {
             FrozenWeight::Streamed(matrix) => Some(matrix),
             _ => None,

@@ -18,7 +18,7 @@ use crate::event::{Event, Observer, StepMetrics, StepTiming};
 use crate::feed::Feed;
 use crate::guard::{GuardConfig, OnSpike};
 use crate::incident;
-use crate::memory::Load;
+use crate::memory::{Arrangement, Load};
 use crate::sample::{Sample, Samples};
 use crate::trainer::{StepResult, Trainer};
 use crate::validation::{Validation, ValidationMetrics, Validator};
@@ -34,8 +34,8 @@ pub struct Course<'a> {
     pub config: &'a TrainConfig,
     /// Guards.
     pub guard: &'a GuardConfig,
-    /// Micro-batches that go through a layer before the next layer; see [`Trainer::together`].
-    pub together: usize,
+    /// How the work is laid out; see [`Trainer::arranged`].
+    pub arrangement: Arrangement,
 }
 
 /// How a run is kept.
@@ -79,8 +79,10 @@ pub fn fit(
     observer: &mut dyn Observer,
 ) -> Result<LoraAdapters> {
     let guard = GuardConfig::default();
-    let mut run =
-        Run::new(Course { model, samples: &samples, config, guard: &guard, together: 1 }, adapters)?;
+    let mut run = Run::new(
+        Course { model, samples: &samples, config, guard: &guard, arrangement: Arrangement::default() },
+        adapters,
+    )?;
     observer.on(&Event::Phase { name: "train", total: Some(config.max_steps) });
     while run.trainer.steps() < config.max_steps {
         run.step(None, observer)?;
@@ -146,7 +148,8 @@ impl<'a> Run<'a> {
         course.guard.validate().map_err(Error::Config)?;
         let longest = Load::of_run(course.samples, course.config)?.tokens as usize;
         let memory = course.model.workspace().reserve(Claim { tokens: longest, ..Claim::default() });
-        let trainer = Trainer::new(course.model, adapters, course.config.clone())?.together(course.together);
+        let trainer =
+            Trainer::new(course.model, adapters, course.config.clone())?.arranged(course.arrangement);
         let progress = Progress { seed, ..Progress::default() };
         Ok(Self { course, feed, trainer, progress, validator: None, longest, plan: None, _memory: memory })
     }

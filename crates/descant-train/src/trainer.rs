@@ -13,6 +13,7 @@ use descant_model::{GptOss, Site, gradient_of};
 
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
+use crate::memory::Arrangement;
 use crate::objective::{CrossEntropy, Objective};
 use crate::optimizer::AdamW;
 use crate::sample::Sample;
@@ -99,14 +100,15 @@ impl<'a> Trainer<'a> {
         Self { objective, ..self }
     }
 
-    /// The same trainer, with so many micro-batches going through a layer before the next one: where weights stream, a
-    /// layer then crosses the bus once each way for all of them. Changes no bit of a result. The inputs of all layers of
-    /// all of them are kept, and with more than one nothing else.
+    /// The same trainer, whose work is laid out so; where the weights lie is the model's. With several micro-batches going
+    /// through a layer before the next one, a layer that streams crosses the bus once each way for all of them; the inputs
+    /// of all layers of all of them are kept, and nothing else. Changes no bit of a result.
     #[must_use]
-    pub fn together(mut self, together: usize) -> Self {
+    pub fn arranged(mut self, arrangement: Arrangement) -> Self {
+        let Arrangement { together, inputs_on_host, .. } = arrangement;
         self.together = together.max(1);
-        self.claims
-            .push(self.model.workspace().reserve(Claim { together: self.together, ..Claim::default() }));
+        let claim = Claim { together: self.together, inputs_on_host, ..Claim::default() };
+        self.claims.push(self.model.workspace().reserve(claim));
         self
     }
 

@@ -11,6 +11,7 @@ use super::blas::Matrices;
 use super::driver::{self, Event, Scratch};
 use super::error::{CudaError, Result};
 use super::gpu::{Gpu, Run};
+use super::host::HostMemory;
 use super::interop::refused;
 use super::spec::MatmulSpec;
 use super::tensor::{cube_device, index_of};
@@ -93,6 +94,8 @@ const COPY: usize = 1 << 30;
 /// Repetitions, of which the best counts.
 const REPETITIONS: usize = 10;
 const WORKSPACE: usize = 64 << 20;
+/// Bytes of the measured copy from the host.
+const BUS_COPY: usize = 64 << 20;
 
 /// See [`crate::gauge::rates`]. NaN where the card refuses.
 pub(crate) fn rates(device: &Device) -> Rates {
@@ -114,6 +117,17 @@ fn measure(run: &Run<'_>, _: &[u64]) -> Result<Rates> {
     let product = best(run, || run.blas().matmul(&spec, &matrices))?;
     let copy = best(run, || run.copy(at + COPY as u64, at, COPY))?;
     Ok(Rates { flops: 2.0 * (PRODUCT as f64).powi(3) / product, bytes: 2.0 * COPY as f64 / copy })
+}
+
+/// See [`crate::gauge::bus_rate`].
+pub(crate) fn bus_rate(device: &Device) -> Option<f64> {
+    let gpu = gpu(device)?;
+    let host = HostMemory::new(&gpu, BUS_COPY).ok()?;
+    let seconds = gpu.call(Vec::new(), move |run, _| {
+        let to = Scratch::new(BUS_COPY)?;
+        best(run, || run.upload(to.address, host.bytes()))
+    });
+    seconds.ok().map(|seconds| BUS_COPY as f64 / seconds)
 }
 
 /// bf16 values around one with random signs and mantissas (xorshift).

@@ -91,6 +91,25 @@ impl HostMemory {
     }
 }
 
+/// Pinned host memory that nobody but the card writes and reads.
+#[derive(Debug)]
+pub(crate) struct HostRoom(HostMemory);
+
+impl HostRoom {
+    /// This many bytes with arbitrary contents.
+    ///
+    /// # Errors
+    /// As [`HostMemory::new`].
+    pub(crate) fn new(gpu: &Gpu, length: usize) -> Result<Self> {
+        HostMemory::filled_by(gpu, length, |_| {}).map(Self)
+    }
+
+    /// Where the card has it.
+    pub(crate) fn address(&self) -> u64 {
+        self.0.address
+    }
+}
+
 #[expect(unsafe_code, reason = "calls the driver")]
 impl Drop for HostMemory {
     fn drop(&mut self) {

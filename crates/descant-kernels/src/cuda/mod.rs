@@ -61,11 +61,11 @@ pub(crate) use blas::Matrices;
 #[cfg(feature = "cuda")]
 pub(crate) use brake::Brake;
 #[cfg(feature = "cuda")]
-pub(crate) use driver::{Event, OwnStream, StreamOrder, copy_from_host};
+pub(crate) use driver::{Event, OwnStream, StreamOrder, copy_any, copy_from_host};
 #[cfg(feature = "cuda")]
 pub use gpu::{Gpu, Run, poison_buffers, portable_kernels};
 #[cfg(feature = "cuda")]
-pub(crate) use host::HostMemory;
+pub(crate) use host::{HostMemory, HostRoom};
 #[cfg(feature = "cuda")]
 pub use launch::Function;
 #[cfg(feature = "cuda")]

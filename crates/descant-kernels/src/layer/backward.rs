@@ -28,11 +28,12 @@ impl Frame<'_> {
         if self.plan.kept < Kept::Attention {
             attention.attend(x)?;
         }
-        let experts = self.during(Phase::BackwardExperts);
-        experts.experts_again()?;
-        experts.down_backward(to)?;
-        experts.gate_up_backward(to)?;
-        experts.route_backward(to, dx)?;
+        self.chunks(Phase::BackwardExperts).try_for_each(|experts| {
+            experts.experts_again()?;
+            experts.down_backward(to)?;
+            experts.gate_up_backward(to)?;
+            experts.route_backward(to, dx)
+        })?;
         attention.output_backward(to, dx)?;
         attention.input_backward(to, x, dx)
     }
@@ -45,7 +46,8 @@ impl Frame<'_> {
             return self.gate_up(Some(self.at(Buffer::Pre)?), None, Buffer::BackwardRows);
         }
         let (s, buffers, frozen) = (&self.plan.sizes, ExpertBuffers::GATE_UP, &self.operands.frozen);
-        self.normed(self.at(Buffer::Middle)?, frozen.post_norm, Buffer::SecondNormed, Buffer::SecondRms)?;
+        let middle = self.part_of(self.at(Buffer::Middle)?);
+        self.normed(middle, frozen.post_norm, Buffer::SecondNormed, Buffer::SecondRms)?;
         self.pack_expert_pair(SiteKind::GateUp, buffers, [2 * s.inner, s.hidden])?;
         if let Some(pair) = &self.pair(SiteKind::GateUp) {
             let x = self.gathered(self.at(Buffer::SecondNormed)?, s.hidden)?;
@@ -56,7 +58,7 @@ impl Frame<'_> {
 
     /// From the gradient of the layer's output to that of SwiGLU's input, which replaces it.
     fn down_backward(&self, to: &Gradients<u64>) -> Result<()> {
-        let (s, buffers, grad) = (&self.plan.sizes, ExpertBuffers::DOWN, to.grad);
+        let (s, buffers, grad) = (&self.plan.sizes, ExpertBuffers::DOWN, self.part_of(to.grad));
         let d_out = self.gathered(grad, s.hidden)?;
         let pair = self.pair(SiteKind::Down);
         self.pack_expert_pair(SiteKind::Down, buffers, [s.hidden, s.inner])?;
@@ -133,11 +135,11 @@ impl Frame<'_> {
             weights: self.at(Buffer::Weights)?,
             d_weights: self.at(Buffer::DWeights)?,
             router: self.router_weight()?,
-            middle: self.at(Buffer::Middle)?,
+            middle: self.part_of(self.at(Buffer::Middle)?),
             inverse_rms: self.at(Buffer::SecondRms)?,
             norm: self.operands.frozen.post_norm,
-            grad: to.grad,
-            out: dx,
+            grad: self.part_of(to.grad),
+            out: self.part_of(dx),
             d_logits: self.at(Buffer::DLogits)?,
         };
         let bytes = 2.0 * (t * s.hidden) as f64 * (s.top_k + 3) as f64;
@@ -151,7 +153,11 @@ impl Frame<'_> {
         let (whole, normed) = (self.at(Buffer::DRouter)?, self.at(Buffer::SecondNormed)?);
         self.run.stage("router gradients", 0.0, 2.0 * (t * s.hidden) as f64, || {
             let sizes = [t, s.hidden, s.n_experts, s.top_k];
-            lora::router_gradient(self.run, at.d_logits, at.experts, normed, whole, sizes)?;
+            let of = lora::RouterGradient { d_logits: at.d_logits, experts: at.experts, x: normed };
+            lora::router_gradient(self.run, of, whole, !self.is_first_chunk(), sizes)?;
+            if !self.is_last_chunk() {
+                return Ok(());
+            }
             lora::router_pair_gradient(self.run, whole, pair, a, b, s.n_experts, s.hidden)
         })
     }

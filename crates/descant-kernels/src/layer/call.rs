@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::frame::{Frame, PairSpec};
+use super::frame::{Frame, PairSpec, Part};
 use super::frozen::FrozenTensors;
 use super::operands::{Factors, Gradients, Operands, SiteFactors, Source};
 use super::types::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair};
@@ -26,6 +26,7 @@ use crate::op::experts::cuda::{ExpertData, wants_order};
 use crate::op::linear::FrozenWeight;
 use crate::site::PerSite;
 use crate::stream::StreamedMatrix;
+use crate::stream::inputs::HostedInputs;
 use crate::stream::slots::Course;
 
 /// A layer's frozen tensors on their card.
@@ -104,7 +105,11 @@ pub(super) enum Turn {
     /// Input and output lie in places of the step.
     Placed {
         /// Where the places are.
-        _memory: Arc<DeviceMemory>,
+        memory: Arc<DeviceMemory>,
+        /// Who takes inputs to the host and back, where not all are on the card.
+        hosted: Option<Arc<HostedInputs>>,
+        /// Which of the step's batches it is.
+        batch: usize,
         /// Whether another batch goes through the layer next.
         again: bool,
     },
@@ -143,7 +148,7 @@ impl Call {
     }
 
     fn plan(&self, tokens: usize, kept: Kept) -> Plan {
-        Plan { sizes: self.layer.sizes, tokens, paths: self.paths(), kept, in_order: self.layer.in_order() }
+        Plan::new(self.layer.sizes, tokens, self.paths(), kept, self.layer.in_order())
     }
 
     /// What no kernel was written for.
@@ -210,6 +215,31 @@ impl Call {
         phase: Phase,
     ) -> Result<(), CudaError> {
         lease.begin(run)?;
+        let Turn::Placed { memory, hosted: Some(hosted), batch, .. } = &self.turn else {
+            return self.through_ring(run, operands, plan, lease, phase);
+        };
+        let layer = self.layer.place.index;
+        let (memory, bytes) = (memory.address(), plan.tokens * plan.sizes.hidden * DType::BF16.size());
+        if operands.backward.is_some() {
+            hosted.enter(run, layer, *batch)?;
+            self.through_ring(run, operands, plan, lease, phase)?;
+            hosted.left(run, memory, layer, *batch, bytes)
+        } else {
+            hosted.enter(run, layer + 1, *batch)?;
+            self.through_ring(run, operands, plan, lease, phase)?;
+            hosted.wrote(run, memory, layer + 1, *batch, bytes)
+        }
+    }
+
+    /// The work, with experts that stream brought to the card.
+    fn through_ring(
+        &self,
+        run: &Run<'_>,
+        operands: &Operands<u64>,
+        plan: &Plan,
+        lease: &Lease,
+        phase: Phase,
+    ) -> Result<(), CudaError> {
         let Some(StreamedMatrix { ring, layer, .. }) = &self.layer.streamed else {
             return self.work(run, operands, plan, lease, phase);
         };
@@ -246,6 +276,7 @@ impl Call {
             kept: lease.kept_address(),
             scratch: lease.scratch_address(),
             phase,
+            part: Part::whole(plan.tokens),
         };
         match &operands.backward {
             None => frame.forward(),

@@ -23,13 +23,14 @@ impl Frame<'_> {
         attention.pack()?;
         attention.attention_input(x)?;
         attention.attend(x)?;
-        let experts = self.during(Phase::ForwardExperts);
-        experts.choose_experts()?;
-        // Stored where it is kept; the activation is what the second product reads.
-        let pre = experts.at(Buffer::Pre).ok();
-        experts.gate_up(pre, Some(experts.at(Buffer::Inner)?), Buffer::ForwardRows)?;
-        experts.down()?;
-        experts.combine(out)
+        self.chunks(Phase::ForwardExperts).try_for_each(|experts| {
+            experts.choose_experts()?;
+            // Stored where it is kept; the activation is what the second product reads.
+            let pre = experts.at(Buffer::Pre).ok();
+            experts.gate_up(pre, Some(experts.at(Buffer::Inner)?), Buffer::ForwardRows)?;
+            experts.down()?;
+            experts.combine(out)
+        })
     }
 
     /// From the layer's input to rotated queries and keys, and values.
@@ -97,7 +98,8 @@ impl Frame<'_> {
     pub(super) fn choose_experts(&self) -> Result<()> {
         let (s, t) = (&self.plan.sizes, self.tokens());
         let frozen = &self.operands.frozen;
-        self.normed(self.at(Buffer::Middle)?, frozen.post_norm, Buffer::SecondNormed, Buffer::SecondRms)?;
+        let middle = self.part_of(self.at(Buffer::Middle)?);
+        self.normed(middle, frozen.post_norm, Buffer::SecondNormed, Buffer::SecondRms)?;
         let flops = 2.0 * (t * s.hidden * s.n_experts) as f64;
         let (normed, logits) = (self.at(Buffer::SecondNormed)?, self.at(Buffer::Logits)?);
         let (experts, weights) = (self.at(Buffer::Experts)?, self.at(Buffer::Weights)?);
@@ -163,7 +165,8 @@ impl Frame<'_> {
         let (t, s) = (self.tokens(), &self.plan.sizes);
         let bytes = 2.0 * (t * s.hidden) as f64 * (s.top_k + 2) as f64;
         let (expert_out, weights) = (self.at(Buffer::ExpertOut)?, self.at(Buffer::Weights)?);
-        let (places, middle) = (self.at(Buffer::Places)?, self.at(Buffer::Middle)?);
+        let (places, middle) = (self.at(Buffer::Places)?, self.part_of(self.at(Buffer::Middle)?));
+        let out = self.part_of(out);
         self.run.stage("combine", 0.0, bytes, || {
             route::combine(self.run, expert_out, weights, places, middle, out, [t, s.hidden, s.top_k])
         })

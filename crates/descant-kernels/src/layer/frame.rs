@@ -28,7 +28,7 @@ pub(super) struct PairSpec {
     pub(super) scaling: f32,
 }
 
-/// A call inside its closure, in one phase.
+/// A call inside its closure, in one phase; in the experts' phases of one chunk of the tokens.
 #[derive(Clone, Copy)]
 pub(super) struct Frame<'a> {
     pub(super) run: &'a Run<'a>,
@@ -42,6 +42,23 @@ pub(super) struct Frame<'a> {
     pub(super) kept: u64,
     pub(super) scratch: u64,
     pub(super) phase: Phase,
+    pub(super) part: Part,
+}
+
+/// The tokens that a frame is about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    /// Which chunk.
+    pub(super) chunk: usize,
+    pub(super) first: usize,
+    pub(super) tokens: usize,
+}
+
+impl Part {
+    /// All of them.
+    pub(super) fn whole(tokens: usize) -> Self {
+        Self { chunk: 0, first: 0, tokens }
+    }
 }
 
 /// A pair's addresses, f32.
@@ -77,12 +94,34 @@ impl Frame<'_> {
         Self { phase, ..*self }
     }
 
+    /// The same in an experts' phase, chunk after chunk.
+    pub(super) fn chunks(&self, phase: Phase) -> impl Iterator<Item = Self> {
+        let (frame, Plan { tokens, chunk: length, .. }) = (self.during(phase), *self.plan);
+        (0..self.plan.chunks()).map(move |chunk| {
+            let first = chunk * length;
+            Self { part: Part { chunk, first, tokens: length.min(tokens - first) }, ..frame }
+        })
+    }
+
+    pub(super) fn is_first_chunk(&self) -> bool {
+        self.part.chunk == 0
+    }
+
+    pub(super) fn is_last_chunk(&self) -> bool {
+        self.part.chunk + 1 == self.plan.chunks()
+    }
+
+    /// Where this part of a stream of all tokens begins.
+    pub(super) fn part_of(&self, stream: u64) -> u64 {
+        stream + (self.part.first * self.plan.sizes.hidden * Element::Bf16.bytes()) as u64
+    }
+
     /// The address of a buffer.
     ///
     /// # Errors
     /// It is not alive in this phase: what is read there would be another's.
     pub(super) fn at(&self, buffer: Buffer) -> Result<u64> {
-        match self.layout.find(buffer, self.phase) {
+        match self.layout.find(buffer, self.phase, self.part.chunk) {
             Some(At::Kept(offset)) => Ok(self.kept + offset),
             Some(At::Scratch(offset)) => Ok(self.scratch + offset),
             None => {
@@ -98,12 +137,12 @@ impl Frame<'_> {
     }
 
     pub(super) fn tokens(&self) -> usize {
-        self.plan.tokens
+        self.part.tokens
     }
 
     /// Pairs of a token and an expert.
     pub(super) fn n_pairs(&self) -> usize {
-        self.plan.pairs()
+        self.tokens() * self.plan.sizes.top_k
     }
 
     /// First row and rows of each site of q, k, v in their common matrix.

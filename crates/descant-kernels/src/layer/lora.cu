@@ -89,13 +89,13 @@ extern "C" __global__ void merge_router(const bf16* __restrict__ w, const float*
 }
 
 // The gradient of the whole router weight from those of the chosen logits: to[e, j] = sum_t d_logit[t, e] x[t, j],
-// where a token has `k` gradients and they are of the experts it chose. Grid (hidden / 256, experts): a block goes over
-// all tokens in order and skips those that did not choose its expert.
+// where a token has `k` gradients and they are of the experts it chose. With `add` the sum begins with what is there.
+// Grid (hidden / 256, experts): a block goes over all tokens in order and skips those that did not choose its expert.
 extern "C" __global__ void router_gradient(const float* __restrict__ d_logits, const int* __restrict__ experts,
-                                           const bf16* __restrict__ x, float* __restrict__ to, int tokens, int hidden,
-                                           int k) {
+                                           const bf16* __restrict__ x, float* __restrict__ to, int add, int tokens,
+                                           int hidden, int k) {
     int j = blockIdx.x * blockDim.x + threadIdx.x, e = blockIdx.y;
-    float sum = 0.0f;
+    float sum = add && j < hidden ? to[(u64)e * hidden + j] : 0.0f;
     for (int t = 0; t < tokens; t++)
         for (int slot = 0; slot < k; slot++)
             if (experts[t * k + slot] == e && j < hidden)

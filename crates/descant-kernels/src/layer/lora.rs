@@ -147,20 +147,31 @@ pub(super) fn merge_router(
     run.launch(run.kernel(UNIT, "merge_router", &[])?, blocks(n_experts * hidden), BLOCK, 0, &arguments)
 }
 
-/// The gradient of the whole router weight, `[experts, hidden]`, f32, from those of the chosen logits.
+/// What the gradient of the router's weight is made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RouterGradient {
+    /// Gradient of the chosen logits, and the expert of each.
+    pub(super) d_logits: u64,
+    pub(super) experts: u64,
+    /// What the router read.
+    pub(super) x: u64,
+}
+
+/// The gradient of the whole router weight, `[experts, hidden]`, f32, from those of the chosen logits; with `add` the
+/// sum begins with what is there.
 pub(super) fn router_gradient(
     run: &Run<'_>,
-    d_logits: u64,
-    experts: u64,
-    x: u64,
+    of: RouterGradient,
     to: u64,
+    add: bool,
     [n_tokens, hidden, n_experts, top_k]: [usize; 4],
 ) -> Result<()> {
     let arguments = [
-        Arg::Ptr(d_logits),
-        Arg::Ptr(experts),
-        Arg::Ptr(x),
+        Arg::Ptr(of.d_logits),
+        Arg::Ptr(of.experts),
+        Arg::Ptr(of.x),
         Arg::Ptr(to),
+        Arg::I32(add.into()),
         Arg::size(n_tokens),
         Arg::size(hidden),
         Arg::size(top_k),

@@ -124,7 +124,8 @@ impl Frame<'_> {
         to: ExpertBuffers,
         [outputs, inputs]: [usize; 2],
     ) -> Result<()> {
-        let Some(pair) = self.pair(kind) else { return Ok(()) };
+        // It stays for the chunks that follow.
+        let Some(pair) = self.pair(kind).filter(|_| self.is_first_chunk()) else { return Ok(()) };
         let (n, v, dv) = (self.plan.sizes.n_experts, self.at(to.v)?, self.at(to.dv)?);
         self.run.stage("pack pairs", 0.0, 0.0, || {
             lora::pack_experts(self.run, pair.b, v, n, [outputs, pair.rank], false, pair.scaling)?;
@@ -170,8 +171,10 @@ impl Frame<'_> {
         };
         self.run.stage("experts gradients", flops, bytes, || {
             // The kernels add to what is there.
-            self.run.memset(to.b, 0, n * outputs * size_of::<f32>())?;
-            self.run.memset(to.a, 0, n * inputs * size_of::<f32>())?;
+            if self.is_first_chunk() {
+                self.run.memset(to.b, 0, n * outputs * size_of::<f32>())?;
+                self.run.memset(to.a, 0, n * inputs * size_of::<f32>())?;
+            }
             let of_b = Gradient { grad: to.b, factor: Factor::B, alpha: pair.scaling, workspace };
             experts::low_rank_gradient(self.run, dy, u, of_b, b)?;
             let of_a = Gradient { grad: to.a, factor: Factor::A, alpha: 1.0, workspace };

@@ -46,10 +46,12 @@ impl Prepared {
     pub(super) fn put(&self, places: &Places, layer: usize, batch: usize, x: Tensor<2>) {
         let x = contiguous(on_card(x));
         let bytes = x.shape().num_elements() * DType::BF16.size();
-        let (to, memory) = (places.address(layer, batch), places.memory());
+        let (to, memory, hosted) = (places.address(layer, batch), places.memory(), places.hosted());
         self.gpu.enqueue(vec![x.handle.clone()], move |run, from| {
-            let _held = &memory;
-            run.copy(to, from[0], bytes)
+            let Some(hosted) = &hosted else { return run.copy(to, from[0], bytes) };
+            hosted.enter(run, layer, batch)?;
+            run.copy(to, from[0], bytes)?;
+            hosted.wrote(run, memory.address(), layer, batch, bytes)
         });
     }
 
@@ -126,7 +128,8 @@ pub(super) fn layer_backward(
 }
 
 fn call(layer: &Arc<Prepared>, places: &Places, pairs: &LayerPairs, batch: &PlacedBatch<'_>) -> Call {
-    let turn = Turn::Placed { _memory: places.memory(), again: batch.again };
+    let (memory, hosted) = (places.memory(), places.hosted());
+    let turn = Turn::Placed { memory, hosted, batch: batch.batch, again: batch.again };
     Call::new(layer, pairs, batch.angles, batch.segments, turn)
 }
 

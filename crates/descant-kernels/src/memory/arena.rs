@@ -9,11 +9,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::budget::{Budget, Inputs, Need};
+use super::budget::{Budget, Need};
+use super::inputs::Inputs;
 use super::keep::Kept;
 use super::settings::MemorySettings;
 use crate::cuda::gauge::release_unused;
 use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, StreamOrder, poison};
+use crate::stream::inputs::HostedInputs;
 
 /// The piece, and how it is laid out.
 #[derive(Debug)]
@@ -23,6 +25,7 @@ pub(super) struct Arena {
     memory: Arc<DeviceMemory>,
     scratch_bytes: u64,
     inputs: Inputs,
+    hosted: Option<Arc<HostedInputs>>,
     /// Whoever holds this too has the places for inputs.
     step: Arc<()>,
     kept: Vec<Kept>,
@@ -39,6 +42,7 @@ pub(super) struct Arena {
 pub(crate) struct Places {
     memory: Arc<DeviceMemory>,
     inputs: Inputs,
+    hosted: Option<Arc<HostedInputs>>,
     /// Held by one step at a time.
     _step: Arc<()>,
 }
@@ -49,7 +53,12 @@ impl Places {
         Arc::clone(&self.memory)
     }
 
-    /// Where the input of a layer begins.
+    /// Those who take inputs to the host and back, where not all are on the card.
+    pub(crate) fn hosted(&self) -> Option<Arc<HostedInputs>> {
+        self.hosted.clone()
+    }
+
+    /// Where the input of a layer begins while it is on the card.
     pub(crate) fn address(&self, layer: usize, batch: usize) -> u64 {
         self.memory.address() + self.inputs.at(layer, batch)
     }
@@ -112,6 +121,7 @@ impl Arena {
         gpu: &Gpu,
         need: &Need,
         settings: MemorySettings,
+        bus: Option<f64>,
     ) -> Result<Self> {
         let before = match before {
             Some(arena) if arena.serves(need, settings) => return Ok(arena),
@@ -124,16 +134,20 @@ impl Arena {
             .filter(|old| old.sizes == need.sizes)
             .map_or(need.paths, |old| need.paths.union(&old.paths));
         let need = Need { paths, ..need.clone() };
-        match Self::new(gpu, Need { tokens, ..need.clone() }, settings) {
+        match Self::new(gpu, Need { tokens, ..need.clone() }, settings, bus) {
             // There is no room for more than is needed now.
-            Err(error) if error.is_out_of_memory() && tokens > need.tokens => Self::new(gpu, need, settings),
+            Err(error) if error.is_out_of_memory() && tokens > need.tokens => {
+                Self::new(gpu, need, settings, bus)
+            }
             arena => arena,
         }
     }
 
     fn serves(&self, want: &Need, settings: MemorySettings) -> bool {
         let have = &self.need;
-        let of = |settings: MemorySettings| (settings.limit, settings.keep, settings.together);
+        let of = |settings: MemorySettings| {
+            (settings.limit, settings.keep, settings.together, settings.inputs_on_host)
+        };
         of(self.settings) == of(settings)
             && have.tokens >= want.tokens
             && have.sizes == want.sizes
@@ -164,7 +178,8 @@ impl Arena {
     pub(super) fn places(&self) -> Option<Places> {
         let step = Arc::clone(&self.step);
         let is_free = Arc::strong_count(&step) == 2;
-        is_free.then(|| Places { memory: Arc::clone(&self.memory), inputs: self.inputs, _step: step })
+        let (memory, hosted) = (Arc::clone(&self.memory), self.hosted.clone());
+        is_free.then(|| Places { memory, inputs: self.inputs, hosted, _step: step })
     }
 
     /// Bytes of the scratch.
@@ -172,13 +187,13 @@ impl Arena {
         self.scratch_bytes
     }
 
-    fn new(gpu: &Gpu, need: Need, settings: MemorySettings) -> Result<Self> {
+    fn new(gpu: &Gpu, need: Need, settings: MemorySettings, bus: Option<f64>) -> Result<Self> {
         // What burn's pool keeps for later, of prompts that were answered for example, would stand in the way.
         release_unused(gpu)?;
         let (used, most) = gpu.used()?;
         let allowed = settings.limit.unwrap_or(most).min(most);
         let free = allowed.saturating_sub(used + settings.reserved);
-        let budget = Budget::new(&need, settings.keep, settings.together, free);
+        let budget = Budget::new(&need, settings.keep, settings.together, settings.inputs_on_host, free);
         // What was reserved decided how much is kept; others have taken a part of it by now, so that it is not counted
         // against the limit twice.
         let wanted = used + budget.bytes + budget.stream_bytes;
@@ -188,6 +203,10 @@ impl Arena {
         let Budget { scratch_bytes, inputs, kept, slots, bytes, .. } = budget;
         let kept_from = slots.first().copied().unwrap_or(bytes);
         let memory = Arc::new(DeviceMemory::new(gpu, bytes as usize)?);
+        let hosted = match inputs.host_bytes() {
+            0 => None,
+            _ => Some(Arc::new(HostedInputs::new(gpu, inputs, bus)?)),
+        };
         let count = |kind: Kept| kept.iter().filter(|kept| **kept == kind).count();
         let gib = |n: u64| n as f64 / (1_u64 << 30) as f64;
         let words = format!(
@@ -209,6 +228,7 @@ impl Arena {
             memory,
             scratch_bytes,
             inputs,
+            hosted,
             step: Arc::new(()),
             kept,
             words,

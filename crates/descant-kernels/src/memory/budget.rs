@@ -4,8 +4,9 @@
 
 use std::sync::Arc;
 
+use super::inputs::Inputs;
 use super::keep::{Keep, Kept};
-use super::layout::{ALIGNMENT, Layout, kept_bytes};
+use super::layout::{Layout, kept_bytes};
 use super::plan::plan;
 use super::sizes::{LayerSizes, Paths, Plan};
 use super::table::WORKSPACE;
@@ -41,7 +42,7 @@ pub(crate) struct Need {
 
 impl Need {
     pub(crate) fn plan(&self, kept: Kept) -> Plan {
-        Plan { sizes: self.sizes, tokens: self.tokens, paths: self.paths, kept, in_order: self.in_order }
+        Plan::new(self.sizes, self.tokens, self.paths, kept, self.in_order)
     }
 
     /// How many tokens to lay memory out for: those that are needed or were announced, and some more where fewer were
@@ -53,11 +54,12 @@ impl Need {
         if announced >= self.tokens { announced } else { tokens }
     }
 
-    /// Bytes that layers work in, whatever they keep.
+    /// Bytes that layers work in, whatever they keep, and for fewer tokens too: some of those go in longer chunks.
     fn scratch_bytes(&self) -> u64 {
+        let chunk = self.tokens.min(self.sizes.largest_chunk());
         Kept::ALL
             .into_iter()
-            .map(|kept| Layout::new(&self.plan(kept)).scratch_bytes)
+            .map(|kept| Layout::new(&Plan { chunk, ..self.plan(kept) }).scratch_bytes)
             .max()
             .expect("there are kinds of keeping")
             .max(LEAST_SCRATCH)
@@ -95,42 +97,15 @@ pub(crate) struct Budget {
     pub(crate) stream_bytes: u64,
 }
 
-/// The inputs of layers in one piece of memory: those of a layer beside each other, batch after batch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Inputs {
-    /// Where they begin.
-    pub(crate) start: u64,
-    /// From one batch to the next.
-    pub(crate) stride: u64,
-    /// Batches that there is room for.
-    pub(crate) batches: usize,
-}
-
-impl Inputs {
-    fn new(start: u64, need: &Need, batches: usize) -> Self {
-        Self { start, stride: stream_bytes(need).next_multiple_of(ALIGNMENT), batches }
-    }
-
-    /// Of so many layers.
-    fn bytes(&self, layers: usize) -> u64 {
-        ((layers + 1) * self.batches) as u64 * self.stride
-    }
-
-    /// Where the input of a layer begins; that of the layer behind the last one is what comes out of that.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn at(&self, layer: usize, batch: usize) -> u64 {
-        debug_assert!(batch < self.batches, "a place for each batch");
-        self.start + (layer * self.batches + batch) as u64 * self.stride
-    }
-}
-
 impl Budget {
     /// Lays out what `need` says; of `free` bytes, which others that come later do not want, as much is kept as
-    /// `keep` lets, and nothing but inputs where several batches go through a layer `together`.
-    pub(crate) fn new(need: &Need, keep: Keep, together: usize, free: u64) -> Self {
+    /// `keep` lets, and nothing but inputs where several batches go through a layer `together`. Inputs that wait for the
+    /// backward may lie on the host.
+    pub(crate) fn new(need: &Need, keep: Keep, together: usize, inputs_on_host: bool, free: u64) -> Self {
         let scratch_bytes = need.scratch_bytes();
-        let inputs = Inputs::new(scratch_bytes, need, together);
-        let input_bytes = inputs.bytes(need.windows.len());
+        let layers = need.windows.len();
+        let inputs = Inputs::new(scratch_bytes, stream_bytes(need), together, layers, inputs_on_host);
+        let input_bytes = inputs.bytes();
         let in_a_graph = if together == 0 { need.windows.len() as u64 } else { 0 };
         let stream_bytes = (in_a_graph + STREAM_COPIES) * stream_bytes(need);
         let keep = if together > 1 { Keep::Minimal } else { keep };
@@ -155,6 +130,8 @@ pub struct LayerMemory {
     pub kept: u64,
     /// The residual stream between them, of every layer, and copies of it.
     pub streams: u64,
+    /// Of the residual stream, what lies on the host.
+    pub on_host: u64,
 }
 
 /// Layers, and what goes through them, as far as memory on a card depends on it.
@@ -171,6 +148,8 @@ pub struct LayerLoad {
     /// Batches of so many tokens that go through a layer before the next layer, 0 for one in a graph; see
     /// [`Claim`](super::Claim).
     pub together: usize,
+    /// Whether inputs of layers wait for the backward on the host.
+    pub inputs_on_host: bool,
     /// Tokens of a typical sequence.
     pub longest: usize,
     /// Whether experts are packed and the card's kernels want their rows in order, as Hopper's do.
@@ -188,12 +167,13 @@ impl LayerLoad {
             longest: self.longest,
             windows: self.windows.as_slice().into(),
         };
-        let budget = Budget::new(&need, keep, self.together, free);
-        let inputs = budget.inputs.bytes(self.windows.len());
+        let budget = Budget::new(&need, keep, self.together, self.inputs_on_host, free);
+        let inputs = budget.inputs.bytes();
         LayerMemory {
             scratch: budget.scratch_bytes,
             kept: budget.bytes - budget.scratch_bytes - inputs,
             streams: budget.stream_bytes + inputs,
+            on_host: budget.inputs.host_bytes(),
         }
     }
 }
@@ -219,8 +199,16 @@ mod tests {
                 let room = room_for_logits(&sizes, tokens, in_order) as u64;
                 let ranks = PerSite::from_fn(|_| 32);
                 let windows = vec![None; 24];
-                let load =
-                    LayerLoad { sizes, windows, ranks, tokens, together: 1, longest: tokens, in_order };
+                let load = LayerLoad {
+                    sizes,
+                    windows,
+                    ranks,
+                    tokens,
+                    together: 1,
+                    inputs_on_host: false,
+                    longest: tokens,
+                    in_order,
+                };
                 for keep in [Keep::Minimal, Keep::All] {
                     assert!(
                         room + WORKSPACE as u64 <= load.memory(keep, 0).scratch,

@@ -19,6 +19,8 @@ pub(crate) enum At {
 /// Buffers of a layer, by phase.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
+    plan: Plan,
+    /// Of the first chunk.
     places: [[Option<At>; Buffer::ALL.len()]; Phase::ALL.len()],
     /// Bytes of scratch memory in all.
     pub(crate) scratch_bytes: u64,
@@ -33,20 +35,26 @@ fn is_kept(row: &Row, plan: &Plan) -> bool {
     row.keep.is_some_and(|level| plan.kept >= level)
 }
 
+/// Bytes that a buffer takes up where it is kept: of all chunks.
+fn kept(row: &Row, plan: &Plan) -> u64 {
+    rounded(row, plan) * if row.is_of_chunk() { plan.chunks() as u64 } else { 1 }
+}
+
 /// Bytes that a layer keeps.
 pub(super) fn kept_bytes(plan: &Plan) -> u64 {
-    Buffer::ALL.iter().map(|b| b.row()).filter(|row| is_kept(row, plan)).map(|row| rounded(&row, plan)).sum()
+    Buffer::ALL.iter().map(|b| b.row()).filter(|row| is_kept(row, plan)).map(|row| kept(&row, plan)).sum()
 }
 
 impl Layout {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let mut new = Self { places: [[None; Buffer::ALL.len()]; Phase::ALL.len()], scratch_bytes: 0 };
-        let mut kept = 0;
+        let places = [[None; Buffer::ALL.len()]; Phase::ALL.len()];
+        let mut new = Self { plan: *plan, places, scratch_bytes: 0 };
+        let mut end = 0;
         for buffer in Buffer::ALL.iter().filter(|buffer| is_kept(&buffer.row(), plan)) {
             for phase in Phase::ALL {
-                new.put(*buffer, phase, At::Kept(kept));
+                new.put(*buffer, phase, At::Kept(end));
             }
-            kept += rounded(&buffer.row(), plan);
+            end += kept(&buffer.row(), plan);
         }
         for halves in Phase::DIRECTIONS {
             new.direction(plan, halves);
@@ -84,7 +92,7 @@ impl Layout {
             let row = buffer.row();
             if let (Some(host), true) = (row.within, (row.bytes)(plan) > 0) {
                 for half in halves.into_iter().filter(|half| row.alive.contains(half)) {
-                    self.places[half as usize][*buffer as usize] = self.find(host, half);
+                    self.places[half as usize][*buffer as usize] = self.find(host, half, 0);
                 }
             }
         }
@@ -94,9 +102,15 @@ impl Layout {
         self.places[phase as usize][buffer as usize] = Some(at);
     }
 
-    /// Where a buffer lies in a phase; `None` where it is not alive, or the plan has no such buffer.
-    pub(crate) fn find(&self, buffer: Buffer, phase: Phase) -> Option<At> {
-        self.places[phase as usize][buffer as usize]
+    /// Where a buffer of a chunk lies in a phase; `None` where it is not alive, or the plan has no such buffer.
+    pub(crate) fn find(&self, buffer: Buffer, phase: Phase, chunk: usize) -> Option<At> {
+        let row = buffer.row();
+        Some(match self.places[phase as usize][buffer as usize]? {
+            At::Kept(offset) if row.is_of_chunk() => {
+                At::Kept(offset + chunk as u64 * rounded(&row, &self.plan))
+            }
+            at => at,
+        })
     }
 }
 
@@ -119,21 +133,29 @@ mod tests {
             inner: 2880,
             packed_attention: false,
         };
-        Plan { sizes, tokens: 4096, paths, kept, in_order: true }
+        Plan { chunk: 1024, ..Plan::new(sizes, 4096, paths, kept, true) }
     }
 
     fn plans() -> impl Iterator<Item = Plan> {
         let orders = |plan: Plan| [true, false].map(|in_order| Plan { in_order, ..plan });
+        let chunks = |plan: Plan| [plan.tokens, 1024].map(|chunk| Plan { chunk, ..plan });
         Kept::ALL
             .into_iter()
             .flat_map(|kept| [Paths::default(), ALL_PATHS].map(|paths| plan(kept, paths)))
             .flat_map(orders)
+            .flat_map(chunks)
     }
 
     /// Where a buffer lies, kept memory behind the scratch.
-    fn span(layout: &Layout, plan: &Plan, buffer: Buffer, phase: Phase) -> Option<std::ops::Range<u64>> {
+    fn span(
+        layout: &Layout,
+        plan: &Plan,
+        buffer: Buffer,
+        phase: Phase,
+        chunk: usize,
+    ) -> Option<std::ops::Range<u64>> {
         let bytes = (buffer.row().bytes)(plan) as u64;
-        let start = match layout.find(buffer, phase)? {
+        let start = match layout.find(buffer, phase, chunk)? {
             At::Kept(offset) => layout.scratch_bytes + offset,
             At::Scratch(offset) => offset,
         };
@@ -145,8 +167,17 @@ mod tests {
         for plan in plans() {
             let layout = Layout::new(&plan);
             for phase in Phase::ALL {
-                let found = |buffer: &Buffer| Some((*buffer, span(&layout, &plan, *buffer, phase)?));
-                let alive: Vec<_> = Buffer::ALL.iter().filter_map(found).collect();
+                let of_chunk = |chunk: usize| {
+                    let (layout, plan) = (&layout, &plan);
+                    let found = move |b: &Buffer| Some((*b, span(layout, plan, *b, phase, chunk)?));
+                    Buffer::ALL.iter().filter_map(found)
+                };
+                // The first chunk's, and what other chunks have in other places.
+                let mut alive: Vec<_> = of_chunk(0).collect();
+                for chunk in 1..plan.chunks() {
+                    let first = alive.clone();
+                    alive.extend(of_chunk(chunk).filter(|found| !first.contains(found)));
+                }
                 for (i, (one, at)) in alive.iter().enumerate() {
                     let end = layout.scratch_bytes + kept_bytes(&plan);
                     assert!(at.start.is_multiple_of(ALIGNMENT) && at.end <= end, "{one:?} in {plan:?}");
@@ -165,7 +196,7 @@ mod tests {
         for plan in plans() {
             let layout = Layout::new(&plan);
             for buffer in Buffer::ALL {
-                let places = Phase::ALL.map(|phase| layout.find(*buffer, phase));
+                let places = Phase::ALL.map(|phase| layout.find(*buffer, phase, 0));
                 let kept = is_kept(&buffer.row(), &plan);
                 assert_eq!(kept, places.iter().any(|at| matches!(at, Some(At::Kept(_)))), "{buffer:?}");
                 assert!(!kept || places.iter().all(|at| *at == places[0]), "{buffer:?}: {places:?}");
@@ -176,13 +207,13 @@ mod tests {
     #[test]
     fn a_buffer_is_not_found_where_it_is_not_alive() {
         let layout = Layout::new(&plan(Kept::Input, Paths::default()));
-        assert_eq!(layout.find(Buffer::DQkv, Phase::ForwardAttention), None, "a gradient in the forward");
-        assert_eq!(layout.find(Buffer::Normed, Phase::ForwardExperts), None, "overwritten by the experts");
-        assert_eq!(layout.find(Buffer::Pre, Phase::ForwardExperts), None, "not kept");
-        assert_eq!(layout.find(Buffer::GateUpV, Phase::ForwardExperts), None, "no such pair");
+        assert_eq!(layout.find(Buffer::DQkv, Phase::ForwardAttention, 0), None, "a gradient in the forward");
+        assert_eq!(layout.find(Buffer::Normed, Phase::ForwardExperts, 0), None, "overwritten by the experts");
+        assert_eq!(layout.find(Buffer::Pre, Phase::ForwardExperts, 0), None, "not kept");
+        assert_eq!(layout.find(Buffer::GateUpV, Phase::ForwardExperts, 0), None, "no such pair");
         let kept = Layout::new(&plan(Kept::Experts, ALL_PATHS));
-        assert!(kept.find(Buffer::Pre, Phase::ForwardExperts).is_some());
-        assert!(kept.find(Buffer::GateUpV, Phase::ForwardExperts).is_some());
+        assert!(kept.find(Buffer::Pre, Phase::ForwardExperts, 0).is_some());
+        assert!(kept.find(Buffer::GateUpV, Phase::ForwardExperts, 0).is_some());
     }
 
     #[test]
@@ -197,7 +228,7 @@ mod tests {
 
     #[test]
     fn scratch_of_the_20b_is_a_small_part_of_a_card() {
-        let plan = Plan { tokens: 16384, ..plan(Kept::Input, Paths::default()) };
+        let plan = Plan { tokens: 16384, chunk: 16384, ..plan(Kept::Input, Paths::default()) };
         let bytes = Layout::new(&plan).scratch_bytes;
         assert!(bytes < 2_200_000_000, "{bytes}");
         let without = Layout::new(&Plan { in_order: false, ..plan }).scratch_bytes;

@@ -8,6 +8,7 @@
 #[cfg(feature = "cuda")]
 pub(crate) mod arena;
 pub(crate) mod budget;
+pub(crate) mod inputs;
 pub(crate) mod keep;
 pub(crate) mod layout;
 pub(crate) mod plan;

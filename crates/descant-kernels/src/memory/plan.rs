@@ -9,7 +9,7 @@ use super::sizes::{LayerSizes, Paths, Plan};
 
 /// Bytes that a layer keeps beyond its input.
 fn bytes(sizes: &LayerSizes, kept: Kept, tokens: usize) -> u64 {
-    kept_bytes(&Plan { sizes: *sizes, tokens, paths: Paths::default(), kept, in_order: false })
+    kept_bytes(&Plan::new(*sizes, tokens, Paths::default(), kept, false))
 }
 
 /// Floating-point operations that a step up to `kept` saves, for sequences whose queries see `keys` keys on average.

@@ -15,6 +15,8 @@ pub struct MemorySettings {
     pub tokens: usize,
     /// Batches whose inputs of all layers are kept beside what layers work in. See [`Claim::together`].
     pub together: usize,
+    /// Whether inputs of layers wait for the backward on the host. See [`Claim::inputs_on_host`].
+    pub inputs_on_host: bool,
 }
 
 /// What someone will want of a device's memory beside what is there.
@@ -28,4 +30,6 @@ pub struct Claim {
     /// work in; 0 where a graph keeps them. With more than one batch layers keep nothing else: each is run again in the
     /// backward.
     pub together: usize,
+    /// Whether the inputs of layers that are not needed soon lie in pinned host memory until the backward asks for them.
+    pub inputs_on_host: bool,
 }

@@ -30,11 +30,33 @@ impl LayerSizes {
         self.query + 2 * self.key_value
     }
 
+    /// How many of so many tokens go through the experts' half of a layer at once: sizes alone decide, never what memory
+    /// is free, since gradients of the experts' pairs are summed chunk by chunk.
+    pub(crate) fn chunk(&self, tokens: usize) -> usize {
+        let most = self.largest_chunk();
+        match tokens.div_ceil(most) {
+            0 | 1 => tokens,
+            chunks => tokens.div_ceil(chunks).next_multiple_of(CHUNK_TOKENS_MULTIPLE),
+        }
+    }
+
+    /// The longest chunk: more tokens make an expert's products no faster, and what they work in grows with it.
+    pub(crate) fn largest_chunk(&self) -> usize {
+        let rows = CHUNK_ROWS * self.n_experts / self.top_k.max(1);
+        rows.next_multiple_of(CHUNK_TOKENS_MULTIPLE).max(CHUNK_TOKENS)
+    }
+
     /// Numbers of attention's largest matrix.
     pub(crate) fn dense_numbers(&self) -> usize {
         self.hidden * self.qkv().max(self.query)
     }
 }
+
+/// Tokens of a chunk, and rows that an expert has in it on average, at least where there are as many.
+const CHUNK_TOKENS: usize = 16_384;
+const CHUNK_ROWS: usize = 1024;
+/// Chunks are of so many tokens, so that buffers of one begin where memory is aligned.
+const CHUNK_TOKENS_MULTIPLE: usize = 64;
 
 /// Columns that low-rank paths of attention are padded to a multiple of.
 const DENSE_COLUMNS: usize = 16;
@@ -85,6 +107,8 @@ impl Paths {
 pub(crate) struct Plan {
     pub(crate) sizes: LayerSizes,
     pub(crate) tokens: usize,
+    /// Tokens that go through the experts' half at once.
+    pub(crate) chunk: usize,
     pub(crate) paths: Paths,
     pub(crate) kept: Kept,
     /// Whether experts' products want their rows in order, so that those of tokens are copied first.
@@ -92,8 +116,49 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Pairs of a token and an expert that it goes to.
+    pub(crate) fn new(sizes: LayerSizes, tokens: usize, paths: Paths, kept: Kept, in_order: bool) -> Self {
+        Self { sizes, tokens, chunk: sizes.chunk(tokens), paths, kept, in_order }
+    }
+
+    /// Chunks that all tokens make.
+    pub(crate) fn chunks(&self) -> usize {
+        self.tokens.div_ceil(self.chunk.max(1)).max(1)
+    }
+
+    /// Pairs of a token and an expert that it goes to, of a chunk.
     pub(crate) fn pairs(&self) -> usize {
-        self.tokens * self.sizes.top_k
+        self.chunk * self.sizes.top_k
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_of_one_length_and_sizes_alone_decide() {
+        let of_20b = LayerSizes {
+            hidden: 2880,
+            query: 4096,
+            key_value: 512,
+            n_heads: 64,
+            n_experts: 32,
+            top_k: 4,
+            inner: 2880,
+            packed_attention: false,
+        };
+        let of_120b = LayerSizes { n_experts: 128, ..of_20b };
+        for (sizes, tokens, chunk) in [
+            (of_20b, 1, 1),
+            (of_20b, 16_384, 16_384),
+            (of_20b, 16_385, 8256),
+            (of_20b, 131_072, 16_384),
+            (of_120b, 32_768, 32_768),
+            (of_120b, 131_072, 32_768),
+        ] {
+            assert_eq!(sizes.chunk(tokens), chunk, "{tokens} tokens of {} experts", sizes.n_experts);
+            let plan = Plan::new(sizes, tokens, Paths::default(), Kept::Input, true);
+            assert!(plan.chunk * (plan.chunks() - 1) < tokens && tokens <= plan.chunk * plan.chunks());
+        }
     }
 }

@@ -66,6 +66,11 @@ impl Row {
     const fn within(self, other: Buffer) -> Self {
         Self { within: Some(other), ..self }
     }
+
+    /// Whether it is of a chunk of tokens, so that each chunk has one of its own where it is kept.
+    pub(super) fn is_of_chunk(&self) -> bool {
+        self.alive.iter().all(|phase| EXPERTS.contains(phase))
+    }
 }
 
 macro_rules! buffers {
@@ -131,10 +136,10 @@ buffers! {
     Unpacked = row(ATTENTION, |p| if p.sizes.packed_attention { p.sizes.dense_numbers() * BF16 } else { 0 });
 
     /// `Middle` behind its norm.
-    SecondNormed = row(EXPERTS, |p| p.tokens * p.sizes.hidden * BF16);
-    SecondRms = row(EXPERTS, |p| p.tokens * F32);
+    SecondNormed = row(EXPERTS, |p| p.chunk * p.sizes.hidden * BF16);
+    SecondRms = row(EXPERTS, |p| p.chunk * F32);
     /// The router's.
-    Logits = row(EXPERTS, |p| p.tokens * p.sizes.n_experts * F32);
+    Logits = row(EXPERTS, |p| p.chunk * p.sizes.n_experts * F32);
     /// Work memory of the sort by expert.
     Sort = row(EXPERTS, |p| sort_bytes(p.pairs(), p.sizes.n_experts));
     /// Packed factors of the first product's pair: s B, and A transposed.

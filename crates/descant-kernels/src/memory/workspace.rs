@@ -32,6 +32,8 @@ struct Shared {
 struct State {
     limit: Option<u64>,
     keep: Keep,
+    /// For measurements: bytes a second that cross the bus.
+    bus: Option<f64>,
     /// What lives, with the number that its owner knows it by.
     claims: Vec<(u64, Claim)>,
     /// Numbers that were given out.
@@ -49,6 +51,7 @@ impl State {
             reserved: claims().map(|claim| claim.bytes).sum(),
             tokens: claims().map(|claim| claim.tokens).max().unwrap_or(0),
             together: claims().map(|claim| claim.together).max().unwrap_or(0),
+            inputs_on_host: claims().any(|claim| claim.inputs_on_host),
         }
     }
 }
@@ -62,6 +65,11 @@ impl Workspace {
     pub fn set(&self, limit: Option<u64>, keep: Keep) {
         let mut state = self.state();
         (state.limit, state.keep) = (limit, keep);
+    }
+
+    /// For measurements: what layers bring over the bus comes at so many bytes a second, once memory is laid out.
+    pub fn slow_bus(&self, bytes_per_second: f64) {
+        self.state().bus = Some(bytes_per_second);
     }
 
     /// What was set.
@@ -146,19 +154,21 @@ impl Turn<'_> {
         layer: usize,
         keep: bool,
     ) -> crate::cuda::Result<Lease> {
-        let (before, settings) = (self.state.arena.take(), self.state.settings());
-        let arena = Arena::serving(before, gpu, need, settings)?;
-        Ok(self.state.arena.insert(arena).lease(keep.then_some(layer), self.order))
+        let order = self.order;
+        Ok(self.arena(gpu, need)?.lease(keep.then_some(layer), order))
     }
 
     /// Lays memory out for what a step needs, and says where the inputs of layers lie.
     pub(crate) fn places(&mut self, gpu: &Gpu, need: &Need) -> crate::cuda::Result<Places> {
-        let (before, settings) = (self.state.arena.take(), self.state.settings());
-        let arena = Arena::serving(before, gpu, need, settings)?;
-        let places = self.state.arena.insert(arena).places();
-        places.ok_or_else(|| {
+        self.arena(gpu, need)?.places().ok_or_else(|| {
             CudaError::Workspace("it serves one training step of a model at a time".to_owned())
         })
+    }
+
+    fn arena(&mut self, gpu: &Gpu, need: &Need) -> crate::cuda::Result<&mut Arena> {
+        let (before, settings) = (self.state.arena.take(), self.state.settings());
+        let arena = Arena::serving(before, gpu, need, settings, self.state.bus)?;
+        Ok(self.state.arena.insert(arena))
     }
 
     /// The scratch alone, for an operator that runs between the layers, if it has so many bytes.
@@ -195,10 +205,11 @@ mod tests {
             reserved,
             tokens,
             together,
+            inputs_on_host: false,
         };
-        let reservation = one.reserve(Claim { bytes: 100, tokens: 64, together: 0 });
+        let reservation = one.reserve(Claim { bytes: 100, tokens: 64, ..Claim::default() });
         assert_eq!(one.clone().settings(), whole(100, 64, 0));
-        let second = one.reserve(Claim { bytes: 20, tokens: 8, together: 4 });
+        let second = one.reserve(Claim { bytes: 20, tokens: 8, together: 4, ..Claim::default() });
         assert_eq!(one.settings(), whole(120, 64, 4));
         // In whatever order they end.
         drop(reservation);

@@ -7,6 +7,8 @@
 //! Which weights go where is the model's business.
 
 mod host;
+#[cfg(feature = "cuda")]
+pub(crate) mod inputs;
 mod matrix;
 #[cfg(feature = "cuda")]
 pub(crate) mod ring;

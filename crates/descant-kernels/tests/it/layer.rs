@@ -255,6 +255,9 @@ impl Case {
     }
 }
 
+/// A result and its name.
+type Found = (String, Vec<f32>);
+
 fn bits(of: &[(String, Vec<f32>)]) -> Vec<(String, Vec<u32>)> {
     of.iter().map(|(name, v)| (name.clone(), v.iter().map(|x| x.to_bits()).collect())).collect()
 }
@@ -299,6 +302,65 @@ fn a_layer_equals_its_definition_whatever_is_kept() {
     );
     let own = other.own(&card, &other.prepared(&card, &Workspace::default()));
     assert_eq!(one.far("another", &own).len(), own.len());
+}
+
+/// A long batch goes through the experts in chunks: it equals its halves, each of which is one chunk.
+#[test]
+#[ignore = "needs a card"]
+fn a_long_batch_equals_its_halves_whatever_is_kept() {
+    let card = card();
+    let (sequences, length) = (34, 512);
+    let whole = Case::new(true, &SiteKind::ALL, Some(64), &vec![length; sequences], 91);
+    let half = |first: usize| {
+        let rows = first..first + sequences / 2 * length;
+        let of = |x: &Tensor<2>| x.clone().slice([rows.clone()]);
+        let angles = Angles { cos: of(&whole.angles.cos), sin: of(&whole.angles.sin) };
+        Case {
+            tensors: whole.tensors.clone(),
+            spec: whole.spec,
+            x: of(&whole.x),
+            seed: of(&whole.seed),
+            pairs: whole.pairs.clone(),
+            angles,
+            segments: Segments::from_lengths(&vec![length; sequences / 2]),
+        }
+    };
+    for portable in [false, true] {
+        k::cuda::portable_kernels(portable);
+        let halves = [0, sequences / 2 * length]
+            .map(half)
+            .map(|case| case.own(&card, &case.prepared(&card, &Workspace::default())));
+        // Rows lie one behind the other; gradients of pairs are sums.
+        let joined = |[one, other]: [&Vec<Found>; 2]| -> Vec<Found> {
+            let join = |((name, a), (_, b)): (&Found, &Found)| {
+                let rows = name == "output" || name == "input";
+                let sum = || a.iter().zip(b).map(|(a, b)| a + b).collect();
+                (name.clone(), if rows { [&a[..], b].concat() } else { sum() })
+            };
+            one.iter().zip(other).map(join).collect()
+        };
+        let expected = joined([&halves[0], &halves[1]]);
+        let far = |own: &[Found], expected: &[Found]| -> Vec<String> {
+            let of = own.iter().zip(expected).map(|((name, a), (_, b))| (name, error(a, b)));
+            of.filter(|(_, off)| off.is_nan() || *off > OUTPUT)
+                .map(|(name, off)| format!("{name} {off:.2e}"))
+                .collect()
+        };
+        let mut all: Option<Vec<(String, Vec<u32>)>> = None;
+        for keep in [Keep::All, Keep::Balanced, Keep::Minimal] {
+            let workspace = Workspace::default();
+            workspace.set(None, keep);
+            let own = whole.own(&card, &whole.prepared(&card, &workspace));
+            assert_eq!(far(&own, &expected), [""; 0], "{keep}, portable {portable}");
+            let own = bits(&own);
+            assert!(all.get_or_insert_with(|| own.clone()) == &own, "{keep}: other bits");
+        }
+        // The controls: one half twice, and one half in place of the sum.
+        let wrong = joined([&halves[0], &halves[0]]);
+        assert_eq!(far(&wrong, &expected).len(), expected.len());
+        assert!(far(&halves[0][2..], &expected[2..]).len() == expected.len() - 2);
+        k::cuda::portable_kernels(false);
+    }
 }
 
 /// Threads have streams of their own, and a workspace's layers work in one piece of memory: D2 of the review.

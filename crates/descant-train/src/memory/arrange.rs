@@ -7,8 +7,10 @@ use super::arrangement::Arrangement;
 use super::estimate::{Memory, Place};
 
 /// Which weights go to the host, so that what `needs` says fits: as few as can be, but for the embedding, which goes as
-/// soon as layers keep more for it. Where nothing fits, the one that needs least. Of steps of several micro-batches so
-/// many go through a layer together as bring the fewest bytes over the bus.
+/// soon as layers keep more for it. The inputs of layers go too where that is not enough,
+/// or where layers keep more for it and no weights are on the bus. Where nothing fits, the one that
+/// needs least. Of steps of several micro-batches so many go through a layer together as bring the fewest bytes over the
+/// bus.
 ///
 /// `host` are the bytes that the host may pin.
 ///
@@ -22,7 +24,20 @@ pub fn arrange<E>(
     mut needs: impl FnMut(Place) -> std::result::Result<Memory, E>,
     fits: impl Fn(&Memory) -> bool,
 ) -> std::result::Result<(Arrangement, Memory), E> {
-    let mut best = place_weights(config, place, 1, host, &mut needs, &fits)?;
+    let none = Arrangement::default();
+    let mut best = place_weights(config, place, none, host, &mut needs, &fits)?;
+    // Inputs of layers cross the bus within the time of a layer where no weights do; what they leave free keeps results.
+    let may_keep_more =
+        matches!(place, Place::Card { keep: Keep::Auto, .. }) && best.0.placement.streamed_layers == 0;
+    if matches!(place, Place::Card { .. }) && (!fits(&best.1) || may_keep_more) {
+        let hosted = Arrangement { inputs_on_host: true, ..none };
+        let one = place_weights(config, place, hosted, host, &mut needs, &fits)?;
+        let keeps_more = fits(&one.1) && one.0.placement == best.0.placement && one.1.kept > best.1.kept;
+        let is_better = if fits(&best.1) { keeps_more } else { one.1.least() < best.1.least() };
+        if is_better {
+            best = one;
+        }
+    }
     // Whoever says what layers keep wants that kept.
     let may_run_again = matches!(place, Place::Card { keep: Keep::Auto | Keep::Minimal, .. });
     if !may_run_again || !fits(&best.1) {
@@ -32,7 +47,8 @@ pub fn arrange<E>(
         if best.0.bus_bytes(config, micro_batches) == 0 {
             break;
         }
-        let one = place_weights(config, place, together, host, &mut needs, &fits)?;
+        let such = Arrangement { together, placement: none.placement, ..best.0 };
+        let one = place_weights(config, place, such, host, &mut needs, &fits)?;
         let bus = |of: &Arrangement| of.bus_bytes(config, micro_batches);
         if fits(&one.1) && bus(&one.0) < bus(&best.0) {
             best = one;
@@ -51,26 +67,25 @@ fn groups(micro_batches: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The same for a given number of micro-batches together.
+/// The same where all but the weights' places is given.
 fn place_weights<E>(
     config: &Config,
     place: Place,
-    together: usize,
+    given: Arrangement,
     host: Option<u64>,
     needs: &mut impl FnMut(Place) -> std::result::Result<Memory, E>,
     fits: &impl Fn(&Memory) -> bool,
 ) -> std::result::Result<(Arrangement, Memory), E> {
-    let arranged = |placement| Arrangement { placement, together };
-    let none = arranged(Placement::default());
-    let mut best = (none, needs(place.with(none))?);
+    let mut best = (given, needs(place.with(given))?);
     if matches!(place, Place::Cpu { .. }) {
         return Ok(best);
     }
     for placement in Placement::all(config).skip(1) {
-        let one = (arranged(placement), needs(place.with(arranged(placement)))?);
-        let keeps_more = best.0 == none && one.1.kept > best.1.kept;
+        let arranged = Arrangement { placement, ..given };
+        let one = (arranged, needs(place.with(arranged))?);
+        let keeps_more = best.0 == given && one.1.kept > best.1.kept;
         let is_enough = fits(&best.1) && !keeps_more;
-        if is_enough || host.is_some_and(|host| placement.host_bytes(config) > host) {
+        if is_enough || host.is_some_and(|host| one.1.on_host > host) {
             break;
         }
         // A ring that is as large as what streams saves nothing.
@@ -135,6 +150,28 @@ mod tests {
         let (placement, needs) = placed(1, 1024, 14 << 30, None);
         assert_eq!(placement, Placement { embedding_on_host: true, streamed_layers: 0 });
         assert!(needs.kept > 0);
+    }
+
+    #[test]
+    fn inputs_of_layers_go_to_the_host_where_weights_are_not_enough() {
+        let config = config();
+        let of = |tokens: u64, may: u64| {
+            let load = Load { tokens, trained: 0, longest: tokens, in_all: 0 };
+            let (lora, train) = (LoraConfig::default(), TrainConfig::default());
+            let needs = |place| Ok::<_, Error>(estimate(&config, &lora, &train, load, None, place));
+            arrange(&config, card(may), 1, None, needs, |needs| needs.least() <= may).unwrap()
+        };
+        let (arrangement, needs) = of(131_072, 23_450_000_000);
+        assert!(arrangement.inputs_on_host && needs.least() <= 23_450_000_000, "{arrangement:?} {needs:?}");
+        // 21 layers' inputs of 131,072 tokens beside the weights.
+        let inputs = 21 * 131_072 * 2880 * 2;
+        assert_eq!(needs.on_host, inputs + arrangement.placement.host_bytes(&config));
+        // Where all would fit, for what layers keep instead; not beside weights on the bus, nor where all is kept.
+        let (arrangement, needs) = of(131_072, 64_000_000_000);
+        assert!(arrangement.inputs_on_host && needs.total() <= 64_000_000_000, "{needs:?}");
+        assert_eq!(arrangement.placement.streamed_layers, 0);
+        assert!(!of(4096, 11_450_000_000).0.inputs_on_host);
+        assert!(!of(4096, 80_000_000_000).0.inputs_on_host);
     }
 
     #[test]

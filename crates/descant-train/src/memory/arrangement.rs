@@ -9,15 +9,26 @@ pub struct Arrangement {
     pub placement: Placement,
     /// Micro-batches that go through a layer before the next layer, so that what streams crosses the bus once for them.
     pub together: usize,
+    /// Whether the inputs of layers wait for the backward on the host.
+    pub inputs_on_host: bool,
 }
 
 impl Default for Arrangement {
     fn default() -> Self {
-        Self { placement: Placement::default(), together: 1 }
+        Self { placement: Placement::default(), together: 1, inputs_on_host: false }
     }
 }
 
 impl Arrangement {
+    /// For people: what is not the usual.
+    pub fn words(&self) -> impl Iterator<Item = String> {
+        let Self { placement, together, inputs_on_host } = *self;
+        let order =
+            (together > 1).then(|| format!("{together} micro-batches through a layer before the next"));
+        let inputs = inputs_on_host.then(|| "inputs of layers on the host until the backward".to_owned());
+        [placement.words(), order, inputs].into_iter().flatten()
+    }
+
     /// Bytes of weights that cross the bus in a step of so many micro-batches.
     pub fn bus_bytes(&self, config: &Config, micro_batches: usize) -> u64 {
         micro_batches.div_ceil(self.together) as u64 * self.placement.bus_bytes(config)

@@ -103,6 +103,8 @@ pub struct Memory {
     pub asking: u64,
     /// Programs, libraries and what allocators hold beside what was asked of them.
     pub runtime: u64,
+    /// Of the host's memory, what stays in place (pinned) because a card reads and writes it. Not a part of the sums.
+    pub on_host: u64,
 }
 
 impl Place {
@@ -120,6 +122,14 @@ impl Place {
         match self {
             Self::Cpu { .. } => weight_bytes(config, false),
             Self::Card { arrangement, .. } => arrangement.placement.card_bytes(config),
+        }
+    }
+
+    /// Bytes of a card's base that lie on the host.
+    fn on_host(&self, config: &Config) -> u64 {
+        match self {
+            Self::Cpu { .. } => 0,
+            Self::Card { arrangement, .. } => arrangement.placement.host_bytes(config),
         }
     }
 }
@@ -199,6 +209,7 @@ pub fn estimate_asking(config: &Config, asking: Asking, place: Place) -> Memory 
         kept: 0,
         asking: asking_bytes(config, asking, on_card),
         runtime: if on_card { RUNTIME } else { PROGRAM },
+        on_host: place.on_host(config),
     }
 }
 
@@ -234,7 +245,9 @@ pub fn estimate(
     };
     let asking = asking.map_or(0, |asking| asking_bytes(config, asking, on_card));
     let base = place.base(config);
-    let none = Memory { base, adapter, gradients, optimizer, activations: 0, kept: 0, asking, runtime: 0 };
+    let on_host = place.on_host(config);
+    let none =
+        Memory { base, adapter, gradients, optimizer, activations: 0, kept: 0, asking, runtime: 0, on_host };
     match place {
         Place::Cpu { threads } => {
             let activations = Widths::new(config, &kinds).activations(layers, load, threads as u64);
@@ -247,6 +260,7 @@ pub fn estimate(
             let others = base + adapter + gradients + optimizer + runtime;
             let layers = LayerLoad {
                 together: arrangement.together,
+                inputs_on_host: arrangement.inputs_on_host,
                 ..layer_load(config, &kinds, lora.r, load, in_order && config.has_packed_experts())
             };
             let of_layers = layers.memory(keep, free.saturating_sub(others));
@@ -256,7 +270,7 @@ pub fn estimate(
                 Keep::Auto => (least, of_layers.kept),
                 _ => (least + of_layers.kept, 0),
             };
-            Memory { activations, kept, runtime, ..none }
+            Memory { activations, kept, runtime, on_host: on_host + of_layers.on_host, ..none }
         }
     }
 }
@@ -269,6 +283,7 @@ fn layer_load(config: &Config, kinds: &[SiteKind], rank: usize, load: Load, in_o
         ranks: PerSite::from_fn(|kind| if kinds.contains(&kind) { rank } else { 0 }),
         tokens: load.tokens as usize,
         together: 1,
+        inputs_on_host: false,
         longest: load.longest as usize,
         in_order,
     }

@@ -5,6 +5,7 @@ use burn::tensor::Device;
 use descant_model::GptOss;
 use descant_testkit::micro::{Micro, Options};
 use descant_testkit::scratch;
+use descant_train::memory::Arrangement;
 use descant_train::{
     Course, Ended, Error, GuardConfig, Keeping, Moments, OnSpike, Sample, Trainer, TrainerState, Window,
     fit_kept,
@@ -78,7 +79,13 @@ fn run(guard: &GuardConfig, prepare: impl FnOnce(&mut Window)) -> (Vec<String>, 
     let (samples, config, store) = (samples(), config(3), store(dir.path()));
     let adapters = fresh(model());
     let mut log = Log::open(dir.path(), None).expect("a log");
-    let course = Course { model: model(), samples: &samples, config: &config, guard, together: 1 };
+    let course = Course {
+        model: model(),
+        samples: &samples,
+        config: &config,
+        guard,
+        arrangement: Arrangement::default(),
+    };
     let stop = || true;
     let keeping = Keeping { store: &store, every: 1, from: None, stop: &stop, validation: None };
     fit_kept(course, adapters, keeping, &mut log).expect("one step");
@@ -120,7 +127,13 @@ fn the_first_bad_place_is_the_one_that_was_made_bad() {
     let config = config(9);
     let store = store(dir.path());
     let guard = GuardConfig::default();
-    let course = Course { model: &poisoned, samples: &samples, config: &config, guard: &guard, together: 1 };
+    let course = Course {
+        model: &poisoned,
+        samples: &samples,
+        config: &config,
+        guard: &guard,
+        arrangement: Arrangement::default(),
+    };
     let mut log = Log::open(dir.path(), None).expect("a log");
     let keeping = Keeping { store: &store, every: 1, from: None, stop: &|| false, validation: None };
     let error = fit_kept(course, fresh(&poisoned), keeping, &mut log).expect_err("not finite");

@@ -13,6 +13,7 @@ use descant_model::GptOss;
 use descant_testkit::micro::{Micro, Options};
 use descant_testkit::{Dice, scratch};
 use descant_train::checkpoint::{Checkpoint, LogLengths, Store};
+use descant_train::memory::Arrangement;
 use descant_train::{
     Course, Ended, Error, Event, GuardConfig, Keeping, Observer, OptimizerKind, Result, Sample, Schedule,
     TrainConfig, Trainer, fit_kept,
@@ -131,7 +132,8 @@ fn run_as(folder: &Path, config: &TrainConfig, every: u64, stop_after: Option<u6
         left.set(left.get().map(|n| n - 1));
         left.get() == Some(0)
     };
-    let course = Course { model, samples: &samples, config, guard: &guard, together: 1 };
+    let course =
+        Course { model, samples: &samples, config, guard: &guard, arrangement: Arrangement::default() };
     fit_kept(
         course,
         adapters,

@@ -3,6 +3,7 @@
 use burn::tensor::Device;
 use descant_kernels::read_floats;
 use descant_lora::{LoraAdapters, LoraConfig};
+use descant_train::memory::Arrangement;
 use descant_train::{Sample, TrainConfig, Trainer};
 
 use crate::resume::{config, model, samples};
@@ -16,7 +17,9 @@ fn train(lora: &LoraConfig, micro_batches: &[Vec<Sample>], together: usize) -> B
     let device = Device::flex().autodiff();
     let adapters = LoraAdapters::init(&model().config, lora, 7, &device).expect("valid");
     let config = TrainConfig { max_steps: 60, warmup_steps: 1, ..config(60) };
-    let mut trainer = Trainer::new(model(), adapters, config).expect("valid").together(together);
+    let mut trainer = Trainer::new(model(), adapters, config)
+        .expect("valid")
+        .arranged(Arrangement { together, ..Arrangement::default() });
     trainer.watch(true);
     let mut told = Vec::new();
     for step in 0..STEPS {

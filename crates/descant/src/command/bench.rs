@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow};
 use descant_kernels::{Keep, gauge};
 use descant_lora::{LoraAdapters, LoraConfig};
-use descant_model::{Config, GptOss, Placement, SiteKind};
+use descant_model::{Config, GptOss, SiteKind};
 use descant_train::memory::{Arrangement, Load, estimate};
 use descant_train::{Sample, Schedule, TrainConfig, Trainer};
 use serde::Serialize;
@@ -101,17 +101,17 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         warmup_steps: 1,
         ..TrainConfig::default()
     };
-    let (Arrangement { placement, together }, planned) =
-        arranged(args, &architecture, &lora, &config, &device)?;
+    let (arrangement, planned) = arranged(args, &architecture, &lora, &config, &device)?;
     let started = Instant::now();
+    let placement = arrangement.placement;
     let model = load::model(model, &device.device, placement)?;
     model.workspace().set(args.memory, args.keep);
-    let bus = slow_bus(args.bus, &model, placement, talk);
+    let bus = slow_bus(args.bus, &model, arrangement, talk);
     gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let adapters = LoraAdapters::init(&model.config, &lora, config.seed, &device.device.clone().autodiff())?;
     let trained_parameters = adapters.n_parameters();
-    let mut trainer = Trainer::new(&model, adapters, config)?.together(together);
+    let mut trainer = Trainer::new(&model, adapters, config)?.arranged(arrangement);
     let samples = samples(args, model.config.vocab_size);
     let micro_batches: Vec<Vec<&Sample>> =
         samples.chunks(args.batch).map(|chunk| chunk.iter().collect()).collect();
@@ -161,8 +161,8 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
         peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
         memory_plan: model.workspace().words(),
         weights: model.formats().to_string(),
-        placement: placement.words(),
-        together,
+        placement: Some(arrangement.words().collect::<Vec<_>>().join("; ")).filter(|words| !words.is_empty()),
+        together: arrangement.together,
         bus_gb_per_second: bus.map(|bus| bus as f64 / 1e9),
         model_tflops: model_flops / 1e12,
         model_to_gemm: model_flops / rates.flops,
@@ -199,9 +199,9 @@ fn arranged(
 }
 
 /// Holds the bus to the rate that was asked for, where weights come over it; says so where none do.
-fn slow_bus(wanted: Option<u64>, model: &GptOss, placement: Placement, talk: Talk) -> Option<u64> {
+fn slow_bus(wanted: Option<u64>, model: &GptOss, arrangement: Arrangement, talk: Talk) -> Option<u64> {
     let wanted = wanted?;
-    if placement.streamed_layers == 0 {
+    if arrangement.placement.streamed_layers == 0 && !arrangement.inputs_on_host {
         talk.warn(
             "--bus changes nothing: no layer's experts lie on the host; a lower --memory sends some there",
         );

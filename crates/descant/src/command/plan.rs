@@ -24,8 +24,6 @@ use crate::talk::Talk;
 use crate::words::{grouped, significant};
 use crate::wrap::{LABEL, hanging};
 
-/// Bytes a second that weights on the host are taken to come at: what PCIe 4.0 x16 gives.
-const BUS: f64 = 25e9;
 /// Version of the JSON object.
 const VERSION: u32 = 1;
 
@@ -42,10 +40,8 @@ struct Answer {
     /// Floating-point operations of all steps, and the rate of this device, where it is here.
     operations: f64,
     rate: Option<f64>,
-    /// Bytes of weights that lie on the host.
+    /// Bytes of the host that stay in place for the card.
     host_bytes: u64,
-    /// Bytes of weights that cross the bus in a step.
-    bus_bytes: u64,
 }
 
 /// Bytes of the run folder, the largest of them.
@@ -93,8 +89,7 @@ pub(crate) fn run(args: &Plan, resolved: &Resolved, talk: Talk) -> Result<Exit> 
         disk: Disk::of(settings, &room.needs)?,
         operations: flops_per_token(&config, a_sample) * in_all as f64,
         rate: device.as_ref().map(|Chosen { device, .. }| gauge::rates(device).flops).filter(|r| *r > 0.0),
-        host_bytes: room.arrangement.placement.host_bytes(&config),
-        bus_bytes: room.arrangement.bus_bytes(&config, room.train.accumulation),
+        host_bytes: room.needs.on_host,
         room,
     };
     if args.json {
@@ -191,17 +186,9 @@ impl Answer {
             None => "not known without the device; `descant bench step` measures it there".to_owned(),
         };
         line("time", time)?;
-        if self.bus_bytes > 0 {
-            let all = self.bus_bytes as f64 * self.steps as f64 / BUS;
-            line(
-                "",
-                format!(
-                    "at least {} for weights over a bus of {:.0} GB/s, {} a step",
-                    duration(all),
-                    BUS / 1e9,
-                    size(self.bus_bytes)
-                ),
-            )?;
+        if let Some(bus) = &self.room.bus {
+            let all = duration(bus.seconds() * self.steps as f64);
+            line("", format!("at least {all} of it for the bus, over all steps"))?;
         }
         Ok(())
     }
@@ -261,8 +248,11 @@ impl Answer {
                 "embedding_on_host": self.room.arrangement.placement.embedding_on_host,
                 "streamed_layers": self.room.arrangement.placement.streamed_layers,
                 "micro_batches_together": self.room.arrangement.together,
+                "inputs_on_host": self.room.arrangement.inputs_on_host,
                 "host_bytes": self.host_bytes,
-                "bus_bytes_per_step": self.bus_bytes,
+                "bus_bytes_per_step": self.room.bus.map_or(0, |bus| bus.bytes),
+                "bus_bytes_per_second": self.room.bus.map(|bus| bus.rate),
+                "bus_is_measured": self.room.bus.map(|bus| bus.is_measured),
             },
             "micro_batch": self.room.train.at_once(),
             "accumulation": self.room.train.accumulation,

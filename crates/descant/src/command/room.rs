@@ -8,6 +8,7 @@ use std::iter::Peekable;
 use std::path::Path;
 
 use anyhow::Result;
+use burn::tensor::Device;
 use descant_kernels::{Keep, gauge};
 use descant_model::{Config, Placement};
 use descant_train::memory::{
@@ -23,6 +24,8 @@ use crate::settings::Settings;
 const CONTEXT: u64 = 512 << 20;
 /// Of what is free, the share that may be planned for: others want some, and an estimate is one.
 const SHARE: f64 = 0.95;
+/// Bytes a second that cross the bus of a card that is not here: what PCIe 4.0 x16 gives.
+const BUS: f64 = 25e9;
 /// Tokens of a micro-batch up to which `micro_batch = "auto"` merges sequences: beyond, an expert has rows enough, and
 /// memory does more where it keeps results for the backward.
 const MERGED_TOKENS: u64 = 16_384;
@@ -44,8 +47,53 @@ pub(crate) struct Room {
     /// What the process held before; on a card, what was in use there.
     held: u64,
     pub(crate) free: Option<u64>,
+    /// What crosses the bus in a step, where anything does.
+    pub(crate) bus: Option<Bus>,
     /// Where it does not fit: what to do about it.
     pub(crate) advice: Option<String>,
+}
+
+/// What crosses the bus between host and card in a step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bus {
+    /// Of weights, and of inputs of layers there and back.
+    pub(crate) bytes: u64,
+    /// Bytes a second.
+    pub(crate) rate: f64,
+    /// Whether that was measured here.
+    pub(crate) is_measured: bool,
+}
+
+impl Bus {
+    fn of(
+        arrangement: Arrangement,
+        needs: &Memory,
+        micro_batches: usize,
+        config: &Config,
+        found: &Found,
+    ) -> Option<Self> {
+        let inputs = needs.on_host.saturating_sub(arrangement.placement.host_bytes(config));
+        let passes = micro_batches.div_ceil(arrangement.together) as u64;
+        let bytes = arrangement.bus_bytes(config, micro_batches) + 2 * passes * inputs;
+        let measured = (bytes > 0).then(|| found.card.as_ref().and_then(gauge::bus_rate))?;
+        Some(Self { bytes, rate: measured.unwrap_or(BUS), is_measured: measured.is_some() })
+    }
+
+    /// Seconds of a step, at least, where nothing hides them.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.bytes as f64 / self.rate
+    }
+
+    /// For people.
+    pub(crate) fn words(&self) -> String {
+        let how = if self.is_measured { "measured here" } else { "assumed" };
+        format!(
+            "{} a step over the bus: at least {:.2} s at {:.0} GB/s ({how}), beside what the card computes",
+            size(self.bytes),
+            self.seconds(),
+            self.rate / 1e9
+        )
+    }
 }
 
 impl Room {
@@ -92,8 +140,9 @@ impl Room {
             Some(_) => Ok(begun_with(&train)),
             None => smaller(&train, asking, &needs, &fits),
         });
+        let bus = Bus::of(arrangement, &all, train.accumulation, config, found);
         let (held, free, advice) = (found.held, found.free, advice.transpose()?);
-        Ok(Self { needs: all, arrangement, train, load, held, free, advice })
+        Ok(Self { needs: all, arrangement, train, load, held, free, bus, advice })
     }
 
     /// Refuses a run that does not fit.
@@ -124,12 +173,9 @@ impl Room {
         parts(&self.needs)
     }
 
-    /// Where the weights lie, and in which order micro-batches go through the layers, where either is not the usual.
+    /// How the work is laid out, where that is not the usual.
     pub(crate) fn words(&self) -> impl Iterator<Item = String> {
-        let together = self.arrangement.together;
-        let order =
-            (together > 1).then(|| format!("{together} micro-batches through a layer before the next"));
-        self.arrangement.placement.words().into_iter().chain(order)
+        self.arrangement.words().chain(self.bus.map(|bus| bus.words()))
     }
 
     /// So many bytes and what was in use before.
@@ -151,7 +197,8 @@ impl Room {
 
 /// What takes how many bytes.
 fn parts(needs: &Memory) -> impl Iterator<Item = (&'static str, u64)> {
-    let Memory { base, adapter, gradients, optimizer, activations, kept, asking, runtime } = *needs;
+    let Memory { base, adapter, gradients, optimizer, activations, kept, asking, runtime, on_host: _ } =
+        *needs;
     [
         ("base", base),
         ("adapter", adapter),
@@ -228,8 +275,10 @@ pub(crate) struct Found {
     free: Option<u64>,
     /// Bytes that may be planned for.
     may: Option<u64>,
-    /// Bytes of the host that may be pinned for weights.
+    /// Bytes of the host that may be pinned.
     host: Option<u64>,
+    /// The card, where it is here.
+    card: Option<Device>,
     /// For an estimate.
     pub(crate) place: Place,
 }
@@ -270,7 +319,7 @@ impl Found {
         // Which card it is nobody knows; the larger of both layouts fits either.
         let place = Place::Card { free, keep, in_order: true, arrangement: Arrangement::default() };
         let may = Some((SHARE * free as f64) as u64);
-        Self { held: CONTEXT.min(card), free: Some(free), may, host: None, place }
+        Self { held: CONTEXT.min(card), free: Some(free), may, host: None, card: None, place }
     }
 
     /// Asks the device.
@@ -281,7 +330,8 @@ impl Found {
             let held = resident("VmRSS").unwrap_or(0);
             let limit = limit.map(|limit| limit.saturating_sub(held));
             let free = [available(), limit].into_iter().flatten().min();
-            return Self { held, free, may: free.map(share), host: None, place: Place::Cpu { threads } };
+            let place = Place::Cpu { threads };
+            return Self { held, free, may: free.map(share), host: None, card: None, place };
         }
         let held = gauge::memory_in_use(&device.device).unwrap_or(0);
         let limit = limit.map(|limit| limit.saturating_sub(held));
@@ -292,7 +342,7 @@ impl Found {
         let in_order = descant_kernels::wants_rows_in_order(&device.device);
         let arrangement = Arrangement::default();
         let place = Place::Card { free: free.unwrap_or(0), keep, in_order, arrangement };
-        Self { held, free, may, host: available().map(share), place }
+        Self { held, free, may, host: available().map(share), card: Some(device.device.clone()), place }
     }
 }
 

@@ -40,7 +40,9 @@ const LIKE_20B: Sizes = Sizes {
     num_experts_per_tok: 4,
     sliding_window: 128,
 };
-/// As that, with rows that blocks of NF4 divide.
+/// As that, with more layers than have their inputs on the card where some wait on the host.
+const DEEP: Sizes = Sizes { num_hidden_layers: 6, ..LIKE_20B };
+/// As the first, with rows that blocks of NF4 divide.
 const NF4: Sizes = Sizes { intermediate_size: 384, ..LIKE_20B };
 /// As that, with fewer tokens than experts have slots, so that some get none and some get one.
 const MANY_EXPERTS: Sizes = Sizes { num_local_experts: 32, num_hidden_layers: 2, ..LIKE_20B };
@@ -117,7 +119,7 @@ fn tiny(name: &'static str, packed: bool) -> Case {
 
 /// The case whose sites and lengths are the most varied.
 pub(crate) fn varied() -> Case {
-    random("like the 20b, all sites", LIKE_20B, &SiteKind::ALL, 8, &[300, 1, 129, 77])
+    random("like the 20b, deeper, all sites", DEEP, &SiteKind::ALL, 8, &[300, 1, 129, 77])
 }
 
 /// The same packed by bitsandbytes.

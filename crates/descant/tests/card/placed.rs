@@ -3,10 +3,11 @@
 use burn::tensor::Device;
 use descant_kernels::cuda::portable_kernels;
 use descant_model::{GenerateOptions, Placement, Sampling};
+use descant_train::memory::Arrangement;
 use descant_train::{OptimizerKind, score};
 
 use crate::models::{Case, nf4_varied, varied};
-use crate::repeat::{How, train};
+use crate::repeat::train;
 use crate::{card, is_portable};
 
 /// Generated ids, and losses of whole sequences, which take a layer's other form.
@@ -30,17 +31,19 @@ fn where_weights_lie_changes_no_bit() {
     {
         let config = case.load(&card).config;
         portable_kernels(portable || is_portable());
-        let trained = train(&case, &card, How::default(), OptimizerKind::AdamW8bit, None);
+        let trained = train(&case, &card, Arrangement::default(), OptimizerKind::AdamW8bit, None);
         let asked = replies(&case, &card, Placement::default());
-        let how = How { together: 2, ..How::default() };
+        let how = Arrangement { together: 2, ..Arrangement::default() };
         assert_eq!(trained, train(&case, &card, how, OptimizerKind::AdamW8bit, None), "together");
         let mut on_host = Vec::new();
         for placement in Placement::all(&config).skip(1) {
             let what = format!("{}, {placement:?}, portable {portable}", case.name);
             for together in [1, 2, 3] {
-                let how = How { placement, together };
-                let again = train(&case, &card, how, OptimizerKind::AdamW8bit, Some(7));
-                assert_eq!(trained, again, "{what}, {together} together");
+                for inputs_on_host in [false, true] {
+                    let how = Arrangement { placement, together, inputs_on_host };
+                    let again = train(&case, &card, how, OptimizerKind::AdamW8bit, Some(7));
+                    assert_eq!(trained, again, "{what}, {how:?}");
+                }
             }
             assert_eq!(asked, replies(&case, &card, placement), "{what}");
             on_host.push(placement.host_bytes(&config));

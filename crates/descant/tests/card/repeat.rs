@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use descant_kernels::read_floats;
-use descant_model::Placement;
+use descant_train::memory::Arrangement;
 use descant_train::{OptimizerKind, Sample, TrainConfig, Trainer};
 
 use crate::card;
@@ -10,13 +10,6 @@ use crate::models::{Case, varied};
 
 const STEPS: usize = 20;
 const MICRO_BATCHES: usize = 3;
-
-/// Where the weights lie, and how many micro-batches go through a layer before the next.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct How {
-    pub(crate) placement: Placement,
-    pub(crate) together: usize,
-}
 
 /// What a run told, and the bits of its adapter at the end.
 #[derive(Debug, PartialEq)]
@@ -30,7 +23,7 @@ pub(crate) struct Done {
 pub(crate) fn train(
     case: &Case,
     card: &Device,
-    how: How,
+    how: Arrangement,
     optimizer: OptimizerKind,
     stop: Option<usize>,
 ) -> Done {
@@ -44,7 +37,7 @@ pub(crate) fn train(
     };
     let trainer = || {
         let trainer = Trainer::new(&model, case.adapter(&model), config.clone()).expect("valid");
-        trainer.together(how.together)
+        trainer.arranged(how)
     };
     let mut current = trainer();
     let ids = case.sequences(model.config.vocab_size);
@@ -73,7 +66,7 @@ pub(crate) fn train(
 fn twenty_steps_twice_and_resumed_have_the_same_bits() {
     let card = card();
     let case = varied();
-    let on_card = How::default();
+    let on_card = Arrangement::default();
     for optimizer in [OptimizerKind::AdamW, OptimizerKind::AdamW8bit] {
         let whole = train(&case, &card, on_card, optimizer, None);
         assert_eq!(whole, train(&case, &card, on_card, optimizer, None), "{optimizer:?}, again");
