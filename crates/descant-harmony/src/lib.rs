@@ -46,5 +46,4 @@ pub use row::input::TemplateInput;
 pub use text::template::{ChatTemplate, TemplateSource};
 pub use tokens::special::{ControlTokens, Piece};
 pub use tokens::tokenizer::{TextEncoder, Tokenizer};
-#[cfg(feature = "gpt-oss-vocabulary")]
 pub use tokens::vocabulary;

@@ -11,12 +11,14 @@ use crate::examples::ready::{Maker, Ready};
 use crate::examples::render::Renderer;
 use crate::examples::sink::Sink;
 use crate::read::data_set::some_row;
-use crate::read::walk::{Chunk, Walk};
+use crate::read::raw::Raw;
+use crate::read::walk::{Chunk, Files, Walk};
 use crate::read::{DataSet, Format, PassedOver, ReadOptions, Rejects};
 use crate::row::ignored::Ignored;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
 
 /// A prepared data set.
 #[derive(Debug)]
@@ -101,21 +103,20 @@ pub fn each_example(
     let walk = Walk::new(path)?;
     let passed_over = walk.passed_over.clone();
     let mut progress = Progress { of: walk.bytes, ..Progress::default() };
-    let mut format = read.format;
     let mut sink = Sink::new(Rejects::default(), Ignored::default());
     watch(progress);
-    walk.each(|chunk, files| {
+    let format = in_turns(&maker, walk, read.format, |chunk| {
         progress.rows += chunk.rows.len() as u64;
         progress.bytes = chunk.read;
         sink.ignore(&chunk.ignored);
-        a_chunk(&maker, chunk, &mut format, |number, made| {
+        for (number, made) in chunk.rows {
             // A row that cannot be read is what reading is told to do about it; the others, what preparing is.
             let (made, on_bad_row) = match made {
                 Made::Unread(error) => (Err(error), read.on_bad_row),
                 Made::Read(made) => (made, options.on_bad_row),
             };
-            sink.take(number, made, on_bad_row, path, files, take)
-        })?;
+            sink.take(number, made, on_bad_row, path, &chunk.files, take)?;
+        }
         watch(progress);
         Ok(())
     })?;
@@ -129,32 +130,66 @@ enum Made {
     Read(Result<Ready>),
 }
 
+/// A chunk whose rows are ready.
+struct MadeChunk {
+    rows: Vec<(u64, Made)>,
+    ignored: Ignored,
+    read: u64,
+    files: Files,
+}
+
+/// Gives every chunk to `take`, in this thread, while the next one is made ready. What form the rows have.
+fn in_turns(
+    maker: &Maker<'_>,
+    walk: Walk,
+    mut format: Option<Format>,
+    mut take: impl FnMut(MadeChunk) -> Result<()>,
+) -> Result<Option<Format>> {
+    std::thread::scope(|scope| {
+        let (give, got) = sync_channel(1);
+        let making = scope.spawn(move || {
+            walk.each(|chunk, files| {
+                let Chunk { rows, ignored, read } = chunk;
+                let rows = a_chunk(maker, rows, &mut format);
+                let made = MadeChunk { rows, ignored, read, files: files.clone() };
+                // Nobody listens once a row was an error, and that error is the one to be returned.
+                give.send(made).map_err(|_| Error::NoDocuments)
+            })
+            .map(|()| format)
+        });
+        let taken = got.iter().try_for_each(&mut take);
+        drop(got);
+        // A panic is one of this thread, wherever it happened.
+        let made = making.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        taken.and(made)
+    })
+}
+
 /// Prepares the rows of a chunk side by side. Until a good row has said which form all have, one after the other.
 fn a_chunk(
     maker: &Maker<'_>,
-    chunk: Chunk,
+    rows: Vec<(u64, Result<Raw>)>,
     format: &mut Option<Format>,
-    mut take: impl FnMut(u64, Made) -> Result<()>,
-) -> Result<()> {
-    let mut rows = chunk.rows.into_iter();
+) -> Vec<(u64, Made)> {
+    let mut rows = rows.into_iter();
+    let mut first = Vec::new();
     while format.is_none() {
-        let Some((number, raw)) = rows.next() else { return Ok(()) };
-        match raw.and_then(|raw| raw.row(number, None)) {
+        let Some((number, raw)) = rows.next() else { return first };
+        let made = match raw.and_then(|raw| raw.row(number, None)) {
             Ok((form, row)) => {
                 *format = Some(form);
-                take(number, Made::Read(maker.row(&row)))?;
+                Made::Read(maker.row(&row))
             }
-            Err(error) => take(number, Made::Unread(error))?,
-        }
+            Err(error) => Made::Unread(error),
+        };
+        first.push((number, made));
     }
     let form = *format;
     let rows: Vec<_> = rows.collect();
-    let made: Vec<(u64, Made)> = rows
-        .into_par_iter()
-        .map(|(number, raw)| match raw.and_then(|raw| raw.row(number, form)) {
-            Ok((_, row)) => (number, Made::Read(maker.row(&row))),
-            Err(error) => (number, Made::Unread(error)),
-        })
-        .collect();
-    made.into_iter().try_for_each(|(number, made)| take(number, made))
+    let made = rows.into_par_iter().map(|(number, raw)| match raw.and_then(|raw| raw.row(number, form)) {
+        Ok((_, row)) => (number, Made::Read(maker.row(&row))),
+        Err(error) => (number, Made::Unread(error)),
+    });
+    first.par_extend(made);
+    first
 }

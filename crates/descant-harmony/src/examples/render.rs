@@ -95,7 +95,7 @@ impl Renderer {
         let date = conversation.date.unwrap_or(options.date);
         let mut rendered = self.render_input(input, date, options)?;
         if rendered.broken.is_none() {
-            rendered.weights = weights(conversation, &rendered.messages)?;
+            rendered.weights = weights(&conversation.messages, &rendered.messages)?;
         }
         Ok(rendered)
     }

@@ -14,6 +14,7 @@ use crate::row::body::Body;
 use crate::row::conversation::{Conversation, Role};
 use crate::tokens::tokenizer::TextEncoder;
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 /// What the prompt for a reply ends with.
 const OPENING: &str = "<|start|>assistant";
@@ -83,7 +84,7 @@ impl Renderer {
     /// The view of one assistant message.
     fn turn(&self, conversation: &Conversation, message: usize, options: &RenderOptions) -> Result<View> {
         let mut view = self.unweighted(conversation, message, options)?;
-        view.rendered.weights = weights(&conversation.prefix(message + 1), &view.rendered.messages)?;
+        view.rendered.weights = weights(&conversation.messages[..=message], &view.rendered.messages)?;
         Ok(view)
     }
 
@@ -100,12 +101,13 @@ impl Renderer {
             ));
         }
         let date = conversation.date.unwrap_or(options.date);
-        let segments = |messages: usize, prompt: bool| {
-            let input = options.fill(conversation.prefix(messages).to_input(prompt));
-            self.segments(&input, date, options.exact)
-        };
-        let (prompt_text, prompt) = segments(message, true)?;
-        let (text, full) = segments(message + 1, false)?;
+        let mut input = options.fill(conversation.input(message, true));
+        let (prompt_text, prompt) = self.segments(&input, date, options.exact)?;
+        input.add_generation_prompt = false;
+        if let Json::Array(messages) = &mut input.messages {
+            messages.push(conversation.messages[message].to_json());
+        }
+        let (text, full) = self.segments(&input, date, options.exact)?;
         let text = match self.continued(message, &prompt, text, &full, options)? {
             Ok(view) => return Ok(view),
             Err(text) => text,

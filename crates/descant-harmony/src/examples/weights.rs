@@ -6,18 +6,18 @@
 use crate::error::{Error, Result};
 use crate::messages::parse::MessageSpan;
 use crate::row::channel::Channel;
-use crate::row::conversation::{Conversation, Message, Role};
+use crate::row::conversation::{Message, Role};
 
-/// What the tokens of each of `spans` count for; empty where the conversation states no weight.
+/// What the tokens of each of `spans` count for; empty where no message states a weight.
 ///
 /// # Errors
-/// Weights are stated, and the spans are not those of the conversation's messages.
-pub(crate) fn weights(conversation: &Conversation, spans: &[MessageSpan]) -> Result<Vec<f32>> {
+/// Weights are stated, and the spans are not those of the messages.
+pub(crate) fn weights(messages: &[Message], spans: &[MessageSpan]) -> Result<Vec<f32>> {
     let stated = |message: &Message| message.weight.or(message.thinking_weight).is_some();
-    if !conversation.messages.iter().any(stated) {
+    if !messages.iter().any(stated) {
         return Ok(Vec::new());
     }
-    let of = |role: Role| conversation.messages.iter().filter(move |message| message.role == role);
+    let of = |role: Role| messages.iter().filter(move |message| message.role == role);
     let (mut users, mut tools, mut assistants) =
         (of(Role::User), of(Role::Tool), of(Role::Assistant).peekable());
     let instructions = of(Role::System).chain(of(Role::Developer)).next();

@@ -141,6 +141,17 @@ impl<'t> StreamParser<'t> {
         }
     }
 
+    /// Reads the text that a body goes on with, all at once; how many ids it has.
+    fn pass(&mut self, ids: &[u32]) -> usize {
+        let State::Body { .. } = self.state else { return 0 };
+        let control = self.tokenizer.control();
+        let vocab_size = self.tokenizer.vocab_size();
+        let text = |id: &&u32| !control.is_special(**id) && (**id as usize) < vocab_size;
+        let passed = ids.iter().take_while(text).count();
+        self.position += passed;
+        passed
+    }
+
     /// Ends the stream.
     ///
     /// # Errors
@@ -266,6 +277,10 @@ pub fn parse_reply(tokenizer: &Tokenizer, ids: &[u32]) -> Result<Parsed, ParseEr
 }
 
 fn parse(mut parser: StreamParser<'_>, ids: &[u32]) -> Result<Parsed, ParseError> {
-    ids.iter().try_for_each(|id| parser.push(*id))?;
+    let mut left = ids;
+    while let Some((id, rest)) = left[parser.pass(left)..].split_first() {
+        parser.push(*id)?;
+        left = rest;
+    }
     parser.finish()
 }

@@ -25,9 +25,12 @@ pub(crate) fn each_line(
             take(number, Err(Error::LineTooLong { limit: limits::LINE_BYTES }))?;
             continue;
         };
-        let text = if number == 1 { line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&line) } else { &line };
-        if !text.trim_ascii().is_empty() {
-            take(number, Ok(text.to_vec()))?;
+        let line = match line.strip_prefix(BYTE_ORDER_MARK) {
+            Some(text) if number == 1 => text.to_vec(),
+            _ => line,
+        };
+        if !line.trim_ascii().is_empty() {
+            take(number, Ok(line))?;
         }
     }
     Ok(())
@@ -49,7 +52,7 @@ fn next_line(reader: &mut impl BufRead, limit: usize) -> io::Result<Option<Line>
             break;
         }
         any = true;
-        let newline = chunk.iter().position(|byte| *byte == b'\n');
+        let newline = memchr::memchr(b'\n', chunk);
         let part = &chunk[..newline.unwrap_or(chunk.len())];
         if line.len() + part.len() > limit {
             too_long = true;

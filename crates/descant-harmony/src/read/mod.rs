@@ -7,7 +7,7 @@ mod kind;
 mod lines;
 mod parquet;
 mod passed_over;
-mod raw;
+pub(crate) mod raw;
 mod readme;
 mod rejects;
 mod values;

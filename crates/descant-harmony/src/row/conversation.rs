@@ -114,7 +114,7 @@ impl Message {
         self.weight.unwrap_or(1.0) > 0.0 || thinking.unwrap_or(0.0) > 0.0
     }
 
-    fn to_json(&self) -> Json {
+    pub(crate) fn to_json(&self) -> Json {
         let mut map = Map::new();
         map.insert("role".into(), self.role.as_str().into());
         if let Some(content) = &self.content {
@@ -203,8 +203,13 @@ impl Conversation {
 
     /// What the template is given.
     pub fn to_input(&self, add_generation_prompt: bool) -> TemplateInput {
+        self.input(self.messages.len(), add_generation_prompt)
+    }
+
+    /// What the template is given of the first messages.
+    pub(crate) fn input(&self, messages: usize, add_generation_prompt: bool) -> TemplateInput {
         TemplateInput {
-            messages: self.messages.iter().map(Message::to_json).collect(),
+            messages: self.messages.iter().take(messages).map(Message::to_json).collect(),
             tools: if self.tools.is_empty() { Json::Null } else { Json::Array(self.tools.clone()) },
             kwargs: self.template_kwargs.clone(),
             add_generation_prompt,

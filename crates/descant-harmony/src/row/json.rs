@@ -47,13 +47,12 @@ pub(crate) fn value(text: &[u8]) -> Result<Json, String> {
 
 /// The first whole number of valid JSON that no 64 bits hold.
 fn long_number(json: &[u8]) -> Option<String> {
-    let (mut at, mut in_text) = (0, false);
+    let mut at = 0;
     while let Some(byte) = json.get(at) {
         let mut length = 1;
         match byte {
-            b'"' => in_text = !in_text,
-            b'\\' if in_text => length = 2,
-            b'-' | b'0'..=b'9' if !in_text => {
+            b'"' => length = text_bytes(&json[at..]),
+            b'-' | b'0'..=b'9' => {
                 let rest = &json[at + 1..];
                 let part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'.' | b'e' | b'E' | b'+' | b'-');
                 length = 1 + rest.iter().position(|byte| !part(byte)).unwrap_or(rest.len());
@@ -68,6 +67,19 @@ fn long_number(json: &[u8]) -> Option<String> {
         at += length;
     }
     None
+}
+
+/// Bytes of the text in quotes with which valid JSON begins, its quotes included.
+fn text_bytes(json: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(found) = memchr::memchr2(b'"', b'\\', json.get(at..).unwrap_or_default()) {
+        at += found;
+        if json[at] == b'"' {
+            return at + 1;
+        }
+        at += 2;
+    }
+    json.len()
 }
 
 /// Builds a value, refusing repeated keys.

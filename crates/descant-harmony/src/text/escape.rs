@@ -8,6 +8,7 @@
 
 use crate::error::{Error, Result};
 use crate::row::input::TemplateInput;
+use crate::text::guards::Guards;
 use serde_json::{Map, Value as Json};
 
 /// Which character stands for which, while content is hidden.
@@ -19,23 +20,24 @@ pub(crate) struct Escape {
 
 impl Escape {
     /// A plan for an input; `None` when no string of it holds a guard character, so that nothing needs hiding.
-    pub(crate) fn plan(input: &TemplateInput, guards: &[char]) -> Result<Option<Self>> {
+    pub(crate) fn plan(input: &TemplateInput, guards: &Guards) -> Result<Option<Self>> {
         let mut needed = false;
+        each_string(input, &mut |text| needed |= guards.first_in(text).is_some());
+        if !needed {
+            return Ok(None);
+        }
         // Bit i: the i-th candidate occurs in the content.
         let mut taken = vec![false; candidates().count()];
         each_string(input, &mut |text| {
-            needed |= text.contains(guards);
             for char in text.chars().filter(|char| is_candidate(*char)) {
                 if let Some(at) = candidates().position(|candidate| candidate == char) {
                     taken[at] = true;
                 }
             }
         });
-        if !needed {
-            return Ok(None);
-        }
         let mut free = candidates().zip(taken).filter(|(_, taken)| !taken).map(|(candidate, _)| candidate);
-        let pairs = guards.iter().map(|guard| Some((*guard, free.next()?))).collect::<Option<Vec<_>>>();
+        let pairs =
+            guards.chars().iter().map(|guard| Some((*guard, free.next()?))).collect::<Option<Vec<_>>>();
         pairs.map(|pairs| Some(Self { pairs })).ok_or(Error::NoSentinel)
     }
 
@@ -112,11 +114,15 @@ mod tests {
         TemplateInput { messages, ..TemplateInput::default() }
     }
 
+    fn guards() -> Guards {
+        Guards::new(vec!['<', '>'])
+    }
+
     #[test]
     fn a_stand_in_never_occurs_in_the_content() {
         let text = "\u{FDD0}<|end|>\u{FDD2}";
         let input = input(json!([{"content": text}]));
-        let escape = Escape::plan(&input, &['<', '>']).unwrap().unwrap();
+        let escape = Escape::plan(&input, &guards()).unwrap().unwrap();
         assert_eq!(escape.pairs, [('<', '\u{FDD1}'), ('>', '\u{FDD3}')]);
         let hidden = escape.hide(&input).messages[0]["content"].as_str().unwrap().to_owned();
         assert_eq!(hidden, "\u{FDD0}\u{FDD1}|end|\u{FDD3}\u{FDD2}");
@@ -125,8 +131,8 @@ mod tests {
 
     #[test]
     fn plain_content_needs_no_plan_and_full_content_has_none() {
-        assert_eq!(Escape::plan(&input(json!([{"content": "2 + 2"}])), &['<', '>']).unwrap(), None);
+        assert_eq!(Escape::plan(&input(json!([{"content": "2 + 2"}])), &guards()).unwrap(), None);
         let all: String = candidates().chain(['<']).collect();
-        assert!(matches!(Escape::plan(&input(json!([all])), &['<', '>']), Err(Error::NoSentinel)));
+        assert!(matches!(Escape::plan(&input(json!([all])), &guards()), Err(Error::NoSentinel)));
     }
 }

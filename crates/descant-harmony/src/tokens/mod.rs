@@ -1,9 +1,11 @@
 //! From text to ids and back.
 
+mod bpe;
+mod letters;
 mod merges;
+mod ranks;
 pub(crate) mod special;
 pub(crate) mod tokenizer;
 mod tokenizer_file;
-#[cfg(feature = "gpt-oss-vocabulary")]
 pub mod vocabulary;
 mod words;

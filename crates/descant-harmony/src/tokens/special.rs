@@ -4,6 +4,8 @@
 //! fixture's at 1515. Splitting a rendered text at control tokens lives here too, because it must find exactly what
 //! the published tokenizer would find: the leftmost match, and of those the longest.
 
+use crate::text::guards::Guards;
+
 /// A control token, or the text between two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Piece<'t> {
@@ -37,7 +39,7 @@ pub struct ControlTokens {
     /// Every special id, ascending.
     ids: Vec<u32>,
     /// First and last characters of the texts: a text without these holds no special token.
-    guards: Vec<char>,
+    guards: Guards,
 }
 
 impl ControlTokens {
@@ -52,13 +54,8 @@ impl ControlTokens {
         specials.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         let mut ids: Vec<u32> = specials.iter().map(|(_, id)| *id).collect();
         ids.sort_unstable();
-        let mut guards: Vec<char> = specials
-            .iter()
-            .flat_map(|(text, _)| [text.chars().next(), text.chars().next_back()])
-            .flatten()
-            .collect();
-        guards.sort_unstable();
-        guards.dedup();
+        let ends = specials.iter().flat_map(|(text, _)| [text.chars().next(), text.chars().next_back()]);
+        let guards = Guards::new(ends.flatten().collect());
         Ok(Self {
             start,
             message,
@@ -76,7 +73,8 @@ impl ControlTokens {
 
     /// Whether an id is a special token of any kind.
     pub fn is_special(&self, id: u32) -> bool {
-        self.ids.binary_search(&id).is_ok()
+        // Nearly every id lies before all of them.
+        self.ids.first().is_some_and(|first| id >= *first) && self.ids.binary_search(&id).is_ok()
     }
 
     /// The text of a special token.
@@ -95,7 +93,7 @@ impl ControlTokens {
     }
 
     /// Characters that every special token begins or ends with.
-    pub(crate) fn guards(&self) -> &[char] {
+    pub(crate) fn guards(&self) -> &Guards {
         &self.guards
     }
 
@@ -103,7 +101,7 @@ impl ControlTokens {
     pub fn split<'t>(&self, text: &'t str) -> Vec<Piece<'t>> {
         let mut pieces = Vec::new();
         let (mut from, mut at) = (0, 0);
-        while let Some(offset) = text[at..].find(self.guards.as_slice()) {
+        while let Some(offset) = self.guards.first_in(&text[at..]) {
             let here = at + offset;
             let found =
                 self.longest_first.iter().find(|(special, _)| text[here..].starts_with(special.as_str()));

@@ -9,8 +9,10 @@ use crate::digest::hex;
 use crate::error::{Error, Result};
 use crate::file::read_bounded;
 use crate::limits;
+use crate::tokens::bpe::{Bpe, Engine};
 use crate::tokens::special::{ControlTokens, Piece};
 use crate::tokens::tokenizer_file::TokenizerFile;
+use crate::tokens::vocabulary::{TOKENIZER_SHA256, published_file, published_ranks};
 use crate::tokens::words::Words;
 use sha2::{Digest, Sha256};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,7 +41,7 @@ pub trait TextEncoder: Send + Sync {
 
 /// A `tokenizer.json` with the control tokens of Harmony.
 pub struct Tokenizer {
-    engine: tokenizers::Tokenizer,
+    engine: Engine,
     control: ControlTokens,
     vocab_size: usize,
     sha256: String,
@@ -48,18 +50,14 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Loads `tokenizer.json` of a model directory.
+    /// Loads `tokenizer.json` of a model directory. The published one is built in and only recognized.
     ///
     /// # Errors
     /// When the file is missing, too large, no tokenizer, or lacks a control token of Harmony.
     pub fn load(model_dir: &Path) -> Result<Self> {
         let path = model_dir.join("tokenizer.json");
         let bytes = read_bounded(&path, limits::TOKENIZER_BYTES)?;
-        let file = path.display().to_string();
-        let (shape, sha256) = parse(&bytes, &file)?;
-        // The published file is as large as everything that is built from it.
-        drop(bytes);
-        Self::of(shape, &file, sha256)
+        Self::from_bytes(&bytes, &path.display().to_string())
     }
 
     /// Loads a `tokenizer.json` from its bytes; `file` is its name in errors.
@@ -67,24 +65,32 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::load`].
     pub fn from_bytes(bytes: &[u8], file: &str) -> Result<Self> {
-        let (shape, sha256) = parse(bytes, file)?;
-        Self::of(shape, file, sha256)
+        if bytes.len() as u64 > limits::TOKENIZER_BYTES {
+            return Err(Error::FileTooLarge { path: file.into(), limit: limits::TOKENIZER_BYTES });
+        }
+        let sha256 = hex(&Sha256::digest(bytes));
+        if sha256 == TOKENIZER_SHA256 {
+            return Self::gpt_oss();
+        }
+        let bad = |reason: String| Error::TokenizerFile { file: file.to_owned(), reason };
+        let mut shape = TokenizerFile::parse(bytes).map_err(bad)?;
+        let bpe = guarded(|| shape.bpe()).map_err(bad)?;
+        Self::of(&shape, bpe, file, sha256)
     }
 
     /// The published tokenizer of gpt-oss, which is built in: the one that its `tokenizer.json` gives, without the file.
     ///
     /// # Errors
-    /// When the ranks that it is made of are not the published ones, which a change of their crate could cause.
-    #[cfg(feature = "gpt-oss-vocabulary")]
+    /// Never in a tested build; the type is that of every other tokenizer.
     pub fn gpt_oss() -> Result<Self> {
-        use crate::tokens::vocabulary::{TOKENIZER_SHA256, tokenizer_file};
-        Self::of(tokenizer_file()?, "the built-in tokenizer", TOKENIZER_SHA256.to_owned())
+        let bpe = Bpe::Ranks(Box::new(published_ranks()?));
+        Self::of(&published_file()?, bpe, "the built-in tokenizer", TOKENIZER_SHA256.to_owned())
     }
 
-    fn of(mut shape: TokenizerFile, file: &str, sha256: String) -> Result<Self> {
+    fn of(shape: &TokenizerFile, bpe: Bpe, file: &str, sha256: String) -> Result<Self> {
         let bad = |reason: String| Error::TokenizerFile { file: file.to_owned(), reason };
         let words = shape.splits_at_spaces().then(Words::default);
-        let engine = guarded(|| shape.engine()).map_err(bad)?;
+        let engine = guarded(|| shape.engine(bpe)).map_err(bad)?;
         let control = control_tokens(&engine, file)?;
         shape.check_ids(|content| engine.token_to_id(content)).map_err(bad)?;
         let vocab_size = engine.get_vocab_size(false).max(control.max_id() as usize + 1);
@@ -155,18 +161,8 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
-/// What a file says, and its SHA-256.
-fn parse(bytes: &[u8], file: &str) -> Result<(TokenizerFile, String)> {
-    if bytes.len() as u64 > limits::TOKENIZER_BYTES {
-        return Err(Error::FileTooLarge { path: file.into(), limit: limits::TOKENIZER_BYTES });
-    }
-    let shape = TokenizerFile::parse(bytes);
-    let shape = shape.map_err(|reason| Error::TokenizerFile { file: file.to_owned(), reason })?;
-    Ok((shape, hex(&Sha256::digest(bytes))))
-}
-
 /// All special tokens of the engine, refused where they would match other than their own text.
-fn control_tokens(engine: &tokenizers::Tokenizer, file: &str) -> Result<ControlTokens> {
+fn control_tokens(engine: &Engine, file: &str) -> Result<ControlTokens> {
     let mut specials = Vec::new();
     for (id, token) in engine.get_added_tokens_decoder() {
         if !token.special {

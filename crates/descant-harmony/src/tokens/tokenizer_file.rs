@@ -9,6 +9,7 @@
 //! The engine is put together here, part by part: reading the whole file, it keeps every vocabulary entry and merge as
 //! a JSON value first, which for the published file takes ten times the memory of what is built.
 
+use crate::tokens::bpe::{Bpe, Engine};
 use crate::tokens::merges::Merges;
 use crate::tokens::words;
 use serde::Deserialize;
@@ -38,7 +39,7 @@ pub(super) struct TokenizerFile {
     pre_tokenizer: Json,
     #[serde(default)]
     decoder: Json,
-    pub(super) model: Model,
+    model: Model,
 }
 
 #[derive(Deserialize)]
@@ -49,7 +50,7 @@ struct Added {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Model {
+struct Model {
     #[serde(rename = "type")]
     kind: String,
     #[serde(default)]
@@ -66,8 +67,8 @@ pub(super) struct Model {
     byte_fallback: Option<bool>,
     #[serde(default)]
     ignore_merges: Option<bool>,
-    pub(super) vocab: Vocab,
-    pub(super) merges: Merges,
+    vocab: Vocab,
+    merges: Merges,
 }
 
 impl TokenizerFile {
@@ -115,8 +116,8 @@ impl TokenizerFile {
         Ok(file)
     }
 
-    /// The engine; the file is left without its vocabulary.
-    pub(super) fn engine(&mut self) -> tokenizers::Result<tokenizers::Tokenizer> {
+    /// The model; the file is left without its vocabulary.
+    pub(super) fn bpe(&mut self) -> tokenizers::Result<Bpe> {
         let model = &mut self.model;
         let (vocab, merges) = (std::mem::take(&mut model.vocab), std::mem::take(&mut model.merges));
         let mut bpe = BPE::builder()
@@ -127,7 +128,12 @@ impl TokenizerFile {
         if let Some(unknown) = model.unk_token.take() {
             bpe = bpe.unk_token(unknown);
         }
-        let mut engine = tokenizers::Tokenizer::new(bpe.build()?);
+        Ok(Bpe::File(Box::new(bpe.build()?)))
+    }
+
+    /// The engine around a model.
+    pub(super) fn engine(&self, bpe: Bpe) -> tokenizers::Result<Engine> {
+        let mut engine = Engine::new(bpe);
         engine.with_normalizer(part::<NormalizerWrapper>(&self.normalizer)?)?;
         engine.with_pre_tokenizer(part::<PreTokenizerWrapper>(&self.pre_tokenizer)?);
         engine.with_decoder(part::<DecoderWrapper>(&self.decoder)?);

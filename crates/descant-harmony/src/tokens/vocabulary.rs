@@ -1,30 +1,29 @@
 //! The tokenizer of gpt-oss, made here instead of downloaded.
 //!
-//! The published `tokenizer.json` is 27.9 MB, of which all but a few kilobytes follow from the ranks of o200k_base. The
-//! crate tiktoken-rs carries those ranks, so the file can be written again, byte for byte: the vocabulary in rank
-//! order, the merges as every split of a token into two others, the special tokens, and the layout of the original.
-//! The checksum of the published file decides whether it is right; nothing else is given out. A tokenizer is made of
-//! the same parts without writing the file, and there the checksum of the ranks decides.
-//!
-//! Only with the feature `gpt-oss-vocabulary`, which is on by default and costs 3.6 MB of ranks in the program.
+//! The published `tokenizer.json` is 27.9 MB, of which all but a few kilobytes follow from its tokens in their order.
+//! Those are kept here (`assets/o200k.ranks`), so the file can be written again, byte for byte: the vocabulary, the
+//! merges as every split of a token into two others, the special tokens, and the layout of the original. The checksum
+//! of the published file decides whether it is right; nothing else is given out. A tokenizer is made of the same parts
+//! without writing the file, and without merges (`ranks.rs`).
 
 use crate::digest::hex;
 use crate::error::{Error, Result};
 use crate::text::template::OFFICIAL;
-use crate::tokens::merges::Merges;
+use crate::tokens::letters::Letters;
+use crate::tokens::ranks::Ranks;
 use crate::tokens::tokenizer_file::TokenizerFile;
 use crate::tokens::words::PATTERN;
 use rayon::prelude::*;
+use rustc_hash::FxHashMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Value as Json, json};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 
 /// SHA-256 of `tokenizer.json` of openai/gpt-oss-20b and openai/gpt-oss-120b.
 pub const TOKENIZER_SHA256: &str = "0614fe83cadab421296e664e1f48f4261fa8fef6e03e63bb75c20f38e37d07d3";
 
-/// SHA-256 of all ranks' tokens, each behind its length in one byte. Everything else of the file follows from them.
-const RANKS_SHA256: &str = "bac143fe7fe950090c6e4ed9a2f80de5412a92495758b52becbbe5a7eea25ecb";
+/// All ordinary tokens in their order, each behind its length in one byte. Everything else of the file follows from them.
+static LIST: &[u8] = include_bytes!("../../assets/o200k.ranks");
 /// Ordinary tokens; the special ones follow.
 const RANKS: u32 = 199_998;
 const LAST_SPECIAL: u32 = 200_018;
@@ -69,15 +68,28 @@ pub fn gpt_oss_tokenizer() -> Result<Vec<u8>> {
     }
 }
 
-/// What the published file says, without writing it.
-pub(super) fn tokenizer_file() -> Result<TokenizerFile> {
-    let published = Published::new().map_err(failed)?;
+/// What the published file says beside its vocabulary and merges.
+pub(super) fn published_file() -> Result<TokenizerFile> {
     let none = layout(Json::Object(serde_json::Map::new()), Json::Array(Vec::new()));
     let none = serde_json::to_vec(&none).map_err(|error| failed(error.to_string()))?;
-    let mut file = TokenizerFile::parse(&none).map_err(failed)?;
-    file.model.merges = Merges(published.merges().collect());
-    file.model.vocab = published.tokens.into_iter().zip(0..).collect();
-    Ok(file)
+    TokenizerFile::parse(&none).map_err(failed)
+}
+
+/// The published vocabulary.
+pub(super) fn published_ranks() -> Result<Ranks> {
+    Ranks::new(tokens().map_err(failed)?).ok_or_else(|| failed("a byte is no token".to_owned()))
+}
+
+/// The ordinary tokens, the place of each its id.
+fn tokens() -> Result<Vec<&'static [u8]>, String> {
+    let mut tokens = Vec::with_capacity(RANKS as usize);
+    let mut list = LIST;
+    while let Some((length, rest)) = list.split_first() {
+        let (token, rest) = rest.split_at_checked(usize::from(*length)).ok_or("the last token is cut")?;
+        tokens.push(token);
+        list = rest;
+    }
+    if tokens.len() == RANKS as usize { Ok(tokens) } else { Err(format!("{} tokens", tokens.len())) }
 }
 
 fn failed(reason: String) -> Error {
@@ -94,24 +106,9 @@ struct Published {
 
 impl Published {
     fn new() -> Result<Self, String> {
-        // Not the crate's own lasting copy: it takes 60 MB, and is needed for a moment.
-        let ranks = tiktoken_rs::o200k_base().map_err(|error| error.to_string())?;
-        let token = |rank| ranks.decode_bytes(&[rank]).map_err(|error| format!("rank {rank}: {error}"));
-        let tokens = (0..RANKS).map(token).collect::<Result<Vec<Vec<u8>>, _>>()?;
-        drop(ranks);
-        let mut hash = Sha256::new();
-        for token in &tokens {
-            hash.update([token.len() as u8]);
-            hash.update(token);
-        }
-        let sha256 = hex(&hash.finalize());
-        if sha256 != RANKS_SHA256 {
-            return Err(format!("made of ranks with sha256 {sha256}, published are {RANKS_SHA256}"));
-        }
-        let splits = splits(&tokens);
-        let chars = byte_chars();
-        let spelled = |token: Vec<u8>| token.iter().map(|byte| chars[usize::from(*byte)]).collect();
-        Ok(Self { tokens: tokens.into_iter().map(spelled).collect(), splits })
+        let (tokens, letters) = (tokens()?, Letters::new());
+        let spelled = |token: &&[u8]| letters.text(token);
+        Ok(Self { tokens: tokens.iter().map(spelled).collect(), splits: splits(&tokens) })
     }
 
     fn merges(&self) -> impl Iterator<Item = (String, String)> {
@@ -120,9 +117,9 @@ impl Published {
     }
 }
 
-fn splits(tokens: &[Vec<u8>]) -> Vec<(u32, u32)> {
-    let rank_of: HashMap<&[u8], u32> = tokens.iter().map(Vec::as_slice).zip(0..).collect();
-    let of = |token: &Vec<u8>| {
+fn splits(tokens: &[&[u8]]) -> Vec<(u32, u32)> {
+    let rank_of: FxHashMap<&[u8], u32> = tokens.iter().copied().zip(0..).collect();
+    let of = |token: &&[u8]| {
         let split = |at| Some((*rank_of.get(&token[..at])?, *rank_of.get(&token[at..])?));
         let mut splits: Vec<(u32, u32)> = (1..token.len()).filter_map(split).collect();
         splits.sort_unstable();
@@ -221,14 +218,4 @@ fn added_token(id: u32) -> Json {
     };
     json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
            "normalized": false, "special": true})
-}
-
-/// The printable stand-in of every byte, as byte-level vocabularies spell tokens.
-fn byte_chars() -> Vec<char> {
-    let mut stand_ins = '\u{100}'..;
-    let stand_in = |byte: u8| match byte {
-        0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => char::from(byte),
-        _ => stand_ins.next().expect("there are more characters than bytes"),
-    };
-    (0..=255).map(stand_in).collect()
 }

@@ -9,8 +9,8 @@
 //! more than 10,000 texts, cold and remembered, with another implementation.
 
 use crate::error::Result;
+use rustc_hash::FxHashMap;
 use serde_json::Value as Json;
-use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
 /// Longest piece that is remembered.
@@ -44,7 +44,7 @@ pub(crate) fn splits_at_spaces(normalizer: &Json, pre_tokenizer: &Json) -> bool 
 /// Ids of pieces seen before.
 #[derive(Debug, Default)]
 pub(crate) struct Words {
-    known: RwLock<HashMap<Box<str>, Box<[u32]>>>,
+    known: RwLock<FxHashMap<Box<str>, Box<[u32]>>>,
 }
 
 impl Words {
@@ -94,8 +94,9 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
         if rest.is_empty() {
             return None;
         }
-        let bytes = rest.as_bytes();
-        let cut = (1..bytes.len()).find(|at| bytes[*at] == b' ' && ends_in_something(rest, *at));
+        // A space at the very beginning follows nothing.
+        let mut spaces = memchr::memchr_iter(b' ', &rest.as_bytes()[1..]).map(|at| at + 1);
+        let cut = spaces.find(|at| ends_in_something(rest, *at));
         let (piece, after) = rest.split_at(cut.unwrap_or(rest.len()));
         rest = after;
         Some(piece)

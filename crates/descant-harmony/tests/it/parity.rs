@@ -1,6 +1,6 @@
 //! The tokenizer against a second implementation of the same vocabulary, on texts of every kind.
 
-use crate::support::{fixtures, gpt_oss, oracle};
+use crate::support::{fixtures, gpt_oss, gpt_oss_of_its_file, oracle};
 use descant_harmony::TextEncoder;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -116,6 +116,7 @@ fn ten_thousand_texts_encode_as_in_tiktoken_and_decode_to_themselves() {
         if ids != reference.encode_ordinary(text) {
             different.push(text);
         }
+        assert_eq!(gpt_oss_of_its_file().encode_text(text).unwrap(), ids, "made of its file: {text:?}");
         assert_eq!(&tokenizer.decode(&ids).unwrap(), text);
     }
     assert!(different.is_empty(), "{} of {}: {:?}", different.len(), texts.len(), &different[..1]);

@@ -1,5 +1,6 @@
 //! The rebuilt files are the published ones, to the byte.
 
+use crate::support::gpt_oss_of_its_file;
 use descant_harmony::vocabulary::{TOKENIZER_SHA256, gpt_oss_files};
 use descant_harmony::{Renderer, TemplateSource, TextEncoder as _, Tokenizer};
 use sha2::{Digest, Sha256};
@@ -27,9 +28,27 @@ fn the_files_of_gpt_oss_are_the_published_ones_and_make_a_model_directory() {
     let renderer = Renderer::load(dir.path(), None).unwrap();
     assert_eq!(renderer.tokenizer().sha256(), TOKENIZER_SHA256);
     assert!(matches!(renderer.template().source(), TemplateSource::File(_)));
+}
 
-    // The one that is made without the file is the same: every id, and texts that need merges.
-    let (read, made) = (renderer.tokenizer(), Tokenizer::gpt_oss().unwrap());
+/// The tokens of the built-in list, as tiktoken has them.
+#[test]
+fn the_built_in_tokens_are_those_of_o200k_in_their_order() {
+    let list = include_bytes!("../../assets/o200k.ranks");
+    let reference = tiktoken_rs::o200k_base_singleton();
+    let mut expected = Vec::new();
+    for rank in 0..199_998 {
+        let token = reference.decode_bytes(&[rank]).unwrap();
+        expected.push(u8::try_from(token.len()).unwrap());
+        expected.extend(token);
+    }
+    assert!(expected == list, "{} and {} bytes", expected.len(), list.len());
+}
+
+/// Built in, without merges, and made by the library of the published file: every id, and texts that need merges.
+#[test]
+fn the_built_in_tokenizer_is_the_one_of_the_published_file() {
+    let (read, made) = (gpt_oss_of_its_file(), Tokenizer::gpt_oss().unwrap());
+    assert_ne!(read.sha256(), TOKENIZER_SHA256, "not recognized, but read");
     assert_eq!((made.sha256(), made.vocab_size()), (TOKENIZER_SHA256, read.vocab_size()));
     for id in 0..read.vocab_size() as u32 {
         let text = read.decode(&[id]).unwrap();
@@ -37,5 +56,8 @@ fn the_files_of_gpt_oss_are_the_published_ones_and_make_a_model_directory() {
         // Backwards it is no token of its own, so that it is merged from others.
         let turned: String = text.chars().rev().collect();
         assert_eq!(made.encode_text(&turned).unwrap(), read.encode_text(&turned).unwrap(), "{turned}");
+        // One piece with its neighbour in the list, whatever borders the two have.
+        let joined = format!("{text}{}", read.decode(&[(id * 7 + 1) % 199_998]).unwrap());
+        assert_eq!(made.encode_text(&joined).unwrap(), read.encode_text(&joined).unwrap(), "{joined}");
     }
 }
