@@ -25,6 +25,10 @@ const MAX_WIDTH: usize = 1 << 17;
 /// Largest vocabulary.
 const MAX_VOCABULARY: usize = 1 << 22;
 
+/// Tokens of the context where the file does not say, as in the published models and in transformers.
+const CONTEXT: usize = 131_072;
+/// Longest context that is read.
+const MAX_CONTEXT: usize = 1 << 24;
 /// The clamp of the experts where the file names none, as in the published model.
 const SWIGLU_LIMIT: f32 = 7.0;
 /// The slope inside the experts' activation; a file may state it.
@@ -81,6 +85,8 @@ pub struct Config {
     pub rms_norm_eps: f64,
     /// Clamp of the experts' gate and up.
     pub swiglu_limit: f32,
+    /// Tokens that prompt and reply may have together.
+    pub max_context: usize,
     /// Rotary embedding.
     pub rope: Rope,
     /// How the file says that matrices are packed.
@@ -156,6 +162,7 @@ struct RawConfig {
     vocab_size: usize,
     sliding_window: Option<usize>,
     layer_types: Option<Vec<LayerType>>,
+    max_position_embeddings: Option<usize>,
     rms_norm_eps: f64,
     swiglu_limit: Option<f32>,
     hidden_act: Option<String>,
@@ -227,6 +234,7 @@ impl RawConfig {
             ("hidden_size", self.hidden_size, MAX_WIDTH),
             ("intermediate_size", self.intermediate_size, MAX_WIDTH),
             ("sliding_window", self.sliding_window.unwrap_or(1), usize::MAX),
+            ("max_position_embeddings", self.max_position_embeddings.unwrap_or(1), MAX_CONTEXT),
             ("vocab_size", self.vocab_size, MAX_VOCABULARY),
         ] {
             if value == 0 || value > limit {
@@ -286,6 +294,7 @@ impl RawConfig {
             layer_types,
             rms_norm_eps: self.rms_norm_eps,
             swiglu_limit,
+            max_context: self.max_position_embeddings.unwrap_or(CONTEXT),
             rope,
             packing,
         })

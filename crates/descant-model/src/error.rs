@@ -139,4 +139,35 @@ pub enum Error {
         /// Which sequence, from 0.
         index: usize,
     },
+    /// A prompt leaves no room for a reply.
+    #[error(
+        "prompt {index} has {tokens} tokens and leaves no room for a reply: the model's context is {context} tokens, \
+         prompt and reply together; shorten the prompt"
+    )]
+    PromptTooLong {
+        /// Which prompt, from 0.
+        index: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens of the context.
+        context: usize,
+    },
+    /// A setting of the sampling is out of range.
+    #[error("prompt {index}: {reason}")]
+    Sampling {
+        /// Which prompt, from 0.
+        index: usize,
+        /// The setting, its value, and what is expected.
+        reason: String,
+    },
+    /// The model gave something that is no number.
+    #[error(
+        "the logits of prompt {sequence} at new token {step} are not finite: weights or adapter overflow, or are damaged"
+    )]
+    LogitsNotFinite {
+        /// Which prompt, from 0.
+        sequence: usize,
+        /// Which of its new tokens, from 0.
+        step: usize,
+    },
 }

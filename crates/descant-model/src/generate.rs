@@ -1,55 +1,27 @@
 //! Continuing prompts, many at once.
 //!
 //! Prompts go through the model once and fill the cache; then every step adds one token to each sequence that is
-//! not done. A sequence that ends leaves the batch, so the last long one does not pay for the others.
+//! not done. A sequence that ends leaves the batch, so the last long one does not pay for the others. Prompts with the
+//! overlay and prompts without go one group after the other.
 
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use descant_kernels::{best_tokens, read_floats};
-use serde::{Deserialize, Serialize};
+use descant_kernels::{best_tokens, is_cpu, read_floats};
+use serde::Deserialize;
 
 use crate::batch::Batch;
 use crate::cache::KeyValueCache;
 use crate::error::{Error, Result};
 use crate::model::{GptOss, Pass};
-use crate::overlay::Overlay;
-use crate::sample::{Sampling, pick};
+use crate::overlay::{Bare, Overlay};
+use crate::request::{GenerateOptions, Generated, Go, NewToken, Request, StopReason, Watch};
+use crate::sample::{log_sum_exp, top_log_probabilities};
 
 /// Most prompt tokens that go through the model at once.
 const PREFILL_TOKENS: usize = 8192;
 /// Longest `generation_config.json` we read.
 const MAX_GENERATION_CONFIG_BYTES: u64 = 1 << 20;
-
-/// How to continue.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GenerateOptions {
-    /// New tokens at most, for each prompt.
-    pub max_new_tokens: usize,
-    /// Ids after which a sequence is done; empty to go on to the end.
-    pub stop_ids: Vec<u32>,
-    /// How a token is chosen.
-    pub sampling: Sampling,
-}
-
-/// Why a sequence ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StopReason {
-    /// A stop id came; it is the last of the new tokens.
-    StopToken,
-    /// `max_new_tokens` was reached.
-    Length,
-}
-
-/// A prompt's continuation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Generated {
-    /// New tokens only, the stop token included.
-    pub ids: Vec<u32>,
-    /// Why it ended.
-    pub stop: StopReason,
-}
 
 /// The stop ids of a model directory: `eos_token_id` of `generation_config.json`, else of `config.json`.
 ///
@@ -90,67 +62,86 @@ pub fn stop_ids(dir: &Path) -> Result<Vec<u32>> {
 }
 
 impl GptOss {
-    /// Continues each prompt. `progress` is told after each step how many sequences are done.
+    /// Continues each prompt; `watch` is told of every token and every end, and may end sequences early. Where it ends
+    /// all, the sequences that were not done have [`StopReason::Stopped`] and what they got.
     ///
-    /// Greedy results do not depend on what else is in the batch, up to rounding.
+    /// Greedy results do not depend on what else is in the batch, up to rounding; random numbers do not depend on it at
+    /// all.
     ///
     /// # Errors
-    /// A prompt is empty or holds an id outside the vocabulary, the device failed, or a limit of its memory was not kept.
+    /// A prompt is empty, holds an id outside the vocabulary or leaves no room for a reply in the model's context; a
+    /// number of its sampling is out of range; logits are not finite; the device failed, or a limit of its memory was not
+    /// kept.
     pub fn generate(
         &self,
-        prompts: &[Vec<u32>],
+        requests: &[Request],
         overlay: &dyn Overlay,
         options: &GenerateOptions,
-        progress: &mut dyn FnMut(usize),
+        watch: &mut dyn Watch,
     ) -> Result<Vec<Generated>> {
-        if prompts.is_empty() {
+        if requests.is_empty() {
             return Ok(Vec::new());
         }
-        Batch::new(prompts.iter().map(Vec::as_slice), self.config.vocab_size)?;
-        let mut out: Vec<_> =
-            prompts.iter().map(|_| Generated { ids: Vec::new(), stop: StopReason::Length }).collect();
-        if options.max_new_tokens == 0 {
-            return Ok(out);
-        }
+        self.check(requests)?;
         self.workspace().make_way(self.device())?;
-        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        let capacity = longest + options.max_new_tokens;
-        let mut cache = KeyValueCache::new(&self.config, prompts.len(), capacity, &self.device().clone());
-        let mut active: Vec<usize> = (0..prompts.len()).collect();
-        let mut chosen = self.prefill(prompts, overlay, options.sampling, &mut cache)?;
-        for step in 0..options.max_new_tokens {
-            let mut ids = chosen.into_iter();
-            active.retain(|&slot| {
-                let id = ids.next().expect("an id for each active sequence");
-                out[slot].ids.push(id);
-                let stopped = options.stop_ids.contains(&id);
-                if stopped {
-                    out[slot].stop = StopReason::StopToken;
-                }
-                !stopped
-            });
-            progress(prompts.len() - active.len());
-            if active.is_empty() || step + 1 == options.max_new_tokens {
-                break;
-            }
-            let ids: Vec<u32> =
-                active.iter().map(|&slot| *out[slot].ids.last().expect("just pushed")).collect();
-            let logits = self.step(&active, &ids, &vec![1; ids.len()], overlay, &mut cache);
-            chosen = choose(logits, options.sampling, &active, step + 1)?;
+        let mut run = Run::new(self.config.max_context, requests, options, watch);
+        for adapter in [false, true] {
+            let group: Vec<usize> = (0..requests.len())
+                .filter(|&i| requests[i].adapter == adapter && requests[i].max_new_tokens > 0)
+                .collect();
+            let overlay: &dyn Overlay = if adapter { overlay } else { &Bare };
+            self.group(&group, overlay, &mut run)?;
         }
-        progress(prompts.len());
         self.workspace().check_limit(self.device())?;
-        Ok(out)
+        Ok(run.finish())
+    }
+
+    fn check(&self, requests: &[Request]) -> Result<()> {
+        Batch::new(requests.iter().map(|request| request.prompt.as_slice()), self.config.vocab_size)?;
+        for (index, request) in requests.iter().enumerate() {
+            let (tokens, context) = (request.prompt.len(), self.config.max_context);
+            if tokens >= context && request.max_new_tokens > 0 {
+                return Err(Error::PromptTooLong { index, tokens, context });
+            }
+            request.sampling.check().map_err(|reason| Error::Sampling { index, reason })?;
+        }
+        Ok(())
+    }
+
+    /// Continues the prompts of a group, all with the same overlay. A sequence's slot in the cache is its place there.
+    fn group(&self, group: &[usize], overlay: &dyn Overlay, run: &mut Run<'_>) -> Result<()> {
+        if group.is_empty() || run.ended_all {
+            return Ok(());
+        }
+        let capacity = group.iter().map(|&sequence| run.most_tokens(sequence)).max().unwrap_or(0);
+        let mut cache = KeyValueCache::new(&self.config, group.len(), capacity, &self.device().clone());
+        let mut chosen = self.prefill(group, overlay, run, &mut cache)?;
+        let mut slots: Vec<usize> = (0..group.len()).collect();
+        loop {
+            let mut tokens = chosen.into_iter();
+            slots.retain(|&slot| {
+                let token = tokens.next().expect("a token for each active sequence");
+                run.take(group[slot], token)
+            });
+            if slots.is_empty() || run.ended_all {
+                return Ok(());
+            }
+            let active: Vec<usize> = slots.iter().map(|&slot| group[slot]).collect();
+            let ids: Vec<u32> = active.iter().map(|&sequence| run.last(sequence)).collect();
+            let logits = self.step(&slots, &ids, &vec![1; ids.len()], overlay, &mut cache);
+            chosen = self.choose(logits, &active, run)?;
+        }
     }
 
     /// The token after each prompt.
     fn prefill(
         &self,
-        prompts: &[Vec<u32>],
+        group: &[usize],
         overlay: &dyn Overlay,
-        sampling: Sampling,
+        run: &Run<'_>,
         cache: &mut KeyValueCache,
-    ) -> Result<Vec<u32>> {
+    ) -> Result<Vec<Chosen>> {
+        let prompts: Vec<&[u32]> = group.iter().map(|&i| run.requests[i].prompt.as_slice()).collect();
         let mut chosen = Vec::with_capacity(prompts.len());
         let mut start = 0;
         while start < prompts.len() {
@@ -160,9 +151,9 @@ impl GptOss {
                 end += 1;
             }
             let slots: Vec<usize> = (start..end).collect();
-            let counts: Vec<usize> = prompts[start..end].iter().map(Vec::len).collect();
+            let counts: Vec<usize> = prompts[start..end].iter().map(|prompt| prompt.len()).collect();
             let logits = self.step(&slots, &prompts[start..end].concat(), &counts, overlay, cache);
-            chosen.extend(choose(logits, sampling, &slots, 0)?);
+            chosen.extend(self.choose(logits, &group[start..end], run)?);
             start = end;
         }
         Ok(chosen)
@@ -184,15 +175,141 @@ impl GptOss {
         let hidden = self.forward(Pass { ids, positions: &positions, segments, cache }, overlay);
         self.logits(hidden.select(0, self.indices(ends)))
     }
+
+    /// The next token of each of these sequences. On a card, what is chosen greedily is chosen where the logits are.
+    fn choose(&self, logits: Tensor<2>, sequences: &[usize], run: &Run<'_>) -> Result<Vec<Chosen>> {
+        let stays = |&i: &usize| {
+            let sampling = &run.requests[i].sampling;
+            sampling.is_greedy() && !sampling.penalizes()
+        };
+        if !is_cpu(self.device()) && run.options.log_probabilities.is_none() && sequences.iter().all(stays) {
+            let ids = best_tokens(logits)?;
+            return Ok(ids.into_iter().map(Chosen::plain).collect());
+        }
+        let width = logits.dims()[1];
+        let values = read_floats(logits)?;
+        sequences.iter().zip(values.chunks_exact(width)).map(|(&i, row)| run.choose(i, row)).collect()
+    }
 }
 
-/// The token of each sequence in `slots` at `step`. What is chosen greedily is chosen where the logits are.
-fn choose(logits: Tensor<2>, sampling: Sampling, slots: &[usize], step: usize) -> Result<Vec<u32>> {
-    if sampling == Sampling::Greedy {
-        return Ok(best_tokens(logits)?);
+/// A token that was chosen, and its log-probabilities where they are wanted.
+struct Chosen {
+    id: u32,
+    log_probability: Option<f32>,
+    top: Vec<(u32, f32)>,
+}
+
+impl Chosen {
+    fn plain(id: u32) -> Self {
+        Self { id, log_probability: None, top: Vec::new() }
     }
-    let width = logits.dims()[1];
-    let values = read_floats(logits)?;
-    let rows = slots.iter().zip(values.chunks_exact(width));
-    Ok(rows.map(|(slot, row)| pick(row, &sampling, *slot as u64, step as u64)).collect())
+}
+
+/// What is known of the sequences while they are continued.
+struct Run<'a> {
+    context: usize,
+    requests: &'a [Request],
+    options: &'a GenerateOptions,
+    watch: &'a mut dyn Watch,
+    out: Vec<Generated>,
+    /// Whether an end was told, by sequence.
+    done: Vec<bool>,
+    /// The tokens of prompt and reply, where a penalty reads them; empty elsewhere.
+    seen: Vec<Vec<u32>>,
+    ended_all: bool,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        context: usize,
+        requests: &'a [Request],
+        options: &'a GenerateOptions,
+        watch: &'a mut dyn Watch,
+    ) -> Self {
+        let nothing = |request: &Request| Generated {
+            ids: Vec::new(),
+            stop: if request.max_new_tokens == 0 { StopReason::Length } else { StopReason::Stopped },
+            log_probabilities: Vec::new(),
+            top: Vec::new(),
+        };
+        let seen = |request: &Request| {
+            if request.sampling.penalizes() { request.prompt.clone() } else { Vec::new() }
+        };
+        Self {
+            context,
+            requests,
+            options,
+            watch,
+            out: requests.iter().map(nothing).collect(),
+            done: vec![false; requests.len()],
+            seen: requests.iter().map(seen).collect(),
+            ended_all: false,
+        }
+    }
+
+    /// Tokens that a sequence may come to have.
+    fn most_tokens(&self, sequence: usize) -> usize {
+        let request = &self.requests[sequence];
+        request.prompt.len().saturating_add(request.max_new_tokens).min(self.context)
+    }
+
+    fn last(&self, sequence: usize) -> u32 {
+        *self.out[sequence].ids.last().expect("every active sequence has a new token")
+    }
+
+    fn choose(&self, sequence: usize, logits: &[f32]) -> Result<Chosen> {
+        let (request, step) = (&self.requests[sequence], self.out[sequence].ids.len());
+        if logits.iter().any(|logit| !logit.is_finite()) {
+            return Err(Error::LogitsNotFinite { sequence, step });
+        }
+        let id = request.sampling.choose(logits, &self.seen[sequence], request.stream, step as u64);
+        let Some(n) = self.options.log_probabilities else { return Ok(Chosen::plain(id)) };
+        let log_probability = (f64::from(logits[id as usize]) - log_sum_exp(logits)) as f32;
+        let top = if n == 0 { Vec::new() } else { top_log_probabilities(logits, n) };
+        Ok(Chosen { id, log_probability: Some(log_probability), top })
+    }
+
+    /// Takes a sequence's next token; whether it goes on.
+    fn take(&mut self, sequence: usize, chosen: Chosen) -> bool {
+        if self.ended_all {
+            return false;
+        }
+        let Chosen { id, log_probability, top } = chosen;
+        let step = self.out[sequence].ids.len();
+        let told = NewToken { sequence, step, id, log_probability, top: &top };
+        let go = self.watch.token(&told);
+        let (request, out) = (&self.requests[sequence], &mut self.out[sequence]);
+        out.ids.push(id);
+        out.log_probabilities.extend(log_probability);
+        if self.options.log_probabilities.is_some_and(|n| n > 0) {
+            out.top.push(top);
+        }
+        if request.sampling.penalizes() {
+            self.seen[sequence].push(id);
+        }
+        let stop = if self.options.stop_ids.contains(&id) {
+            StopReason::StopToken
+        } else if go != Go::On {
+            StopReason::Stopped
+        } else if out.ids.len() >= request.max_new_tokens {
+            StopReason::Length
+        } else if request.prompt.len() + out.ids.len() >= self.context {
+            StopReason::Context
+        } else {
+            return true;
+        };
+        out.stop = stop;
+        self.done[sequence] = true;
+        self.watch.ended(sequence, stop);
+        self.ended_all |= go == Go::EndAll;
+        false
+    }
+
+    /// What every sequence got; the ends that were not told yet are told.
+    fn finish(self) -> Vec<Generated> {
+        for (sequence, out) in self.out.iter().enumerate().filter(|(sequence, _)| !self.done[*sequence]) {
+            self.watch.ended(sequence, out.stop);
+        }
+        self.out
+    }
 }

@@ -11,7 +11,9 @@ mod generate;
 mod model;
 mod names;
 mod overlay;
+mod pick;
 mod placement;
+mod request;
 mod rope;
 mod sample;
 mod shards;
@@ -24,13 +26,16 @@ pub use config::{Config, LayerType, MAX_CONFIG_BYTES};
 pub use descant_kernels::SiteKind;
 pub use descant_quant::Packing;
 pub use error::{Error, Result};
-pub use generate::{GenerateOptions, Generated, StopReason, stop_ids};
+pub use generate::stop_ids;
 pub use model::GptOss;
 pub use names::{LayerPart, LinearLayer, Part, Piece, Stored};
 pub use overlay::{Bare, Overlay};
 pub use placement::Placement;
+pub use request::{
+    CountDone, GenerateOptions, Generated, Go, NewToken, Request, StopReason, Unwatched, Watch,
+};
 pub use rope::{Rope, Yarn};
-pub use sample::Sampling;
+pub use sample::{Sampling, log_sum_exp, top_log_probabilities};
 pub use shards::{TensorPlace, identity_files, left_over_index, tensor_places};
 pub use site::{Site, SiteDims};
 pub use sweep::{Sweep, gradient_of};

@@ -1,111 +1,159 @@
-//! Choosing a token from logits.
+//! How a token is chosen from logits: the settings, what they mean, and log-probabilities.
 //!
-//! Randomness is a function of (seed, sequence, step), so a sample can be repeated and does not depend on the
-//! order in which sequences end.
+//! The order is that of Hugging Face transformers 4.57 (`generation/utils.py`, `_get_logits_processor`; each step in
+//! `generation/logits_process.py`): repetition penalty, temperature, top-k, top-p, min-p. vLLM 0.11
+//! (`v1/sample/sampler.py`) has the same but for min-p, which it applies before top-k and top-p. It compares a token with
+//! the likeliest, so which tokens pass it is the same either way; top-p alone sees other sums when both are set.
+//!
+//! [`Sampling::probabilities`] is the definition, written plainly; `pick.rs` is the same without sorting a whole
+//! vocabulary, and tests compare the two.
 
-use descant_kernels::reference::best_token;
+use crate::pick::{Kept, uniform};
 
-/// How a token is chosen.
+/// How a token is chosen: plain numbers, the same for a kernel as for the host.
+///
+/// The defaults change nothing: a token is drawn from softmax(logits).
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Sampling {
-    /// The largest logit; ties to the lower id.
-    Greedy,
-    /// At random, from softmax(logits / temperature) cut to the most likely tokens that together reach `top_p`.
-    Random {
-        /// Above 0.
-        temperature: f32,
-        /// In (0, 1].
-        top_p: f32,
-        /// Seed of the whole generation.
-        seed: u64,
-    },
+pub struct Sampling {
+    /// Logits are divided by it; 0 takes the largest, ties to the lower id, and the filters below do not matter.
+    pub temperature: f32,
+    /// Only so many of the likeliest tokens, those that tie with the last of them included; 0 for all.
+    pub top_k: u32,
+    /// Only the likeliest tokens that together reach this probability, the one that reaches it included, of what top-k
+    /// left; ties go to the lower id. In (0, 1]; 1 for all.
+    pub top_p: f32,
+    /// Only tokens at least this many times as likely as the likeliest. In [0, 1]; 0 for all.
+    pub min_p: f32,
+    /// Logits of tokens that the prompt or the reply already has are divided by it where they are positive and
+    /// multiplied where they are negative, once a token, also before a greedy choice (Keskar et al. 2019, "CTRL").
+    /// Above 0; 1 for none.
+    pub repetition_penalty: f32,
+    /// Seed of the random numbers. Each is a function of (seed, stream of the request, step).
+    pub seed: u64,
 }
 
-/// The next token of sequence `sequence` at `step`.
-pub(crate) fn pick(logits: &[f32], sampling: &Sampling, sequence: u64, step: u64) -> u32 {
-    match *sampling {
-        Sampling::Greedy => best_token(logits) as u32,
-        Sampling::Random { temperature, top_p, seed } => {
-            let draw = uniform(seed, sequence, step);
-            nucleus(logits, temperature, top_p, draw)
+impl Sampling {
+    /// The largest logit each time.
+    pub const GREEDY: Self = Self { temperature: 0.0, ..Self::PLAIN };
+    /// Softmax of the logits as they are.
+    const PLAIN: Self =
+        Self { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 };
+
+    /// Whether nothing is drawn.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature == 0.0
+    }
+
+    /// Whether logits depend on the tokens before.
+    pub fn penalizes(&self) -> bool {
+        self.repetition_penalty.to_bits() != 1.0f32.to_bits()
+    }
+
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// Names the setting, its value and what is expected.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { temperature, top_k: _, top_p, min_p, repetition_penalty, seed: _ } = *self;
+        if !(temperature >= 0.0 && temperature.is_finite()) {
+            return Err(format!("temperature is {temperature}; expected a number from 0 (greedy)"));
         }
-    }
-}
-
-/// Walks the sorted probabilities to `draw` of the mass that `top_p` keeps.
-fn nucleus(logits: &[f32], temperature: f32, top_p: f32, draw: f64) -> u32 {
-    let largest = logits[best_token(logits)];
-    let weigh = |logit: f32| (f64::from(logit - largest) / f64::from(temperature)).exp();
-    let mut words =
-        Descending::new(logits.iter().enumerate().map(|(id, &l)| (id as u32, weigh(l))).collect());
-    let total: f64 = words.all.iter().map(|word| word.1).sum();
-    let mut mass = total;
-    if top_p < 1.0 {
-        mass = 0.0;
-        let mut n = 0;
-        while let Some((_, p)) = words.at(n).filter(|_| n == 0 || mass < f64::from(top_p) * total) {
-            mass += p;
-            n += 1;
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return Err(format!("top-p is {top_p}; expected a number above 0 and up to 1 (all tokens)"));
         }
-    }
-    let mut left = draw * mass;
-    for n in 0.. {
-        let Some((id, p)) = words.at(n) else { break };
-        left -= p;
-        if left < 0.0 {
-            return id;
+        if !(0.0..=1.0).contains(&min_p) {
+            return Err(format!("min-p is {min_p}; expected a number from 0 (all tokens) to 1"));
         }
-    }
-    // The sum in another order fell short of the draw by its rounding.
-    words.at(logits.len() - 1).map_or(0, |(id, _)| id)
-}
-
-/// Words from the likeliest on, ties to the lower id, sorted as far as somebody asks: a vocabulary has 201,088 words,
-/// and a draw mostly ends among the first hundred.
-struct Descending {
-    all: Vec<(u32, f64)>,
-    sorted: usize,
-}
-
-/// Words that are sorted first.
-const FIRST: usize = 128;
-/// How many times as many are sorted next.
-const TIMES: usize = 8;
-
-impl Descending {
-    fn new(all: Vec<(u32, f64)>) -> Self {
-        Self { all, sorted: 0 }
-    }
-
-    fn at(&mut self, index: usize) -> Option<(u32, f64)> {
-        while index >= self.sorted && self.sorted < self.all.len() {
-            let end = (self.sorted * TIMES).max(FIRST).min(self.all.len());
-            let order = |a: &(u32, f64), b: &(u32, f64)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-            let rest = &mut self.all[self.sorted..];
-            let count = end - self.sorted;
-            if count < rest.len() {
-                rest.select_nth_unstable_by(count, order);
-            }
-            rest[..count].sort_unstable_by(order);
-            self.sorted = end;
+        if !(repetition_penalty > 0.0 && repetition_penalty.is_finite()) {
+            return Err(format!(
+                "repetition penalty is {repetition_penalty}; expected a positive number, 1 for none"
+            ));
         }
-        self.all.get(index).copied()
+        Ok(())
+    }
+
+    /// The probability with which each token is chosen: the definition, by sorting everything. `seen` are the tokens of
+    /// prompt and reply so far, in any order and number.
+    ///
+    /// # Shapes
+    /// `[vocabulary]` to the same
+    pub fn probabilities(&self, logits: &[f32], seen: &[u32]) -> Vec<f64> {
+        let mut logits = logits.to_vec();
+        let mut seen = seen.to_vec();
+        seen.sort_unstable();
+        seen.dedup();
+        for id in seen {
+            let (logit, penalty) = (&mut logits[id as usize], self.repetition_penalty);
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        }
+        let logits: Vec<f64> = logits.into_iter().map(f64::from).collect();
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        let mut chosen = vec![0.0; logits.len()];
+        if self.is_greedy() {
+            chosen[order[0]] = 1.0;
+            return chosen;
+        }
+        let best = logits[order[0]];
+        let weight = |id: usize| ((logits[id] - best) / f64::from(self.temperature)).exp();
+        if self.top_k > 0 && (self.top_k as usize) < order.len() {
+            let last = logits[order[self.top_k as usize - 1]];
+            order.retain(|&id| logits[id] >= last);
+        }
+        if self.top_p < 1.0 {
+            let total: f64 = order.iter().map(|&id| weight(id)).sum();
+            let mut before = 0.0;
+            order.retain(|&id| {
+                let keep = before < f64::from(self.top_p) * total;
+                before += weight(id);
+                keep
+            });
+        }
+        order.retain(|&id| weight(id) >= f64::from(self.min_p));
+        let total: f64 = order.iter().map(|&id| weight(id)).sum();
+        for id in order {
+            chosen[id] = weight(id) / total;
+        }
+        chosen
+    }
+
+    /// The token of a request's `stream` at `step`. `seen` as for [`probabilities`](Self::probabilities), and read only
+    /// where the penalty is not 1.
+    ///
+    /// It is the first token, from the likeliest on, with which the running sum of probabilities passes a number in
+    /// [0, 1) that depends on seed, stream and step alone.
+    ///
+    /// # Shapes
+    /// `logits` `[vocabulary]`, not empty
+    pub fn choose(&self, logits: &[f32], seen: &[u32], stream: u64, step: u64) -> u32 {
+        Kept::new(self, logits, seen).at(|| uniform(self.seed, stream, step))
     }
 }
 
-/// A number in [0, 1) that depends on nothing but its arguments (SplitMix64's mixing, Steele et al. 2014).
-fn uniform(seed: u64, sequence: u64, step: u64) -> f64 {
-    let mut state = seed;
-    for part in [sequence, step] {
-        state = mix(state ^ mix(part.wrapping_add(0x9e37_79b9_7f4a_7c15)));
+impl Default for Sampling {
+    fn default() -> Self {
+        Self::PLAIN
     }
-    (state >> 11) as f64 / (1u64 << 53) as f64
 }
 
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+/// The logarithm of the sum of exponentials: a token's log-probability is its logit less this.
+pub fn log_sum_exp(logits: &[f32]) -> f64 {
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&logit| f64::from(logit - best).exp()).sum();
+    f64::from(best) + sum.ln()
+}
+
+/// The `n` likeliest tokens with their log-probabilities in nats under softmax(logits), ties to the lower id.
+pub fn top_log_probabilities(logits: &[f32], n: usize) -> Vec<(u32, f32)> {
+    let total = log_sum_exp(logits);
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    if n < ids.len() {
+        ids.select_nth_unstable_by(n, order);
+        ids.truncate(n);
+    }
+    ids.sort_unstable_by(order);
+    ids.into_iter().map(|id| (id, (f64::from(logits[id as usize]) - total) as f32)).collect()
 }
 
 #[cfg(test)]
@@ -113,56 +161,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn greedy_takes_the_first_of_equals() {
-        assert_eq!(pick(&[1.0, 5.0, 5.0], &Sampling::Greedy, 0, 0), 1);
+    fn every_number_out_of_its_range_is_named() {
+        for (name, wrong) in [
+            ("temperature", Sampling { temperature: -0.1, ..Sampling::default() }),
+            ("temperature", Sampling { temperature: f32::NAN, ..Sampling::default() }),
+            ("temperature", Sampling { temperature: f32::INFINITY, ..Sampling::default() }),
+            ("top-p", Sampling { top_p: 0.0, ..Sampling::default() }),
+            ("top-p", Sampling { top_p: 1.1, ..Sampling::default() }),
+            ("min-p", Sampling { min_p: -0.1, ..Sampling::default() }),
+            ("min-p", Sampling { min_p: f32::NAN, ..Sampling::default() }),
+            ("penalty", Sampling { repetition_penalty: 0.0, ..Sampling::default() }),
+        ] {
+            assert!(wrong.check().unwrap_err().contains(name), "{wrong:?}");
+        }
+        assert!(Sampling::default().check().is_ok() && Sampling::GREEDY.check().is_ok());
     }
 
     #[test]
-    fn frequencies_follow_the_probabilities() {
-        let logits = [0.0f32, 1.0, 2.0];
-        let sampling = Sampling::Random { temperature: 1.0, top_p: 1.0, seed: 3 };
-        let n = 20_000;
-        let mut counts = [0u32; 3];
-        for step in 0..n {
-            counts[pick(&logits, &sampling, 7, step) as usize] += 1;
-        }
-        let total: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
-        for (count, logit) in counts.iter().zip(logits) {
-            let expected = f64::from(logit).exp() / total;
-            assert!((f64::from(*count) / n as f64 - expected).abs() < 0.01, "{counts:?}");
-        }
-    }
-
-    #[test]
-    fn words_come_as_from_a_whole_sort_however_far_somebody_asks() {
-        // Many equal ones, so that ties show.
-        let values = (0..5000_u32).map(|id| (id, f64::from(id.wrapping_mul(2_654_435_761) >> 22)));
-        let mut sorted: Vec<(u32, f64)> = values.clone().collect();
-        sorted.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        for asked in [0, 1, 127, 128, 129, 1024, 4999] {
-            let mut words = Descending::new(values.clone().collect());
-            assert_eq!(words.at(asked), Some(sorted[asked]));
-            assert_eq!((0..=asked).map(|n| words.at(n).unwrap()).collect::<Vec<_>>(), sorted[..=asked]);
-            assert_eq!(words.at(5000), None);
-        }
-    }
-
-    #[test]
-    fn a_nucleus_keeps_the_words_whose_mass_before_them_is_below_top_p() {
-        // Probabilities 0.4, 0.3, 0.2, 0.1.
-        let logits: Vec<f32> = [0.2f32, 0.4, 0.1, 0.3].iter().map(|p| p.ln()).collect();
-        for (top_p, kept) in [(0.39, 1), (0.41, 2), (0.69, 2), (0.71, 3), (0.91, 4), (1.0, 4)] {
-            let sampling = Sampling::Random { temperature: 1.0, top_p, seed: 5 };
-            let mut seen: Vec<u32> = (0..2000).map(|step| pick(&logits, &sampling, 0, step)).collect();
-            seen.sort_unstable();
-            seen.dedup();
-            assert_eq!(seen.len(), kept, "{top_p}: {seen:?}");
-        }
-    }
-
-    #[test]
-    fn a_small_nucleus_is_the_most_likely_token() {
-        let sampling = Sampling::Random { temperature: 2.0, top_p: 0.01, seed: 3 };
-        assert!((0..100).all(|step| pick(&[0.5, 3.0, 1.0], &sampling, 0, step) == 1));
+    fn log_probabilities_are_those_of_the_unmodified_distribution() {
+        let logits = [0.0f32, 2.0, 1.0, 2.0];
+        let total = logits.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln();
+        assert!((log_sum_exp(&logits) - total).abs() < 1e-12);
+        let top = top_log_probabilities(&logits, 3);
+        assert_eq!(top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3, 2]);
+        assert!((f64::from(top[0].1) - (2.0 - total)).abs() < 1e-6);
+        assert_eq!(top_log_probabilities(&logits, 9).len(), 4);
+        assert!(top_log_probabilities(&logits, 0).is_empty());
+        // Large logits do not overflow.
+        assert!((log_sum_exp(&[1000.0, 1000.0]) - (1000.0 + 2.0f64.ln())).abs() < 1e-9);
     }
 }

@@ -5,3 +5,4 @@ mod configs;
 mod generation;
 mod loading;
 mod rotary;
+mod sampling;

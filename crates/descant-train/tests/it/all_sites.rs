@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use burn::tensor::{Device, Tensor};
 use descant_kernels::{Groups, Routing};
 use descant_lora::LoraAdapters;
-use descant_model::{Bare, Batch, GenerateOptions, GptOss, Overlay, Sampling, Site, SiteKind};
+use descant_model::{Bare, Batch, GenerateOptions, GptOss, Overlay, Request, Site, SiteKind, Unwatched};
 use descant_train::score;
 
 use crate::golden::{Golden, folder, json, max_difference, read, relative_norm, values};
@@ -131,12 +131,10 @@ fn greedy_tokens_are_those_of_transformers() {
     let prompt = sequences(&case["prompt"]);
     for (key, overlay) in [("base", &Bare as &dyn Overlay), ("lora", &lora)] {
         let golden: Vec<u32> = serde_json::from_value(expected["greedy"][key].clone()).expect("ids");
-        let options = GenerateOptions {
-            max_new_tokens: golden.len(),
-            stop_ids: Vec::new(),
-            sampling: Sampling::Greedy,
-        };
-        let out = model.generate(&prompt, overlay, &options, &mut |_| {}).expect("generates");
+        let requests: Vec<_> = prompt.iter().map(|ids| Request::greedy(ids.clone(), golden.len())).collect();
+        let out = model
+            .generate(&requests, overlay, &GenerateOptions::default(), &mut Unwatched)
+            .expect("generates");
         assert_eq!(out[0].ids, golden, "{key}");
     }
 }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use burn::tensor::{Device, Tensor};
 use descant_kernels::{Groups, Routing};
 use descant_lora::LoraAdapters;
-use descant_model::{Bare, Batch, GenerateOptions, GptOss, Overlay, Sampling, Site};
+use descant_model::{Bare, Batch, GenerateOptions, GptOss, Overlay, Request, Site, Unwatched};
 use descant_train::{Sample, Schedule, TrainConfig, Trainer, score};
 
 use crate::golden::{
@@ -162,11 +162,11 @@ fn parity_a_greedy_tokens_are_those_of_transformers() {
         (model_a(), read("parity-a/inputs.safetensors"), json("parity-a/expected.json"));
     let prompt: Vec<u32> = inputs["prompt"].ints.iter().map(|&id| id as u32).collect();
     let lora = lora_a("parity-a/lora.safetensors", &Device::flex());
-    let options = GenerateOptions { max_new_tokens: 64, stop_ids: Vec::new(), sampling: Sampling::Greedy };
+    let options = GenerateOptions::default();
     for (key, overlay) in [("base", &Bare as &dyn Overlay), ("lora", &lora)] {
         // A second prompt beside it, so that slots and lengths differ.
-        let prompts = [prompt[..5].to_vec(), prompt.clone()];
-        let out = model.generate(&prompts, overlay, &options, &mut |_| {}).expect("generates");
+        let requests = [prompt[..5].to_vec(), prompt.clone()].map(|ids| Request::greedy(ids, 64));
+        let out = model.generate(&requests, overlay, &options, &mut Unwatched).expect("generates");
         let golden: Vec<u32> = expected["greedy"][key]
             .as_array()
             .unwrap()

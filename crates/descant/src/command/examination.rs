@@ -13,7 +13,7 @@ use descant_evaluate::{
     missing, prompts, reply,
 };
 use descant_harmony::{Channel, Date, RenderOptions, Renderer, StreamParser, Tokenizer};
-use descant_model::{GenerateOptions, GptOss, Overlay, Sampling, stop_ids};
+use descant_model::{CountDone, GenerateOptions, GptOss, Overlay, Request, Sampling, stop_ids};
 use descant_train::memory::Asking;
 use descant_train::{Event, Observer, Sample as Row, score_ranked};
 
@@ -39,27 +39,24 @@ struct Generating<'a> {
 
 impl Replier for Generating<'_> {
     fn replies(&mut self, prompts: &[&Prompt], progress: &mut dyn FnMut(usize)) -> Result<Vec<Vec<u32>>> {
-        let options = |sampling| GenerateOptions {
-            max_new_tokens: self.max_new_tokens,
-            stop_ids: self.stop_ids.to_vec(),
-            sampling,
-        };
-        if self.temperature == 0.0 {
-            let ids: Vec<Vec<u32>> = prompts.iter().map(|prompt| prompt.ids.clone()).collect();
-            let generated = self.model.generate(&ids, self.overlay, &options(Sampling::Greedy), progress)?;
-            return Ok(generated.into_iter().map(|reply| reply.ids).collect());
-        }
         // Each reply has a seed of its own, so that it does not depend on its batch.
-        let mut replies = Vec::with_capacity(prompts.len());
-        for prompt in prompts {
-            let (temperature, top_p) = (self.temperature as f32, self.top_p as f32);
-            let sampling = Sampling::Random { temperature, top_p, seed: prompt.seed };
-            let ids = std::slice::from_ref(&prompt.ids);
-            let generated = self.model.generate(ids, self.overlay, &options(sampling), &mut |_| {})?;
-            replies.extend(generated.into_iter().map(|reply| reply.ids));
-            progress(replies.len());
-        }
-        Ok(replies)
+        let request = |prompt: &&Prompt| Request {
+            prompt: prompt.ids.clone(),
+            max_new_tokens: self.max_new_tokens,
+            adapter: true,
+            sampling: Sampling {
+                temperature: self.temperature as f32,
+                top_p: self.top_p as f32,
+                seed: prompt.seed,
+                ..Sampling::default()
+            },
+            stream: 0,
+        };
+        let requests: Vec<Request> = prompts.iter().map(request).collect();
+        let options = GenerateOptions { stop_ids: self.stop_ids.to_vec(), log_probabilities: None };
+        let mut watch = CountDone::new(progress);
+        let generated = self.model.generate(&requests, self.overlay, &options, &mut watch)?;
+        Ok(generated.into_iter().map(|reply| reply.ids).collect())
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow};
 use descant_harmony::{Conversation, Message, RenderOptions, Renderer, Role, TextEncoder as _};
 use descant_kernels::Keep;
-use descant_model::{Bare, GenerateOptions, Generated, GptOss, Overlay, Sampling, stop_ids};
+use descant_model::{GenerateOptions, Generated, GptOss, Overlay, Request, Sampling, Unwatched, stop_ids};
 use descant_train::memory::Asking;
 use serde_json::json;
 
@@ -25,18 +25,26 @@ pub(crate) fn run(args: &Generate, dir: &Path, talk: Talk) -> Result<Exit> {
     let device = load::device(&args.model.device)?;
     load::check_dir(dir)?;
     let options = options(args, dir)?;
+    let sampling = sampling(args)?;
     // The prompt first: it can be wrong, and the model takes long to load.
     let text = args.prompt.as_deref().map(|user| prompt(args, dir, user)).transpose()?;
-    let tokens = text.as_ref().map_or(args.ids.len(), |(_, ids)| ids.len()) + options.max_new_tokens;
+    let tokens = text.as_ref().map_or(args.ids.len(), |(_, ids)| ids.len()) + args.max_new_tokens;
     let asking = Asking { batch: 1, tokens: tokens as u64 };
     let placement = place_for_asking(&device, args.model.memory, &load::config(dir)?, asking)?;
     let model = load::model(dir, &device.device, placement)?;
     model.workspace().set(args.model.memory, Keep::Auto);
     talk.detail(format_args!("weights: {}", model.formats()));
     let overlay = load::overlay(args.model.adapter.as_deref(), &model)?;
+    let request = |ids: &[u32], adapter| Request {
+        prompt: ids.to_vec(),
+        max_new_tokens: args.max_new_tokens,
+        adapter,
+        sampling,
+        stream: 0,
+    };
     match text {
         None => {
-            let generated = complete(&model, &*overlay, &args.ids, &options)?;
+            let generated = complete(&model, &*overlay, request(&args.ids, true), &options)?;
             let ids: Vec<String> = generated.ids.iter().map(ToString::to_string).collect();
             let shown = if args.json { serde_json::to_string(&generated)? } else { ids.join(",") };
             talk.data(shown)?;
@@ -44,9 +52,13 @@ pub(crate) fn run(args: &Generate, dir: &Path, talk: Talk) -> Result<Exit> {
         Some((renderer, ids)) => {
             let template = renderer.template();
             talk.item("template", format_args!("{} (sha256 {})", template.source(), template.sha256()));
-            let new = complete(&model, &*overlay, &ids, &options)?;
-            let base =
-                args.model.adapter.as_ref().map(|_| complete(&model, &Bare, &ids, &options)).transpose()?;
+            let new = complete(&model, &*overlay, request(&ids, true), &options)?;
+            let base = args
+                .model
+                .adapter
+                .as_ref()
+                .map(|_| complete(&model, &*overlay, request(&ids, false), &options))
+                .transpose()?;
             talk.data(show(args, &renderer, &new, base.as_ref())?)?;
         }
     }
@@ -54,18 +66,16 @@ pub(crate) fn run(args: &Generate, dir: &Path, talk: Talk) -> Result<Exit> {
 }
 
 fn options(args: &Generate, dir: &Path) -> Result<GenerateOptions> {
-    if !(args.temperature > 0.0 && args.temperature.is_finite()) {
-        return Err(anyhow!("--temperature {}; expected a positive number", args.temperature));
-    }
-    if !(args.top_p > 0.0 && args.top_p <= 1.0) {
-        return Err(anyhow!("--top-p {}; expected a number above 0 and up to 1", args.top_p));
-    }
-    let random = Sampling::Random { temperature: args.temperature, top_p: args.top_p, seed: args.seed };
-    Ok(GenerateOptions {
-        max_new_tokens: args.max_new_tokens,
-        stop_ids: if args.ignore_eos { Vec::new() } else { stop_ids(dir)? },
-        sampling: if args.greedy { Sampling::Greedy } else { random },
-    })
+    let stop_ids = if args.ignore_eos { Vec::new() } else { stop_ids(dir)? };
+    Ok(GenerateOptions { stop_ids, log_probabilities: None })
+}
+
+fn sampling(args: &Generate) -> Result<Sampling> {
+    let drawn =
+        Sampling { temperature: args.temperature, top_p: args.top_p, seed: args.seed, ..Sampling::default() };
+    let sampling = if args.greedy { Sampling::GREEDY } else { drawn };
+    sampling.check().map_err(|reason| anyhow!("--{reason}"))?;
+    Ok(sampling)
 }
 
 /// The ids of a rendered conversation that waits for its reply.
@@ -84,10 +94,10 @@ fn prompt(args: &Generate, dir: &Path, user: &str) -> Result<(Renderer, Vec<u32>
 fn complete(
     model: &GptOss,
     overlay: &dyn Overlay,
-    ids: &[u32],
+    request: Request,
     options: &GenerateOptions,
 ) -> Result<Generated> {
-    let generated = model.generate(&[ids.to_vec()], overlay, options, &mut |_| {})?;
+    let generated = model.generate(&[request], overlay, options, &mut Unwatched)?;
     generated.into_iter().next().context("one prompt has one continuation")
 }
 

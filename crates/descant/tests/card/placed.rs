@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use descant_kernels::cuda::portable_kernels;
-use descant_model::{GenerateOptions, Placement, Sampling};
+use descant_model::{GenerateOptions, Placement, Request, Unwatched};
 use descant_train::memory::Arrangement;
 use descant_train::{OptimizerKind, score};
 
@@ -16,8 +16,9 @@ fn replies(case: &Case, card: &Device, placement: Placement) -> (Vec<Vec<u32>>, 
     let mut adapter = case.adapter(&model);
     adapter.update(|_, tensor| tensor.inner());
     let prompts = case.sequences(model.config.vocab_size);
-    let options = GenerateOptions { max_new_tokens: 24, stop_ids: Vec::new(), sampling: Sampling::Greedy };
-    let generated = model.generate(&prompts, &adapter, &options, &mut |_| {}).expect("replies");
+    let requests: Vec<_> = prompts.iter().map(|ids| Request::greedy(ids.clone(), 24)).collect();
+    let options = GenerateOptions::default();
+    let generated = model.generate(&requests, &adapter, &options, &mut Unwatched).expect("replies");
     let losses = prompts.iter().filter(|ids| ids.len() > 1);
     let losses = losses.map(|ids| score(&model, &adapter, ids, None).expect("a score").loss.expect("a loss"));
     (generated.into_iter().map(|one| one.ids).collect(), losses.map(f64::to_bits).collect())
