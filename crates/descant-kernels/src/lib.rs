@@ -16,6 +16,7 @@
 mod cpu;
 #[cfg(feature = "nvrtc")]
 pub mod cuda;
+mod decode;
 mod device;
 pub mod gauge;
 mod layer;
@@ -27,6 +28,7 @@ mod read;
 mod site;
 mod stream;
 
+pub use decode::{Decoder, STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable, THIN_ROWS};
 pub use device::{compact, compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
 pub use layer::{
     Angles, DecoderLayer, DenseWeight, KeptForward, LayerPairs, LayerPlace, LayerSpec, LayerTensors,

@@ -33,6 +33,21 @@ impl KeyValueCache {
         }
     }
 
+    /// Tokens that a sequence may have.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Tokens that a sequence has.
+    pub(crate) fn length(&self, slot: usize) -> usize {
+        self.lengths[slot]
+    }
+
+    /// Keys and values of all layers, for a decoder that writes them in place.
+    pub(crate) fn layers(&self) -> Vec<[Tensor<2>; 2]> {
+        self.layers.iter().map(|layer| layer.clone().expect("nobody is extending it")).collect()
+    }
+
     /// Makes room for `counts` new tokens of the sequences in `slots`: the new tokens' positions, their rows, and
     /// how they attend.
     pub(crate) fn reserve(&mut self, slots: &[usize], counts: &[usize]) -> (Vec<usize>, Vec<i32>, Segments) {

@@ -2,12 +2,13 @@
 //!
 //! Prompts go through the model once and fill the cache; then every step adds one token to each sequence that is
 //! not done. A sequence that ends leaves the batch, so the last long one does not pay for the others. Prompts with the
-//! overlay and prompts without go one group after the other.
+//! overlay and prompts without go one group after the other. What follows the prompts is the card's own decoder's, where
+//! there is one (`decode.rs`).
 
 use std::path::Path;
 
 use burn::tensor::Tensor;
-use descant_kernels::{best_tokens, is_cpu, read_floats};
+use descant_kernels::{Decoder, StepRow, best_tokens, is_cpu, read_floats};
 use serde::Deserialize;
 
 use crate::batch::Batch;
@@ -117,6 +118,9 @@ impl GptOss {
         let mut cache = KeyValueCache::new(&self.config, group.len(), capacity, &self.device().clone());
         let mut chosen = self.prefill(group, overlay, run, &mut cache)?;
         let mut slots: Vec<usize> = (0..group.len()).collect();
+        if let Some(decoder) = self.decoder(overlay, &cache, group.len())? {
+            return self.decode(decoder, group, chosen, &cache, run);
+        }
         loop {
             let mut tokens = chosen.into_iter();
             slots.retain(|&slot| {
@@ -130,6 +134,46 @@ impl GptOss {
             let ids: Vec<u32> = active.iter().map(|&sequence| run.last(sequence)).collect();
             let logits = self.step(&slots, &ids, &vec![1; ids.len()], overlay, &mut cache);
             chosen = self.choose(logits, &active, run)?;
+        }
+    }
+
+    /// Continues the prompts of a group by the card's decoder. Where every token is the likeliest one, the card goes on to
+    /// the next without waiting for the host; a sequence that ended changes who takes part.
+    fn decode(
+        &self,
+        mut decoder: Decoder,
+        group: &[usize],
+        mut chosen: Vec<Chosen>,
+        cache: &KeyValueCache,
+        run: &mut Run<'_>,
+    ) -> Result<()> {
+        let mut rows: Vec<StepRow> =
+            (0..group.len()).map(|slot| StepRow { slot, id: 0, position: cache.length(slot) }).collect();
+        let is_greedy = self.chooses_greedily(group, run);
+        let mut is_changed = true;
+        loop {
+            let (mut tokens, before) = (chosen.into_iter(), rows.len());
+            rows.retain_mut(|row| {
+                let token = tokens.next().expect("a token for each active sequence");
+                row.id = token.id;
+                run.take(group[row.slot], token)
+            });
+            if rows.is_empty() || run.ended_all {
+                return Ok(());
+            }
+            if is_changed || !is_greedy || rows.len() < before {
+                decoder.set(&rows)?;
+            }
+            chosen = if is_greedy {
+                decoder.step()?.into_iter().map(Chosen::plain).collect()
+            } else {
+                let active: Vec<usize> = rows.iter().map(|row| group[row.slot]).collect();
+                self.choose(decoder.logits()?, &active, run)?
+            };
+            is_changed = false;
+            for row in &mut rows {
+                row.position += 1;
+            }
         }
     }
 
@@ -176,13 +220,18 @@ impl GptOss {
         self.logits(hidden.select(0, self.indices(ends)))
     }
 
-    /// The next token of each of these sequences. On a card, what is chosen greedily is chosen where the logits are.
-    fn choose(&self, logits: Tensor<2>, sequences: &[usize], run: &Run<'_>) -> Result<Vec<Chosen>> {
+    /// Whether the likeliest token of each is the next one, and the logits are a card's, where they can stay.
+    fn chooses_greedily(&self, sequences: &[usize], run: &Run<'_>) -> bool {
         let stays = |&i: &usize| {
             let sampling = &run.requests[i].sampling;
             sampling.is_greedy() && !sampling.penalizes()
         };
-        if !is_cpu(self.device()) && run.options.log_probabilities.is_none() && sequences.iter().all(stays) {
+        !is_cpu(self.device()) && run.options.log_probabilities.is_none() && sequences.iter().all(stays)
+    }
+
+    /// The next token of each of these sequences. On a card, what is chosen greedily is chosen where the logits are.
+    fn choose(&self, logits: Tensor<2>, sequences: &[usize], run: &Run<'_>) -> Result<Vec<Chosen>> {
+        if self.chooses_greedily(sequences, run) {
             let ids = best_tokens(logits)?;
             return Ok(ids.into_iter().map(Chosen::plain).collect());
         }

@@ -6,6 +6,7 @@
 mod batch;
 mod cache;
 mod config;
+mod decode;
 mod error;
 mod generate;
 mod model;

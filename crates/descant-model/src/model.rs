@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::overlay::Overlay;
 use crate::placement::Placement;
 use crate::site::Site;
-use crate::weights::{Formats, LayerWeights, Linear, Weights};
+use crate::weights::{Embedding, Formats, LayerWeights, Linear, Weights};
 
 /// A frozen gpt-oss.
 #[derive(Debug)]
@@ -158,6 +158,11 @@ impl GptOss {
             x = self.separate(index, x, &angles, &mut pass, overlay);
         }
         self.last_norm(x)
+    }
+
+    /// The embedding, the last norm's weight and the head.
+    pub(crate) fn ends(&self) -> (&Embedding, &Tensor<1>, &Tensor<2>) {
+        (&self.weights.embedding, &self.weights.norm, &self.weights.head)
     }
 
     /// The residual stream before the first layer.

@@ -72,6 +72,7 @@ Examples:
   descant bench step --batch 2 --sequence 128                              the embedded model on the CPU
   descant bench step --model gpt-oss-20b --device cuda --batch 4 --sequence 4096 --json
   descant bench step --model gpt-oss-20b --device cuda --accumulate 4 --sequence 1024 --memory 14.5GiB
+  descant bench generate --model gpt-oss-20b --device cuda --batch 32 --context 1024 --rank 8
 
 A step is forward, backward, clipping and the optimizer on random ids, every position a label. The table of
 operators (CUDA only) is from one more step with their times recorded; a floor is the least time that an
@@ -198,7 +199,7 @@ pub(crate) enum Command {
     /// Write a settings file that explains every key
     #[command(after_help = INIT_EXAMPLES, after_long_help = format!("{INIT_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Init(Init),
-    /// Time training steps, with the memory they take and the device's own rates beside them
+    /// Time training steps or generation, with the memory they take and the device's own rates beside them
     #[command(after_help = BENCH_EXAMPLES, after_long_help = format!("{BENCH_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Bench(Bench),
     /// Fetch models and data sets of a hub into the shared cache, or verify what is there
@@ -206,19 +207,60 @@ pub(crate) enum Command {
     Download(Download),
 }
 
-/// What `descant bench` measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Measured {
-    /// A training step.
-    Step,
-}
-
 /// `descant bench`
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
-    /// What to measure
-    #[arg(value_name = "WHAT")]
+    #[command(subcommand)]
     pub(crate) what: Measured,
+}
+
+/// What `descant bench` measures.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Measured {
+    /// Training steps
+    Step(BenchStep),
+    /// Continuing prompts, with the time to the first token and the share of what the bytes of a step allow
+    Generate(BenchGenerate),
+}
+
+/// `descant bench generate`
+#[derive(Debug, Args)]
+pub(crate) struct BenchGenerate {
+    /// Model directory [default: the embedded one, fixtures/tiny-gpt-oss]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA card where there is one
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
+    /// Prompts that are continued at once
+    #[arg(long, value_name = "B", default_value_t = 1, value_parser = positive)]
+    pub(crate) batch: usize,
+    /// Tokens of a prompt
+    #[arg(long, value_name = "T", default_value_t = 64, value_parser = positive)]
+    pub(crate) context: usize,
+    /// New tokens of each
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = several)]
+    pub(crate) new: usize,
+    /// Take part in every step with this adapter [default: the base alone]
+    #[arg(long, value_name = "DIR", conflicts_with = "rank")]
+    pub(crate) adapter: Option<PathBuf>,
+    /// Take part with an untrained adapter of this rank on attention, which costs what a trained one does
+    #[arg(long, value_name = "R", value_parser = positive)]
+    pub(crate) rank: Option<usize>,
+    /// Let that adapter have router and experts too
+    #[arg(long, requires = "rank")]
+    pub(crate) experts: bool,
+    /// Most memory of the card to use, context included, as 14.5GiB or a number of bytes [default: all of it]
+    #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
+    pub(crate) memory: Option<u64>,
+    /// Print one JSON object [default: a table]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `descant bench step`
+#[derive(Debug, Args)]
+pub(crate) struct BenchStep {
     /// Model directory [default: the embedded one, fixtures/tiny-gpt-oss]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
@@ -269,6 +311,11 @@ fn any_path(text: &str) -> Result<PathBuf, String> {
 
 fn positive(text: &str) -> Result<usize, String> {
     count(text).ok().filter(|number| *number > 0).ok_or_else(|| format!("expected a number from 1 to {MOST}"))
+}
+
+/// The first new token comes with the prompt: a rate needs another.
+fn several(text: &str) -> Result<usize, String> {
+    count(text).ok().filter(|number| *number > 1).ok_or_else(|| format!("expected a number from 2 to {MOST}"))
 }
 
 fn count(text: &str) -> Result<usize, String> {

@@ -63,6 +63,14 @@ pub const PACKED_NF4_SM90: Block = Block { threads: 512, shared: 227_940 };
 pub const FEW: Block = Block { threads: 256, shared: 0 };
 /// Few rows times both factors of an adapter.
 pub const LOW_RANK_FEW: Block = Block { threads: 256, shared: 0 };
+/// A matrix times the few rows of a step of generation; its shared memory is that of the rows.
+pub const THIN: Block = Block { threads: 256, shared: 0 };
+/// Experts of a step; its dynamic shared memory is that of the rows, up to sixteen at a time.
+pub const STEP_EXPERTS: Block = Block { threads: 256, shared: 0 };
+/// Attention of a step; its shared memory is static.
+pub const ATTEND: Block = Block { threads: 128, shared: 0 };
+/// Routing of a step.
+pub const ROUTE_ROWS: Block = Block { threads: 512, shared: 0 };
 /// A matrix of NF4 to bf16; its shared memory is static.
 pub const UNPACK: Block = Block { threads: 256, shared: 0 };
 /// Rows times a factor of an adapter.
@@ -155,6 +163,12 @@ pub(super) mod constants {
     pub(crate) const FEW_LOW_RANK: &[Define] = &[EXPERTS, WIDTH, LOW_RANK_FEW.threads("THREADS")];
     pub(crate) const FEW_NF4: &[Define] =
         &[NF4, EXPERTS, WIDTH, super::FEW.threads("THREADS"), ("BLOCKS", FEW_BLOCKS as i64)];
+    pub(crate) const STEP_EXPERTS: &[Define] = &[EXPERTS, WIDTH, super::STEP_EXPERTS.threads("THREADS")];
+    pub(crate) const STEP_EXPERTS_NF4: &[Define] =
+        &[NF4, EXPERTS, WIDTH, super::STEP_EXPERTS.threads("THREADS")];
+    pub(crate) const THIN: &[Define] = &[super::THIN.threads("THREADS")];
+    pub(crate) const ATTEND: &[Define] = &[super::ATTEND.threads("THREADS")];
+    pub(crate) const ROUTE_ROWS: &[Define] = &[super::ROUTE_ROWS.threads("ROUTE_THREADS")];
     pub(crate) const UNPACK: &[Define] = &[super::UNPACK.threads("THREADS")];
     pub(crate) const LOW_RANK: &[Define] = &[
         EXPERTS,

@@ -299,6 +299,11 @@ impl Run<'_> {
         self.gpu
     }
 
+    /// The same, with another stream.
+    pub(crate) fn on(&self, stream: Stream) -> Run<'_> {
+        Run { gpu: self.gpu, stream, choices: self.choices }
+    }
+
     /// The kernel `entry` of the file `unit` with these constants; compiled at first use.
     ///
     /// # Errors
@@ -324,7 +329,21 @@ impl Run<'_> {
         shared_bytes: u32,
         arguments: &[Arg],
     ) -> Result<()> {
-        launch(self.stream, function, grid.into(), block.into(), shared_bytes, arguments)
+        launch(self.stream, function, grid.into(), block.into(), shared_bytes, arguments, false)
+    }
+
+    /// The same for a kernel that waits by itself for the one before (`step.cuh`): where the card can, it may start while
+    /// that is still at work.
+    pub(crate) fn launch_early(
+        &self,
+        function: &Function,
+        grid: impl Into<Extent>,
+        block: impl Into<Extent>,
+        shared_bytes: u32,
+        arguments: &[Arg],
+    ) -> Result<()> {
+        let can = self.gpu.is_hopper();
+        launch(self.stream, function, grid.into(), block.into(), shared_bytes, arguments, can)
     }
 
     /// Matrix products.

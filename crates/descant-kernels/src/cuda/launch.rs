@@ -12,8 +12,8 @@ use super::error::{CudaError, Result};
 use super::table::{Architecture, Define, Unit, unit};
 use super::{nvrtc, store};
 
-/// Dynamic shared memory that needs no permission, in bytes.
-const FREE_SHARED: u32 = 48 * 1024;
+/// Dynamic shared memory that needs no permission, in bytes, beside as much of a kernel's own.
+const FREE_SHARED: u32 = 24 * 1024;
 
 /// A kernel, ready to launch.
 #[derive(Debug)]
@@ -140,6 +140,7 @@ pub(crate) fn launch(
     block: Extent,
     shared_bytes: u32,
     arguments: &[Arg],
+    is_early: bool,
 ) -> Result<()> {
     if let Some(parameters) = &function.loaded.parameters
         && let Some(what) = mismatch(arguments, parameters)
@@ -159,21 +160,25 @@ pub(crate) fn launch(
     // SAFETY: the addresses lead to `arguments`, whose number and sizes are the kernel's; the driver copies them.
     // That pointers lead to buffers of the right size and life is for the operator to say.
     let result = unsafe {
-        sys::cuLaunchKernel(
-            function.loaded.function,
-            gx,
-            gy,
-            gz,
-            bx,
-            by,
-            bz,
-            shared_bytes,
-            stream,
-            packed.as_mut_ptr(),
-            std::ptr::null_mut(),
-        )
+        let mut early: sys::CUlaunchAttribute = std::mem::zeroed();
+        early.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        early.value.programmaticStreamSerializationAllowed = 1;
+        let config = sys::CUlaunchConfig {
+            gridDimX: gx,
+            gridDimY: gy,
+            gridDimZ: gz,
+            blockDimX: bx,
+            blockDimY: by,
+            blockDimZ: bz,
+            sharedMemBytes: shared_bytes,
+            hStream: stream,
+            attrs: &raw mut early,
+            numAttrs: u32::from(is_early),
+        };
+        let (function, no_extra) = (function.loaded.function, std::ptr::null_mut());
+        sys::cuLaunchKernelEx(&raw const config, function, packed.as_mut_ptr(), no_extra)
     };
-    driver::check("cuLaunchKernel", result).map_err(|error| match error {
+    driver::check("cuLaunchKernelEx", result).map_err(|error| match error {
         CudaError::Driver { call, code, text } => CudaError::Driver {
             call,
             code,

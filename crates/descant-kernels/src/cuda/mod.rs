@@ -34,6 +34,8 @@ pub(crate) mod gauge;
 #[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(feature = "cuda")]
+pub(crate) mod graph;
+#[cfg(feature = "cuda")]
 mod host;
 #[cfg(feature = "cuda")]
 mod interop;

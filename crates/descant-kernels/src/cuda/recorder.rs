@@ -18,6 +18,11 @@ pub(super) struct Recorded {
 }
 
 impl Recorder {
+    /// Whether times are recorded.
+    pub(crate) fn is_on(&self) -> bool {
+        self.with(|recorded| recorded.is_some())
+    }
+
     pub(super) fn with<R>(&self, f: impl FnOnce(&mut Option<Vec<Recorded>>) -> R) -> R {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -73,10 +73,11 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 11] = [
+pub const HEADERS: [(&str, &str); 12] = [
     ("common.cuh", include_str!("common.cuh")),
     ("mma.cuh", include_str!("mma.cuh")),
     ("sm90.cuh", include_str!("sm90.cuh")),
+    ("step.cuh", include_str!("../decode/step.cuh")),
     ("attention.cuh", include_str!("../op/attention/attention.cuh")),
     ("attention_sm90.cuh", include_str!("../op/attention/attention_sm90.cuh")),
     ("grouped.cuh", include_str!("../op/experts/grouped.cuh")),
@@ -101,6 +102,14 @@ const HEADS_SM90: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_D
 /// Packed MXFP4 and bf16 experts.
 const EXPERTS: &[&[Define]] = &[&[], &[("UNPACKED", 1)]];
 
+/// Columns of an adapter's rows in a step of generation, and groups of eight rows at once.
+const STEP_EXPERTS: &[&[Define]] = &[
+    &[("RANK", 16), ("GROUPS", 1)],
+    &[("RANK", 16), ("GROUPS", 2)],
+    &[("RANK", 64), ("GROUPS", 1)],
+    &[("RANK", 64), ("GROUPS", 2)],
+];
+
 /// A file for every architecture, as most are.
 const fn plain(id: &'static str, text: &'static str) -> Unit {
     Unit { id, text, variants: PLAIN, constants: &[], only: None }
@@ -122,7 +131,7 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 24] = [
+pub const UNITS: [Unit; 29] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
@@ -171,6 +180,16 @@ pub const UNITS: [Unit; 24] = [
     tiled("experts/few", include_str!("../op/experts/few.cu"), PLAIN, constants::FEW),
     tiled("low_rank/few", include_str!("../op/low_rank/few.cu"), PLAIN, constants::FEW_LOW_RANK),
     tiled("experts/few_nf4", include_str!("../op/experts/few.cu"), PLAIN, constants::FEW_NF4),
+    tiled("decode/experts", include_str!("../decode/experts.cu"), STEP_EXPERTS, constants::STEP_EXPERTS),
+    tiled(
+        "decode/experts_nf4",
+        include_str!("../decode/experts.cu"),
+        STEP_EXPERTS,
+        constants::STEP_EXPERTS_NF4,
+    ),
+    tiled("decode/thin", include_str!("../decode/thin.cu"), PLAIN, constants::THIN),
+    tiled("decode/attend", include_str!("../decode/attend.cu"), HEADS, constants::ATTEND),
+    tiled("decode/rows", include_str!("../decode/rows.cu"), PLAIN, constants::ROUTE_ROWS),
     tiled("experts/low_rank", include_str!("../op/experts/low_rank.cu"), PLAIN, constants::LOW_RANK),
 ];
 

@@ -31,14 +31,14 @@ use crate::stream::slots::Course;
 
 /// A layer's frozen tensors on their card.
 #[derive(Debug)]
-pub(super) struct Prepared {
-    pub(super) gpu: Gpu,
-    spec: LayerSpec,
+pub(crate) struct Prepared {
+    pub(crate) gpu: Gpu,
+    pub(crate) spec: LayerSpec,
     pub(super) place: LayerPlace,
-    pub(super) sizes: LayerSizes,
-    frozen: FrozenTensors<CubeTensor>,
+    pub(crate) sizes: LayerSizes,
+    pub(crate) frozen: FrozenTensors<CubeTensor>,
     /// Where its experts come from, if they stream.
-    streamed: Option<StreamedMatrix>,
+    pub(crate) streamed: Option<StreamedMatrix>,
     pub(super) workspace: Workspace,
 }
 
@@ -75,7 +75,7 @@ impl Prepared {
     }
 
     /// The backend's name for where it lies.
-    pub(super) fn device(&self) -> BackendDevice<CubeBackend> {
+    pub(crate) fn device(&self) -> BackendDevice<CubeBackend> {
         self.frozen.input_norm.device.clone()
     }
 

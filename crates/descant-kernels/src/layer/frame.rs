@@ -63,11 +63,11 @@ impl Part {
 
 /// A pair's addresses, f32.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pair {
-    pub(super) a: u64,
-    pub(super) b: u64,
-    pub(super) rank: usize,
-    pub(super) scaling: f32,
+pub(crate) struct Pair {
+    pub(crate) a: u64,
+    pub(crate) b: u64,
+    pub(crate) rank: usize,
+    pub(crate) scaling: f32,
 }
 
 /// Operands of a dense product.

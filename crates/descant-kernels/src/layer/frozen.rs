@@ -11,26 +11,26 @@ use crate::op::linear::FrozenWeight;
 
 /// As [`LayerTensors`], with the experts' matrices in one of the forms that kernels read.
 #[derive(Debug, Clone)]
-pub(super) struct FrozenTensors<T> {
-    pub(super) input_norm: T,
+pub(crate) struct FrozenTensors<T> {
+    pub(crate) input_norm: T,
     /// Query, key and value below each other.
-    pub(super) qkv: DenseData<T>,
-    pub(super) qkv_bias: T,
-    pub(super) sinks: T,
-    pub(super) output: DenseData<T>,
-    pub(super) output_bias: T,
-    pub(super) post_norm: T,
-    pub(super) router: T,
-    pub(super) router_bias: T,
-    pub(super) gate_up: ExpertData<T>,
-    pub(super) gate_up_bias: T,
-    pub(super) down: ExpertData<T>,
-    pub(super) down_bias: T,
+    pub(crate) qkv: DenseData<T>,
+    pub(crate) qkv_bias: T,
+    pub(crate) sinks: T,
+    pub(crate) output: DenseData<T>,
+    pub(crate) output_bias: T,
+    pub(crate) post_norm: T,
+    pub(crate) router: T,
+    pub(crate) router_bias: T,
+    pub(crate) gate_up: ExpertData<T>,
+    pub(crate) gate_up_bias: T,
+    pub(crate) down: ExpertData<T>,
+    pub(crate) down_bias: T,
 }
 
 /// A dense matrix.
 #[derive(Debug, Clone)]
-pub(super) enum DenseData<T> {
+pub(crate) enum DenseData<T> {
     /// bf16.
     Plain(T),
     /// Matrices below each other, and how many numbers each has.
@@ -53,7 +53,7 @@ impl<T> DenseData<T> {
 }
 
 impl<T> FrozenTensors<T> {
-    pub(super) fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> FrozenTensors<U> {
+    pub(crate) fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> FrozenTensors<U> {
         FrozenTensors {
             input_norm: f(&self.input_norm),
             qkv: self.qkv.map(f),
@@ -98,12 +98,12 @@ impl FrozenTensors<CubeTensor> {
 
 impl FrozenTensors<u64> {
     /// The experts' first matrices.
-    pub(super) fn gate_up(&self, sizes: &LayerSizes) -> Experts {
+    pub(crate) fn gate_up(&self, sizes: &LayerSizes) -> Experts {
         Experts::new(self.gate_up, sizes.n_experts, 2 * sizes.inner, sizes.hidden)
     }
 
     /// The experts' second matrices.
-    pub(super) fn down(&self, sizes: &LayerSizes) -> Experts {
+    pub(crate) fn down(&self, sizes: &LayerSizes) -> Experts {
         Experts::new(self.down, sizes.n_experts, sizes.hidden, sizes.inner)
     }
 }

@@ -13,19 +13,19 @@ fn blocks(n: usize) -> usize {
 
 /// An f32 matrix of `shape`, and the row and column of a larger one where it stands.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
-    pub(super) address: u64,
-    pub(super) at: [usize; 2],
-    pub(super) shape: [usize; 2],
-    pub(super) factor: f32,
+pub(crate) struct Part {
+    pub(crate) address: u64,
+    pub(crate) at: [usize; 2],
+    pub(crate) shape: [usize; 2],
+    pub(crate) factor: f32,
 }
 
 /// A dense matrix of `shape` made of parts.
 #[derive(Debug, Clone)]
-pub(super) struct Whole {
-    pub(super) address: u64,
-    pub(super) shape: [usize; 2],
-    pub(super) parts: Vec<Part>,
+pub(crate) struct Whole {
+    pub(crate) address: u64,
+    pub(crate) shape: [usize; 2],
+    pub(crate) parts: Vec<Part>,
 }
 
 /// Bytes of a C struct whose fields are written one after the other.
@@ -65,7 +65,7 @@ const PACKED_BYTES: usize = 24 + PARTS * PART_BYTES;
 const TAKEN_BYTES: usize = 40;
 
 /// Writes each whole as bf16, zero where no part stands.
-pub(super) fn pack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
+pub(crate) fn pack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
     let mut fields = Fields::default();
     for (n, whole) in wholes.iter().enumerate() {
         fields.pointer(whole.address).sizes(&whole.shape).sizes(&[whole.parts.len(), 0]);
@@ -94,8 +94,8 @@ pub(super) fn unpack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
     run.launch(run.kernel(UNIT, "unpack", &[])?, grid, BLOCK, 0, &[Arg::Struct(&fields.0)])
 }
 
-/// Writes an expert matrix, one an expert, of `shape` (after transposing) as bf16 with padded columns.
-pub(super) fn pack_experts(
+/// Writes an expert matrix, one an expert, of `shape` (after transposing) as bf16 with columns padded to `width`.
+pub(crate) fn pack_experts(
     run: &Run<'_>,
     from: u64,
     to: u64,
@@ -103,6 +103,7 @@ pub(super) fn pack_experts(
     shape: [usize; 2],
     transposed: bool,
     factor: f32,
+    width: usize,
 ) -> Result<()> {
     let [rows, columns] = shape;
     let arguments = [
@@ -110,11 +111,11 @@ pub(super) fn pack_experts(
         Arg::Ptr(to),
         Arg::size(rows),
         Arg::size(columns),
-        Arg::size(RANK_WIDTH),
+        Arg::size(width),
         Arg::I32(transposed.into()),
         Arg::F32(factor),
     ];
-    let grid = (blocks(rows * RANK_WIDTH), n_experts);
+    let grid = (blocks(rows * width), n_experts);
     run.launch(run.kernel(UNIT, "pack_experts", &[])?, grid, BLOCK, 0, &arguments)
 }
 
@@ -126,7 +127,7 @@ pub(super) fn weigh_rows(run: &Run<'_>, x: u64, pairs: u64, weights: u64, n_pair
 }
 
 /// The router's weight with its pair merged, f32.
-pub(super) fn merge_router(
+pub(crate) fn merge_router(
     run: &Run<'_>,
     weight: u64,
     pair: Pair,

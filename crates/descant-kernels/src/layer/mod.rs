@@ -9,17 +9,17 @@
 #[cfg(feature = "cuda")]
 mod backward;
 #[cfg(feature = "cuda")]
-mod call;
+pub(crate) mod call;
 #[cfg(feature = "cuda")]
 mod forward;
 #[cfg(feature = "cuda")]
-mod frame;
+pub(crate) mod frame;
 #[cfg(feature = "cuda")]
-mod frozen;
+pub(crate) mod frozen;
 #[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(feature = "cuda")]
-mod lora;
+pub(crate) mod lora;
 #[cfg(feature = "cuda")]
 mod node;
 #[cfg(feature = "cuda")]
@@ -67,6 +67,12 @@ impl DecoderLayer {
             let _ = (tensors, spec, place, workspace);
             None
         }
+    }
+
+    /// The layer on its card.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn prepared(&self) -> &call::Prepared {
+        &self.inner
     }
 
     /// The layer's output for whole sequences.

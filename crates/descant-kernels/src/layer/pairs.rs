@@ -8,6 +8,7 @@ use super::lora;
 use super::operands::Factors;
 use crate::cuda::{Element, MatmulSpec, Result};
 use crate::memory::table::Buffer;
+use crate::op::experts::RANK_WIDTH;
 use crate::op::experts::cuda::{self as experts, Factor, Gradient, Sorted};
 use crate::site::SiteKind;
 
@@ -128,8 +129,17 @@ impl Frame<'_> {
         let Some(pair) = self.pair(kind).filter(|_| self.is_first_chunk()) else { return Ok(()) };
         let (n, v, dv) = (self.plan.sizes.n_experts, self.at(to.v)?, self.at(to.dv)?);
         self.run.stage("pack pairs", 0.0, 0.0, || {
-            lora::pack_experts(self.run, pair.b, v, n, [outputs, pair.rank], false, pair.scaling)?;
-            lora::pack_experts(self.run, pair.a, dv, n, [inputs, pair.rank], true, 1.0)
+            lora::pack_experts(
+                self.run,
+                pair.b,
+                v,
+                n,
+                [outputs, pair.rank],
+                false,
+                pair.scaling,
+                RANK_WIDTH,
+            )?;
+            lora::pack_experts(self.run, pair.a, dv, n, [inputs, pair.rank], true, 1.0, RANK_WIDTH)
         })
     }
 

@@ -27,6 +27,12 @@ impl HostTable {
         Ok(Self { bytes, rows, width, device: device.clone().inner() })
     }
 
+    /// Where the card reads it.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn address(&self) -> u64 {
+        self.bytes.0.address()
+    }
+
     /// The rows of these indices, `[n, width]`, read by the card over the bus.
     ///
     /// # Shapes

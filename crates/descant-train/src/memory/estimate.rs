@@ -38,6 +38,10 @@ const POOLED: f64 = 3.45;
 const POOLED_MANY: (f64, f64) = (0.95 * (1_u64 << 30) as f64, 0.45);
 /// Micro-batches that are looked at for the longest; a run of more is taken for one of so many.
 const MOST_LOOKED_AT: u64 = 100_000;
+/// What a card's decoder works in whatever it is asked: cuBLASLt's workspace, and rows of a step.
+const DECODER: u64 = 40 << 20;
+/// Keys of a split of a decoder's attention.
+const SPLIT_KEYS: u64 = 128;
 /// Prompt tokens that generation takes at once.
 const PREFILL_TOKENS: u64 = 8192;
 
@@ -219,7 +223,15 @@ fn asking_bytes(config: &Config, asking: Asking, on_card: bool) -> u64 {
     let cache = asking.batch * asking.tokens * layers * 2 * config.key_value_width() as u64;
     let work = (asking.batch * asking.tokens).min(PREFILL_TOKENS) * Widths::new(config, &[]).in_work();
     let number = if on_card { HALF } else { FULL };
-    (cache + work + 2 * asking.batch * config.vocab_size as u64) * number
+    let bytes = (cache + work + 2 * asking.batch * config.vocab_size as u64) * number;
+    if on_card { bytes + decoder_bytes(config, asking) } else { bytes }
+}
+
+/// What a card's decoder works in beside logits and cache: most of it splits of attention, which are put together.
+fn decoder_bytes(config: &Config, asking: Asking) -> u64 {
+    let splits = asking.tokens.div_ceil(SPLIT_KEYS);
+    let of_split = config.num_attention_heads as u64 * (config.head_dim as u64 + 2) * FULL;
+    DECODER + asking.batch * splits * of_split
 }
 
 /// Estimates a run.
@@ -243,7 +255,9 @@ pub fn estimate(
         OptimizerKind::AdamW => 2 * adapter,
         OptimizerKind::AdamW8bit => 2 * (parameters + parameters.div_ceil(256) * FULL),
     };
-    let asking = asking.map_or(0, |asking| asking_bytes(config, asking, on_card));
+    // A card's decoder has the adapter packed a second time.
+    let packed = if on_card { adapter } else { 0 };
+    let asking = asking.map_or(0, |asking| asking_bytes(config, asking, on_card) + packed);
     let base = place.base(config);
     let on_host = place.on_host(config);
     let none =

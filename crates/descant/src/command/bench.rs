@@ -16,14 +16,13 @@ use descant_train::{Sample, Schedule, TrainConfig, Trainer};
 use serde::Serialize;
 
 use super::load;
+use super::random_ids::{ID_LIMIT, MersenneTwister};
 use super::room::{self, Found};
-use crate::cli::{Bench, Measured};
+use crate::cli::BenchStep;
 use crate::failure::Exit;
 use crate::talk::Talk;
 use crate::words::grouped;
 
-/// Ids are drawn below this, as the peers' were, or below a smaller vocabulary.
-const ID_LIMIT: u32 = 199_000;
 const GIB: f64 = (1_u64 << 30) as f64;
 
 /// What is printed.
@@ -75,13 +74,7 @@ struct Operator {
 }
 
 /// Measures and prints.
-pub(crate) fn run(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
-    match args.what {
-        Measured::Step => step(args, model, talk),
-    }
-}
-
-fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
+pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
     let device = load::device(&args.device)?;
     load::check_dir(model)?;
     if descant_kernels::is_cpu(&device.device) && (args.memory.is_some() || args.keep != Keep::Auto) {
@@ -182,7 +175,7 @@ fn step(args: &Bench, model: &Path, talk: Talk) -> Result<Exit> {
 
 /// Where everything lies, and the bytes that are planned; refuses what does not fit.
 fn arranged(
-    args: &Bench,
+    args: &BenchStep,
     architecture: &Config,
     lora: &LoraConfig,
     config: &TrainConfig,
@@ -307,7 +300,7 @@ pub(crate) fn flops_per_token(config: &Config, sequence: usize) -> f64 {
 }
 
 /// Sequences of random ids, every position a label.
-fn samples(args: &Bench, vocabulary: usize) -> Vec<Sample> {
+fn samples(args: &BenchStep, vocabulary: usize) -> Vec<Sample> {
     let mut random = MersenneTwister::new(0);
     let limit = ID_LIMIT.min(vocabulary as u32);
     (0..args.batch * args.accumulate)
@@ -320,55 +313,9 @@ fn samples(args: &Bench, vocabulary: usize) -> Vec<Sample> {
         .collect()
 }
 
-/// MT19937 (Matsumoto and Nishimura 1998), so that the ids are those of
-/// `torch.randint(0, 199000, (batch, sequence), generator=torch.Generator().manual_seed(0))`.
-struct MersenneTwister {
-    state: Vec<u32>,
-    at: usize,
-}
-
-impl MersenneTwister {
-    const SIZE: usize = 624;
-    const SHIFT: usize = 397;
-
-    fn new(seed: u32) -> Self {
-        let mut state = vec![seed];
-        for i in 1..Self::SIZE as u32 {
-            let last = state[i as usize - 1];
-            state.push((last ^ (last >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i));
-        }
-        Self { state, at: Self::SIZE }
-    }
-
-    fn next(&mut self) -> u32 {
-        if self.at == Self::SIZE {
-            for i in 0..Self::SIZE {
-                let mixed = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % Self::SIZE] & 0x7fff_ffff);
-                let odd = if mixed % 2 == 1 { 0x9908_b0df } else { 0 };
-                self.state[i] = self.state[(i + Self::SHIFT) % Self::SIZE] ^ (mixed >> 1) ^ odd;
-            }
-            self.at = 0;
-        }
-        let mut y = self.state[self.at];
-        self.at += 1;
-        y ^= y >> 11;
-        y ^= (y << 7) & 0x9d2c_5680;
-        y ^= (y << 15) & 0xefc6_0000;
-        y ^ (y >> 18)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_are_those_of_torch() {
-        // torch.randint(0, 10, (10,)) after manual_seed(0), as its documentation of reproducibility shows it.
-        let mut random = MersenneTwister::new(0);
-        let ids: Vec<u32> = (0..10).map(|_| random.next() % 10).collect();
-        assert_eq!(ids, [4, 9, 3, 0, 3, 9, 7, 3, 7, 3]);
-    }
 
     #[test]
     fn operations_of_the_20b_are_those_that_the_peers_were_measured_with() {

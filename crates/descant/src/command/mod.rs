@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
-use crate::cli::{Cli, Command, Files, SettingsArgs};
+use crate::cli::{Cli, Command, Files, Measured, SettingsArgs};
 use crate::failure::Exit;
 use crate::hub::Places;
 use crate::settings::{RECIPE, Recipe, Resolved, Settings, resolve, resolve_text};
@@ -12,6 +12,7 @@ use crate::talk::Talk;
 
 mod account;
 mod bench;
+mod bench_generate;
 mod best;
 mod data;
 mod download;
@@ -32,6 +33,7 @@ mod pages;
 mod plan;
 mod prepared;
 mod prove;
+mod random_ids;
 mod report;
 mod room;
 mod rows;
@@ -93,7 +95,12 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
             export::run(args, &dir, run.as_ref(), talk)
         }
         Command::Init(args) => init::run(args, talk),
-        Command::Bench(args) => bench::run(args, &model(args.model.as_ref(), root, &cached)?, talk),
+        Command::Bench(args) => match &args.what {
+            Measured::Step(args) => bench::run(args, &model(args.model.as_ref(), root, &cached)?, talk),
+            Measured::Generate(args) => {
+                bench_generate::run(args, &model(args.model.as_ref(), root, &cached)?, talk)
+            }
+        },
         Command::Download(args) => download::run(args, talk),
     }
 }

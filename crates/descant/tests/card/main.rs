@@ -9,6 +9,7 @@
 #![expect(clippy::print_stdout, reason = "the differences are what the reader of a run on a card wants")]
 
 mod compare;
+mod decoded;
 mod golden;
 mod models;
 mod placed;

@@ -68,7 +68,7 @@ impl PackedData {
     }
 
     /// Blocks, scales, and tables where there are some.
-    fn pieces(self) -> [u64; 3] {
+    pub(crate) fn pieces(self) -> [u64; 3] {
         match self {
             Self::Mxfp4 { blocks, scales } => [blocks, scales, 0],
             Self::Nf4 { blocks, scales, tables } => [blocks, scales, tables],

@@ -1,0 +1,62 @@
+//! Work that is recorded once and replayed: a CUDA graph.
+
+use cudarc::driver::sys;
+
+use super::driver::{OwnStream, Stream, check};
+use super::error::Result;
+use super::gpu::Run;
+
+/// Recorded work, ready to be queued as a whole.
+#[derive(Debug)]
+pub(crate) struct Graph(sys::CUgraphExec);
+
+#[expect(unsafe_code, reason = "a graph may be used from any thread")]
+// SAFETY: the driver's graphs are not bound to a thread, and this is the only owner of one.
+unsafe impl Send for Graph {}
+#[expect(unsafe_code, reason = "as above")]
+// SAFETY: shared references only launch, which the driver orders.
+unsafe impl Sync for Graph {}
+
+#[expect(unsafe_code, reason = "calls the driver")]
+impl Graph {
+    /// Records what `work` queues. Kernels must have been loaded and products chosen before: run `work` once for that.
+    ///
+    /// # Errors
+    /// Those of `work`; or it did what cannot be recorded.
+    pub(crate) fn record(run: &Run<'_>, work: impl FnOnce(&Run<'_>) -> Result<()>) -> Result<Self> {
+        // A stream of its own: CubeCL's may have work of others between.
+        let stream = OwnStream::new()?;
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: the stream is ours and empty.
+        check("cuStreamBeginCapture", unsafe { sys::cuStreamBeginCapture_v2(stream.0, mode) })?;
+        let worked = work(&run.on(stream.0));
+        let mut graph = std::ptr::null_mut();
+        // SAFETY: the pointer is to a variable that lives through the call. Recording ends whatever came before.
+        let ended = check("cuStreamEndCapture", unsafe { sys::cuStreamEndCapture(stream.0, &raw mut graph) });
+        worked?;
+        ended?;
+        let mut ready = std::ptr::null_mut();
+        // SAFETY: the graph is ours; the executable one does not need it.
+        let made = check("cuGraphInstantiate", unsafe {
+            sys::cuGraphInstantiateWithFlags(&raw mut ready, graph, 0)
+        });
+        // SAFETY: ours, and freed once.
+        let _ = unsafe { sys::cuGraphDestroy(graph) };
+        made?;
+        Ok(Self(ready))
+    }
+
+    /// Queues all of it.
+    pub(crate) fn launch(&self, stream: Stream) -> Result<()> {
+        // SAFETY: graph and stream are alive; what was recorded reads memory that its owner holds.
+        check("cuGraphLaunch", unsafe { sys::cuGraphLaunch(self.0, stream) })
+    }
+}
+
+#[expect(unsafe_code, reason = "calls the driver")]
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: ours, and freed once; the driver keeps it for launches that are under way.
+        let _ = unsafe { sys::cuGraphExecDestroy(self.0) };
+    }
+}

@@ -1,0 +1,124 @@
+//! The memory of a step: what its kernels write and read between each other, in one piece.
+
+use crate::cuda::{DeviceMemory, Gpu, Result};
+
+/// Where each thing begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Buffers {
+    /// cuBLASLt's, for steps of many rows.
+    pub(super) workspace: u64,
+    /// The residual stream `[rows, hidden]`, before and behind attention, and behind norms.
+    pub(super) x: u64,
+    pub(super) middle: u64,
+    pub(super) normed: u64,
+    /// `[rows, query + 2 key value]`, f32, and `[rows, query]` rotated.
+    pub(super) qkv: u64,
+    pub(super) query: u64,
+    pub(super) attended: u64,
+    /// The output's product `[rows, hidden]`, f32.
+    pub(super) product: u64,
+    /// Low-rank rows of attention's two products.
+    pub(super) input_u: u64,
+    pub(super) output_u: u64,
+    /// Routing.
+    pub(super) experts: u64,
+    pub(super) weights: u64,
+    pub(super) pairs: u64,
+    pub(super) places: u64,
+    pub(super) offsets: u64,
+    /// The experts' low-rank rows, what lies between their products, and what comes out.
+    pub(super) gate_up_u: u64,
+    pub(super) down_u: u64,
+    pub(super) inner: u64,
+    pub(super) expert_out: u64,
+    /// Attention's splits, and how many of them have arrived: zero between kernels.
+    pub(super) parts: u64,
+    pub(super) counters: u64,
+    pub(super) logits: u64,
+    /// The likeliest ids, f32, and the state of each row, i32.
+    pub(super) chosen: u64,
+    pub(super) ids: u64,
+    pub(super) positions: u64,
+    pub(super) slots: u64,
+}
+
+/// What bytes depend on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub(super) rows: usize,
+    pub(super) hidden: usize,
+    pub(super) query: usize,
+    pub(super) key_value: usize,
+    pub(super) heads: usize,
+    pub(super) key_heads: usize,
+    pub(super) head_dim: usize,
+    pub(super) inner: usize,
+    pub(super) experts: usize,
+    pub(super) top_k: usize,
+    pub(super) vocabulary: usize,
+    pub(super) capacity: usize,
+    /// Columns of low-rank rows: of attention's input and output, and of the experts.
+    pub(super) input_columns: usize,
+    pub(super) output_columns: usize,
+    pub(super) expert_columns: usize,
+}
+
+/// Bytes of cuBLASLt's workspace.
+pub(super) const WORKSPACE: usize = 32 << 20;
+/// Keys of a split of attention, as `attend.cu` has them.
+const SPLIT: usize = 128;
+const ALIGNMENT: usize = 256;
+
+/// Splits of attention over so many keys.
+pub(super) fn splits(keys: usize) -> usize {
+    keys.div_ceil(SPLIT).max(1)
+}
+
+impl Buffers {
+    pub(super) fn new(gpu: &Gpu, of: &Sizes) -> Result<(Self, DeviceMemory)> {
+        let (_, bytes) = Self::at(0, of);
+        let memory = DeviceMemory::new(gpu, bytes)?;
+        Ok((Self::at(memory.address(), of).0, memory))
+    }
+
+    fn at(start: u64, of: &Sizes) -> (Self, usize) {
+        let mut end = 0;
+        let mut take = |bytes: usize| {
+            let at = start + end as u64;
+            end = (end + bytes).next_multiple_of(ALIGNMENT);
+            at
+        };
+        let (rows, pairs) = (of.rows, of.rows * of.top_k);
+        let (half, full) = (2, 4);
+        let group = of.heads / of.key_heads;
+        let new = Self {
+            workspace: take(WORKSPACE),
+            x: take(rows * of.hidden * half),
+            middle: take(rows * of.hidden * half),
+            normed: take(rows * of.hidden * half),
+            qkv: take(rows * (of.query + 2 * of.key_value) * full),
+            query: take(rows * of.query * half),
+            attended: take(rows * of.query * half),
+            product: take(rows * of.hidden * full),
+            input_u: take(rows * of.input_columns * half),
+            output_u: take(rows * of.output_columns * half),
+            experts: take(pairs * full),
+            weights: take(pairs * full),
+            pairs: take(pairs * full),
+            places: take(pairs * full),
+            offsets: take((of.experts + 1) * full),
+            gate_up_u: take(pairs * of.expert_columns * half),
+            down_u: take(pairs * of.expert_columns * half),
+            inner: take(pairs * of.inner * half),
+            expert_out: take(pairs * of.hidden * half),
+            parts: take(rows * of.key_heads * splits(of.capacity) * group * (of.head_dim + 2) * full),
+            counters: take(rows * of.key_heads * full),
+            logits: take(rows * of.vocabulary * half),
+            chosen: take(rows * full),
+            ids: take(rows * full),
+            positions: take(rows * full),
+            slots: take(rows * full),
+        };
+        (new, end)
+    }
+}

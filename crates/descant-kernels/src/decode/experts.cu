@@ -1,0 +1,176 @@
+// Products of a step's rows with packed experts: bound by the packed bytes of those that are chosen.
+//
+//   out[place, n] = sum_k A[row(place), k] W[e][n, k]      + bias[e, n] + sum_r u[., r] v[e, n, r], then SwiGLU where asked
+//
+// for the places offsets[e]..offsets[e + 1] of expert e. As in few.cu the weights are the left operand of mma.sync and go
+// from device memory to registers; here a CTA has neighbouring tiles of 16 columns, so that the rows of an expert stay in
+// shared memory, and the weights of the next tile are on their way while one is multiplied. Eight warps share out k, and
+// their sums are added in order of the warps: a row's result depends on that row alone.
+//
+// Rows of u are by pair where `pairs` is given, else by place; u and v have RANK columns. Other arguments as in grouped.cu.
+// Launch: any grid; dynamic shared memory for 8 GROUPS rows.
+#include "grouped.cuh"
+#include "mma.cuh"
+#include "step.cuh"
+
+#ifndef RANK
+#define RANK RANK_WIDTH
+#endif
+#define WARPS 8
+#define ROWS (8 * GROUPS)
+#define COLUMNS 16
+static_assert(THREADS == 32 * WARPS, "eight warps");
+#define AHEAD 3  // chunks of a warp that are loaded together: all of 2880
+
+// A tile: rows of one expert, and the first of its columns.
+struct Tile {
+    int expert, row, n_rows, column;
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
+    step_experts(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const float* tables,
+                 const bf16* bias, const bf16* u, const bf16* v, const int* expert_offsets, bf16* out, bf16* h, int a_ld,
+                 int top_k, int n_experts, int n_out, int n_in, float limit) {
+    extern __shared__ __align__(16) u8 staged[];
+    __shared__ int offsets[MAX_EXPERTS + 1];
+    __shared__ __align__(16) float sums[2][WARPS][GROUPS][COLUMNS][8];
+    __shared__ __align__(16) u32 table_words[TABLE_BYTES / 4 + 1];
+    const int t = threadIdx.x, lane = t & 31, warp = t >> 5, g = lane >> 2, q = lane & 3;
+    const u32 looked_up = shared_address(table_words);
+    next_may_start();
+    wait_for_earlier();
+    for (int i = t; i <= n_experts; i += THREADS) offsets[i] = expert_offsets[i];
+    fill_tables(tables, looked_up);
+    __syncthreads();
+    const int wide = n_in / 32, chunks = (wide + 3) / 4, of_columns = (n_out + COLUMNS - 1) / COLUMNS;
+
+    int all = 0;
+    for (int e = 0; e < n_experts; e++) all += (offsets[e + 1] - offsets[e] + ROWS - 1) / ROWS;
+    all *= of_columns;
+    const int begin = (int)((long long)all * blockIdx.x / gridDim.x);
+    int left = (int)((long long)all * (blockIdx.x + 1) / gridDim.x) - begin;
+    if (left == 0) return;
+    Tile tile;
+    {
+        int groups = begin / of_columns, e = 0;
+        for (;; e++) {
+            const int here = (offsets[e + 1] - offsets[e] + ROWS - 1) / ROWS;
+            if (groups < here) break;
+            groups -= here;
+        }
+        const int row = offsets[e] + groups * ROWS;
+        tile = {e, row, min(ROWS, offsets[e + 1] - row), begin % of_columns * COLUMNS};
+    }
+    auto following = [&](Tile of) {
+        of.column += COLUMNS;
+        if (of.column < n_out) return of;
+        of.column = 0, of.row += of.n_rows;
+        while (of.row >= offsets[of.expert + 1]) of.expert++;
+        of.n_rows = min(ROWS, offsets[of.expert + 1] - of.row);
+        return of;
+    };
+    auto load = [&](const Tile& of, int first, Packed (&upper)[AHEAD], Packed (&lower)[AHEAD]) {
+        const Scales places = scales_of(scales, tables, of.expert, n_experts, (u32)(n_out * wide) / 2);
+        const u64 line = ((u64)of.expert * n_out + of.column + g) * wide;
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            const int block = (first + i * WARPS) * 4 + q;
+            upper[i] = load_packed(blocks, places, line + block, block < wide);
+            lower[i] = load_packed(blocks, places, line + (u64)8 * wide + block, block < wide);
+        }
+    };
+    // Where piece p of 16 bytes of a staged row is: so that lanes that read together read different banks.
+    auto piece = [&](int row, int p) { return staged + row * n_in * 2 + (p ^ (((p >> 3) + 2 * (row & 1)) & 3)) * 16; };
+    int staged_row = -1, buffer = 0;
+    auto multiply = [&](const Tile& of, Packed (&upper)[AHEAD], Packed (&lower)[AHEAD]) {
+        if (staged_row != of.row) {
+            __syncthreads();
+            for (int i = t; i < of.n_rows * (n_in / 8); i += THREADS) {
+                const int row = i / (n_in / 8), p = i % (n_in / 8), place = of.row + row;
+                const u64 from = (u64)(pairs ? pairs[place] / top_k : place) * a_ld + p * 8;
+                copy_async16(shared_address(piece(row, p)), a + from);
+            }
+            copy_commit();
+            copy_wait<0>();
+            __syncthreads();
+            staged_row = of.row;
+        }
+        const Scales places = scales_of(scales, tables, of.expert, n_experts, (u32)(n_out * wide) / 2);
+        float acc[GROUPS][4] = {};
+        for (int first = warp; first < chunks; first += WARPS * AHEAD) {
+            if (first != warp) load(of, first, upper, lower);
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) {
+                const int block = (first + i * WARPS) * 4 + q;
+                if (first + i * WARPS >= chunks) break;
+                const Factor by_upper = factor_of(upper[i].scale, places, looked_up),
+                             by_lower = factor_of(lower[i].scale, places, looked_up);
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    u32 x[1][4], y[1][4];
+                    decode_pairs(upper[i].words[j], by_upper, looked_up, x);
+                    decode_pairs(lower[i].words[j], by_lower, looked_up, y);
+                    const u32 one[2][4] = {{x[0][0], y[0][0], x[0][1], y[0][1]}, {x[0][2], y[0][2], x[0][3], y[0][3]}};
+#pragma unroll
+                    for (int r = 0; r < GROUPS; r++) {
+                        if (r * 8 >= of.n_rows) break;
+                        uint4 z = make_uint4(0, 0, 0, 0);
+                        if (r * 8 + g < of.n_rows && block < wide) z = *(const uint4*)piece(r * 8 + g, block * 4 + j);
+                        multiply16(acc[r], one[0], __byte_perm(z.x, z.z, 0x5410), __byte_perm(z.x, z.z, 0x7632));
+                        multiply16(acc[r], one[1], __byte_perm(z.y, z.w, 0x5410), __byte_perm(z.y, z.w, 0x7632));
+                    }
+                }
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < GROUPS; r++) {
+            *(float2*)&sums[buffer][warp][r][g][q * 2] = make_float2(acc[r][0], acc[r][1]);
+            *(float2*)&sums[buffer][warp][r][g + 8][q * 2] = make_float2(acc[r][2], acc[r][3]);
+        }
+        __syncthreads();
+        // A thread makes two neighbouring columns of one row.
+        const int row = t >> 3, n = of.column + (t & 7) * 2;
+        if (t < ROWS * 8 && row < of.n_rows && n < n_out) {
+            float x = 0.0f, y = 0.0f;
+#pragma unroll
+            for (int w = 0; w < WARPS; w++) {
+                x += sums[buffer][w][row >> 3][(t & 7) * 2][row & 7];
+                y += sums[buffer][w][row >> 3][(t & 7) * 2 + 1][row & 7];
+            }
+            const u64 place = of.row + row;
+            if (u) {
+                const u32* by = (const u32*)(u + (pairs ? (u64)pairs[place] : place) * RANK);
+                const u32* at = (const u32*)(v + ((u64)of.expert * n_out + n) * RANK);
+                float dx = 0.0f, dy = 0.0f;
+#pragma unroll 8
+                for (int i = 0; i < RANK / 2; i++) {
+                    const u32 l = by[i], rx = at[i], ry = at[i + RANK / 2];
+                    dx += low_float(l) * low_float(rx) + high_float(l) * high_float(rx);
+                    dy += low_float(l) * low_float(ry) + high_float(l) * high_float(ry);
+                }
+                x += dx, y += dy;
+            }
+            if (bias) {
+                const u32 b = *(const u32*)(bias + (u64)of.expert * n_out + n);
+                x += low_float(b), y += high_float(b);
+            }
+            if (out) *(u32*)(out + place * n_out + n) = to_bf16x2(x, y);
+            if (h) h[place * (n_out / 2) + n / 2] = to_bf16(swiglu(x, y, limit));
+        }
+        buffer ^= 1;
+    };
+
+    Packed upper[AHEAD], lower[AHEAD], next_upper[AHEAD], next_lower[AHEAD];
+    load(tile, warp, upper, lower);
+    while (true) {
+        Tile next = tile;
+        if (left > 1) next = following(tile), load(next, warp, next_upper, next_lower);
+        multiply(tile, upper, lower);
+        if (--left == 0) break;
+        tile = next;
+        if (left > 1) next = following(tile), load(next, warp, upper, lower);
+        multiply(tile, next_upper, next_lower);
+        if (--left == 0) break;
+        tile = next;
+    }
+}

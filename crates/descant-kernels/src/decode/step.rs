@@ -1,0 +1,340 @@
+//! The launches of a step, in order. Nothing waits and nothing is allocated, so that it can be recorded.
+
+use super::THIN_ROWS;
+use super::bound::Bound;
+use super::buffers::{Buffers, Sizes, WORKSPACE};
+use super::experts;
+use crate::cuda::geometry::{ATTEND, ROUTE_ROWS, THIN};
+use crate::cuda::{Arg, Element, MatmulSpec, Matrices, Result, Run};
+use crate::layer::frozen::DenseData;
+use crate::op::experts::cuda::{Output, Sorted};
+use crate::op::norm::cuda as norm;
+
+/// What all steps have in common.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) layers: Vec<Bound>,
+    /// Keys and values of each layer.
+    pub(super) cache: Vec<[u64; 2]>,
+    pub(super) angles: [u64; 2],
+    pub(super) embedding: u64,
+    pub(super) norm: u64,
+    pub(super) head: u64,
+    pub(super) epsilon: f64,
+    pub(super) sizes: Sizes,
+    pub(super) at: Buffers,
+}
+
+/// What a recorded step depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Shape {
+    pub(super) rows: usize,
+    /// Splits of full attention that there is a block for.
+    pub(super) splits: usize,
+    /// Whether the likeliest tokens are the next ones.
+    pub(super) is_greedy: bool,
+}
+
+/// A product of the step's rows with a dense matrix.
+struct Dense {
+    x: u64,
+    /// The weight of a norm that comes first.
+    norm: Option<(u64, f64)>,
+    weight: u64,
+    inputs: usize,
+    outputs: usize,
+    /// An adapter's A, its columns, and where its rows go.
+    more: Option<(u64, usize, u64)>,
+    to: To,
+}
+
+#[derive(Clone, Copy)]
+enum To {
+    F32(u64),
+    Bf16(u64),
+}
+
+/// Blocks a multiprocessor of a thin product that has more tiles than that.
+const THIN_BLOCKS: u32 = 2;
+/// Tiles a multiprocessor up to which each has a block of its own.
+const THIN_TILES: usize = 4;
+/// Columns of a tile.
+const THIN_COLUMNS: usize = 16;
+
+impl Program {
+    /// The whole step; `told` is where the host reads the ids.
+    pub(super) fn launch(&self, run: &Run<'_>, shape: Shape, told: u64) -> Result<()> {
+        let (at, of, rows) = (&self.at, &self.sizes, shape.rows);
+        let arguments = [Arg::Ptr(self.embedding), Arg::Ptr(at.ids), Arg::Ptr(at.x), Arg::size(of.hidden)];
+        run.stage("embed", 0.0, 0.0, || {
+            run.launch(run.kernel("decode/rows", "embed", &[])?, rows, 128u32, 0, &arguments)
+        })?;
+        for (layer, cache) in self.layers.iter().zip(&self.cache) {
+            self.attention(run, layer, *cache, shape)?;
+            self.experts(run, layer, rows)?;
+        }
+        let all = norm::Rows { count: rows, width: of.hidden, stride: of.hidden, epsilon: self.epsilon };
+        run.stage("last norm", 0.0, 0.0, || norm::forward(run, at.x, self.norm, at.normed, None, all))?;
+        let head = Dense {
+            x: at.normed,
+            norm: None,
+            weight: self.head,
+            inputs: of.hidden,
+            outputs: of.vocabulary,
+            more: None,
+            to: To::Bf16(at.logits),
+        };
+        self.dense(run, "logits", rows, &head)?;
+        if !shape.is_greedy {
+            return Ok(());
+        }
+        run.stage("choose", 0.0, 0.0, || {
+            let arguments = [Arg::Ptr(at.logits), Arg::Ptr(at.chosen), Arg::size(of.vocabulary)];
+            run.launch(run.kernel("pick", "best_tokens", &[])?, rows, 1024u32, 0, &arguments)?;
+            let pointers = [at.chosen, at.ids, at.positions, told].map(Arg::Ptr);
+            let arguments = [&pointers[..], &[Arg::size(rows)]].concat();
+            run.launch(run.kernel("decode/rows", "advance", &[])?, 1usize, 256u32, 0, &arguments)
+        })
+    }
+
+    fn attention(&self, run: &Run<'_>, layer: &Bound, cache: [u64; 2], shape: Shape) -> Result<()> {
+        let (at, of, rows, frozen) = (&self.at, &self.sizes, shape.rows, &layer.frozen);
+        let qkv = of.query + 2 * of.key_value;
+        let columns = layer.paths.input;
+        let product = Dense {
+            x: at.x,
+            norm: Some((frozen.input_norm, layer.epsilon)),
+            weight: plain(&frozen.qkv),
+            inputs: of.hidden,
+            outputs: qkv,
+            more: (columns > 0).then_some((layer.input[0], columns, at.input_u)),
+            to: To::F32(at.qkv),
+        };
+        self.dense(run, "q k v", rows, &product)?;
+        let pointers = [
+            at.qkv,
+            frozen.qkv_bias,
+            at.input_u,
+            layer.input[1],
+            self.angles[0],
+            self.angles[1],
+            at.slots,
+            at.positions,
+            at.query,
+            cache[0],
+            cache[1],
+        ]
+        .map(Arg::Ptr);
+        let sizes = [of.heads, of.key_heads, of.head_dim, columns, of.capacity].map(Arg::size);
+        run.stage("place", 0.0, 0.0, || {
+            let kernel = run.kernel("decode/rows", "place", &[])?;
+            let arguments = [&pointers[..], &sizes].concat();
+            run.launch_early(kernel, ((qkv / 2).div_ceil(256), rows), 256u32, 0, &arguments)
+        })?;
+        let pointers = [
+            at.query,
+            cache[0],
+            cache[1],
+            frozen.sinks,
+            at.slots,
+            at.positions,
+            at.attended,
+            at.parts,
+            at.counters,
+        ]
+        .map(Arg::Ptr);
+        let window = layer.window.unwrap_or(0);
+        let scale = (of.head_dim as f32).sqrt().recip();
+        let sizes = [of.key_heads, of.capacity, window].map(Arg::size);
+        let arguments = [&pointers[..], &sizes, &[Arg::F32(scale)]].concat();
+        let splits =
+            layer.window.map_or(shape.splits, |window| super::buffers::splits(window).min(shape.splits));
+        let name = if layer.window.is_some() { "attention, window" } else { "attention, full" };
+        run.stage(name, 0.0, 0.0, || {
+            let defines = [("HEAD_DIM", of.head_dim as i64), ("GROUP", (of.heads / of.key_heads) as i64)];
+            let kernel = run.kernel("decode/attend", "attend", &defines)?;
+            run.launch(
+                kernel,
+                [splits as u32, of.key_heads as u32, rows as u32],
+                ATTEND.threads,
+                0,
+                &arguments,
+            )
+        })?;
+        let columns = layer.paths.output;
+        let product = Dense {
+            x: at.attended,
+            norm: None,
+            weight: plain(&frozen.output),
+            inputs: of.query,
+            outputs: of.hidden,
+            more: (columns > 0).then_some((layer.output[0], columns, at.output_u)),
+            to: To::F32(at.product),
+        };
+        self.dense(run, "output", rows, &product)
+    }
+
+    fn experts(&self, run: &Run<'_>, layer: &Bound, rows: usize) -> Result<()> {
+        let (at, of, frozen) = (&self.at, &self.sizes, &layer.frozen);
+        let rank = layer.gate_up.map_or(0, |of| of.rank);
+        let pointers = [
+            at.product,
+            at.x,
+            frozen.output_bias,
+            at.output_u,
+            layer.output[1],
+            frozen.post_norm,
+            layer.router.unwrap_or(frozen.router),
+            frozen.router_bias,
+            at.middle,
+            at.normed,
+            at.experts,
+            at.weights,
+            at.pairs,
+            at.places,
+            at.offsets,
+            layer.gate_up.map_or(0, |of| of.a),
+            at.gate_up_u,
+        ]
+        .map(Arg::Ptr);
+        let sizes =
+            [of.hidden, of.experts, of.top_k, layer.paths.output, rank, of.expert_columns].map(Arg::size);
+        let fine = Arg::I32(layer.router.is_some().into());
+        let arguments = [&pointers[..], &sizes, &[fine, Arg::F32(layer.epsilon as f32)]].concat();
+        let pairs = rows * of.top_k;
+        run.stage("route", 0.0, 0.0, || {
+            let kernel = run.kernel("decode/rows", "route_rows", &[])?;
+            run.launch_early(kernel, rows, ROUTE_ROWS.threads, 0, &arguments)?;
+            if rows == 1 {
+                return Ok(());
+            }
+            let pointers = [at.experts, at.pairs, at.places, at.offsets].map(Arg::Ptr);
+            let arguments = [&pointers[..], &[pairs, of.experts].map(Arg::size)].concat();
+            run.launch(run.kernel("decode/rows", "sort_few", &[])?, 1usize, 1024u32, 0, &arguments)
+        })?;
+        let sizes = layer_sizes(of);
+        let sorted = |data, stride, pairs_at| Sorted {
+            data,
+            stride,
+            pairs: pairs_at,
+            top_k: of.top_k,
+            offsets: at.offsets,
+            places: pairs,
+        };
+        let low_rank = |factors: Option<super::bound::ExpertFactors>, u| factors.map(|of| (u, of.b));
+        let gate_up = frozen.gate_up(&sizes);
+        let to = Output {
+            bias: Some(frozen.gate_up_bias),
+            low_rank: low_rank(layer.gate_up, at.gate_up_u),
+            out: None,
+            swiglu: Some((at.inner, layer.limit)),
+        };
+        let share = pairs.min(of.experts) as f64 / of.experts as f64;
+        run.stage("experts gate_up", 0.0, share * gate_up.bytes() as f64, || {
+            let x = sorted(at.normed, of.hidden, Some(at.pairs));
+            experts::product(run, &x, &gate_up, &to, of.expert_columns, rows)
+        })?;
+        if let Some(factors) = layer.down {
+            let pointers = [at.inner, factors.a, at.experts, at.pairs, at.down_u].map(Arg::Ptr);
+            let sizes = [of.inner, factors.rank, of.expert_columns].map(Arg::size);
+            run.stage("experts low rank", 0.0, 0.0, || {
+                let kernel = run.kernel("decode/rows", "expert_rows", &[])?;
+                run.launch_early(kernel, pairs, 256u32, 0, &[&pointers[..], &sizes].concat())
+            })?;
+        }
+        let down = frozen.down(&sizes);
+        let to = Output {
+            bias: Some(frozen.down_bias),
+            low_rank: low_rank(layer.down, at.down_u),
+            out: Some(at.expert_out),
+            swiglu: None,
+        };
+        run.stage("experts down", 0.0, share * down.bytes() as f64, || {
+            let x = sorted(at.inner, of.inner, None);
+            experts::product(run, &x, &down, &to, of.expert_columns, rows)
+        })?;
+        run.stage("combine", 0.0, 0.0, || {
+            let pointers = [at.expert_out, at.weights, at.places, at.middle, at.x].map(Arg::Ptr);
+            let arguments = [&pointers[..], &[of.hidden, of.top_k].map(Arg::size)].concat();
+            let kernel = run.kernel("decode/rows", "add_experts", &[])?;
+            run.launch_early(kernel, ((of.hidden / 8).div_ceil(128), rows), 128u32, 0, &arguments)
+        })
+    }
+
+    fn dense(&self, run: &Run<'_>, name: &'static str, rows: usize, of: &Dense) -> Result<()> {
+        let numbers = of.inputs * (of.outputs + of.more.map_or(0, |(_, columns, _)| columns));
+        run.stage(name, 2.0 * (rows * numbers) as f64, 2.0 * numbers as f64, || {
+            if rows <= THIN_ROWS { thin(run, rows, of) } else { self.wide(run, rows, of) }
+        })
+    }
+
+    /// With cuBLASLt.
+    fn wide(&self, run: &Run<'_>, rows: usize, of: &Dense) -> Result<()> {
+        let mut x = of.x;
+        if let Some((weight, epsilon)) = of.norm {
+            let all = norm::Rows { count: rows, width: of.inputs, stride: of.inputs, epsilon };
+            x = self.at.normed;
+            norm::forward(run, of.x, weight, x, None, all)?;
+        }
+        let multiply = |b, outputs, to: To| {
+            let mut spec = MatmulSpec::forward(rows, outputs, of.inputs);
+            let (element, d) = match to {
+                To::F32(d) => (Element::F32, d),
+                To::Bf16(d) => (Element::Bf16, d),
+            };
+            (spec.c.element, spec.d.element) = (element, element);
+            let workspace = (self.at.workspace, WORKSPACE);
+            run.blas().matmul(&spec, &Matrices { a: x, b, c: None, d, bias: None, workspace })
+        };
+        multiply(of.weight, of.outputs, of.to)?;
+        match of.more {
+            Some((a, columns, u)) => multiply(a, columns, To::Bf16(u)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// With a kernel that reads the matrix once.
+fn thin(run: &Run<'_>, rows: usize, of: &Dense) -> Result<()> {
+    let (more, columns, u) = of.more.unwrap_or((0, 0, 0));
+    let (norm, epsilon) = of.norm.unwrap_or((0, 0.0));
+    let (out, half) = match of.to {
+        To::F32(out) => (out, 0),
+        To::Bf16(half) => (0, half),
+    };
+    let pointers = [of.x, norm, of.weight, more, out, half, u].map(Arg::Ptr);
+    let sizes = [rows, of.inputs, of.outputs, columns].map(Arg::size);
+    let arguments = [&pointers[..], &sizes, &[Arg::F32(epsilon as f32)]].concat();
+    let tiles = of.outputs.div_ceil(THIN_COLUMNS) + columns.div_ceil(THIN_COLUMNS);
+    let multiprocessors = run.gpu().multiprocessors();
+    let blocks = if tiles <= THIN_TILES * multiprocessors as usize {
+        tiles as u32
+    } else {
+        THIN_BLOCKS * multiprocessors
+    };
+    // Rows lie apart so that their columns are in different banks.
+    let apart = if of.inputs.is_multiple_of(64) { 64 } else { 0 };
+    let shared = (rows * (of.inputs * 2 + apart)) as u32;
+    run.launch_early(run.kernel("decode/thin", "thin", &[])?, blocks, THIN.threads, shared, &arguments)
+}
+
+fn plain(of: &DenseData<u64>) -> u64 {
+    match of {
+        DenseData::Plain(address) => *address,
+        DenseData::Packed(_) => unreachable!("a decoder is made of plain matrices of attention alone"),
+    }
+}
+
+/// As the experts' matrices want them.
+fn layer_sizes(of: &Sizes) -> crate::memory::LayerSizes {
+    crate::memory::LayerSizes {
+        hidden: of.hidden,
+        query: of.query,
+        key_value: of.key_value,
+        n_heads: of.heads,
+        n_experts: of.experts,
+        top_k: of.top_k,
+        inner: of.inner,
+        packed_attention: false,
+    }
+}

@@ -1,0 +1,128 @@
+//! The card's decoder: what it chooses is what the whole model, asked without a cache, finds likeliest; a sequence's
+//! tokens do not depend on the others; base and every kind of adapter.
+
+use burn::tensor::Device;
+use descant_kernels::THIN_ROWS;
+use descant_kernels::cuda::portable_kernels;
+use descant_kernels::read_floats;
+use descant_model::{Bare, Batch, GenerateOptions, GptOss, Overlay, Request, Sampling, Unwatched};
+
+use crate::models::{Case, all};
+use crate::{card, is_portable};
+
+const NEW: usize = 40;
+/// How far below the largest logit a chosen token's may be, in parts of the largest: bf16 on both sides.
+const NEAR: f32 = 0.03;
+
+fn generate(
+    model: &GptOss,
+    overlay: &dyn Overlay,
+    prompts: &[Vec<u32>],
+    sampling: Sampling,
+) -> Vec<Vec<u32>> {
+    let request = |(n, prompt): (usize, &Vec<u32>)| Request {
+        sampling,
+        stream: n as u64,
+        ..Request::greedy(prompt.clone(), NEW)
+    };
+    let requests: Vec<Request> = prompts.iter().enumerate().map(request).collect();
+    let made = model.generate(&requests, overlay, &GenerateOptions::default(), &mut Unwatched);
+    made.expect("replies").into_iter().map(|one| one.ids).collect()
+}
+
+/// Tokens that the whole model finds clearly less likely than another, and all.
+fn wrong(model: &GptOss, overlay: &dyn Overlay, prompts: &[Vec<u32>], replies: &[Vec<u32>]) -> [usize; 2] {
+    let mut counts = [0, 0];
+    for (prompt, reply) in prompts.iter().zip(replies) {
+        let ids = [&prompt[..], reply].concat();
+        let batch = Batch::new([ids.as_slice()], model.config.vocab_size).expect("a batch");
+        let logits = model.logits(model.hidden(&batch, overlay));
+        let width = logits.dims()[1];
+        let values = read_floats(logits).expect("values");
+        for (step, id) in reply.iter().enumerate() {
+            let row = &values[(prompt.len() + step - 1) * width..][..width];
+            let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let scale = row.iter().map(|x| x.abs()).fold(0.0, f32::max);
+            counts[0] += usize::from(largest - row[*id as usize] > NEAR * scale);
+            counts[1] += 1;
+        }
+    }
+    counts
+}
+
+fn adapter(case: &Case, model: &GptOss) -> descant_lora::LoraAdapters {
+    let mut adapter = case.adapter(model);
+    adapter.update(|_, tensor| tensor.inner());
+    adapter
+}
+
+#[test]
+#[ignore = "needs a card"]
+fn what_is_decoded_is_what_the_whole_model_finds_likeliest() {
+    let card: Device = card();
+    let mut found = Vec::new();
+    for case in all() {
+        let model = case.load(&card);
+        let (adapter, vocabulary) = (adapter(&case, &model), model.config.vocab_size);
+        // More than go through the thin kernels too.
+        let prompts: Vec<Vec<u32>> = (0..THIN_ROWS as u32 + 3)
+            .map(|n| {
+                case.sequences(vocabulary)[n as usize % case.lengths.len()]
+                    .iter()
+                    .map(|id| (id + n) % vocabulary as u32)
+                    .collect()
+            })
+            .collect();
+        for portable in [false, true] {
+            portable_kernels(portable || is_portable());
+            for (what, overlay) in [("base", &Bare as &dyn Overlay), ("adapter", &adapter)] {
+                for count in [1, 3, prompts.len()] {
+                    let prompts = &prompts[..count];
+                    let replies = generate(&model, overlay, prompts, Sampling::GREEDY);
+                    let [off, of] = wrong(&model, overlay, prompts, &replies);
+                    println!("{}, {what}, {count} prompts: {off} of {of} far from the likeliest", case.name);
+                    // An expert near the edge of the chosen ones may be another, and then a token is.
+                    let allowed = if case.may_choose_otherwise { of / 10 } else { 0 };
+                    if off > allowed {
+                        found.push(format!(
+                            "{}, {what}, {count}, portable {portable}: {off} of {of}",
+                            case.name
+                        ));
+                    }
+                }
+            }
+            portable_kernels(is_portable());
+        }
+        // The control: replies of the base are not the adapter's.
+        let of_base = generate(&model, &Bare, &prompts, Sampling::GREEDY);
+        let [off, of] = wrong(&model, &adapter, &prompts, &of_base);
+        if !adapter.pairs().is_empty() && off == 0 {
+            found.push(format!("{}: the base's {of} tokens pass for the adapter's", case.name));
+        }
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+#[ignore = "needs a card"]
+fn a_sequence_is_continued_as_it_is_alone_and_random_ones_as_often_as_asked() {
+    let card = card();
+    let case = crate::models::varied();
+    let model = case.load(&card);
+    let adapter = adapter(&case, &model);
+    let prompts: Vec<Vec<u32>> =
+        case.sequences(model.config.vocab_size).into_iter().take(THIN_ROWS).collect();
+    for sampling in [Sampling::GREEDY, Sampling { temperature: 1.0, seed: 7, ..Sampling::GREEDY }] {
+        let together = generate(&model, &adapter, &prompts, sampling);
+        assert_eq!(together, generate(&model, &adapter, &prompts, sampling), "again");
+        if !sampling.is_greedy() {
+            let greedy = generate(&model, &adapter, &prompts, Sampling::GREEDY);
+            assert_ne!(together, greedy, "the control: chance decides");
+            continue;
+        }
+        for (n, prompt) in prompts.iter().enumerate() {
+            let alone = generate(&model, &adapter, std::slice::from_ref(prompt), sampling);
+            assert_eq!(alone[0], together[n], "prompt {n}");
+        }
+    }
+}
