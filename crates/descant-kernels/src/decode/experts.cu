@@ -34,6 +34,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     extern __shared__ __align__(16) u8 staged[];
     __shared__ int offsets[MAX_EXPERTS + 1];
     __shared__ __align__(16) float sums[2][WARPS][GROUPS][COLUMNS][8];
+    // Of a tile and of the next: biases, and an adapter's factor of its columns.
+    __shared__ __align__(16) bf16 biases[2][COLUMNS];
+    __shared__ __align__(16) bf16 factors[2][COLUMNS * RANK];
+    __shared__ __align__(16) bf16 low_rank[ROWS][RANK];
     __shared__ __align__(16) u32 table_words[TABLE_BYTES / 4 + 1];
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, g = lane >> 2, q = lane & 3;
     const u32 looked_up = shared_address(table_words);
@@ -69,6 +73,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         of.n_rows = min(ROWS, offsets[of.expert + 1] - of.row);
         return of;
     };
+    // What a tile's end reads, so that nobody waits for it there.
+    auto load_end = [&](const Tile& of, int buffer) {
+        const u64 column = (u64)of.expert * n_out + of.column;
+        const int count = min(COLUMNS, n_out - of.column);
+        if (bias && t < count / 2) copy_async4(shared_address(&biases[buffer][t * 2]), bias + column + t * 2);
+        for (int i = t; u && i < count * RANK / 8; i += THREADS)
+            copy_async16(shared_address(&factors[buffer][i * 8]), v + column * RANK + i * 8);
+        copy_commit();
+    };
     auto load = [&](const Tile& of, int first, Packed (&upper)[AHEAD], Packed (&lower)[AHEAD]) {
         const Scales places = scales_of(scales, tables, of.expert, n_experts, (u32)(n_out * wide) / 2);
         const u64 line = ((u64)of.expert * n_out + of.column + g) * wide;
@@ -82,13 +95,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     // Where piece p of 16 bytes of a staged row is: so that lanes that read together read different banks.
     auto piece = [&](int row, int p) { return staged + row * n_in * 2 + (p ^ (((p >> 3) + 2 * (row & 1)) & 3)) * 16; };
     int staged_row = -1, buffer = 0;
-    auto multiply = [&](const Tile& of, Packed (&upper)[AHEAD], Packed (&lower)[AHEAD]) {
+    auto multiply = [&](const Tile& of, const Tile& next, Packed (&upper)[AHEAD], Packed (&lower)[AHEAD]) {
         if (staged_row != of.row) {
             __syncthreads();
             for (int i = t; i < of.n_rows * (n_in / 8); i += THREADS) {
                 const int row = i / (n_in / 8), p = i % (n_in / 8), place = of.row + row;
                 const u64 from = (u64)(pairs ? pairs[place] / top_k : place) * a_ld + p * 8;
                 copy_async16(shared_address(piece(row, p)), a + from);
+            }
+            for (int i = t; u && i < of.n_rows * (RANK / 8); i += THREADS) {
+                const int row = i / (RANK / 8), p = i % (RANK / 8), place = of.row + row;
+                const u64 from = (u64)(pairs ? pairs[place] : place) * RANK + p * 8;
+                copy_async16(shared_address(&low_rank[row][p * 8]), u + from);
             }
             copy_commit();
             copy_wait<0>();
@@ -127,7 +145,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             *(float2*)&sums[buffer][warp][r][g][q * 2] = make_float2(acc[r][0], acc[r][1]);
             *(float2*)&sums[buffer][warp][r][g + 8][q * 2] = make_float2(acc[r][2], acc[r][3]);
         }
+        copy_wait<0>();
         __syncthreads();
+        // Nobody reads what the tile before had there any more.
+        load_end(next, buffer ^ 1);
         // A thread makes two neighbouring columns of one row.
         const int row = t >> 3, n = of.column + (t & 7) * 2;
         if (t < ROWS * 8 && row < of.n_rows && n < n_out) {
@@ -139,8 +160,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             }
             const u64 place = of.row + row;
             if (u) {
-                const u32* by = (const u32*)(u + (pairs ? (u64)pairs[place] : place) * RANK);
-                const u32* at = (const u32*)(v + ((u64)of.expert * n_out + n) * RANK);
+                const u32* by = (const u32*)low_rank[row];
+                const u32* at = (const u32*)&factors[buffer][(t & 7) * 2 * RANK];
                 float dx = 0.0f, dy = 0.0f;
 #pragma unroll 8
                 for (int i = 0; i < RANK / 2; i++) {
@@ -151,7 +172,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                 x += dx, y += dy;
             }
             if (bias) {
-                const u32 b = *(const u32*)(bias + (u64)of.expert * n_out + n);
+                const u32 b = *(const u32*)&biases[buffer][(t & 7) * 2];
                 x += low_float(b), y += high_float(b);
             }
             if (out) *(u32*)(out + place * n_out + n) = to_bf16x2(x, y);
@@ -162,14 +183,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 
     Packed upper[AHEAD], lower[AHEAD], next_upper[AHEAD], next_lower[AHEAD];
     load(tile, warp, upper, lower);
+    load_end(tile, 0);
     while (true) {
         Tile next = tile;
         if (left > 1) next = following(tile), load(next, warp, next_upper, next_lower);
-        multiply(tile, upper, lower);
+        multiply(tile, next, upper, lower);
         if (--left == 0) break;
         tile = next;
         if (left > 1) next = following(tile), load(next, warp, upper, lower);
-        multiply(tile, next_upper, next_lower);
+        multiply(tile, next, next_upper, next_lower);
         if (--left == 0) break;
         tile = next;
     }

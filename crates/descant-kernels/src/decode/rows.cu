@@ -9,12 +9,15 @@ extern "C" __global__ void __launch_bounds__(128) embed(const bf16* table, const
     for (int i = threadIdx.x; i < D / 8; i += 128) ((uint4*)(x + (u64)blockIdx.x * D))[i] = from[i];
 }
 
-// sum_r u[r] v[r], both bf16, R even.
+// sum_r u[r] v[r], both bf16, R a multiple of 8.
 __device__ __forceinline__ float low_rank(const bf16* u, const bf16* v, int R) {
     float sum = 0.0f;
-    for (int r = 0; r < R; r += 2) {
-        const u32 a = *(const u32*)(u + r), b = *(const u32*)(v + r);
-        sum += low_float(a) * low_float(b) + high_float(a) * high_float(b);
+    for (int r = 0; r < R; r += 8) {
+        float a[8], b[8];
+        unpack8(load16(u + r), a);
+        unpack8(load16(v + r), b);
+#pragma unroll
+        for (int j = 0; j < 8; j++) sum += a[j] * b[j];
     }
     return sum;
 }
@@ -92,7 +95,7 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
                                       const bf16* a, bf16* expert_u, int D, int E, int k, int R, int rank, int RANK,
                                       float epsilon) {
     __shared__ __align__(16) bf16 row[MAX_WIDTH];
-    __shared__ float logits[MAX_EXPERTS];
+    __shared__ float logits[MAX_EXPERTS], biases[MAX_EXPERTS];
     __shared__ float scratch[32];
     __shared__ int chosen[8];
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, b = blockIdx.x;
@@ -110,12 +113,17 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
                 if (e < E && at < D / 8) early[i][j] = load16((const bf16*)router + (u64)e * D + at * 8);
             }
     }
+    float add[8] = {}, by[8] = {};
+    if (has) {
+        unpack8(load16(bias + t * 8), add);
+        ((float4*)by)[0] = ((const float4*)norm)[t * 2], ((float4*)by)[1] = ((const float4*)norm)[t * 2 + 1];
+    }
+    for (int e = t; e < E; e += ROUTE_THREADS) biases[e] = router_bias[e];
     next_may_start();
     wait_for_earlier();
     if (has) {
-        float residual[8], add[8];
+        float residual[8];
         unpack8(load16(x + (u64)b * D + t * 8), residual);
-        unpack8(load16(bias + t * 8), add);
         const float4* from = (const float4*)(product + (u64)b * D + t * 8);
         const float4 one = from[0], other = from[1];
         const float made[8] = {one.x, one.y, one.z, one.w, other.x, other.y, other.z, other.w};
@@ -130,7 +138,7 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
     const float scale = rsqrtf(block_sum(sum, scratch) / D + epsilon);
     if (has) {
 #pragma unroll
-        for (int j = 0; j < 8; j++) f[j] = f[j] * scale * norm[t * 8 + j];
+        for (int j = 0; j < 8; j++) f[j] = f[j] * scale * by[j];
         const uint4 packed = pack8(f);
         *(uint4*)(row + t * 8) = packed;
         store16(normed + (u64)b * D + t * 8, packed);
@@ -153,7 +161,7 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
                 for (int n = 0; n < 8; n++) sum += a[n] * w[n];
             }
             sum = warp_sum(sum);
-            if (lane == 0 && e < E) logits[e] = sum + router_bias[e];
+            if (lane == 0 && e < E) logits[e] = sum + biases[e];
         }
         done = 2 * ROUTE_WARPS;
     }
@@ -166,7 +174,7 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
                 unpack8(load16((const bf16*)router + (u64)e * D + i * 8), w);
             }
         });
-        if (lane == 0) logits[e] = logit + router_bias[e];
+        if (lane == 0) logits[e] = logit + biases[e];
     }
     __syncthreads();
     if (warp == 0) {
