@@ -12,7 +12,8 @@
 //! [`sweep_stopped`] tells one whose writer is gone from one that is being filled.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -47,11 +48,37 @@ pub struct NewDir {
     _lock: Option<File>,
 }
 
-/// Locks a folder against others who ask in this way.
-fn lock(folder: &Path) -> Option<File> {
-    let file = File::open(folder).ok()?;
-    file.try_lock().ok()?;
-    Some(file)
+/// A new folder is taken by a sweep before it is locked; so often another one is made.
+const TRIES: usize = 8;
+
+/// What became of locking a folder against others who ask in this way.
+enum Locked {
+    Ours(File),
+    /// Another has the lock, or had it and removed the folder.
+    Lost,
+    /// The system does not lock folders.
+    Never,
+}
+
+fn lock(folder: &Path) -> Locked {
+    match File::open(folder) {
+        Ok(file) => match file.try_lock() {
+            // Whoever had the lock before may have removed the folder.
+            Ok(()) if folder.is_dir() => Locked::Ours(file),
+            Ok(()) | Err(TryLockError::WouldBlock) => Locked::Lost,
+            Err(TryLockError::Error(_)) => Locked::Never,
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Locked::Lost,
+        Err(_) => Locked::Never,
+    }
+}
+
+/// Removes the temporary folders in a folder whose writers were stopped, whatever they were to be, and returns how many.
+///
+/// # Errors
+/// The system refuses.
+pub fn sweep_stopped_in(folder: &Path) -> Result<usize> {
+    sweep(folder, |_| true)
 }
 
 /// Removes the temporary folders that writers of `path` left who were stopped, and returns how many.
@@ -59,15 +86,21 @@ fn lock(folder: &Path) -> Option<File> {
 /// # Errors
 /// The system refuses.
 pub fn sweep_stopped(path: &Path) -> Result<usize> {
-    let parent = ops::folder_of(path);
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(0) };
+    let is_ours = |found: &str| found.strip_prefix(name).is_some_and(|rest| rest.starts_with(".tmp-"));
+    sweep(ops::folder_of(path), is_ours)
+}
+
+fn sweep(parent: &Path, chosen: impl Fn(&str) -> bool) -> Result<usize> {
     let mut swept = 0;
     // A folder that cannot be listed may still take a new name.
     let names = crate::folder::list(parent).unwrap_or_default();
-    for found in names.iter().filter(|found| crate::folder::is_temporary(found)) {
+    for found in names.iter().filter(|found| crate::folder::is_temporary(found) && chosen(found)) {
         let folder = parent.join(found);
-        let is_ours = found.strip_prefix(name).is_some_and(|rest| rest.starts_with(".tmp-"));
-        if is_ours && folder.is_dir() && lock(&folder).is_some() {
+        if !folder.is_dir() {
+            continue;
+        }
+        if let Locked::Ours(_lock) = lock(&folder) {
             ops::remove(&folder)?;
             swept += 1;
         }
@@ -84,11 +117,22 @@ impl NewDir {
         if path.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: path.to_owned() });
         }
-        let temporary = ops::temporary_beside(path)?;
-        ops::create_dir(&temporary)?;
-        let folders = BTreeSet::from([temporary.clone()]);
-        let lock = lock(&temporary);
-        Ok(Self { path: path.to_owned(), temporary: Some(temporary), folders, _lock: lock })
+        let mut temporary = ops::temporary_beside(path)?;
+        for _ in 0..TRIES {
+            ops::create_dir(&temporary)?;
+            let lock = match lock(&temporary) {
+                Locked::Ours(lock) => Some(lock),
+                Locked::Never => None,
+                Locked::Lost => {
+                    temporary = ops::temporary_beside(path)?;
+                    continue;
+                }
+            };
+            let folders = BTreeSet::from([temporary.clone()]);
+            return Ok(Self { path: path.to_owned(), temporary: Some(temporary), folders, _lock: lock });
+        }
+        let source = std::io::Error::other("every new folder was swept by another process");
+        Err(Error::Io { operation: "create", path: temporary, source })
     }
 
     /// Writes one file and brings it to the disk; folders of its name are made.

@@ -20,9 +20,10 @@ mod ranges;
 mod read;
 mod rel_path;
 mod share;
+mod unnamed;
 
 pub use append::Appender;
-pub use atomic::{Growing, NewDir, sweep_stopped, write_atomic};
+pub use atomic::{Growing, NewDir, sweep_stopped, sweep_stopped_in, write_atomic};
 pub use error::{Error, NameDefect, Result};
 pub use folder::{is_temporary, list, make, remove, rename, sweep};
 pub use hash::{fingerprint, sha256, sha256_file};
@@ -33,3 +34,4 @@ pub use ranges::Ranges;
 pub use read::read_bounded;
 pub use rel_path::RelPath;
 pub use share::{FileLock, create_dirs, free_bytes, link_relative};
+pub use unnamed::unnamed;

@@ -1,10 +1,18 @@
-//! The user's cache folder, as the system names it.
+//! The user's cache folder, and the one for passing files, as the system names them.
 
 use std::path::PathBuf;
 
 /// Where programs of this user keep what can be made again; `None` where the system does not say.
 pub(crate) fn folder() -> Option<PathBuf> {
     of(|name| std::env::var_os(name).map(PathBuf::from))
+}
+
+/// Where large files lie that a process needs while it lives: `TMPDIR`, else the place that is on a disk where `/tmp` may
+/// be memory.
+pub(crate) fn passing() -> PathBuf {
+    let named = std::env::var_os("TMPDIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    let on_disk = || Some(PathBuf::from("/var/tmp")).filter(|path| path.is_dir());
+    named.or_else(on_disk).unwrap_or_else(std::env::temp_dir)
 }
 
 fn of(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {

@@ -134,4 +134,34 @@ fn only_folders_whose_writer_is_gone_are_swept() {
     assert_eq!(crate::list(dir.path()).unwrap().len(), 5);
     drop(alive);
     assert_eq!(sweep_stopped(&path).unwrap(), 0);
+    // Whatever they were to be; files are none of its business.
+    let alive = NewDir::create(&name("fresh")).unwrap();
+    write_atomic(&name("file.tmp-1-2"), b"x").unwrap();
+    assert_eq!(sweep_stopped_in(dir.path()).unwrap(), 2, "`other` and `out.more`");
+    assert!(alive.temporary().is_dir() && name("out.tmp-1").is_dir() && name("file.tmp-1-2").is_file());
+}
+
+/// A sweep that comes between making a folder and locking it takes the folder and not the writer's work.
+#[test]
+fn a_folder_that_is_swept_before_it_is_locked_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sweeping = scope.spawn(|| {
+            let mut swept = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                // Another sweep, or the writer, may be at the same folder.
+                swept += sweep_stopped_in(dir.path()).unwrap_or(0);
+            }
+            swept
+        });
+        for n in 0..100 {
+            let mut folder = NewDir::create(&dir.path().join(format!("out-{n}"))).unwrap();
+            folder.write(&RelPath::new("file").unwrap(), b"x").unwrap();
+            folder.commit().unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        sweeping.join().unwrap();
+    });
+    assert_eq!(crate::list(dir.path()).unwrap().len(), 100);
 }

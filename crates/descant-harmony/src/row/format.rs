@@ -19,6 +19,7 @@ use crate::row::fields::{Fields, parsed_if_text};
 use crate::row::head::head;
 use crate::row::ignored::{Ignored, Place};
 use crate::row::message::{THINKING_KEYS, messages};
+use crate::row::think;
 use crate::row::weight::{WEIGHT_KEYS, weight};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -130,7 +131,7 @@ impl Format {
     pub(crate) fn conversation(self, fields: &mut Fields<'_>, ignored: &mut Ignored) -> Result<Conversation> {
         let mut messages = match self {
             Self::ShareGpt => listed(fields, &["conversations", "conversation"], ignored)?,
-            Self::Alpaca => alpaca(fields)?,
+            Self::Alpaca => alpaca(fields, ignored)?,
             Self::PromptCompletion => prompt_completion(fields, ignored)?,
             _ => listed(fields, &["messages"], ignored)?,
         };
@@ -170,21 +171,21 @@ fn listed(fields: &mut Fields<'_>, keys: &[&'static str], ignored: &mut Ignored)
     messages(&*parsed_if_text(list, key)?, key, ignored)
 }
 
-fn alpaca(fields: &mut Fields<'_>) -> Result<Vec<Message>> {
+fn alpaca(fields: &mut Fields<'_>, ignored: &mut Ignored) -> Result<Vec<Message>> {
     let mut user = said(fields, "instruction")?.ok_or_else(|| Error::field("instruction", "missing"))?;
     // The original joins the two with a blank line; an empty input is the usual case.
     if let Some(input) = said(fields, "input")?.filter(|input| !input.is_empty()) {
         user.push_str("\n\n");
         user.push_str(&input);
     }
-    let mut messages = history(fields)?;
+    let mut messages = history(fields, ignored)?;
     messages.push(Message::text(Role::User, user));
-    messages.push(answer(fields, "output")?);
+    messages.push(answer(fields, "output", ignored)?);
     Ok(messages)
 }
 
 /// Earlier turns: pairs of what was asked and answered.
-fn history(fields: &mut Fields<'_>) -> Result<Vec<Message>> {
+fn history(fields: &mut Fields<'_>, ignored: &mut Ignored) -> Result<Vec<Message>> {
     let mut messages = Vec::new();
     let Some(history) = fields.get("history") else { return Ok(messages) };
     let turns = parsed_if_text(history, "history")?;
@@ -195,7 +196,9 @@ fn history(fields: &mut Fields<'_>) -> Result<Vec<Message>> {
             return Err(Error::field(format!("history[{at}]"), "expected a list of two texts"));
         };
         messages.push(Message::text(Role::User, asked.as_str()));
-        messages.push(Message::assistant(None, answered.as_str()));
+        let path = format!("history[{at}][1]");
+        let answer = think::answer(answered.clone(), None, false, &path, ignored)?;
+        messages.push(Message::assistant(answer.thinking, answer.said));
     }
     Ok(messages)
 }
@@ -218,19 +221,21 @@ fn prompt_completion(fields: &mut Fields<'_>, ignored: &mut Ignored) -> Result<V
     match fields.get("completion") {
         None => return Err(Error::field("completion", "missing")),
         Some(Json::Array(_)) => messages.extend(listed(fields, &["completion"], ignored)?),
-        Some(_) => messages.push(answer(fields, "completion")?),
+        Some(_) => messages.push(answer(fields, "completion", ignored)?),
     }
     Ok(messages)
 }
 
 /// The only assistant message of a row, its reasoning beside it.
-fn answer(fields: &mut Fields<'_>, key: &'static str) -> Result<Message> {
+fn answer(fields: &mut Fields<'_>, key: &'static str, ignored: &mut Ignored) -> Result<Message> {
     let text = said(fields, key)?.ok_or_else(|| Error::field(key, "missing"))?;
     let thinking = match fields.one_of(&THINKING_KEYS)? {
         Some((key, json)) => Some(content::text(json, key)?),
         None => None,
     };
-    Ok(Message { weight: weight(fields, &WEIGHT_KEYS)?, ..Message::assistant(thinking, text) })
+    let answer = think::answer(text, thinking, false, key, ignored)?;
+    let message = Message::assistant(answer.thinking, answer.said);
+    Ok(Message { weight: weight(fields, &WEIGHT_KEYS)?, ..message })
 }
 
 /// The developer's instructions beside the messages, under either name.

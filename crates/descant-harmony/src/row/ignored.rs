@@ -107,6 +107,13 @@ pub struct IgnoredKey {
     pub count: u64,
 }
 
+impl IgnoredKey {
+    /// Whether it is no key but a tag in the text of messages, such as `<think>`, which was trained as it stands.
+    pub fn is_tag(&self) -> bool {
+        self.place == Place::Message && self.key.starts_with('<')
+    }
+}
+
 impl Ignored {
     /// Counts a key, unless it is known to carry nothing.
     pub(crate) fn add(&mut self, place: Place, key: &str) {

@@ -10,6 +10,7 @@ use crate::row::content::{Content, content, text};
 use crate::row::conversation::{Message, Role, ToolCall};
 use crate::row::fields::Fields;
 use crate::row::ignored::{Ignored, Place};
+use crate::row::think;
 use crate::row::tool;
 use crate::row::weight::{WEIGHT_KEYS, weight};
 use serde_json::{Map, Value as Json};
@@ -148,6 +149,14 @@ fn message(json: &Json, path: &str, ignored: &mut Ignored) -> Result<OnChannel> 
     if said.is_none() && tool_call.is_none() {
         return Err(Error::field(content_path, "missing"));
     }
+    let mut thinking = thinking.or(among_parts);
+    match said.take() {
+        Some(Json::String(text)) if role == Role::Assistant && channel != Some(Channel::Analysis) => {
+            let answer = think::answer(text, thinking.take(), tool_call.is_some(), &content_path, ignored)?;
+            (said, thinking) = (Some(answer.said.into()), answer.thinking);
+        }
+        other => said = other,
+    }
     // An empty text beside a call is how OpenAI's interfaces say that there is none.
     let content = said.filter(|said| tool_call.is_none() || said.as_str() != Some(""));
     let weight = weight(&mut fields, &WEIGHT_KEYS)?;
@@ -157,7 +166,6 @@ fn message(json: &Json, path: &str, ignored: &mut Ignored) -> Result<OnChannel> 
         ignored.add(Place::Message, key);
         extra.insert(key.clone(), value.clone());
     }
-    let thinking = thinking.or(among_parts);
     let message = Message { role, content, thinking, tool_call, weight, thinking_weight: None, extra };
     Ok(OnChannel { message, channel })
 }

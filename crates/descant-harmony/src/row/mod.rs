@@ -14,6 +14,7 @@ pub(crate) mod input;
 pub(crate) mod json;
 pub(crate) mod mark;
 mod message;
+mod think;
 mod tool;
 pub(crate) mod unfit;
 mod weight;

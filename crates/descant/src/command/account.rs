@@ -19,9 +19,14 @@ const SHOWN_REJECTS: usize = 3;
 /// Most buckets of the lengths.
 const BUCKETS: usize = 24;
 
-/// A key that changes no token, in words.
+/// A key that changes no token, or a tag that is text, in words.
 pub(crate) fn in_words(key: &IgnoredKey) -> String {
-    format!("`{}` in {} {}: not used", key.key, grouped(key.count), key.place.plural())
+    let fate = if key.is_tag() {
+        "trained as text; only an answer that begins with it and closes it once has reasoning between tags"
+    } else {
+        "not used"
+    };
+    format!("`{}` in {} {}: {fate}", key.key, grouped(key.count), key.place.plural())
 }
 
 /// The account of a data set.

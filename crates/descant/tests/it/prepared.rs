@@ -137,6 +137,67 @@ fn a_full_disk_while_the_cache_is_written_costs_the_cache_and_not_the_run() {
     assert!(refused >= 3, "making the file, writing, bringing it to the disk: {refused}");
 }
 
+/// Names that a process which ended too early leaves.
+fn left(cache: &Path) -> Vec<String> {
+    let Ok(entries) = cache.join("descant/data").read_dir() else { return Vec::new() };
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.contains(".tmp-")).collect()
+}
+
+#[test]
+fn the_next_start_sweeps_what_a_killed_process_left_and_nothing_of_one_at_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = large(dir.path(), "a");
+    let expected = answer(&plan(&data, &dir.path().join("other"), &[]));
+    let mut killed = 0;
+    for operation in 6..12 {
+        let cache = dir.path().join(format!("cache-{operation}"));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_descant"));
+        command.args(["plan", "--set", &format!("data.path={}", data.display())]).current_dir(root());
+        command.env("XDG_CACHE_HOME", &cache).env("DESCANT_FAULT", format!("kill:{operation}"));
+        command.output().unwrap();
+        killed += left(&cache).len();
+        assert_eq!(answer(&plan(&data, &cache, &[])), expected, "{operation}");
+        assert_eq!(left(&cache), Vec::<String>::new(), "{operation}");
+        assert_eq!(kept(&cache).len(), 1);
+    }
+    assert!(killed >= 3, "half-written folders: {killed}");
+
+    let cache = dir.path().join("cache-6");
+    let folder = cache.join("descant/data/key.tmp-1-0");
+    std::fs::create_dir(&folder).unwrap();
+    let writer = std::fs::File::open(&folder).unwrap();
+    writer.lock().unwrap();
+    answer(&plan(&data, &cache, &[]));
+    assert_eq!(left(&cache), ["key.tmp-1-0"], "its writer is at work");
+    drop(writer);
+    answer(&plan(&data, &cache, &[]));
+    assert_eq!(left(&cache), Vec::<String>::new());
+}
+
+#[test]
+fn without_a_cache_examples_lie_in_a_file_that_nobody_sees_and_else_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = large(dir.path(), "a");
+    let expected = answer(&plan(&data, &dir.path().join("cache"), &[]));
+    let passing = dir.path().join("passing");
+    std::fs::create_dir(&passing).unwrap();
+    let path = format!("data.path={}", data.display());
+    let of = |passing: &Path| {
+        let more = ["plan", "--json", "-v", "--set", &path, "--set", "evaluate.efforts=[\"low\"]"];
+        let arguments = [&more[..], &["--set", "run.cache=none"]].concat();
+        descant_with(root(), &arguments, &[("TMPDIR", passing.to_str().unwrap())])
+    };
+    let ran = of(&passing);
+    assert_eq!(answer(&ran), expected);
+    let said = format!("prepared data in {}, for this run alone", passing.display());
+    assert!(ran.err.contains(&said), "{}", ran.err);
+    assert_eq!(passing.read_dir().unwrap().count(), 0);
+    let ran = of(&dir.path().join("missing"));
+    assert_eq!(answer(&ran), expected);
+    assert!(ran.err.contains("prepared data stays in memory"), "{}", ran.err);
+}
+
 /// Few steps, nothing asked, a look after every second step.
 const SHORT: [&str; 14] = [
     "--set",

@@ -153,7 +153,8 @@ pub(super) fn left_out(data: &DataAccount) -> String {
         }
     }
     for key in account.ignored.iter() {
-        let _ = writeln!(text, "{BOLD}ignored{BOLD:#}    {}", visible(&in_words(&key)));
+        let label = if key.is_tag() { "as text" } else { "ignored" };
+        let _ = writeln!(text, "{BOLD}{label}{BOLD:#}    {}", visible(&in_words(&key)));
     }
     let rejects = &account.rejects;
     if rejects.count > 0 {
