@@ -55,7 +55,10 @@ pub struct StepModel<'a> {
 
 /// A table of bf16 rows that a step reads some of.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "one a model, and a box would only hide handles")]
+#[cfg_attr(
+    feature = "cuda",
+    expect(clippy::large_enum_variant, reason = "one a model, and a box would only hide handles")
+)]
 pub enum StepTable {
     /// On the card.
     Card(Tensor<2>),
