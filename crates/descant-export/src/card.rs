@@ -4,7 +4,7 @@ use crate::form::{Experts, Form};
 use crate::report::Report;
 
 /// The text of a merged folder's `README.md`: front matter that hubs index, what was merged, what survived, and the
-/// proof where there is one. `None` for the forms that have none, or the adapter's own.
+/// proof where there is one. `None` for adapters: some have a card of their own.
 pub fn model_card(report: &Report) -> Option<String> {
     // JSON's strings are YAML's double-quoted ones, so no name can break out of the front matter.
     let base = serde_json::Value::from(report.base_model.as_str());
@@ -12,6 +12,8 @@ pub fn model_card(report: &Report) -> Option<String> {
     let form = match report.form {
         Form::Bf16 => "BF16, in the layout of transformers",
         Form::Mxfp4 => "the published layout: experts in MXFP4, the rest in BF16",
+        Form::Gguf if report.experts.is_some() => "GGUF: experts in MXFP4, the rest in BF16",
+        Form::Gguf => "GGUF, in BF16",
         _ => return None,
     };
     let mut text = format!(

@@ -9,10 +9,10 @@ use crate::base::Base;
 use crate::card::{model_card, modelfile};
 use crate::error::{Error, Result};
 use crate::form::{Experts, Form};
-use crate::gguf::{ALIGNMENT, Info, header as gguf_header, model_keys};
+use crate::gguf::{self, ALIGNMENT, Info, header as gguf_header, model_keys};
 use crate::job::{Job, Progress, Watch};
 use crate::merge::Merger;
-use crate::plan::{self, expert_site};
+use crate::plan::{self, OutTensor, expert_site};
 use crate::report::{Report, WeightRow};
 use crate::shards;
 use crate::survival::{Sums, share};
@@ -29,6 +29,7 @@ const ALONG: [&str; 5] = [
 ];
 /// Longest of them.
 const MAX_ALONG: u64 = 256 << 20;
+
 /// Writes one of them.
 pub(crate) fn merged(
     job: &Job<'_>,
@@ -69,8 +70,10 @@ pub(crate) fn merged(
             reason: format!("{} is a folder, and --out names a .gguf file", job.form.name()),
         });
     }
-    let bytes = tensors.iter().map(|tensor| tensor.bytes().next_multiple_of(ALIGNMENT)).sum();
-    let mut target = Target::open(job.out, &[job.adapter, job.model], job.force, bytes)?;
+    let bytes: u64 = tensors.iter().map(|tensor| tensor.bytes().next_multiple_of(ALIGNMENT)).sum();
+    let header = keys.map(|keys| header(&keys, &tensors));
+    let small = along.iter().map(|(_, bytes)| bytes).chain(&header).map(|bytes| bytes.len() as u64).sum::<u64>();
+    let mut target = Target::open(job.out, &[job.adapter, job.model], job.force, bytes + small)?;
     tell(watch, Progress::Planned(bytes))?;
     let mut merger = Merger::new(base, sites, job.experts, job.allow_loss);
     report.changed = Part::all(&config).filter(|part| merger.reaches(*part)).count();
@@ -79,16 +82,10 @@ pub(crate) fn merged(
         target.write(name, bytes)?;
         report.wrote(name, bytes.len() as u64);
     }
-    if let Some(keys) = keys {
+    if let Some(header) = header {
         let name = target.file_name("model.gguf");
-        let infos = tensors.iter().map(|tensor| Info {
-            name: &tensor.name,
-            ne: tensor.shape.iter().rev().map(|&n| n as u64).collect(),
-            kind: ggml_type(tensor.kind),
-            bytes: tensor.bytes(),
-        });
         let mut file = Writing { file: target.start(&name)?, bytes: 0, done: &mut done, watch };
-        file.append(&gguf_header(&keys, infos))?;
+        file.append(&header)?;
         for tensor in &tensors {
             file.tensor(&mut merger, tensor)?;
             let padding = file.bytes.next_multiple_of(ALIGNMENT) - file.bytes;
@@ -116,10 +113,21 @@ pub(crate) fn merged(
         }
     }
     account(&mut report, &merger);
-    if let Some(card) = model_card(&report) {
+    if let Some(card) = model_card(&report).filter(|_| !crate::target::is_file(job.out)) {
         target.write(peft::CARD_FILE, card.as_bytes())?;
     }
     finished(target, report)
+}
+
+/// The beginning of a GGUF file.
+fn header(keys: &[(String, gguf::Value)], tensors: &[OutTensor]) -> Vec<u8> {
+    let infos = tensors.iter().map(|tensor| Info {
+        name: &tensor.name,
+        ne: tensor.shape.iter().rev().map(|&n| n as u64).collect(),
+        kind: ggml_type(tensor.kind),
+        bytes: tensor.bytes(),
+    });
+    gguf_header(keys, infos)
 }
 
 /// The small files of a model's folder: the configuration, and what goes along as it is.

@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 pub const REPORT_FILE: &str = "export.json";
 /// Ollama's file beside a model.
 pub(crate) const MODELFILE: &str = "Modelfile";
-/// Room for what is not counted beforehand: headers, tokenizer, cards.
-const SLACK: u64 = 64 << 20;
+/// Room for what is not counted beforehand: headers, index, account, card.
+const SLACK: u64 = 1 << 20;
 
 /// A place that is being filled.
 pub(crate) struct Target {
@@ -50,10 +50,11 @@ impl Target {
         for stopped in [path, &beside] {
             descant_files::sweep_stopped(stopped)?;
         }
+        let needed = bytes.saturating_add(SLACK);
         if let Some(free) = free_bytes(path)?
-            && free < bytes + SLACK
+            && free < needed
         {
-            return Err(Error::Room { path: path.to_owned(), needed: bytes + SLACK, free });
+            return Err(Error::Room { path: path.to_owned(), needed, free });
         }
         let new =
             NewDir::create(if path.symlink_metadata().is_ok() || is_file(path) { &beside } else { path })?;
@@ -136,4 +137,21 @@ fn replaceable(path: &Path, sources: &[&Path]) -> Result<()> {
         return refused("it is no export: it has no export.json");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_too_small_is_refused_before_anything_is_made() {
+        let dir = descant_testkit::scratch();
+        for name in ["out", "out.gguf"] {
+            let path = dir.path().join(name);
+            let refused = Target::open(&path, &[], false, 1 << 60);
+            assert!(matches!(refused, Err(Error::Room { needed, free, .. }) if needed > 1 << 60 && free < needed));
+            assert!(descant_files::list(dir.path()).unwrap().is_empty());
+            assert!(Target::open(&path, &[], false, 1).is_ok());
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod files;
 mod folder;
 pub mod mlx;
 pub mod peft;
+mod written;
 
 pub use adapters::{LoraAdapters, Pair};
 pub use config::{LoraConfig, MAX_RANK};

@@ -10,17 +10,19 @@
 //! One rank and one scale in a file. Gate and up are layers of their own there: where each has its own A, ours has both
 //! in one of twice the rank. Only LoRA is read; DoRA and full fine-tunes are refused by name.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use descant_files::{MappedFile, RelPath, read_bounded};
 use descant_model::{Config, Site, SiteDims, SiteKind};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView, serialize};
+use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use crate::config::MAX_RANK;
 use crate::peft::{CONFIG_FILE, Error, Factors, Files, MAX_CONFIG_BYTES, Result, Sites, floats};
+use crate::written::{Written, file_of};
 
 /// The tensors' name in a folder; PEFT's has another.
 pub const TENSORS_FILE: &str = "adapters.safetensors";
@@ -45,6 +47,18 @@ impl Rows {
             Self::Gate => 2 * i,
             Self::Up => 2 * i + 1,
         }
+    }
+
+    /// The rows of a site's B, `[n, d_out, rank]`, that the layer has: `[n, out, rank]`.
+    fn of_b(self, b: &[f32], dims: SiteDims, rank: usize) -> Vec<f32> {
+        let out = self.of(dims.d_out);
+        let mut taken = Vec::with_capacity(dims.n_matrices * out * rank);
+        for matrix in b.chunks_exact(dims.d_out * rank) {
+            for i in 0..out {
+                taken.extend_from_slice(&matrix[self.place(i) * rank..][..rank]);
+            }
+        }
+        taken
     }
 }
 
@@ -76,32 +90,35 @@ pub fn files(model: &Config, sites: &Sites) -> Result<Files> {
             reason: "MLX has one rank and one scale for all; fold first".to_owned(),
         });
     }
-    let mut stored: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-    let mut keys = Vec::new();
-    let bytes = |values: Vec<f32>| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let (mut tensors, mut keys) = (Vec::new(), Vec::new());
     for kind in SiteKind::ALL {
-        let SiteDims { d_in, d_out, n_matrices: n } = model.site_dims(kind);
+        let dims = model.site_dims(kind);
+        let SiteDims { d_in, d_out, n_matrices: n } = dims;
         for (layer, rows) in layers(kind) {
             let mut any = false;
             for (site, factors) in sites.iter().filter(|(site, _)| site.kind == kind) {
                 any = true;
                 let name = format!("model.layers.{}.{layer}", site.layer);
-                let row = |e: usize, i: usize| {
-                    let start = (e * d_out + rows.place(i)) * rank;
-                    &factors.b[start..start + rank]
-                };
                 let out = rows.of(d_out);
-                let (a_shape, a, b_shape, b) = if kind.is_expert() {
-                    let b =
-                        (0..n).flat_map(|e| (0..out).flat_map(move |i| row(e, i).iter().copied())).collect();
-                    (vec![n, rank, d_in], factors.a.clone(), vec![n, out, rank], b)
+                let (a_shape, b_shape) = if kind.is_expert() {
+                    (vec![n, rank, d_in], vec![n, out, rank])
                 } else {
-                    let a = (0..d_in).flat_map(|i| (0..rank).map(move |j| factors.a[j * d_in + i])).collect();
-                    let b = (0..rank).flat_map(|j| (0..out).map(move |o| row(0, o)[j])).collect();
-                    (vec![d_in, rank], a, vec![rank, out], b)
+                    (vec![d_in, rank], vec![rank, out])
                 };
-                stored.push((format!("{name}.lora_a"), a_shape, bytes(a)));
-                stored.push((format!("{name}.lora_b"), b_shape, bytes(b)));
+                let expert = kind.is_expert();
+                let a = move || {
+                    if expert {
+                        Cow::Borrowed(&*factors.a)
+                    } else {
+                        Cow::Owned(turned(&factors.a, rank, d_in))
+                    }
+                };
+                let b = move || {
+                    let b = rows.of_b(&factors.b, dims, rank);
+                    Cow::Owned(if expert { b } else { turned(&b, out, rank) })
+                };
+                tensors.push((format!("{name}.lora_a"), Written::new(a_shape, a)));
+                tensors.push((format!("{name}.lora_b"), Written::new(b_shape, b)));
             }
             if any {
                 keys.push(layer);
@@ -113,14 +130,8 @@ pub fn files(model: &Config, sites: &Sites) -> Result<Files> {
         "num_layers": model.num_hidden_layers,
         "lora_parameters": {"rank": rank, "scale": 1.0, "dropout": 0.0, "keys": keys},
     });
-    let header = |source| Error::Header { path: TENSORS_FILE.into(), source };
-    let views = stored
-        .iter()
-        .map(|(name, shape, bytes)| {
-            Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(header)?))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let tensors = serialize(views, Some([("format".to_owned(), "mlx".to_owned())].into())).map_err(header)?;
+    let tensors =
+        file_of(tensors, "mlx").map_err(|source| Error::Header { path: TENSORS_FILE.into(), source })?;
     Ok(vec![(CONFIG_FILE, format!("{config:#}\n").into_bytes()), (TENSORS_FILE, tensors)])
 }
 

@@ -94,8 +94,9 @@ Forms, and who reads them (docs/export.md has the command for each):
   mxfp4        merged, the published layout: as bf16, and MLX, Ollama; a third of the size
   gguf         merged: llama.cpp, LM Studio, Ollama; --out NAME.gguf is the file itself
 
-Everything is written whole or not at all. export.json beside it says what survived. With --prove the command ends
-with status 1 where the export differs from base and adapter, or less than 95 % of the gained loss is kept.";
+Everything is written whole or not at all, and export.json says what survived.
+With --prove the status is 1 where the export differs from base and adapter, or
+less than 95 % of the gained loss is kept.";
 
 const INIT_EXAMPLES: &str = "\
 Examples:
@@ -536,9 +537,9 @@ pub(crate) struct Export {
     /// New folder; for gguf and gguf-lora NAME.gguf is the file itself [default: none, it must be given]
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
-    /// How mxfp4 and gguf write experts that the adapter changes
-    #[arg(long, value_name = "RULE", default_value = "feedback")]
-    pub(crate) experts: ExpertRule,
+    /// How mxfp4 and gguf write experts that the adapter changes [default: feedback]
+    #[arg(long, value_name = "RULE")]
+    pub(crate) experts: Option<ExpertRule>,
     /// Write although the update does not survive, or experts that were never MXFP4 lose by being packed
     /// [default: refuse]
     #[arg(long)]

@@ -1,11 +1,11 @@
 //! Writing an adapter's folder: all of it or nothing, and the same bytes for the same numbers.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use descant_files::{NewDir, RelPath};
-use descant_model::{Config, Site, SiteKind};
-use safetensors::tensor::{Dtype, TensorView, serialize};
+use descant_model::{Config, Site, SiteDims, SiteKind};
 use serde_json::{Map, Value, json};
 
 use super::card::card;
@@ -14,6 +14,7 @@ use super::manifest::{Manifest, nested_layers};
 use super::names::{self, Part};
 use super::{CARD_FILE, CONFIG_FILE, Factors, Sites, TENSORS_FILE, layout};
 use crate::config::MAX_RANK;
+use crate::written::{Written, file_of};
 
 /// Files by name, in the order in which they are written.
 pub type Files = Vec<(&'static str, Vec<u8>)>;
@@ -178,23 +179,16 @@ fn pattern(sites: &Sites, own: impl Fn(&Factors) -> Option<Value>) -> Map<String
 /// The bytes of `adapter_model.safetensors`.
 fn tensors(model: &Config, sites: &Sites) -> Result<Vec<u8>> {
     let nested = nested_layers(sites.keys().copied());
-    let mut stored = Vec::new();
+    let mut tensors = Vec::new();
     for (&site, factors) in sites {
         let dims = model.site_dims(site.kind);
-        let b = layout::b_as_stored(&factors.b, dims, factors.rank);
-        for (part, values) in [(Part::A, &factors.a), (Part::B, &b)] {
+        let mut push = |part, tensor: fn(&Factors, SiteDims) -> Cow<'_, [f32]>| {
             let name = names::tensor(site, part, nested.contains(&site.layer));
             let shape = names::shape(dims, factors.rank, dims.n_matrices, part);
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            stored.push((name, shape, bytes));
-        }
+            tensors.push((name, Written::new(shape, move || tensor(factors, dims))));
+        };
+        push(Part::A, |factors, _| Cow::Borrowed(&factors.a));
+        push(Part::B, |factors, dims| Cow::Owned(layout::b_as_stored(&factors.b, dims, factors.rank)));
     }
-    let header = |source| Error::Header { path: TENSORS_FILE.into(), source };
-    let views = stored
-        .iter()
-        .map(|(name, shape, bytes)| {
-            Ok((name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).map_err(header)?))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    serialize(views, Some([("format".to_owned(), "pt".to_owned())].into())).map_err(header)
+    file_of(tensors, "pt").map_err(|source| Error::Header { path: TENSORS_FILE.into(), source })
 }

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Export, model: &Path, run: Option<&Resolved>, talk: Tal
         adapter: &args.adapter,
         model,
         form: form(args.to),
-        experts: experts(args.experts),
+        experts: experts(args)?,
         out: &args.out,
         force: args.force,
         allow_loss: args.allow_loss,
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Export, model: &Path, run: Option<&Resolved>, talk: Tal
             talk.say("stopped; nothing was written");
             return Ok(signals.came().unwrap_or(Exit::Interrupted));
         }
-        other => other.map_err(hinted)?,
+        other => other.map_err(|error| hinted(error, &job))?,
     };
     if let Some(rows) = rows {
         let settings = run.map(|run| run.settings.clone()).unwrap_or_default();
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Export, model: &Path, run: Option<&Resolved>, talk: Tal
         let path = report_path(&args.out);
         descant_files::write_atomic(&path, report.to_json().as_bytes())
             .with_context(|| format!("the export is whole, but its account {} is not", path.display()))?;
-        if let Some(card) = model_card(&report) {
+        if let Some(card) = model_card(&report).filter(|_| args.out.is_dir()) {
             let path = args.out.join(CARD_FILE);
             descant_files::write_atomic(&path, card.as_bytes())
                 .with_context(|| format!("the export is whole, but its card {} is not", path.display()))?;
@@ -127,11 +127,18 @@ fn form(to: To) -> Form {
     }
 }
 
-fn experts(rule: ExpertRule) -> Experts {
-    match rule {
-        ExpertRule::Feedback => Experts::Feedback,
-        ExpertRule::Nearest => Experts::Nearest,
-        ExpertRule::Bf16 => Experts::Bf16,
+/// The rule for experts, which only some forms have.
+fn experts(args: &Export) -> Result<Experts> {
+    let form = form(args.to);
+    match args.experts {
+        Some(_) if !matches!(form, Form::Mxfp4 | Form::Gguf) => Err(Hinted::new(
+            anyhow!("--experts says how mxfp4 and gguf write experts, and --to is {}", form.name()),
+            "leave it out, or choose --to mxfp4 or --to gguf",
+        )
+        .into()),
+        None | Some(ExpertRule::Feedback) => Ok(Experts::Feedback),
+        Some(ExpertRule::Nearest) => Ok(Experts::Nearest),
+        Some(ExpertRule::Bf16) => Ok(Experts::Bf16),
     }
 }
 
@@ -158,15 +165,20 @@ fn warnings(report: &Report) -> Vec<String> {
 }
 
 /// Advice for each way in which an export is refused.
-fn hinted(error: Error) -> anyhow::Error {
+fn hinted(error: Error, job: &Job<'_>) -> anyhow::Error {
     let hint = match &error {
         Error::Exists { .. } => "choose another --out, or add --force to replace an export",
+        Error::Lost { .. } if job.experts == Experts::Nearest => {
+            "choose --experts feedback, which keeps more; --to bf16, --to gguf --experts bf16 and the adapter itself \
+             keep all of it; --allow-loss writes it all the same"
+        }
         Error::Lost { .. } => {
-            "--experts feedback keeps more than nearest; all of it keep --to bf16, --to gguf --experts bf16, and the \
-             adapter itself; --allow-loss writes it all the same"
+            "choose --to bf16, --to gguf --experts bf16, or the adapter itself (peft-folded, gguf-lora, mlx-adapter), \
+             which keep all of it; --allow-loss writes it all the same"
         }
         Error::Repacked { .. } => "choose --to bf16, or --to gguf --experts bf16, or add --allow-loss",
-        Error::Room { .. } => "choose --out on a larger disk, or a smaller form: mxfp4 for bf16",
+        Error::Room { .. } if job.form == Form::Bf16 => "choose --out on a larger disk, or --to mxfp4, a third of the size",
+        Error::Room { .. } => "choose --out on a larger disk",
         _ => return error.into(),
     };
     Hinted::new(error, hint).into()

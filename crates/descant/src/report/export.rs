@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use descant_export::{Form, Report};
+use descant_export::{Form, REPORT_FILE, Report};
 
 /// Weights that are listed; the rest is in `export.json`.
 const MOST_LAYERS: usize = 8;
@@ -44,8 +44,12 @@ pub(crate) fn export_table(report: &Report, out: &Path) -> String {
         report.weights.iter().filter_map(|row| Some((row.survival.as_ref()?.a_error?, row))).collect();
     worst.sort_by(|a, b| b.0.total_cmp(&a.0));
     for (lost, row) in worst.iter().take(MOST_LAYERS) {
-        let kept = row.survival.as_ref().map_or(0.0, |survival| survival.along);
-        line("", format!("{}: {:.2} % along, {:.2} % lost", row.tensor, 100.0 * kept, 100.0 * lost));
+        let (kept, error) = row.survival.map_or((0.0, 0.0), |survival| (survival.along, survival.error));
+        let [kept, lost, error] = [kept, *lost, error].map(|share| 100.0 * share);
+        line("", format!("{}: {kept:.2} % along, {lost:.2} % lost, rounding {error:.2} %", row.tensor));
+    }
+    if worst.len() > MOST_LAYERS {
+        line("", format!("worst first; all {} are in {REPORT_FILE}", worst.len()));
     }
     if let Some(proof) = &report.proof {
         line("proved on", format!("{} rows, {} tokens of {}", proof.rows, proof.tokens, proof.rows_of));

@@ -145,6 +145,29 @@ fn the_account_is_one_object_and_the_file_beside_the_export() {
 }
 
 #[test]
+fn a_rule_for_experts_is_refused_where_the_form_packs_none() {
+    let dir = scratch();
+    for form in ["peft", "peft-folded", "mlx-adapter", "gguf-lora", "bf16"] {
+        let ran = export(dir.path(), form, "out", &["--experts", "nearest"], &[]);
+        assert!(ran.code == 2 && ran.err.contains(&format!("--to is {form}")), "{}", ran.err);
+        assert!(ran.err.contains("hint: leave it out"), "{}", ran.err);
+    }
+    assert!(descant_files::list(dir.path()).unwrap().is_empty());
+    assert_eq!(export(dir.path(), "gguf", "out", &["--experts", "nearest"], &[]).code, 0);
+}
+
+#[test]
+fn a_folder_with_a_gguf_file_has_a_card_and_a_file_alone_has_none() {
+    let dir = scratch();
+    assert_eq!(export(dir.path(), "gguf", "out", &[], &[]).code, 0);
+    let card = std::fs::read_to_string(dir.path().join("out/README.md")).unwrap();
+    assert!(card.contains("| GGUF: experts in MXFP4, the rest in BF16 |"), "{card}");
+    assert!(card.contains("of it in the export"), "{card}");
+    assert_eq!(export(dir.path(), "gguf", "x.gguf", &[], &[]).code, 0);
+    assert_eq!(names(dir.path()), ["out", "x.Modelfile", "x.export.json", "x.gguf"]);
+}
+
+#[test]
 fn a_proof_without_rows_is_refused_before_anything_is_written() {
     let dir = scratch();
     let ran = export(dir.path(), "bf16", "out", &["--prove"], &[]);
