@@ -11,6 +11,9 @@ use descant_evaluate::{Cell, Claim, Evaluation, Measure, Side, name_of};
 /// The figure that the verdict speaks of.
 pub(crate) const HIT: &str = "in the language asked";
 
+/// The figure that goes before it where it fell.
+const REASONS: &str = "reasons at all";
+
 /// A share of replies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Share {
@@ -142,7 +145,7 @@ pub(crate) fn figures(evaluation: &Evaluation, replies: u64) -> Vec<Figure> {
         same_language(),
         of_cells("right, none asked", &["none"], |c| c.right, |c| c.scored),
         of_cells("well-formed", &["none", "any"], |c| c.valid, |c| c.n),
-        of_cells("reasons at all", &["none", "any"], |c| c.analysis.present, |c| c.n).filter(|figure| {
+        of_cells(REASONS, &["none", "any"], |c| c.analysis.present, |c| c.n).filter(|figure| {
             [figure.before, Some(figure.after)].into_iter().flatten().any(|share| share.count < share.of)
         }),
     ]
@@ -158,8 +161,18 @@ pub(crate) fn figures_at(evaluation: &Evaluation, effort: &str, replies: u64) ->
     figures(&Evaluation { before: side, after: None, spill_over: None, ..evaluation.clone() }, replies)
 }
 
-/// The one sentence: whether the model now reasons in the language asked.
+/// How many replies reason at all, before and after, where that fell: the language of reasoning that is gone is no news.
+pub(crate) fn lost_reasoning(figures: &[Figure]) -> Option<(Share, Share)> {
+    let fell = figures.iter().find(|figure| figure.name == REASONS && figure.way() == Some(Way::Down))?;
+    Some((fell.before?, fell.after))
+}
+
+/// The one sentence: whether the model now reasons in the language asked, or no longer reasons.
 pub(crate) fn verdict(figures: &[Figure]) -> String {
+    if let Some((before, after)) = lost_reasoning(figures) {
+        let (was, now) = (before.percent(), after.percent());
+        return format!("Fewer replies reason at all: {was} % before, {now} % after.");
+    }
     let hit = figures.iter().find(|figure| figure.name == HIT);
     let Some((figure, before)) = hit.and_then(|figure| Some((figure, figure.before?))) else {
         return match hit {

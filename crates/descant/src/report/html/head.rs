@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use descant_evaluate::{Claim, Evaluation, Measure};
 
 use super::markup::{Section, escape, grouped};
-use crate::report::key::{Figure, HIT, Share, Way, figures, percent, verdict, worse};
+use crate::report::key::{Figure, HIT, Share, Way, figures, lost_reasoning, percent, verdict, worse};
 use crate::report::run_files::RunFiles;
 
 /// The evaluation that the headline speaks of, and how many replies each prompt has.
@@ -20,7 +20,12 @@ pub(super) fn header(run: &RunFiles) -> (String, String) {
     let hit = figures.as_ref().and_then(|figures| figures.iter().find(|f| f.name == HIT));
     let compared = hit.and_then(|figure| Some((figure, figure.before?)));
     let done = run.summary.is_some();
+    let lost = figures.as_deref().and_then(lost_reasoning);
     let (short, title) = match (compared, &figures) {
+        _ if let Some((before, after)) = lost => {
+            let (was, now) = (before.percent(), after.percent());
+            (format!("reasoning {was} % to {now} %"), heading("Fewer replies reason at all", &was, &now))
+        }
         (Some((figure, before)), _) => {
             let (was, now) = (before.percent(), figure.after.percent());
             (format!("{was} % to {now} %"), headline(figure, &was, &now))
@@ -64,15 +69,19 @@ fn headline(figure: &Figure, was: &str, now: &str) -> String {
         Some(Way::Down) => "the model reasons in it less often",
         _ => "no clear change in how often the model reasons in it",
     };
+    heading(&format!("Asked for a language, {verb}"), was, now)
+}
+
+fn heading(what: &str, was: &str, now: &str) -> String {
     format!(
-        "Asked for a language, {verb}: <span class=\"n\">{was} % before</span>, <span class=\"n after\">{now} % after</span>."
+        "{what}: <span class=\"n\">{was} % before</span>, <span class=\"n after\">{now} % after</span>."
     )
 }
 
 /// One sentence on reasoning that is gone, one on answers, one on spill-over, one on what got worse.
 fn ledes(evaluation: &Evaluation, figures: &[Figure]) -> Vec<String> {
     // Well-formed replies and right answers do not show it, so it comes first.
-    let mut sentences = lost_reasoning(evaluation);
+    let mut sentences = less_reasoning(evaluation);
     for (name, what) in [("right, a language asked", "a language asked"), ("right, none asked", "none asked")]
     {
         let Some(figure) = figures.iter().find(|figure| figure.name == name) else { continue };
@@ -111,7 +120,7 @@ fn ledes(evaluation: &Evaluation, figures: &[Figure]) -> Vec<String> {
 }
 
 /// Says that fewer replies reason at all, where they do.
-fn lost_reasoning(evaluation: &Evaluation) -> Vec<String> {
+fn less_reasoning(evaluation: &Evaluation) -> Vec<String> {
     let mut sentences = Vec::new();
     for (asked, where_) in [(true, "a language asked"), (false, "none asked")] {
         let fell = evaluation.change(Measure::Present, asked).filter(|change| change.claim == Claim::Down);

@@ -1,8 +1,8 @@
 //! Several runs side by side: key figures, settings that differ, and their losses on one scale.
 
-use std::fmt::Write as _;
-
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use descant_train::StepMetrics;
 
@@ -23,7 +23,7 @@ pub(crate) fn side_by_side(runs: &[RunFiles]) -> String {
         env!("CARGO_PKG_VERSION")
     );
     let mut titles = vec![("percent of replies", "")];
-    let names: Vec<String> = runs.iter().map(RunFiles::name).collect();
+    let names = names(runs);
     titles.extend(names.iter().map(|name| (name.as_str(), "r")));
     let all: Vec<Vec<_>> = runs
         .iter()
@@ -65,15 +65,25 @@ pub(crate) fn side_by_side(runs: &[RunFiles]) -> String {
         &table("Before and after <span class=\"unit\">95 % intervals</span>", &titles, &rows, false),
     );
     html += &section("settings", "Settings that differ", &differing(runs, &titles));
-    html += &section("learning", "Learning", &curves(runs));
+    html += &section("learning", "Learning", &curves(runs, &names));
     html + &closing(concat!("Written by descant ", env!("CARGO_PKG_VERSION"), "."))
+}
+
+/// What the runs are called here: their folders, without what all of them lie in.
+fn names(runs: &[RunFiles]) -> Vec<String> {
+    let all: Vec<Vec<_>> = runs.iter().map(|run| run.folder.iter().collect()).collect();
+    let least = all.iter().map(Vec::len).min().unwrap_or(0);
+    let same = |at: usize| all.iter().all(|parts| parts[at] == all[0][at]);
+    let shared = (0..least.saturating_sub(1)).take_while(|&at| same(at)).count();
+    let name = |parts: &Vec<&std::ffi::OsStr>| parts[shared..].iter().collect::<PathBuf>().display().to_string();
+    all.iter().map(name).collect()
 }
 
 /// What a curve shows of a step.
 type Of = fn(&StepMetrics) -> Option<f64>;
 
 /// Loss and first token of every run, all on the scales of the first kind.
-fn curves(runs: &[RunFiles]) -> String {
+fn curves(runs: &[RunFiles], names: &[String]) -> String {
     let kinds: [(&str, &str, Of); 2] = [
         ("Loss", "nats per trained token", |step| Some(f64::from(step.loss))),
         ("The token that chooses the language", "nats", |step| step.first_analysis_loss.map(f64::from)),
@@ -88,10 +98,10 @@ fn curves(runs: &[RunFiles]) -> String {
             html,
             "<h3>{title} <span class=\"unit\">{unit}, the same scales for all</span></h3>\n<div class=\"two\">\n"
         );
-        for run in runs {
+        for (run, name) in runs.iter().zip(names) {
             let watched = if title == "Loss" { points(run, validation_loss) } else { Vec::new() };
             html += &figure(&Chart {
-                title: &run.name(),
+                title: name,
                 caption: if watched.is_empty() { "" } else { "Dashed: examples that are not trained on." },
                 points: &points(run, of),
                 second: &watched,
@@ -126,7 +136,8 @@ fn differing(runs: &[RunFiles], titles: &[(&str, &str)]) -> String {
     if rows.is_empty() {
         return "<p>None: these are equal runs.</p>\n".into();
     }
-    let mut titles = titles.to_vec();
-    titles[0].0 = "setting";
+    // Values are texts of any length: they are broken, where figures stand in a line.
+    let mut titles: Vec<_> = titles.iter().map(|(title, _)| (*title, "any")).collect();
+    titles[0] = ("setting", "");
     table("<span class=\"vh\">Settings that differ</span>", &titles, &rows, false)
 }

@@ -102,6 +102,26 @@ fn no_text_can_become_markup() {
 }
 
 #[test]
+fn runs_side_by_side_are_named_apart_and_no_text_of_theirs_can_become_markup() {
+    let two = |text: &str, folders: [&str; 2]| {
+        let mut runs = [run(text), run(text)];
+        for (rank, (run, folder)) in runs.iter_mut().zip(folders).enumerate() {
+            run.folder = folder.into();
+            run.identity.push(("lora.r".into(), format!("{rank} {text}")));
+        }
+        side_by_side(&runs)
+    };
+    let plain = two("plain", ["/home/a/runs/x", "/home/a/runs/y/z"]);
+    assert!(plain.contains(">x</th>") && plain.contains(">y/z</th>") && !plain.contains("/home"));
+    assert!(two("plain", ["runs/x", "runs/x"]).contains(">x</th>"), "a run beside itself has a name");
+    for hostile in ["<script>alert(1)</script>", "\"><img src=x onerror=1>", "' & &lt; <!--", "a\u{0}b"] {
+        let html = two(hostile, [&format!("runs/{hostile}1"), &format!("runs/{hostile}2")]);
+        assert_eq!(tags(&html), tags(&plain), "{hostile}");
+        assert!(!html.contains('\u{0}') && !html.contains("onerror=1>"));
+    }
+}
+
+#[test]
 fn the_page_needs_nothing_from_elsewhere_and_its_links_lead_somewhere() {
     let html = render(&run("plain"));
     for outside in ["http:", "https:", "src=", "url(", "@import", "<script", "<link"] {
@@ -185,6 +205,15 @@ fn reasoning_that_is_gone_stands_in_the_first_sentence_and_only_then() {
         }
     }
     assert!(lede(&render(&run)).starts_with(gone), "{}", lede(&render(&run)));
+    // Where most of it is gone, the heading speaks of it and not of the language.
+    let heading = |html: &str| html.split("<h1>").nth(1).unwrap().split(':').next().unwrap().to_owned();
+    assert!(heading(&render(&run)).starts_with("Asked for a language"), "{}", heading(&render(&run)));
+    for evaluation in &mut run.evaluations.as_mut().unwrap().evaluations {
+        for cell in evaluation.after.iter_mut().flat_map(|side| &mut side.cells) {
+            cell.analysis.present = 0;
+        }
+    }
+    assert_eq!(heading(&render(&run)), "Fewer replies reason at all");
 }
 
 #[test]
