@@ -72,7 +72,8 @@ pub(crate) fn merged(
     }
     let bytes: u64 = tensors.iter().map(|tensor| tensor.bytes().next_multiple_of(ALIGNMENT)).sum();
     let header = keys.map(|keys| header(&keys, &tensors));
-    let small = along.iter().map(|(_, bytes)| bytes).chain(&header).map(|bytes| bytes.len() as u64).sum::<u64>();
+    let small =
+        along.iter().map(|(_, bytes)| bytes).chain(&header).map(|bytes| bytes.len() as u64).sum::<u64>();
     let mut target = Target::open(job.out, &[job.adapter, job.model], job.force, bytes + small)?;
     tell(watch, Progress::Planned(bytes))?;
     let mut merger = Merger::new(base, sites, job.experts, job.allow_loss);

@@ -149,7 +149,9 @@ mod tests {
         for name in ["out", "out.gguf"] {
             let path = dir.path().join(name);
             let refused = Target::open(&path, &[], false, 1 << 60);
-            assert!(matches!(refused, Err(Error::Room { needed, free, .. }) if needed > 1 << 60 && free < needed));
+            assert!(
+                matches!(refused, Err(Error::Room { needed, free, .. }) if needed > 1 << 60 && free < needed)
+            );
             assert!(descant_files::list(dir.path()).unwrap().is_empty());
             assert!(Target::open(&path, &[], false, 1).is_ok());
         }

@@ -177,7 +177,9 @@ fn hinted(error: Error, job: &Job<'_>) -> anyhow::Error {
              which keep all of it; --allow-loss writes it all the same"
         }
         Error::Repacked { .. } => "choose --to bf16, or --to gguf --experts bf16, or add --allow-loss",
-        Error::Room { .. } if job.form == Form::Bf16 => "choose --out on a larger disk, or --to mxfp4, a third of the size",
+        Error::Room { .. } if job.form == Form::Bf16 => {
+            "choose --out on a larger disk, or --to mxfp4, a third of the size"
+        }
         Error::Room { .. } => "choose --out on a larger disk",
         _ => return error.into(),
     };

@@ -73,9 +73,7 @@ fn headline(figure: &Figure, was: &str, now: &str) -> String {
 }
 
 fn heading(what: &str, was: &str, now: &str) -> String {
-    format!(
-        "{what}: <span class=\"n\">{was} % before</span>, <span class=\"n after\">{now} % after</span>."
-    )
+    format!("{what}: <span class=\"n\">{was} % before</span>, <span class=\"n after\">{now} % after</span>.")
 }
 
 /// One sentence on reasoning that is gone, one on answers, one on spill-over, one on what got worse.

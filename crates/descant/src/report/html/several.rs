@@ -75,7 +75,8 @@ fn names(runs: &[RunFiles]) -> Vec<String> {
     let least = all.iter().map(Vec::len).min().unwrap_or(0);
     let same = |at: usize| all.iter().all(|parts| parts[at] == all[0][at]);
     let shared = (0..least.saturating_sub(1)).take_while(|&at| same(at)).count();
-    let name = |parts: &Vec<&std::ffi::OsStr>| parts[shared..].iter().collect::<PathBuf>().display().to_string();
+    let name =
+        |parts: &Vec<&std::ffi::OsStr>| parts[shared..].iter().collect::<PathBuf>().display().to_string();
     all.iter().map(name).collect()
 }
 
