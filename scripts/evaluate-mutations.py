@@ -4,7 +4,7 @@
 Usage: scripts/evaluate-mutations.py [NAME ...]     from the root of a clean checkout
 
 A mutation replaces one piece of text in one file; the file is put back afterwards. Ends with status 1 when the tests of
-descant-evaluate pass with a mutation in, or when a piece of text is not there any more.
+descant-evaluate pass with a mutation in, fail without one, or when a piece of text is not there any more.
 """
 
 import pathlib
@@ -45,7 +45,12 @@ MUTATIONS = {
 }
 
 
+COMMAND = ["cargo", "test", "-q", "-p", "descant-evaluate", "--test", "it", "--", "verdicts", "figures"]
+
+
 def main():
+    if subprocess.run(COMMAND).returncode != 0:
+        sys.exit("the tests fail without a mutation, so they would show nothing")
     chosen = sys.argv[1:] or list(MUTATIONS)
     survived = []
     for name in chosen:
@@ -58,8 +63,7 @@ def main():
             continue
         try:
             path.write_text(text.replace(old, new), encoding="utf-8")
-            command = ["cargo", "test", "-q", "-p", "descant-evaluate", "--test", "it", "--", "verdicts", "figures"]
-            ran = subprocess.run(command, capture_output=True, text=True)
+            ran = subprocess.run(COMMAND, capture_output=True, text=True)
         finally:
             path.write_text(text, encoding="utf-8")
         compiled = "error: could not compile" not in ran.stderr

@@ -55,7 +55,7 @@ impl std::str::FromStr for Threshold {
         if !(least..=100.0).contains(&percent) {
             return Err(wrong(format!("{percent} is not from {least} to 100")));
         }
-        Ok(Self { text: text.to_owned(), of, percent })
+        Ok(Self { text: format!("{}={}", name.trim(), number.trim()), of, percent })
     }
 }
 

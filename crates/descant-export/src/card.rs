@@ -1,14 +1,17 @@
 //! The model card of a merged model, and Ollama's Modelfile.
 
+use descant_lora::peft::{hub_name, short_name};
+
 use crate::form::{Experts, Form};
 use crate::report::Report;
 
 /// The text of a merged folder's `README.md`: front matter that hubs index, what was merged, what survived, and the
 /// proof where there is one. `None` for adapters: some have a card of their own.
 pub fn model_card(report: &Report) -> Option<String> {
-    // JSON's strings are YAML's double-quoted ones, so no name can break out of the front matter.
-    let base = serde_json::Value::from(report.base_model.as_str());
-    let name = report.base_model.lines().next().unwrap_or_default();
+    let (base, name) = match hub_name(&report.base_model) {
+        Some(base) => (format!("base_model: {base}\nbase_model_relation: finetune\n"), short_name(base)),
+        None => (String::new(), "A local gpt-oss"),
+    };
     let form = match report.form {
         Form::Bf16 => "BF16, in the layout of transformers",
         Form::Mxfp4 => "the published layout: experts in MXFP4, the rest in BF16",
@@ -17,7 +20,7 @@ pub fn model_card(report: &Report) -> Option<String> {
         _ => return None,
     };
     let mut text = format!(
-        "---\nbase_model: {base}\nbase_model_relation: finetune\npipeline_tag: text-generation\ntags:\n- gpt-oss\n- \
+        "---\n{base}pipeline_tag: text-generation\ntags:\n- gpt-oss\n- \
          descant\n---\n\n# {name}, fine-tuned and merged\n\nA LoRA adapter, merged by Descant into the model it was \
          trained on.\n\n| | |\n| --- | --- |\n| weights | {form} |\n| weights that the adapter changes | {} |\n| bytes \
          | {} |\n",
@@ -94,4 +97,24 @@ pub(crate) fn modelfile(gguf: &str) -> String {
          PARAMETER top_k 0\n\
          PARAMETER top_p 1.0\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_names_a_repository_and_never_a_path() {
+        for form in [Form::Bf16, Form::Mxfp4, Form::Gguf] {
+            let card = |name: &str| model_card(&Report::new(form, name.to_owned())).unwrap();
+            let named = card("openai/gpt-oss-20b");
+            let front = "---\nbase_model: openai/gpt-oss-20b\nbase_model_relation: finetune\n";
+            assert!(named.starts_with(front) && named.contains("\n# gpt-oss-20b, fine-tuned"), "{named}");
+            for local in ["/home/user/model", "model", "a/b\n---\nlicense: mit", "src/gguf"] {
+                let card = card(local);
+                assert!(card.starts_with("---\npipeline_tag: text-generation\n"), "{card}");
+                assert!(!card.contains("/home") && !card.contains("license"), "{card}");
+            }
+        }
+    }
 }

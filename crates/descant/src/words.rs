@@ -1,17 +1,6 @@
-//! Small words that several parts write: names of a hub, digits in groups.
+//! Small words that several parts write: digits in groups, lists.
 
-/// A model's name on a hub: two parts of letters, digits, `.`, `_` and `-`, 96 characters in all.
-pub(crate) fn is_hub_name(name: &str) -> bool {
-    let part = |part: &str| {
-        !part.is_empty()
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
-            && !part.starts_with(['.', '-'])
-            && !part.ends_with(['.', '-'])
-            && !part.contains("--")
-            && !part.contains("..")
-    };
-    name.len() <= 96 && name.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
-}
+pub(crate) use descant_lora::peft::is_hub_name;
 
 /// Digits in groups of three.
 pub(crate) fn grouped(number: u64) -> String {
@@ -69,28 +58,5 @@ mod tests {
         let words = |words: &[&str]| listed(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
         assert_eq!([words(&[]), words(&["a"]), words(&["a", "b"])], ["", "a", "a and b"]);
         assert_eq!(words(&["a", "b", "c"]), "a, b and c");
-    }
-
-    #[test]
-    fn names_of_a_hub_are_two_plain_parts() {
-        for good in ["openai/gpt-oss-20b", "a/b", "A_1/b.c"] {
-            assert!(is_hub_name(good), "{good}");
-        }
-        for bad in [
-            "",
-            "a",
-            "/home/user/model",
-            "a/b/c",
-            "a/",
-            "/b",
-            "a/-b",
-            "a/b.",
-            "a--b/c",
-            "a/b..c",
-            "a b/c",
-            "a/b\n---",
-        ] {
-            assert!(!is_hub_name(bad), "{bad}");
-        }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use descant_lora::peft::short_name;
 use descant_model::{Config, LayerType, MAX_CONFIG_BYTES};
 use serde_json::Value as Json;
 
@@ -48,7 +49,7 @@ pub(crate) fn model_keys(
     let mut keys = vec![
         ("general.architecture".to_owned(), text(ARCHITECTURE)),
         ("general.type".to_owned(), text("model")),
-        ("general.name".to_owned(), text(name)),
+        ("general.name".to_owned(), text(short_name(name))),
         ("general.file_type".to_owned(), Value::U32(if packed { file_type::MXFP4 } else { file_type::BF16 })),
         ("general.quantization_version".to_owned(), Value::U32(QUANTIZATION_VERSION)),
     ];
@@ -92,7 +93,7 @@ pub(crate) fn lora_keys(name: &str, rank: usize) -> Vec<(String, Value)> {
     [
         ("general.architecture", text(ARCHITECTURE)),
         ("general.type", text("adapter")),
-        ("general.name", text(name)),
+        ("general.name", text(short_name(name))),
         ("general.file_type", Value::U32(file_type::F32)),
         ("adapter.type", text("lora")),
         ("adapter.lora.alpha", Value::F32(rank as f32)),

@@ -1,5 +1,6 @@
 //! The model card that lies beside an adapter.
 
+use super::base_name::hub_name;
 use super::manifest::Manifest;
 
 /// The text of `README.md`: front matter that hubs index, what this is, what was trained.
@@ -10,14 +11,15 @@ pub(super) fn card(
     alpha: f64,
     manifest: &Manifest,
 ) -> String {
-    // JSON's strings are YAML's double-quoted ones, so no name can break out of the front matter.
-    let base = serde_json::Value::from(base_model);
+    let hub = hub_name(base_model);
+    let base = hub.map_or_else(String::new, |name| format!("base_model: {name}\n"));
+    let name = hub.unwrap_or("a local gpt-oss");
     let targets = targets.iter().map(|target| format!("`{target}`")).collect::<Vec<_>>().join(", ");
     let tensors = manifest.tensors.len();
     let total = manifest.total;
     format!(
         "---\n\
-         base_model: {base}\n\
+         {base}\
          library_name: peft\n\
          pipeline_tag: text-generation\n\
          tags:\n\
@@ -38,7 +40,6 @@ pub(super) fn card(
          | tensors | {tensors} |\n\
          | parameters | {total} |\n\
          \n\
-         It is in PEFT's format: `PeftModel.from_pretrained(base_model, folder)` loads it.\n",
-        name = base_model.lines().next().unwrap_or_default(),
+         It is in PEFT's format: `PeftModel.from_pretrained(base_model, folder)` loads it.\n"
     )
 }

@@ -17,6 +17,7 @@
 //! What a file asks for and we do not compute is refused by name; every tensor must be expected, and every
 //! expected one there. No tensors of burn here: these are lists of f32 and where they belong.
 
+mod base_name;
 mod card;
 mod config;
 mod error;
@@ -29,6 +30,7 @@ mod write;
 
 use std::collections::BTreeMap;
 
+pub use base_name::{hub_name, is_hub_name, short_name};
 pub use config::{MAX_CONFIG_BYTES, PeftConfig, TargetModules};
 use descant_model::Site;
 pub use error::{Error, Result};

@@ -141,15 +141,19 @@ fn no_name_of_a_base_model_breaks_out_of_the_cards_front_matter() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("adapter");
     let sites = sites(&model, |site| (site.kind == SiteKind::Query).then_some((1, 1.0)));
-    peft::save(&path, &model, "evil\"\n---\n# title\nlicense: mit", &sites).unwrap();
-    let card = String::from_utf8(read_bounded(&path.join("README.md"), 1 << 20).unwrap()).unwrap();
-    assert!(
-        card.starts_with(
-            "---\nbase_model: \"evil\\\"\\n---\\n# title\\nlicense: mit\"\nlibrary_name: peft\n"
-        )
-    );
-    assert_eq!(card.lines().filter(|line| *line == "---").count(), 2);
-    assert!(!card.contains("\n# title"));
+    for (name, base, title) in [
+        ("evil\"\n---\n# title\nlicense: mit", "", "a local gpt-oss"),
+        ("/home/user/model", "", "a local gpt-oss"),
+        ("openai/gpt-oss-20b", "base_model: openai/gpt-oss-20b\n", "openai/gpt-oss-20b"),
+    ] {
+        let _ = std::fs::remove_dir_all(&path);
+        peft::save(&path, &model, name, &sites).unwrap();
+        let card = String::from_utf8(read_bounded(&path.join("README.md"), 1 << 20).unwrap()).unwrap();
+        assert!(card.starts_with(&format!("---\n{base}library_name: peft\n")), "{card}");
+        assert!(card.contains(&format!("\n# LoRA adapter for {title}\n")), "{card}");
+        assert_eq!(card.lines().filter(|line| *line == "---").count(), 2);
+        assert!(!card.contains("\n# title") && !card.contains("/home"));
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use descant_evaluate::{Answer, Asked, Detector, Language, judge, recipients};
 use descant_harmony::read::{Columns, each_object};
 use descant_harmony::{TextEncoder as _, Tokenizer};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::failure::Exit;
 use crate::talk::Talk;
@@ -85,9 +85,6 @@ fn in_words(verdict: &Value) -> String {
         of("analysis"),
         of("reasoning_language"),
         of("answer_language"),
-        match &verdict["right"] {
-            Value::Null => json!("-"),
-            right => right.clone(),
-        }
+        of("right")
     )
 }
