@@ -10,6 +10,8 @@ mod folder;
 pub mod mlx;
 #[path = "../../../../descant-lora/src/peft/mod.rs"]
 pub mod peft;
+#[path = "../../../../descant-lora/src/written.rs"]
+mod written;
 
 pub use config::{LoraConfig, MAX_RANK};
 pub use error::{Error, Result};
