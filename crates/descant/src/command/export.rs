@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Export, model: &Path, run: Option<&Resolved>, talk: Tal
     if args.json {
         talk.data(report.to_json().trim_end())?;
     } else {
-        talk.data(export_table(&report, &args.out))?;
+        talk.data(export_table(&report, &args.out, talk.data_width()))?;
     }
     for text in warnings(&report) {
         talk.warn(text);

@@ -3,95 +3,129 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use descant_export::{Form, REPORT_FILE, Report};
+use descant_export::{Form, Proof, REPORT_FILE, Report};
+
+use crate::wrap::{LABEL, hanging, wrap_command};
 
 /// Weights that are listed; the rest is in `export.json`.
 const MOST_LAYERS: usize = 8;
 
-/// What was written, what survived, and how to serve it.
-pub(crate) fn export_table(report: &Report, out: &Path) -> String {
+/// What was written, what survived, and how to serve it, in a page of this width.
+pub(crate) fn export_table(report: &Report, out: &Path, width: usize) -> String {
     let mut text = String::new();
-    let mut line = |label: &str, value: String| writeln!(text, "{label:<14} {value}").unwrap_or_default();
-    line("form", report.form.name().to_owned());
-    line("files", format!("{} in {}, {} bytes", report.files.len(), out.display(), report.bytes));
-    line("weights", format!("{} changed by the adapter; {} tensors written", report.changed, report.tensors));
+    let mut line = |label: &str, value: &str| {
+        let _ = writeln!(text, "{}", hanging(label, value, width));
+    };
+    line("form", report.form.name());
+    line("files", &format!("{} in {}, {} bytes", report.files.len(), out.display(), report.bytes));
+    line(
+        "weights",
+        &format!("{} changed by the adapter; {} tensors written", report.changed, report.tensors),
+    );
     if let Some(rank) = report.rank {
-        line("rank", rank.to_string());
+        line("rank", &rank.to_string());
     }
     if let Some(all) = &report.survival {
-        line(
-            "update",
-            format!(
-                "{:.2} % of the weights; {:.2} % of it is in the export",
-                100.0 * all.update,
-                100.0 * all.along
-            ),
-        );
+        let (update, kept) = (percent(all.update), percent(all.along));
+        line("update", &format!("{update} % of the weights; {kept} % of it is in the export"));
     }
     if let Some(experts) = &report.experts_survival {
-        let lost = experts.a_error.unwrap_or_default();
+        let [along, lost, error] =
+            [experts.along, experts.a_error.unwrap_or_default(), experts.error].map(percent);
         line(
             "experts",
-            format!(
-                "packed anew: {:.2} % along the update, {:.2} % lost of what the adapter reads, rounding {:.2} %",
-                100.0 * experts.along,
-                100.0 * lost,
-                100.0 * experts.error
+            &format!(
+                "packed anew: {along} % along the update, {lost} % lost of what the adapter reads, rounding {error} %"
             ),
         );
     }
+    text += &worst(report);
+    if let Some(proof) = &report.proof {
+        proved(report, proof, &mut |label, value| {
+            let _ = writeln!(text, "{}", hanging(label, value, width));
+        });
+    }
+    let command = serve(report, out);
+    // What Python runs is no command of a shell.
+    let lines = if report.form == Form::Peft { vec![command] } else { wrap_command(&command, width - LABEL) };
+    let _ = write!(text, "{:LABEL$}{}", "use", lines.join(&format!("\n{:LABEL$}", "")));
+    text
+}
+
+/// The packed weights that lost most, as columns.
+fn worst(report: &Report) -> String {
     let mut worst: Vec<_> =
-        report.weights.iter().filter_map(|row| Some((row.survival.as_ref()?.a_error?, row))).collect();
+        report.weights.iter().filter_map(|row| Some((row.survival?.a_error?, row.survival?, row))).collect();
     worst.sort_by(|a, b| b.0.total_cmp(&a.0));
-    for (lost, row) in worst.iter().take(MOST_LAYERS) {
-        let (kept, error) = row.survival.map_or((0.0, 0.0), |survival| (survival.along, survival.error));
-        let [kept, lost, error] = [kept, *lost, error].map(|share| 100.0 * share);
-        line("", format!("{}: {kept:.2} % along, {lost:.2} % lost, rounding {error:.2} %", row.tensor));
+    let mut text = String::new();
+    if !worst.is_empty() {
+        let _ = writeln!(text, "{:LABEL$}{:<22}{:>8}{:>8}{:>10}", "", "percent", "along", "lost", "rounding");
+    }
+    for (lost, survival, row) in worst.iter().take(MOST_LAYERS) {
+        let [along, lost, error] = [survival.along, *lost, survival.error].map(percent);
+        let _ = writeln!(text, "{:LABEL$}{:<22}{along:>8}{lost:>8}{error:>10}", "", layer_of(&row.tensor));
     }
     if worst.len() > MOST_LAYERS {
-        line("", format!("worst first; all {} are in {REPORT_FILE}", worst.len()));
+        let _ = writeln!(text, "{:LABEL$}worst first; all {} are in {REPORT_FILE}", "", worst.len());
     }
-    if let Some(proof) = &report.proof {
-        line("proved on", format!("{} rows, {} tokens of {}", proof.rows, proof.tokens, proof.rows_of));
-        line(
-            "",
-            format!("KL {:.2e} nats a token, the same next token at {:.2} %", proof.kl, 100.0 * proof.top1),
-        );
-        let kept =
-            proof.gain_kept.map_or(String::new(), |kept| format!("; {:.1} % of the gain", 100.0 * kept));
-        line(
-            "",
-            format!(
-                "loss: base {:.4}, adapter {:.4}, export {:.4}{kept}",
-                proof.loss_base, proof.loss_adapter, proof.loss_export
-            ),
-        );
-        let good = if proof.gain_kept.is_none() && report.experts_survival.is_some() {
-            "open: the adapter gains nothing on these rows, so they do not show what is kept of it"
-        } else {
-            "as good as base and adapter"
-        };
-        line("verdict", proof.reason.clone().unwrap_or_else(|| good.to_owned()));
-    }
-    line("use", serve(report, out));
-    text.trim_end().to_owned()
+    text
+}
+
+/// `layer 3 gate_up_proj` for `model.layers.3.mlp.experts.gate_up_proj`.
+fn layer_of(tensor: &str) -> String {
+    let parts = tensor.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
+    parts.map_or_else(
+        || tensor.to_owned(),
+        |(layer, rest)| format!("layer {layer} {}", rest.rsplit('.').next().unwrap_or(rest)),
+    )
+}
+
+/// How the export compares with base and adapter.
+fn proved(report: &Report, proof: &Proof, line: &mut dyn FnMut(&str, &str)) {
+    line("proved on", &format!("{} rows, {} tokens of {}", proof.rows, proof.tokens, proof.rows_of));
+    line("", &format!("KL {:.2e} nats a token, the same next token at {} %", proof.kl, percent(proof.top1)));
+    let kept = proof.gain_kept.map_or(String::new(), |kept| format!("; {:.1} % of the gain", 100.0 * kept));
+    line(
+        "",
+        &format!(
+            "loss: base {:.4}, adapter {:.4}, export {:.4}{kept}",
+            proof.loss_base, proof.loss_adapter, proof.loss_export
+        ),
+    );
+    let good = if proof.gain_kept.is_none() && report.experts_survival.is_some() {
+        "open: the adapter gains nothing on these rows, so they do not show what is kept of it"
+    } else {
+        "as good as base and adapter"
+    };
+    line("verdict", proof.reason.as_deref().unwrap_or(good));
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2}", 100.0 * share)
 }
 
 /// The command that serves an export.
 fn serve(report: &Report, out: &Path) -> String {
-    let out = out.display();
-    let base = &report.base_model;
+    let path = out.display().to_string();
+    let out = word(&path);
+    let base = word(&report.base_model);
     match report.form {
-        Form::Peft => format!("PeftModel.from_pretrained(model, \"{out}\")"),
+        Form::Peft => format!("PeftModel.from_pretrained(model, {path:?})"),
         Form::PeftFolded => {
             let rank = max_lora_rank(report.rank.unwrap_or(1));
             format!("vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules tuned={out}")
         }
         Form::MlxAdapter => format!("mlx_lm.generate --model {base} --adapter-path {out}"),
-        Form::GgufLora => format!("llama-server -m BASE.gguf --lora {}", file(report, &out.to_string())),
+        Form::GgufLora => format!("llama-server -m BASE.gguf --lora {}", word(&file(report, &path))),
         Form::Bf16 | Form::Mxfp4 => format!("vllm serve {out}"),
-        Form::Gguf => format!("llama-server -m {} --jinja", file(report, &out.to_string())),
+        Form::Gguf => format!("llama-server -m {} --jinja", word(&file(report, &path))),
     }
+}
+
+/// A text as one word of a shell.
+fn word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-:@+,".contains(c);
+    if text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// The one large file of a form.
@@ -116,5 +150,12 @@ mod tests {
     #[test]
     fn vllm_takes_some_ranks_only() {
         assert_eq!([1, 3, 8, 9, 300].map(max_lora_rank), [1, 8, 8, 16, 320]);
+    }
+
+    #[test]
+    fn weights_have_short_names_and_paths_are_one_word() {
+        assert_eq!(layer_of("model.layers.23.mlp.experts.gate_up_proj"), "layer 23 gate_up_proj");
+        assert_eq!(layer_of("lm_head"), "lm_head");
+        assert_eq!(["a/b-c.gguf", "my model", "it's"].map(word), ["a/b-c.gguf", "'my model'", "'it'\\''s'"]);
     }
 }

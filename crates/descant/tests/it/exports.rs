@@ -140,6 +140,12 @@ fn the_account_is_one_object_and_the_file_beside_the_export() {
     assert_eq!(printed["form"], "mxfp4");
     assert!(printed["survival"]["along"].as_f64().unwrap() > 0.9);
     assert_eq!(printed["weights"].as_array().unwrap().len() as u64, printed["changed"].as_u64().unwrap());
+    // The page of a pipe is 100 columns.
+    let table = export(dir.path(), "mxfp4", "other", &[], &[]).out;
+    assert!(
+        table.contains("\nweights     ") && table.lines().all(|line| line.chars().count() <= 100),
+        "{table}"
+    );
     let card = std::fs::read_to_string(dir.path().join("out/README.md")).unwrap();
     // The golden adapter names no repository, and a card has the name of one or none.
     assert!(!card.contains("base_model") && card.contains("# A local gpt-oss, fine-tuned"), "{card}");
