@@ -79,7 +79,11 @@ impl Suite {
         suite.finish()
     }
 
-    fn from_text(name: &str, text: &str) -> Result<Self> {
+    /// The questions of JSON lines in memory.
+    ///
+    /// # Errors
+    /// A line is not JSON, or a question cannot be asked.
+    pub fn from_text(name: &str, text: &str) -> Result<Self> {
         let mut suite = Reader::new(name, name, descant_files::sha256(text.as_bytes()));
         for (line, row) in (1..).zip(text.lines()) {
             let row: Map<String, Json> =

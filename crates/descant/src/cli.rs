@@ -29,12 +29,14 @@ VALUE is TOML; a bare word is a string. `descant init` writes a file that explai
 
 const PLAN_EXAMPLES: &str = "\
 Examples:
+  descant plan --recipe multilingual-thinking           before anything is downloaded
+  descant plan --model openai/gpt-oss-120b --card 24GB  will it fit there?
   descant plan run.toml
-  descant plan run.toml --card 24GiB                    will it fit there?
   descant plan run.toml --set train.micro_batch=8 --json
 
-Reads the model's configuration and tokenizer, and the data; loads no weights, writes nothing.
-Ends with status 1 when memory or disk will not do, with settings that fit where there are some.";
+Reads the model's configuration and tokenizer, and the data; loads no weights, opens no socket, writes nothing.
+A published model that is not here is planned by its built-in shape, data that is not here by train.max_sequence.
+Ends with status 1 when memory or disk do not suffice, with settings that fit where there are some.";
 
 const EVALUATE_EXAMPLES: &str = "\
 Examples:
@@ -378,7 +380,14 @@ pub(crate) struct Train {
 pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
-    /// Plan for a CUDA card of so much memory, as 24GiB, that need not be here [default: the device of the settings]
+    /// Plan a recipe in place of a settings file [default: none; there are tiny, multilingual-thinking]
+    #[arg(long, value_name = "NAME", conflicts_with = "file")]
+    pub(crate) recipe: Option<String>,
+    /// Plan this model, a repository as openai/gpt-oss-120b or a folder; alone with the settings of `descant init` and
+    /// no data [default: the settings' model]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Plan for a CUDA card of so much memory, as 24GB, that need not be here [default: the device of the settings]
     #[arg(long, value_name = "MEMORY", value_parser = crate::settings::bytes, conflicts_with = "device")]
     pub(crate) card: Option<u64>,
     /// Print one JSON object [default: a table]

@@ -13,6 +13,7 @@ mod experts;
 mod failure;
 mod hub;
 mod observe;
+mod published;
 mod questions;
 mod report;
 mod run_folder;

@@ -104,27 +104,7 @@ impl<'a> Examination<'a> {
     ) -> Result<Option<Self>> {
         let settings = &resolved.settings;
         let evaluate = &settings.evaluate;
-        let mut suites = Vec::new();
-        if let Some(path) = &settings.data.held_out {
-            let suite = Suite::from_file(path)
-                .map_err(|error| Hinted::new(error, "leave data.held_out out to train without measuring"))?;
-            suites.push(suite);
-        }
-        for name in &evaluate.suites {
-            suites.push(Suite::load(name).with_context(|| format!("evaluate.suites names {name}"))?);
-        }
-        if let Some(tag) = tag {
-            suites = suites.into_iter().map(|suite| suite.tagged(tag)).collect::<Result<_, _>>()?;
-        }
-        if suites.is_empty() {
-            return Ok(None);
-        }
-        let there = suites.iter().map(|suite| suite.questions.len()).sum();
-        let quick = training.filter(|_| evaluate.quick).map(|tokens| quick(evaluate, tokens, suites.len()));
-        for suite in &mut suites {
-            suite.questions.truncate(evaluate.prompts.or(quick).unwrap_or(usize::MAX));
-        }
-        check_ids(&suites)?;
+        let Some((suites, there)) = suites(settings, tag, training, None)? else { return Ok(None) };
         let date = settings.data.date().map_err(|reason| anyhow!(reason))?;
         let how = how(settings)?;
         let prompts = prompts(&suites, &how, evaluate.plain, renderer, date)?;
@@ -149,6 +129,29 @@ impl<'a> Examination<'a> {
             batch: evaluate.batch.max(1),
             stop_ids: stop_ids(&settings.model.path)?,
             renderer,
+        }))
+    }
+
+    /// How much will be asked at once, for a model that is not here. `shipped` is the text of the held-out file, where
+    /// that is not here either.
+    pub(crate) fn asking_ahead(
+        settings: &Settings,
+        renderer: &Renderer,
+        training: u64,
+        shipped: Option<&str>,
+    ) -> Result<Option<Asking>> {
+        let evaluate = &settings.evaluate;
+        let Some((suites, _)) = suites(settings, None, Some(training), shipped)? else { return Ok(None) };
+        let date = settings.data.date().map_err(|reason| anyhow!(reason))?;
+        let prompts = prompts(&suites, &how(settings)?, evaluate.plain, renderer, date)?;
+        let asked = prompts.iter().map(|prompt| prompt.ids.len() + evaluate.max_new_tokens);
+        let options = rendering(settings, date);
+        let answered = suites[0].questions.iter().filter_map(Question::answered);
+        let scored = answered.map(|row| Ok(renderer.render(&row, &options)?.ids.len()));
+        let scored: Vec<usize> = scored.collect::<Result<_>>()?;
+        Ok(Some(Asking {
+            batch: evaluate.batch.clamp(1, prompts.len()) as u64,
+            tokens: asked.chain(scored).max().unwrap_or(0) as u64,
         }))
     }
 
@@ -255,6 +258,49 @@ fn quick(evaluate: &Evaluate, training: u64, files: usize) -> usize {
     (questions as usize / files.max(1)).max(FEWEST)
 }
 
+/// The questions of the settings, and how many there are, asked or not; `None` where there are none. `shipped` is in
+/// place of the held-out file.
+fn suites(
+    settings: &Settings,
+    tag: Option<&str>,
+    training: Option<u64>,
+    shipped: Option<&str>,
+) -> Result<Option<(Vec<Suite>, usize)>> {
+    let evaluate = &settings.evaluate;
+    let mut suites = Vec::new();
+    if let Some(path) = &settings.data.held_out {
+        let suite = match shipped {
+            Some(text) => Suite::from_text("held-out", text),
+            None => Suite::from_file(path),
+        };
+        suites.push(
+            suite
+                .map_err(|error| Hinted::new(error, "leave data.held_out out to train without measuring"))?,
+        );
+    }
+    for name in &evaluate.suites {
+        suites.push(Suite::load(name).with_context(|| format!("evaluate.suites names {name}"))?);
+    }
+    if let Some(tag) = tag {
+        suites = suites.into_iter().map(|suite| suite.tagged(tag)).collect::<Result<_, _>>()?;
+    }
+    if suites.is_empty() {
+        return Ok(None);
+    }
+    let there = suites.iter().map(|suite| suite.questions.len()).sum();
+    let quick = training.filter(|_| evaluate.quick).map(|tokens| quick(evaluate, tokens, suites.len()));
+    for suite in &mut suites {
+        suite.questions.truncate(evaluate.prompts.or(quick).unwrap_or(usize::MAX));
+    }
+    check_ids(&suites)?;
+    Ok(Some((suites, there)))
+}
+
+/// How a held-out row is rendered with its reply.
+fn rendering(settings: &Settings, date: Date) -> RenderOptions {
+    RenderOptions { date, effort: Some(settings.data.effort.clone()), ..RenderOptions::default() }
+}
+
 /// How the settings ask.
 fn how(settings: &Settings) -> Result<AskedHow> {
     let evaluate = &settings.evaluate;
@@ -298,8 +344,7 @@ fn held_out(
     for sample in samples {
         trained.entry(sample.row as u64).or_default().push(sample);
     }
-    let options =
-        RenderOptions { date, effort: Some(settings.data.effort.clone()), ..RenderOptions::default() };
+    let options = rendering(settings, date);
     let row = |question: &&Question| {
         let trained = trained.remove(&question.line).unwrap_or_default();
         HeldOut::new(question, trained, renderer, &options)

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
-use crate::cli::{Cli, Command, Files, Measured, SettingsArgs};
+use crate::cli::{Cli, Command, Files, Measured, Plan, SettingsArgs};
 use crate::failure::Exit;
 use crate::hub::Places;
-use crate::settings::{RECIPE, Recipe, Resolved, Settings, resolve, resolve_text};
+use crate::published;
+use crate::settings::{RECIPE, Recipe, Resolved, Settings, init_toml, resolve, resolve_text};
 use crate::talk::Talk;
 
 mod account;
@@ -60,9 +61,7 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
             let resolved = settings(&args.settings, args.recipe.as_deref(), root, Some((&places, talk)))?;
             train::run(args, &resolved, talk)
         }
-        Command::Plan(args) => {
-            plan::run(args, &settings(&args.settings, None, root, Some((&cached, talk)))?, talk)
-        }
+        Command::Plan(args) => plan::run(args, &planned(args, root, &cached, talk)?, &cached, talk),
         Command::Evaluate(args) => match (&args.judge, &args.from) {
             (Some(path), _) => judge::run(path, args.json, talk),
             (None, Some(from)) => evaluate::again(args, from, talk),
@@ -113,18 +112,7 @@ fn settings(
     places: Option<(&Places, Talk)>,
 ) -> Result<Resolved> {
     let recipe = recipe.map(Recipe::find).transpose()?;
-    let mut sets = args.sets.clone();
-    // Quoted, so that no name is taken for a number or a date.
-    let set = |key: &str, value: String| format!("{key}={}", toml::Value::String(value));
-    let template = args.chat_template.as_ref().map(|path| path.display().to_string());
-    sets.extend(template.map(|path| set("model.chat_template", path)));
-    sets.extend(args.device.as_ref().map(|device| set("model.device", device.clone())));
-    sets.extend(args.memory.as_ref().map(|limit| set("memory.limit", limit.clone())));
-    let mut resolved = match recipe {
-        Some(recipe) => resolve_text(&format!("{RECIPE}{}", recipe.name), recipe.toml, &sets)?,
-        None => resolve(args.file.as_deref(), &sets)?,
-    };
-    resolved.settings.validate().map_err(|reason| anyhow!(reason))?;
+    let mut resolved = named(args, recipe, &[])?;
     if let (Some(note), Some((_, talk))) = (&resolved.note, places) {
         talk.say(note);
     }
@@ -138,6 +126,59 @@ fn settings(
         from_root(&mut resolved, &resolve(None, &[])?.settings, root);
     }
     Ok(resolved)
+}
+
+/// The settings of a plan: nothing is written, and what the cache lacks keeps its name.
+fn planned(args: &Plan, root: &Path, cached: &Places, talk: Talk) -> Result<Resolved> {
+    let recipe = args.recipe.as_deref().map(Recipe::find).transpose()?;
+    let model = args.model.as_deref().map(published::model_setting).transpose()?;
+    let model: Vec<String> = model.map(|model| set("model.path", model)).into_iter().collect();
+    let alone = args.settings.file.is_none() && recipe.is_none() && !model.is_empty();
+    let mut resolved =
+        if alone { real_model(&args.settings, &model)? } else { named(&args.settings, recipe, &model)? };
+    if let Some(note) = &resolved.note {
+        talk.say(note);
+    }
+    cached.settle_what_is_here(&mut resolved)?;
+    if args.settings.file.is_none() && recipe.is_none() && !alone {
+        from_root(&mut resolved, &resolve(None, &[])?.settings, root);
+    }
+    Ok(resolved)
+}
+
+/// What `descant init` writes, without the data that it names.
+fn real_model(args: &SettingsArgs, model: &[String]) -> Result<Resolved> {
+    let sets = [&[set("data.path", String::new())], model, sets(args).as_slice()].concat();
+    checked(resolve_text("the settings of descant init", &init_toml(), &sets)?)
+}
+
+/// The settings of a file or recipe with every option in force, checked. `before` is what other options than `--set` set.
+fn named(args: &SettingsArgs, recipe: Option<&Recipe>, before: &[String]) -> Result<Resolved> {
+    let sets = [before, sets(args).as_slice()].concat();
+    checked(match recipe {
+        Some(recipe) => resolve_text(&format!("{RECIPE}{}", recipe.name), recipe.toml, &sets)?,
+        None => resolve(args.file.as_deref(), &sets)?,
+    })
+}
+
+fn checked(resolved: Resolved) -> Result<Resolved> {
+    resolved.settings.validate().map_err(|reason| anyhow!(reason))?;
+    Ok(resolved)
+}
+
+/// A setting as `--set` takes it. Quoted, so that no name is taken for a number or a date.
+fn set(key: &str, value: String) -> String {
+    format!("{key}={}", toml::Value::String(value))
+}
+
+/// Every `--set`, then what options are short for.
+fn sets(args: &SettingsArgs) -> Vec<String> {
+    let mut sets = args.sets.clone();
+    let template = args.chat_template.as_ref().map(|path| path.display().to_string());
+    sets.extend(template.map(|path| set("model.chat_template", path)));
+    sets.extend(args.device.as_ref().map(|device| set("model.device", device.clone())));
+    sets.extend(args.memory.as_ref().map(|limit| set("memory.limit", limit.clone())));
+    sets
 }
 
 /// The model directory: the one given, or the embedded default's.

@@ -73,10 +73,25 @@ impl Places {
     /// Puts directories and files of the cache in place of every repository that the settings name. Their text then
     /// names the commit.
     pub(crate) fn settle(&self, resolved: &mut Resolved) -> Result<()> {
+        Self::settle_with(resolved, |text| self.find(text).map(Some))
+    }
+
+    /// The same for what is here; a repository that the cache lacks keeps its name.
+    pub(crate) fn settle_what_is_here(&self, resolved: &mut Resolved) -> Result<()> {
+        Self::settle_with(resolved, |text| {
+            let asked = Reference::parse(text).map_err(hinted)?;
+            match self.cache()?.find(&asked) {
+                Err(Error::NotCached { .. }) => Ok(None),
+                found => found.map(Some).map_err(hinted),
+            }
+        })
+    }
+
+    fn settle_with(resolved: &mut Resolved, find: impl Fn(&str) -> Result<Option<Snapshot>>) -> Result<()> {
         let settings = &mut resolved.settings;
         let mut local = Vec::new();
         for path in settings.places() {
-            let snapshot = reference(path).map(|text| self.find(text)).transpose()?;
+            let snapshot = reference(path).map(&find).transpose()?.flatten();
             if let Some(snapshot) = &snapshot {
                 *path = snapshot.reference.to_string().into();
             }
@@ -102,4 +117,9 @@ impl Places {
 /// The text of a path that means a repository.
 fn reference(path: &Path) -> Option<&str> {
     path.to_str().filter(|text| Reference::is_meant(text))
+}
+
+/// The repository that a path means, where it means one that is not here.
+pub(crate) fn missing(path: &Path) -> Result<Option<Reference>> {
+    reference(path).map(|text| Reference::parse(text).map_err(hinted)).transpose()
 }

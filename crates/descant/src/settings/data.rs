@@ -161,6 +161,14 @@ impl Data {
         Ok(())
     }
 
+    /// The data set of its own that is validated on.
+    pub(crate) fn validation_file(&self) -> Option<&PathBuf> {
+        match &self.validation {
+            Some(ValidationData::File(path)) => Some(path),
+            _ => None,
+        }
+    }
+
     /// The data sets that are trained on.
     pub(crate) fn sets(&self) -> Vec<Source> {
         if self.sources.is_empty() && !self.path.as_os_str().is_empty() {

@@ -40,6 +40,11 @@ impl Recipe {
         })
     }
 
+    /// The text of the file that its settings name by this path, where it brings it.
+    pub(crate) fn text(&self, path: &Path) -> Option<&'static str> {
+        self.files.iter().find(|(name, _)| Path::new(name) == path).map(|(_, text)| *text)
+    }
+
     /// Writes those of its files that are not there; the paths are from the current folder, as all paths of settings.
     /// A file that somebody changed stays as it is. Tells which were written.
     pub(crate) fn lay_out(&self) -> Result<Vec<&'static str>> {

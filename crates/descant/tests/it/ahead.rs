@@ -1,0 +1,147 @@
+//! `descant plan` before anything is downloaded: an empty home, a hub that would notice any connection.
+
+use std::path::Path;
+
+use descant_testkit::loopback::LoopbackHub;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::binary::{Ran, descant, descant_with, root};
+
+struct Empty {
+    hub: LoopbackHub,
+    home: TempDir,
+}
+
+impl Empty {
+    fn new() -> Self {
+        Self { hub: LoopbackHub::start(), home: tempfile::tempdir().unwrap() }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        let home = self.home.path().display().to_string();
+        let variables = [("HOME", home.as_str()), ("HF_ENDPOINT", &self.hub.endpoint())];
+        let ran = descant_with(self.home.path(), &[&["plan"], arguments].concat(), &variables);
+        assert_eq!(self.hub.connections(), 0, "a plan opens no socket");
+        ran
+    }
+
+    fn json(&self, arguments: &[&str]) -> (Value, i32) {
+        let ran = self.run(&[arguments, &["--json"]].concat());
+        (serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{}", ran.err)), ran.code)
+    }
+}
+
+#[test]
+fn a_recipe_is_planned_with_an_empty_home_and_nothing_is_written() {
+    let empty = Empty::new();
+    let (plan, code) = empty.json(&["--recipe", "multilingual-thinking", "--card", "24GB"]);
+    assert_eq!((code, &plan["fits"]), (0, &Value::Bool(true)), "{plan}");
+    assert_eq!([&plan["model_is_here"], &plan["data_is_here"]], [&Value::Bool(false); 2]);
+    assert_eq!((plan["examples"].as_u64(), plan["steps"].as_u64()), (Some(1000), Some(60)));
+    // 60 steps of 16 rows of 1,182 tokens.
+    assert_eq!(plan["tokens"], 1_134_720);
+    assert_eq!(plan["tokens_at_most"], 60 * 16 * 4096);
+    let download = plan["disk_bytes"]["download"].as_u64().unwrap();
+    assert!((13_765_000_000..13_770_000_000).contains(&download), "{download}");
+    assert!(
+        plan["memory_bytes"]["held_out_prompts"].as_u64().unwrap() > 0,
+        "the recipe's own questions are asked"
+    );
+    let said = empty.run(&["--recipe", "multilingual-thinking", "--card", "24GB"]).out;
+    for words in [
+        "not here yet, 12.82 GiB to download",
+        "estimated from the data set's card",
+        "RTX 4090 (165 TFLOP/s)",
+    ] {
+        assert!(said.replace("\n            ", " ").contains(words), "{words}: {said}");
+    }
+    assert_eq!(std::fs::read_dir(empty.home.path()).unwrap().count(), 0, "a plan writes nothing");
+}
+
+#[test]
+fn a_model_is_planned_for_cards_that_are_not_here() {
+    let empty = Empty::new();
+    let on = |model: &str, card: &str| empty.json(&["--model", model, "--card", card]);
+    let (plan, code) = on("openai/gpt-oss-120b", "24GB");
+    assert_eq!((code, &plan["fits"]), (0, &Value::Bool(true)), "{plan}");
+    assert!(plan["placement"]["streamed_layers"].as_u64().unwrap() > 20);
+    assert_eq!((&plan["tokens"], &plan["examples"]), (&Value::Null, &Value::Null), "nobody knows the data");
+    assert_eq!(plan["trained_parameters"], 5_971_968);
+    assert_eq!(on("openai/gpt-oss-120b", "80GB").0["placement"]["streamed_layers"], 0);
+    let (small, code) = on("openai/gpt-oss-120b", "4GB");
+    assert_eq!((code, &small["fits"]), (1, &Value::Bool(false)), "{small}");
+    // Four times the bytes of the published form.
+    let bytes = |model: &str| on(model, "80GB").0["disk_bytes"]["download"].as_u64().unwrap();
+    assert!(bytes("unsloth/gpt-oss-20b-BF16") > 3 * bytes("openai/gpt-oss-20b"));
+}
+
+#[test]
+fn without_a_card_every_size_of_cards_is_looked_at() {
+    let empty = Empty::new();
+    let (plan, _) = empty.json(&["--recipe", "multilingual-thinking", "--device", "cpu"]);
+    let cards = plan["cards"].as_array().unwrap();
+    let fits: Vec<bool> = cards.iter().map(|card| card["fits"].as_bool().unwrap()).collect();
+    assert_eq!(fits.len(), 6);
+    assert!(fits.is_sorted() && fits[5], "a larger card fits what a smaller one does: {plan}");
+    let tiny = descant(root(), &["plan", "--device", "cpu", "--json"]);
+    let tiny: Value = serde_json::from_str(&tiny.out).unwrap();
+    assert_eq!(tiny["cards"].as_array().unwrap().len(), 0, "any card holds the tiny model");
+}
+
+#[test]
+fn own_rows_are_counted_before_the_model_is_there_and_the_built_in_shape_is_the_published_one() {
+    let empty = Empty::new();
+    let rows = root().join("fixtures/tiny-gpt-oss/data/held-out.jsonl");
+    let sets = [
+        format!("data.path={}", rows.display()),
+        "train.max_steps=1".to_owned(),
+        "train.warmup_steps=0".to_owned(),
+        "train.accumulation=100".to_owned(),
+        "train.micro_batch=1".to_owned(),
+    ];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set.as_str()]).collect();
+    let plan = |model: &str| {
+        let (mut plan, code) = empty.json(&[&["--model", model, "--card", "24GB"], &sets[..]].concat());
+        assert_eq!(code, 0);
+        assert_eq!(plan["data_is_here"], true);
+        plan.as_object_mut()
+            .unwrap()
+            .retain(|key, _| !["model", "model_is_here", "disk_bytes"].contains(&key.as_str()));
+        plan
+    };
+    let ahead = plan("openai/gpt-oss-20b");
+    let rendered = descant(root(), &["data", "render", "--input", rows.to_str().unwrap(), "--json"]);
+    let ids = |line: &str| serde_json::from_str::<Value>(line).unwrap()["ids"].as_array().unwrap().len();
+    // Outside of a checkout the built-in tokenizer renders, as here.
+    let outside =
+        descant(empty.home.path(), &["data", "render", "--input", rows.to_str().unwrap(), "--json"]);
+    assert_ne!(outside.out, rendered.out, "the control: another tokenizer gives other lengths");
+    assert_eq!(ahead["tokens"], outside.out.lines().map(ids).sum::<usize>());
+    let folder = empty.home.path().join("gpt-oss-20b");
+    let built = descant(empty.home.path(), &["tokenizer", "build", "--out", folder.to_str().unwrap()]);
+    assert_eq!(built.code, 0, "{}", built.err);
+    std::fs::copy(root().join("fixtures/configs/gpt-oss-20b.json"), folder.join("config.json")).unwrap();
+    assert_eq!(ahead, plan(folder.to_str().unwrap()));
+}
+
+#[test]
+fn what_is_not_known_is_an_error_that_says_what_is() {
+    let empty = Empty::new();
+    let refused = |arguments: &[&str], words: &[&str]| {
+        let ran = empty.run(arguments);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}");
+        for word in words {
+            assert!(ran.err.contains(word), "{word}: {}", ran.err);
+        }
+    };
+    refused(
+        &["--model", "somebody/gpt-oss-9b"],
+        &["its shape is not built in", "descant download somebody/gpt-oss-9b", "openai/gpt-oss-120b"],
+    );
+    refused(&["--model", "gpt-oss-20b"], &["there is no folder gpt-oss-20b", "--model openai/gpt-oss-20b"]);
+    refused(&["--recipe", "nothing"], &["no recipe `nothing`", "multilingual-thinking"]);
+    let missing = Path::new("there/is/none.jsonl");
+    let set = format!("data.path={}", missing.display());
+    refused(&["--model", "openai/gpt-oss-20b", "--set", &set], &["there/is/none.jsonl"]);
+}
