@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use descant_lora::peft::Sites;
+use descant_lora::peft::{Base, Sites};
 use descant_lora::{Folder, Writer, mlx, peft};
 use descant_model::{Config, MAX_CONFIG_BYTES};
 
@@ -28,7 +28,7 @@ pub(crate) fn adapter_only(
     mut report: Report,
     watch: &mut Watch<'_>,
 ) -> Result<Report> {
-    let Folder { writer, sites, .. } = adapter;
+    let Folder { writer, sites, revision, .. } = adapter;
     let rank = sites.values().map(|factors| factors.rank).max().unwrap_or_default();
     report.rank = Some(rank);
     report.tensors = sites.len() * 2;
@@ -40,7 +40,7 @@ pub(crate) fn adapter_only(
             reason: format!("{} is a folder, and --out names a .gguf file", job.form.name()),
         });
     }
-    let base = &report.base_model;
+    let base = Base { name: &report.base_model, revision: revision.as_deref() };
     let files: Vec<(String, Vec<u8>)> = match job.form {
         Form::Peft if writer == Writer::Peft => copied(job.adapter)?,
         Form::Peft => named(peft::files(config, base, &sites)?.1),

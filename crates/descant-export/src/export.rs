@@ -19,9 +19,9 @@ use crate::report::Report;
 pub fn export(job: &Job<'_>, watch: &mut Watch<'_>) -> Result<Report> {
     let config = Config::from_dir(job.model)?;
     let adapter = descant_lora::read(job.adapter, &config)?;
-    let name = adapter.base_model.clone().filter(|name| !name.is_empty()).unwrap_or_else(|| {
-        job.model.file_name().map_or_else(|| "gpt-oss".to_owned(), |name| name.to_string_lossy().into_owned())
-    });
+    let name = adapter.base_model.as_deref().and_then(public_name);
+    let folder = || job.model.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.or_else(folder).unwrap_or_else(|| "gpt-oss".to_owned());
     let mut report = Report::new(job.form, name);
     report.passed_over.clone_from(&adapter.passed_over);
     report.changed = adapter.sites.len();
@@ -29,5 +29,31 @@ pub fn export(job: &Job<'_>, watch: &mut Watch<'_>) -> Result<Report> {
         merged(job, config, adapter.sites, report, watch)
     } else {
         adapter_only(job, &config, adapter, report, watch)
+    }
+}
+
+/// What others can call a base by: a name of one or two parts as it is, of a path of some machine its last part.
+fn public_name(name: &str) -> Option<String> {
+    let is_name = !name.starts_with(['/', '.', '~']) && name.split('/').count() <= 2 && !name.contains('\\');
+    let last = name.rsplit(['/', '\\']).find(|part| !part.is_empty() && !part.chars().all(|c| c == '.'));
+    if is_name && !name.is_empty() { Some(name.to_owned()) } else { last.map(str::to_owned) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_a_machine_is_no_name() {
+        let of = |name: &str| public_name(name).unwrap_or_default();
+        for name in ["openai/gpt-oss-20b", "tiny-gpt-oss", "fixtures/tiny-gpt-oss"] {
+            assert_eq!(of(name), name);
+        }
+        for path in
+            ["/home/me/models/base", "./base", "../base/", "~/base", "C:\\models\\base", "a/b/base", "/base"]
+        {
+            assert_eq!(of(path), "base", "{path}");
+        }
+        assert_eq!([of(""), of("/"), of("..")], [""; 3]);
     }
 }

@@ -43,18 +43,23 @@ impl LoraAdapters {
         Self::from_pairs(pairs.collect())
     }
 
-    /// Writes the adapters as a new PEFT directory; `base_model` is the name that PEFT will look for.
+    /// Writes the adapters as a new PEFT directory; `base` is the model that PEFT will look for.
     ///
     /// # Errors
     /// The directory exists or cannot be written; the device failed, and there is nothing to write.
-    pub fn save_peft(&self, dir: &Path, model: &Config, base_model: &str) -> Result<Manifest> {
+    pub fn save_peft<'a>(
+        &self,
+        dir: &Path,
+        model: &Config,
+        base: impl Into<peft::Base<'a>>,
+    ) -> Result<Manifest> {
         let factors = |pair: &Pair| -> Result<Factors> {
             let (a, b) = (read_floats(pair.a.clone())?, read_floats(pair.b.clone())?);
             Ok(Factors { rank: pair.a.dims()[1], scaling: pair.scaling, a, b })
         };
         let sites = self.pairs().iter().map(|(site, pair)| Ok((*site, factors(pair)?)));
         let sites = sites.collect::<Result<Sites>>()?;
-        Ok(peft::save(dir, model, base_model, &sites)?)
+        Ok(peft::save(dir, model, base, &sites)?)
     }
 
     /// Every tensor that is trained, with its shape in the files.

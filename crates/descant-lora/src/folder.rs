@@ -23,6 +23,8 @@ pub struct Folder {
     pub writer: Writer,
     /// The model it was trained on, as it says itself; mlx-lm's does not.
     pub base_model: Option<String>,
+    /// The commit of it, where the folder says one.
+    pub revision: Option<String>,
     /// Its factors.
     pub sites: Sites,
     /// Targets that are usual for other models and match nothing in this one.
@@ -36,8 +38,15 @@ pub struct Folder {
 pub fn read(dir: &Path, model: &Config) -> Result<Folder> {
     if mlx::is_mlx(dir) {
         let sites = mlx::load(dir, model)?;
-        return Ok(Folder { writer: Writer::Mlx, base_model: None, sites, passed_over: Vec::new() });
+        return Ok(Folder {
+            writer: Writer::Mlx,
+            base_model: None,
+            revision: None,
+            sites,
+            passed_over: Vec::new(),
+        });
     }
     let peft::Adapter { config, sites, passed_over } = peft::load(dir, model)?;
-    Ok(Folder { writer: Writer::Peft, base_model: config.base_model, sites, passed_over })
+    let (base_model, revision) = (config.base_model, config.revision);
+    Ok(Folder { writer: Writer::Peft, base_model, revision, sites, passed_over })
 }

@@ -15,14 +15,13 @@ use crate::config::MAX_RANK;
 pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// Keys that change nothing for an adapter that is already trained, whatever they say.
-const INERT: [&str; 8] = [
+const INERT: [&str; 7] = [
     "auto_mapping",
     "eva_config",
     "inference_mode",
     "megatron_core", // only with megatron_config
     "peft_version",
     "qalora_group_size", // only with use_qalora
-    "revision",
     "runtime_config",
 ];
 /// Ways to initialize that leave the base model as it is; others (pissa, olora, loftq, ...) change it.
@@ -42,6 +41,8 @@ pub enum TargetModules {
 pub struct PeftConfig {
     /// The model it was trained on, as the file says.
     pub base_model: Option<String>,
+    /// The commit of it, where the file says one.
+    pub revision: Option<String>,
     /// Rank where no pattern says otherwise.
     pub rank: usize,
     /// Alpha where no pattern says otherwise.
@@ -78,6 +79,7 @@ impl PeftConfig {
         keys.check_init()?;
         let config = Self {
             base_model: keys.text("base_model_name_or_path")?,
+            revision: keys.text("revision")?,
             rank: keys.rank()?,
             alpha: keys.alpha()?,
             use_rslora: keys.flag("use_rslora")?,

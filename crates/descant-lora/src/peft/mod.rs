@@ -37,7 +37,7 @@ pub use error::{Error, Result};
 pub use manifest::{Manifest, ManifestRow};
 pub(crate) use read::floats;
 pub use read::{Adapter, load};
-pub use write::{Files, files, save};
+pub use write::{Base, Files, files, save};
 
 /// The configuration's name in an adapter's folder.
 pub const CONFIG_FILE: &str = "adapter_config.json";

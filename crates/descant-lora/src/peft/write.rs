@@ -19,12 +19,27 @@ use crate::written::{Written, file_of};
 /// Files by name, in the order in which they are written.
 pub type Files = Vec<(&'static str, Vec<u8>)>;
 
+/// The model that an adapter belongs to, as its files call it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base<'a> {
+    /// Its name on a hub, or another name that is no path of this machine.
+    pub name: &'a str,
+    /// The commit of it that the adapter was trained on.
+    pub revision: Option<&'a str>,
+}
+
+impl<'a> From<&'a str> for Base<'a> {
+    fn from(name: &'a str) -> Self {
+        Self { name, revision: None }
+    }
+}
+
 /// Writes the adapter to a new folder `dir`; the folder above must exist.
 ///
 /// # Errors
 /// The factors do not fit the model or are not finite, something stands at `dir`, or the system refuses.
-pub fn save(dir: &Path, model: &Config, base_model: &str, sites: &Sites) -> Result<Manifest> {
-    let (manifest, files) = files(model, base_model, sites)?;
+pub fn save<'a>(dir: &Path, model: &Config, base: impl Into<Base<'a>>, sites: &Sites) -> Result<Manifest> {
+    let (manifest, files) = files(model, base, sites)?;
     let mut new = NewDir::create(dir)?;
     for (name, bytes) in files {
         new.write(&RelPath::new(name)?, &bytes)?;
@@ -40,7 +55,8 @@ pub fn save(dir: &Path, model: &Config, base_model: &str, sites: &Sites) -> Resu
 ///
 /// # Errors
 /// The factors do not fit the model or are not finite.
-pub fn files(model: &Config, base_model: &str, sites: &Sites) -> Result<(Manifest, Files)> {
+pub fn files<'a>(model: &Config, base: impl Into<Base<'a>>, sites: &Sites) -> Result<(Manifest, Files)> {
+    let base = base.into();
     for (&site, factors) in sites {
         check(site, factors, model)?;
     }
@@ -51,8 +67,8 @@ pub fn files(model: &Config, base_model: &str, sites: &Sites) -> Result<(Manifes
     let config = json!({
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_model,
-        "revision": null,
+        "base_model_name_or_path": base.name,
+        "revision": base.revision,
         "inference_mode": true,
         "r": rank,
         "lora_alpha": number(alpha),
@@ -77,7 +93,7 @@ pub fn files(model: &Config, base_model: &str, sites: &Sites) -> Result<(Manifes
     config.push('\n');
     let all_targets: Vec<_> = targets.modules.into_iter().chain(targets.parameters).collect();
 
-    let card = card(base_model, &all_targets, rank, alpha, &manifest).into_bytes();
+    let card = card(base.name, &all_targets, rank, alpha, &manifest).into_bytes();
     let tensors = tensors(model, sites)?;
     Ok((manifest, vec![(CARD_FILE, card), (CONFIG_FILE, config.into_bytes()), (TENSORS_FILE, tensors)]))
 }

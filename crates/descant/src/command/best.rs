@@ -1,14 +1,28 @@
-//! The adapter of the step with the least validation loss: a PEFT folder beside the last one, named after its step.
+//! The folders of adapters that a run writes: the last one, and beside it that of the step with the least validation
+//! loss, named after its step.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use descant_lora::LoraAdapters;
+use descant_lora::peft::{Base, Manifest};
 use descant_model::Config;
 
 use crate::run_folder::RunFolder;
+use crate::settings::Resolved;
 
 /// What such folders are called, before the step.
 const NAME: &str = "best-step-";
+
+/// Writes an adapter, which names the base that it was trained on.
+pub(super) fn save(
+    adapters: &LoraAdapters,
+    path: &Path,
+    config: &Config,
+    resolved: &Resolved,
+) -> descant_lora::Result<Manifest> {
+    let (name, revision) = (resolved.base_model(), resolved.base_commit());
+    adapters.save_peft(path, config, Base { name: &name, revision: revision.as_deref() })
+}
 
 /// Writes the adapter of a step, and removes that of an earlier one.
 pub(super) fn keep(
@@ -16,14 +30,14 @@ pub(super) fn keep(
     step: u64,
     adapters: &LoraAdapters,
     config: &Config,
-    base: &str,
+    resolved: &Resolved,
 ) -> anyhow::Result<()> {
     let path = folder.join(&format!("{NAME}{step:06}"));
     if path.exists() {
         // Of a process that was stopped after this step; what is written now is the same.
         descant_files::remove(&path)?;
     }
-    adapters.save_peft(&path, config, base)?;
+    save(adapters, &path, config, resolved)?;
     for old in all(folder)?.into_iter().filter(|old| *old != path) {
         descant_files::remove(&old)?;
     }

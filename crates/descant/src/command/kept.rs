@@ -32,6 +32,23 @@ pub(crate) fn keep_choices(folder: &Path) -> Entered {
     Choices::new(Arc::new(store)).enter()
 }
 
+/// Keeps what this thread chooses until the result is dropped from whatever it computes later.
+#[must_use = "the choices end with the result"]
+pub(crate) fn choose_apart() -> Entered {
+    Choices::new(Arc::new(Nowhere)).enter()
+}
+
+/// Nothing is kept.
+struct Nowhere;
+
+impl Store for Nowhere {
+    fn load(&self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn save(&self, _: &str, _: &[u8]) {}
+}
+
 fn hinted(error: &CudaError) -> anyhow::Error {
     match error.hint() {
         Some(hint) => Hinted::new(anyhow!("{error}"), hint).into(),

@@ -32,6 +32,7 @@ mod load;
 mod overlap;
 mod pages;
 mod plan;
+mod preflight;
 mod prepared;
 mod prove;
 mod random_ids;

@@ -155,10 +155,12 @@ impl Summary {
         let mut run = RunFiles::read(folder.path())?;
         run.summary = Some(json.clone());
         super::pages::write(&run)?;
-        let base = outcome.resolved.hub_name();
+        let base = outcome.resolved.base_model();
+        let on_hub = outcome.resolved.hub_name().is_some();
+        let named = (on_hub || outcome.resolved.is_embedded_model()).then_some(base.as_str());
         let commit = outcome.resolved.base_commit();
         let license = outcome.settings.card.license.as_deref();
-        let text = card(&run, base.as_deref(), commit.as_deref(), license);
+        let text = card(&run, named, commit.as_deref(), license);
         folder.write("adapter/README.md", text.as_bytes())?;
         // Last: whoever finds it knows that the run is done.
         folder.write_json(SUMMARY, &json)?;
@@ -191,11 +193,12 @@ impl Summary {
         for (label, text) in self.facts(outcome, talk.shows_utf8()) {
             talk.item(label, text);
         }
-        if outcome.resolved.hub_name().is_none() {
-            talk.item(
-                "note",
-                "the card names no base model; set model.name = \"OWNER/NAME\" before you share the adapter",
-            );
+        if outcome.resolved.hub_name().is_none() && !outcome.resolved.is_embedded_model() {
+            talk.warn(format_args!(
+                "the adapter calls its base `{}`, after its folder; a hub needs base_model: set model.name = \
+                 \"OWNER/NAME\" before you share the adapter",
+                outcome.resolved.base_model()
+            ));
         }
         talk.next(next(outcome));
         Ok(())

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use descant_evaluate::Samples;
+use descant_harmony::Renderer;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::{Bare, GptOss};
@@ -26,7 +27,7 @@ use super::identity::identity;
 use super::pages::Pages;
 use super::room::{Found, Room, in_use};
 use super::summary::{Outcome, Phases, Summary};
-use super::{best, load, rows};
+use super::{best, load, preflight, rows};
 use crate::cli::Train;
 use crate::experts::Loads;
 use crate::failure::{Exit, Hinted};
@@ -63,8 +64,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let room = Room::find(settings, &config, &samples, asking, &found, begun)?;
     room.refuse(&device)?;
     let identity = with_choice(identity, settings, &room.train);
-    let model = load::model(dir, &device.device, room.arrangement.placement)?;
-    use_memory(settings, &device, &model, talk)?;
+    let model = base(settings, &device, &room, &renderer, talk)?;
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
     let manifest = adapters.manifest(&model.config);
@@ -98,7 +98,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     signals.hold_steps(talk);
     let course = course(&model, &samples, settings, &room);
     let best = |step: u64, adapters: &LoraAdapters| {
-        best::keep(&folder, step, adapters, &model.config, &resolved.base_model()).map_err(best::refused)
+        best::keep(&folder, step, adapters, &model.config, resolved).map_err(best::refused)
     };
     let keeping = Keeping {
         store: &store,
@@ -222,7 +222,7 @@ fn saved_and_read_back(
         // Of a process that was stopped while it measured; what is written now is the same.
         descant_files::remove(saved)?;
     }
-    adapters.save_peft(saved, &model.config, &resolved.base_model())?;
+    best::save(adapters, saved, &model.config, resolved)?;
     Ok(LoraAdapters::load_peft(saved, &model.config, model.device())?)
 }
 
@@ -287,6 +287,25 @@ impl Examining<'_> {
         observer.on(&Event::Note { label: "after", text: &figures.outcome() });
         Ok(figures)
     }
+}
+
+/// The model, within its limits, once it was seen to read like a trained one.
+fn base(
+    settings: &Settings,
+    device: &load::Chosen,
+    room: &Room,
+    renderer: &Renderer,
+    talk: Talk,
+) -> Result<GptOss> {
+    let model = load::model(&settings.model.path, &device.device, room.arrangement.placement)?;
+    use_memory(settings, device, &model, talk)?;
+    if settings.model.preflight
+        && let Some(read) = preflight::measure(&model, renderer)?
+    {
+        read.check()?;
+        talk.item("base", read.words());
+    }
+    Ok(model)
 }
 
 /// Tells the model how much of its device it may use; says where that has no meaning.

@@ -9,6 +9,7 @@ use descant_evaluate::{Cell, Evaluation, Side, name_of};
 
 use super::key::{Survival, figures, survival, verdict, worse};
 use super::run_files::RunFiles;
+use crate::settings::EMBEDDED_MODEL_NAME;
 use crate::words::{grouped, is_hub_name};
 
 /// Text inside a cell or a line of Markdown.
@@ -51,14 +52,14 @@ fn codes(run: &RunFiles) -> Vec<String> {
     stated.into_iter().map(|(_, code)| code).collect()
 }
 
-/// The whole card. `base` is the base's name on a hub, where it has one, and `commit` what of it was used.
+/// The whole card. `base` is the base's name on a hub or that of the embedded model, where it has one, and `commit` what of it was used.
 pub(crate) fn card(
     run: &RunFiles,
     base: Option<&str>,
     commit: Option<&str>,
     license: Option<&str>,
 ) -> String {
-    let base = base.filter(|name| is_hub_name(name));
+    let base = base.filter(|name| is_hub_name(name) || *name == EMBEDDED_MODEL_NAME);
     let mut text = front_matter(run, base, license);
     let named = base.map_or("a local gpt-oss", |base| base.split_once('/').map_or(base, |(_, name)| name));
     let _ = writeln!(text, "# {}, a LoRA adapter\n", cell(named));
@@ -196,6 +197,7 @@ fn front_matter(run: &RunFiles, base: Option<&str>, license: Option<&str>) -> St
 
 /// How each loader takes it. Only what was really tried is said to have been.
 fn usage(base: Option<&str>) -> String {
+    let base = base.filter(|name| is_hub_name(name));
     let name = base.unwrap_or("BASE_FOLDER");
     let local = base.map_or_else(|| "BASE_FOLDER".to_owned(), |base| format!("hf://{base}"));
     format!(

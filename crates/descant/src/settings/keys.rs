@@ -74,7 +74,12 @@ const ELSEWHERE: [(&str, &str); 57] = [
 /// All keys as `section.key`, or `section.part.key`. The optional ones are among them.
 pub(super) fn known() -> Vec<String> {
     let everything = Settings {
-        model: Model { name: Some("x/y".into()), chat_template: Some("x".into()), ..Model::default() },
+        model: Model {
+            name: Some("x/y".into()),
+            chat_template: Some("x".into()),
+            preflight: false,
+            ..Model::default()
+        },
         data: Data {
             held_out: Some("x".into()),
             format: Some(Format::Text),

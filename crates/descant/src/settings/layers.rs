@@ -3,7 +3,7 @@
 //! Order: what the types hold as default, then the file (or, without one, the embedded default), then every
 //! `--set` in turn. What comes out is written down as TOML and hashed.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use anyhow::{Context as _, Result, anyhow};
 use descant_hub::Reference;
@@ -36,6 +36,11 @@ pub(crate) struct Resolved {
     /// A default that gave way to what was written, in words.
     pub(crate) note: Option<String>,
 }
+
+/// The folder of the embedded default's model, in a checkout.
+const EMBEDDED_MODEL: &str = "fixtures/tiny-gpt-oss";
+/// What that model is called everywhere.
+pub(crate) const EMBEDDED_MODEL_NAME: &str = "tiny-gpt-oss";
 
 /// The key of the default that gives way to few steps.
 const WARMUP: &str = "train.warmup_steps";
@@ -101,9 +106,23 @@ impl Resolved {
             .or_else(|| self.settings.model.name.clone())
     }
 
-    /// What an adapter calls the model that it belongs to: its name on a hub, else its path.
+    /// What an adapter calls the model that it belongs to: its name on a hub, else that of its folder. Never a path,
+    /// which would mean nothing on another machine.
     pub(crate) fn base_model(&self) -> String {
-        self.hub_name().unwrap_or_else(|| self.model.clone())
+        let folder = || {
+            let path = std::path::absolute(&self.model).unwrap_or_else(|_| self.model.clone().into());
+            let name = path.components().rev().find_map(|part| match part {
+                Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+                _ => None,
+            });
+            name.unwrap_or_else(|| "gpt-oss".to_owned())
+        };
+        self.hub_name().unwrap_or_else(folder)
+    }
+
+    /// Whether the base is the model of this repository, which no hub has and everybody who has the program can name.
+    pub(crate) fn is_embedded_model(&self) -> bool {
+        self.hub_name().is_none() && Path::new(&self.model).ends_with(EMBEDDED_MODEL)
     }
 
     /// The commit of the base, where its name or its place in the shared cache tells.

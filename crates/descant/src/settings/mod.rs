@@ -20,7 +20,7 @@ mod recipes;
 
 pub(crate) use data::{Data, Source, Validate, ValidationData};
 pub(crate) use init::init_toml;
-pub(crate) use layers::{RECIPE, Resolved, resolve, resolve_text};
+pub(crate) use layers::{EMBEDDED_MODEL_NAME, RECIPE, Resolved, resolve, resolve_text};
 pub(crate) use memory::{Memory, bytes};
 pub(crate) use recipes::Recipe;
 
@@ -69,6 +69,14 @@ pub(crate) struct Model {
     pub(crate) name: Option<String>,
     /// Chat template in place of the model's own.
     pub(crate) chat_template: Option<PathBuf>,
+    /// Whether the base's own loss is looked at before the first step.
+    #[serde(skip_serializing_if = "is_true")]
+    pub(crate) preflight: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// `[card]`
@@ -141,7 +149,7 @@ impl Run {
 
 impl Default for Model {
     fn default() -> Self {
-        Self { path: PathBuf::new(), device: "auto".into(), name: None, chat_template: None }
+        Self { path: PathBuf::new(), device: "auto".into(), name: None, chat_template: None, preflight: true }
     }
 }
 

@@ -92,6 +92,7 @@ fn one_command_goes_from_an_empty_cache_to_a_report() {
     assert!(world.read("run/report.html").contains("<polyline class=\"l1\""));
     let adapter: Value = serde_json::from_str(&world.read("run/adapter/adapter_config.json")).unwrap();
     assert_eq!(adapter["base_model_name_or_path"], "openai/gpt-oss-20b");
+    assert_eq!(adapter["revision"], world.commit, "which of its commits");
     let evaluation: Value = serde_json::from_str(&world.read("run/evaluation.json")).unwrap();
     let suites =
         evaluation["suites"].as_array().unwrap().iter().map(|suite| suite["suite"].as_str().unwrap());

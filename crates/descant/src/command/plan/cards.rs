@@ -6,9 +6,7 @@ use serde_json::{Value, json};
 
 use crate::command::room::{Room, size};
 use crate::settings::bytes;
-use crate::words::{counted, significant};
-
-use super::show::duration;
+use crate::words::{counted, duration, significant};
 
 /// Memory of the cards that a plan looks at when none is named.
 const SIZES: [&str; 6] = ["8GB", "12GB", "16GB", "24GB", "48GB", "80GB"];

@@ -8,7 +8,7 @@ use crate::command::room::size;
 use crate::command::train::at_once_in_words;
 use crate::settings::{Resolved, Settings};
 use crate::talk::Talk;
-use crate::words::{grouped, significant};
+use crate::words::{duration, grouped, significant};
 use crate::wrap::{LABEL, hanging};
 
 /// Version of the JSON object.
@@ -208,14 +208,5 @@ impl Answer {
             "cards": self.cards.iter().map(cards::Verdict::to_json).collect::<Vec<_>>(),
             "advice": self.room.advice,
         })
-    }
-}
-
-/// A time for people.
-pub(super) fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 90.0 => format!("{s:.1} s"),
-        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
     }
 }
