@@ -19,10 +19,11 @@ const HELP: &str = "\
 Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
 
 Commands:
-  train, plan, evaluate, report, generate, score, data, tokenizer, export, init, bench, download
+  train, plan, evaluate, report, generate, score, data, tokenizer, export, init, bench, download,
+  doctor, completions, man
            build descant (optimized) and run it with these arguments; without a settings
            file `train`, `plan` and `evaluate` take the embedded default: the tiny model under fixtures/;
-           what fetches (`download`, `train --recipe NAME`) is built with network code, the others without
+           what opens sockets (`download`, `train --recipe NAME`, `doctor`) is built with network code, the others without
   kernels  compile every CUDA kernel for every architecture and compare what it uses with
            docs/kernels.md, or write that anew with --update; needs NVRTC, but no card
   crash    kill, signal and starve `descant train` on a micro model, and compare bytes with those of
@@ -43,7 +44,7 @@ Options:
   --cuda   build with the CUDA backend [default: CPU only]";
 
 /// Commands that are handed to the binary.
-const PASSED_ON: [&str; 12] = [
+const PASSED_ON: [&str; 15] = [
     "train",
     "plan",
     "evaluate",
@@ -56,6 +57,9 @@ const PASSED_ON: [&str; 12] = [
     "init",
     "bench",
     "download",
+    "doctor",
+    "completions",
+    "man",
 ];
 
 /// One check of CI: what it is called, cargo's arguments, a variable to set.
@@ -140,8 +144,10 @@ fn descant(cuda: bool, arguments: &[String]) -> Result<ExitCode> {
     // The first training must not wait for network code to be compiled.
     run.args(["--no-default-features", "--features", "languages"]);
     let recipe = arguments.iter().any(|argument| argument.starts_with("--recipe"));
-    let fetches =
-        arguments.first().is_some_and(|command| command == "download" || (command == "train" && recipe));
+    let fetches = arguments.first().is_some_and(|command| match command.as_str() {
+        "download" | "doctor" => true,
+        command => command == "train" && recipe,
+    });
     let features = [("cuda", cuda), ("hub", fetches)].into_iter().filter(|(_, wanted)| *wanted);
     run.args(features.flat_map(|(name, _)| ["--features", name]));
     let called_as = if cuda { "cargo xtask --cuda" } else { "cargo xtask" };

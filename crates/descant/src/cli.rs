@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 mod data;
 mod status;
@@ -122,6 +123,25 @@ A download that was interrupted goes on where it stopped. Every file is compared
 Environment: HF_HUB_CACHE, HF_HOME, HF_TOKEN, HF_TOKEN_PATH, HF_ENDPOINT, HF_HUB_OFFLINE; HTTPS_PROXY, NO_PROXY,
 SSL_CERT_FILE. A token is sent to the hub alone, and never shown.";
 
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  descant doctor
+  descant doctor --json --offline
+  descant doctor --model openai/gpt-oss-20b --device cuda    load it, and look at its own loss
+
+Each line is a thing that was looked at: ok, - (works without it) or NO (a run will fail), and below it what to do.
+Ends with status 1 when a line says NO. The token is never shown.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  descant completions bash > ~/.local/share/bash-completion/completions/descant
+  descant completions zsh > ~/.zfunc/_descant
+  descant completions fish > ~/.config/fish/completions/descant.fish";
+
+const MAN_EXAMPLES: &str = "\
+Examples:
+  descant man --out ~/.local/share/man/man1";
+
 /// Fine-tune gpt-oss with LoRA on a frozen base, and prove what came out
 #[derive(Debug, Parser)]
 #[command(name = "descant", version, max_term_width = 100, arg_required_else_help = true)]
@@ -208,6 +228,16 @@ pub(crate) enum Command {
     /// Fetch models and data sets of a hub into the shared cache, or verify what is there
     #[command(after_help = DOWNLOAD_EXAMPLES, after_long_help = format!("{DOWNLOAD_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Download(Download),
+    /// Look at this machine: cards, libraries, memory, disk, caches, network; and what to do where something is missing
+    #[command(after_help = DOCTOR_EXAMPLES, after_long_help = format!("{DOCTOR_EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Doctor(Doctor),
+    /// Print what a shell needs to complete commands and options
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    #[command(after_long_help = format!("{COMPLETIONS_EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Completions(Completions),
+    /// Write manual pages, one for each command
+    #[command(after_help = MAN_EXAMPLES, after_long_help = format!("{MAN_EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Man(ManPages),
 }
 
 /// `descant bench`
@@ -634,4 +664,42 @@ pub(crate) struct Download {
     /// Print one JSON object [default: a path a line]
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `descant doctor`
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Also load this model, a folder or a repository in the cache as openai/gpt-oss-20b, and look at its own loss on
+    /// four short conversations: 4 nats or more mean that its weights are not read as they are meant [default: none]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) model: Option<String>,
+    /// Where --model computes: `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA card where there is one
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
+    /// Most memory for --model, on a card with the driver's own, as 12GB or 14.5GiB [default: all of it]
+    #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
+    pub(crate) memory: Option<u64>,
+    /// Open no socket [default: HF_HUB_OFFLINE, or off]
+    #[arg(long)]
+    pub(crate) offline: bool,
+    /// Print one JSON object [default: a line for each thing]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `descant completions`
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: Shell,
+}
+
+/// `descant man`
+#[derive(Debug, Args)]
+pub(crate) struct ManPages {
+    /// Folder to write descant.1, descant-train.1 and the others into; pages that are there are replaced [default: none,
+    /// it must be given]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
 }

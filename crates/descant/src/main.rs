@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use clap::error::ErrorKind;
 
 mod cli;
 mod command;
@@ -21,11 +22,12 @@ mod settings;
 mod signals;
 mod talk;
 mod user_cache;
+mod version;
 mod words;
 mod wrap;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::try_parse().unwrap_or_else(|answer| said(&answer));
     let progress = std::env::var_os("DESCANT_NO_PROGRESS").is_none_or(|value| value.is_empty());
     let talk = talk::Talk::new(&cli.global, progress);
     // Tests only: a build for users has no faults and refuses.
@@ -41,4 +43,19 @@ fn main() -> ExitCode {
         }
     }
     .into()
+}
+
+/// Ends with what the arguments alone ask for: help, the version, or what is wrong with them.
+#[expect(clippy::exit, reason = "as clap's own end of a command line")]
+fn said(answer: &clap::Error) -> cli::Cli {
+    let verbose = |argument: std::ffi::OsString| {
+        let text = argument.to_string_lossy().into_owned();
+        text == "--verbose" || (text.starts_with('-') && !text.starts_with("--") && text.contains('v'))
+    };
+    if answer.kind() == ErrorKind::DisplayVersion && std::env::args_os().skip(1).any(verbose) {
+        // Who closes the pipe has what they wanted.
+        let _ = talk::say_version(&version::text());
+        std::process::exit(0);
+    }
+    answer.exit()
 }

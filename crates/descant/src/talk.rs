@@ -37,6 +37,14 @@ fn as_called(hint: &str) -> String {
     }
 }
 
+/// The version, before anything is known of how to talk.
+///
+/// # Errors
+/// The reader has gone.
+pub(crate) fn say_version(text: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout().lock(), "{text}")
+}
+
 /// How to talk.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Talk {

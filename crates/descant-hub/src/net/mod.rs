@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use descant_files::RelPath;
 use ureq::http::header::{CONTENT_LENGTH, ETAG, HeaderName};
@@ -58,6 +59,16 @@ impl Hub {
     /// Address, token, proxy or certificates cannot be used.
     pub fn new(config: HubConfig, cache: Cache) -> Result<Self> {
         Ok(Self { client: Client::new(&config)?, cache, config })
+    }
+
+    /// How long the hub takes to answer one request, whatever it answers.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn reach(&self) -> Result<Duration> {
+        let begun = Instant::now();
+        self.client.head("/").map_err(|failure| failure.error)?;
+        Ok(begun.elapsed())
     }
 
     /// Brings what a run needs of a repository into the cache. Files that are there are kept; `thoroughly` hashes

@@ -105,6 +105,11 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
     Err(Hinted::new(error, hint).into())
 }
 
+/// What turns conversations into the ids of a model directory.
+pub(crate) fn renderer_of(dir: &Path) -> Result<Renderer> {
+    Renderer::load(dir, None).with_context(|| format!("model {}", dir.display()))
+}
+
 /// What turns conversations into the ids of the model that the settings name.
 pub(crate) fn renderer(settings: &Settings) -> Result<Renderer> {
     let model = &settings.model;

@@ -16,6 +16,7 @@ mod bench;
 mod bench_generate;
 mod best;
 mod data;
+mod doctor;
 mod download;
 mod evaluate;
 mod examination;
@@ -41,6 +42,7 @@ mod room;
 mod rows;
 mod sample;
 mod score;
+mod shell;
 mod stamps;
 mod summary;
 mod tokenizer;
@@ -102,6 +104,9 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
             }
         },
         Command::Download(args) => download::run(args, talk),
+        Command::Doctor(args) => doctor::run(args, talk),
+        Command::Completions(args) => shell::completions(args, talk),
+        Command::Man(args) => shell::man(args, talk),
     }
 }
 

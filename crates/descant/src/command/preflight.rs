@@ -36,8 +36,10 @@ const CONVERSATIONS: [[&str; 3]; 4] = [
     ],
     ["What is 12 plus 30?", "We need to add 12 and 30. 12 + 30 = 42.", "12 plus 30 is 42."],
 ];
+/// More tokens than any of them has.
+pub(super) const LONGEST: u64 = 256;
 /// Nats a token from which on the base is taken for misread.
-const LIMIT: f64 = 4.0;
+pub(super) const LIMIT: f64 = 4.0;
 /// From here on texts are about as unlikely as with random weights: ln 201,088 is 12.2.
 const NOISE: f64 = 10.0;
 /// Smallest vocabulary that is looked at; the published one has 201,088 words.

@@ -409,7 +409,7 @@ fn resident(name: &str) -> Option<u64> {
 }
 
 /// What the system can give without taking from others, and what the group that this process was put in leaves it.
-fn available() -> Option<u64> {
+pub(crate) fn available() -> Option<u64> {
     let system = kib(Path::new("/proc/meminfo"), "MemAvailable");
     let group = |name: &str| -> Option<u64> {
         let bytes = descant_files::read_bounded(Path::new("/sys/fs/cgroup").join(name).as_path(), 64).ok()?;
@@ -420,7 +420,7 @@ fn available() -> Option<u64> {
 }
 
 /// The value of `NAME:   123 kB` in such a file, in bytes.
-fn kib(path: &Path, name: &str) -> Option<u64> {
+pub(crate) fn kib(path: &Path, name: &str) -> Option<u64> {
     let bytes = descant_files::read_bounded(path, 1 << 16).ok()?;
     let text = std::str::from_utf8(&bytes).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

@@ -1,12 +1,17 @@
 //! A download, as people see it.
 
+use std::time::Duration;
+
 use anyhow::Result;
-use descant_hub::{Cache, Hub, Reference, Snapshot};
+use descant_hub::{Cache, Hub, HubConfig, Patience, Reference, Snapshot};
 
 use super::environment::Environment;
 use super::hint::hinted;
 use crate::observe::Transfer;
 use crate::talk::Talk;
+
+/// How long a look at the network waits.
+const IMPATIENT: Duration = Duration::from_secs(5);
 
 /// Brings a repository into the cache.
 pub(super) fn fetch(
@@ -30,4 +35,11 @@ pub(super) fn fetch(
     };
     talk.item(label, text);
     Ok(fetched.snapshot)
+}
+
+/// How long the hub takes to answer; a second question is not asked.
+pub(super) fn reach(environment: &Environment, cache: Cache) -> Result<Duration> {
+    let patience = Patience { connect: IMPATIENT, answer: IMPATIENT, ..Patience::default() };
+    let hub = Hub::new(HubConfig { patience, ..environment.config.clone() }, cache).map_err(hinted)?;
+    hub.reach().map_err(hinted)
 }

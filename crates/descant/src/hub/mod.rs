@@ -47,6 +47,28 @@ impl Places {
         self.fetch
     }
 
+    /// Whether a token is set, and the hub's address; `None` in a build that cannot fetch and so looks for neither.
+    pub(crate) fn token_and_endpoint(&self) -> Option<(bool, &str)> {
+        #[cfg(feature = "hub")]
+        let found =
+            Some((self.environment.config.token.is_some(), self.environment.config.endpoint.as_str()));
+        #[cfg(not(feature = "hub"))]
+        let found = None;
+        found
+    }
+
+    /// How long the hub takes to answer; `None` where it may not be asked.
+    pub(crate) fn reach(&self) -> Option<Result<std::time::Duration>> {
+        if !self.fetch {
+            return None;
+        }
+        #[cfg(feature = "hub")]
+        let reached = Some(self.cache().and_then(|cache| fetch::reach(&self.environment, cache)));
+        #[cfg(not(feature = "hub"))]
+        let reached = None;
+        reached
+    }
+
     /// Where a repository is: in the cache, or there once it is fetched.
     pub(crate) fn find(&self, text: &str) -> Result<Snapshot> {
         let reference = Reference::parse(text).map_err(hinted)?;

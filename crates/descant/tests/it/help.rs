@@ -4,7 +4,7 @@
 
 use crate::binary::{descant, root};
 
-pub(crate) const COMMANDS: [&str; 12] = [
+pub(crate) const COMMANDS: [&str; 15] = [
     "train",
     "plan",
     "evaluate",
@@ -17,6 +17,9 @@ pub(crate) const COMMANDS: [&str; 12] = [
     "init",
     "bench",
     "download",
+    "doctor",
+    "completions",
+    "man",
 ];
 /// Those that have commands of their own.
 pub(crate) const INNER: [(&str, &[&str]); 2] = [("data", &["preview", "render"]), ("tokenizer", &["build"])];

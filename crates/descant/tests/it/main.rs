@@ -7,6 +7,7 @@ mod base;
 mod binary;
 mod circles;
 mod data;
+mod doctor;
 mod edges;
 mod exports;
 mod help;
