@@ -183,12 +183,16 @@ fn opened() -> Vec<Check> {
         let capability = gpu.capability();
         let number = format!("{}.{}", capability.major, capability.minor);
         let (free, total) = gpu.memory().map_or((None, None), |(free, total)| (Some(free), Some(total)));
+        let bus = descant_kernels::gauge::bus_rate(&burn::tensor::Device::cuda(index));
         let facts = json!({
             "index": index, "name": gpu.name(), "capability": number, "free_bytes": free, "total_bytes": total,
+            "bus_bytes_per_second": bus,
         });
+        let bus =
+            bus.map_or_else(String::new, |rate| format!(", bus {} GB/s measured", significant(rate / 1e9)));
         let shown = |bytes: Option<usize>| bytes.map_or_else(|| "?".to_owned(), |bytes| size(bytes as u64));
         let text = format!(
-            "cuda:{index}, {}, capability {number}, {} of {} free",
+            "cuda:{index}, {}, capability {number}, {} of {} free{bus}",
             gpu.name(),
             shown(free),
             shown(total)
