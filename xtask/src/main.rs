@@ -3,6 +3,7 @@
 //! No logic of its own: everything after the command goes to `descant` as it is.
 
 mod consumers;
+mod docs;
 mod fuzz;
 mod miri;
 mod tool;
@@ -38,7 +39,10 @@ Commands:
            arguments: seeds=3 prompts=60 rates=3, or seed=N for one
   miri     tests of number formats, names and packing under Miri; needs a nightly toolchain with it,
            and ends with status 2 where there is none
-  ci       every check: format, lints, tests, documentation, the CUDA feature, the kernels
+  book     build the pages under docs as a site with mdBook, which it installs at first use
+  spelling look for misspellings in texts with codespell, which it fetches from PyPI at first use
+  package  make the archive of every library crate, as crates.io would get it, without compiling it
+  ci       every check: format, lints, spelling, tests, documentation, packages, the CUDA feature, the kernels
 
 Options:
   --cuda   build with the CUDA backend [default: CPU only]";
@@ -70,9 +74,11 @@ type Check = (&'static str, &'static [&'static str], Option<(&'static str, &'sta
 const KERNELS: [&str; 6] = ["build", "--workspace", NVRTC[0], NVRTC[1], "--example", "kernels"];
 
 /// The order lets later checks reuse what earlier ones built: lints and documentation share their dependencies.
-const CHECKS: [Check; 10] = [
+const CHECKS: [Check; 12] = [
     ("format", &["fmt", "--all", "--check"], None),
     ("lints", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], None),
+    ("spelling", &["xtask", "spelling"], None),
+    ("packages", &["xtask", "package"], None),
     ("documentation", &["doc", "--workspace", "--no-deps"], Some(("RUSTDOCFLAGS", "-D warnings"))),
     ("tests", &TESTS, None),
     // What it needs the tests have built.
@@ -121,6 +127,9 @@ fn run(mut arguments: Vec<String>) -> Result<ExitCode> {
     match arguments.first().map(String::as_str) {
         Some("ci") if arguments.len() == 1 => checks(),
         Some("fuzz") => fuzz::run(&arguments[1..]),
+        Some("book") if arguments.len() == 1 => docs::book(),
+        Some("spelling") if arguments.len() == 1 => docs::spelling(),
+        Some("package") if arguments.len() == 1 => package(),
         Some("consumers") => consumers::run(&arguments[1..]),
         Some("miri") if arguments.len() == 1 => miri::run(),
         Some("kernels") => kernels(&arguments[1..]),
@@ -153,6 +162,30 @@ fn descant(cuda: bool, arguments: &[String]) -> Result<ExitCode> {
     let called_as = if cuda { "cargo xtask --cuda" } else { "cargo xtask" };
     run.args(["--", "--called-as", called_as, "--root"]).arg(&root).args(arguments);
     exec(run)
+}
+
+/// Crates that others can use by themselves: every one that may be published.
+const LIBRARIES: [&str; 11] = [
+    "descant-evaluate",
+    "descant-export",
+    "descant-files",
+    "descant-harmony",
+    "descant-hub",
+    "descant-kernels",
+    "descant-lora",
+    "descant-model",
+    "descant-quant",
+    "descant-testkit",
+    "descant-train",
+];
+
+/// Makes the archives that crates.io would get. They are not compiled: tests and documentation have done that.
+fn package() -> Result<ExitCode> {
+    let mut archives = cargo();
+    archives.current_dir(root()?).args(["package", "--no-verify", "--allow-dirty", "--quiet"]);
+    archives.args(LIBRARIES.iter().flat_map(|name| ["--package", name]));
+    let made = archives.status().context("cargo package")?.success();
+    Ok(if made { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Compiles the kernels and compares them with the record, or writes that.

@@ -50,7 +50,7 @@ impl std::str::FromStr for Threshold {
         let of = known.map(|(_, of)| *of).ok_or_else(|| {
             wrong(format!("no measure `{name}`; there are {}", NAMES.map(|(name, _)| name).join(", ")))
         })?;
-        let percent: f64 = number.trim().parse().map_err(|_| wrong(format!("`{number}` is no number")))?;
+        let percent: f64 = number.trim().parse().map_err(|_| wrong(format!("`{number}` is not a number")))?;
         let least = if of == Of::RightChange { -100.0 } else { 0.0 };
         if !(least..=100.0).contains(&percent) {
             return Err(wrong(format!("{percent} is not from {least} to 100")));
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(of("right-change=-2").unwrap().percent.to_bits(), (-2.0_f64).to_bits());
         for (text, expected) in [
             ("hits=95", "no measure `hits`; there are hit, answer"),
-            ("hit=x", "`x` is no number"),
+            ("hit=x", "`x` is not a number"),
             ("hit=101", "101 is not from 0 to 100"),
             ("hit=-1", "not from 0"),
             ("hit=NaN", "not from 0"),

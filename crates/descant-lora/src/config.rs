@@ -10,6 +10,7 @@ pub const MAX_RANK: usize = 4096;
 
 /// Settings of new adapters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
     /// Rank of each pair.

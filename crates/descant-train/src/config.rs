@@ -13,6 +13,7 @@ const MAX_COUNT: u64 = 1 << 16;
 
 /// How the learning rate moves after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
     /// Straight down to zero.
@@ -25,6 +26,7 @@ pub enum Schedule {
 
 /// How the optimizer keeps its moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum OptimizerKind {
     /// AdamW with f32 moments.
     #[serde(rename = "adamw")]
@@ -36,6 +38,7 @@ pub enum OptimizerKind {
 
 /// Settings of the loop and the optimizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
     /// Optimizer steps.

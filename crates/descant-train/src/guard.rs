@@ -11,6 +11,7 @@ const SETTLED: usize = 64;
 
 /// What is done about a spike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnSpike {
     /// Say so.
@@ -21,6 +22,7 @@ pub enum OnSpike {
 
 /// Settings of the guards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct GuardConfig {
     /// Steps with a loss or gradient that is no number that are left out before the run ends; 0 ends it at the first.

@@ -48,6 +48,20 @@ impl<'de> Deserialize<'de> for MicroBatch {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for MicroBatch {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "MicroBatch".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "Sequences that go through the model at once: a number, or \"auto\".",
+            "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "const": AUTO}],
+        })
+    }
+}
+
 struct Reader;
 
 impl Visitor<'_> for Reader {

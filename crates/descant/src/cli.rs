@@ -20,8 +20,8 @@ const TRAIN_EXAMPLES: &str = "\
 Examples:
   descant train run.toml
   descant train run.toml --set train.max_steps=200 --set run.folder=runs/longer
-  descant train run.toml                    the same command again: goes on where it was stopped
-  descant train run.toml --dry-run          print the settings that would hold
+  descant train run.toml                    the same command again: resumes where it was stopped
+  descant train run.toml --dry-run          print the resolved settings
   descant train --recipe multilingual-thinking
   cargo xtask train                         from the repository: the embedded default
 
@@ -106,7 +106,10 @@ Examples:
   descant init
   descant init --out experiments/german.toml
   descant init --out -                      to the screen
-  descant init --recipe multilingual-thinking";
+  descant init --recipe multilingual-thinking
+  descant init --schema --out run.schema.json
+
+Editors that know TOML complete and check run.toml when its first line is `#:schema run.schema.json`.";
 
 const DOWNLOAD_EXAMPLES: &str = "\
 Examples:
@@ -118,7 +121,7 @@ Examples:
   descant download ./my-model               look whether a directory is complete
 
 Only what a run needs is fetched. Files go to the cache that the Python libraries use; its folder is printed.
-A download that was interrupted goes on where it stopped. Every file is compared with its published hash.
+An interrupted download resumes where it stopped. Every file is compared with its published hash.
 
 Environment: HF_HUB_CACHE, HF_HOME, HF_TOKEN, HF_TOKEN_PATH, HF_ENDPOINT, HF_HUB_OFFLINE; HTTPS_PROXY, NO_PROXY,
 SSL_CERT_FILE. A token is sent to the hub alone, and never shown.";
@@ -391,10 +394,10 @@ pub(crate) struct Train {
     /// Open no socket, take what the cache has [default: HF_HUB_OFFLINE, or off]
     #[arg(long)]
     pub(crate) offline: bool,
-    /// Check and print the settings that would hold, and train nothing [default: off]
+    /// Check and print the resolved settings, and train nothing [default: off]
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Replace the run that is already in the folder [default: go on with it if it is the same, refuse if not]
+    /// Replace the run that is already in the folder [default: resume it if it is the same, refuse if not]
     #[arg(long)]
     pub(crate) force: bool,
     /// Print the summary as one JSON object [default: a table]
@@ -636,9 +639,12 @@ pub(crate) struct Init {
     /// on gpt-oss-20b, every key explained]
     #[arg(long, value_name = "NAME")]
     pub(crate) recipe: Option<String>,
-    /// File to write; - for standard output
-    #[arg(long, value_name = "FILE", default_value = "run.toml")]
-    pub(crate) out: PathBuf,
+    /// Write the JSON schema of all settings instead, for editors [default: settings]
+    #[arg(long, conflicts_with = "recipe")]
+    pub(crate) schema: bool,
+    /// File to write; - for standard output [default: run.toml; with --schema standard output]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
     /// Replace the file when it exists [default: refuse]
     #[arg(long)]
     pub(crate) force: bool,

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 /// What to do with a view that is longer than the longest sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OnTooLong {
     /// It is a bad row.

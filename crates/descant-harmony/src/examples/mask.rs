@@ -18,6 +18,7 @@ use std::fmt;
 
 /// Which tokens are trained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MaskPolicy {
@@ -51,6 +52,7 @@ impl MaskPolicy {
 
 /// What the trained tokens of each channel count for; 0 leaves a channel out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LossWeights {
     /// Reasoning.

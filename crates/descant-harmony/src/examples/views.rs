@@ -21,6 +21,7 @@ const OPENING: &str = "<|start|>assistant";
 
 /// How a conversation becomes training views.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ViewPolicy {

@@ -21,7 +21,7 @@ Examples:
   descant data preview train.jsonl --on-bad-row fail
   descant data preview train.jsonl --json > account.json
 
-Trained tokens stand behind a bar (▌) and, where there is colour, in green. A bad row makes the exit status 1.
+Trained tokens are marked with a bar (▌) and, in colour, in green. A bad row makes the exit status 1.
 FILE is parquet, JSONL or a JSON array (plain, gzip, zstd), or a folder of them; its form is found by its keys:
 messages (Hugging Face, OpenAI), conversations (ShareGPT), instruction + output (Alpaca), prompt + completion, or text
 (rendered Harmony). docs/data.md has every spelling that is taken. Keys that are not used are counted and shown.";
@@ -80,7 +80,7 @@ pub(crate) struct Files {
     /// Which tokens are trained: assistant, final_only or everything
     #[arg(long, value_name = "POLICY", default_value = "assistant", value_parser = word::<MaskPolicy>)]
     pub(crate) mask: MaskPolicy,
-    /// A row that cannot be used: `skip` tells of it and goes on, `fail` stops there
+    /// A row that cannot be used: `skip` reports it and continues, `fail` stops there
     #[arg(long, value_name = "DO", default_value = "skip", value_parser = word::<OnBadRow>)]
     pub(crate) on_bad_row: OnBadRow,
 }

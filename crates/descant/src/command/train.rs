@@ -38,10 +38,10 @@ use crate::signals::Signals;
 use crate::talk::Talk;
 use crate::words::{counted, grouped, listed, significant};
 
-/// Prints the settings that would hold.
+/// Prints the resolved settings.
 pub(crate) fn dry_run(resolved: &Resolved, talk: Talk) -> Result<Exit> {
     talk.data(resolved.text.trim_end())?;
-    talk.say(format_args!("settings of {} hold; nothing was trained", resolved.origin));
+    talk.say(format_args!("the settings of {} are valid; nothing was trained", resolved.origin));
     Ok(Exit::Success)
 }
 
@@ -245,7 +245,7 @@ fn count_experts(
 fn stopped(step: u64, settings: &Settings, talk: Talk) {
     let left = settings.train.max_steps - step;
     talk.warn(format_args!("stopped after step {step}, which is saved; {left} are left"));
-    talk.hint("the same command again goes on from there");
+    talk.hint("the same command again resumes from there");
 }
 
 /// The questions of a run, and where its replies go.
@@ -339,9 +339,9 @@ fn going_on(folder: &RunFolder, from: Option<&Checkpoint>, talk: Talk) {
     }
     match from {
         Some(checkpoint) => {
-            talk.item("goes on", format_args!("after step {}", checkpoint.trainer.steps));
+            talk.item("resumes", format_args!("after step {}", checkpoint.trainer.steps));
         }
-        None if folder.goes_on => talk.item("goes on", "from the start: no step was saved"),
+        None if folder.goes_on => talk.item("resumes", "from the start: no step was saved"),
         None => {}
     }
 }
@@ -354,7 +354,7 @@ fn hinted(error: Error) -> anyhow::Error {
              with --set guard.skip_non_finite=N"
         }
         Error::NoRoom { .. } => {
-            "make room and give the same command again: it goes on from the last checkpoint"
+            "make room and give the same command again: it resumes from the last checkpoint"
         }
         Error::NoneWhole { .. } => "--force begins the run again",
         Error::OtherRun { .. } => {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use descant_harmony::prepare::OnTooLong;
 use descant_harmony::read::{Format, OnBadRow};
 use descant_harmony::{Date, LossWeights, MaskPolicy, ViewPolicy};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::check_effort;
@@ -13,7 +14,7 @@ use super::check_effort;
 const MOST_SHARE: f64 = 0.5;
 
 /// `[data]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Data {
     /// Training conversations: a file, or a repository as `hf://datasets/OWNER/NAME`. Empty where there are sources.
@@ -46,7 +47,7 @@ pub(crate) struct Data {
 }
 
 /// `data.validation`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum ValidationData {
     /// A share of the training examples.
@@ -56,7 +57,7 @@ pub(crate) enum ValidationData {
 }
 
 /// `[[data.sources]]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Source {
     /// As `data.path`.
@@ -70,7 +71,7 @@ pub(crate) struct Source {
 }
 
 /// `[validate]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Validate {
     /// Steps from one look to the next.

@@ -55,7 +55,7 @@ const ELSEWHERE: [(&str, &str); 57] = [
     ("rank", "lora.r"),
     ("reasoning_effort", "data.effort for rows that name none, evaluate.efforts for the measurement"),
     ("report_to", "=there is none: metrics.jsonl and tensorboard/ are always in the run's folder"),
-    ("resume_from_checkpoint", "=there is none: the same command again goes on from the newest checkpoint"),
+    ("resume_from_checkpoint", "=there is none: the same command again resumes from the newest checkpoint"),
     ("sample_packing", "train.packing"),
     ("save_steps", "run.save_every"),
     ("save_total_limit", "run.keep"),

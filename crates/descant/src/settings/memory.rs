@@ -1,10 +1,11 @@
 //! `[memory]`: how much of a card's memory a run may use, and what for. Changes times, never results.
 
 use descant_kernels::Keep;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `[memory]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Memory {
     /// Most of the card's memory to use, as an amount; all of it when absent.

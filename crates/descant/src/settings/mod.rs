@@ -9,6 +9,7 @@ use descant_evaluate::Language;
 use descant_lora::LoraConfig;
 use descant_train::checkpoint::KEEP_AT_LEAST;
 use descant_train::{GuardConfig, TrainConfig};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod data;
@@ -17,12 +18,14 @@ mod keys;
 mod layers;
 mod memory;
 mod recipes;
+mod schema;
 
 pub(crate) use data::{Data, Source, Validate, ValidationData};
 pub(crate) use init::init_toml;
 pub(crate) use layers::{EMBEDDED_MODEL_NAME, RECIPE, Resolved, resolve, resolve_text};
 pub(crate) use memory::{Memory, bytes};
 pub(crate) use recipes::Recipe;
+pub(crate) use schema::schema;
 
 /// Most bytes of prepared data in the user's cache, where `run.cache` does not say.
 const CACHE_BYTES: u64 = 32 << 30;
@@ -31,7 +34,7 @@ const CACHE_BYTES: u64 = 32 << 30;
 pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
 
 /// All sections.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Settings {
     /// The frozen base.
@@ -58,7 +61,7 @@ pub(crate) struct Settings {
 }
 
 /// `[model]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Model {
     /// Model directory, or a repository as `hf://OWNER/NAME`.
@@ -71,6 +74,7 @@ pub(crate) struct Model {
     pub(crate) chat_template: Option<PathBuf>,
     /// Whether the base's own loss is looked at before the first step.
     #[serde(skip_serializing_if = "is_true")]
+    #[schemars(extend("default" = true))]
     pub(crate) preflight: bool,
 }
 
@@ -80,7 +84,7 @@ fn is_true(value: &bool) -> bool {
 }
 
 /// `[card]`
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Card {
     /// Licence of the adapter, as hubs write it.
@@ -88,7 +92,7 @@ pub(crate) struct Card {
 }
 
 /// `[evaluate]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Evaluate {
     /// Suites to ask beside the held-out prompts: names of shipped ones, or files.
@@ -120,7 +124,7 @@ pub(crate) struct Evaluate {
 }
 
 /// `[run]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Run {
     /// Folder of the run; the next free one when absent.
@@ -131,6 +135,7 @@ pub(crate) struct Run {
     pub(crate) keep: usize,
     /// Most that prepared data may take in the user's cache, as `32GiB`; `none` keeps nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "32GiB"))]
     pub(crate) cache: Option<String>,
 }
 
@@ -222,7 +227,10 @@ impl Evaluate {
         }
         let latin = self.languages.iter().filter_map(known).filter(|language| language.is_latin()).count();
         if latin == 1 {
-            return Err("evaluate.languages names one Latin language; two or more can be told apart".into());
+            return Err(
+                "evaluate.languages names one Latin language; name at least two, among which it can choose"
+                    .into(),
+            );
         }
         Ok(())
     }

@@ -128,5 +128,5 @@ fn completions_and_manual_pages_know_every_command() {
         assert!(text.contains(".SH NAME") && text.contains(".SH OPTIONS"), "{command}");
     }
     assert!(page("descant.1").contains("descant\\-train"));
-    assert!(page("descant-data-preview.1").contains("Trained tokens stand behind a bar"));
+    assert!(page("descant-data-preview.1").contains("Trained tokens are marked with a bar"));
 }

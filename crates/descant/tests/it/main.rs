@@ -15,6 +15,7 @@ mod hostile;
 #[cfg(feature = "hub")]
 mod hub;
 mod hygiene;
+mod links;
 mod lives;
 mod main_job;
 mod manners;
@@ -24,6 +25,7 @@ mod programs;
 mod recipe;
 #[cfg(feature = "hub")]
 mod secrets;
+mod settings;
 #[cfg(target_os = "linux")]
 mod signals;
 mod tutorial;
