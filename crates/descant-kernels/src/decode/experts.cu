@@ -132,8 +132,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
                     for (int r = 0; r < GROUPS; r++) {
                         if (r * 8 >= of.n_rows) break;
-                        uint4 z = make_uint4(0, 0, 0, 0);
-                        if (r * 8 + g < of.n_rows && block < wide) z = *(const uint4*)piece(r * 8 + g, block * 4 + j);
+                        // A row that is not there makes a column of sums that nobody reads; a block that is not there has
+                        // zeros for weights.
+                        const uint4 z = *(const uint4*)piece(r * 8 + g, min(block, wide - 1) * 4 + j);
                         multiply16(acc[r], one[0], __byte_perm(z.x, z.z, 0x5410), __byte_perm(z.x, z.z, 0x7632));
                         multiply16(acc[r], one[1], __byte_perm(z.y, z.w, 0x5410), __byte_perm(z.y, z.w, 0x7632));
                     }
