@@ -2,4 +2,5 @@
 
 pub(crate) mod header;
 pub mod parse;
+pub(crate) mod reply;
 pub(crate) mod scan;

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::file::read_bounded;
 use crate::limits;
 use crate::tokens::bpe::{Bpe, Engine};
+use crate::tokens::letters::Letters;
 use crate::tokens::special::{ControlTokens, Piece};
 use crate::tokens::tokenizer_file::TokenizerFile;
 use crate::tokens::vocabulary::{TOKENIZER_SHA256, published_file, published_ranks};
@@ -47,6 +48,7 @@ pub struct Tokenizer {
     sha256: String,
     /// Present where words can be tokenized one by one.
     words: Option<Words>,
+    letters: Letters,
 }
 
 impl Tokenizer {
@@ -94,7 +96,7 @@ impl Tokenizer {
         let control = control_tokens(&engine, file)?;
         shape.check_ids(|content| engine.token_to_id(content)).map_err(bad)?;
         let vocab_size = engine.get_vocab_size(false).max(control.max_id() as usize + 1);
-        let tokenizer = Self { engine, control, vocab_size, sha256, words };
+        let tokenizer = Self { engine, control, vocab_size, sha256, words, letters: Letters::new() };
         // Some crafted files load and panic only when used.
         tokenizer.encode_text("A first text: 123, naïve café\n").map_err(|error| bad(error.to_string()))?;
         Ok(tokenizer)
@@ -119,6 +121,13 @@ impl Tokenizer {
             Some(id) => Err(Error::ContentBecameControl { id: *id }),
             None => Ok(ids),
         }
+    }
+
+    /// The bytes of a token; of an id outside the vocabulary there are none.
+    pub(crate) fn bytes_of(&self, id: u32) -> Vec<u8> {
+        let Some(token) = self.engine.id_to_token(id) else { return Vec::new() };
+        // As the engine's decoder does with a token that is not written in letters of bytes.
+        self.letters.bytes(&token).unwrap_or_else(|| token.into_bytes())
     }
 
     /// SHA-256 of `tokenizer.json`, for the run's record.

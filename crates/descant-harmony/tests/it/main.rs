@@ -17,6 +17,7 @@ mod packing;
 mod parity;
 mod parsing;
 mod previews;
+mod replies;
 mod streams;
 mod support;
 mod tokens;
