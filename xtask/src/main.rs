@@ -20,7 +20,7 @@ const HELP: &str = "\
 Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
 
 Commands:
-  train, plan, evaluate, report, generate, score, data, tokenizer, export, init, bench, download,
+  train, plan, evaluate, report, generate, chat, score, data, tokenizer, export, init, bench, download,
   doctor, completions, man
            build descant (optimized) and run it with these arguments; without a settings
            file `train`, `plan` and `evaluate` take the embedded default: the tiny model under fixtures/;
@@ -48,12 +48,13 @@ Options:
   --cuda   build with the CUDA backend [default: CPU only]";
 
 /// Commands that are handed to the binary.
-const PASSED_ON: [&str; 15] = [
+const PASSED_ON: [&str; 16] = [
     "train",
     "plan",
     "evaluate",
     "report",
     "generate",
+    "chat",
     "score",
     "data",
     "tokenizer",

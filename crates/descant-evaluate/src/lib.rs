@@ -45,7 +45,7 @@ pub use language::{Detector, Spoken, TELLS_LATIN_APART};
 pub use languages::{Language, name_of};
 pub use loss::{FirstToken, LossChange, Losses, Mean};
 pub use pieces::{letters_weight, sentences};
-pub use question::Question;
+pub use question::{Question, requested};
 pub use reading::{Analysis, End, Reading, recipients};
 pub use samples::{AskedHow, Batch, First, Header, Key, Loss, Nats, Reply, Samples, Source, Writer};
 pub use suites::{NAMES as SUITES, Suite, check_ids};

@@ -3,9 +3,11 @@
 //! It extends the training row, so rows of a data set are questions as they are. Asked twice: as it is, and with a
 //! request for a reasoning language in the words of the training set.
 
+use std::borrow::Cow;
+
 use descant_harmony::read::Format;
 use descant_harmony::{Conversation, Message, Place, Role};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use crate::answer::Answer;
 use crate::judge::Asked;
@@ -54,6 +56,7 @@ impl Question {
         line: u64,
         unknown: &mut dyn FnMut(&str, u64),
     ) -> Result<Self, String> {
+        let row = &with_messages(row);
         let read =
             Format::of(row, None).and_then(|form| form.row(line, row)).map_err(|error| error.to_string())?;
         for key in read.ignored.iter() {
@@ -99,11 +102,11 @@ impl Question {
 
     /// The conversation with its request for a reasoning language, where it has one.
     pub fn asked(&self) -> Option<Conversation> {
-        let request = format!("{REQUEST}{}", self.reasoning_language?.name());
+        let language = self.reasoning_language?.name();
         let mut asked = self.plain.clone();
         match asked.messages.first_mut().filter(|m| matches!(m.role, Role::System | Role::Developer)) {
-            Some(first) => first.content = Some(format!("{request}\n\n{}", content(first)).into()),
-            None => asked.messages.insert(0, Message::text(Role::System, request)),
+            Some(first) => first.content = Some(requested(language, Some(content(first))).into()),
+            None => asked.messages.insert(0, Message::text(Role::System, requested(language, None))),
         }
         Some(asked)
     }
@@ -130,6 +133,31 @@ impl Question {
             answer: &self.answer,
             tools: &self.tools,
         }
+    }
+}
+
+/// A row that is a prompt alone, `{"prompt": TEXT}` or `{"prompt": MESSAGES}`, as a row of messages: there is nothing to
+/// train in it, and everything to ask.
+fn with_messages(row: &Map<String, Json>) -> Cow<'_, Map<String, Json>> {
+    let alone = !["messages", "conversations", "completion", "instruction", "text"]
+        .iter()
+        .any(|key| row.contains_key(*key));
+    let messages = match row.get("prompt") {
+        Some(Json::String(text)) if alone => json!([{"role": "user", "content": text}]),
+        Some(Json::Array(messages)) if alone => Json::Array(messages.clone()),
+        _ => return Cow::Borrowed(row),
+    };
+    let mut row = row.clone();
+    row.remove("prompt");
+    row.insert("messages".into(), messages);
+    Cow::Owned(row)
+}
+
+/// Instructions that ask for reasoning in a language, in the words of the training set.
+pub fn requested(language: &str, instructions: Option<&str>) -> String {
+    match instructions {
+        Some(instructions) => format!("{REQUEST}{language}\n\n{instructions}"),
+        None => format!("{REQUEST}{language}"),
     }
 }
 
@@ -239,6 +267,17 @@ mod tests {
         );
         assert_eq!(content(question.reference.as_ref().unwrap()), "2");
         assert_eq!((question.prompt.as_str(), question.user()), ("You are brief.\n1 + 1?", "1 + 1?"));
+    }
+
+    #[test]
+    fn a_prompt_alone_is_a_question() {
+        let text = question(r#"{"prompt": "1 + 1?", "answer": {"kind": "number", "value": "2"}}"#).unwrap();
+        assert_eq!((text.user(), text.reference.is_none()), ("1 + 1?", true));
+        let messages = question(r#"{"prompt": [{"role": "user", "content": "Hi"}]}"#).unwrap();
+        assert_eq!(texts(&messages.plain), ["Hi"]);
+        let whole = question(r#"{"prompt": "1 + 1?", "completion": "2"}"#).unwrap();
+        assert_eq!(whole.reference.as_ref().map(content), Some("2"));
+        assert!(question(r#"{"prompt": 3}"#).is_err());
     }
 
     #[test]

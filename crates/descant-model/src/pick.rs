@@ -14,8 +14,22 @@ const FIRST: usize = 128;
 /// How many times as many are sorted next.
 const TIMES: usize = 8;
 
+impl Sampling {
+    /// The token of a request's `stream` at `step`. `seen` as for [`probabilities`](Self::probabilities), and read only
+    /// where the penalty is not 1.
+    ///
+    /// It is the first token, from the likeliest on, with which the running sum of probabilities passes a number in
+    /// [0, 1) that depends on seed, stream and step alone.
+    ///
+    /// # Shapes
+    /// `logits` `[vocabulary]`, not empty
+    pub fn choose(&self, logits: &[f32], seen: &[u32], stream: u64, step: u64) -> u32 {
+        Kept::new(self, logits, seen).at(|| uniform(self.seed, stream, step))
+    }
+}
+
 /// The tokens that a draw may give.
-pub(crate) enum Kept<'a> {
+enum Kept<'a> {
     /// The likeliest alone.
     Best(Cow<'a, [f32]>),
     /// Some of the likeliest.
@@ -30,7 +44,7 @@ pub(crate) enum Kept<'a> {
 }
 
 impl<'a> Kept<'a> {
-    pub(crate) fn new(sampling: &Sampling, logits: &'a [f32], seen: &[u32]) -> Self {
+    fn new(sampling: &Sampling, logits: &'a [f32], seen: &[u32]) -> Self {
         let logits = penalized(sampling, logits, seen);
         if sampling.is_greedy() {
             return Self::Best(logits);
@@ -70,7 +84,7 @@ impl<'a> Kept<'a> {
     }
 
     /// The token at a share of the mass in [0, 1), from the likeliest on.
-    pub(crate) fn at(self, draw: impl FnOnce() -> f64) -> u32 {
+    fn at(self, draw: impl FnOnce() -> f64) -> u32 {
         match self {
             Self::Best(logits) => best_token(&logits) as u32,
             Self::Some { mut words, count, mass } => {
@@ -104,7 +118,7 @@ fn penalized<'a>(sampling: &Sampling, logits: &'a [f32], seen: &[u32]) -> Cow<'a
 }
 
 /// Tokens from the likeliest on, ties to the lower id, sorted as far as somebody asks.
-pub(crate) struct Descending {
+struct Descending {
     all: Vec<(u32, f64)>,
     sorted: usize,
 }
@@ -136,7 +150,7 @@ impl Descending {
 }
 
 /// A number in [0, 1) that depends on nothing but its arguments (SplitMix64's mixing, Steele et al. 2014).
-pub(crate) fn uniform(seed: u64, stream: u64, step: u64) -> f64 {
+fn uniform(seed: u64, stream: u64, step: u64) -> f64 {
     let mut state = seed;
     for part in [stream, step] {
         state = mix(state ^ mix(part.wrapping_add(0x9e37_79b9_7f4a_7c15)));

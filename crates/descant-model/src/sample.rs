@@ -8,8 +8,6 @@
 //! [`Sampling::probabilities`] is the definition, written plainly; `pick.rs` is the same without sorting a whole
 //! vocabulary, and tests compare the two.
 
-use crate::pick::{Kept, uniform};
-
 /// How a token is chosen: plain numbers, the same for a kernel as for the host.
 ///
 /// The defaults change nothing: a token is drawn from softmax(logits).
@@ -115,18 +113,6 @@ impl Sampling {
             chosen[id] = weight(id) / total;
         }
         chosen
-    }
-
-    /// The token of a request's `stream` at `step`. `seen` as for [`probabilities`](Self::probabilities), and read only
-    /// where the penalty is not 1.
-    ///
-    /// It is the first token, from the likeliest on, with which the running sum of probabilities passes a number in
-    /// [0, 1) that depends on seed, stream and step alone.
-    ///
-    /// # Shapes
-    /// `logits` `[vocabulary]`, not empty
-    pub fn choose(&self, logits: &[f32], seen: &[u32], stream: u64, step: u64) -> u32 {
-        Kept::new(self, logits, seen).at(|| uniform(self.seed, stream, step))
     }
 }
 

@@ -8,12 +8,19 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 mod data;
+mod generate;
+mod model;
 mod status;
 
 pub(crate) use data::{
     Data, DataCommand, Files, Preview, Render, Tokenizer, TokenizerBuild, TokenizerCommand,
 };
 
+pub(crate) use generate::{Chat, Generate, SamplingArgs};
+pub(crate) use model::ModelArgs;
+
+use generate::{CHAT_EXAMPLES, GENERATE_EXAMPLES};
+use model::{count, positive, several};
 use status::EXIT_STATUS;
 
 const TRAIN_EXAMPLES: &str = "\
@@ -51,15 +58,6 @@ const REPORT_EXAMPLES: &str = "\
 Examples:
   descant report runs/first                              also while it is training
   descant report runs/first runs/second --out both.html  side by side";
-
-const GENERATE_EXAMPLES: &str = "\
-Examples:
-  descant generate --model gpt-oss-20b --adapter runs/first/adapter 'Solve 3x + 3 = 9.'
-  descant generate --model gpt-oss-20b --developer 'reasoning language: German' 'What is 71 + 26?'
-  descant generate --model gpt-oss-20b --ids 200006,77944 --max-new-tokens 64 --greedy --json
-
---json prints {\"ids\": [new tokens only], \"stop\": REASON}, and with a PROMPT also \"text\".
-REASON is \"stop_token\" (an id that generation_config.json names; it is the last of ids) or \"length\".";
 
 const SCORE_EXAMPLES: &str = "\
 Examples:
@@ -206,9 +204,12 @@ pub(crate) enum Command {
     /// Make a run's page again from its files, or set several runs side by side
     #[command(after_help = REPORT_EXAMPLES, after_long_help = format!("{REPORT_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Report(Report),
-    /// Continue one prompt, base and adapter side by side
+    /// Answer prompts, base and adapter side by side; or the rows of a file
     #[command(after_help = GENERATE_EXAMPLES, after_long_help = format!("{GENERATE_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Generate(Generate),
+    /// Talk to a model in the terminal
+    #[command(after_help = CHAT_EXAMPLES, after_long_help = format!("{CHAT_EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Chat(Chat),
     /// Print the log probability of every token of given sequences
     #[command(after_help = SCORE_EXAMPLES, after_long_help = format!("{SCORE_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Score(Score),
@@ -336,29 +337,10 @@ pub(crate) struct BenchStep {
     pub(crate) json: bool,
 }
 
-/// Most of anything that is counted here: products of two of them stay far within 64 bits.
-const MOST: usize = 1 << 24;
-
 /// A path, or nothing where a flag may stand without one.
 #[expect(clippy::unnecessary_wraps, reason = "the shape of a parser of arguments")]
 fn any_path(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    count(text).ok().filter(|number| *number > 0).ok_or_else(|| format!("expected a number from 1 to {MOST}"))
-}
-
-/// The first new token comes with the prompt: a rate needs another.
-fn several(text: &str) -> Result<usize, String> {
-    count(text).ok().filter(|number| *number > 1).ok_or_else(|| format!("expected a number from 2 to {MOST}"))
-}
-
-fn count(text: &str) -> Result<usize, String> {
-    text.parse()
-        .ok()
-        .filter(|number| *number <= MOST)
-        .ok_or_else(|| format!("expected a number from 0 to {MOST}"))
 }
 
 /// Where settings come from.
@@ -484,70 +466,6 @@ pub(crate) struct Report {
     /// The page [default: report.html in the run's folder; for several runs, here]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-}
-
-/// Which model.
-#[derive(Debug, Args)]
-pub(crate) struct ModelArgs {
-    /// Model directory, or a repository in the cache as hf://OWNER/NAME [default: the embedded one,
-    /// fixtures/tiny-gpt-oss]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: Option<PathBuf>,
-    /// Adapter directory, as PEFT and `descant train` write it [default: none]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) adapter: Option<PathBuf>,
-    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA card where there is one
-    #[arg(long, default_value = "cpu")]
-    pub(crate) device: String,
-    /// Most memory to use, on a card with the driver's own, as 12GB or 14.5GiB [default: all of it]
-    #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
-    pub(crate) memory: Option<u64>,
-}
-
-/// `descant generate`
-#[derive(Debug, Args)]
-pub(crate) struct Generate {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// What the user says [default: none; --ids instead]
-    #[arg(required_unless_present = "ids", conflicts_with = "ids")]
-    pub(crate) prompt: Option<String>,
-    /// Token ids to continue, separated by commas [default: none; PROMPT instead]
-    #[arg(long, value_name = "IDS", value_delimiter = ',')]
-    pub(crate) ids: Vec<u32>,
-    /// Instructions before the user's turn [default: none]
-    #[arg(long, value_name = "TEXT", conflicts_with = "ids")]
-    pub(crate) developer: Option<String>,
-    /// Reasoning effort: low, medium or high
-    #[arg(long, default_value = "medium", conflicts_with = "ids")]
-    pub(crate) effort: String,
-    /// Date that the system message shows
-    #[arg(long, default_value = "2025-08-05", conflicts_with = "ids")]
-    pub(crate) date: String,
-    /// Chat template in place of the model's own [default: the model's own]
-    #[arg(long, value_name = "PATH", conflicts_with = "ids")]
-    pub(crate) chat_template: Option<PathBuf>,
-    /// Longest continuation in tokens
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count)]
-    pub(crate) max_new_tokens: usize,
-    /// Take the likeliest token each time [default: sample]
-    #[arg(long, conflicts_with_all = ["temperature", "top_p", "seed"])]
-    pub(crate) greedy: bool,
-    /// Flattens (above 1) or sharpens (below 1) the distribution that is sampled
-    #[arg(long, value_name = "T", default_value_t = 1.0)]
-    pub(crate) temperature: f32,
-    /// Sample only among the likeliest tokens that together have this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    pub(crate) top_p: f32,
-    /// Seed of the sampling
-    #[arg(long, value_name = "N", default_value_t = 3407)]
-    pub(crate) seed: u64,
-    /// Go on after an id that ends a reply [default: stop there]
-    #[arg(long)]
-    pub(crate) ignore_eos: bool,
-    /// Print one JSON object [default: text]
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// `descant score`

@@ -16,6 +16,7 @@ mod hub;
 mod observe;
 mod published;
 mod questions;
+mod reply;
 mod report;
 mod run_folder;
 mod settings;

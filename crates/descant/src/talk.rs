@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{Color, Global};
 use crate::failure::hints;
+use crate::reply::Look;
 use crate::wrap::{LABEL, NARROW, WIDE, wrap, wrap_command};
 
 /// How much is said.
@@ -94,10 +95,7 @@ impl Talk {
 
     /// Whether bars and sparks can be drawn: on a terminal that takes UTF-8.
     pub(crate) fn shows_utf8(self) -> bool {
-        let of = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let locale = of("LC_ALL").or_else(|| of("LC_CTYPE")).or_else(|| of("LANG")).unwrap_or_default();
-        let locale = locale.to_ascii_lowercase();
-        self.is_terminal() && (locale.contains("utf-8") || locale.contains("utf8"))
+        self.is_terminal() && takes_utf8()
     }
 
     /// Columns of the terminal that data goes to; `None` where it goes elsewhere.
@@ -198,6 +196,30 @@ impl Talk {
         writeln!(out, "{text}").and_then(|()| out.flush()).map_err(ReaderGone::mark)
     }
 
+    /// A piece of what comes bit by bit, to standard output as it is. See [`look`](Self::look) for what may be in it.
+    ///
+    /// # Errors
+    /// As [`Talk::data`].
+    pub(crate) fn write(self, text: &str) -> std::io::Result<()> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(ReaderGone::mark)
+    }
+
+    /// What standard output shows.
+    pub(crate) fn look(self) -> Look {
+        let stdout = std::io::stdout();
+        Look {
+            styled: anstream::AutoStream::choice(&stdout) != ColorChoice::Never,
+            terminal: !self.plain && stdout.is_terminal(),
+            utf8: stdout.is_terminal() && takes_utf8(),
+        }
+    }
+
+    /// Columns of the terminal that standard output is, at this moment.
+    pub(crate) fn columns_now() -> Option<usize> {
+        terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| width.0.into())
+    }
+
     /// Data for people, in colour where it is wanted.
     ///
     /// # Errors
@@ -206,6 +228,14 @@ impl Talk {
         let mut out = anstream::stdout().lock();
         writeln!(out, "{text}").and_then(|()| out.flush()).map_err(ReaderGone::mark)
     }
+}
+
+/// Whether the locale says that terminals take UTF-8.
+fn takes_utf8() -> bool {
+    let of = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = of("LC_ALL").or_else(|| of("LC_CTYPE")).or_else(|| of("LANG")).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
 }
 
 /// Whoever read standard output has closed it, as `head` does when it has seen enough.

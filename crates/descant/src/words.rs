@@ -1,4 +1,4 @@
-//! Small words that several parts write: digits in groups, lists.
+//! Small words that several parts write: digits in groups, lists, text that commands no terminal.
 
 pub(crate) use descant_lora::peft::is_hub_name;
 
@@ -45,6 +45,24 @@ pub(crate) fn listed(words: &[String]) -> String {
         [one] => one.clone(),
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
+}
+
+/// A text that moves no cursor: control characters, and those that turn the direction of writing, as their numbers.
+pub(crate) fn visible(text: &str) -> String {
+    let harmless = |char: char| {
+        let turning =
+            matches!(char, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+        matches!(char, '\n' | '\t') || !(char.is_control() || turning)
+    };
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        if harmless(char) {
+            shown.push(char);
+        } else {
+            shown.extend(char.escape_unicode());
+        }
+    }
+    shown
 }
 
 #[cfg(test)]

@@ -322,7 +322,7 @@ fn how(settings: &Settings) -> Result<AskedHow> {
     })
 }
 
-fn adapter_sha256(folder: &Path) -> Result<String> {
+pub(crate) fn adapter_sha256(folder: &Path) -> Result<String> {
     let path = folder.join("adapter_model.safetensors");
     Ok(descant_files::sha256_file(&path)?)
 }

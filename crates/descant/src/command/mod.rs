@@ -15,6 +15,7 @@ mod account;
 mod bench;
 mod bench_generate;
 mod best;
+mod chat;
 mod data;
 mod doctor;
 mod download;
@@ -43,6 +44,7 @@ mod rows;
 mod sample;
 mod score;
 mod shell;
+mod speaker;
 mod stamps;
 mod summary;
 mod tokenizer;
@@ -76,6 +78,7 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
         Command::Generate(args) => {
             generate::run(args, &model(args.model.model.as_ref(), root, &cached)?, talk)
         }
+        Command::Chat(args) => chat::run(args, &model(args.model.model.as_ref(), root, &cached)?, talk),
         Command::Score(args) => score::run(args, &model(args.model.model.as_ref(), root, &cached)?, talk),
         Command::Data(args) => {
             // The embedded default's model is there in a checkout of this repository, and nowhere else.

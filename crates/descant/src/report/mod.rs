@@ -17,7 +17,7 @@ pub(crate) use export::export_table;
 pub(crate) use html::{render, side_by_side};
 pub(crate) use key::{HIT, Way, collapse, figures, outcome, verdict, worse};
 pub(crate) use run_files::RunFiles;
-pub(crate) use samples::{Sample, compared, samples_of};
+pub(crate) use samples::{Sample, compared, parts, samples_of};
 pub(crate) use sparks::sparks;
 pub(crate) use table::{Long, key_figures, long as long_table};
 pub(crate) use text::evaluation_text;

@@ -4,12 +4,13 @@
 
 use crate::binary::{descant, root};
 
-pub(crate) const COMMANDS: [&str; 15] = [
+pub(crate) const COMMANDS: [&str; 16] = [
     "train",
     "plan",
     "evaluate",
     "report",
     "generate",
+    "chat",
     "score",
     "data",
     "tokenizer",

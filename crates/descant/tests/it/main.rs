@@ -28,4 +28,5 @@ mod secrets;
 mod settings;
 #[cfg(target_os = "linux")]
 mod signals;
+mod speaking;
 mod tutorial;

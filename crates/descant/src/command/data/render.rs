@@ -162,7 +162,7 @@ fn line(id: Value, shown: Result<&Shown, &Error>, as_json: bool) -> String {
         (Err(error), false) => format!("--- {id}: refused: {error}\n"),
         (Ok(shown), false) => {
             let tokens = shown.rendered.ids.len();
-            format!("--- {id}: {tokens} tokens\n{}\n", super::shown::visible(&shown.rendered.text))
+            format!("--- {id}: {tokens} tokens\n{}\n", crate::words::visible(&shown.rendered.text))
         }
         (Ok(Shown { rendered, mask }), true) => {
             let messages: Vec<Value> = rendered

@@ -15,7 +15,7 @@ use descant_harmony::{Result, TokenClass, Tokenizer};
 
 use super::wrap::pieces;
 use crate::command::account::{DataAccount, in_words};
-use crate::words::grouped;
+use crate::words::{grouped, visible};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -168,24 +168,6 @@ pub(super) fn left_out(data: &DataAccount) -> String {
         }
     }
     text
-}
-
-/// A text that moves no cursor: control characters, and those that turn the direction of writing, as their numbers.
-pub(super) fn visible(text: &str) -> String {
-    let harmless = |char: char| {
-        let turning =
-            matches!(char, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
-        matches!(char, '\n' | '\t') || !(char.is_control() || turning)
-    };
-    let mut shown = String::with_capacity(text.len());
-    for char in text.chars() {
-        if harmless(char) {
-            shown.push(char);
-        } else {
-            shown.extend(char.escape_unicode());
-        }
-    }
-    shown
 }
 
 #[cfg(test)]

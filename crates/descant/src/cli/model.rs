@@ -1,0 +1,42 @@
+//! What several commands are told: which model and where it computes; numbers within their limits.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Most of anything that is counted here: products of two of them stay far within 64 bits.
+const MOST: usize = 1 << 24;
+
+pub(super) fn positive(text: &str) -> Result<usize, String> {
+    count(text).ok().filter(|number| *number > 0).ok_or_else(|| format!("expected a number from 1 to {MOST}"))
+}
+
+/// The first new token comes with the prompt: a rate needs another.
+pub(super) fn several(text: &str) -> Result<usize, String> {
+    count(text).ok().filter(|number| *number > 1).ok_or_else(|| format!("expected a number from 2 to {MOST}"))
+}
+
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|number| *number <= MOST)
+        .ok_or_else(|| format!("expected a number from 0 to {MOST}"))
+}
+
+/// Which model.
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// Model directory, or a repository in the cache as hf://OWNER/NAME [default: the embedded one,
+    /// fixtures/tiny-gpt-oss]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Adapter directory, as PEFT and `descant train` write it [default: none]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: Option<PathBuf>,
+    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA card where there is one
+    #[arg(long, default_value = "cpu")]
+    pub(crate) device: String,
+    /// Most memory to use, on a card with the driver's own, as 12GB or 14.5GiB [default: all of it]
+    #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
+    pub(crate) memory: Option<u64>,
+}
