@@ -35,7 +35,7 @@ fn put(path: &Path, text: &str) {
 
 #[test]
 fn in_a_pipe_each_line_is_a_message_and_replies_are_plain() {
-    let (out, err) = chat("What is 71 + 26?\n\n/effort low\nWhat is 71 + 26?\n", &[]);
+    let (out, err) = chat("What is 71 + 26?\n\n/reset\n/effort low\nWhat is 71 + 26?\n", &[]);
     assert_eq!(
         out,
         "| The task is to add 71 and 26. First we add the tens: 71 + 20 = 91. Then we add the ones: 91 + 6 = 97. The \
@@ -75,7 +75,7 @@ fn a_saved_conversation_is_a_row_that_is_trained_on() {
     let data = format!("data.path={}", toml::Value::String(path.display().to_string()));
     let plan = descant(root(), &["plan", "--set", &data, "--json"]);
     assert_eq!(plan.code, 0, "{}", plan.err);
-    let rows = descant(root(), &["data", "render", path.to_str().unwrap(), "--json"]);
+    let rows = descant(root(), &["data", "render", "--input", path.to_str().unwrap(), "--json"]);
     assert_eq!((rows.code, rows.out.lines().count()), (0, 2), "{}", rows.err);
     assert!(rows.out.contains("reasoning language: French"), "{}", rows.out);
 }
@@ -154,7 +154,7 @@ fn replies_to_a_file_are_resumed_to_the_same_bytes_and_never_mixed() {
     assert!(other.code == 2 && other.err.contains("line 1 was made with other settings"), "{}", other.err);
     assert_eq!(std::fs::read_to_string(&cut).unwrap(), text, "nothing is lost");
     assert_eq!(ask(&cut, &["--seed", "6", "--force"]).code, 0);
-    let render = descant(root(), &["data", "render", whole.to_str().unwrap(), "--json"]);
+    let render = descant(root(), &["data", "render", "--input", whole.to_str().unwrap(), "--json"]);
     assert!(render.code == 0 && render.out.lines().count() >= 2, "rows to train on: {}", render.err);
 }
 
