@@ -254,9 +254,11 @@ pub(crate) struct Bench {
 /// What `descant bench` measures.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Measured {
-    /// Training steps
+    /// Time training steps
+    #[command(after_help = BENCH_EXAMPLES, after_long_help = format!("{BENCH_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Step(BenchStep),
-    /// Continuing prompts, with the time to the first token and the share of what the bytes of a step allow
+    /// Time generation, with the time to the first token and the share of what the bytes of a step allow
+    #[command(after_help = BENCH_EXAMPLES, after_long_help = format!("{BENCH_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Generate(BenchGenerate),
 }
 
@@ -281,10 +283,11 @@ pub(crate) struct BenchGenerate {
     /// Take part in every step with this adapter [default: the base alone]
     #[arg(long, value_name = "DIR", conflicts_with = "rank")]
     pub(crate) adapter: Option<PathBuf>,
-    /// Take part with an untrained adapter of this rank on attention, which costs what a trained one does
+    /// Take part with an untrained adapter of this rank on attention, which costs what a trained one does [default:
+    /// none]
     #[arg(long, value_name = "R", value_parser = positive)]
     pub(crate) rank: Option<usize>,
-    /// Let that adapter have router and experts too
+    /// Let that adapter have router and experts too [default: attention alone]
     #[arg(long, requires = "rank")]
     pub(crate) experts: bool,
     /// Most memory of the card to use, context included, as 14.5GiB or a number of bytes [default: all of it]

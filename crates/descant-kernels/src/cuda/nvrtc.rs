@@ -238,7 +238,9 @@ mod tests {
     }
 
     /// What a file takes as it is given, so that host and file cannot disagree.
-    const FOLLOWED: [(&str, &str); 5] = [
+    const FOLLOWED: [(&str, &str); 7] = [
+        ("decode/experts", "MAX_EXPERTS"),
+        ("decode/experts_nf4", "MAX_EXPERTS"),
         ("experts/few", "MAX_EXPERTS"),
         ("experts/few", "BLOCKS"),
         ("experts/few_nf4", "MAX_EXPERTS"),

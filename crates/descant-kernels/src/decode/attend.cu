@@ -19,7 +19,8 @@ static_assert(THREADS == 128, "as many as items are counted for");
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attend(const bf16* q, const bf16* keys, const bf16* values, const float* sinks, const int* slots,
-           const int* positions, bf16* out, float* parts, u32* counters, int n_kv, int capacity, int window, float scale) {
+           const int* positions, bf16* out, float* parts, u32* counters, int n_kv, int capacity, int window,
+           float scale) {
     constexpr int D = HEAD_DIM;
     __shared__ __align__(16) u8 key_rows[KEYS * KEY_BYTES];
     __shared__ __align__(16) bf16 value_rows[KEYS][D];

@@ -1,14 +1,15 @@
 // Products of a step's rows with packed experts: bound by the packed bytes of those that are chosen.
 //
-//   out[place, n] = sum_k A[row(place), k] W[e][n, k]      + bias[e, n] + sum_r u[., r] v[e, n, r], then SwiGLU where asked
+//   out[place, n] = sum_k A[row(place), k] W[e][n, k]      + bias[e, n] + sum_r u[., r] v[e, n, r], then SwiGLU where
+//   asked
 //
-// for the places offsets[e]..offsets[e + 1] of expert e. As in few.cu the weights are the left operand of mma.sync and go
-// from device memory to registers; here a CTA has neighbouring tiles of 16 columns, so that the rows of an expert stay in
-// shared memory, and the weights of the next tile are on their way while one is multiplied. Eight warps share out k, and
-// their sums are added in order of the warps: a row's result depends on that row alone.
+// for the places offsets[e]..offsets[e + 1] of expert e. As in few.cu the weights are the left operand of mma.sync and
+// go from device memory to registers; here a CTA has neighbouring tiles of 16 columns, so that the rows of an expert
+// stay in shared memory, and the weights of the next tile are on their way while one is multiplied. Eight warps share
+// out k, and their sums are added in order of the warps: a row's result depends on that row alone.
 //
-// Rows of u are by pair where `pairs` is given, else by place; u and v have RANK columns. Other arguments as in grouped.cu.
-// Launch: any grid; dynamic shared memory for 8 GROUPS rows.
+// Rows of u are by pair where `pairs` is given, else by place; u and v have RANK columns. Other arguments as in
+// grouped.cu. Launch: any grid; dynamic shared memory for 8 GROUPS rows.
 #include "grouped.cuh"
 #include "mma.cuh"
 #include "step.cuh"
@@ -29,8 +30,8 @@ struct Tile {
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     step_experts(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const float* tables,
-                 const bf16* bias, const bf16* u, const bf16* v, const int* expert_offsets, bf16* out, bf16* h, int a_ld,
-                 int top_k, int n_experts, int n_out, int n_in, float limit) {
+                 const bf16* bias, const bf16* u, const bf16* v, const int* expert_offsets, bf16* out, bf16* h,
+                 int a_ld, int top_k, int n_experts, int n_out, int n_in, float limit) {
     extern __shared__ __align__(16) u8 staged[];
     __shared__ int offsets[MAX_EXPERTS + 1];
     __shared__ __align__(16) float sums[2][WARPS][GROUPS][COLUMNS][8];
@@ -82,7 +83,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             copy_async16(shared_address(&factors[buffer][i * 8]), v + column * RANK + i * 8);
         copy_commit();
     };
-    auto load = [&](const Tile& of, int first, Packed (&upper)[AHEAD], Packed (&lower)[AHEAD]) {
+    auto load = [&](const Tile& of, int first, Packed(&upper)[AHEAD], Packed(&lower)[AHEAD]) {
         const Scales places = scales_of(scales, tables, of.expert, n_experts, (u32)(n_out * wide) / 2);
         const u64 line = ((u64)of.expert * n_out + of.column + g) * wide;
 #pragma unroll
@@ -95,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     // Where piece p of 16 bytes of a staged row is: so that lanes that read together read different banks.
     auto piece = [&](int row, int p) { return staged + row * n_in * 2 + (p ^ (((p >> 3) + 2 * (row & 1)) & 3)) * 16; };
     int staged_row = -1, buffer = 0;
-    auto multiply = [&](const Tile& of, const Tile& next, Packed (&upper)[AHEAD], Packed (&lower)[AHEAD]) {
+    auto multiply = [&](const Tile& of, const Tile& next, Packed(&upper)[AHEAD], Packed(&lower)[AHEAD]) {
         if (staged_row != of.row) {
             __syncthreads();
             for (int i = t; i < of.n_rows * (n_in / 8); i += THREADS) {
@@ -132,8 +133,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
                     for (int r = 0; r < GROUPS; r++) {
                         if (r * 8 >= of.n_rows) break;
-                        // A row that is not there makes a column of sums that nobody reads; a block that is not there has
-                        // zeros for weights.
+                        // A row that is not there makes a column of sums that nobody reads; a block that is not there
+                        // has zeros for weights.
                         const uint4 z = *(const uint4*)piece(r * 8 + g, min(block, wide - 1) * 4 + j);
                         multiply16(acc[r], one[0], __byte_perm(z.x, z.z, 0x5410), __byte_perm(z.x, z.z, 0x7632));
                         multiply16(acc[r], one[1], __byte_perm(z.y, z.w, 0x5410), __byte_perm(z.y, z.w, 0x7632));

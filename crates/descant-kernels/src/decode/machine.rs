@@ -11,7 +11,7 @@ use super::bound::{Bound, Held, bind, serves};
 use super::buffers::{Buffers, Sizes, splits};
 use super::experts::columns as step_columns;
 use super::step::{Program, Shape};
-use super::{STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable, THIN_ROWS};
+use super::types::{STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable, THIN_ROWS};
 use crate::cuda::graph::Graph;
 use crate::cuda::{
     CudaError, DeviceMemory, Event, Gpu, HostMemory, Result, Run, contiguous, empty, floats, index_of,

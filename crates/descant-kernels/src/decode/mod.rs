@@ -24,69 +24,13 @@ mod experts;
 mod machine;
 #[cfg(feature = "cuda")]
 mod step;
+mod types;
 
 use burn::tensor::Tensor;
 
 use crate::DeviceError;
-use crate::layer::{DecoderLayer, LayerPairs};
-use crate::stream::HostTable;
 
-/// Sequences up to which a step is made of kernels that read each matrix once and do not mix rows.
-pub const THIN_ROWS: usize = 8;
-/// Most sequences of a step.
-pub const STEP_ROWS: usize = 256;
-/// Steps that may be queued before the first of them was read.
-pub const STEPS_AHEAD: usize = 2;
-
-/// What a step reads of a model.
-#[derive(Debug)]
-pub struct StepModel<'a> {
-    /// Of each layer, with what is added there.
-    pub layers: Vec<(&'a DecoderLayer, LayerPairs)>,
-    /// `[vocabulary, hidden]`
-    pub embedding: StepTable,
-    /// The last norm's weight, `[hidden]`.
-    pub norm: Tensor<1>,
-    /// `[vocabulary, hidden]`
-    pub head: Tensor<2>,
-    /// Added to the mean square in the last norm.
-    pub epsilon: f64,
-}
-
-/// A table of bf16 rows that a step reads some of.
-#[derive(Debug, Clone)]
-#[cfg_attr(
-    feature = "cuda",
-    expect(clippy::large_enum_variant, reason = "one a model, and a box would only hide handles")
-)]
-pub enum StepTable {
-    /// On the card.
-    Card(Tensor<2>),
-    /// On the host.
-    Host(HostTable),
-}
-
-/// Where a step finds keys and values, and angles.
-#[derive(Debug)]
-pub struct StepCache {
-    /// Keys and values of each layer, `[slots · capacity, key value width]`. Written in place.
-    pub layers: Vec<[Tensor<2>; 2]>,
-    /// Tokens of a slot.
-    pub capacity: usize,
-    /// Cosines and sines by position, `[capacity, head_dim / 2]`, f32.
-    pub angles: [Tensor<2>; 2],
-}
-
-/// A sequence of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StepRow {
-    /// Its place in the cache.
-    pub slot: usize,
-    /// Its last token, which is not in the cache yet.
-    pub id: u32,
-    /// Where that stands, from 0.
-    pub position: usize,
-}
+pub use types::{STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable, THIN_ROWS};
 
 /// See the head of the module.
 #[derive(Debug)]

@@ -23,9 +23,9 @@ __device__ __forceinline__ float low_rank(const bf16* u, const bf16* v, int R) {
 }
 
 // Bias and low-rank part of queries, keys and values, rotary embedding, and the new rows of the cache.
-// qkv f32 [B, (H + 2 n_kv) D]; bias bf16; u bf16 [B, R] and v bf16 [(H + 2 n_kv) D, R], R 0 for none; cos, sin f32 [*, D / 2]
-// by position; slots, positions i32 [B]; q bf16 [B, H D]; keys, values bf16 [slots * capacity, n_kv D].
-// Grid: (ceil((H + 2 n_kv) D / 2 / 256), B). Block: 256, a thread a pair (i, i + D / 2).
+// qkv f32 [B, (H + 2 n_kv) D]; bias bf16; u bf16 [B, R] and v bf16 [(H + 2 n_kv) D, R], R 0 for none; cos, sin f32 [*,
+// D / 2] by position; slots, positions i32 [B]; q bf16 [B, H D]; keys, values bf16 [slots * capacity, n_kv D]. Grid:
+// (ceil((H + 2 n_kv) D / 2 / 256), B). Block: 256, a thread a pair (i, i + D / 2).
 extern "C" __global__ void __launch_bounds__(256)
     place(const float* qkv, const bf16* bias, const bf16* u, const bf16* v, const float* cos, const float* sin,
           const int* slots, const int* positions, bf16* q, bf16* keys, bf16* values, int H, int n_kv, int D, int R,
@@ -80,20 +80,18 @@ template <typename F> __device__ __forceinline__ float dot(const bf16* x, int D,
     return warp_sum(sum);
 }
 
-// The end of attention and the choice of experts: middle = x + bias + attention's product + its low-rank part; its norm;
-// the router's logits; the k largest, ties to the lower expert, and their softmax; rows by A of the chosen experts' first
-// pair.
-// product f32 [B, D]; x bf16 [B, D]; bias bf16 [D]; u bf16 [B, R], v bf16 [D, R], R 0 for none; norm f32 [D]; router
-// bf16 or, with FINE, f32 [E, D]; router_bias f32 [E]; middle, normed bf16 [B, D]; experts i32 and weights f32 [B, k];
-// pairs, places i32 [k] and offsets i32 [E + 1] are written where there is one row. a bf16 [E, rank, D] or null; expert_u
-// bf16 [B k, RANK]. D a multiple of 8 up to 4096, E at most 256, k at most 8.
-// Grid: B.
+// The end of attention and the choice of experts: middle = x + bias + attention's product + its low-rank part; its
+// norm; the router's logits; the k largest, ties to the lower expert, and their softmax; rows by A of the chosen
+// experts' first pair. product f32 [B, D]; x bf16 [B, D]; bias bf16 [D]; u bf16 [B, R], v bf16 [D, R], R 0 for none;
+// norm f32 [D]; router bf16 or, with FINE, f32 [E, D]; router_bias f32 [E]; middle, normed bf16 [B, D]; experts i32 and
+// weights f32 [B, k]; pairs, places i32 [k] and offsets i32 [E + 1] are written where there is one row. a bf16 [E,
+// rank, D] or null; expert_u bf16 [B k, RANK]. D a multiple of 8 up to 4096, E at most 256, k at most 8. Grid: B.
 template <bool FINE>
-__device__ __forceinline__ void route(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v,
-                                      const float* norm, const void* router, const float* router_bias, bf16* middle,
-                                      bf16* normed, int* experts, float* weights, int* pairs, int* places, int* offsets,
-                                      const bf16* a, bf16* expert_u, int D, int E, int k, int R, int rank, int RANK,
-                                      float epsilon) {
+__device__ __forceinline__ void route(const float* product, const bf16* x, const bf16* bias, const bf16* u,
+                                      const bf16* v, const float* norm, const void* router, const float* router_bias,
+                                      bf16* middle, bf16* normed, int* experts, float* weights, int* pairs, int* places,
+                                      int* offsets, const bf16* a, bf16* expert_u, int D, int E, int k, int R, int rank,
+                                      int RANK, float epsilon) {
     __shared__ __align__(16) bf16 row[MAX_WIDTH];
     __shared__ float logits[MAX_EXPERTS], biases[MAX_EXPERTS];
     __shared__ float scratch[32];
@@ -231,14 +229,14 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
 extern "C" __global__ void __launch_bounds__(ROUTE_THREADS)
     route_rows(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v, const float* norm,
                const void* router, const float* router_bias, bf16* middle, bf16* normed, int* experts, float* weights,
-               int* pairs, int* places, int* offsets, const bf16* a, bf16* expert_u, int D, int E, int k, int R, int rank,
-               int RANK, int fine, float epsilon) {
+               int* pairs, int* places, int* offsets, const bf16* a, bf16* expert_u, int D, int E, int k, int R,
+               int rank, int RANK, int fine, float epsilon) {
     if (fine)
-        route<true>(product, x, bias, u, v, norm, router, router_bias, middle, normed, experts, weights, pairs,
-                    places, offsets, a, expert_u, D, E, k, R, rank, RANK, epsilon);
+        route<true>(product, x, bias, u, v, norm, router, router_bias, middle, normed, experts, weights, pairs, places,
+                    offsets, a, expert_u, D, E, k, R, rank, RANK, epsilon);
     else
-        route<false>(product, x, bias, u, v, norm, router, router_bias, middle, normed, experts, weights, pairs,
-                     places, offsets, a, expert_u, D, E, k, R, rank, RANK, epsilon);
+        route<false>(product, x, bias, u, v, norm, router, router_bias, middle, normed, experts, weights, pairs, places,
+                     offsets, a, expert_u, D, E, k, R, rank, RANK, epsilon);
 }
 
 // Pairs of at most 1024 sorted by expert, in the order of their numbers within an expert, as route.cu's sort.
@@ -268,8 +266,8 @@ extern "C" __global__ void __launch_bounds__(1024)
 
 // u[place] = inner[place] by A of the place's expert. inner bf16 [P, I]; a bf16 [E, rank, I]; experts i32 [P] by pair;
 // pairs i32 [P]; u bf16 [P, RANK]. Grid: P. Block: 256.
-extern "C" __global__ void __launch_bounds__(256)
-    expert_rows(const bf16* inner, const bf16* a, const int* experts, const int* pairs, bf16* u, int I, int rank, int RANK) {
+extern "C" __global__ void __launch_bounds__(256) expert_rows(const bf16* inner, const bf16* a, const int* experts,
+                                                              const int* pairs, bf16* u, int I, int rank, int RANK) {
     const int place = blockIdx.x, warp = threadIdx.x >> 5;
     next_may_start();
     wait_for_earlier();
@@ -277,14 +275,13 @@ extern "C" __global__ void __launch_bounds__(256)
     for (int r = warp; r < RANK; r += 8) {
         float sum = 0.0f;
         if (r < rank)
-            sum = dot(inner + (u64)place * I, I,
-                      [&](int i, float* w) { unpack8(load16(of + (u64)r * I + i * 8), w); });
+            sum = dot(inner + (u64)place * I, I, [&](int i, float* w) { unpack8(load16(of + (u64)r * I + i * 8), w); });
         if ((threadIdx.x & 31) == 0) u[(u64)place * RANK + r] = to_bf16(sum);
     }
 }
 
-// out[b] = middle[b] + sum over slots i of weights[b, i] y[places[b, i]], in order of the slots. y bf16 [P, D]; weights f32
-// and places i32 [B, k]; middle, out bf16 [B, D]. Grid: (ceil(D / 8 / 128), B). Block: 128.
+// out[b] = middle[b] + sum over slots i of weights[b, i] y[places[b, i]], in order of the slots. y bf16 [P, D]; weights
+// f32 and places i32 [B, k]; middle, out bf16 [B, D]. Grid: (ceil(D / 8 / 128), B). Block: 128.
 extern "C" __global__ void __launch_bounds__(128)
     add_experts(const bf16* y, const float* weights, const int* places, const bf16* middle, bf16* out, int D, int k) {
     const int i = blockIdx.x * 128 + threadIdx.x, b = blockIdx.y;

@@ -1,9 +1,9 @@
 //! The launches of a step, in order. Nothing waits and nothing is allocated, so that it can be recorded.
 
-use super::THIN_ROWS;
 use super::bound::Bound;
 use super::buffers::{Buffers, Sizes, WORKSPACE};
 use super::experts;
+use super::types::THIN_ROWS;
 use crate::cuda::geometry::{ATTEND, ROUTE_ROWS, THIN};
 use crate::cuda::{Arg, Element, MatmulSpec, Matrices, Result, Run};
 use crate::layer::frozen::DenseData;

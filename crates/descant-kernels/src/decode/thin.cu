@@ -3,16 +3,16 @@
 //   out[b, n] = sum_k x[b, k] W[n, k]
 //
 // The matrix is the left operand of mma.sync and goes from device memory to registers, never through shared memory: a
-// lane holds 16 bytes of each of its two rows, and both operands use the same order of columns, which a dot product does
-// not see. The rows of x lie in shared memory, normed there first where asked (RMSNorm, Zhang and Sennrich 2019). A CTA
-// makes 16 columns at a time; its eight warps share out k, and their sums are added in order of the warps. A row's result
-// depends on that row alone, so it is the same whatever else is in a batch.
+// lane holds 16 bytes of each of its two rows, and both operands use the same order of columns, which a dot product
+// does not see. The rows of x lie in shared memory, normed there first where asked (RMSNorm, Zhang and Sennrich 2019).
+// A CTA makes 16 columns at a time; its eight warps share out k, and their sums are added in order of the warps. A
+// row's result depends on that row alone, so it is the same whatever else is in a batch.
 //
 // Behind W's rows come those of `more`, an adapter's A, whose products go to `u`.
 //
-// x bf16 [B, K]; norm f32 [K] or null; w bf16 [N, K]; more bf16 [R, K] or null; u bf16 [B, R]; one of out f32 [B, N] and
-// half bf16 [B, N], the other null. K a multiple of 32, N and R any. Launch: any grid; 256 threads; B rows of shared
-// memory, each K * 2 bytes and 64 where that is a multiple of 128.
+// x bf16 [B, K]; norm f32 [K] or null; w bf16 [N, K]; more bf16 [R, K] or null; u bf16 [B, R]; one of out f32 [B, N]
+// and half bf16 [B, N], the other null. K a multiple of 32, N and R any. Launch: any grid; 256 threads; B rows of
+// shared memory, each K * 2 bytes and 64 where that is a multiple of 128.
 #include "mma.cuh"
 #include "step.cuh"
 
@@ -22,8 +22,8 @@
 static_assert(THREADS == 32 * WARPS, "eight warps");
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
-    thin(const bf16* x, const float* norm, const bf16* w, const bf16* more, float* out, bf16* half, bf16* u, int B, int K,
-         int N, int R, float epsilon) {
+    thin(const bf16* x, const float* norm, const bf16* w, const bf16* more, float* out, bf16* half, bf16* u, int B,
+         int K, int N, int R, float epsilon) {
     extern __shared__ __align__(16) u8 rows[];
     __shared__ float sums[WARPS][COLUMNS][8];
     __shared__ float scratch[32];
@@ -104,9 +104,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             float sum = 0.0f;
 #pragma unroll
             for (int part = 0; part < WARPS; part++) sum += sums[part][t & 15][b];
-            if (adapter) u[b * R + column] = to_bf16(sum);
-            else if (out) out[(u64)b * N + column] = sum;
-            else half[(u64)b * N + column] = to_bf16(sum);
+            if (adapter)
+                u[b * R + column] = to_bf16(sum);
+            else if (out)
+                out[(u64)b * N + column] = sum;
+            else
+                half[(u64)b * N + column] = to_bf16(sum);
         }
         __syncthreads();
     }

@@ -23,7 +23,8 @@ pub(crate) const COMMANDS: [&str; 16] = [
     "man",
 ];
 /// Those that have commands of their own.
-pub(crate) const INNER: [(&str, &[&str]); 2] = [("data", &["preview", "render"]), ("tokenizer", &["build"])];
+pub(crate) const INNER: [(&str, &[&str]); 3] =
+    [("data", &["preview", "render"]), ("tokenizer", &["build"]), ("bench", &["step", "generate"])];
 
 /// Every command as its words, groups before what is in them.
 fn pages() -> Vec<Vec<&'static str>> {

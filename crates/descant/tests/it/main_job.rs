@@ -130,7 +130,8 @@ fn a_run_leaves_everything_it_promises_and_repeats_itself() {
     assert!(report.contains("<polyline class=\"l1\"") && report.contains("<h2 id=\"key\">"));
     assert!(first.join("adapter/adapter_config.json").is_file());
     let card = read(&first, "adapter/README.md");
-    assert!(card.starts_with("---\nlibrary_name: peft\n") && card.contains("## Results"), "{card}");
+    assert!(card.starts_with("---\nbase_model: \"tiny-gpt-oss\"\n"), "{card}");
+    assert!(card.contains("\nlibrary_name: peft\n") && card.contains("## Results"), "{card}");
     assert!(first.join("tensorboard").read_dir().unwrap().count() == 1);
 
     // Every figure can be made again from the replies alone.

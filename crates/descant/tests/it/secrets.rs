@@ -11,7 +11,7 @@ struct Case {
     bad: &'static str,
 }
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 18] = [
     Case {
         good: "train --recipe multilingual-thinking --set run.folder=run",
         bad: "train --recipe multilingual-thinking --set train.max_steps=x",
@@ -26,6 +26,7 @@ const CASES: [Case; 13] = [
         good: "generate --model hf://openai/gpt-oss-20b --ids 1523,30 --max-new-tokens 1 --greedy",
         bad: "generate --model hf://openai/nothing Hi",
     },
+    Case { good: "chat --model {ROOT}/fixtures/tiny-gpt-oss", bad: "chat --model no/such" },
     Case {
         good: "score --model {ROOT}/fixtures/tiny-gpt-oss --input ids.jsonl",
         bad: "score --model {ROOT}/fixtures/tiny-gpt-oss --input no/such",
@@ -49,7 +50,14 @@ const CASES: [Case; 13] = [
         good: "bench step --model {ROOT}/fixtures/tiny-gpt-oss --sequence 8 --steps 1 --warmup 0 --json",
         bad: "bench step --model no/such",
     },
+    Case {
+        good: "bench generate --model {ROOT}/fixtures/tiny-gpt-oss --context 8 --new 2 --json",
+        bad: "bench generate --model no/such",
+    },
     Case { good: "download", bad: "download openai/nothing" },
+    Case { good: "doctor --json", bad: "doctor --model no/such" },
+    Case { good: "completions bash", bad: "completions no-such-shell" },
+    Case { good: "man --out man", bad: "man --out ids.jsonl" },
 ];
 
 #[test]
@@ -90,7 +98,7 @@ fn no_command_shows_or_writes_a_token_however_it_ends() {
     }
     named.dedup();
     assert_eq!(named, COMMANDS, "every command is among them");
-    assert_eq!(INNER.iter().map(|(_, inner)| inner.len()).sum::<usize>(), 3, "and every one inside them");
+    assert_eq!(INNER.iter().map(|(_, inner)| inner.len()).sum::<usize>(), 5, "and every one inside them");
     // Those that change files panic at the first change and at a later one.
     for (line, at) in [
         ("train --recipe multilingual-thinking --set run.folder=panics", 0),
