@@ -48,6 +48,7 @@ impl Places {
     }
 
     /// Whether a token is set, and the hub's address; `None` in a build that cannot fetch and so looks for neither.
+    #[cfg_attr(not(feature = "hub"), expect(clippy::unused_self, reason = "there is nothing to look at"))]
     pub(crate) fn token_and_endpoint(&self) -> Option<(bool, &str)> {
         #[cfg(feature = "hub")]
         let found =
