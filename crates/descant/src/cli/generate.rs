@@ -30,8 +30,8 @@ Examples:
   printf 'What is 71 + 26?\\n/effort high\\nAnd 88 + 10?\\n' | descant chat --greedy
 
 In the conversation, /help lists what can be typed beside messages. Ctrl-C stops a reply, Ctrl-D ends the program.
-Where standard input is no terminal, each line is a message, and replies are plain text. What was typed is kept in the
-user's cache for the arrow keys (descant/chat-history).";
+Where standard input is no terminal, each line is a message, and replies are plain text. A build with the feature
+`editing` keeps what was typed in the user's cache for the arrow keys (descant/chat-history).";
 
 /// How tokens are chosen.
 #[derive(Debug, Args)]

@@ -15,9 +15,15 @@ pub(super) const HELP: &str = "\
 /quit                     end, as Ctrl-D does
 //TEXT                    a message that begins with /
 
-Ctrl-C stops a reply. The arrow keys find what was typed before; text of several lines can be pasted.
-Lines behind a bar are reasoning; the answer stands without one.
+Ctrl-C stops a reply. Lines behind a bar are reasoning; the answer has none.
 ";
+
+/// What the line editor adds to that, in a build that has one.
+pub(super) const KEYS: Option<&str> = if cfg!(feature = "editing") {
+    Some("The arrow keys find what was typed before; text of several lines can be pasted.")
+} else {
+    None
+};
 
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]

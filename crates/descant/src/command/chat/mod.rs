@@ -30,7 +30,7 @@ mod line;
 mod save;
 mod watch;
 
-use commands::{Command, HELP, message};
+use commands::{Command, HELP, KEYS, message};
 use dialogue::Dialogue;
 use input::Input;
 use interrupt::Interrupt;
@@ -206,7 +206,10 @@ impl Talking {
     /// Does what a command says.
     fn obey(&mut self, command: Command) -> Result<()> {
         match command {
-            Command::Help => self.talk.data(HELP.trim_end())?,
+            Command::Help => {
+                self.talk.data(HELP.trim_end())?;
+                KEYS.map_or(Ok(()), |keys| self.talk.data(keys))?;
+            }
             Command::Quit => {}
             Command::Effort(effort) => {
                 self.dialogue.effort = effort;
