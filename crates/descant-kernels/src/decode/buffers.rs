@@ -1,6 +1,7 @@
 //! The memory of a step: what its kernels write and read between each other, in one piece.
 
 use crate::cuda::{DeviceMemory, Gpu, Result};
+use crate::memory::table::WORKSPACE;
 
 /// Where each thing begins.
 #[derive(Debug, Clone, Copy)]
@@ -63,8 +64,6 @@ pub(super) struct Sizes {
     pub(super) expert_columns: usize,
 }
 
-/// Bytes of cuBLASLt's workspace.
-pub(super) const WORKSPACE: usize = 32 << 20;
 /// Keys of a split of attention, as `attend.cu` has them.
 const SPLIT: usize = 128;
 const ALIGNMENT: usize = 256;

@@ -3,9 +3,9 @@
 use descant_quant::{Packing, nf4};
 
 use crate::cuda::geometry::STEP_EXPERTS;
-use crate::cuda::{Arg, CudaError, Define, Result, Run};
+use crate::cuda::{CudaError, Define, Result, Run};
 use crate::op::experts::RANK_WIDTH;
-use crate::op::experts::cuda::{ExpertData, Experts, Output, Sorted};
+use crate::op::experts::cuda::{ExpertData, Experts, Output, Sorted, grouped_arguments};
 
 /// Columns that low-rank rows may have.
 const RANKS: [usize; 2] = [16, RANK_WIDTH];
@@ -47,28 +47,7 @@ pub(super) fn product(
     let rank = if columns == 0 { RANKS[0] } else { columns };
     let defines: [Define; 2] = [("RANK", rank as i64), ("GROUPS", groups as i64)];
     let kernel = run.kernel(unit, "step_experts", &defines)?;
-    let [blocks, scales, tables] = data.pieces();
-    let (u, v) = to.low_rank.unwrap_or((0, 0));
-    let (h, limit) = to.swiglu.unwrap_or((0, 0.0));
-    let arguments = [
-        Arg::Ptr(a.data),
-        Arg::maybe(a.pairs),
-        Arg::Ptr(blocks),
-        Arg::Ptr(scales),
-        Arg::Ptr(tables),
-        Arg::maybe(to.bias),
-        Arg::Ptr(u),
-        Arg::Ptr(v),
-        Arg::Ptr(a.offsets),
-        Arg::maybe(to.out),
-        Arg::Ptr(h),
-        Arg::size(a.stride),
-        Arg::size(a.top_k),
-        Arg::size(experts.count),
-        Arg::size(n_out),
-        Arg::size(n_in),
-        Arg::F32(limit),
-    ];
+    let arguments = grouped_arguments(a, data.pieces(), experts.count, [n_in, n_out], to);
     let shared = (groups * GROUP * n_in * 2) as u32;
     let grid = BLOCKS * run.gpu().multiprocessors();
     run.launch_early(kernel, grid, STEP_EXPERTS.threads, shared, &arguments)

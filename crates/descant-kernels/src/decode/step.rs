@@ -1,12 +1,13 @@
 //! The launches of a step, in order. Nothing waits and nothing is allocated, so that it can be recorded.
 
 use super::bound::Bound;
-use super::buffers::{Buffers, Sizes, WORKSPACE};
+use super::buffers::{Buffers, Sizes};
 use super::experts;
 use super::types::THIN_ROWS;
 use crate::cuda::geometry::{ATTEND, ROUTE_ROWS, THIN};
 use crate::cuda::{Arg, Element, MatmulSpec, Matrices, Result, Run};
 use crate::layer::frozen::DenseData;
+use crate::memory::table::WORKSPACE;
 use crate::op::experts::cuda::{Output, Sorted};
 use crate::op::norm::cuda as norm;
 

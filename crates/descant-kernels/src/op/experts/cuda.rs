@@ -244,12 +244,25 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
         }
     };
     let kernel = run.kernel(form.unit, form.entry, defines)?;
+    let arguments = grouped_arguments(a, [data, scales, tables], experts.count, [n_in, n_out], to);
+    let grid = run.gpu().multiprocessors() * form.blocks;
+    launch(run, kernel, grid, form.block, &arguments)
+}
+
+/// The arguments that the kernels of grouped products share, in their order; see `grouped.cu`.
+pub(crate) fn grouped_arguments(
+    a: &Sorted,
+    [blocks, scales, tables]: [u64; 3],
+    count: usize,
+    [n_in, n_out]: [usize; 2],
+    to: &Output,
+) -> [Arg<'static>; 17] {
     let (u, v) = to.low_rank.unwrap_or((0, 0));
     let (h, limit) = to.swiglu.unwrap_or((0, 0.0));
-    let arguments = [
+    [
         Arg::Ptr(a.data),
         Arg::maybe(a.pairs),
-        Arg::Ptr(data),
+        Arg::Ptr(blocks),
         Arg::Ptr(scales),
         Arg::Ptr(tables),
         Arg::maybe(to.bias),
@@ -260,13 +273,11 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
         Arg::Ptr(h),
         Arg::size(a.stride),
         Arg::size(a.top_k),
-        Arg::size(experts.count),
+        Arg::size(count),
         Arg::size(n_out),
         Arg::size(n_in),
         Arg::F32(limit),
-    ];
-    let grid = run.gpu().multiprocessors() * form.blocks;
-    launch(run, kernel, grid, form.block, &arguments)
+    ]
 }
 
 /// The same on Hopper, where tensor copies bring the operands.
