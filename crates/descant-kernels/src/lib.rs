@@ -28,7 +28,9 @@ mod read;
 mod site;
 mod stream;
 
-pub use decode::{Decoder, STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable, THIN_ROWS};
+pub use decode::{
+    Decoder, STEP_KEYS, STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable, THIN_ROWS,
+};
 pub use device::{compact, compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
 pub use layer::{
     Angles, DecoderLayer, DenseWeight, KeptForward, LayerPairs, LayerPlace, LayerSpec, LayerTensors,

@@ -238,7 +238,8 @@ mod tests {
     }
 
     /// What a file takes as it is given, so that host and file cannot disagree.
-    const FOLLOWED: [(&str, &str); 7] = [
+    const FOLLOWED: [(&str, &str); 8] = [
+        ("decode/attend", "KEYS"),
         ("decode/experts", "MAX_EXPERTS"),
         ("decode/experts_nf4", "MAX_EXPERTS"),
         ("experts/few", "MAX_EXPERTS"),

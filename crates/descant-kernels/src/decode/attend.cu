@@ -12,7 +12,6 @@
 // on return. Grid: (splits, n_kv, B). Block: 128.
 #include "step.cuh"
 
-#define KEYS 128  // of a split
 #define KEY_BYTES (HEAD_DIM * 2 + 16)  // of a row in shared memory: rows apart, so that lanes read different banks
 #define LOWEST -1e30f
 static_assert(THREADS == 128, "as many as items are counted for");

@@ -1,5 +1,6 @@
 //! The memory of a step: what its kernels write and read between each other, in one piece.
 
+use super::split::STEP_KEYS;
 use crate::cuda::{DeviceMemory, Gpu, Result};
 use crate::memory::table::WORKSPACE;
 
@@ -64,13 +65,11 @@ pub(super) struct Sizes {
     pub(super) expert_columns: usize,
 }
 
-/// Keys of a split of attention, as `attend.cu` has them.
-const SPLIT: usize = 128;
 const ALIGNMENT: usize = 256;
 
 /// Splits of attention over so many keys.
 pub(super) fn splits(keys: usize) -> usize {
-    keys.div_ceil(SPLIT).max(1)
+    keys.div_ceil(STEP_KEYS).max(1)
 }
 
 impl Buffers {

@@ -22,6 +22,7 @@ mod buffers;
 mod experts;
 #[cfg(feature = "cuda")]
 mod machine;
+pub(crate) mod split;
 #[cfg(feature = "cuda")]
 mod step;
 mod types;
@@ -30,6 +31,7 @@ use burn::tensor::Tensor;
 
 use crate::DeviceError;
 
+pub use split::STEP_KEYS;
 pub use types::{STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable, THIN_ROWS};
 
 /// See the head of the module.

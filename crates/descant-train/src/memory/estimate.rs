@@ -5,7 +5,7 @@
 //! the driver and burn's pool take beside what is counted was found by measuring. How well both agree with what runs
 //! took is R19 of docs/reliability.md.
 
-use descant_kernels::{Keep, LayerLoad, MAX_EXPERT_RANK, PerSite};
+use descant_kernels::{Keep, LayerLoad, MAX_EXPERT_RANK, PerSite, STEP_KEYS};
 use descant_lora::LoraConfig;
 use descant_model::{Config, SiteKind, weight_bytes};
 
@@ -40,8 +40,6 @@ const POOLED_MANY: (f64, f64) = (0.95 * (1_u64 << 30) as f64, 0.45);
 const MOST_LOOKED_AT: u64 = 100_000;
 /// What a card's decoder works in whatever it is asked: cuBLASLt's workspace, and rows of a step.
 const DECODER: u64 = 40 << 20;
-/// Keys of a split of a decoder's attention.
-const SPLIT_KEYS: u64 = 128;
 /// Prompt tokens that generation takes at once.
 const PREFILL_TOKENS: u64 = 8192;
 
@@ -229,7 +227,7 @@ fn asking_bytes(config: &Config, asking: Asking, on_card: bool) -> u64 {
 
 /// What a card's decoder works in beside logits and cache: most of it splits of attention, which are put together.
 fn decoder_bytes(config: &Config, asking: Asking) -> u64 {
-    let splits = asking.tokens.div_ceil(SPLIT_KEYS);
+    let splits = asking.tokens.div_ceil(STEP_KEYS as u64);
     let of_split = config.num_attention_heads as u64 * (config.head_dim as u64 + 2) * FULL;
     DECODER + asking.batch * splits * of_split
 }
