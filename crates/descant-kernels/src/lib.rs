@@ -26,6 +26,7 @@ mod op;
 mod rates;
 mod read;
 mod site;
+mod source;
 mod stream;
 
 pub use decode::{
@@ -54,6 +55,7 @@ pub use op::route::{Routing, combine_experts, expert_weights, route, take_tokens
 pub use op::swiglu::swiglu;
 pub use read::{DeviceError, read_floats};
 pub use site::{PerSite, SiteKind};
+pub use source::Source;
 pub use stream::{HostBytes, HostExperts, HostTable, StreamedMatrix, stream_experts};
 
 /// The definitions, for tests and for devices that have no form of their own yet.

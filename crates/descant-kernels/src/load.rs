@@ -6,6 +6,7 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::DeviceError;
+use crate::source::Source;
 use crate::stream::HostBytes;
 
 /// Brings tensors to one device.
@@ -46,7 +47,7 @@ impl Loader {
         let n = bytes.len() / dtype.size();
         #[cfg(feature = "cuda")]
         if let Some(uploader) = &mut self.uploader {
-            let tensor = uploader.tensor(bytes, [n], dtype)?;
+            let tensor = uploader.tensor(&bytes.into(), [n], dtype)?;
             return Ok(crate::cuda::tensor(tensor));
         }
         let data = TensorData::from_bytes_vec(bytes.to_vec(), [n], dtype);
@@ -57,13 +58,13 @@ impl Loader {
     ///
     /// # Errors
     /// As [`floats`](Self::floats).
-    pub fn bytes(&mut self, bytes: &[u8]) -> Result<Tensor<1, Int>, DeviceError> {
+    pub fn bytes(&mut self, bytes: &Source<'_>) -> Result<Tensor<1, Int>, DeviceError> {
         #[cfg(feature = "cuda")]
         if let Some(uploader) = &mut self.uploader {
             let tensor = uploader.tensor(bytes, [bytes.len()], DType::U8)?;
             return Ok(crate::cuda::int_tensor(tensor));
         }
-        let data = TensorData::new(bytes.to_vec(), [bytes.len()]);
+        let data = TensorData::from_bytes_vec(bytes.to_vec(), [bytes.len()], DType::U8);
         Ok(Tensor::from_data(data, (&self.device, DType::U8)))
     }
 
@@ -71,7 +72,7 @@ impl Loader {
     ///
     /// # Errors
     /// The device is no card, or the system has no such memory to pin.
-    pub fn pinned(&mut self, bytes: &[u8]) -> Result<HostBytes, DeviceError> {
+    pub fn pinned(&mut self, bytes: &Source<'_>) -> Result<HostBytes, DeviceError> {
         #[cfg(feature = "cuda")]
         if let Some(index) = crate::cuda::index_of(&self.device) {
             let memory = crate::cuda::HostMemory::of(&crate::cuda::Gpu::of(index)?, bytes)?;

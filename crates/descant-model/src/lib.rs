@@ -40,4 +40,4 @@ pub use sample::{Sampling, log_sum_exp, top_log_probabilities};
 pub use shards::{TensorPlace, identity_files, left_over_index, tensor_places};
 pub use site::{Site, SiteDims};
 pub use sweep::{Sweep, gradient_of};
-pub use weights::{Formats, Nf4Parts, unpack_nf4, weight_bytes};
+pub use weights::{Formats, unpack_nf4, weight_bytes};

@@ -11,7 +11,9 @@
 //! Knows files and bytes; which tensors belong there is the business of `names.rs` and of the reader.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use descant_files::{MappedFile, RelPath};
 use safetensors::tensor::TensorView;
@@ -28,21 +30,45 @@ struct Index {
     weight_map: WeightMap,
 }
 
+/// Bytes of a tensor that may be kept: their shard stays mapped meanwhile.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    Mapped { file: Arc<MappedFile>, range: Range<usize> },
+    Read(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped { file, range } => &file.bytes()[range.clone()],
+            Self::Read(bytes) => bytes,
+        }
+    }
+}
+
 /// Calls `visit` with every tensor of the directory: shards in the order of their names, and in a shard in the
-/// order of the tensors' names. One shard is mapped at a time.
+/// order of the tensors' names. One shard is mapped at a time, and those of which bytes are kept.
 ///
 /// # Errors
 /// A file that is missing or broken, a tensor that is not where the index says or stands twice, or what `visit`
 /// returns.
 pub(crate) fn visit_tensors(
     dir: &Path,
-    mut visit: impl FnMut(&Path, &str, TensorView<'_>) -> Result<()>,
+    mut visit: impl FnMut(&Path, &str, TensorView<'_>, Bytes) -> Result<()>,
 ) -> Result<()> {
-    walk(dir, |path, name, _, view| visit(path, name, view))
+    walk(dir, |path, name, file, range, view| {
+        let bytes = Bytes::Mapped { file: Arc::clone(file), range };
+        visit(path, name, view, bytes)
+    })
 }
 
-/// As [`visit_tensors`], with the place of each tensor's first byte in its file.
-fn walk(dir: &Path, mut visit: impl FnMut(&Path, &str, usize, TensorView<'_>) -> Result<()>) -> Result<()> {
+/// As [`visit_tensors`], with the place of each tensor in its file.
+fn walk(
+    dir: &Path,
+    mut visit: impl FnMut(&Path, &str, &Arc<MappedFile>, Range<usize>, TensorView<'_>) -> Result<()>,
+) -> Result<()> {
     let Found { files, map, beside, .. } = files(dir)?;
     let beside = beside.map(|path| MappedFile::open(&path).map(|mapped| (path, mapped))).transpose()?;
     let mut beside =
@@ -50,7 +76,7 @@ fn walk(dir: &Path, mut visit: impl FnMut(&Path, &str, usize, TensorView<'_>) ->
     let mut seen = BTreeSet::new();
     for file in &files {
         let path = dir.join(file);
-        let mapped = MappedFile::open(&path)?;
+        let mapped = Arc::new(MappedFile::open(&path)?);
         let broken = |reason| Error::Shard { path: path.clone(), reason };
         let (header, metadata) = SafeTensors::read_metadata(mapped.bytes())
             .map_err(|e| broken(shard_defect(&e, mapped.bytes())))?;
@@ -72,7 +98,7 @@ fn walk(dir: &Path, mut visit: impl FnMut(&Path, &str, usize, TensorView<'_>) ->
             if let Some(beside) = &mut beside {
                 beside.compare(file, &name, &view)?;
             }
-            visit(&path, &name, start, view)?;
+            visit(&path, &name, &mapped, start..end, view)?;
         }
     }
     if let Some(beside) = beside {
@@ -151,12 +177,12 @@ pub struct TensorPlace {
 /// A file is missing or broken, or a tensor is not where the index says, or in two files.
 pub fn tensor_places(dir: &Path) -> Result<BTreeMap<String, TensorPlace>> {
     let mut places = BTreeMap::new();
-    walk(dir, |path, name, start, view| {
+    walk(dir, |path, name, _, range, view| {
         let place = TensorPlace {
             path: path.to_owned(),
             dtype: view.dtype(),
             shape: view.shape().to_vec(),
-            start: start as u64,
+            start: range.start as u64,
             length: view.data().len() as u64,
         };
         places.insert(name.to_owned(), place);

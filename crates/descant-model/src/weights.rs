@@ -13,7 +13,7 @@ use std::path::Path;
 use burn::tensor::{DType, Device, Int, Tensor};
 use descant_kernels::{
     DecoderLayer, DenseWeight, DeviceError, FrozenWeight, HostBytes, HostExperts, HostTable, LayerPlace,
-    LayerSpec, LayerTensors, Loader, Workspace, stream_experts,
+    LayerSpec, LayerTensors, Loader, Source, Workspace, stream_experts,
 };
 use half::bf16;
 use safetensors::Dtype;
@@ -34,13 +34,14 @@ mod bitsandbytes;
 mod expected;
 mod floats;
 mod formats;
+mod nf4_matrix;
 
 use bitsandbytes::{Kept, Made, Taken, Unpacker};
-pub use bitsandbytes::{Nf4Parts, unpack_nf4};
 pub use expected::weight_bytes;
 use expected::{Kind, Role, expected};
 use floats::floats;
 pub use formats::Formats;
+pub use nf4_matrix::unpack_nf4;
 
 /// The projections that become one matrix on a GPU, in its order, and what that matrix is called here.
 const JOINED: [SiteKind; 3] = [SiteKind::Query, SiteKind::Key, SiteKind::Value];
@@ -147,16 +148,17 @@ impl Weights {
                     let streams = Part::from_name(name)
                         .and_then(Part::site)
                         .is_some_and(|site| site.kind.is_expert() && placement.streams(config, site.layer));
-                    load_kept(kept, streams, &mut loader).map_err(|source| upload(path, name, source))?
+                    load_kept(&kept, streams, &mut loader).map_err(|source| upload(path, name, source))?
                 }
             };
             read.tensors.insert(name.to_owned(), loaded);
             read.join(name, &mut loader).map_err(|source| upload(path, name, source))
         };
         let mut unpacker = (config.packing == Packing::Nf4).then(|| Unpacker::new(config, fused));
-        visit_tensors(dir, |path, name, view| {
-            let taken =
-                unpacker.as_mut().map_or(Ok(Taken::Other), |unpacker| unpacker.take(path, name, &view))?;
+        visit_tensors(dir, |path, name, view, bytes| {
+            let taken = unpacker
+                .as_mut()
+                .map_or(Ok(Taken::Other), |unpacker| unpacker.take(path, name, &view, bytes))?;
             let Taken::Made(made) = taken else { return load(path, name, Came::Plain(view, false)) };
             for made in made {
                 match made {
@@ -201,22 +203,23 @@ enum Loaded {
 }
 
 /// Brings packed matrices to the card, or to pinned memory beside it.
-fn load_kept(
-    Kept { stack, shape: [count, d_out, d_in], .. }: Kept,
-    on_host: bool,
-    loader: &mut Loader,
-) -> std::result::Result<Loaded, DeviceError> {
-    let tables: Vec<u8> = stack.tables.iter().flat_map(|x| x.to_le_bytes()).collect();
+fn load_kept(kept: &Kept, on_host: bool, loader: &mut Loader) -> std::result::Result<Loaded, DeviceError> {
+    let (stack, [count, d_out, d_in]) = (kept.stacked(), kept.shape);
+    let tables: Vec<u8> = stack.tables().iter().flat_map(|x| x.to_le_bytes()).collect();
+    // Straight from the files to where they are read, by several threads.
+    let copy_blocks = |first: usize, out: &mut [u8]| stack.copy_blocks(first, out);
+    let copy_scales = |first: usize, out: &mut [u8]| stack.copy_scales(first, out);
+    let blocks = Source::made(stack.blocks_len(), &copy_blocks);
+    let scales = Source::made(stack.scales_len(), &copy_scales);
     if on_host {
-        let pieces = [stack.blocks.as_slice(), &stack.scales, &tables];
-        let pieces =
-            pieces.into_iter().map(|bytes| loader.pinned(bytes)).collect::<std::result::Result<_, _>>();
-        return Ok(Loaded::HostKept(pieces?));
+        let pieces = [blocks, scales, Source::from(tables.as_slice())];
+        let pieces = pieces.iter().map(|piece| loader.pinned(piece));
+        return Ok(Loaded::HostKept(pieces.collect::<std::result::Result<_, _>>()?));
     }
-    let blocks = d_in / nf4::BLOCK;
+    let in_row = d_in / nf4::BLOCK;
     Ok(Loaded::Kept(Box::new(FrozenWeight::Nf4 {
-        blocks: loader.bytes(&stack.blocks)?.reshape([count, d_out, blocks, nf4::BLOCK / 2]),
-        scales: loader.bytes(&stack.scales)?.reshape([count, d_out, blocks]),
+        blocks: loader.bytes(&blocks)?.reshape([count, d_out, in_row, nf4::BLOCK / 2]),
+        scales: loader.bytes(&scales)?.reshape([count, d_out, in_row]),
         tables: loader.floats(&tables, DType::F32)?,
     })))
 }
@@ -268,7 +271,10 @@ fn load_tensor(
                 })
             };
             if on_host {
-                return Ok(Loaded::Host(shape.clone(), loader.pinned(&bytes).map_err(upload)?));
+                return Ok(Loaded::Host(
+                    shape.clone(),
+                    loader.pinned(&Source::from(&*bytes)).map_err(upload)?,
+                ));
             }
             if *role == Role::Joined && dtype == DType::BF16 {
                 return Ok(Loaded::Held(bytes.into_owned()));
@@ -283,9 +289,12 @@ fn load_tensor(
                 return Err(not_finite(element));
             }
             if on_host {
-                return Ok(Loaded::Host(shape.clone(), loader.pinned(view.data()).map_err(upload)?));
+                return Ok(Loaded::Host(
+                    shape.clone(),
+                    loader.pinned(&Source::from(view.data())).map_err(upload)?,
+                ));
             }
-            Ok(Loaded::Bytes(shape.clone(), loader.bytes(view.data()).map_err(upload)?))
+            Ok(Loaded::Bytes(shape.clone(), loader.bytes(&Source::from(view.data())).map_err(upload)?))
         }
     }
 }

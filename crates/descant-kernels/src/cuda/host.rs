@@ -4,14 +4,11 @@
 use std::ffi::c_void;
 
 use cudarc::driver::sys;
-use rayon::prelude::*;
 
 use super::driver::{check, synchronize};
 use super::error::{PIN, Result};
 use super::gpu::Gpu;
-
-/// Bytes a thread copies at a time.
-const PIECE: usize = 4 << 20;
+use crate::source::Source;
 
 /// Pinned and mapped host memory.
 #[derive(Debug)]
@@ -42,19 +39,15 @@ impl HostMemory {
         })
     }
 
-    /// A copy of these bytes, made by several threads.
+    /// These bytes, written by several threads.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub(crate) fn of(gpu: &Gpu, bytes: &[u8]) -> Result<Self> {
-        Self::filled_by(gpu, bytes.len(), |start| {
-            let start = start as usize;
-            bytes.par_chunks(PIECE).enumerate().for_each(|(n, piece)| {
-                let to = (start + n * PIECE) as *mut u8;
-                // SAFETY: pieces do not overlap, and all of them lie in the memory that was just given to us.
-                unsafe { to.copy_from_nonoverlapping(piece.as_ptr(), piece.len()) };
-            });
-        })
+    pub(crate) fn of(gpu: &Gpu, bytes: &Source<'_>) -> Result<Self> {
+        let mut new = Self::filled_by(gpu, bytes.len(), |_| {})?;
+        // Fresh memory of the system, which any byte may stand in.
+        bytes.write(0, new.bytes_mut());
+        Ok(new)
     }
 
     /// `fill` writes all of it.

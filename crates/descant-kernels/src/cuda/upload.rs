@@ -6,18 +6,16 @@
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
-use rayon::prelude::*;
 
 use super::driver::{self, Event, OwnStream};
 use super::error::{CudaError, Result};
 use super::gpu::Gpu;
 use super::host::HostMemory;
 use super::tensor;
+use crate::source::Source;
 
 /// Bytes of a pinned buffer: long enough that the bus is busy, short enough to be nothing beside a model.
 const BUFFER: usize = 32 << 20;
-/// Bytes a thread copies at a time.
-const PIECE: usize = 1 << 20;
 
 /// Copies host bytes into tensors on one card.
 #[derive(Debug)]
@@ -59,7 +57,12 @@ impl Uploader {
     ///
     /// # Errors
     /// The bytes are not those of the shape, or the driver refuses.
-    pub fn tensor(&mut self, bytes: &[u8], shape: impl Into<Shape>, dtype: DType) -> Result<CubeTensor> {
+    pub fn tensor(
+        &mut self,
+        bytes: &Source<'_>,
+        shape: impl Into<Shape>,
+        dtype: DType,
+    ) -> Result<CubeTensor> {
         let shape = shape.into();
         let expected = shape.num_elements() * dtype.size();
         if expected != bytes.len() {
@@ -76,7 +79,7 @@ impl Uploader {
     ///
     /// # Errors
     /// The driver refuses.
-    pub fn copy(&mut self, to: &Handle, bytes: &[u8]) -> Result<()> {
+    pub fn copy(&mut self, to: &Handle, bytes: &Source<'_>) -> Result<()> {
         self.gpu.enter()?;
         // Whatever used the memory before, in burn's stream, comes first.
         let (held, before) = self.gpu.thread().call(vec![to.clone()], |stream, held| {
@@ -86,15 +89,13 @@ impl Uploader {
         })?;
         before.hold(self.stream.0)?;
         let start = held[0].address;
-        for (n, chunk) in bytes.chunks(BUFFER).enumerate() {
+        for first in (0..bytes.len()).step_by(BUFFER) {
             let buffer = &mut self.buffers[self.turn];
             self.turn = 1 - self.turn;
             buffer.taken.wait()?;
-            let pinned = &mut buffer.memory.bytes_mut()[..chunk.len()];
-            pinned.par_chunks_mut(PIECE).zip(chunk.par_chunks(PIECE)).for_each(|(to, from)| {
-                to.copy_from_slice(from);
-            });
-            driver::copy_from_host(self.stream.0, start + (n * BUFFER) as u64, pinned)?;
+            let pinned = &mut buffer.memory.bytes_mut()[..BUFFER.min(bytes.len() - first)];
+            bytes.write(first, pinned);
+            driver::copy_from_host(self.stream.0, start + first as u64, pinned)?;
             buffer.taken.record(self.stream.0)?;
         }
         let after = Event::new(false)?;

@@ -481,7 +481,7 @@ fn uploaded_bytes_arrive() {
         (0..(100u64 << 20) + 12).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let n = bytes.len() / 4;
     let start = std::time::Instant::now();
-    let tensor = uploader.tensor(&bytes, [n], DType::F32).expect("a copy");
+    let tensor = uploader.tensor(&bytes.as_slice().into(), [n], DType::F32).expect("a copy");
     uploader.finish().expect("the copies");
     println!("upload: {:.1} GB/s", bytes.len() as f64 / start.elapsed().as_secs_f64() / 1e9);
     let back = k::cuda::tensor::<1>(tensor).into_data();

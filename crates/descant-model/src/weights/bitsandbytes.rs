@@ -1,12 +1,7 @@
 //! Checkpoints of bitsandbytes: NF4 under the names of its linear layers, every expert a layer of its own.
 //!
 //! ```text
-//! X.weight                                  U8 [out * in / 2, 1]; two numbers a byte
-//! X.weight.absmax                           U8 [blocks of 64]; F32 without double quantization
-//! X.weight.nested_absmax                    F32 [blocks / 256], with double quantization
-//! X.weight.nested_quant_map                 F32 [256], with double quantization
-//! X.weight.quant_map                        F32 [16]
-//! X.weight.quant_state.bitsandbytes__nf4    U8, JSON
+//! X.weight and what follows it in names     a packed matrix, see `nf4_matrix.rs`, or a plain one
 //! X.bias                                    as ever
 //! ```
 //!
@@ -18,50 +13,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use descant_quant::nf4::{self, Precision, Scales};
-use half::bf16;
+use descant_quant::nf4;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use serde::Deserialize;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
 use descant_kernels::SiteKind;
 
+use super::nf4_matrix::{File, Matrix, Nf4Parts, Numbers, PARTS, STATE, State};
 use crate::names::{LinearLayer, Part};
+use crate::shards::Bytes;
 use crate::site::Site;
-
-/// What follows `.weight` in the names of a packed matrix, `.weight` itself first.
-const PARTS: [&str; 6] =
-    ["", ".absmax", ".nested_absmax", ".nested_quant_map", ".quant_map", ".quant_state.bitsandbytes__nf4"];
-const STATE: &str = PARTS[5];
-
-/// The tensors of a packed matrix, by what follows `.weight` in their names.
-pub type Nf4Parts = BTreeMap<&'static str, (Dtype, Vec<u8>)>;
-
-/// The numbers of a packed matrix `[d_out, d_in]`, as bitsandbytes computes with them, and whether they are BF16.
-///
-/// `part` reads what follows the name of the matrix's `.weight`, if it is there; `path` and `name` are for errors.
-///
-/// # Errors
-/// A part is missing, or does not describe such a matrix.
-pub fn unpack_nf4(
-    path: &Path,
-    name: &str,
-    [d_out, d_in]: [usize; 2],
-    mut part: impl FnMut(&str) -> Result<Option<(Dtype, Vec<u8>)>>,
-) -> Result<(Vec<f32>, bool)> {
-    let file = File { path, name };
-    let mut parts = Nf4Parts::new();
-    for suffix in PARTS {
-        parts.extend(part(suffix)?.map(|found| (suffix, found)));
-    }
-    let state = parts.get(STATE).ok_or_else(|| file.bad(format!("`{name}{STATE}` is missing")))?;
-    let state: State = serde_json::from_slice(&state.1).map_err(|error| file.bad(error.to_string()))?;
-    let matrix = Matrix::new(&file, [d_out, d_in], &state, parts)?;
-    let numbers = matrix.numbers(&file)?;
-    Ok((numbers.values, numbers.dtype == Dtype::BF16))
-}
 
 /// A tensor of the unpacked layout.
 pub(super) struct Unpacked {
@@ -73,13 +36,33 @@ pub(super) struct Unpacked {
     pub(super) was_packed: bool,
 }
 
-/// Matrices that stay packed.
+/// Matrices that stay packed, and go to their place from the files, which are read then.
 pub(super) struct Kept {
     /// As that of the unpacked tensor that it stands for.
     pub(super) name: String,
-    pub(super) stack: nf4::Stack,
+    matrices: Vec<Matrix>,
     /// Matrices, output features, input features.
     pub(super) shape: [usize; 3],
+}
+
+impl Kept {
+    fn new(name: String, matrices: Vec<Matrix>, d_out: usize, d_in: usize) -> Self {
+        let shape = [matrices.len(), d_out, d_in];
+        Self { name, matrices, shape }
+    }
+
+    /// What kernels read.
+    pub(super) fn stacked(&self) -> nf4::Stacked<'_> {
+        stacked(self.matrices.iter(), self.shape[2]).expect("it was looked at before they were kept")
+    }
+}
+
+fn stacked<'a>(
+    matrices: impl Iterator<Item = &'a Matrix>,
+    d_in: usize,
+) -> std::result::Result<nf4::Stacked<'a>, String> {
+    let matrices: std::result::Result<Vec<_>, String> = matrices.map(|matrix| matrix.packed(d_in)).collect();
+    nf4::Stacked::new(matrices?).map_err(|error| error.to_string())
 }
 
 /// A tensor that is complete.
@@ -165,25 +148,6 @@ struct Stack {
     experts: BTreeMap<usize, Vec<u8>>,
 }
 
-/// Numbers in the type they are computed with: two bytes each as BF16, else four.
-struct Numbers {
-    dtype: Dtype,
-    values: Vec<f32>,
-    was_packed: bool,
-}
-
-/// The JSON beside a packed matrix.
-#[derive(Deserialize)]
-struct State {
-    quant_type: String,
-    blocksize: usize,
-    dtype: String,
-    shape: Vec<usize>,
-    nested_blocksize: Option<usize>,
-    nested_dtype: Option<String>,
-    nested_offset: Option<f32>,
-}
-
 impl Unpacker {
     /// For the tensors of this configuration; `keep` for a card, whose kernels read packed ones.
     pub(super) fn new(config: &Config, keep: bool) -> Self {
@@ -204,8 +168,14 @@ impl Unpacker {
         Self { keep, layers, open, stacks, groups, notes: Vec::new() }
     }
 
-    /// Takes a tensor of the file.
-    pub(super) fn take(&mut self, path: &Path, name: &str, view: &TensorView<'_>) -> Result<Taken> {
+    /// Takes a tensor of the file; `bytes` are those of the view.
+    pub(super) fn take(
+        &mut self,
+        path: &Path,
+        name: &str,
+        view: &TensorView<'_>,
+        bytes: Bytes,
+    ) -> Result<Taken> {
         // What is neither the weight of a layer, nor a part of it, nor its bias is not ours to judge.
         let (base, part) = match (name.split_once(".weight"), name.strip_suffix(".bias")) {
             (Some((base, rest)), _) => match PARTS.into_iter().find(|part| *part == rest) {
@@ -226,10 +196,10 @@ impl Unpacker {
             return self.place_matrix(&file, &layer, Piece::Plain(numbers));
         }
         let parts = self.open.entry(base.to_owned()).or_default();
-        parts.insert(part, (view.dtype(), view.data().to_vec()));
+        parts.insert(part, (view.dtype(), bytes));
         // Which parts there are is known once the state is there.
         let Some(state) = parts.get(STATE) else { return Ok(Taken::Made(Vec::new())) };
-        let state: State = serde_json::from_slice(&state.1).map_err(|error| file.bad(error.to_string()))?;
+        let state = State::read(&file, &state.1)?;
         let wanted = |part: &&str| state.nested_offset.is_some() || !part.starts_with(".nested");
         if !PARTS.iter().copied().filter(wanted).all(|part| parts.contains_key(part)) {
             return Ok(Taken::Made(Vec::new()));
@@ -285,9 +255,9 @@ impl Unpacker {
         }
         let members: Vec<(Layer, Piece)> =
             self.groups.remove(&group).unwrap_or_default().into_values().collect();
-        match keep(&members) {
-            Ok(kept) => return Ok(Taken::Made(kept.into_iter().map(Made::Kept).collect())),
-            Err(reason) => {
+        match why_not_kept(&members) {
+            None => return Ok(Taken::Made(keep(members).into_iter().map(Made::Kept).collect())),
+            Some(reason) => {
                 let packed = members.iter().filter(|(_, piece)| matches!(piece, Piece::Packed(_)));
                 let mut parts: Vec<Part> = packed.map(|(layer, _)| layer.part).collect();
                 parts.dedup();
@@ -373,182 +343,38 @@ impl Piece {
     }
 }
 
-/// The members of a group, packed as kernels read them: all experts as one, others one by one. Else why not.
-fn keep(members: &[(Layer, Piece)]) -> std::result::Result<Vec<Kept>, String> {
+/// Why the members of a group cannot stay packed, if they cannot.
+fn why_not_kept(members: &[(Layer, Piece)]) -> Option<String> {
     let mut matrices = Vec::with_capacity(members.len());
     for (layer, piece) in members {
         let Piece::Packed(matrix) = piece else {
-            return Err("others that are read with it are not packed".to_owned());
+            return Some("others that are read with it are not packed".to_owned());
         };
-        matrices.push((layer, matrix.packed(layer.d_in)?));
+        matrices.push((layer, matrix));
     }
-    let kept = |layer: &Layer, matrices: &[nf4::Packed<'_>]| {
-        let stack = nf4::Stack::new(matrices).map_err(|error| error.to_string())?;
-        let (name, shape) = (layer.weight.clone(), [matrices.len(), layer.d_out, layer.d_in]);
-        Ok(Kept { name, stack, shape })
-    };
-    match matrices.first() {
+    let (layer, _) = *matrices.first()?;
+    if layer.expert.is_some() {
+        return stacked(matrices.iter().map(|(_, matrix)| *matrix), layer.d_in).err();
+    }
+    matrices.into_iter().find_map(|(layer, matrix)| stacked(std::iter::once(matrix), layer.d_in).err())
+}
+
+/// The members of a group that can stay packed: all experts as one, others one by one.
+fn keep(members: Vec<(Layer, Piece)>) -> Vec<Kept> {
+    let packed = members.into_iter().filter_map(|(layer, piece)| match piece {
+        Piece::Packed(matrix) => Some((layer, matrix)),
+        Piece::Plain(_) => None,
+    });
+    let packed: Vec<(Layer, Matrix)> = packed.collect();
+    match packed.first() {
         Some((layer, _)) if layer.expert.is_some() => {
-            let layer = *layer;
-            let matrices: Vec<nf4::Packed<'_>> = matrices.into_iter().map(|(_, matrix)| matrix).collect();
-            Ok(vec![kept(layer, &matrices)?])
+            let Layer { weight, d_out, d_in, .. } = layer.clone();
+            vec![Kept::new(weight, packed.into_iter().map(|(_, matrix)| matrix).collect(), d_out, d_in)]
         }
-        _ => matrices.iter().map(|(layer, matrix)| kept(layer, std::slice::from_ref(matrix))).collect(),
-    }
-}
-
-/// A tensor in a file, for errors.
-struct File<'a> {
-    path: &'a Path,
-    name: &'a str,
-}
-
-impl File<'_> {
-    fn bad(&self, reason: impl Into<String>) -> Error {
-        let (path, name) = (self.path.display().to_string(), self.name.to_owned());
-        Error::QuantState { path, name, reason: reason.into() }
-    }
-
-    /// A tensor that is not packed.
-    fn plain(&self, view: &TensorView<'_>, expected: &[usize]) -> Result<Numbers> {
-        let (path, name) = (self.path.display().to_string(), self.name.to_owned());
-        if view.shape() != expected {
-            let (expected, actual) = (expected.to_vec(), view.shape().to_vec());
-            return Err(Error::TensorShape { path, name, expected, actual });
-        }
-        let actual = format!("{:?}", view.dtype());
-        let mistyped = Error::TensorType { path, name, expected: "BF16, F16 or F32, or packed U8", actual };
-        let values = super::floats(view).ok_or(mistyped)?;
-        let dtype = if view.dtype() == Dtype::BF16 { Dtype::BF16 } else { Dtype::F32 };
-        Ok(Numbers { dtype, values, was_packed: false })
-    }
-}
-
-impl Numbers {
-    fn to_bytes(&self) -> Vec<u8> {
-        match self.dtype {
-            Dtype::BF16 => self.values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
-            _ => self.values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        }
-    }
-}
-
-/// A packed matrix, of which every part is there and fits the others.
-struct Matrix {
-    elements: usize,
-    packed: Vec<u8>,
-    /// The scale of each block.
-    absmax: Vec<f32>,
-    levels: Vec<f32>,
-    nested: Option<Nested>,
-    precision: Precision,
-}
-
-/// How the scales are packed themselves.
-struct Nested {
-    codes: Vec<u8>,
-    absmax: Vec<f32>,
-    map: Vec<f32>,
-    offset: f32,
-}
-
-impl Matrix {
-    fn new(file: &File<'_>, [d_out, d_in]: [usize; 2], state: &State, mut parts: Nf4Parts) -> Result<Self> {
-        let elements = d_out * d_in;
-        if state.quant_type != "nf4" || state.blocksize != nf4::BLOCK {
-            let (kind, block) = (&state.quant_type, state.blocksize);
-            return Err(
-                file.bad(format!("it is {kind:?} in blocks of {block}; expected \"nf4\" in blocks of 64"))
-            );
-        }
-        if state.shape != [d_out, d_in] {
-            return Err(
-                file.bad(format!("its shape is {:?}; the configuration says [{d_out}, {d_in}]", state.shape))
-            );
-        }
-        let precision = match state.dtype.as_str() {
-            "bfloat16" => Precision::Bf16,
-            "float16" => Precision::F16,
-            "float32" => Precision::F32,
-            other => return Err(file.bad(format!("its dtype is {other:?}"))),
-        };
-        // What is large is moved, not copied.
-        let bytes = |parts: &mut Nf4Parts, part: &str| match parts.remove(part) {
-            Some((Dtype::U8, bytes)) => Ok(bytes),
-            _ => Err(file.bad(format!("`.weight{part}` is not U8"))),
-        };
-        let numbers = |parts: &Nf4Parts, part: &str| match parts.get(part) {
-            Some((Dtype::F32, bytes)) => Ok(bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect::<Vec<_>>()),
-            _ => Err(file.bad(format!("`.weight{part}` is not F32"))),
-        };
-        if state.nested_offset.is_none() && parts.keys().any(|part| part.starts_with(".nested")) {
-            return Err(file.bad("it has nested scales and no nested_offset"));
-        }
-        let (absmax, nested) = if let Some(offset) = state.nested_offset {
-            if state.nested_blocksize != Some(nf4::NESTED_BLOCK)
-                || state.nested_dtype.as_deref() != Some("float32")
-            {
-                return Err(file.bad("its scales are not float32 in blocks of 256"));
-            }
-            let (absmax, map) = (numbers(&parts, PARTS[2])?, numbers(&parts, PARTS[3])?);
-            let codes = bytes(&mut parts, PARTS[1])?;
-            let scales =
-                Scales { codes: &codes, nested_absmax: &absmax, nested_map: &map, nested_offset: offset };
-            let decoded = scales.decode().map_err(|error| file.bad(error.to_string()))?;
-            (decoded, Some(Nested { codes, absmax, map, offset }))
-        } else {
-            (numbers(&parts, PARTS[1])?, None)
-        };
-        let packed = bytes(&mut parts, PARTS[0])?;
-        if packed.len() != elements.div_ceil(2) {
-            let reason = format!("it has {} bytes; its shape says {}", packed.len(), elements.div_ceil(2));
-            return Err(file.bad(reason));
-        }
-        let levels = numbers(&parts, PARTS[4])?;
-        for (part, expected, actual) in
-            [("quant_map", 16, levels.len()), ("absmax", elements.div_ceil(nf4::BLOCK), absmax.len())]
-        {
-            if expected != actual {
-                return Err(file.bad(descant_quant::Error::Length { part, expected, actual }.to_string()));
-            }
-        }
-        Ok(Self { elements, packed, absmax, levels, nested, precision })
-    }
-
-    /// What bitsandbytes computes with.
-    fn numbers(&self, file: &File<'_>) -> Result<Numbers> {
-        let mut values = vec![0.0; self.elements];
-        nf4::decode(&self.packed, &self.absmax, &self.levels, self.precision, &mut values)
-            .map_err(|error| file.bad(error.to_string()))?;
-        let dtype = if self.precision == Precision::Bf16 { Dtype::BF16 } else { Dtype::F32 };
-        Ok(Numbers { dtype, values, was_packed: true })
-    }
-
-    /// As kernels read it, or why they do not.
-    fn packed(&self, d_in: usize) -> std::result::Result<nf4::Packed<'_>, String> {
-        if !d_in.is_multiple_of(nf4::BLOCK) {
-            return Err(format!("its rows of {d_in} end within a block of {}", nf4::BLOCK));
-        }
-        if self.precision != Precision::Bf16 {
-            return Err("its numbers were not bfloat16".to_owned());
-        }
-        let nested = self.nested.as_ref().ok_or("its scales are not packed themselves")?;
-        // The largest number of each block, rounded as all of them are.
-        let largest = self.levels.iter().fold(0.0f32, |largest, level| largest.max(level.abs()));
-        if !self.absmax.iter().all(|absmax| bf16::from_f32(absmax * largest).is_finite()) {
-            return Err("some of its numbers are not finite".to_owned());
-        }
-        Ok(nf4::Packed {
-            packed: &self.packed,
-            codes: &nested.codes,
-            nested_absmax: &nested.absmax,
-            nested_offset: nested.offset,
-            levels: &self.levels,
-            map: &nested.map,
-        })
+        _ => packed
+            .into_iter()
+            .map(|(layer, matrix)| Kept::new(layer.weight, vec![matrix], layer.d_out, layer.d_in))
+            .collect(),
     }
 }
 

@@ -33,11 +33,7 @@ impl Scales<'_> {
     /// # Errors
     /// The lengths do not agree, or a part or a result is not finite.
     pub fn decode(&self) -> Result<Vec<f32>> {
-        check_length("nested_absmax", self.codes.len().div_ceil(NESTED_BLOCK), self.nested_absmax.len())?;
-        check_length("nested_quant_map", 256, self.nested_map.len())?;
-        check_finite("nested_absmax", self.nested_absmax)?;
-        check_finite("nested_quant_map", self.nested_map)?;
-        check_finite("nested_offset", &[self.nested_offset])?;
+        self.check_parts()?;
         let mut scales = Vec::with_capacity(self.codes.len());
         for (codes, &nested) in self.codes.chunks(NESTED_BLOCK).zip(self.nested_absmax) {
             scales.extend(
@@ -46,6 +42,27 @@ impl Scales<'_> {
         }
         check_finite("scale", &scales)?;
         Ok(scales)
+    }
+
+    /// A number that no scale exceeds in size, with the errors of [`decode`](Self::decode); the scales are looked at one by
+    /// one only where some might not be finite.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn bound(&self) -> Result<f32> {
+        self.check_parts()?;
+        let largest = |values: &[f32]| values.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        // Rounding keeps the order, so that this holds after it too.
+        let bound = largest(self.nested_map) * largest(self.nested_absmax) + self.nested_offset.abs();
+        if bound.is_finite() { Ok(bound) } else { self.decode().map(|scales| largest(&scales)) }
+    }
+
+    fn check_parts(&self) -> Result<()> {
+        check_length("nested_absmax", self.codes.len().div_ceil(NESTED_BLOCK), self.nested_absmax.len())?;
+        check_length("nested_quant_map", 256, self.nested_map.len())?;
+        check_finite("nested_absmax", self.nested_absmax)?;
+        check_finite("nested_quant_map", self.nested_map)?;
+        check_finite("nested_offset", &[self.nested_offset])
     }
 }
 

@@ -23,7 +23,7 @@ mod stack;
 pub use decode::{Precision, Scales, decode};
 pub use encode::{Encoded, encode};
 pub use maps::{QUANT_MAP, dynamic_map, unsigned_dynamic_map};
-pub use stack::{Packed, Stack, View};
+pub use stack::{Packed, Stack, Stacked, View};
 
 /// Elements that share a scale.
 pub const BLOCK: usize = 64;

@@ -36,6 +36,99 @@ pub struct Packed<'a> {
     pub map: &'a [f32],
 }
 
+/// Matrices that fit together, still where they were read: what a [`Stack`] of them will be.
+///
+/// A stack of all experts of a layer has hundreds of megabytes. Whoever brings it elsewhere asks for it piece by piece,
+/// several threads at once if they like.
+#[derive(Debug, Clone)]
+pub struct Stacked<'a> {
+    matrices: Vec<Packed<'a>>,
+    tables: Vec<f32>,
+}
+
+impl<'a> Stacked<'a> {
+    /// Of matrices of the same number of rows and columns.
+    ///
+    /// # Errors
+    /// There is none, their parts do not fit together, or they differ in their code books.
+    pub fn new(matrices: Vec<Packed<'a>>) -> Result<Self> {
+        let Some(first) = matrices.first() else { return Err(Error::Books) };
+        let blocks = first.codes.len();
+        check_length("quant_map", LEVELS, first.levels.len())?;
+        check_length("nested_quant_map", CODES, first.map.len())?;
+        let mut tables = [first.levels, first.map].concat();
+        tables.extend(matrices.iter().map(|matrix| matrix.nested_offset));
+        for matrix in &matrices {
+            if matrix.levels != first.levels || matrix.map != first.map {
+                return Err(Error::Books);
+            }
+            check_length("absmax", blocks, matrix.codes.len())?;
+            check_length("weight", blocks * BLOCK / 2, matrix.packed.len())?;
+            check_length("nested_absmax", blocks.div_ceil(NESTED_BLOCK), matrix.nested_absmax.len())?;
+            tables.extend(matrix.nested_absmax);
+        }
+        check_finite("table", &tables)?;
+        Ok(Self { matrices, tables })
+    }
+
+    /// See [`Stack::tables`].
+    pub fn tables(&self) -> &[f32] {
+        &self.tables
+    }
+
+    /// Bytes of [`Stack::blocks`].
+    pub fn blocks_len(&self) -> usize {
+        self.matrices.len() * self.matrices[0].packed.len()
+    }
+
+    /// Bytes of [`Stack::scales`].
+    pub fn scales_len(&self) -> usize {
+        self.matrices.len() * self.matrices[0].codes.len()
+    }
+
+    /// Writes bytes `first..` of [`Stack::blocks`], as many as fill `out`.
+    ///
+    /// # Panics
+    /// There are not as many.
+    pub fn copy_blocks(&self, first: usize, out: &mut [u8]) {
+        self.copy(
+            first,
+            out,
+            |matrix| matrix.packed,
+            |to, from| {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = from.rotate_left(4));
+            },
+        );
+    }
+
+    /// Writes bytes `first..` of [`Stack::scales`], as many as fill `out`.
+    ///
+    /// # Panics
+    /// There are not as many.
+    pub fn copy_scales(&self, first: usize, out: &mut [u8]) {
+        self.copy(first, out, |matrix| matrix.codes, <[u8]>::copy_from_slice);
+    }
+
+    /// Goes over the matrices that `out` touches.
+    fn copy(
+        &self,
+        first: usize,
+        mut out: &mut [u8],
+        part: impl Fn(&Packed<'a>) -> &'a [u8],
+        write: impl Fn(&mut [u8], &[u8]),
+    ) {
+        let each = part(&self.matrices[0]).len();
+        let mut at = first;
+        while !out.is_empty() {
+            let from = &part(&self.matrices[at / each])[at % each..];
+            let (to, rest) = out.split_at_mut(from.len().min(out.len()));
+            write(to, &from[..to.len()]);
+            at += to.len();
+            out = rest;
+        }
+    }
+}
+
 /// See the head of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stack {
@@ -51,33 +144,13 @@ impl Stack {
     /// Stacks matrices of the same number of rows and columns.
     ///
     /// # Errors
-    /// There is none, their parts do not fit together, or they differ in their code books.
+    /// As [`Stacked::new`].
     pub fn new(matrices: &[Packed<'_>]) -> Result<Self> {
-        let Some(first) = matrices.first() else { return Err(Error::Books) };
-        let blocks = first.codes.len();
-        check_length("quant_map", LEVELS, first.levels.len())?;
-        check_length("nested_quant_map", CODES, first.map.len())?;
-        let mut new = Self {
-            blocks: Vec::with_capacity(matrices.len() * first.packed.len()),
-            scales: Vec::with_capacity(matrices.len() * blocks),
-            tables: [first.levels, first.map].concat(),
-        };
-        new.tables.extend(matrices.iter().map(|matrix| matrix.nested_offset));
-        for matrix in matrices {
-            if matrix.levels != first.levels || matrix.map != first.map {
-                return Err(Error::Books);
-            }
-            check_length("absmax", blocks, matrix.codes.len())?;
-            check_length("weight", blocks * BLOCK / 2, matrix.packed.len())?;
-            check_length("nested_absmax", blocks.div_ceil(NESTED_BLOCK), matrix.nested_absmax.len())?;
-            new.blocks.extend(matrix.packed.iter().map(|byte| byte.rotate_left(4)));
-            new.scales.extend_from_slice(matrix.codes);
-        }
-        for matrix in matrices {
-            new.tables.extend(matrix.nested_absmax);
-        }
-        check_finite("table", &new.tables)?;
-        Ok(new)
+        let stacked = Stacked::new(matrices.to_vec())?;
+        let (mut blocks, mut scales) = (vec![0; stacked.blocks_len()], vec![0; stacked.scales_len()]);
+        stacked.copy_blocks(0, &mut blocks);
+        stacked.copy_scales(0, &mut scales);
+        Ok(Self { blocks, scales, tables: stacked.tables })
     }
 
     /// The same, to be read.

@@ -1,7 +1,7 @@
 //! NF4: bit-exact decoding and nibbles, code books, double quantization, wrong lengths.
 
 use descant_quant::nf4::{
-    BLOCK, NESTED_BLOCK, Packed, Precision, QUANT_MAP, Scales, Stack, decode, dynamic_map, encode,
+    BLOCK, NESTED_BLOCK, Packed, Precision, QUANT_MAP, Scales, Stack, Stacked, decode, dynamic_map, encode,
     unsigned_dynamic_map,
 };
 use descant_quant::{Error, Result};
@@ -95,6 +95,56 @@ fn a_stack_decodes_to_the_bits_of_the_golden_file() -> Result<()> {
         stack.view().decode(2, 0, 0, &mut values);
         assert_ne!(bits(&values), bits(&case.dequantized), "{name}: the other matrix");
     }
+    Ok(())
+}
+
+#[test]
+fn a_stack_in_pieces_is_the_stack() -> Result<()> {
+    let case = case("a");
+    let reversed: Vec<u8> = case.packed.iter().rev().copied().collect();
+    let other = Packed { packed: &reversed, nested_offset: 0.25, ..case.packed() };
+    let matrices = [case.packed(), other, case.packed()];
+    let whole = Stack::new(&matrices)?;
+    // What a stack is, said once more.
+    let turned = |bytes: &[u8]| bytes.iter().map(|byte| byte.rotate_left(4)).collect::<Vec<u8>>();
+    let expected = [&*case.packed, &reversed, &case.packed].map(turned).concat();
+    assert!(whole.blocks == expected && whole.scales == [&*case.codes; 3].concat());
+    let stacked = Stacked::new(matrices.to_vec())?;
+    assert_eq!(stacked.tables(), whole.tables);
+    // Pieces that end within a matrix, at its end, and beyond it.
+    for piece in [1000, case.packed.len(), case.packed.len() + 7, expected.len()] {
+        let mut blocks = vec![0; stacked.blocks_len()];
+        blocks.chunks_mut(piece).enumerate().for_each(|(n, out)| stacked.copy_blocks(n * piece, out));
+        assert!(blocks == expected, "pieces of {piece}");
+        let mut scales = vec![0; stacked.scales_len()];
+        scales.chunks_mut(piece).enumerate().for_each(|(n, out)| stacked.copy_scales(n * piece, out));
+        assert!(scales == whole.scales, "pieces of {piece}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_bound_of_scales_is_one_and_refuses_what_decoding_refuses() -> Result<()> {
+    for name in ["a", "b"] {
+        let case = case(name);
+        let bound = case.scales().bound()?;
+        let largest = case.scales().decode()?.into_iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        assert!(bound >= largest && bound < 4.0 * largest, "{name}: {bound} of {largest}");
+    }
+    let case = case("a");
+    // Too large only for a code that no block has: every scale is a number, and the largest of them is the bound.
+    let mut map = case.nested_map.clone();
+    let unused = (0..=255u8).find(|code| !case.codes.contains(code)).expect("192 codes of 256");
+    map[usize::from(unused)] = f32::MAX;
+    let nested = vec![2.0; case.nested_absmax.len()];
+    let wide = Scales { nested_map: &map, nested_absmax: &nested, ..case.scales() };
+    let largest = wide.decode()?.into_iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    assert_eq!(wide.bound(), Ok(largest));
+    // And for one that a block has.
+    let mut map = map.clone();
+    map[usize::from(case.codes[3])] = f32::MAX;
+    let broken = Scales { nested_map: &map, ..wide };
+    assert!(broken.bound().is_err() && broken.bound() == broken.decode().map(|_| 0.0));
     Ok(())
 }
 

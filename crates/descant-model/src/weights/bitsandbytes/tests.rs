@@ -5,6 +5,8 @@ use std::path::Path;
 use descant_testkit::nf4::{Model, STATE};
 use descant_testkit::shard::{Stored, Tensors};
 
+use half::bf16;
+
 use super::*;
 
 /// What becomes of these tensors: names that stay packed with their shapes, names that are unpacked, and the notes.
@@ -14,7 +16,10 @@ fn taken(tensors: &Tensors, keep: bool) -> Result<(Vec<Kept>, Vec<String>, Vec<S
     let (mut kept, mut unpacked) = (Vec::new(), Vec::new());
     for (name, (dtype, shape, bytes)) in tensors {
         let view = TensorView::new(*dtype, shape.clone(), bytes).expect("consistent");
-        let Taken::Made(made) = unpacker.take(Path::new("file"), name, &view)? else { continue };
+        let Taken::Made(made) = unpacker.take(Path::new("file"), name, &view, Bytes::Read(bytes.clone()))?
+        else {
+            continue;
+        };
         for made in made {
             match made {
                 Made::Kept(one) => kept.push(one),
@@ -69,9 +74,14 @@ fn a_card_gets_packed_what_its_kernels_read_packed() {
     let (.., bytes) = &model.unpacked[&experts.name];
     let expected: Vec<f32> =
         bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
+    let stacked = experts.stacked();
+    let (mut blocks, mut scales) = (vec![0; stacked.blocks_len()], vec![0; stacked.scales_len()]);
+    stacked.copy_blocks(0, &mut blocks);
+    stacked.copy_scales(0, &mut scales);
+    let stack = nf4::View { blocks: &blocks, scales: &scales, tables: stacked.tables() };
     for expert in 0..n {
         let mut values = vec![0.0; d_out * d_in];
-        experts.stack.view().decode(n, expert, 0, &mut values);
+        stack.decode(n, expert, 0, &mut values);
         let turned = transposed(&values, d_out, d_in);
         assert_eq!(turned, expected[expert * d_in * d_out..][..d_in * d_out], "expert {expert}");
     }

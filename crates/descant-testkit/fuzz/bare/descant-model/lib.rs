@@ -30,7 +30,7 @@ pub use weights::{Unpacked, unpack_nf4, unpacked};
 /// As the loading of weights.
 pub fn tensors(dir: &std::path::Path) -> Result<Vec<(String, usize)>> {
     let mut all = Vec::new();
-    shards::visit_tensors(dir, |_, name, view| {
+    shards::visit_tensors(dir, |_, name, view, _| {
         all.push((name.to_owned(), view.data().len()));
         Ok(())
     })?;

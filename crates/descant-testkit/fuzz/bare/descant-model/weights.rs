@@ -4,12 +4,14 @@
 mod bitsandbytes;
 #[path = "../../../../descant-model/src/weights/floats.rs"]
 mod floats;
+#[path = "../../../../descant-model/src/weights/nf4_matrix.rs"]
+mod nf4_matrix;
 
 use std::path::Path;
 
-pub use bitsandbytes::unpack_nf4;
 use bitsandbytes::{Made, Taken, Unpacker};
 use floats::floats;
+pub use nf4_matrix::unpack_nf4;
 use safetensors::Dtype;
 
 use crate::config::Config;
@@ -33,8 +35,8 @@ pub fn unpacked(dir: &Path, config: &Config) -> Result<Vec<Unpacked>> {
 fn pass(dir: &Path, config: &Config, keep: bool) -> Result<Vec<Unpacked>> {
     let mut all = Vec::new();
     let mut unpacker = Unpacker::new(config, keep);
-    visit_tensors(dir, |path, name, view| {
-        let Taken::Made(made) = unpacker.take(path, name, &view)? else { return Ok(()) };
+    visit_tensors(dir, |path, name, view, bytes| {
+        let Taken::Made(made) = unpacker.take(path, name, &view, bytes)? else { return Ok(()) };
         for made in made {
             match made {
                 Made::Unpacked(whole) => {
@@ -42,7 +44,7 @@ fn pass(dir: &Path, config: &Config, keep: bool) -> Result<Vec<Unpacked>> {
                 }
                 Made::Kept(kept) => {
                     let numbers: usize = kept.shape.iter().product();
-                    assert_eq!(kept.stack.blocks.len() * 2, numbers, "{}", kept.name);
+                    assert_eq!(kept.stacked().blocks_len() * 2, numbers, "{}", kept.name);
                 }
             }
         }
