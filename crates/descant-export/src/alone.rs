@@ -5,6 +5,7 @@ use std::path::Path;
 use descant_lora::peft::{Base, Sites};
 use descant_lora::{Folder, Writer, mlx, peft};
 use descant_model::{Config, MAX_CONFIG_BYTES};
+use serde_json::Value;
 
 use crate::adapters::{LoraTensor, folded, for_gguf, with_both_experts};
 use crate::base::to_bytes;
@@ -28,7 +29,7 @@ pub(crate) fn adapter_only(
     mut report: Report,
     watch: &mut Watch<'_>,
 ) -> Result<Report> {
-    let Folder { writer, sites, revision, .. } = adapter;
+    let Folder { writer, sites, base_model, .. } = adapter;
     let rank = sites.values().map(|factors| factors.rank).max().unwrap_or_default();
     report.rank = Some(rank);
     report.tensors = sites.len() * 2;
@@ -40,9 +41,9 @@ pub(crate) fn adapter_only(
             reason: format!("{} is a folder, and --out names a .gguf file", job.form.name()),
         });
     }
-    let base = Base { name: &report.base_model, revision: revision.as_deref() };
+    let base = Base { name: &report.base_model, revision: report.base_revision.as_deref() };
     let files: Vec<(String, Vec<u8>)> = match job.form {
-        Form::Peft if writer == Writer::Peft => copied(job.adapter)?,
+        Form::Peft if writer == Writer::Peft => copied(job.adapter, base_model.as_deref(), base)?,
         Form::Peft => named(peft::files(config, base, &sites)?.1),
         Form::PeftFolded => {
             named(peft::files(config, base, &with_both_experts(folded(sites, config), config))?.1)
@@ -99,8 +100,9 @@ fn named(files: peft::Files) -> Vec<(String, Vec<u8>)> {
     files.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect()
 }
 
-/// A PEFT folder's files as they are; it was read before, so they are right.
-fn copied(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+/// A PEFT folder's files as they are, but for a path that they call their base; it was read before, so they are right.
+fn copied(dir: &Path, said: Option<&str>, base: Base<'_>) -> Result<Vec<(String, Vec<u8>)>> {
+    let path_of_base = said.filter(|said| *said != base.name);
     let mut files = Vec::new();
     for (name, limit) in [
         (peft::CARD_FILE, MAX_CONFIG_BYTES),
@@ -108,9 +110,31 @@ fn copied(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
         (peft::TENSORS_FILE, MAX_ADAPTER),
     ] {
         let path = dir.join(name);
-        if name != peft::CARD_FILE || path.is_file() {
-            files.push((name.to_owned(), descant_files::read_bounded(&path, limit)?));
+        if name == peft::CARD_FILE && !path.is_file() {
+            continue;
         }
+        let mut bytes = descant_files::read_bounded(&path, limit)?;
+        if let Some(said) = path_of_base.filter(|said| !said.is_empty()) {
+            match name {
+                peft::CARD_FILE => {
+                    bytes = String::from_utf8_lossy(&bytes).replace(said, base.name).into_bytes();
+                }
+                peft::CONFIG_FILE => bytes = renamed(&path, &bytes, base)?,
+                _ => {}
+            }
+        }
+        files.push((name.to_owned(), bytes));
     }
     Ok(files)
+}
+
+/// A configuration with another name of the base; every other key keeps its value and place.
+fn renamed(path: &Path, bytes: &[u8], base: Base<'_>) -> Result<Vec<u8>> {
+    let mut config: Value = serde_json::from_slice(bytes)
+        .map_err(|error| Error::Beside { path: path.to_owned(), reason: error.to_string() })?;
+    config["base_model_name_or_path"] = base.name.into();
+    if let Some(revision) = base.revision {
+        config["revision"] = revision.into();
+    }
+    Ok(format!("{config:#}\n").into_bytes())
 }

@@ -101,12 +101,17 @@ pub(crate) fn modelfile(gguf: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use descant_lora::peft::PublicName;
+
     use super::*;
 
     #[test]
     fn a_card_names_a_repository_and_never_a_path() {
         for form in [Form::Bf16, Form::Mxfp4, Form::Gguf] {
-            let card = |name: &str| model_card(&Report::new(form, name.to_owned())).unwrap();
+            let card = |name: &str| {
+                let base = PublicName { name: name.to_owned(), revision: None };
+                model_card(&Report::new(form, base)).unwrap()
+            };
             let named = card("openai/gpt-oss-20b");
             let front = "---\nbase_model: openai/gpt-oss-20b\nbase_model_relation: finetune\n";
             assert!(named.starts_with(front) && named.contains("\n# gpt-oss-20b, fine-tuned"), "{named}");

@@ -3,6 +3,9 @@
 //! Everything that can be refused from names, shapes and sizes is refused before the first byte is written. Then tensor
 //! after tensor goes from the base through the sum to the disk, and nothing has its name until all of it is there.
 
+use std::path::Path;
+
+use descant_lora::peft::PublicName;
 use descant_model::Config;
 
 use crate::alone::adapter_only;
@@ -19,10 +22,8 @@ use crate::report::Report;
 pub fn export(job: &Job<'_>, watch: &mut Watch<'_>) -> Result<Report> {
     let config = Config::from_dir(job.model)?;
     let adapter = descant_lora::read(job.adapter, &config)?;
-    let name = adapter.base_model.as_deref().and_then(public_name);
-    let folder = || job.model.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = name.or_else(folder).unwrap_or_else(|| "gpt-oss".to_owned());
-    let mut report = Report::new(job.form, name);
+    let base = base_name(adapter.base_model.as_deref(), adapter.revision.as_deref(), job.model);
+    let mut report = Report::new(job.form, base);
     report.passed_over.clone_from(&adapter.passed_over);
     report.changed = adapter.sites.len();
     if job.form.is_merged() {
@@ -32,11 +33,18 @@ pub fn export(job: &Job<'_>, watch: &mut Watch<'_>) -> Result<Report> {
     }
 }
 
-/// What others can call a base by: a name of one or two parts as it is, of a path of some machine its last part.
-fn public_name(name: &str) -> Option<String> {
-    let is_name = !name.starts_with(['/', '.', '~']) && name.split('/').count() <= 2 && !name.contains('\\');
-    let last = name.rsplit(['/', '\\']).find(|part| !part.is_empty() && !part.chars().all(|c| c == '.'));
-    if is_name && !name.is_empty() { Some(name.to_owned()) } else { last.map(str::to_owned) }
+/// What the export calls its base: the repository that the adapter names or that the model was fetched from, else the
+/// folder that the adapter or the model names. Never a path.
+fn base_name(said: Option<&str>, revision: Option<&str>, model: &Path) -> PublicName {
+    let said = said.and_then(PublicName::of).map(|mut said| {
+        said.revision = said.revision.or_else(|| revision.map(str::to_owned));
+        said
+    });
+    let model =
+        PublicName::of(&std::path::absolute(model).unwrap_or_else(|_| model.to_owned()).to_string_lossy());
+    let hub = [&said, &model].into_iter().flatten().find(|name| name.is_of_hub());
+    let found = hub.or(said.as_ref()).or(model.as_ref()).cloned();
+    found.unwrap_or_else(|| PublicName { name: "gpt-oss".to_owned(), revision: None })
 }
 
 #[cfg(test)]
@@ -44,16 +52,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_of_a_machine_is_no_name() {
-        let of = |name: &str| public_name(name).unwrap_or_default();
-        for name in ["openai/gpt-oss-20b", "tiny-gpt-oss", "fixtures/tiny-gpt-oss"] {
-            assert_eq!(of(name), name);
-        }
-        for path in
-            ["/home/me/models/base", "./base", "../base/", "~/base", "C:\\models\\base", "a/b/base", "/base"]
-        {
-            assert_eq!(of(path), "base", "{path}");
-        }
-        assert_eq!([of(""), of("/"), of("..")], [""; 3]);
+    fn a_repository_goes_before_a_folder_and_the_adapters_word_before_the_models_place() {
+        let of = |said: Option<&str>, model: &str| {
+            let name = base_name(said, Some("pinned"), Path::new(model));
+            (name.name, name.revision.unwrap_or_default())
+        };
+        let named = |name: &str, revision: &str| (name.to_owned(), revision.to_owned());
+        let cached = "/c/models--openai--gpt-oss-20b/snapshots/c0ffee";
+        assert_eq!(of(Some("me/mine"), cached), named("me/mine", "pinned"));
+        assert_eq!(of(Some("/home/me/base"), cached), named("openai/gpt-oss-20b", "c0ffee"));
+        assert_eq!(of(Some(cached), "/home/me/base"), named("openai/gpt-oss-20b", "c0ffee"));
+        assert_eq!(of(Some("/home/me/theirs"), "/home/me/base"), named("theirs", "pinned"));
+        assert_eq!(of(None, "/home/me/base"), named("base", ""));
+        assert_eq!(of(Some(".."), "/"), named("gpt-oss", ""));
     }
 }

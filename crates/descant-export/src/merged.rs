@@ -64,7 +64,7 @@ pub(crate) fn merged(
         Form::Gguf => Some(model_keys(job.model, &config, &report.base_model, packed)?),
         _ => None,
     };
-    let along = if keys.is_some() { Vec::new() } else { along(job)? };
+    let along = if keys.is_some() { Vec::new() } else { along(job, &report.base_model)? };
     if crate::target::is_file(job.out) && keys.is_none() {
         return Err(Error::Unsupported {
             reason: format!("{} is a folder, and --out names a .gguf file", job.form.name()),
@@ -132,8 +132,8 @@ fn header(keys: &[(String, gguf::Value)], tensors: &[OutTensor]) -> Vec<u8> {
 }
 
 /// The small files of a model's folder: the configuration, and what goes along as it is.
-fn along(job: &Job<'_>) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut files = vec![("config.json".to_owned(), config_file(job)?)];
+fn along(job: &Job<'_>, base: &str) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = vec![("config.json".to_owned(), config_file(job, base)?)];
     for name in ALONG {
         let path = job.model.join(name);
         if path.is_file() {
@@ -143,8 +143,8 @@ fn along(job: &Job<'_>) -> Result<Vec<(String, Vec<u8>)>> {
     Ok(files)
 }
 
-/// The base's configuration in its own spelling, but for what says how numbers are stored.
-fn config_file(job: &Job<'_>) -> Result<Vec<u8>> {
+/// The base's configuration in its own spelling, but for what says how numbers are stored, and where it once was.
+fn config_file(job: &Job<'_>, base: &str) -> Result<Vec<u8>> {
     const QUANTIZATION: &str = "quantization_config";
     let path = job.model.join("config.json");
     let bytes = descant_files::read_bounded(&path, MAX_CONFIG_BYTES)?;
@@ -153,6 +153,9 @@ fn config_file(job: &Job<'_>) -> Result<Vec<u8>> {
     let Some(map) = config.as_object_mut() else {
         return Err(Error::Beside { path, reason: "is no object".to_owned() });
     };
+    if let Some(place) = map.get_mut("_name_or_path").filter(|place| place.is_string()) {
+        *place = base.into();
+    }
     if job.form == Form::Bf16 {
         map.shift_remove(QUANTIZATION);
         // Old readers know the one, new ones both.

@@ -1,5 +1,6 @@
 //! What an export says of itself: `export.json`, and what the command line shows.
 
+use descant_lora::peft::PublicName;
 use serde::Serialize;
 
 use crate::form::{Experts, Form};
@@ -17,8 +18,10 @@ pub struct Report {
     pub form: Form,
     /// How experts that the update reaches were written; only for merged models.
     pub experts: Option<Experts>,
-    /// The base model's name.
+    /// The base model's name: a repository's of a hub, else a folder's; never a path.
     pub base_model: String,
+    /// The commit of it, where the adapter or its place in a hub's cache says one.
+    pub base_revision: Option<String>,
     /// The files, with their sizes.
     pub files: Vec<FileRow>,
     /// Bytes of all of them.
@@ -69,7 +72,7 @@ pub struct WeightRow {
 /// An export, read back, beside base and adapter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Proof {
-    /// The rows' file.
+    /// The name of the rows' file, without its folder.
     pub rows_of: String,
     /// Rows that were compared.
     pub rows: usize,
@@ -94,12 +97,13 @@ pub struct Proof {
 }
 
 impl Report {
-    pub(crate) fn new(form: Form, base_model: String) -> Self {
+    pub(crate) fn new(form: Form, base: PublicName) -> Self {
         Self {
             schema_version: SCHEMA_VERSION,
             form,
             experts: None,
-            base_model,
+            base_model: base.name,
+            base_revision: base.revision,
             files: Vec::new(),
             bytes: 0,
             tensors: 0,

@@ -97,3 +97,87 @@ fn as_trained_is_the_same_bytes() {
         assert_eq!(read(&out), read(&golden("adapter-mixed")));
     }
 }
+
+/// Files below `dir` whose bytes hold `text`, or whose JSON does where a path is escaped.
+fn holding(dir: &std::path::Path, text: &str) -> Vec<String> {
+    let escaped = text.replace('\\', "\\\\");
+    let mut found = Vec::new();
+    for name in descant_files::list(dir).unwrap() {
+        let bytes = std::fs::read(dir.join(&name)).unwrap();
+        let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        if has(text) || has(&escaped) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+#[test]
+fn no_export_names_a_path_of_the_machine_that_trained() {
+    for (said, name, revision) in [
+        ("/home/somebody/models/my-base", "my-base", None),
+        ("C:\\Users\\somebody\\my-base", "my-base", None),
+        (
+            "/home/somebody/.cache/huggingface/hub/models--openai--gpt-oss-20b/snapshots/c0ffee",
+            "openai/gpt-oss-20b",
+            Some("c0ffee"),
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (adapter, base) = (dir.path().join("adapter"), dir.path().join("base"));
+        for (from, to) in [("adapter-attn", &adapter), ("base", &base)] {
+            std::fs::create_dir(to).unwrap();
+            for name in descant_files::list(&golden(from)).unwrap() {
+                std::fs::copy(golden(from).join(&name), to.join(&name)).unwrap();
+            }
+        }
+        let rewrite = |path: &std::path::Path, key: &str| {
+            let mut config = json(path);
+            config[key] = said.into();
+            descant_files::write_atomic(path, config.to_string().as_bytes()).unwrap();
+        };
+        rewrite(&adapter.join("adapter_config.json"), "base_model_name_or_path");
+        rewrite(&base.join("config.json"), "_name_or_path");
+        let card = format!("---\nbase_model: {said}\n---\n");
+        descant_files::write_atomic(&adapter.join("README.md"), card.as_bytes()).unwrap();
+        // The search finds what is there.
+        assert_eq!(holding(&adapter, said), ["README.md", "adapter_config.json"]);
+        for (i, form) in [
+            Form::Peft,
+            Form::PeftFolded,
+            Form::MlxAdapter,
+            Form::GgufLora,
+            Form::Bf16,
+            Form::Mxfp4,
+            Form::Gguf,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let out = dir.path().join(format!("out{i}"));
+            let job = descant_export::Job {
+                adapter: &adapter,
+                model: &base,
+                form,
+                experts: Experts::Feedback,
+                out: &out,
+                force: false,
+                allow_loss: false,
+            };
+            let report = descant_export::export(&job, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+            assert_eq!((report.base_model.as_str(), report.base_revision.as_deref()), (name, revision));
+            assert_eq!(holding(&out, said), Vec::<String>::new(), "{form:?}");
+            assert_eq!(holding(&out, dir.path().to_str().unwrap()), Vec::<String>::new(), "{form:?}");
+            if form == Form::Peft {
+                let config = json(&out.join("adapter_config.json"));
+                assert_eq!(config["base_model_name_or_path"], name);
+                assert_eq!(config["revision"], revision.map_or(serde_json::Value::Null, Into::into));
+                let mut trained = json(&adapter.join("adapter_config.json"));
+                for key in ["base_model_name_or_path", "revision"] {
+                    trained[key] = config[key].clone();
+                }
+                assert_eq!(config, trained, "nothing else changed");
+            }
+        }
+    }
+}

@@ -30,7 +30,7 @@ mod write;
 
 use std::collections::BTreeMap;
 
-pub use base_name::{hub_name, is_hub_name, short_name};
+pub use base_name::{PublicName, hub_name, is_hub_name, short_name};
 pub use config::{MAX_CONFIG_BYTES, PeftConfig, TargetModules};
 use descant_model::Site;
 pub use error::{Error, Result};

@@ -13,9 +13,10 @@ use crate::failure::{Exit, Hinted};
 use crate::hub::Places;
 use crate::observe::Writing;
 use crate::report::export_table;
-use crate::settings::{Resolved, resolve};
+use crate::settings::{EMBEDDED_MODEL_NAME, Resolved, resolve};
 use crate::signals::Signals;
 use crate::talk::Talk;
+use crate::words::is_hub_name;
 
 /// The settings of the run that an adapter lies in, if it lies in one.
 pub(crate) fn run_of(adapter: &Path, places: &Places) -> Result<Option<Resolved>> {
@@ -145,6 +146,13 @@ fn experts(args: &Export) -> Result<Experts> {
 /// What a reader must not miss.
 fn warnings(report: &Report) -> Vec<String> {
     let mut all = Vec::new();
+    let base = &report.base_model;
+    if !is_hub_name(base) && base != EMBEDDED_MODEL_NAME {
+        all.push(format!(
+            "the export calls its base `{base}`, after its folder; a hub needs base_model: write OWNER/NAME in its place \
+             before you share the export, or set model.name before you train"
+        ));
+    }
     if !report.passed_over.is_empty() {
         let names = report.passed_over.join(", ");
         all.push(format!("targets that match nothing in gpt-oss were passed over, as PEFT does: {names}"));

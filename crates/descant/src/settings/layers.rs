@@ -3,10 +3,11 @@
 //! Order: what the types hold as default, then the file (or, without one, the embedded default), then every
 //! `--set` in turn. What comes out is written down as TOML and hashed.
 
-use std::path::{Component, Path};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
 use descant_hub::Reference;
+use descant_lora::peft::PublicName;
 use serde::Deserialize as _;
 use toml::de::{DeTable, DeValue};
 
@@ -111,11 +112,7 @@ impl Resolved {
     pub(crate) fn base_model(&self) -> String {
         let folder = || {
             let path = std::path::absolute(&self.model).unwrap_or_else(|_| self.model.clone().into());
-            let name = path.components().rev().find_map(|part| match part {
-                Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
-                _ => None,
-            });
-            name.unwrap_or_else(|| "gpt-oss".to_owned())
+            PublicName::of(&path.to_string_lossy()).map_or_else(|| "gpt-oss".to_owned(), |found| found.name)
         };
         self.hub_name().unwrap_or_else(folder)
     }
@@ -133,13 +130,8 @@ impl Resolved {
 
     /// Name and commit of a folder `models--OWNER--NAME/snapshots/COMMIT`.
     fn in_cache(&self) -> Option<(String, String)> {
-        let path = Path::new(&self.model);
-        let name = |path: &Path| path.file_name().and_then(std::ffi::OsStr::to_str).map(str::to_owned);
-        let commit = name(path)?;
-        let snapshots = path.parent().filter(|parent| name(parent).as_deref() == Some("snapshots"))?;
-        let repository = name(snapshots.parent()?)?;
-        let id = repository.strip_prefix("models--")?.replacen("--", "/", 1);
-        crate::words::is_hub_name(&id).then_some((id, commit))
+        let found = PublicName::of(&self.model)?;
+        found.revision.map(|commit| (found.name, commit))
     }
 
     /// Brings text, hash and the model's name into line with the values.
