@@ -187,6 +187,14 @@ pub(crate) fn allow_shared(function: sys::CUfunction, bytes: u32) -> Result<()> 
     check("cuFuncSetAttribute", unsafe { sys::cuFuncSetAttribute(function, attribute, bytes as i32) })
 }
 
+/// Asks that a multiprocessor that runs the function has this share of its memory, in percent, as shared memory.
+#[expect(unsafe_code, reason = "calls the driver")]
+pub(crate) fn prefer_shared(function: sys::CUfunction, percent: i32) -> Result<()> {
+    let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+    // SAFETY: functions live for the process.
+    check("cuFuncSetAttribute", unsafe { sys::cuFuncSetAttribute(function, attribute, percent) })
+}
+
 /// Sets bytes, on the stream.
 #[expect(unsafe_code, reason = "calls the driver")]
 pub(crate) fn memset(stream: Stream, to: u64, value: u8, bytes: usize) -> Result<()> {

@@ -68,10 +68,31 @@ pub const LOW_RANK_FEW: Block = Block { threads: 256, shared: 0 };
 pub const THIN: Block = Block { threads: 256, shared: 0 };
 /// Experts of a step; its dynamic shared memory is that of the rows, up to sixteen at a time.
 pub const STEP_EXPERTS: Block = Block { threads: 256, shared: 0 };
+/// The same on Hopper: warps that multiply, and one for each stage of the ring.
+pub const STEP_EXPERTS_SM90: Block = Block { threads: (STEP_WARPS + STEP_STAGES) * 32, shared: 0 };
+/// Warps that multiply there.
+pub const STEP_WARPS: u32 = 12;
+/// Stages of the ring there.
+pub const STEP_STAGES: u32 = 3;
+/// Columns of a tile there.
+const STEP_COLUMNS: usize = 16;
+
+/// Bytes of a stage there, for lines of `n_in` numbers and so many columns of low-rank rows: a tile's packed weights with
+/// their scales, its biases, and the factor's rows.
+pub const fn step_stage(n_in: usize, rank: usize) -> usize {
+    let line = n_in / 32 * (16 + 1) + 2 + rank * 2;
+    (STEP_COLUMNS * line).next_multiple_of(128)
+}
+
+/// Bytes of a row in shared memory there: in whole groups of eight blocks.
+pub const fn step_row(n_in: usize) -> usize {
+    n_in.div_ceil(256) * 512
+}
+
 /// Attention of a step; its shared memory is static.
 pub const ATTEND: Block = Block { threads: 128, shared: 0 };
-/// Routing of a step.
-pub const ROUTE_ROWS: Block = Block { threads: 512, shared: 0 };
+/// Routing of a step; its dynamic shared memory is that of a warp's row of the router each.
+pub const ROUTE_ROWS: Block = Block { threads: 128, shared: 0 };
 /// A matrix of NF4 to bf16; its shared memory is static.
 pub const UNPACK: Block = Block { threads: 256, shared: 0 };
 /// Rows times a factor of an adapter.
@@ -167,6 +188,13 @@ pub(super) mod constants {
     pub(crate) const STEP_EXPERTS: &[Define] = &[EXPERTS, WIDTH, super::STEP_EXPERTS.threads("THREADS")];
     pub(crate) const STEP_EXPERTS_NF4: &[Define] =
         &[NF4, EXPERTS, WIDTH, super::STEP_EXPERTS.threads("THREADS")];
+    pub(crate) const STEP_EXPERTS_SM90: &[Define] = &[
+        EXPERTS,
+        WIDTH,
+        super::STEP_EXPERTS_SM90.threads("THREADS"),
+        ("WARPS", super::STEP_WARPS as i64),
+        ("STAGES", super::STEP_STAGES as i64),
+    ];
     pub(crate) const THIN: &[Define] = &[super::THIN.threads("THREADS")];
     pub(crate) const ATTEND: &[Define] = &[super::ATTEND.threads("THREADS"), ("KEYS", STEP_KEYS as i64)];
     pub(crate) const ROUTE_ROWS: &[Define] = &[super::ROUTE_ROWS.threads("ROUTE_THREADS")];

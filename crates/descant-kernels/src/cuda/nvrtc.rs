@@ -238,10 +238,11 @@ mod tests {
     }
 
     /// What a file takes as it is given, so that host and file cannot disagree.
-    const FOLLOWED: [(&str, &str); 8] = [
+    const FOLLOWED: [(&str, &str); 9] = [
         ("decode/attend", "KEYS"),
         ("decode/experts", "MAX_EXPERTS"),
         ("decode/experts_nf4", "MAX_EXPERTS"),
+        ("decode/experts_sm90", "MAX_EXPERTS"),
         ("experts/few", "MAX_EXPERTS"),
         ("experts/few", "BLOCKS"),
         ("experts/few_nf4", "MAX_EXPERTS"),

@@ -81,6 +81,13 @@ __device__ __forceinline__ void tensor_copy(u32 to, const TensorMap& map, int x,
         : "memory");
 }
 
+// A piece of memory, `bytes` and both addresses multiples of 16.
+__device__ __forceinline__ void bulk_copy(u32 to, const void* from, u32 bytes, u32 barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+                 "l"(from), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
 // ---- registers from the warpgroups that load to those that multiply
 template <int N> __device__ __forceinline__ void registers_raise() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));

@@ -4,7 +4,7 @@
 //! architecture it is meant for.
 
 pub use super::geometry::Define;
-use super::geometry::constants;
+use super::geometry::{constants, step_row, step_stage};
 
 /// A card's compute capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,13 +102,27 @@ const HEADS_SM90: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_D
 /// Packed MXFP4 and bf16 experts.
 const EXPERTS: &[&[Define]] = &[&[], &[("UNPACKED", 1)]];
 
-/// Columns of an adapter's rows in a step of generation, and groups of eight rows at once.
-const STEP_EXPERTS: &[&[Define]] = &[
-    &[("RANK", 16), ("GROUPS", 1)],
-    &[("RANK", 16), ("GROUPS", 2)],
-    &[("RANK", 64), ("GROUPS", 1)],
-    &[("RANK", 64), ("GROUPS", 2)],
+/// Columns of an adapter's rows in a step of generation.
+const STEP_EXPERTS: &[&[Define]] = &[&[("RANK", 16)], &[("RANK", 64)]];
+
+/// The same on Hopper: also groups of eight rows at once, numbers of a line, and what lines and rows take in shared memory.
+const STEP_EXPERTS_SM90: &[&[Define]] = &[
+    &step_experts_sm90(16, 1, 2880),
+    &step_experts_sm90(16, 2, 2880),
+    &step_experts_sm90(64, 1, 2880),
+    &step_experts_sm90(64, 2, 64),
 ];
+
+/// What it is compiled with for these.
+pub const fn step_experts_sm90(rank: usize, groups: usize, n_in: usize) -> [Define; 5] {
+    [
+        ("RANK", rank as i64),
+        ("GROUPS", groups as i64),
+        ("N_IN", n_in as i64),
+        ("STAGE_BYTES", step_stage(n_in, rank) as i64),
+        ("ROW_BYTES", step_row(n_in) as i64),
+    ]
+}
 
 /// A file for every architecture, as most are.
 const fn plain(id: &'static str, text: &'static str) -> Unit {
@@ -131,7 +145,7 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 29] = [
+pub const UNITS: [Unit; 30] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
@@ -187,6 +201,12 @@ pub const UNITS: [Unit; 29] = [
         STEP_EXPERTS,
         constants::STEP_EXPERTS_NF4,
     ),
+    sm90(tiled(
+        "decode/experts_sm90",
+        include_str!("../decode/experts_sm90.cu"),
+        STEP_EXPERTS_SM90,
+        constants::STEP_EXPERTS_SM90,
+    )),
     tiled("decode/thin", include_str!("../decode/thin.cu"), PLAIN, constants::THIN),
     tiled("decode/attend", include_str!("../decode/attend.cu"), HEADS, constants::ATTEND),
     tiled("decode/rows", include_str!("../decode/rows.cu"), PLAIN, constants::ROUTE_ROWS),

@@ -22,7 +22,9 @@ pub(super) struct Buffers {
     /// Low-rank rows of attention's two products.
     pub(super) input_u: u64,
     pub(super) output_u: u64,
-    /// Routing.
+    /// Routing: logits, f32, and how many blocks of a row are done, zero between kernels.
+    pub(super) routes: u64,
+    pub(super) routed: u64,
     pub(super) experts: u64,
     pub(super) weights: u64,
     pub(super) pairs: u64,
@@ -100,6 +102,8 @@ impl Buffers {
             product: take(rows * of.hidden * full),
             input_u: take(rows * of.input_columns * half),
             output_u: take(rows * of.output_columns * half),
+            routes: take(rows * of.experts * full),
+            routed: take(rows * full),
             experts: take(pairs * full),
             weights: take(pairs * full),
             pairs: take(pairs * full),

@@ -9,7 +9,7 @@
 // out k, and their sums are added in order of the warps: a row's result depends on that row alone.
 //
 // Rows of u are by pair where `pairs` is given, else by place; u and v have RANK columns. Other arguments as in
-// grouped.cu. Launch: any grid; dynamic shared memory for 8 GROUPS rows.
+// grouped.cu. Launch: any grid; dynamic shared memory for eight rows.
 #include "grouped.cuh"
 #include "mma.cuh"
 #include "step.cuh"
@@ -18,7 +18,7 @@
 #define RANK RANK_WIDTH
 #endif
 #define WARPS 8
-#define ROWS (8 * GROUPS)
+#define ROWS 8
 #define COLUMNS 16
 static_assert(THREADS == 32 * WARPS, "eight warps");
 #define AHEAD 3  // chunks of a warp that are loaded together: all of 2880
@@ -34,7 +34,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                  int a_ld, int top_k, int n_experts, int n_out, int n_in, float limit) {
     extern __shared__ __align__(16) u8 staged[];
     __shared__ int offsets[MAX_EXPERTS + 1];
-    __shared__ __align__(16) float sums[2][WARPS][GROUPS][COLUMNS][8];
+    __shared__ __align__(16) float sums[2][WARPS][COLUMNS][8];
     // Of a tile and of the next: biases, and an adapter's factor of its columns.
     __shared__ __align__(16) bf16 biases[2][COLUMNS];
     __shared__ __align__(16) bf16 factors[2][COLUMNS * RANK];
@@ -115,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             staged_row = of.row;
         }
         const Scales places = scales_of(scales, tables, of.expert, n_experts, (u32)(n_out * wide) / 2);
-        float acc[GROUPS][4] = {};
+        float acc[4] = {};
         for (int first = warp; first < chunks; first += WARPS * AHEAD) {
             if (first != warp) load(of, first, upper, lower);
 #pragma unroll
@@ -130,23 +130,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                     decode_pairs(upper[i].words[j], by_upper, looked_up, x);
                     decode_pairs(lower[i].words[j], by_lower, looked_up, y);
                     const u32 one[2][4] = {{x[0][0], y[0][0], x[0][1], y[0][1]}, {x[0][2], y[0][2], x[0][3], y[0][3]}};
-#pragma unroll
-                    for (int r = 0; r < GROUPS; r++) {
-                        if (r * 8 >= of.n_rows) break;
-                        // A row that is not there makes a column of sums that nobody reads; a block that is not there
-                        // has zeros for weights.
-                        const uint4 z = *(const uint4*)piece(r * 8 + g, min(block, wide - 1) * 4 + j);
-                        multiply16(acc[r], one[0], __byte_perm(z.x, z.z, 0x5410), __byte_perm(z.x, z.z, 0x7632));
-                        multiply16(acc[r], one[1], __byte_perm(z.y, z.w, 0x5410), __byte_perm(z.y, z.w, 0x7632));
-                    }
+                    // A row that is not there makes a column of sums that nobody reads; a block that is not there
+                    // has zeros for weights.
+                    const uint4 z = *(const uint4*)piece(g, min(block, wide - 1) * 4 + j);
+                    multiply16(acc, one[0], __byte_perm(z.x, z.z, 0x5410), __byte_perm(z.x, z.z, 0x7632));
+                    multiply16(acc, one[1], __byte_perm(z.y, z.w, 0x5410), __byte_perm(z.y, z.w, 0x7632));
                 }
             }
         }
-#pragma unroll
-        for (int r = 0; r < GROUPS; r++) {
-            *(float2*)&sums[buffer][warp][r][g][q * 2] = make_float2(acc[r][0], acc[r][1]);
-            *(float2*)&sums[buffer][warp][r][g + 8][q * 2] = make_float2(acc[r][2], acc[r][3]);
-        }
+        *(float2*)&sums[buffer][warp][g][q * 2] = make_float2(acc[0], acc[1]);
+        *(float2*)&sums[buffer][warp][g + 8][q * 2] = make_float2(acc[2], acc[3]);
         copy_wait<0>();
         __syncthreads();
         // Nobody reads what the tile before had there any more.
@@ -157,8 +150,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             float x = 0.0f, y = 0.0f;
 #pragma unroll
             for (int w = 0; w < WARPS; w++) {
-                x += sums[buffer][w][row >> 3][(t & 7) * 2][row & 7];
-                y += sums[buffer][w][row >> 3][(t & 7) * 2 + 1][row & 7];
+                x += sums[buffer][w][(t & 7) * 2][row];
+                y += sums[buffer][w][(t & 7) * 2 + 1][row];
             }
             const u64 place = of.row + row;
             if (u) {

@@ -1,18 +1,21 @@
-//! The experts' products of a step: launches of `experts.cu`.
+//! The experts' products of a step: launches of `experts_sm90.cu` on Hopper for MXFP4, else of `experts.cu`.
 
 use descant_quant::{Packing, nf4};
 
-use crate::cuda::geometry::STEP_EXPERTS;
-use crate::cuda::{CudaError, Define, Result, Run};
+use crate::cuda::geometry::{STEP_EXPERTS, STEP_EXPERTS_SM90, STEP_STAGES, step_row, step_stage};
+use crate::cuda::table::step_experts_sm90;
+use crate::cuda::{Arg, CudaError, Define, Result, Run};
 use crate::op::experts::RANK_WIDTH;
 use crate::op::experts::cuda::{ExpertData, Experts, Output, Sorted, grouped_arguments};
 
 /// Columns that low-rank rows may have.
 const RANKS: [usize; 2] = [16, RANK_WIDTH];
-/// Rows of a group, and groups of rows of an expert at once.
+/// Rows of a group.
 const GROUP: usize = 8;
-const GROUPS: [usize; 2] = [1, 2];
-/// Blocks a multiprocessor.
+/// Rows of a step beyond which Hopper takes two groups of an expert at once: one more pass over its weights would cost
+/// more than what the larger tiles do.
+const ROWS_OF_ONE: usize = 64;
+/// Blocks a multiprocessor of `experts.cu`.
 const BLOCKS: u32 = 2;
 
 /// How many columns low-rank rows of this rank have.
@@ -20,20 +23,42 @@ pub(super) fn columns(rank: usize) -> Option<usize> {
     RANKS.into_iter().find(|columns| rank <= *columns)
 }
 
+/// A step's rows, as the products take them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step {
+    pub(super) rows: usize,
+    /// Columns of low-rank rows, 0 for none.
+    pub(super) columns: usize,
+    /// Whether the experts were chosen before the kernel before this one began, so that their weights may come while it
+    /// is still at work.
+    pub(super) is_chosen: bool,
+}
+
 /// Each row times its expert's matrix, which is packed by output. Low-rank rows are by pair where the rows of `a` are
 /// gathered, and have the `columns` of the step.
-pub(super) fn product(
-    run: &Run<'_>,
-    a: &Sorted,
-    experts: &Experts,
-    to: &Output,
-    columns: usize,
-    rows: usize,
-) -> Result<()> {
+pub(super) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, to: &Output, step: Step) -> Result<()> {
     let ExpertData::Packed(data) = experts.data else {
         return Err(CudaError::backend("a step of experts that are not packed"));
     };
     let (n_in, n_out) = (experts.columns, experts.rows);
+    let rank = if step.columns == 0 { RANKS[0] } else { step.columns };
+    let arguments = grouped_arguments(a, data.pieces(), experts.count, [n_in, n_out], to);
+    let multiprocessors = run.gpu().multiprocessors();
+    if run.gpu().is_hopper() && matches!(data.packing(), Packing::Mxfp4) {
+        let groups = if step.rows > ROWS_OF_ONE { 2 } else { 1 };
+        let defines = step_experts_sm90(rank, groups, n_in);
+        let kernel = run.kernel("decode/experts_sm90", "step_experts", &defines)?;
+        let rows = step.rows.min(groups * GROUP);
+        let shared = STEP_STAGES as usize * step_stage(n_in, rank) + rows * step_row(n_in);
+        let arguments = [&arguments[..], &[Arg::I32(step.is_chosen.into())]].concat();
+        return run.launch_early(
+            kernel,
+            multiprocessors,
+            STEP_EXPERTS_SM90.threads,
+            shared as u32,
+            &arguments,
+        );
+    }
     let unit = match data.packing() {
         Packing::Nf4 if !n_in.is_multiple_of(nf4::BLOCK) => {
             let what = format!("NF4 in lines of {n_in}, which blocks of {} do not divide", nf4::BLOCK);
@@ -42,13 +67,8 @@ pub(super) fn product(
         Packing::Nf4 => "decode/experts_nf4",
         Packing::Mxfp4 | Packing::Plain => "decode/experts",
     };
-    // Other cards than Hopper have not the shared memory for more rows at once.
-    let groups = if rows > GROUP && run.gpu().is_hopper() { GROUPS[1] } else { GROUPS[0] };
-    let rank = if columns == 0 { RANKS[0] } else { columns };
-    let defines: [Define; 2] = [("RANK", rank as i64), ("GROUPS", groups as i64)];
+    let defines: [Define; 1] = [("RANK", rank as i64)];
     let kernel = run.kernel(unit, "step_experts", &defines)?;
-    let arguments = grouped_arguments(a, data.pieces(), experts.count, [n_in, n_out], to);
-    let shared = (groups * GROUP * n_in * 2) as u32;
-    let grid = BLOCKS * run.gpu().multiprocessors();
-    run.launch_early(kernel, grid, STEP_EXPERTS.threads, shared, &arguments)
+    let shared = (GROUP * n_in * 2) as u32;
+    run.launch_early(kernel, BLOCKS * multiprocessors, STEP_EXPERTS.threads, shared, &arguments)
 }

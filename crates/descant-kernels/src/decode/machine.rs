@@ -109,8 +109,11 @@ impl Machine {
         }
         let (at, own) = Buffers::new(&gpu, &sizes)?;
         memory.push(own);
-        let bytes = sizes.rows * sizes.key_heads * size_of::<u32>();
-        gpu.call(Vec::new(), |run, _| run.memset(at.counters, 0, bytes))?;
+        let counters = sizes.rows * size_of::<u32>();
+        gpu.call(Vec::new(), |run, _| {
+            run.memset(at.counters, 0, sizes.key_heads * counters)?;
+            run.memset(at.routed, 0, counters)
+        })?;
         let told = HostMemory::new(&gpu, STEPS_AHEAD * rows * size_of::<i32>())?;
         let written = (0..STEPS_AHEAD).map(|_| Event::new(false)).collect::<Result<_>>()?;
         let device = first.device();

@@ -9,38 +9,57 @@ extern "C" __global__ void __launch_bounds__(128) embed(const bf16* table, const
     for (int i = threadIdx.x; i < D / 8; i += 128) ((uint4*)(x + (u64)blockIdx.x * D))[i] = from[i];
 }
 
-// sum_r u[r] v[r], both bf16, R a multiple of 8.
-__device__ __forceinline__ float low_rank(const bf16* u, const bf16* v, int R) {
-    float sum = 0.0f;
-    for (int r = 0; r < R; r += 8) {
-        float a[8], b[8];
-        unpack8(load16(u + r), a);
-        unpack8(load16(v + r), b);
+// sum of u[i] v[i] over eight numbers, bf16.
+__device__ __forceinline__ float dot8(const float (&u)[8], uint4 v) {
+    float w[8], sum = 0.0f;
+    unpack8(v, w);
 #pragma unroll
-        for (int j = 0; j < 8; j++) sum += a[j] * b[j];
-    }
+    for (int i = 0; i < 8; i++) sum += u[i] * w[i];
     return sum;
 }
+
+#define HELD 4  // pieces of an adapter's row that `place` has before the product before is done: all of rank 3 * 8
 
 // Bias and low-rank part of queries, keys and values, rotary embedding, and the new rows of the cache.
 // qkv f32 [B, (H + 2 n_kv) D]; bias bf16; u bf16 [B, R] and v bf16 [(H + 2 n_kv) D, R], R 0 for none; cos, sin f32 [*,
 // D / 2] by position; slots, positions i32 [B]; q bf16 [B, H D]; keys, values bf16 [slots * capacity, n_kv D]. Grid:
-// (ceil((H + 2 n_kv) D / 2 / 256), B). Block: 256, a thread a pair (i, i + D / 2).
-extern "C" __global__ void __launch_bounds__(256)
+// (ceil((H + 2 n_kv) D / 2 / 128), B). Block: 128, a thread a pair (i, i + D / 2), so small that one has
+// room beside the product before.
+extern "C" __global__ void __launch_bounds__(128)
     place(const float* qkv, const bf16* bias, const bf16* u, const bf16* v, const float* cos, const float* sin,
           const int* slots, const int* positions, bf16* q, bf16* keys, bf16* values, int H, int n_kv, int D, int R,
           int capacity) {
-    const int item = blockIdx.x * 256 + threadIdx.x, b = blockIdx.y, half = D / 2, width = (H + 2 * n_kv) * D;
+    const int item = blockIdx.x * 128 + threadIdx.x, b = blockIdx.y, half = D / 2, width = (H + 2 * n_kv) * D;
+    const int head = item / half, i = item % half, column = head * D + i;
+    uint4 held[2][HELD];
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int r = 0; r < HELD; r++)
+            if (item < width / 2 && r * 8 < R) held[j][r] = load16(v + (u64)(column + j * half) * R + r * 8);
     next_may_start();
     wait_for_earlier();
     if (item >= width / 2) return;
-    const int head = item / half, i = item % half, column = head * D + i, position = positions[b];
-    float pair[2];
+    const int position = positions[b];
+    float pair[2] = {};
+#pragma unroll
+    for (int r = 0; r < HELD; r++) {
+        if (r * 8 >= R) break;
+        float a[8];
+        unpack8(load16(u + b * R + r * 8), a);
+#pragma unroll
+        for (int j = 0; j < 2; j++) pair[j] += dot8(a, held[j][r]);
+    }
+    for (int r = HELD * 8; r < R; r += 8) {
+        float a[8];
+        unpack8(load16(u + b * R + r), a);
+#pragma unroll
+        for (int j = 0; j < 2; j++) pair[j] += dot8(a, load16(v + (u64)(column + j * half) * R + r));
+    }
 #pragma unroll
     for (int j = 0; j < 2; j++) {
         const int at = column + j * half;
-        pair[j] = to_float(to_bf16(qkv[(u64)b * width + at] + to_float(bias[at]) +
-                                   (R ? low_rank(u + b * R, v + (u64)at * R, R) : 0.0f)));
+        pair[j] = to_float(to_bf16(qkv[(u64)b * width + at] + to_float(bias[at]) + pair[j]));
     }
     if (head < H + n_kv) {
         const float c = cos[(u64)position * half + i], s = sin[(u64)position * half + i];
@@ -56,187 +75,192 @@ extern "C" __global__ void __launch_bounds__(256)
 
 #define MAX_EXPERTS 256
 #define MAX_WIDTH 4096
-#define ROUTE_WARPS (ROUTE_THREADS / 32)
-#define EARLY 12  // vectors of a row in a lane: all of 2880
-static_assert(ROUTE_THREADS == MAX_WIDTH / 8, "a thread has eight numbers of a row");
+#define ROUTE_WARPS (ROUTE_THREADS / 32)  // experts of a block
+#define PIECES (MAX_WIDTH / 8 / ROUTE_THREADS)
+static_assert(MAX_WIDTH == PIECES * 8 * ROUTE_THREADS && ROUTE_THREADS % 32 == 0, "whole warps, whole pieces");
 
 // Orders floats as unsigned integers; -0 counts as 0, so that a tie is a tie.
 __device__ __forceinline__ u32 ordered(float x) {
     u32 bits = __float_as_uint(x + 0.0f);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
+__device__ __forceinline__ float from_ordered(u32 key) {
+    return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
+}
 
-// sum over D of eight numbers at a time, a warp.
-template <typename F> __device__ __forceinline__ float dot(const bf16* x, int D, F eight) {
-    float sum = 0.0f;
-#pragma unroll 6
-    for (int i = threadIdx.x & 31; i < D / 8; i += 32) {
-        float a[8], w[8];
-        unpack8(load16(x + i * 8), a);
-        eight(i, w);
+// The k largest of E logits, ties to the lower expert, and their softmax. A warp; lane i has the i-th.
+__device__ __forceinline__ void choose(const float* logits, int E, int k, int& expert, float& weight) {
+    const int lane = threadIdx.x & 31;
+    u32 keys[MAX_EXPERTS / 32];
 #pragma unroll
-        for (int j = 0; j < 8; j++) sum += a[j] * w[j];
+    for (int j = 0; j < MAX_EXPERTS / 32; j++) {
+        const int e = j * 32 + lane;
+        keys[j] = e < E ? ordered(__ldcg(logits + e)) : 0;
     }
-    return warp_sum(sum);
+    expert = 0;
+    float value = 0.0f, largest = 0.0f;
+    for (int slot = 0; slot < k; slot++) {
+        u32 best = 0, first = MAX_EXPERTS;
+#pragma unroll
+        for (int j = 0; j < MAX_EXPERTS / 32; j++) best = max(best, keys[j]);
+        const u32 top = __reduce_max_sync(FULL_WARP, best);
+#pragma unroll
+        for (int j = MAX_EXPERTS / 32 - 1; j >= 0; j--)
+            if (keys[j] == top) first = j * 32 + lane;
+        first = __reduce_min_sync(FULL_WARP, first);
+#pragma unroll
+        for (int j = 0; j < MAX_EXPERTS / 32; j++)
+            if (first == j * 32 + lane) keys[j] = 0;
+        if (slot == 0) largest = from_ordered(top);
+        if (lane == slot) expert = first, value = from_ordered(top);
+    }
+    const float p = lane < k ? expf(value - largest) : 0.0f;
+    weight = p / warp_sum(p);
 }
 
 // The end of attention and the choice of experts: middle = x + bias + attention's product + its low-rank part; its
-// norm; the router's logits; the k largest, ties to the lower expert, and their softmax; rows by A of the chosen
-// experts' first pair. product f32 [B, D]; x bf16 [B, D]; bias bf16 [D]; u bf16 [B, R], v bf16 [D, R], R 0 for none;
-// norm f32 [D]; router bf16 or, with FINE, f32 [E, D]; router_bias f32 [E]; middle, normed bf16 [B, D]; experts i32 and
-// weights f32 [B, k]; pairs, places i32 [k] and offsets i32 [E + 1] are written where there is one row. a bf16 [E,
-// rank, D] or null; expert_u bf16 [B k, RANK]. D a multiple of 8 up to 4096, E at most 256, k at most 8. Grid: B.
+// norm; the router's logits, a block for each few experts, and of each row the last of these blocks chooses. product
+// f32 [B, D]; x bf16 [B, D]; bias bf16 [D]; u bf16 [B, R], v bf16 [D, R], R 0 for none; norm f32 [D]; router bf16 or,
+// with FINE, f32 [E, D]; router_bias f32 [E]; middle, normed bf16 [B, D]; logits f32 [B, E]; experts i32 and weights
+// f32 [B, k]; pairs, places i32 [k] and offsets i32 [E + 1] are written where there is one row; counters u32 [B], zero,
+// and zero again on return. D a multiple of 8 up to 4096, E at most 256, k at most 8. Grid: (ceil(E / ROUTE_WARPS), B).
+// Dynamic shared memory: ROUTE_WARPS rows of the router and, where it is staged, v.
 template <bool FINE>
 __device__ __forceinline__ void route(const float* product, const bf16* x, const bf16* bias, const bf16* u,
-                                      const bf16* v, const float* norm, const void* router, const float* router_bias,
-                                      bf16* middle, bf16* normed, int* experts, float* weights, int* pairs, int* places,
-                                      int* offsets, const bf16* a, bf16* expert_u, int D, int E, int k, int R, int rank,
-                                      int RANK, float epsilon) {
-    __shared__ __align__(16) bf16 row[MAX_WIDTH];
-    __shared__ float logits[MAX_EXPERTS], biases[MAX_EXPERTS];
-    __shared__ float scratch[32];
-    __shared__ int chosen[8];
-    const int t = threadIdx.x, lane = t & 31, warp = t >> 5, b = blockIdx.x;
-    float f[8] = {}, sum = 0.0f;
-    const bool has = t < D / 8;
-    // The router's rows of this warp come while the product before is still at work: those of the first two experts.
-    uint4 early[2][EARLY] = {};
-    const bool is_early = !FINE && D <= EARLY * 256;
-    if (is_early) {
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-#pragma unroll
-            for (int j = 0; j < EARLY; j++) {
-                const int e = warp + i * ROUTE_WARPS, at = lane + j * 32;
-                if (e < E && at < D / 8) early[i][j] = load16((const bf16*)router + (u64)e * D + at * 8);
-            }
+                                      const bf16* v, const float* norm, const u8* router, const float* router_bias,
+                                      bf16* middle, bf16* normed, float* logits, int* experts, float* weights,
+                                      int* pairs, int* places, int* offsets, u32* counters, int D, int E, int k, int R,
+                                      float epsilon, bool is_staged, u8* routers, bf16* row) {
+    __shared__ float parts[ROUTE_WARPS];
+    const int t = threadIdx.x, lane = t & 31, warp = t >> 5, b = blockIdx.y, expert = blockIdx.x * ROUTE_WARPS + warp;
+    const int row_bytes = D * (FINE ? 4 : 2);
+    // What is frozen comes while the product before is still at work.
+    if (expert < E) {
+        const u32 to = shared_address(routers) + warp * row_bytes;
+        for (int i = lane; i < row_bytes / 16; i += 32)
+            copy_async16(to + i * 16, router + (u64)expert * row_bytes + i * 16);
     }
-    float add[8] = {}, by[8] = {};
-    if (has) {
-        unpack8(load16(bias + t * 8), add);
-        ((float4*)by)[0] = ((const float4*)norm)[t * 2], ((float4*)by)[1] = ((const float4*)norm)[t * 2 + 1];
+    copy_commit();
+    const float of_bias = expert < E ? router_bias[expert] : 0.0f;
+    uint4 added[PIECES];
+#pragma unroll
+    for (int i = 0; i < PIECES; i++)
+        if (t + i * ROUTE_THREADS < D / 8) added[i] = load16(bias + (t + i * ROUTE_THREADS) * 8);
+    // The factor's rows of this thread's numbers, each piece where its neighbours read other banks.
+    u8* const factors = routers + ROUTE_WARPS * row_bytes;
+    auto factor_at = [&](int p, int piece) { return (u64)p * 8 * R * 2 + (is_staged ? piece ^ (p & 7) : piece) * 16; };
+    if (is_staged) {
+        for (int p = t; p < D / 8; p += ROUTE_THREADS)
+            for (int i = 0; i < R; i++)
+                copy_async16(shared_address(factors + factor_at(p, i)), (const u8*)v + (u64)p * 8 * R * 2 + i * 16);
     }
-    for (int e = t; e < E; e += ROUTE_THREADS) biases[e] = router_bias[e];
+    copy_commit();
     next_may_start();
     wait_for_earlier();
-    if (has) {
-        float residual[8];
-        unpack8(load16(x + (u64)b * D + t * 8), residual);
-        const float4* from = (const float4*)(product + (u64)b * D + t * 8);
+    copy_wait<0>();
+    uint4 made[PIECES];
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        const int p = t + i * ROUTE_THREADS;
+        if (p >= D / 8) break;
+        float add[8], residual[8], low[8] = {};
+        for (int r = 0; r < R / 8; r++) {
+            float a[8];
+            unpack8(load16(u + b * R + r * 8), a);
+            const u8* from = is_staged ? factors : (const u8*)v;
+#pragma unroll
+            for (int j = 0; j < 8; j++) low[j] += dot8(a, *(const uint4*)(from + factor_at(p, j * (R / 8) + r)));
+        }
+        unpack8(added[i], add);
+        unpack8(load16(x + (u64)b * D + p * 8), residual);
+        const float4* from = (const float4*)(product + (u64)b * D + p * 8);
         const float4 one = from[0], other = from[1];
-        const float made[8] = {one.x, one.y, one.z, one.w, other.x, other.y, other.z, other.w};
+        float f[8] = {one.x, one.y, one.z, one.w, other.x, other.y, other.z, other.w};
 #pragma unroll
         for (int j = 0; j < 8; j++) {
-            const float low = R ? low_rank(u + b * R, v + (u64)(t * 8 + j) * R, R) : 0.0f;
-            f[j] = to_float(to_bf16(made[j] + add[j] + residual[j] + low));
+            f[j] = to_float(to_bf16(f[j] + add[j] + residual[j] + low[j]));
             sum += f[j] * f[j];
         }
-        store16(middle + (u64)b * D + t * 8, pack8(f));
+        made[i] = pack8(f);
+        if (blockIdx.x == 0) store16(middle + (u64)b * D + p * 8, made[i]);
     }
-    const float scale = rsqrtf(block_sum(sum, scratch) / D + epsilon);
-    if (has) {
+    sum = warp_sum(sum);
+    if (lane == 0) parts[warp] = sum;
+    __syncthreads();
+    sum = 0.0f;
+#pragma unroll
+    for (int w = 0; w < ROUTE_WARPS; w++) sum += parts[w];
+    const float scale = rsqrtf(sum / D + epsilon);
+#pragma unroll
+    for (int i = 0; i < PIECES; i++) {
+        const int p = t + i * ROUTE_THREADS;
+        if (p >= D / 8) break;
+        const float4 one = ((const float4*)norm)[p * 2], other = ((const float4*)norm)[p * 2 + 1];
+        const float by[8] = {one.x, one.y, one.z, one.w, other.x, other.y, other.z, other.w};
+        float f[8];
+        unpack8(made[i], f);
 #pragma unroll
         for (int j = 0; j < 8; j++) f[j] = f[j] * scale * by[j];
         const uint4 packed = pack8(f);
-        *(uint4*)(row + t * 8) = packed;
-        store16(normed + (u64)b * D + t * 8, packed);
+        *(uint4*)(row + p * 8) = packed;
+        if (blockIdx.x == 0) store16(normed + (u64)b * D + p * 8, packed);
     }
+    copy_wait<0>();
     __syncthreads();
-    int done = 0;
-    if (is_early) {
+    if (expert < E) {
+        float logit = 0.0f;
+        for (int p = lane; p < D / 8; p += 32) {
+            float a[8], w[8];
+            unpack8(*(const uint4*)(row + p * 8), a);
+            const u8* from = routers + warp * row_bytes;
+            if (FINE)
+                ((float4*)w)[0] = ((const float4*)from)[p * 2], ((float4*)w)[1] = ((const float4*)from)[p * 2 + 1];
+            else
+                unpack8(((const uint4*)from)[p], w);
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int e = warp + i * ROUTE_WARPS;
-            float sum = 0.0f;
-#pragma unroll
-            for (int j = 0; j < EARLY; j++) {
-                const int at = lane + j * 32;
-                if (at >= D / 8) break;
-                float a[8], w[8];
-                unpack8(*(const uint4*)(row + at * 8), a);
-                unpack8(early[i][j], w);
-#pragma unroll
-                for (int n = 0; n < 8; n++) sum += a[n] * w[n];
-            }
-            sum = warp_sum(sum);
-            if (lane == 0 && e < E) logits[e] = sum + biases[e];
+            for (int j = 0; j < 8; j++) logit += a[j] * w[j];
         }
-        done = 2 * ROUTE_WARPS;
+        logit = warp_sum(logit);
+        if (lane == 0) __stcg(logits + b * E + expert, logit + of_bias);
     }
-    for (int e = warp + done; e < E; e += ROUTE_WARPS) {
-        const float logit = dot(row, D, [&](int i, float* w) {
-            if (FINE) {
-                const float4* from = (const float4*)((const float*)router + (u64)e * D + i * 8);
-                ((float4*)w)[0] = from[0], ((float4*)w)[1] = from[1];
-            } else {
-                unpack8(load16((const bf16*)router + (u64)e * D + i * 8), w);
-            }
-        });
-        if (lane == 0) logits[e] = logit + biases[e];
-    }
+    __threadfence();
     __syncthreads();
-    if (warp == 0) {
-        u64 keys[MAX_EXPERTS / 32];
-#pragma unroll
-        for (int j = 0; j < MAX_EXPERTS / 32; j++) {
-            const int e = j * 32 + lane;
-            keys[j] = e < E ? (u64)ordered(logits[e]) << 32 | (u32)(MAX_EXPERTS - e) : 0;
-        }
-        int mine = 0;
-        for (int slot = 0; slot < k; slot++) {
-            u64 best = 0;
-#pragma unroll
-            for (int j = 0; j < MAX_EXPERTS / 32; j++) best = keys[j] > best ? keys[j] : best;
-#pragma unroll
-            for (int offset = 16; offset > 0; offset >>= 1) {
-                const u64 other = __shfl_xor_sync(FULL_WARP, best, offset);
-                best = other > best ? other : best;
-            }
-#pragma unroll
-            for (int j = 0; j < MAX_EXPERTS / 32; j++) keys[j] = keys[j] == best ? 0 : keys[j];
-            if (lane == slot) mine = MAX_EXPERTS - (int)(u32)best;
-        }
-        const float value = logits[mine], largest = __shfl_sync(FULL_WARP, value, 0);
-        const float p = lane < k ? expf(value - largest) : 0.0f, all = warp_sum(p);
-        if (lane < k) experts[b * k + lane] = mine, weights[b * k + lane] = p / all, chosen[lane] = mine;
-    }
-    __syncthreads();
+    if (warp > 0) return;
+    u32 before = 0;
+    if (lane == 0) before = atomicAdd(counters + b, 1);
+    if (__shfl_sync(FULL_WARP, before, 0) != gridDim.x - 1) return;
+    __threadfence();
+    int mine;
+    float weight;
+    choose(logits + b * E, E, k, mine, weight);
+    if (lane == 0) counters[b] = 0;
+    if (lane < k) experts[b * k + lane] = mine, weights[b * k + lane] = weight;
     // One token's pairs are sorted here: no two are of one expert.
-    if (gridDim.x == 1) {
-        for (int e = t; e <= E; e += ROUTE_THREADS) {
-            int before = 0;
-            for (int i = 0; i < k; i++) before += chosen[i] < e;
-            offsets[e] = before;
-        }
-        if (t < k) {
-            int place = 0;
-            for (int i = 0; i < k; i++) place += chosen[i] < chosen[t];
-            pairs[place] = t, places[t] = place;
-        }
-    }
-    if (!a) return;
-    for (int i = warp; i < k * RANK; i += ROUTE_WARPS) {
-        const int slot = i / RANK, r = i % RANK;
-        float sum = 0.0f;
-        if (r < rank) {
-            const bf16* of = a + ((u64)chosen[slot] * rank + r) * D;
-            sum = dot(row, D, [&](int i, float* w) { unpack8(load16(of + i * 8), w); });
-        }
-        if (lane == 0) expert_u[(u64)(b * k + slot) * RANK + r] = to_bf16(sum);
+    if (gridDim.y > 1) return;
+    int place = 0;
+    for (int i = 0; i < k; i++) place += __shfl_sync(FULL_WARP, mine, i) < mine;
+    if (lane < k) pairs[place] = lane, places[lane] = place;
+    for (int e = lane; e - lane <= E; e += 32) {
+        int earlier = 0;
+        for (int i = 0; i < k; i++) earlier += __shfl_sync(FULL_WARP, mine, i) < e;
+        if (e <= E) offsets[e] = earlier;
     }
 }
 
-extern "C" __global__ void __launch_bounds__(ROUTE_THREADS)
+extern "C" __global__ void __launch_bounds__(ROUTE_THREADS, 8)
     route_rows(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v, const float* norm,
-               const void* router, const float* router_bias, bf16* middle, bf16* normed, int* experts, float* weights,
-               int* pairs, int* places, int* offsets, const bf16* a, bf16* expert_u, int D, int E, int k, int R,
-               int rank, int RANK, int fine, float epsilon) {
+               const void* router, const float* router_bias, bf16* middle, bf16* normed, float* logits, int* experts,
+               float* weights, int* pairs, int* places, int* offsets, u32* counters, int D, int E, int k, int R,
+               int fine, float epsilon, int is_staged) {
+    extern __shared__ __align__(16) u8 routers[];
+    __shared__ __align__(16) bf16 row[MAX_WIDTH];
     if (fine)
-        route<true>(product, x, bias, u, v, norm, router, router_bias, middle, normed, experts, weights, pairs, places,
-                    offsets, a, expert_u, D, E, k, R, rank, RANK, epsilon);
+        route<true>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits, experts,
+                    weights, pairs, places, offsets, counters, D, E, k, R, epsilon, is_staged, routers, row);
     else
-        route<false>(product, x, bias, u, v, norm, router, router_bias, middle, normed, experts, weights, pairs, places,
-                     offsets, a, expert_u, D, E, k, R, rank, RANK, epsilon);
+        route<false>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits, experts,
+                     weights, pairs, places, offsets, counters, D, E, k, R, epsilon, is_staged, routers, row);
 }
 
 // Pairs of at most 1024 sorted by expert, in the order of their numbers within an expert, as route.cu's sort.
@@ -264,19 +288,31 @@ extern "C" __global__ void __launch_bounds__(1024)
     if (t <= E) offsets[t] = starts[t];
 }
 
-// u[place] = inner[place] by A of the place's expert. inner bf16 [P, I]; a bf16 [E, rank, I]; experts i32 [P] by pair;
-// pairs i32 [P]; u bf16 [P, RANK]. Grid: P. Block: 256.
-extern "C" __global__ void __launch_bounds__(256) expert_rows(const bf16* inner, const bf16* a, const int* experts,
-                                                              const int* pairs, bf16* u, int I, int rank, int RANK) {
-    const int place = blockIdx.x, warp = threadIdx.x >> 5;
-    next_may_start();
+// Rows by A of the expert of each place: x[place] gives u[place], or, with `top_k`, the row of the place's pair that of
+// the pair. x bf16 [*, D]; a bf16 [E, rank, D]; experts i32 [P] by pair; pairs i32 [P]; u bf16 [P, RANK]. Grid: P.
+// Block: 256.
+extern "C" __global__ void __launch_bounds__(256)
+    expert_rows(const bf16* x, const bf16* a, const int* experts, const int* pairs, bf16* u, int D, int rank, int RANK,
+                int top_k) {
+    const int place = blockIdx.x, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     wait_for_earlier();
-    const bf16* of = a + (u64)experts[pairs[place]] * rank * I;
+    // Here and not before: who starts early may read the choice of experts.
+    next_may_start();
+    const int pair = pairs[place];
+    const bf16* row = x + (u64)(top_k ? pair / top_k : place) * D;
+    const bf16* of = a + (u64)experts[pair] * rank * D;
     for (int r = warp; r < RANK; r += 8) {
         float sum = 0.0f;
-        if (r < rank)
-            sum = dot(inner + (u64)place * I, I, [&](int i, float* w) { unpack8(load16(of + (u64)r * I + i * 8), w); });
-        if ((threadIdx.x & 31) == 0) u[(u64)place * RANK + r] = to_bf16(sum);
+#pragma unroll 12
+        for (int i = lane; r < rank && i < D / 8; i += 32) {
+            float f[8], w[8];
+            unpack8(load16(row + i * 8), f);
+            unpack8(load16(of + (u64)r * D + i * 8), w);
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum += f[j] * w[j];
+        }
+        sum = warp_sum(sum);
+        if (lane == 0) u[(u64)(top_k ? pair : place) * RANK + r] = to_bf16(sum);
     }
 }
 

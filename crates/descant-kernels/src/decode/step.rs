@@ -55,12 +55,13 @@ enum To {
     Bf16(u64),
 }
 
-/// Blocks a multiprocessor of a thin product that has more tiles than that.
+const WARP: u32 = 32;
+/// Bytes up to which the factor of attention's output lies in shared memory where experts are chosen: rank 8 of the
+/// published sizes twice, beside the products that still run there.
+const STAGED_FACTOR: usize = 96 << 10;
+/// Blocks a multiprocessor of a thin product, and columns of its tiles.
 const THIN_BLOCKS: u32 = 2;
-/// Tiles a multiprocessor up to which each has a block of its own.
-const THIN_TILES: usize = 4;
-/// Columns of a tile.
-const THIN_COLUMNS: usize = 16;
+const THIN_COLUMNS: usize = 8;
 
 impl Program {
     /// The whole step; `told` is where the host reads the ids.
@@ -130,7 +131,7 @@ impl Program {
         run.stage("place", 0.0, 0.0, || {
             let kernel = run.kernel("decode/rows", "place", &[])?;
             let arguments = [&pointers[..], &sizes].concat();
-            run.launch_early(kernel, ((qkv / 2).div_ceil(256), rows), 256u32, 0, &arguments)
+            run.launch_early(kernel, ((qkv / 2).div_ceil(128), rows), 128u32, 0, &arguments)
         })?;
         let pointers = [
             at.query,
@@ -177,7 +178,6 @@ impl Program {
 
     fn experts(&self, run: &Run<'_>, layer: &Bound, rows: usize) -> Result<()> {
         let (at, of, frozen) = (&self.at, &self.sizes, &layer.frozen);
-        let rank = layer.gate_up.map_or(0, |of| of.rank);
         let pointers = [
             at.product,
             at.x,
@@ -189,23 +189,29 @@ impl Program {
             frozen.router_bias,
             at.middle,
             at.normed,
+            at.routes,
             at.experts,
             at.weights,
             at.pairs,
             at.places,
             at.offsets,
-            layer.gate_up.map_or(0, |of| of.a),
-            at.gate_up_u,
+            at.routed,
         ]
         .map(Arg::Ptr);
-        let sizes =
-            [of.hidden, of.experts, of.top_k, layer.paths.output, rank, of.expert_columns].map(Arg::size);
-        let fine = Arg::I32(layer.router.is_some().into());
-        let arguments = [&pointers[..], &sizes, &[fine, Arg::F32(layer.epsilon as f32)]].concat();
+        let sizes = [of.hidden, of.experts, of.top_k, layer.paths.output].map(Arg::size);
+        let is_fine = layer.router.is_some();
+        let factor = of.hidden * layer.paths.output * size_of::<u16>();
+        let is_staged = (1..=STAGED_FACTOR).contains(&factor);
+        let last = [Arg::I32(is_fine.into()), Arg::F32(layer.epsilon as f32), Arg::I32(is_staged.into())];
+        let arguments = [&pointers[..], &sizes, &last].concat();
         let pairs = rows * of.top_k;
         run.stage("route", 0.0, 0.0, || {
             let kernel = run.kernel("decode/rows", "route_rows", &[])?;
-            run.launch_early(kernel, rows, ROUTE_ROWS.threads, 0, &arguments)?;
+            let per_block = (ROUTE_ROWS.threads / WARP) as usize;
+            let number = if is_fine { size_of::<f32>() } else { size_of::<u16>() };
+            let shared = per_block * of.hidden * number + if is_staged { factor } else { 0 };
+            let grid = (of.experts.div_ceil(per_block), rows);
+            run.launch_early(kernel, grid, ROUTE_ROWS.threads, shared as u32, &arguments)?;
             if rows == 1 {
                 return Ok(());
             }
@@ -230,18 +236,25 @@ impl Program {
             out: None,
             swiglu: Some((at.inner, layer.limit)),
         };
+        let low_rank_rows = |x, factors: super::bound::ExpertFactors, inputs, u, gathered: usize| {
+            run.stage("experts low rank", 0.0, 0.0, || {
+                let pointers = [x, factors.a, at.experts, at.pairs, u].map(Arg::Ptr);
+                let sizes = [inputs, factors.rank, of.expert_columns, gathered].map(Arg::size);
+                let kernel = run.kernel("decode/rows", "expert_rows", &[])?;
+                run.launch_early(kernel, pairs, 256u32, 0, &[&pointers[..], &sizes].concat())
+            })
+        };
+        let step = experts::Step { rows, columns: of.expert_columns, is_chosen: layer.gate_up.is_some() };
+        if let Some(factors) = layer.gate_up {
+            low_rank_rows(at.normed, factors, of.hidden, at.gate_up_u, of.top_k)?;
+        }
         let share = pairs.min(of.experts) as f64 / of.experts as f64;
         run.stage("experts gate_up", 0.0, share * gate_up.bytes() as f64, || {
             let x = sorted(at.normed, of.hidden, Some(at.pairs));
-            experts::product(run, &x, &gate_up, &to, of.expert_columns, rows)
+            experts::product(run, &x, &gate_up, &to, step)
         })?;
         if let Some(factors) = layer.down {
-            let pointers = [at.inner, factors.a, at.experts, at.pairs, at.down_u].map(Arg::Ptr);
-            let sizes = [of.inner, factors.rank, of.expert_columns].map(Arg::size);
-            run.stage("experts low rank", 0.0, 0.0, || {
-                let kernel = run.kernel("decode/rows", "expert_rows", &[])?;
-                run.launch_early(kernel, pairs, 256u32, 0, &[&pointers[..], &sizes].concat())
-            })?;
+            low_rank_rows(at.inner, factors, of.inner, at.down_u, 0)?;
         }
         let down = frozen.down(&sizes);
         let to = Output {
@@ -252,7 +265,7 @@ impl Program {
         };
         run.stage("experts down", 0.0, share * down.bytes() as f64, || {
             let x = sorted(at.inner, of.inner, None);
-            experts::product(run, &x, &down, &to, of.expert_columns, rows)
+            experts::product(run, &x, &down, &to, experts::Step { is_chosen: true, ..step })
         })?;
         run.stage("combine", 0.0, 0.0, || {
             let pointers = [at.expert_out, at.weights, at.places, at.middle, at.x].map(Arg::Ptr);
@@ -307,12 +320,7 @@ fn thin(run: &Run<'_>, rows: usize, of: &Dense) -> Result<()> {
     let sizes = [rows, of.inputs, of.outputs, columns].map(Arg::size);
     let arguments = [&pointers[..], &sizes, &[Arg::F32(epsilon as f32)]].concat();
     let tiles = of.outputs.div_ceil(THIN_COLUMNS) + columns.div_ceil(THIN_COLUMNS);
-    let multiprocessors = run.gpu().multiprocessors();
-    let blocks = if tiles <= THIN_TILES * multiprocessors as usize {
-        tiles as u32
-    } else {
-        THIN_BLOCKS * multiprocessors
-    };
+    let blocks = (THIN_BLOCKS * run.gpu().multiprocessors()).min(tiles as u32);
     // Rows lie apart so that their columns are in different banks.
     let apart = if of.inputs.is_multiple_of(64) { 64 } else { 0 };
     let shared = (rows * (of.inputs * 2 + apart)) as u32;
