@@ -30,7 +30,8 @@ mod source;
 mod stream;
 
 pub use decode::{
-    Decoder, STEP_KEYS, STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable, THIN_ROWS,
+    Decoder, PAGE_TOKENS, STEP_KEYS, STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable,
+    THIN_ROWS,
 };
 pub use device::{compact, compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
 pub use layer::{

@@ -1,46 +1,95 @@
-//! The key-value cache of generation: for each sequence a run of rows that its tokens fill.
+//! The key-value cache of generation.
+//!
+//! Layers that see everything keep a sequence in pages, the others the last tokens of their window in a ring: a position
+//! lies at its remainder. What attends to them gets keys in the order of positions: as they are just computed where a
+//! sequence begins, where they lie where that is one run of rows, else gathered.
 
-use burn::tensor::{DType, Device, Int, Tensor};
-use descant_kernels::{Segment, Segments, write_rows};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use descant_kernels::{PAGE_TOKENS, Segment, Segments, write_rows};
 
+use crate::capacity::{CacheSize, pages_for};
 use crate::config::Config;
+use crate::pages::Pages;
 
-/// Keys and values of all layers, `[slots * capacity, kv width]` each.
+/// Keys and values of all layers, and who is where.
 #[derive(Debug)]
 pub(crate) struct KeyValueCache {
     layers: Vec<Option<[Tensor<2>; 2]>>,
     n_kv: usize,
     dim: usize,
-    /// Tokens a sequence may have.
-    capacity: usize,
-    /// Tokens each sequence has.
-    lengths: Vec<usize>,
+    window: Option<usize>,
+    device: Device,
+    pages: Pages,
+    slots: Vec<Option<Held>>,
+}
+
+/// What a slot's sequence has.
+#[derive(Debug)]
+struct Held {
+    pages: Vec<u32>,
+    /// Tokens in the cache.
+    length: usize,
 }
 
 impl KeyValueCache {
-    /// Room for `n_slots` sequences of at most `capacity` tokens.
-    pub(crate) fn new(config: &Config, n_slots: usize, capacity: usize, device: &Device) -> Self {
-        let shape = [n_slots * capacity, config.key_value_width()];
+    pub(crate) fn new(config: &Config, size: CacheSize, device: &Device) -> Self {
         // The type that activations have there.
         let dtype = if descant_kernels::is_cpu(device) { DType::F32 } else { DType::BF16 };
-        let empty = || Tensor::<2>::zeros(shape, (device, dtype));
+        let layer = |layer| {
+            let shape = [size.rows(config, layer), config.key_value_width()];
+            let empty = || Tensor::<2>::zeros(shape, (device, dtype));
+            Some([empty(), empty()])
+        };
         Self {
-            layers: (0..config.num_hidden_layers).map(|_| Some([empty(), empty()])).collect(),
+            layers: (0..config.num_hidden_layers).map(layer).collect(),
             n_kv: config.num_key_value_heads,
             dim: config.head_dim,
-            capacity,
-            lengths: vec![0; n_slots],
+            window: (0..config.num_hidden_layers).find_map(|layer| config.window(layer)),
+            device: device.clone(),
+            pages: Pages::new(size.pages),
+            slots: (0..size.slots).map(|_| None).collect(),
         }
     }
 
-    /// Tokens that a sequence may have.
-    pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+    /// Begins a sequence that may come to have so many tokens, in a slot that nobody has; whether there is room.
+    pub(crate) fn begin(&mut self, slot: usize, tokens: usize) -> bool {
+        assert!(self.slots[slot].is_none(), "the slot is taken");
+        let Some(pages) = self.pages.take(pages_for(tokens)) else { return false };
+        self.slots[slot] = Some(Held { pages, length: 0 });
+        true
+    }
+
+    /// Ends a slot's sequence.
+    pub(crate) fn end(&mut self, slot: usize) {
+        if let Some(held) = self.slots[slot].take() {
+            self.pages.give(&held.pages);
+        }
     }
 
     /// Tokens that a sequence has.
     pub(crate) fn length(&self, slot: usize) -> usize {
-        self.lengths[slot]
+        self.held(slot).length
+    }
+
+    /// Its pages.
+    pub(crate) fn pages(&self, slot: usize) -> &[u32] {
+        &self.held(slot).pages
+    }
+
+    /// Whether no sequence has anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.iter().all(Option::is_none)
+    }
+
+    fn held(&self, slot: usize) -> &Held {
+        self.slots[slot].as_ref().expect("a sequence was begun there")
+    }
+
+    /// Takes note of tokens that a decoder wrote.
+    pub(crate) fn advance(&mut self, slot: usize, tokens: usize) {
+        let held = self.slots[slot].as_mut().expect("a sequence was begun there");
+        held.length += tokens;
+        assert!(held.length <= held.pages.len() * PAGE_TOKENS, "a sequence has outgrown its pages");
     }
 
     /// Keys and values of all layers, for a decoder that writes them in place.
@@ -48,38 +97,258 @@ impl KeyValueCache {
         self.layers.iter().map(|layer| layer.clone().expect("nobody is extending it")).collect()
     }
 
-    /// Makes room for `counts` new tokens of the sequences in `slots`: the new tokens' positions, their rows, and
-    /// how they attend.
-    pub(crate) fn reserve(&mut self, slots: &[usize], counts: &[usize]) -> (Vec<usize>, Vec<i32>, Segments) {
-        let (mut positions, mut rows, mut segments) = (Vec::new(), Vec::new(), Vec::new());
-        for (&slot, &count) in slots.iter().zip(counts) {
-            let (start, key_start) = (self.lengths[slot], slot * self.capacity);
-            self.lengths[slot] += count;
-            assert!(self.lengths[slot] <= self.capacity, "the cache was made too small");
-            let query_start = positions.len();
-            segments.push(Segment { query_start, query_len: count, key_start, key_len: start + count });
-            positions.extend(start..start + count);
-            rows.extend((key_start + start..key_start + start + count).map(|row| row as i32));
+    /// Makes room for `counts` new tokens of the sequences in `slots`.
+    pub(crate) fn extend(&mut self, slots: &[usize], counts: &[usize]) -> NewRows {
+        let news: Vec<New> = slots
+            .iter()
+            .zip(counts)
+            .map(|(&slot, &count)| New { slot, start: self.length(slot), count })
+            .collect();
+        let all = self.lane(paged(&news, |slot| self.pages(slot)));
+        let window = self.window.map(|window| self.lane(ringed(&news, window)));
+        for new in &news {
+            self.advance(new.slot, new.count);
         }
-        (positions, rows, Segments::new(segments))
+        NewRows { positions: news.iter().flat_map(New::positions).collect(), all, window }
     }
 
-    /// Writes a layer's new keys and values and returns all of them, `[rows, kv heads, dim]`.
-    pub(crate) fn extend(
+    fn lane(&self, plan: Plan) -> Lane {
+        let indices = |values: Vec<i32>| {
+            let n = values.len();
+            Tensor::<1, Int>::from_data(TensorData::new(values, [n]), (&self.device, DType::I32))
+        };
+        Lane {
+            rows: indices(plan.rows),
+            written: plan.written.map(indices),
+            read: match plan.read {
+                Read::New => Read::New,
+                Read::InPlace => Read::InPlace,
+                Read::Gathered { before, order } => {
+                    Read::Gathered { before: indices(before), order: indices(order) }
+                }
+            },
+            segments: plan.segments,
+        }
+    }
+
+    /// Writes a layer's new keys and values, `[tokens, kv heads, dim]`, and gives those that are attended to, as
+    /// [`NewRows::segments`] says.
+    pub(crate) fn write(
         &mut self,
         layer: usize,
-        rows: &Tensor<1, Int>,
+        lane: &Lane,
         k: Tensor<3>,
         v: Tensor<3>,
     ) -> (Tensor<3>, Tensor<3>) {
+        let width = self.n_kv * self.dim;
         let n = k.dims()[0];
         // Taken out, so that the write finds itself the only owner and works in place.
         let [keys, values] = self.layers[layer].take().expect("put back below");
-        let flat = |x: Tensor<3>| x.reshape([n, self.n_kv * self.dim]);
-        let keys = write_rows(keys, rows, flat(k));
-        let values = write_rows(values, rows, flat(v));
-        let shape = [keys.dims()[0], self.n_kv, self.dim];
-        self.layers[layer] = Some([keys.clone(), values.clone()]);
-        (keys.reshape(shape), values.reshape(shape))
+        let put = |cache: Tensor<2>, new: Tensor<3>| {
+            let new = new.reshape([n, width]);
+            let before = match &lane.read {
+                Read::Gathered { before, .. } => Some(cache.clone().select(0, before.clone())),
+                Read::New | Read::InPlace => None,
+            };
+            let kept = match &lane.written {
+                Some(written) => new.clone().select(0, written.clone()),
+                None => new.clone(),
+            };
+            let cache = write_rows(cache, &lane.rows, kept);
+            let read = match &lane.read {
+                Read::New => new,
+                Read::InPlace => cache.clone(),
+                Read::Gathered { order, .. } => {
+                    let before = before.expect("it was gathered above");
+                    Tensor::cat(vec![before, new], 0).select(0, order.clone())
+                }
+            };
+            let rows = read.dims()[0];
+            (cache, read.reshape([rows, self.n_kv, self.dim]))
+        };
+        let ((keys, k), (values, v)) = (put(keys, k), put(values, v));
+        self.layers[layer] = Some([keys, values]);
+        (k, v)
+    }
+}
+
+/// New tokens of a pass, and where they go.
+#[derive(Debug)]
+pub(crate) struct NewRows {
+    pub(crate) positions: Vec<usize>,
+    all: Lane,
+    window: Option<Lane>,
+}
+
+impl NewRows {
+    /// How a layer writes and attends.
+    pub(crate) fn lane(&self, window: Option<usize>) -> &Lane {
+        match &self.window {
+            Some(lane) if window.is_some() => lane,
+            _ => &self.all,
+        }
+    }
+}
+
+/// How one kind of layer writes new tokens and attends to what is there.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    rows: Tensor<1, Int>,
+    /// Which of the new tokens are written; all without.
+    written: Option<Tensor<1, Int>>,
+    read: Read<Tensor<1, Int>>,
+    pub(crate) segments: Segments,
+}
+
+/// Where keys come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Read<I> {
+    /// They are the new ones.
+    New,
+    /// From the cache with the new ones in it.
+    InPlace,
+    /// Rows of the cache before it is written, and behind them the new ones, in this order.
+    Gathered { before: I, order: I },
+}
+
+/// New tokens of a sequence.
+#[derive(Debug, Clone, Copy)]
+struct New {
+    slot: usize,
+    start: usize,
+    count: usize,
+}
+
+impl New {
+    fn positions(&self) -> std::ops::Range<usize> {
+        self.start..self.start + self.count
+    }
+}
+
+/// A [`Lane`] before it lies on a device.
+#[derive(Debug, PartialEq, Eq)]
+struct Plan {
+    rows: Vec<i32>,
+    written: Option<Vec<i32>>,
+    read: Read<Vec<i32>>,
+    segments: Segments,
+}
+
+/// Of layers that see everything.
+fn paged<'a>(news: &[New], pages: impl Fn(usize) -> &'a [u32]) -> Plan {
+    let row = |slot: usize, position: usize| {
+        pages(slot)[position / PAGE_TOKENS] as usize * PAGE_TOKENS + position % PAGE_TOKENS
+    };
+    let is_run = |slot: usize| pages(slot).windows(2).all(|pair| pair[0] + 1 == pair[1]);
+    let rows = news.iter().flat_map(|new| new.positions().map(|position| row(new.slot, position) as i32));
+    let rows = rows.collect();
+    let first = |new: &New| row(new.slot, 0);
+    if news.iter().all(|new| new.start == 0) {
+        Plan { rows, written: None, read: Read::New, segments: fresh(news) }
+    } else if news.iter().all(|new| is_run(new.slot)) {
+        let keys = |new: &New| (first(new), new.start + new.count);
+        Plan { rows, written: None, read: Read::InPlace, segments: in_place(news, keys) }
+    } else {
+        let (read, segments) = gathered(news, |new| 0..new.start, row);
+        Plan { rows, written: None, read, segments }
+    }
+}
+
+/// Of layers with a window.
+fn ringed(news: &[New], window: usize) -> Plan {
+    let row = |slot: usize, position: usize| slot * window + position % window;
+    let (mut rows, mut written, mut query) = (Vec::new(), Vec::new(), 0);
+    for new in news {
+        let kept = new.count.saturating_sub(window)..new.count;
+        rows.extend(kept.clone().map(|n| row(new.slot, new.start + n) as i32));
+        written.extend(kept.map(|n| (query + n) as i32));
+        query += new.count;
+    }
+    let written = (written.len() < query).then_some(written);
+    let (read, segments) = if news.iter().all(|new| new.start == 0) {
+        (Read::New, fresh(news))
+    } else if news.iter().all(|new| new.count == 1) {
+        // One query sees all of the ring, in whatever order.
+        let keys = |new: &New| (new.slot * window, (new.start + 1).min(window));
+        (Read::InPlace, in_place(news, keys))
+    } else {
+        gathered(news, |new| new.start.saturating_sub(window - 1)..new.start, row)
+    };
+    Plan { rows, written, read, segments }
+}
+
+/// Sequences that attend to their new tokens alone.
+fn fresh(news: &[New]) -> Segments {
+    Segments::from_lengths(&news.iter().map(|new| new.count).collect::<Vec<_>>())
+}
+
+/// Sequences that attend to rows of the cache: first row and number.
+fn in_place(news: &[New], keys: impl Fn(&New) -> (usize, usize)) -> Segments {
+    let mut query_start = 0;
+    let segment = |new: &New| {
+        let (key_start, key_len) = keys(new);
+        let segment = Segment { query_start, query_len: new.count, key_start, key_len };
+        query_start += new.count;
+        segment
+    };
+    Segments::new(news.iter().map(segment).collect::<Vec<_>>())
+}
+
+/// Sequences that attend to earlier positions and to their new tokens.
+fn gathered(
+    news: &[New],
+    earlier: impl Fn(&New) -> std::ops::Range<usize>,
+    row: impl Fn(usize, usize) -> usize,
+) -> (Read<Vec<i32>>, Segments) {
+    let n_before: usize = news.iter().map(|new| earlier(new).len()).sum();
+    let (mut before, mut order, mut segments, mut query_start) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for new in news {
+        let (key_start, first) = (order.len(), before.len());
+        before.extend(earlier(new).map(|position| row(new.slot, position) as i32));
+        order.extend((first..before.len()).map(|at| at as i32));
+        order.extend((0..new.count).map(|n| (n_before + query_start + n) as i32));
+        let key_len = order.len() - key_start;
+        segments.push(Segment { query_start, query_len: new.count, key_start, key_len });
+        query_start += new.count;
+    }
+    (Read::Gathered { before, order }, Segments::new(segments))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new(slot: usize, start: usize, count: usize) -> New {
+        New { slot, start, count }
+    }
+
+    #[test]
+    fn rows_of_pages_and_rings_are_those_of_the_positions() {
+        let tables: [&[u32]; 2] = [&[5, 2], &[7, 8]];
+        let plan = paged(&[new(0, 63, 2), new(1, 0, 1)], |slot| tables[slot]);
+        assert_eq!(plan.rows, [5 * 64 + 63, 2 * 64, 7 * 64]);
+        let Read::Gathered { before, order } = &plan.read else { panic!("{plan:?}") };
+        assert_eq!(*before, (0..63).map(|n| 5 * 64 + n).collect::<Vec<i32>>());
+        assert_eq!(*order, (0..66).collect::<Vec<i32>>());
+        let lengths: Vec<_> = plan.segments.as_slice().iter().map(|s| (s.key_start, s.key_len)).collect();
+        assert_eq!(lengths, [(0, 65), (65, 1)]);
+        // Pages in a row are read where they are.
+        let plan = paged(&[new(1, 64, 1)], |slot| tables[slot]);
+        assert_eq!((plan.rows, &plan.read), (vec![8 * 64], &Read::InPlace));
+        assert_eq!(plan.segments.as_slice()[0].key_start, 7 * 64);
+
+        let plan = ringed(&[new(0, 0, 11), new(3, 0, 2)], 8);
+        assert_eq!(plan.rows, [3, 4, 5, 6, 7, 0, 1, 2, 24, 25]);
+        assert_eq!(plan.written, Some(vec![3, 4, 5, 6, 7, 8, 9, 10, 11, 12]));
+        assert_eq!(plan.read, Read::New);
+        let plan = ringed(&[new(0, 5, 1), new(3, 21, 1)], 8);
+        assert_eq!((plan.rows, plan.read), (vec![5, 24 + 5], Read::InPlace));
+        let of: Vec<_> = plan.segments.as_slice().iter().map(|s| (s.key_start, s.key_len)).collect();
+        assert_eq!(of, [(0, 6), (24, 8)]);
+        // A chunk reads what its first token sees, before that is overwritten.
+        let plan = ringed(&[new(1, 10, 4)], 8);
+        assert_eq!(plan.rows, [8 + 2, 8 + 3, 8 + 4, 8 + 5]);
+        let before = (3..10).map(|position| 8 + position % 8).collect();
+        assert_eq!(plan.read, Read::Gathered { before, order: (0..11).collect() });
     }
 }

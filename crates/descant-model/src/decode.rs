@@ -1,54 +1,141 @@
-//! Generation by the card's own decoder: tokens behind prompts that are in the cache.
+//! Steps of generation by the card's own decoder: tokens behind prompts that are in the cache.
 //!
-//! Where no decoder serves a model (the CPU, weights that stream, attention that is packed) the caller takes the path of
-//! the separate operators; what is computed is the same up to rounding.
+//! Where none serves a model (the CPU, attention that is packed, experts that are not) the caller takes the path of the
+//! separate operators; what is computed is the same up to rounding.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{DType, Tensor, TensorData};
-use descant_kernels::{Decoder, STEP_ROWS, StepCache, StepModel, StepTable};
+use descant_kernels::{Decoder, PAGE_TOKENS, StepCache, StepModel, StepRow, StepTable};
 
 use crate::cache::KeyValueCache;
+use crate::capacity::{CacheSize, pages_for};
 use crate::error::Result;
 use crate::model::GptOss;
 use crate::overlay::Overlay;
-use crate::weights::Embedding;
+use crate::slots::Active;
+use crate::weights::{Embedding, LayerWeights};
 
-impl GptOss {
-    /// A decoder that goes on where `cache` ends, for so many sequences at once; `None` where none serves.
+/// A decoder, and who takes part in its steps.
+#[derive(Debug)]
+pub(crate) struct CardSteps {
+    decoder: Decoder,
+    /// The sequences that it was told last, in the order of its rows.
+    rows: Vec<Active>,
+}
+
+impl CardSteps {
+    /// One over a cache of this size whose longest sequence may come to have so many tokens; `None` where none serves,
+    /// which is said once where a card is there.
     ///
     /// # Errors
     /// The card has no room.
-    pub(crate) fn decoder(
-        &self,
+    pub(crate) fn new(
+        model: &GptOss,
         overlay: &dyn Overlay,
         cache: &KeyValueCache,
-        rows: usize,
-    ) -> Result<Option<Decoder>> {
-        let layer = |(index, layer): (usize, &crate::weights::LayerWeights)| {
-            Some((layer.whole.clone()?, overlay.pairs(index)?))
-        };
-        let layers: Option<Vec<_>> = self.layers().iter().enumerate().map(layer).collect();
-        let Some(layers) = layers.filter(|_| rows <= STEP_ROWS && descant_kernels::is_cuda(self.device()))
-        else {
+        size: CacheSize,
+        longest: usize,
+    ) -> Result<Option<Self>> {
+        if !descant_kernels::is_cuda(model.device()) {
             return Ok(None);
-        };
-        let (embedding, norm, head) = self.ends();
-        let embedding = match embedding {
-            Embedding::Here(table) => StepTable::Card(Tensor::clone(table)),
-            Embedding::Host(table) => StepTable::Host(table.clone()),
-        };
-        let model = StepModel {
-            layers: layers.iter().map(|(layer, pairs)| (layer, pairs.clone())).collect(),
-            embedding,
-            norm: norm.clone(),
-            head: head.clone(),
-            epsilon: self.config.rms_norm_eps,
-        };
-        let (capacity, half) = (cache.capacity(), self.config.head_dim / 2);
-        let (cos, sin) = self.config.rope.table(self.config.head_dim, capacity);
-        let table = |values: Vec<f32>| {
-            Tensor::from_data(TensorData::new(values, [capacity, half]), (self.device(), DType::F32))
-        };
-        let cache = StepCache { layers: cache.layers(), capacity, angles: [table(cos), table(sin)] };
-        Ok(Decoder::new(&model, cache, rows)?)
+        }
+        match decoder(model, overlay, cache, size, longest)? {
+            Ok(decoder) => Ok(Some(Self { decoder, rows: Vec::new() })),
+            Err(reason) => {
+                static SAID: AtomicBool = AtomicBool::new(false);
+                if !SAID.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("replies are made by the separate operators, which is slower: {reason}");
+                }
+                Ok(None)
+            }
+        }
     }
+
+    /// The likeliest next token of each of `ready`, or of those of them that a step had that was queued ahead.
+    pub(crate) fn likeliest(
+        &mut self,
+        ready: &[Active],
+        row: impl Fn(&Active) -> StepRow,
+        ahead: bool,
+    ) -> Result<Vec<(Active, u32)>> {
+        if self.rows != ready {
+            if let Some(told) = self.queued(ready)? {
+                return Ok(told);
+            }
+            self.set(ready, row)?;
+        }
+        let ids = self.decoder.step(ahead)?;
+        Ok(self.rows.iter().copied().zip(ids).collect())
+    }
+
+    /// The logits of each of `ready`, `[ready, vocabulary]`; or the tokens of a step that was queued ahead.
+    pub(crate) fn logits(
+        &mut self,
+        ready: &[Active],
+        row: impl Fn(&Active) -> StepRow,
+    ) -> Result<std::result::Result<Tensor<2>, Vec<(Active, u32)>>> {
+        if let Some(told) = self.queued(ready)? {
+            return Ok(Err(told));
+        }
+        self.set(ready, row)?;
+        let logits = self.decoder.logits()?;
+        // The next tokens are the host's to tell.
+        self.rows.clear();
+        Ok(Ok(logits))
+    }
+
+    fn set(&mut self, ready: &[Active], row: impl Fn(&Active) -> StepRow) -> Result<()> {
+        self.decoder.set(&ready.iter().map(row).collect::<Vec<_>>())?;
+        self.rows = ready.to_vec();
+        Ok(())
+    }
+
+    fn queued(&mut self, ready: &[Active]) -> Result<Option<Vec<(Active, u32)>>> {
+        let Some(ids) = self.decoder.queued()? else { return Ok(None) };
+        let told = self.rows.iter().copied().zip(ids);
+        Ok(Some(told.filter(|(active, _)| ready.contains(active)).collect()))
+    }
+}
+
+/// A decoder, or why there is none.
+fn decoder(
+    model: &GptOss,
+    overlay: &dyn Overlay,
+    cache: &KeyValueCache,
+    size: CacheSize,
+    longest: usize,
+) -> Result<std::result::Result<Decoder, &'static str>> {
+    let layer = |(index, layer): (usize, &LayerWeights)| {
+        let Some(whole) = layer.whole.clone() else {
+            return Err("no kernel computes a layer of these sizes whole");
+        };
+        let Some(pairs) = overlay.pairs(index) else { return Err("the overlay is more than low-rank pairs") };
+        Ok((whole, pairs))
+    };
+    let layers: std::result::Result<Vec<_>, _> = model.layers().iter().enumerate().map(layer).collect();
+    let layers = match layers {
+        Ok(layers) => layers,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let (embedding, norm, head) = model.ends();
+    let embedding = match embedding {
+        Embedding::Here(table) => StepTable::Card(Tensor::clone(table)),
+        Embedding::Host(table) => StepTable::Host(table.clone()),
+    };
+    let of = StepModel {
+        layers: layers.iter().map(|(layer, pairs)| (layer, pairs.clone())).collect(),
+        embedding,
+        norm: norm.clone(),
+        head: head.clone(),
+        epsilon: model.config.rms_norm_eps,
+    };
+    // A step may be queued behind a sequence's last token, as far as its pages go.
+    let (positions, half) = (pages_for(longest) * PAGE_TOKENS, model.config.head_dim / 2);
+    let (cos, sin) = model.config.rope.table(model.config.head_dim, positions);
+    let table = |values: Vec<f32>| {
+        Tensor::from_data(TensorData::new(values, [positions, half]), (model.device(), DType::F32))
+    };
+    let cache = StepCache { layers: cache.layers(), pages: size.pages, angles: [table(cos), table(sin)] };
+    Ok(Decoder::new(&of, cache, size.slots)?)
 }

@@ -152,6 +152,21 @@ pub enum Error {
         /// Tokens of the context.
         context: usize,
     },
+    /// Memory does not hold a prompt with its reply.
+    #[error(
+        "prompt {index} and its reply may have {tokens} tokens, for which generation takes {needed} bytes, and {free} are \
+         there: allow fewer new tokens, shorten the prompt, or allow more memory"
+    )]
+    NoRoom {
+        /// Which prompt, from 0.
+        index: usize,
+        /// Tokens that both may come to have.
+        tokens: usize,
+        /// Bytes of their keys and values, and of what generation works in.
+        needed: u64,
+        /// Bytes that may be taken.
+        free: u64,
+    },
     /// A setting of the sampling is out of range.
     #[error("prompt {index}: {reason}")]
     Sampling {

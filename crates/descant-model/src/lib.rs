@@ -5,29 +5,37 @@
 
 mod batch;
 mod cache;
+mod capacity;
 mod config;
 mod decode;
+mod engine;
 mod error;
 mod generate;
+mod in_order;
 mod model;
 mod names;
 mod overlay;
+mod pages;
 mod pick;
 mod placement;
 mod request;
 mod rope;
+mod run;
 mod sample;
 mod shards;
 mod site;
+mod slots;
 mod sweep;
 mod weights;
 
 pub use batch::Batch;
+pub use capacity::{CacheSize, pages_for};
 pub use config::{Config, LayerType, MAX_CONFIG_BYTES};
 pub use descant_kernels::SiteKind;
 pub use descant_quant::Packing;
 pub use error::{Error, Result};
 pub use generate::stop_ids;
+pub use in_order::{Ended, InOrder};
 pub use model::GptOss;
 pub use names::{LayerPart, LinearLayer, Part, Piece, Stored};
 pub use overlay::{Bare, Overlay};

@@ -15,7 +15,7 @@ use descant_kernels::{
 };
 
 use crate::batch::Batch;
-use crate::cache::KeyValueCache;
+use crate::cache::{KeyValueCache, NewRows};
 use crate::config::Config;
 use crate::error::Result;
 use crate::overlay::Overlay;
@@ -42,8 +42,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) ids: &'a [u32],
     pub(crate) positions: &'a [usize],
     pub(crate) segments: Segments,
-    /// The cache to read and extend, and the row of each token in it.
-    pub(crate) cache: Option<(&'a mut KeyValueCache, Tensor<1, Int>)>,
+    /// The cache to read and extend, and where each token goes in it.
+    pub(crate) cache: Option<(&'a mut KeyValueCache, &'a NewRows)>,
 }
 
 impl GptOss {
@@ -248,11 +248,15 @@ impl Place<'_> {
         let q = rotary(q.reshape([n_tokens, n_heads, dim]), cos, sin);
         let mut k = rotary(k.reshape([n_tokens, n_kv, dim]), cos, sin);
         let mut v = v.reshape([n_tokens, n_kv, dim]);
+        let window = config.window(self.index);
+        let mut segments = &pass.segments;
         if let Some((cache, rows)) = &mut pass.cache {
-            (k, v) = cache.extend(self.index, rows, k, v);
+            let lane = rows.lane(window);
+            (k, v) = cache.write(self.index, lane, k, v);
+            segments = &lane.segments;
         }
-        let spec = AttentionSpec { window: config.window(self.index), scale: (dim as f32).sqrt().recip() };
-        let out = attention(q, k, v, &self.layer.sinks, spec, &pass.segments);
+        let spec = AttentionSpec { window, scale: (dim as f32).sqrt().recip() };
+        let out = attention(q, k, v, &self.layer.sinks, spec, segments);
         self.project(SiteKind::Output, &self.layer.output, out.reshape([n_tokens, n_heads * dim]), &one)
     }
 

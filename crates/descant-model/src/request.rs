@@ -37,6 +37,11 @@ pub struct GenerateOptions {
     pub stop_ids: Vec<u32>,
     /// Log-probabilities to report: none, or that of the chosen token and of so many of the likeliest.
     pub log_probabilities: Option<usize>,
+    /// Sequences that are at work at once; as many as the device is good for where nothing is said. A card takes
+    /// [`STEP_ROWS`](descant_kernels::STEP_ROWS) at most.
+    pub at_once: Option<usize>,
+    /// Most tokens whose keys and values are there at once; what memory holds where nothing is said.
+    pub cache_tokens: Option<usize>,
 }
 
 /// A token that was just chosen.

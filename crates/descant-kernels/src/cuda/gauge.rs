@@ -82,6 +82,20 @@ pub(crate) fn check_limit(device: &Device, limit: u64) -> Result<()> {
     }
 }
 
+/// Of what is free without a limit, the share that may be taken: others want some.
+const SHARE: f64 = 0.95;
+
+/// See [`crate::Workspace::room`].
+pub(crate) fn room(device: &Device, limit: Option<u64>) -> Result<u64> {
+    let index = index_of(device).ok_or_else(|| CudaError::backend("no CUDA card"))?;
+    let gpu = Gpu::of(index)?;
+    release_unused(&gpu)?;
+    let (used, all) = gpu.used()?;
+    Ok(limit.map_or((SHARE * all.saturating_sub(used) as f64) as u64, |limit| {
+        limit.min(all).saturating_sub(used)
+    }))
+}
+
 /// See [`crate::gauge::card`].
 pub(crate) fn card(device: &Device) -> Option<String> {
     Some(gpu(device)?.name().to_owned())

@@ -73,11 +73,12 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 12] = [
+pub const HEADERS: [(&str, &str); 13] = [
     ("common.cuh", include_str!("common.cuh")),
     ("mma.cuh", include_str!("mma.cuh")),
     ("sm90.cuh", include_str!("sm90.cuh")),
     ("step.cuh", include_str!("../decode/step.cuh")),
+    ("cache.cuh", include_str!("../decode/cache.cuh")),
     ("attention.cuh", include_str!("../op/attention/attention.cuh")),
     ("attention_sm90.cuh", include_str!("../op/attention/attention_sm90.cuh")),
     ("grouped.cuh", include_str!("../op/experts/grouped.cuh")),
@@ -209,7 +210,7 @@ pub const UNITS: [Unit; 30] = [
     )),
     tiled("decode/thin", include_str!("../decode/thin.cu"), PLAIN, constants::THIN),
     tiled("decode/attend", include_str!("../decode/attend.cu"), HEADS, constants::ATTEND),
-    tiled("decode/rows", include_str!("../decode/rows.cu"), PLAIN, constants::ROUTE_ROWS),
+    tiled("decode/rows", include_str!("../decode/rows.cu"), PLAIN, constants::STEP_ROWS),
     tiled("experts/low_rank", include_str!("../op/experts/low_rank.cu"), PLAIN, constants::LOW_RANK),
 ];
 

@@ -7,19 +7,23 @@
 // splits, the last block to finish puts them together in their order (flash decoding, Dao et al. 2023), and the sink's
 // term comes in once.
 //
-// q bf16 [B, H * D]; keys, values bf16 [slots * capacity, n_kv * D]; sinks f32 [H]; slots, positions i32 [B], the new
-// token's; out bf16 [B, H * D]; parts f32 [B, n_kv, splits, GROUP, D + 2]; counters u32 [B, n_kv], zero, and zero again
-// on return. Grid: (splits, n_kv, B). Block: 128.
+// q bf16 [B, H * D]; keys, values bf16 [rows, n_kv * D], rows as cache.cuh says; sinks f32 [H]; slots, positions i32 [B],
+// the new token's; pages i32, tables of all sequences, that of sequence b from first_page[b] on, which is even; out bf16
+// [B, H * D]; parts f32 [splits of all tables, n_kv, GROUP, D + 2]; counters u32 [B, n_kv], zero, and zero again on
+// return. Grid: (splits, n_kv, B). Block: 128.
 #include "step.cuh"
+
+#include "cache.cuh"
 
 #define KEY_BYTES (HEAD_DIM * 2 + 16)  // of a row in shared memory: rows apart, so that lanes read different banks
 #define LOWEST -1e30f
 static_assert(THREADS == 128, "as many as items are counted for");
+static_assert(KEYS == 2 * PAGE, "a split has two pages");
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attend(const bf16* q, const bf16* keys, const bf16* values, const float* sinks, const int* slots,
-           const int* positions, bf16* out, float* parts, u32* counters, int n_kv, int capacity, int window,
-           float scale) {
+           const int* positions, const int* pages, const int* first_page, bf16* out, float* parts, u32* counters,
+           int n_kv, int window, float scale) {
     constexpr int D = HEAD_DIM;
     __shared__ __align__(16) u8 key_rows[KEYS * KEY_BYTES];
     __shared__ __align__(16) bf16 value_rows[KEYS][D];
@@ -35,16 +39,16 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const int splits = (length - begin + KEYS - 1) / KEYS;
     if (split >= splits) return;
     const int first = begin + split * KEYS, n = min(KEYS, length - first);
-    const u64 row = (u64)slots[b] * capacity + first;
-    keys += row * width + head * D, values += row * width + head * D;
+    const CacheRows rows(pages + first_page[b], slots[b], first, n, window);
+    keys += head * D, values += head * D;
     for (int i = t; i < n * (D / 8); i += THREADS) {
         const int k = i / (D / 8), piece = i % (D / 8);
-        copy_async16(shared_address(key_rows + k * KEY_BYTES + piece * 16), keys + (u64)k * width + piece * 8);
+        copy_async16(shared_address(key_rows + k * KEY_BYTES + piece * 16), keys + rows.row(k) * width + piece * 8);
     }
     copy_commit();
     for (int i = t; i < n * (D / 8); i += THREADS) {
         const int k = i / (D / 8), piece = i % (D / 8);
-        copy_async16(shared_address(&value_rows[k][piece * 8]), values + (u64)k * width + piece * 8);
+        copy_async16(shared_address(&value_rows[k][piece * 8]), values + rows.row(k) * width + piece * 8);
     }
     copy_commit();
     const u64 query = (u64)b * n_kv * GROUP * D + head * GROUP * D;
@@ -84,7 +88,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     copy_wait<0>();
     __syncthreads();
 
-    float* part = parts + (((u64)b * n_kv + head) * gridDim.x + split) * GROUP * (D + 2);
+    // A table has a split for every two pages.
+    float* const all_parts = parts + ((u64)(first_page[b] / 2) * n_kv + head * splits) * GROUP * (D + 2);
+    float* part = all_parts + (u64)split * GROUP * (D + 2);
     for (int i = t; i < GROUP * D / 4; i += THREADS) {
         const int h = i / (D / 4), d = i % (D / 4) * 4;
         float sum[4] = {};
@@ -115,7 +121,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (arrived != splits - 1) return;
     __threadfence();
     if (t == 0) counters[b * n_kv + head] = 0;
-    part = parts + ((u64)b * n_kv + head) * gridDim.x * GROUP * (D + 2);
+    part = all_parts;
     for (int i = t; i < GROUP * D; i += THREADS) {
         const int h = i / D, d = i % D;
         const float sink = sinks[head * GROUP + h];

@@ -41,18 +41,23 @@ pub(super) struct ExpertFactors {
     pub(super) b: u64,
 }
 
-/// Whether the kernels of a step read the layer as it lies.
-pub(super) fn serves(layer: &Prepared, pairs: &LayerPairs) -> bool {
+/// Whether the kernels of a step read the layer as it lies; why not.
+pub(super) fn serves(layer: &Prepared, pairs: &LayerPairs) -> std::result::Result<(), &'static str> {
     let is_plain = |of: &DenseData<CubeTensor>| matches!(of, DenseData::Plain(_));
     let is_packed = |of: &ExpertData<CubeTensor>| !matches!(of, ExpertData::Bf16(_));
     let frozen = &layer.frozen;
     let mut of_experts =
         pairs.iter().filter(|(kind, _)| kind.is_expert()).filter_map(|(_, pair)| pair.as_ref());
-    is_plain(&frozen.qkv)
-        && is_plain(&frozen.output)
-        && is_packed(&frozen.gate_up)
-        && is_packed(&frozen.down)
-        && of_experts.all(|pair| step_columns(pair.a.dims()[1]).is_some())
+    if !is_plain(&frozen.qkv) || !is_plain(&frozen.output) {
+        return Err("the card's decoder does not read attention that is packed (NF4)");
+    }
+    if !is_packed(&frozen.gate_up) || !is_packed(&frozen.down) {
+        return Err("the card's decoder does not read experts that are not packed");
+    }
+    if !of_experts.all(|pair| step_columns(pair.a.dims()[1]).is_some()) {
+        return Err("the card's decoder does not take adapters of this rank at experts");
+    }
+    Ok(())
 }
 
 /// Tensors that must live as long as a step may read them.

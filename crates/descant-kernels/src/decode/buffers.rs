@@ -1,6 +1,6 @@
 //! The memory of a step: what its kernels write and read between each other, in one piece.
 
-use super::split::STEP_KEYS;
+use super::split::{PAGE_TOKENS, STEP_KEYS};
 use crate::cuda::{DeviceMemory, Gpu, Result};
 use crate::memory::table::WORKSPACE;
 
@@ -44,6 +44,9 @@ pub(super) struct Buffers {
     pub(super) ids: u64,
     pub(super) positions: u64,
     pub(super) slots: u64,
+    /// The sequences' tables of pages behind each other, and where each begins, i32.
+    pub(super) pages: u64,
+    pub(super) first_page: u64,
 }
 
 /// What bytes depend on.
@@ -60,7 +63,8 @@ pub(super) struct Sizes {
     pub(super) experts: usize,
     pub(super) top_k: usize,
     pub(super) vocabulary: usize,
-    pub(super) capacity: usize,
+    /// Entries of all tables of pages, each of which has an even number.
+    pub(super) pages: usize,
     /// Columns of low-rank rows: of attention's input and output, and of the experts.
     pub(super) input_columns: usize,
     pub(super) output_columns: usize,
@@ -73,6 +77,14 @@ const ALIGNMENT: usize = 256;
 pub(super) fn splits(keys: usize) -> usize {
     keys.div_ceil(STEP_KEYS).max(1)
 }
+
+/// Entries of the table of a sequence with so many pages: two a split.
+pub(super) fn entries(pages: usize) -> usize {
+    pages.next_multiple_of(PAGES)
+}
+
+/// Pages of a split.
+const PAGES: usize = STEP_KEYS / PAGE_TOKENS;
 
 impl Buffers {
     pub(super) fn new(gpu: &Gpu, of: &Sizes) -> Result<(Self, DeviceMemory)> {
@@ -113,13 +125,15 @@ impl Buffers {
             down_u: take(pairs * of.expert_columns * half),
             inner: take(pairs * of.inner * half),
             expert_out: take(pairs * of.hidden * half),
-            parts: take(rows * of.key_heads * splits(of.capacity) * group * (of.head_dim + 2) * full),
+            parts: take(of.pages / PAGES * of.key_heads * group * (of.head_dim + 2) * full),
             counters: take(rows * of.key_heads * full),
             logits: take(rows * of.vocabulary * half),
             chosen: take(rows * full),
             ids: take(rows * full),
             positions: take(rows * full),
             slots: take(rows * full),
+            pages: take(of.pages * full),
+            first_page: take(rows * full),
         };
         (new, end)
     }

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::bound::{Bound, Held, bind, serves};
-use super::buffers::{Buffers, Sizes, splits};
+use super::buffers::{Buffers, Sizes, entries, splits};
 use super::experts::columns as step_columns;
 use super::step::{Program, Shape};
 use super::types::{STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable, THIN_ROWS};
@@ -50,12 +50,21 @@ struct Shared {
 }
 
 impl Machine {
-    pub(super) fn new(model: &StepModel<'_>, cache: StepCache, rows: usize) -> Result<Option<Self>> {
-        let Some(index) = index_of(&model.head.device()) else { return Ok(None) };
-        let served = model.layers.iter().all(|(layer, pairs)| serves(layer.prepared(), pairs));
-        let Some((first, _)) = model.layers.first().filter(|_| served && rows <= STEP_ROWS) else {
-            return Ok(None);
-        };
+    pub(super) fn new(
+        model: &StepModel<'_>,
+        cache: StepCache,
+        rows: usize,
+    ) -> Result<std::result::Result<Self, &'static str>> {
+        let Some(index) = index_of(&model.head.device()) else { return Ok(Err("the model lies on no card")) };
+        let refused = model.layers.iter().find_map(|(layer, pairs)| serves(layer.prepared(), pairs).err());
+        if let Some(reason) = refused {
+            return Ok(Err(reason));
+        }
+        let Some((first, _)) = model.layers.first() else { return Ok(Err("the model has no layers")) };
+        if rows > STEP_ROWS {
+            let what = format!("a step of {rows} sequences, of {STEP_ROWS} at most");
+            return Err(CudaError::Workspace(what));
+        }
         let (first, gpu) = (first.prepared(), Gpu::of(index)?);
         let [vocabulary, hidden] = model.head.dims();
         let columns = |kind: SiteKind| {
@@ -85,7 +94,8 @@ impl Machine {
             experts: of.n_experts,
             top_k: of.top_k,
             vocabulary,
-            capacity: cache.capacity,
+            // A table may have an entry that is no page.
+            pages: entries(cache.pages) + entries(1) * rows,
             input_columns: widest(|layer| layer.paths.input),
             output_columns: widest(|layer| layer.paths.output),
             expert_columns,
@@ -140,47 +150,65 @@ impl Machine {
             _layers: model.layers.iter().map(|(layer, _)| DecoderLayer::clone(layer)).collect(),
             _table: model.embedding.clone(),
         };
-        Ok(Some(Self { shared: Arc::new(shared), rows: Vec::new(), queued: VecDeque::new(), next_place: 0 }))
+        Ok(Ok(Self { shared: Arc::new(shared), rows: Vec::new(), queued: VecDeque::new(), next_place: 0 }))
     }
 
     pub(super) fn set(&mut self, rows: &[StepRow]) -> Result<()> {
         let of = &self.shared.program.sizes;
-        if rows.is_empty() || rows.len() > of.rows || rows.iter().any(|row| row.position >= of.capacity) {
-            let what =
-                format!("{} sequences in a step made for {} of {} tokens", rows.len(), of.rows, of.capacity);
+        let tables: Vec<usize> = rows.iter().map(|row| entries(row.pages.len())).collect();
+        let pages: usize = tables.iter().sum();
+        if rows.is_empty() || rows.len() > of.rows || pages > of.pages || !rows.iter().all(StepRow::has_room)
+        {
+            let what = format!(
+                "{} sequences with {pages} pages in a step made for {} with {}",
+                rows.len(),
+                of.rows,
+                of.pages
+            );
             return Err(CudaError::Workspace(what));
         }
         self.queued.clear();
         self.rows = rows.to_vec();
-        let column = |f: fn(&StepRow) -> usize| -> Vec<u8> {
-            rows.iter().flat_map(|row| (f(row) as i32).to_le_bytes()).collect()
+        let bytes = |values: &mut dyn Iterator<Item = usize>| -> Vec<u8> {
+            values.flat_map(|value| (value as i32).to_le_bytes()).collect()
         };
-        let columns = [column(|row| row.id as usize), column(|row| row.position), column(|row| row.slot)];
-        let shared = Arc::clone(&self.shared);
+        let table = |(row, entries): (&StepRow, &usize)| {
+            let pages = row.pages.iter().map(|page| *page as usize).chain(std::iter::repeat(0));
+            pages.take(*entries).collect::<Vec<_>>()
+        };
+        let first = tables.iter().scan(0, |next, entries| Some(std::mem::replace(next, *next + entries)));
+        let at = &self.shared.program.at;
+        let uploads = [
+            (at.ids, bytes(&mut rows.iter().map(|row| row.id as usize))),
+            (at.positions, bytes(&mut rows.iter().map(|row| row.position))),
+            (at.slots, bytes(&mut rows.iter().map(|row| row.slot))),
+            (at.pages, bytes(&mut rows.iter().zip(&tables).flat_map(table))),
+            (at.first_page, bytes(&mut first.into_iter())),
+        ];
         self.shared.gpu.enqueue(Vec::new(), move |run, _| {
-            let at = &shared.program.at;
-            for (to, bytes) in [at.ids, at.positions, at.slots].into_iter().zip(&columns) {
-                run.upload(to, bytes)?;
-            }
-            Ok(())
+            uploads.iter().try_for_each(|(to, bytes)| run.upload(*to, bytes))
         });
         Ok(())
     }
 
-    pub(super) fn step(&mut self) -> Result<Vec<u32>> {
-        let has_room = |rows: &[StepRow], capacity| rows.iter().all(|row| row.position < capacity);
-        while self.queued.len() < STEPS_AHEAD
-            && (self.queued.is_empty() || has_room(&self.rows, self.shared.program.sizes.capacity))
+    pub(super) fn step(&mut self, ahead: bool) -> Result<Vec<u32>> {
+        let most = if ahead { STEPS_AHEAD } else { 1 };
+        while self.queued.len() < most && (self.queued.is_empty() || self.rows.iter().all(StepRow::has_room))
         {
             let place = self.queue(true);
             self.queued.push_back(place);
         }
-        let place = self.queued.pop_front().expect("a step was queued above");
+        let told = self.queued()?;
+        Ok(told.expect("a step was queued above"))
+    }
+
+    pub(super) fn queued(&mut self) -> Result<Option<Vec<u32>>> {
+        let Some(place) = self.queued.pop_front() else { return Ok(None) };
         self.settle(place)?;
         let bytes = self.rows.len() * size_of::<i32>();
         let start = place * self.shared.program.sizes.rows * size_of::<i32>();
         let told = &self.shared.told.bytes()[start..start + bytes];
-        Ok(told.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]])).collect())
+        Ok(Some(told.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]])).collect()))
     }
 
     pub(super) fn logits(&mut self) -> Result<Tensor<2>> {
@@ -200,8 +228,7 @@ impl Machine {
         let place = self.next_place;
         self.next_place = (place + 1) % STEPS_AHEAD;
         let longest = self.rows.iter().map(|row| row.position + 1).max().unwrap_or(1);
-        let most = splits(self.shared.program.sizes.capacity);
-        let splits = splits(longest).next_power_of_two().min(most);
+        let splits = splits(longest).next_power_of_two();
         let shape = Shape { rows: self.rows.len(), splits, is_greedy };
         let shared = Arc::clone(&self.shared);
         self.shared.gpu.enqueue(Vec::new(), move |run, _| {

@@ -31,7 +31,7 @@ use burn::tensor::Tensor;
 
 use crate::DeviceError;
 
-pub use split::STEP_KEYS;
+pub use split::{PAGE_TOKENS, STEP_KEYS};
 pub use types::{STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable, THIN_ROWS};
 
 /// See the head of the module.
@@ -42,18 +42,21 @@ pub struct Decoder(
 );
 
 impl Decoder {
-    /// One for at most so many sequences at once; `None` where no kernel serves the model as it lies, or it lies on no
-    /// card.
+    /// One for at most so many sequences at once; where no kernel serves the model as it lies, why.
     ///
     /// # Errors
     /// The card has no room, or the driver refuses.
-    pub fn new(model: &StepModel<'_>, cache: StepCache, rows: usize) -> Result<Option<Self>, DeviceError> {
+    pub fn new(
+        model: &StepModel<'_>,
+        cache: StepCache,
+        rows: usize,
+    ) -> Result<Result<Self, &'static str>, DeviceError> {
         #[cfg(feature = "cuda")]
         return Ok(machine::Machine::new(model, cache, rows)?.map(Self));
         #[cfg(not(feature = "cuda"))]
         {
             let _ = (model, cache, rows);
-            Ok(None)
+            Ok(Err("this build has no support for cards"))
         }
     }
 
@@ -71,14 +74,29 @@ impl Decoder {
         }
     }
 
-    /// Takes all sequences a token further, and gives the likeliest token of each, ties to the lower id. Steps may be
-    /// queued ahead, for as many tokens as the sequences have room for.
+    /// Takes all sequences a token further, and gives the likeliest token of each, ties to the lower id. With `ahead` the
+    /// step behind it is queued too where all sequences have room for it: the card goes on while the host reads.
     ///
     /// # Errors
     /// The device failed.
-    pub fn step(&mut self) -> Result<Vec<u32>, DeviceError> {
+    pub fn step(&mut self, ahead: bool) -> Result<Vec<u32>, DeviceError> {
         #[cfg(feature = "cuda")]
-        return Ok(self.0.step()?);
+        return Ok(self.0.step(ahead)?);
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = ahead;
+            match self.0 {}
+        }
+    }
+
+    /// What a step gave that was queued ahead, if there is one; to be asked for before other sequences are
+    /// [set](Self::set).
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn queued(&mut self) -> Result<Option<Vec<u32>>, DeviceError> {
+        #[cfg(feature = "cuda")]
+        return Ok(self.0.queued()?);
         #[cfg(not(feature = "cuda"))]
         match self.0 {}
     }

@@ -3,6 +3,8 @@
 // sum has one order, and a row's result depends on that row alone.
 #include "step.cuh"
 
+#include "cache.cuh"
+
 // x[b] = table[ids[b]]; the table may lie in mapped host memory. x bf16 [B, D]. Grid: B. Block: 128.
 extern "C" __global__ void __launch_bounds__(128) embed(const bf16* table, const int* ids, bf16* x, int D) {
     const uint4* from = (const uint4*)(table + (u64)ids[blockIdx.x] * D);
@@ -22,13 +24,13 @@ __device__ __forceinline__ float dot8(const float (&u)[8], uint4 v) {
 
 // Bias and low-rank part of queries, keys and values, rotary embedding, and the new rows of the cache.
 // qkv f32 [B, (H + 2 n_kv) D]; bias bf16; u bf16 [B, R] and v bf16 [(H + 2 n_kv) D, R], R 0 for none; cos, sin f32 [*,
-// D / 2] by position; slots, positions i32 [B]; q bf16 [B, H D]; keys, values bf16 [slots * capacity, n_kv D]. Grid:
-// (ceil((H + 2 n_kv) D / 2 / 128), B). Block: 128, a thread a pair (i, i + D / 2), so small that one has
-// room beside the product before.
+// D / 2] by position; slots, positions i32 [B]; pages, first_page i32 and keys, values bf16 [rows, n_kv D] as attend.cu
+// has them; q bf16 [B, H D]. Grid: (ceil((H + 2 n_kv) D / 2 / 128), B). Block: 128, a thread a pair (i, i + D / 2), so
+// small that one has room beside the product before.
 extern "C" __global__ void __launch_bounds__(128)
     place(const float* qkv, const bf16* bias, const bf16* u, const bf16* v, const float* cos, const float* sin,
-          const int* slots, const int* positions, bf16* q, bf16* keys, bf16* values, int H, int n_kv, int D, int R,
-          int capacity) {
+          const int* slots, const int* positions, const int* pages, const int* first_page, bf16* q, bf16* keys,
+          bf16* values, int H, int n_kv, int D, int R, int window) {
     const int item = blockIdx.x * 128 + threadIdx.x, b = blockIdx.y, half = D / 2, width = (H + 2 * n_kv) * D;
     const int head = item / half, i = item % half, column = head * D + i;
     uint4 held[2][HELD];
@@ -66,7 +68,7 @@ extern "C" __global__ void __launch_bounds__(128)
         const float first = pair[0] * c - pair[1] * s, second = pair[1] * c + pair[0] * s;
         pair[0] = first, pair[1] = second;
     }
-    const u64 row = ((u64)slots[b] * capacity + position) * n_kv * D;
+    const u64 row = cache_row(pages + first_page[b], slots[b], position, window) * n_kv * D;
     bf16* to = head < H          ? q + (u64)b * H * D + column
                : head < H + n_kv ? keys + row + column - H * D
                                  : values + row + column - (H + n_kv) * D;

@@ -122,12 +122,15 @@ impl Program {
             self.angles[1],
             at.slots,
             at.positions,
+            at.pages,
+            at.first_page,
             at.query,
             cache[0],
             cache[1],
         ]
         .map(Arg::Ptr);
-        let sizes = [of.heads, of.key_heads, of.head_dim, columns, of.capacity].map(Arg::size);
+        let window = layer.window.unwrap_or(0);
+        let sizes = [of.heads, of.key_heads, of.head_dim, columns, window].map(Arg::size);
         run.stage("place", 0.0, 0.0, || {
             let kernel = run.kernel("decode/rows", "place", &[])?;
             let arguments = [&pointers[..], &sizes].concat();
@@ -140,14 +143,15 @@ impl Program {
             frozen.sinks,
             at.slots,
             at.positions,
+            at.pages,
+            at.first_page,
             at.attended,
             at.parts,
             at.counters,
         ]
         .map(Arg::Ptr);
-        let window = layer.window.unwrap_or(0);
         let scale = (of.head_dim as f32).sqrt().recip();
-        let sizes = [of.key_heads, of.capacity, window].map(Arg::size);
+        let sizes = [of.key_heads, window].map(Arg::size);
         let arguments = [&pointers[..], &sizes, &[Arg::F32(scale)]].concat();
         let splits =
             layer.window.map_or(shape.splits, |window| super::buffers::splits(window).min(shape.splits));

@@ -2,6 +2,8 @@
 
 use burn::tensor::Tensor;
 
+#[cfg(feature = "cuda")]
+use super::split::PAGE_TOKENS;
 use crate::layer::{DecoderLayer, LayerPairs};
 use crate::stream::HostTable;
 
@@ -43,21 +45,32 @@ pub enum StepTable {
 /// Where a step finds keys and values, and angles.
 #[derive(Debug)]
 pub struct StepCache {
-    /// Keys and values of each layer, `[slots · capacity, key value width]`. Written in place.
+    /// Keys and values of each layer, written in place. Of a layer with a window `[slots · window, key value width]`, a
+    /// ring a slot: a position lies at its remainder. Of the others `[pages · PAGE_TOKENS, key value width]`.
     pub layers: Vec<[Tensor<2>; 2]>,
-    /// Tokens of a slot.
-    pub capacity: usize,
-    /// Cosines and sines by position, `[capacity, head_dim / 2]`, f32.
+    /// Pages of all sequences.
+    pub pages: usize,
+    /// Cosines and sines by position, `[positions, head_dim / 2]`, f32.
     pub angles: [Tensor<2>; 2],
 }
 
 /// A sequence of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepRow {
-    /// Its place in the cache.
+    /// Its ring in layers with a window.
     pub slot: usize,
+    /// Its pages in the others, those of its first positions first; no page is another's.
+    pub pages: Vec<u32>,
     /// Its last token, which is not in the cache yet.
     pub id: u32,
     /// Where that stands, from 0.
     pub position: usize,
+}
+
+impl StepRow {
+    /// Whether its pages have room for its last token.
+    #[cfg(feature = "cuda")]
+    pub(super) fn has_room(&self) -> bool {
+        self.position < self.pages.len() * PAGE_TOKENS
+    }
 }

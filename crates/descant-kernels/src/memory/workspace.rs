@@ -120,6 +120,20 @@ impl Workspace {
         Ok(())
     }
 
+    /// Bytes that may still be taken on a card: what is left of the limit, else nearly all that is free. What burn's pool holds
+    /// for later is given back first. `None` on the CPU.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn room(&self, device: &Device) -> Result<Option<u64>, DeviceError> {
+        #[cfg(feature = "cuda")]
+        if !crate::is_cpu(device) {
+            return Ok(Some(crate::cuda::gauge::room(device, self.settings().limit)?));
+        }
+        let _ = device;
+        Ok(None)
+    }
+
     /// How the memory is laid out, in words for people; `None` before the first layer ran, and on the CPU.
     pub fn words(&self) -> Option<String> {
         #[cfg(feature = "cuda")]

@@ -1,5 +1,6 @@
 //! Reading model directories, right and wrong; rotary angles; generation.
 
+mod batches;
 mod bitsandbytes;
 mod configs;
 mod generation;

@@ -5,9 +5,9 @@
 //! the driver and burn's pool take beside what is counted was found by measuring. How well both agree with what runs
 //! took is R19 of docs/reliability.md.
 
-use descant_kernels::{Keep, LayerLoad, MAX_EXPERT_RANK, PerSite, STEP_KEYS};
+use descant_kernels::{Keep, LayerLoad, MAX_EXPERT_RANK, PerSite};
 use descant_lora::LoraConfig;
-use descant_model::{Config, SiteKind, weight_bytes};
+use descant_model::{CacheSize, Config, SiteKind, weight_bytes};
 
 use super::arrangement::Arrangement;
 use crate::config::{OptimizerKind, TrainConfig};
@@ -17,8 +17,6 @@ use crate::sample::Samples;
 
 /// Bytes of a number on the CPU, and of adapters everywhere.
 const FULL: u64 = 4;
-/// Bytes of an activation on a card.
-const HALF: u64 = 2;
 /// Rows of logits that a thread of the loss holds at once.
 const LOGIT_ROWS: u64 = 64;
 /// What the CPU's allocator asks of the system for a byte that is kept: pieces of many sizes come and go and leave holes.
@@ -38,10 +36,6 @@ const POOLED: f64 = 3.45;
 const POOLED_MANY: (f64, f64) = (0.95 * (1_u64 << 30) as f64, 0.45);
 /// Micro-batches that are looked at for the longest; a run of more is taken for one of so many.
 const MOST_LOOKED_AT: u64 = 100_000;
-/// What a card's decoder works in whatever it is asked: cuBLASLt's workspace, and rows of a step.
-const DECODER: u64 = 40 << 20;
-/// Prompt tokens that generation takes at once.
-const PREFILL_TOKENS: u64 = 8192;
 
 /// What goes through the model at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -215,21 +209,9 @@ pub fn estimate_asking(config: &Config, asking: Asking, place: Place) -> Memory 
     }
 }
 
-/// Keys, values and logits of prompts that are answered together.
+/// Keys, values and logits of prompts that are answered together, and what they work in.
 fn asking_bytes(config: &Config, asking: Asking, on_card: bool) -> u64 {
-    let layers = config.num_hidden_layers as u64;
-    let cache = asking.batch * asking.tokens * layers * 2 * config.key_value_width() as u64;
-    let work = (asking.batch * asking.tokens).min(PREFILL_TOKENS) * Widths::new(config, &[]).in_work();
-    let number = if on_card { HALF } else { FULL };
-    let bytes = (cache + work + 2 * asking.batch * config.vocab_size as u64) * number;
-    if on_card { bytes + decoder_bytes(config, asking) } else { bytes }
-}
-
-/// What a card's decoder works in beside logits and cache: most of it splits of attention, which are put together.
-fn decoder_bytes(config: &Config, asking: Asking) -> u64 {
-    let splits = asking.tokens.div_ceil(STEP_KEYS as u64);
-    let of_split = config.num_attention_heads as u64 * (config.head_dim as u64 + 2) * FULL;
-    DECODER + asking.batch * splits * of_split
+    CacheSize::of(asking.batch as usize, asking.tokens as usize).with_work(config, on_card)
 }
 
 /// Estimates a run.

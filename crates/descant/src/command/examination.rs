@@ -1,6 +1,6 @@
 //! What is asked before and after: suites and held-out rows, read once, asked of base and adapter in the same way.
 //!
-//! Every reply goes to a file of samples before the next batch begins; whatever is shown is made from such files by
+//! Replies go to a file of samples while the others are made; whatever is shown is made from such files by
 //! [`Figures`](super::figures::Figures).
 
 use std::collections::BTreeMap;
@@ -13,52 +13,13 @@ use descant_evaluate::{
     missing, prompts, reply,
 };
 use descant_harmony::{Channel, Date, RenderOptions, Renderer, StreamParser, Tokenizer};
-use descant_model::{CountDone, GenerateOptions, GptOss, Overlay, Request, Sampling, stop_ids};
+use descant_model::{Ended, GenerateOptions, GptOss, InOrder, Overlay, Request, Sampling, stop_ids};
 use descant_train::memory::Asking;
 use descant_train::{Event, Observer, Sample as Row, score_ranked};
 
 use super::rows;
 use crate::failure::Hinted;
 use crate::settings::{Evaluate, Resolved, Settings};
-
-/// Whoever answers prompts: gives the new ids of each, in order, and tells how many are done.
-pub(crate) trait Replier {
-    /// Answers a batch.
-    fn replies(&mut self, prompts: &[&Prompt], progress: &mut dyn FnMut(usize)) -> Result<Vec<Vec<u32>>>;
-}
-
-/// A model with an overlay.
-struct Generating<'a> {
-    model: &'a GptOss,
-    overlay: &'a dyn Overlay,
-    max_new_tokens: usize,
-    stop_ids: &'a [u32],
-    temperature: f64,
-    top_p: f64,
-}
-
-impl Replier for Generating<'_> {
-    fn replies(&mut self, prompts: &[&Prompt], progress: &mut dyn FnMut(usize)) -> Result<Vec<Vec<u32>>> {
-        // Each reply has a seed of its own, so that it does not depend on its batch.
-        let request = |prompt: &&Prompt| Request {
-            prompt: prompt.ids.clone(),
-            max_new_tokens: self.max_new_tokens,
-            adapter: true,
-            sampling: Sampling {
-                temperature: self.temperature as f32,
-                top_p: self.top_p as f32,
-                seed: prompt.seed,
-                ..Sampling::default()
-            },
-            stream: 0,
-        };
-        let requests: Vec<Request> = prompts.iter().map(request).collect();
-        let options = GenerateOptions { stop_ids: self.stop_ids.to_vec(), log_probabilities: None };
-        let mut watch = CountDone::new(progress);
-        let generated = self.model.generate(&requests, self.overlay, &options, &mut watch)?;
-        Ok(generated.into_iter().map(|reply| reply.ids).collect())
-    }
-}
 
 /// A held-out row with its reply, as the loss is measured on it.
 struct HeldOut {
@@ -202,30 +163,66 @@ impl<'a> Examination<'a> {
         };
         observer.on(&Event::Phase { name, total: Some(self.prompts.len() as u64) });
         self.losses(&mut writer, answering).with_context(|| name.to_owned())?;
-        let how = &self.header.settings;
-        let mut replier = Generating {
-            model: answering.model,
-            overlay: answering.overlay,
-            max_new_tokens: how.max_new_tokens,
-            stop_ids: &self.stop_ids,
-            temperature: how.temperature,
-            top_p: how.top_p,
-        };
         let waiting: Vec<Prompt> = missing(&self.prompts, writer.samples()).into_iter().cloned().collect();
-        let mut done = self.prompts.len() - waiting.len();
-        for batch in waiting.chunks(self.batch) {
-            let batch: Vec<&Prompt> = batch.iter().collect();
-            let mut progress = |n: usize| observer.on(&Event::Progress { done: (done + n) as u64 });
-            let started = Instant::now();
-            let ids = replier.replies(&batch, &mut progress).with_context(|| name.to_owned())?;
-            let seconds = started.elapsed().as_secs_f64();
-            let new_tokens = ids.iter().map(Vec::len).sum();
-            let replies = batch.iter().zip(ids).map(|(prompt, ids)| reply(&prompt.key, ids, self.renderer));
-            writer.add(replies.collect::<Result<_, _>>()?, new_tokens, seconds)?;
-            done += batch.len();
-            observer.on(&Event::Progress { done: done as u64 });
-        }
+        self.answer(&waiting, &mut writer, answering, observer).with_context(|| name.to_owned())?;
         Ok(writer.finish()?)
+    }
+
+    /// Replies to these prompts, kept as they come, so many at a time.
+    fn answer(
+        &self,
+        waiting: &[Prompt],
+        writer: &mut Writer,
+        answering: &Answering<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let how = &self.header.settings;
+        // Each reply has a seed of its own, so that it does not depend on the others.
+        let request = |prompt: &Prompt| Request {
+            prompt: prompt.ids.clone(),
+            max_new_tokens: how.max_new_tokens,
+            adapter: true,
+            sampling: Sampling {
+                temperature: how.temperature as f32,
+                top_p: how.top_p as f32,
+                seed: prompt.seed,
+                ..Sampling::default()
+            },
+            stream: 0,
+        };
+        let requests: Vec<Request> = waiting.iter().map(request).collect();
+        let options = GenerateOptions {
+            stop_ids: self.stop_ids.clone(),
+            at_once: Some(self.batch),
+            ..GenerateOptions::default()
+        };
+        let before = (self.prompts.len() - waiting.len()) as u64;
+        let (mut since, mut ready, mut new_tokens) = (Instant::now(), Vec::new(), 0);
+        let mut failed = None;
+        let mut watch = InOrder::new(requests.len(), |ended| {
+            let (at, made) = match ended {
+                Ended::Count(count) => {
+                    observer.on(&Event::Progress { done: before + count as u64 });
+                    return true;
+                }
+                Ended::Next(at, made) => (at, made),
+            };
+            new_tokens += made.ids.len();
+            let mut keep = || -> Result<()> {
+                ready.push(reply(&waiting[at].key, made.ids.clone(), self.renderer)?);
+                if ready.len() < self.batch && at + 1 < waiting.len() {
+                    return Ok(());
+                }
+                let seconds = since.elapsed().as_secs_f64();
+                writer.add(std::mem::take(&mut ready), std::mem::take(&mut new_tokens), seconds)?;
+                since = Instant::now();
+                Ok(())
+            };
+            failed = keep().err();
+            failed.is_none()
+        });
+        answering.model.generate(&requests, answering.overlay, &options, &mut watch)?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// Losses on the held-out rows that are not there yet.

@@ -126,3 +126,51 @@ fn a_sequence_is_continued_as_it_is_alone_and_random_ones_as_often_as_asked() {
         }
     }
 }
+
+/// Prompts of many lengths, on both sides of the borders of pages, windows and splits, and each with its own end.
+fn varied_requests(case: &Case, vocabulary: usize) -> Vec<Request> {
+    let all: Vec<u32> = case.sequences(vocabulary).concat();
+    let lengths = [1, 2, 15, 16, 17, 63, 64, 65, 100, 127, 128, 129, 130, 191, 192, 200, 255, 256, 257, 300];
+    let request = |(n, length): (usize, usize)| {
+        let ids = all.iter().cycle().skip(7 * n).take(length).map(|id| (id + n as u32) % vocabulary as u32);
+        let new = [3, 40, 9, 1, 70, 25][n % 6];
+        Request { stream: n as u64, ..Request::greedy(ids.collect(), new) }
+    };
+    lengths.into_iter().enumerate().map(request).collect()
+}
+
+#[test]
+#[ignore = "needs a card"]
+fn slots_are_refilled_and_each_gets_what_it_gets_alone() {
+    let card = card();
+    let case = crate::models::varied();
+    let model = case.load(&card);
+    let adapter = adapter(&case, &model);
+    let requests = varied_requests(&case, model.config.vocab_size);
+    let ask = |requests: &[Request], at_once, cache_tokens| {
+        let options = GenerateOptions { at_once, cache_tokens, ..GenerateOptions::default() };
+        let made = model.generate(requests, &adapter, &options, &mut Unwatched).expect("replies");
+        made.into_iter().map(|one| one.ids).collect::<Vec<_>>()
+    };
+    let alone: Vec<Vec<u32>> =
+        requests.iter().map(|one| ask(std::slice::from_ref(one), None, None).remove(0)).collect();
+    let prompts: Vec<Vec<u32>> = requests.iter().map(|one| one.prompt.clone()).collect();
+    let [off, of] = wrong(&model, &adapter, &prompts, &alone);
+    let allowed = if case.may_choose_otherwise { of / 10 } else { 0 };
+    assert!(off <= allowed, "alone: {off} of {of} tokens are far from the likeliest");
+    // In a few slots, in fewer pages than slots would like, and all at once, where other products multiply.
+    for (at_once, cache_tokens, is_same) in
+        [(Some(4), None, true), (Some(7), Some(500), true), (Some(1), None, true), (None, None, false)]
+    {
+        let together = ask(&requests, at_once, cache_tokens);
+        let differ = together.iter().zip(&alone).filter(|(one, other)| one != other).count();
+        let [off, of] = wrong(&model, &adapter, &prompts, &together);
+        println!(
+            "{at_once:?} slots, {cache_tokens:?}: {differ} replies differ, {off} of {of} tokens far off"
+        );
+        assert!(
+            off <= allowed && (differ == 0 || !is_same),
+            "{at_once:?}: {differ} replies differ, {off} off"
+        );
+    }
+}

@@ -25,7 +25,8 @@ pub(crate) fn write_rows(
 impl CacheOp for CubeBackend {
     fn write_rows(cache: CubeTensor, rows: CubeTensor, values: CubeTensor) -> CubeTensor {
         let (rows, values) = (cuda::contiguous(rows), cuda::contiguous(values));
-        let cache = cuda::owned(cache);
+        // In place, whoever else holds it: a decoder does.
+        let cache = cuda::contiguous(cache);
         let [count, width] = cuda::matrix(&values);
         let count = count.min(rows.shape().num_elements());
         cuda::gpu_of(&cache).enqueue(cuda::handles([&cache, &rows, &values]), move |run, p| {

@@ -11,7 +11,8 @@ use burn::tensor::{Int, Tensor};
 
 use crate::device::has_form_if;
 
-/// Puts `values` at `rows` of `cache` and returns it. The cache's memory is reused when nobody else holds it.
+/// Puts `values` at `rows` of `cache` and returns it. On a card it is written in place, whoever else holds it; on the CPU
+/// where nobody else does.
 ///
 /// # Shapes
 /// `cache` `[capacity, features]`, `rows` `[n]` (i32, distinct), `values` `[n, features]`

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Chat, dir: &Path, talk: Talk) -> Result<Exit> {
     if input.is_terminal() {
         talk.say("Type a message. /help lists commands, Ctrl-C stops a reply, Ctrl-D ends.");
     }
-    let options = GenerateOptions { stop_ids: speaker.stop_ids.clone(), log_probabilities: None };
+    let options = GenerateOptions { stop_ids: speaker.stop_ids.clone(), ..GenerateOptions::default() };
     let compare = args.compare;
     let max_new_tokens = args.max_new_tokens;
     let mut chat = Talking {

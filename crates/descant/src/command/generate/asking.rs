@@ -29,7 +29,8 @@ pub(super) fn speaker(args: &Generate, dir: &Path, asked: &[Asked], talk: Talk) 
 
 pub(super) fn options(args: &Generate, speaker: &Speaker) -> GenerateOptions {
     let stop_ids = if args.ignore_eos { Vec::new() } else { speaker.stop_ids.clone() };
-    GenerateOptions { stop_ids, log_probabilities: args.logprobs }
+    let at_once = Some(args.batch);
+    GenerateOptions { stop_ids, log_probabilities: args.logprobs, at_once, ..GenerateOptions::default() }
 }
 
 /// What the model is asked. The random numbers of a reply depend on the seed, the prompt and the number of its sample, so
@@ -54,10 +55,6 @@ fn stream_of(ids: &[u32], sample: usize) -> u64 {
 /// The replies, in the order of what is asked.
 pub(super) fn answer(args: &Generate, speaker: &Speaker, asked: &[Asked]) -> Result<Vec<Generated>> {
     let options = options(args, speaker);
-    let mut replies = Vec::with_capacity(asked.len());
-    for batch in asked.chunks(args.batch) {
-        let requests = batch.iter().map(|asked| request(args, asked)).collect::<Result<Vec<_>>>()?;
-        replies.extend(speaker.model.generate(&requests, &*speaker.overlay, &options, &mut Unwatched)?);
-    }
-    Ok(replies)
+    let requests = asked.iter().map(|asked| request(args, asked)).collect::<Result<Vec<_>>>()?;
+    Ok(speaker.model.generate(&requests, &*speaker.overlay, &options, &mut Unwatched)?)
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow};
 use descant_evaluate::{Question, Suite};
 use descant_files::{Appender, sha256, sha256_file};
 use descant_harmony::{Conversation, Date, Renderer, TextEncoder as _};
-use descant_model::{Generated, Unwatched, identity_files};
+use descant_model::{Ended, Generated, InOrder, identity_files};
 use serde_json::{Map, Value as Json, json};
 
 use super::asked::{Asked, EFFORT};
@@ -36,7 +36,7 @@ struct Wanted {
     made: String,
 }
 
-/// Asks what is missing, batch by batch.
+/// Asks what is missing.
 pub(super) fn run(
     args: &Generate,
     dir: &Path,
@@ -68,21 +68,34 @@ pub(super) fn run(
         let asked: Vec<Asked> = missing.iter().map(|wanted| wanted.asked.clone()).collect();
         let speaker = speaker(args, dir, &asked, talk)?;
         let options = options(args, &speaker);
-        let (started, mut tokens, mut ready) = (Instant::now(), 0, done);
-        for batch in missing.chunks(args.batch) {
-            let requests =
-                batch.iter().map(|wanted| request(args, &wanted.asked)).collect::<Result<Vec<_>>>()?;
-            let replies = speaker.model.generate(&requests, &*speaker.overlay, &options, &mut Unwatched)?;
-            for (wanted, reply) in batch.iter().zip(&replies) {
-                file.append(&row(wanted, reply, renderer)?.to_string())?;
-                tokens += reply.ids.len();
-            }
-            file.sync()?;
-            ready += batch.len();
-            if talk.shows_progress() {
-                let speed = tokens as f64 / started.elapsed().as_secs_f64();
-                talk.item("replies", format_args!("{ready} of {}, {speed:.0} tokens/s", wanted.len()));
-            }
+        let requests =
+            missing.iter().map(|wanted| request(args, &wanted.asked)).collect::<Result<Vec<_>>>()?;
+        let (started, mut tokens, mut failed) = (Instant::now(), 0, None);
+        let mut watch = InOrder::new(requests.len(), |ended| {
+            let Ended::Next(at, reply) = ended else { return true };
+            tokens += reply.ids.len();
+            let ready = done + at + 1;
+            let is_last = at + 1 == missing.len();
+            let mut keep = || -> Result<()> {
+                file.append(&row(&missing[at], reply, renderer)?.to_string())?;
+                if is_last || (at + 1).is_multiple_of(args.batch) {
+                    file.sync()?;
+                    if talk.shows_progress() {
+                        let speed = tokens as f64 / started.elapsed().as_secs_f64();
+                        talk.item(
+                            "replies",
+                            format_args!("{ready} of {}, {speed:.0} tokens/s", wanted.len()),
+                        );
+                    }
+                }
+                Ok(())
+            };
+            failed = keep().err();
+            failed.is_none()
+        });
+        speaker.model.generate(&requests, &*speaker.overlay, &options, &mut watch)?;
+        if let Some(error) = failed {
+            return Err(error);
         }
     }
     talk.data(format_args!("{}", out.display()))?;

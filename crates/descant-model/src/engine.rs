@@ -1,0 +1,225 @@
+//! The loop of generation: slots are filled, prompts go into the cache in chunks, and between them every step adds a token
+//! to each sequence whose prompt is there.
+//!
+//! Steps are the card's own decoder's, where there is one (`decode.rs`), else the forward pass's. Prompts are always the
+//! forward pass's. A sequence has all its memory from its beginning, so that nothing fails in the middle of a reply.
+
+use burn::tensor::Tensor;
+use descant_kernels::{STEP_ROWS, StepRow, best_tokens, is_cpu, read_floats};
+
+use crate::cache::KeyValueCache;
+use crate::capacity::{CacheSize, pages_for};
+use crate::decode::CardSteps;
+use crate::error::{Error, Result};
+use crate::model::{GptOss, Pass};
+use crate::overlay::{Bare, Overlay};
+use crate::run::{Chosen, Run};
+use crate::slots::{Active, Chunks, Slots};
+
+/// Slots where nobody says how many.
+const SLOTS_ON_CARD: usize = STEP_ROWS;
+const SLOTS_ON_CPU: usize = 64;
+/// Of the slots of a card, the share that is refilled together.
+const REFILLED: usize = 16;
+
+/// Whatever continues prompts, made for some of them.
+pub(crate) struct Engine<'a> {
+    model: &'a GptOss,
+    overlay: &'a dyn Overlay,
+    cache: KeyValueCache,
+    slots: usize,
+    card: Option<CardSteps>,
+}
+
+impl<'a> Engine<'a> {
+    /// One for these sequences of a run.
+    ///
+    /// # Errors
+    /// Memory does not hold the longest of them.
+    pub(crate) fn new(
+        model: &'a GptOss,
+        overlay: &'a dyn Overlay,
+        sequences: &[usize],
+        run: &Run<'_>,
+    ) -> Result<Self> {
+        let size = size(model, sequences, run)?;
+        let cache = KeyValueCache::new(&model.config, size, model.device());
+        let adapter = sequences.iter().any(|&sequence| run.requests[sequence].adapter);
+        let of_steps: &dyn Overlay = if adapter { overlay } else { &Bare };
+        let longest = sequences.iter().map(|&sequence| run.most_tokens(sequence)).max().unwrap_or(1);
+        let card = CardSteps::new(model, of_steps, &cache, size, longest)?;
+        Ok(Self { model, overlay, cache, slots: size.slots, card })
+    }
+
+    /// Continues the sequences to their ends. However it ends, no slot is taken then.
+    ///
+    /// # Errors
+    /// Logits are not finite; the device failed.
+    pub(crate) fn serve(&mut self, sequences: &[usize], run: &mut Run<'_>) -> Result<()> {
+        let result = self.turns(sequences, run);
+        for slot in 0..self.slots {
+            self.cache.end(slot);
+        }
+        debug_assert!(self.cache.is_empty());
+        result
+    }
+
+    fn turns(&mut self, sequences: &[usize], run: &mut Run<'_>) -> Result<()> {
+        let refill = if self.card.is_some() { self.slots / REFILLED } else { 1 };
+        let waiting = sequences.iter().map(|&sequence| {
+            let request = &run.requests[sequence];
+            (sequence, request.adapter, request.prompt.len() - 1)
+        });
+        let mut slots = Slots::new(self.slots, refill, waiting);
+        while !slots.is_done() && !run.ended_all {
+            slots.admit(|slot, sequence| self.cache.begin(slot, run.most_tokens(sequence)));
+            if let Some(chunks) = slots.chunks(|slot| self.cache.length(slot)) {
+                self.fill(&chunks, run);
+            }
+            let ready = slots.ready(|slot| self.cache.length(slot));
+            if ready.is_empty() {
+                continue;
+            }
+            for (active, chosen) in self.step(&ready, slots.fills(), run)? {
+                if !run.take(active.sequence, chosen) {
+                    self.cache.end(active.slot);
+                    slots.end(active.slot);
+                }
+                if run.ended_all {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings chunks of prompts into the cache.
+    fn fill(&mut self, chunks: &Chunks, run: &Run<'_>) {
+        let mut ids = Vec::new();
+        for (active, count) in &chunks.parts {
+            let start = self.cache.length(active.slot);
+            ids.extend_from_slice(&run.requests[active.sequence].prompt[start..start + count]);
+        }
+        let slots: Vec<usize> = chunks.parts.iter().map(|(active, _)| active.slot).collect();
+        let counts: Vec<usize> = chunks.parts.iter().map(|(_, count)| *count).collect();
+        self.forward(&slots, &ids, &counts, chunks.adapter);
+    }
+
+    /// Takes these sequences a token further.
+    fn step(&mut self, ready: &[Active], fills: bool, run: &Run<'_>) -> Result<Vec<(Active, Chosen)>> {
+        if self.card.is_none() {
+            return self.plain_step(ready, run);
+        }
+        let takes_best = ready.iter().all(|active| run.takes_the_likeliest(active.sequence));
+        let row = |active: &Active| StepRow {
+            slot: active.slot,
+            pages: self.cache.pages(active.slot).to_vec(),
+            id: run.last(active.sequence),
+            position: self.cache.length(active.slot),
+        };
+        let card = self.card.as_mut().expect("it is there");
+        let chosen: Vec<(Active, Chosen)> = if takes_best {
+            let ids = card.likeliest(ready, row, !fills)?;
+            ids.into_iter().map(|(active, id)| (active, Chosen::plain(id))).collect()
+        } else {
+            match card.logits(ready, row)? {
+                Ok(logits) => ready.iter().copied().zip(self.choose(logits, ready, run)?).collect(),
+                Err(ids) => ids.into_iter().map(|(active, id)| (active, Chosen::plain(id))).collect(),
+            }
+        };
+        for (active, _) in &chosen {
+            self.cache.advance(active.slot, 1);
+        }
+        Ok(chosen)
+    }
+
+    /// The same by the forward pass, base and overlay one after the other.
+    fn plain_step(&mut self, ready: &[Active], run: &Run<'_>) -> Result<Vec<(Active, Chosen)>> {
+        let mut all = Vec::with_capacity(ready.len());
+        for adapter in [false, true] {
+            let side: Vec<Active> = ready.iter().copied().filter(|one| one.adapter == adapter).collect();
+            if side.is_empty() {
+                continue;
+            }
+            let slots: Vec<usize> = side.iter().map(|active| active.slot).collect();
+            let ids: Vec<u32> = side.iter().map(|active| run.last(active.sequence)).collect();
+            let hidden = self.forward(&slots, &ids, &vec![1; ids.len()], adapter);
+            let logits = self.model.logits(hidden);
+            let chosen = self.choose(logits, &side, run)?;
+            all.extend(side.into_iter().zip(chosen));
+        }
+        all.sort_by_key(|(active, _)| active.slot);
+        Ok(all)
+    }
+
+    /// Adds `counts` tokens to the sequences in `slots`; hidden states behind the last norm.
+    fn forward(&mut self, slots: &[usize], ids: &[u32], counts: &[usize], adapter: bool) -> Tensor<2> {
+        let rows = self.cache.extend(slots, counts);
+        let segments = rows.lane(None).segments.clone();
+        let cache = Some((&mut self.cache, &rows));
+        let overlay: &dyn Overlay = if adapter { self.overlay } else { &Bare };
+        self.model.forward(Pass { ids, positions: &rows.positions, segments, cache }, overlay)
+    }
+
+    /// The next token of each of these. On a card, what is chosen greedily is chosen where the logits are.
+    fn choose(&self, logits: Tensor<2>, active: &[Active], run: &Run<'_>) -> Result<Vec<Chosen>> {
+        let takes_best = active.iter().all(|active| run.takes_the_likeliest(active.sequence));
+        if takes_best && !is_cpu(self.model.device()) {
+            let ids = best_tokens(logits)?;
+            return Ok(ids.into_iter().map(Chosen::plain).collect());
+        }
+        let width = logits.dims()[1];
+        let values = read_floats(logits)?;
+        let rows = values.chunks_exact(width);
+        active.iter().zip(rows).map(|(active, row)| run.choose(active.sequence, row)).collect()
+    }
+}
+
+/// How large a cache these sequences get: as asked for, or what memory holds.
+fn size(model: &GptOss, sequences: &[usize], run: &Run<'_>) -> Result<CacheSize> {
+    let on_card = !is_cpu(model.device());
+    let most = if on_card { SLOTS_ON_CARD } else { SLOTS_ON_CPU };
+    let asked = run.options.at_once.unwrap_or(most).clamp(1, if on_card { STEP_ROWS } else { usize::MAX });
+    let mut needs: Vec<usize> =
+        sequences.iter().map(|&sequence| pages_for(run.most_tokens(sequence))).collect();
+    needs.sort_unstable_by(|a, b| b.cmp(a));
+    let largest = needs.first().copied().unwrap_or(1);
+    let room = model.workspace().room(model.device())?;
+    let cap = run.options.cache_tokens.map(pages_for);
+    let mut slots = asked.min(sequences.len());
+    loop {
+        let wanted: usize = needs.iter().take(slots).sum();
+        let allowed = wanted.min(cap.unwrap_or(wanted));
+        let found = match room {
+            Some(bytes) => CacheSize::within(bytes, slots, allowed, &model.config, on_card),
+            None => Some(CacheSize { slots, pages: allowed }),
+        };
+        // Slots that have hardly ever pages would only have rings.
+        match found {
+            Some(size) if size.pages >= largest && (slots == 1 || 2 * size.pages >= wanted) => {
+                if size.pages < wanted || slots < asked.min(sequences.len()) {
+                    tracing::warn!(
+                        "memory holds the keys and values of {} tokens at once, and {} prompts with their replies may \
+                         have {}: fewer than that are answered at a time; allow fewer new tokens, or more memory",
+                        size.pages * descant_kernels::PAGE_TOKENS,
+                        asked.min(sequences.len()),
+                        needs.iter().take(asked).sum::<usize>() * descant_kernels::PAGE_TOKENS
+                    );
+                }
+                return Ok(size);
+            }
+            _ if slots > 1 => slots /= 2,
+            _ => {
+                let longest = sequences.iter().copied().max_by_key(|&sequence| run.most_tokens(sequence));
+                let index = longest.unwrap_or(0);
+                let tokens = run.most_tokens(index);
+                let needed = CacheSize::of(1, tokens).with_work(&model.config, on_card);
+                let free = room.unwrap_or_else(|| {
+                    let pages = cap.unwrap_or(0);
+                    CacheSize { slots: 1, pages }.with_work(&model.config, on_card)
+                });
+                return Err(Error::NoRoom { index, tokens, needed, free });
+            }
+        }
+    }
+}
