@@ -5,7 +5,7 @@
 //! sequence begins, where they lie where that is one run of rows, else gathered.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use descant_kernels::{PAGE_TOKENS, Segment, Segments, write_rows};
+use descant_kernels::{PAGE_TOKENS, Segment, Segments, compact, write_rows};
 
 use crate::capacity::{CacheSize, pages_for};
 use crate::config::Config;
@@ -37,7 +37,8 @@ impl KeyValueCache {
         let dtype = if descant_kernels::is_cpu(device) { DType::F32 } else { DType::BF16 };
         let layer = |layer| {
             let shape = [size.rows(config, layer), config.key_value_width()];
-            let empty = || Tensor::<2>::zeros(shape, (device, dtype));
+            // Rows without gaps, so that whoever writes in place writes the same memory.
+            let empty = || compact(Tensor::<2>::zeros(shape, (device, dtype)));
             Some([empty(), empty()])
         };
         Self {
