@@ -30,8 +30,8 @@ mod source;
 mod stream;
 
 pub use decode::{
-    Decoder, PAGE_TOKENS, STEP_KEYS, STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable,
-    THIN_ROWS,
+    Decoder, PAGE_TOKENS, STEP_KEYS, STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepDraw, StepModel,
+    StepRow, StepTable, THIN_ROWS,
 };
 pub use device::{compact, compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
 pub use layer::{
@@ -50,7 +50,7 @@ pub use op::loss::{LogitsRoom, token_losses};
 pub use op::low_rank::low_rank;
 pub use op::norm::rms_norm;
 pub use op::optimizer::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm, reached};
-pub use op::pick::best_tokens;
+pub use op::pick::{Draw, Drawn, DrawnRow, best_tokens, draw_tokens};
 pub use op::rotary::rotary;
 pub use op::route::{Routing, combine_experts, expert_weights, route, take_tokens};
 pub use op::swiglu::swiglu;

@@ -56,7 +56,8 @@ impl CacheSize {
     /// What a card's decoder works in beside logits and cache: most of it splits of attention, which are put together.
     fn decoder(&self, config: &Config) -> u64 {
         let splits = (self.pages.div_ceil(STEP_KEYS / PAGE_TOKENS) + self.slots) as u64;
-        DECODER + splits * config.num_attention_heads as u64 * (config.head_dim as u64 + 2) * FULL
+        let seen = self.slots as u64 * config.vocab_size.div_ceil(8) as u64;
+        DECODER + seen + splits * config.num_attention_heads as u64 * (config.head_dim as u64 + 2) * FULL
     }
 
     /// The cache with the most of `pages` that `bytes` hold with its work, of so many slots; `None` where not one page.

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{DType, Tensor, TensorData};
-use descant_kernels::{Decoder, PAGE_TOKENS, StepCache, StepModel, StepRow, StepTable};
+use descant_kernels::{Decoder, Drawn, PAGE_TOKENS, StepCache, StepChoice, StepModel, StepRow, StepTable};
 
 use crate::cache::KeyValueCache;
 use crate::capacity::{CacheSize, pages_for};
@@ -22,6 +22,7 @@ pub(crate) struct CardSteps {
     decoder: Decoder,
     /// The sequences that it was told last, in the order of its rows.
     rows: Vec<Active>,
+    choice: StepChoice,
 }
 
 impl CardSteps {
@@ -41,7 +42,7 @@ impl CardSteps {
             return Ok(None);
         }
         match decoder(model, overlay, cache, size, longest)? {
-            Ok(decoder) => Ok(Some(Self { decoder, rows: Vec::new() })),
+            Ok(decoder) => Ok(Some(Self { decoder, rows: Vec::new(), choice: StepChoice::Likeliest })),
             Err(reason) => {
                 static SAID: AtomicBool = AtomicBool::new(false);
                 if !SAID.swap(true, Ordering::Relaxed) {
@@ -52,37 +53,31 @@ impl CardSteps {
         }
     }
 
-    /// The likeliest next token of each of `ready`, or of those of them that a step had that was queued ahead.
-    pub(crate) fn likeliest(
+    /// The next token of each of `ready`, or of those of them that a step had that was queued ahead.
+    pub(crate) fn step(
         &mut self,
         ready: &[Active],
         row: impl Fn(&Active) -> StepRow,
+        choice: StepChoice,
         ahead: bool,
-    ) -> Result<Vec<(Active, u32)>> {
-        if self.rows != ready {
+    ) -> Result<Vec<(Active, Drawn)>> {
+        if self.rows != ready || self.choice != choice {
             if let Some(told) = self.queued(ready)? {
                 return Ok(told);
             }
             self.set(ready, row)?;
+            self.choice = choice;
         }
-        let ids = self.decoder.step(ahead)?;
-        Ok(self.rows.iter().copied().zip(ids).collect())
+        let drawn = self.decoder.step(choice, ahead)?;
+        Ok(self.rows.iter().copied().zip(drawn).collect())
     }
 
-    /// The logits of each of `ready`, `[ready, vocabulary]`; or the tokens of a step that was queued ahead.
-    pub(crate) fn logits(
-        &mut self,
-        ready: &[Active],
-        row: impl Fn(&Active) -> StepRow,
-    ) -> Result<std::result::Result<Tensor<2>, Vec<(Active, u32)>>> {
-        if let Some(told) = self.queued(ready)? {
-            return Ok(Err(told));
-        }
+    /// The logits of each of `ready`, `[ready, vocabulary]`; the next tokens are the host's to tell.
+    pub(crate) fn logits(&mut self, ready: &[Active], row: impl Fn(&Active) -> StepRow) -> Result<Tensor<2>> {
         self.set(ready, row)?;
         let logits = self.decoder.logits()?;
-        // The next tokens are the host's to tell.
         self.rows.clear();
-        Ok(Ok(logits))
+        Ok(logits)
     }
 
     fn set(&mut self, ready: &[Active], row: impl Fn(&Active) -> StepRow) -> Result<()> {
@@ -91,9 +86,9 @@ impl CardSteps {
         Ok(())
     }
 
-    fn queued(&mut self, ready: &[Active]) -> Result<Option<Vec<(Active, u32)>>> {
-        let Some(ids) = self.decoder.queued()? else { return Ok(None) };
-        let told = self.rows.iter().copied().zip(ids);
+    fn queued(&mut self, ready: &[Active]) -> Result<Option<Vec<(Active, Drawn)>>> {
+        let Some(drawn) = self.decoder.queued()? else { return Ok(None) };
+        let told = self.rows.iter().copied().zip(drawn);
         Ok(Some(told.filter(|(active, _)| ready.contains(active)).collect()))
     }
 }

@@ -4,8 +4,12 @@
 //! Steps are the card's own decoder's, where there is one (`decode.rs`), else the forward pass's. Prompts are always the
 //! forward pass's. A sequence has all its memory from its beginning, so that nothing fails in the middle of a reply.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use burn::tensor::Tensor;
-use descant_kernels::{STEP_ROWS, StepRow, best_tokens, is_cpu, read_floats};
+use descant_kernels::{
+    DrawnRow, STEP_ROWS, StepChoice, StepDraw, StepRow, best_tokens, draw_tokens, is_cpu, read_floats,
+};
 
 use crate::cache::KeyValueCache;
 use crate::capacity::{CacheSize, pages_for};
@@ -107,25 +111,23 @@ impl<'a> Engine<'a> {
 
     /// Takes these sequences a token further.
     fn step(&mut self, ready: &[Active], fills: bool, run: &Run<'_>) -> Result<Vec<(Active, Chosen)>> {
-        if self.card.is_none() {
-            return self.plain_step(ready, run);
-        }
-        let takes_best = ready.iter().all(|active| run.takes_the_likeliest(active.sequence));
-        let row = |active: &Active| StepRow {
-            slot: active.slot,
-            pages: self.cache.pages(active.slot).to_vec(),
-            id: run.last(active.sequence),
-            position: self.cache.length(active.slot),
-        };
-        let card = self.card.as_mut().expect("it is there");
-        let chosen: Vec<(Active, Chosen)> = if takes_best {
-            let ids = card.likeliest(ready, row, !fills)?;
-            ids.into_iter().map(|(active, id)| (active, Chosen::plain(id))).collect()
+        let Some(card) = &mut self.card else { return self.plain_step(ready, run) };
+        let cache = &self.cache;
+        let row = |active: &Active| step_row(active, cache, run);
+        let chosen = if run.wants_logits() {
+            say_once(
+                &LOGITS_SAID,
+                "log-probabilities of the likeliest tokens are the host's work, which is slower",
+            );
+            let logits = card.logits(ready, row)?;
+            ready.iter().copied().zip(self.choose(logits, ready, run)?).collect()
         } else {
-            match card.logits(ready, row)? {
-                Ok(logits) => ready.iter().copied().zip(self.choose(logits, ready, run)?).collect(),
-                Err(ids) => ids.into_iter().map(|(active, id)| (active, Chosen::plain(id))).collect(),
-            }
+            let takes_best = ready.iter().all(|active| run.takes_the_likeliest(active.sequence));
+            let choice = if takes_best { StepChoice::Likeliest } else { StepChoice::Drawn };
+            let drawn = card.step(ready, row, choice, !fills)?;
+            let chosen =
+                drawn.iter().map(|(active, drawn)| Ok((*active, run.drawn(active.sequence, drawn)?)));
+            chosen.collect::<Result<Vec<_>>>()?
         };
         for (active, _) in &chosen {
             self.cache.advance(active.slot, 1);
@@ -161,17 +163,45 @@ impl<'a> Engine<'a> {
         self.model.forward(Pass { ids, positions: &rows.positions, segments, cache }, overlay)
     }
 
-    /// The next token of each of these. On a card, what is chosen greedily is chosen where the logits are.
+    /// The next token of each of these. On a card it is chosen where the logits are, unless more of them is wanted.
     fn choose(&self, logits: Tensor<2>, active: &[Active], run: &Run<'_>) -> Result<Vec<Chosen>> {
-        let takes_best = active.iter().all(|active| run.takes_the_likeliest(active.sequence));
-        if takes_best && !is_cpu(self.model.device()) {
-            let ids = best_tokens(logits)?;
-            return Ok(ids.into_iter().map(Chosen::plain).collect());
+        if !is_cpu(self.model.device()) && !run.wants_logits() {
+            if active.iter().all(|active| run.takes_the_likeliest(active.sequence)) {
+                return Ok(best_tokens(logits)?.into_iter().map(Chosen::plain).collect());
+            }
+            let rows: Vec<_> = active.iter().map(|active| run.draw(active.sequence)).collect();
+            let drawn = draw_tokens(logits, &rows)?;
+            return active
+                .iter()
+                .zip(&drawn)
+                .map(|(active, drawn)| run.drawn(active.sequence, drawn))
+                .collect();
         }
         let width = logits.dims()[1];
         let values = read_floats(logits)?;
         let rows = values.chunks_exact(width);
         active.iter().zip(rows).map(|(active, row)| run.choose(active.sequence, row)).collect()
+    }
+}
+
+static LOGITS_SAID: AtomicBool = AtomicBool::new(false);
+
+/// Says it the first time.
+fn say_once(said: &AtomicBool, what: &str) {
+    if !said.swap(true, Ordering::Relaxed) {
+        tracing::info!("{what}");
+    }
+}
+
+/// A sequence as a card's step takes it.
+fn step_row(active: &Active, cache: &KeyValueCache, run: &Run<'_>) -> StepRow {
+    let DrawnRow { draw, step, seen, wants_probability } = run.draw(active.sequence);
+    StepRow {
+        slot: active.slot,
+        pages: cache.pages(active.slot).to_vec(),
+        id: run.last(active.sequence),
+        position: cache.length(active.slot),
+        draw: StepDraw { draw, step, seen: seen.to_vec(), wants_probability },
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is known of the sequences while they are continued, and what is told of them.
 
+use descant_kernels::{Drawn, DrawnRow};
+
 use crate::error::{Error, Result};
 use crate::request::{GenerateOptions, Generated, Go, NewToken, Request, StopReason, Watch};
 use crate::sample::{log_sum_exp, top_log_probabilities};
@@ -77,17 +79,42 @@ impl<'a> Run<'a> {
         sampling.is_greedy() && !sampling.penalizes() && self.options.log_probabilities.is_none()
     }
 
-    /// The next token of a sequence from its logits.
-    pub(crate) fn choose(&self, sequence: usize, logits: &[f32]) -> Result<Chosen> {
-        let (request, step) = (&self.requests[sequence], self.out[sequence].ids.len());
-        if logits.iter().any(|logit| !logit.is_finite()) {
-            return Err(Error::LogitsNotFinite { sequence, step });
+    /// Whether more of the logits is wanted than what is drawn and its probability.
+    pub(crate) fn wants_logits(&self) -> bool {
+        self.options.log_probabilities.is_some_and(|likeliest| likeliest > 0)
+    }
+
+    /// How a sequence's next token is drawn.
+    pub(crate) fn draw(&self, sequence: usize) -> DrawnRow<'_> {
+        let request = &self.requests[sequence];
+        DrawnRow {
+            draw: request.sampling.draw(request.stream),
+            step: self.out[sequence].ids.len() as u32,
+            seen: &self.seen[sequence],
+            wants_probability: self.options.log_probabilities.is_some(),
         }
-        let id = request.sampling.choose(logits, &self.seen[sequence], request.stream, step as u64);
-        let Some(n) = self.options.log_probabilities else { return Ok(Chosen::plain(id)) };
-        let log_probability = (f64::from(logits[id as usize]) - log_sum_exp(logits)) as f32;
+    }
+
+    /// A token that was drawn for a sequence.
+    ///
+    /// # Errors
+    /// Its logits are not finite.
+    pub(crate) fn drawn(&self, sequence: usize, drawn: &Drawn) -> Result<Chosen> {
+        let step = self.out[sequence].ids.len();
+        let id = drawn.id.ok_or(Error::LogitsNotFinite { sequence, step })?;
+        Ok(Chosen { id, log_probability: drawn.log_probability(), top: Vec::new() })
+    }
+
+    /// The next token of a sequence from its logits.
+    ///
+    /// # Errors
+    /// They are not finite.
+    pub(crate) fn choose(&self, sequence: usize, logits: &[f32]) -> Result<Chosen> {
+        let chosen = self.drawn(sequence, &self.draw(sequence).draw(logits))?;
+        let Some(n) = self.options.log_probabilities else { return Ok(chosen) };
+        let log_probability = (f64::from(logits[chosen.id as usize]) - log_sum_exp(logits)) as f32;
         let top = if n == 0 { Vec::new() } else { top_log_probabilities(logits, n) };
-        Ok(Chosen { id, log_probability: Some(log_probability), top })
+        Ok(Chosen { log_probability: Some(log_probability), top, ..chosen })
     }
 
     /// Takes a sequence's next token; whether it goes on.

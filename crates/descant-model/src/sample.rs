@@ -5,8 +5,8 @@
 //! (`v1/sample/sampler.py`) has the same but for min-p, which it applies before top-k and top-p. It compares a token with
 //! the likeliest, so which tokens pass it is the same either way; top-p alone sees other sums when both are set.
 //!
-//! [`Sampling::probabilities`] is the definition, written plainly; `pick.rs` is the same without sorting a whole
-//! vocabulary, and tests compare the two.
+//! [`Sampling::probabilities`] is the definition, written plainly; what draws (`pick.rs`) has it in integers and does not
+//! sort a whole vocabulary, and tests compare the two.
 
 /// How a token is chosen: plain numbers, the same for a kernel as for the host.
 ///

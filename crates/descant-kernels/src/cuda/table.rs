@@ -146,7 +146,7 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 30] = [
+pub const UNITS: [Unit; 31] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
@@ -154,6 +154,7 @@ pub const UNITS: [Unit; 30] = [
     plain("route/rows", include_str!("../op/route/rows.cu")),
     plain("loss", include_str!("../op/loss/loss.cu")),
     plain("pick", include_str!("../op/pick/pick.cu")),
+    plain("pick/draw", include_str!("../op/pick/draw.cu")),
     plain("cache", include_str!("../op/cache/rows.cu")),
     plain("optimizer", include_str!("../op/optimizer/optimizer.cu")),
     plain("layer/lora", include_str!("../layer/lora.cu")),

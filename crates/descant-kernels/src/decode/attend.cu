@@ -7,10 +7,10 @@
 // splits, the last block to finish puts them together in their order (flash decoding, Dao et al. 2023), and the sink's
 // term comes in once.
 //
-// q bf16 [B, H * D]; keys, values bf16 [rows, n_kv * D], rows as cache.cuh says; sinks f32 [H]; slots, positions i32 [B],
-// the new token's; pages i32, tables of all sequences, that of sequence b from first_page[b] on, which is even; out bf16
-// [B, H * D]; parts f32 [splits of all tables, n_kv, GROUP, D + 2]; counters u32 [B, n_kv], zero, and zero again on
-// return. Grid: (splits, n_kv, B). Block: 128.
+// q bf16 [B, H * D]; keys, values bf16 [rows, n_kv * D], rows as cache.cuh says; sinks f32 [H]; slots, positions i32
+// [B], the new token's; pages i32, tables of all sequences, that of sequence b from first_page[b] on, which is even;
+// out bf16 [B, H * D]; parts f32 [splits of all tables, n_kv, GROUP, D + 2]; counters u32 [B, n_kv], zero, and zero
+// again on return. Grid: (splits, n_kv, B). Block: 128.
 #include "step.cuh"
 
 #include "cache.cuh"

@@ -3,6 +3,7 @@
 use super::split::{PAGE_TOKENS, STEP_KEYS};
 use crate::cuda::{DeviceMemory, Gpu, Result};
 use crate::memory::table::WORKSPACE;
+use crate::op::pick::cuda::{DRAW_BYTES, mask_bytes};
 
 /// Where each thing begins.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +48,9 @@ pub(super) struct Buffers {
     /// The sequences' tables of pages behind each other, and where each begins, i32.
     pub(super) pages: u64,
     pub(super) first_page: u64,
+    /// How each row is drawn, and which tokens its penalty is for, a bit each.
+    pub(super) draws: u64,
+    pub(super) seen: u64,
 }
 
 /// What bytes depend on.
@@ -134,6 +138,8 @@ impl Buffers {
             slots: take(rows * full),
             pages: take(of.pages * full),
             first_page: take(rows * full),
+            draws: take(rows * DRAW_BYTES),
+            seen: take(rows * mask_bytes(of.vocabulary)),
         };
         (new, end)
     }

@@ -1,5 +1,5 @@
-// Where a layer's cache has the keys and values of a sequence: in pages that its table names, or, where there is a window,
-// in a ring of as many rows as the window has.
+// Where a layer's cache has the keys and values of a sequence: in pages that its table names, or, where there is a
+// window, in a ring of as many rows as the window has.
 #pragma once
 #include "common.cuh"
 
@@ -9,8 +9,9 @@ __device__ __forceinline__ u64 cache_row(const int* pages, int slot, int positio
     return (u64)pages[position / PAGE] * PAGE + position % PAGE;
 }
 
-// The rows of n consecutive positions from `first` on, which lie in two runs: those before `turn` behind `low`, the others
-// behind `high`. Without a window `first` begins a page and n is at most two pages; with one, n is at most the window.
+// The rows of n consecutive positions from `first` on, which lie in two runs: those before `turn` behind `low`, the
+// others behind `high`. Without a window `first` begins a page and n is at most two pages; with one, n is at most the
+// window.
 struct CacheRows {
     u64 low, high;
     int turn;

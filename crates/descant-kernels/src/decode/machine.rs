@@ -11,13 +11,15 @@ use super::bound::{Bound, Held, bind, serves};
 use super::buffers::{Buffers, Sizes, entries, splits};
 use super::experts::columns as step_columns;
 use super::step::{Program, Shape};
-use super::types::{STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable, THIN_ROWS};
+use super::types::{STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepModel, StepRow, StepTable, THIN_ROWS};
 use crate::cuda::graph::Graph;
 use crate::cuda::{
     CudaError, DeviceMemory, Event, Gpu, HostMemory, Result, Run, contiguous, empty, floats, index_of,
     primitive, tensor,
 };
 use crate::layer::DecoderLayer;
+use crate::op::pick::Drawn;
+use crate::op::pick::cuda::DRAWN_BYTES;
 use crate::site::SiteKind;
 
 /// See the head of the file.
@@ -26,8 +28,8 @@ pub(super) struct Machine {
     shared: Arc<Shared>,
     /// The sequences of the next step that is queued.
     rows: Vec<StepRow>,
-    /// Steps that were queued and not read: which place of `told` each writes.
-    queued: VecDeque<usize>,
+    /// Steps that were queued and not read: which place of `told` each writes, and what.
+    queued: VecDeque<(usize, StepChoice)>,
     next_place: usize,
 }
 
@@ -36,7 +38,7 @@ pub(super) struct Machine {
 struct Shared {
     gpu: Gpu,
     program: Program,
-    /// Where the host reads ids, i32, `[STEPS_AHEAD, rows]`, and when each place was written.
+    /// Where the host reads what was chosen, `[STEPS_AHEAD, rows]`, and when each place was written.
     told: HostMemory,
     written: Vec<Event>,
     /// What is told, by shape and place: nothing at its first use, which loads what it needs, and a graph since.
@@ -124,7 +126,7 @@ impl Machine {
             run.memset(at.counters, 0, sizes.key_heads * counters)?;
             run.memset(at.routed, 0, counters)
         })?;
-        let told = HostMemory::new(&gpu, STEPS_AHEAD * rows * size_of::<i32>())?;
+        let told = HostMemory::new(&gpu, STEPS_AHEAD * rows * DRAWN_BYTES)?;
         let written = (0..STEPS_AHEAD).map(|_| Event::new(false)).collect::<Result<_>>()?;
         let device = first.device();
         let program = Program {
@@ -184,35 +186,50 @@ impl Machine {
             (at.slots, bytes(&mut rows.iter().map(|row| row.slot))),
             (at.pages, bytes(&mut rows.iter().zip(&tables).flat_map(table))),
             (at.first_page, bytes(&mut first.into_iter())),
+            (at.draws, rows.iter().flat_map(|row| row.draw.row().bytes()).collect()),
         ];
+        let masks: Vec<(u64, Vec<u8>)> = rows
+            .iter()
+            .enumerate()
+            .filter(|(_, row)| row.draw.draw.penalizes())
+            .map(|(b, row)| {
+                let mask = row.draw.row().mask(of.vocabulary);
+                (at.seen + (b * mask.len()) as u64, mask)
+            })
+            .collect();
         self.shared.gpu.enqueue(Vec::new(), move |run, _| {
-            uploads.iter().try_for_each(|(to, bytes)| run.upload(*to, bytes))
+            uploads.iter().chain(&masks).try_for_each(|(to, bytes)| run.upload(*to, bytes))
         });
         Ok(())
     }
 
-    pub(super) fn step(&mut self, ahead: bool) -> Result<Vec<u32>> {
+    pub(super) fn step(&mut self, choice: StepChoice, ahead: bool) -> Result<Vec<Drawn>> {
         let most = if ahead { STEPS_AHEAD } else { 1 };
         while self.queued.len() < most && (self.queued.is_empty() || self.rows.iter().all(StepRow::has_room))
         {
-            let place = self.queue(true);
-            self.queued.push_back(place);
+            let place = self.queue(choice);
+            self.queued.push_back((place, choice));
         }
         let told = self.queued()?;
         Ok(told.expect("a step was queued above"))
     }
 
-    pub(super) fn queued(&mut self) -> Result<Option<Vec<u32>>> {
-        let Some(place) = self.queued.pop_front() else { return Ok(None) };
+    pub(super) fn queued(&mut self) -> Result<Option<Vec<Drawn>>> {
+        let Some((place, choice)) = self.queued.pop_front() else { return Ok(None) };
         self.settle(place)?;
-        let bytes = self.rows.len() * size_of::<i32>();
-        let start = place * self.shared.program.sizes.rows * size_of::<i32>();
+        let bytes = self.rows.len() * DRAWN_BYTES;
+        let start = self.shared.told_at(place);
         let told = &self.shared.told.bytes()[start..start + bytes];
-        Ok(Some(told.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]])).collect()))
+        let read = |bytes| match choice {
+            // The id alone was written.
+            StepChoice::Likeliest | StepChoice::Logits => Drawn::likeliest(bytes),
+            StepChoice::Drawn => Drawn::read(bytes),
+        };
+        Ok(Some(told.chunks_exact(DRAWN_BYTES).map(read).collect()))
     }
 
     pub(super) fn logits(&mut self) -> Result<Tensor<2>> {
-        let place = self.queue(false);
+        let place = self.queue(StepChoice::Logits);
         let (of, rows) = (&self.shared.program.sizes, self.rows.len());
         let out = empty([rows, of.vocabulary], DType::BF16, &self.shared.device);
         let (shared, bytes) = (Arc::clone(&self.shared), rows * of.vocabulary * DType::BF16.size());
@@ -224,12 +241,12 @@ impl Machine {
     }
 
     /// Queues a step, and says which place it writes.
-    fn queue(&mut self, is_greedy: bool) -> usize {
+    fn queue(&mut self, choice: StepChoice) -> usize {
         let place = self.next_place;
         self.next_place = (place + 1) % STEPS_AHEAD;
         let longest = self.rows.iter().map(|row| row.position + 1).max().unwrap_or(1);
         let splits = splits(longest).next_power_of_two();
-        let shape = Shape { rows: self.rows.len(), splits, is_greedy };
+        let shape = Shape { rows: self.rows.len(), splits, choice };
         let shared = Arc::clone(&self.shared);
         self.shared.gpu.enqueue(Vec::new(), move |run, _| {
             shared.step(run, shape, place)?;
@@ -252,10 +269,14 @@ impl Machine {
 }
 
 impl Shared {
+    /// Where a place of `told` begins.
+    fn told_at(&self, place: usize) -> usize {
+        place * self.program.sizes.rows * DRAWN_BYTES
+    }
+
     /// The first step of a shape is launched as it is, which loads kernels and chooses products; the next one is recorded.
     fn step(&self, run: &Run<'_>, shape: Shape, place: usize) -> Result<()> {
-        let offset = (place * self.program.sizes.rows * size_of::<i32>()) as u64;
-        let told = self.told.address() + offset;
+        let told = self.told.address() + self.told_at(place) as u64;
         let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
         // Products of many rows take so long that the host keeps up; and cuBLASLt's are not always ready to be recorded.
         let is_recorded = shape.rows <= THIN_ROWS && !run.gpu().recorder().is_on();

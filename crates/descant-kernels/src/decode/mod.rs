@@ -3,7 +3,7 @@
 //! ```text
 //! ids ─ embed ─ [thin: norm, q k v ─ place: bias, rotary, cache ─ attend ─ thin: output ─ route ─ gate_up ─ down ─ combine]
 //!                └────────────────────────────── a layer ───────────────────────────────┘
-//!     ─ norm ─ thin: logits ─ the largest ─ ids, positions + 1
+//!     ─ norm ─ thin: logits ─ the largest, or one at random ─ ids, positions + 1
 //! ```
 //!
 //! Ids, positions and the rows of the cache lie on the card, so that a graph has no parameters; the host reads ids behind
@@ -30,9 +30,12 @@ mod types;
 use burn::tensor::Tensor;
 
 use crate::DeviceError;
+use crate::op::pick::Drawn;
 
 pub use split::{PAGE_TOKENS, STEP_KEYS};
-pub use types::{STEP_ROWS, STEPS_AHEAD, StepCache, StepModel, StepRow, StepTable, THIN_ROWS};
+pub use types::{
+    STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepDraw, StepModel, StepRow, StepTable, THIN_ROWS,
+};
 
 /// See the head of the module.
 #[derive(Debug)]
@@ -74,17 +77,17 @@ impl Decoder {
         }
     }
 
-    /// Takes all sequences a token further, and gives the likeliest token of each, ties to the lower id. With `ahead` the
-    /// step behind it is queued too where all sequences have room for it: the card goes on while the host reads.
+    /// Takes all sequences a token further, and gives it. With `ahead` the step behind it is queued too where all sequences
+    /// have room for it: the card goes on while the host reads.
     ///
     /// # Errors
     /// The device failed.
-    pub fn step(&mut self, ahead: bool) -> Result<Vec<u32>, DeviceError> {
+    pub fn step(&mut self, choice: StepChoice, ahead: bool) -> Result<Vec<Drawn>, DeviceError> {
         #[cfg(feature = "cuda")]
-        return Ok(self.0.step(ahead)?);
+        return Ok(self.0.step(choice, ahead)?);
         #[cfg(not(feature = "cuda"))]
         {
-            let _ = ahead;
+            let _ = (choice, ahead);
             match self.0 {}
         }
     }
@@ -94,7 +97,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The device failed.
-    pub fn queued(&mut self) -> Result<Option<Vec<u32>>, DeviceError> {
+    pub fn queued(&mut self) -> Result<Option<Vec<Drawn>>, DeviceError> {
         #[cfg(feature = "cuda")]
         return Ok(self.0.queued()?);
         #[cfg(not(feature = "cuda"))]

@@ -339,11 +339,12 @@ extern "C" __global__ void __launch_bounds__(128)
 }
 
 // Goes on to the next token: ids[b] = chosen[b], positions[b] + 1, and the id to where the host reads it.
-// chosen f32 [B], as best_tokens wrote it; told i32 [B] in mapped host memory. Grid: 1. Block: 256.
+// chosen f32 [B], as best_tokens wrote it; told i32 [B, stride], the first of each, in mapped host memory. Grid: 1.
+// Block: 256.
 extern "C" __global__ void __launch_bounds__(256)
-    advance(const float* chosen, int* ids, int* positions, int* told, int B) {
+    advance(const float* chosen, int* ids, int* positions, int* told, int B, int stride) {
     for (int b = threadIdx.x; b < B; b += 256) {
         const int id = (int)chosen[b];
-        ids[b] = id, positions[b] += 1, told[b] = id;
+        ids[b] = id, positions[b] += 1, told[b * stride] = id;
     }
 }

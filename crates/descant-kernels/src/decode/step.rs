@@ -3,13 +3,14 @@
 use super::bound::Bound;
 use super::buffers::{Buffers, Sizes};
 use super::experts;
-use super::types::THIN_ROWS;
+use super::types::{StepChoice, THIN_ROWS};
 use crate::cuda::geometry::{ATTEND, ROUTE_ROWS, THIN};
 use crate::cuda::{Arg, Element, MatmulSpec, Matrices, Result, Run};
 use crate::layer::frozen::DenseData;
 use crate::memory::table::WORKSPACE;
 use crate::op::experts::cuda::{Output, Sorted};
 use crate::op::norm::cuda as norm;
+use crate::op::pick::cuda::{self as pick, DRAWN_BYTES};
 
 /// What all steps have in common.
 #[derive(Debug)]
@@ -32,8 +33,8 @@ pub(super) struct Shape {
     pub(super) rows: usize,
     /// Splits of full attention that there is a block for.
     pub(super) splits: usize,
-    /// Whether the likeliest tokens are the next ones.
-    pub(super) is_greedy: bool,
+    /// What becomes of the logits.
+    pub(super) choice: StepChoice,
 }
 
 /// A product of the step's rows with a dense matrix.
@@ -87,16 +88,35 @@ impl Program {
             to: To::Bf16(at.logits),
         };
         self.dense(run, "logits", rows, &head)?;
-        if !shape.is_greedy {
-            return Ok(());
+        run.stage("choose", 0.0, 0.0, || self.choose(run, shape, told))
+    }
+
+    /// The next token of each row, and what goes on with it.
+    fn choose(&self, run: &Run<'_>, shape: Shape, told: u64) -> Result<()> {
+        let (at, of, rows) = (&self.at, &self.sizes, shape.rows);
+        match shape.choice {
+            StepChoice::Logits => Ok(()),
+            StepChoice::Likeliest => {
+                let arguments = [Arg::Ptr(at.logits), Arg::Ptr(at.chosen), Arg::size(of.vocabulary)];
+                run.launch(run.kernel("pick", "best_tokens", &[])?, rows, 1024u32, 0, &arguments)?;
+                let pointers = [at.chosen, at.ids, at.positions, told].map(Arg::Ptr);
+                let sizes = [rows, DRAWN_BYTES / size_of::<i32>()].map(Arg::size);
+                let arguments = [&pointers[..], &sizes].concat();
+                run.launch(run.kernel("decode/rows", "advance", &[])?, 1usize, 256u32, 0, &arguments)
+            }
+            StepChoice::Drawn => {
+                let at = pick::At {
+                    logits: at.logits,
+                    draws: at.draws,
+                    seen: at.seen,
+                    rows: 0,
+                    drawn: told,
+                    ids: at.ids,
+                    positions: at.positions,
+                };
+                pick::draw(run, at, rows, of.vocabulary)
+            }
         }
-        run.stage("choose", 0.0, 0.0, || {
-            let arguments = [Arg::Ptr(at.logits), Arg::Ptr(at.chosen), Arg::size(of.vocabulary)];
-            run.launch(run.kernel("pick", "best_tokens", &[])?, rows, 1024u32, 0, &arguments)?;
-            let pointers = [at.chosen, at.ids, at.positions, told].map(Arg::Ptr);
-            let arguments = [&pointers[..], &[Arg::size(rows)]].concat();
-            run.launch(run.kernel("decode/rows", "advance", &[])?, 1usize, 256u32, 0, &arguments)
-        })
     }
 
     fn attention(&self, run: &Run<'_>, layer: &Bound, cache: [u64; 2], shape: Shape) -> Result<()> {

@@ -5,6 +5,9 @@ use burn::tensor::Tensor;
 #[cfg(feature = "cuda")]
 use super::split::PAGE_TOKENS;
 use crate::layer::{DecoderLayer, LayerPairs};
+use crate::op::pick::Draw;
+#[cfg(feature = "cuda")]
+use crate::op::pick::DrawnRow;
 use crate::stream::HostTable;
 
 /// Sequences up to which a step is made of kernels that read each matrix once and do not mix rows.
@@ -55,7 +58,7 @@ pub struct StepCache {
 }
 
 /// A sequence of a step.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StepRow {
     /// Its ring in layers with a window.
     pub slot: usize,
@@ -65,6 +68,41 @@ pub struct StepRow {
     pub id: u32,
     /// Where that stands, from 0.
     pub position: usize,
+    /// How its next token is drawn, where steps draw.
+    pub draw: StepDraw,
+}
+
+/// How a sequence's tokens are drawn in the steps that follow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepDraw {
+    /// With the random numbers of its stream.
+    pub draw: Draw,
+    /// Which of them is next.
+    pub step: u32,
+    /// Its tokens so far, where [`Draw::penalizes`].
+    pub seen: Vec<u32>,
+    /// Whether the probability of what is drawn is wanted.
+    pub wants_probability: bool,
+}
+
+impl StepDraw {
+    /// As the operator has it.
+    #[cfg(feature = "cuda")]
+    pub(super) fn row(&self) -> DrawnRow<'_> {
+        let Self { draw, step, ref seen, wants_probability } = *self;
+        DrawnRow { draw, step, seen, wants_probability }
+    }
+}
+
+/// What becomes of the logits of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StepChoice {
+    /// The likeliest token is the next, ties to the lower id, and nothing else is told.
+    Likeliest,
+    /// The next token is drawn.
+    Drawn,
+    /// They are asked for.
+    Logits,
 }
 
 impl StepRow {

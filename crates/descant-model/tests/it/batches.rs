@@ -53,7 +53,7 @@ impl Random {
 
 fn request(random: &mut Random, stream: u64) -> Request {
     let borders = [1, 2, WINDOW - 1, WINDOW, WINDOW + 1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 2 * PAGE + 1];
-    let length = if random.below(2) == 0 { random.of(&borders) } else { 1 + random.below(150) };
+    let length = if random.below(2) == 0 { random.of(&borders) } else { 1 + random.below(30) };
     let sampling = match random.below(3) {
         0 => Sampling { temperature: 1.0, top_p: 0.9, seed: 5, ..Sampling::default() },
         1 => {

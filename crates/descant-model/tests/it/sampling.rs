@@ -47,7 +47,7 @@ fn bound(freedom: usize) -> f64 {
 
 fn draw(sampling: &Sampling, logits: &[f32], seen: &[u32]) -> Vec<u64> {
     let mut counts = vec![0; logits.len()];
-    for step in 0..DRAWS {
+    for step in 0..DRAWS as u32 {
         counts[sampling.choose(logits, seen, 7, step) as usize] += 1;
     }
     counts

@@ -10,6 +10,7 @@
 
 mod compare;
 mod decoded;
+mod drawn;
 mod golden;
 mod models;
 mod placed;

@@ -1,12 +1,15 @@
-//! The greedy choice of a token from its logits. Sampling at random is the caller's.
+//! The choice of a token from its logits: the largest, or one at random.
 
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(crate) mod cuda;
+pub(crate) mod draw;
 pub(crate) mod reference;
 
 use burn::tensor::Tensor;
 
 use crate::{DeviceError, read_floats};
+
+pub use draw::{Draw, Drawn, DrawnRow};
 
 /// The id of the largest logit of each row, ties to the lower id. On a card the rows stay there.
 ///
@@ -23,6 +26,24 @@ pub fn best_tokens(logits: Tensor<2>) -> Result<Vec<u32>, DeviceError> {
     let [_, width] = logits.dims();
     let values = read_floats(logits)?;
     Ok(values.chunks_exact(width).map(|row| reference::best_token(row) as u32).collect())
+}
+
+/// A token of each row, as its [`Draw`] says. On a card the rows stay there.
+///
+/// # Shapes
+/// `logits` `[rows, vocabulary]`
+///
+/// # Errors
+/// The device failed.
+pub fn draw_tokens(logits: Tensor<2>, rows: &[DrawnRow<'_>]) -> Result<Vec<Drawn>, DeviceError> {
+    assert_eq!(logits.dims()[0], rows.len(), "a row says how it is drawn");
+    #[cfg(feature = "cuda")]
+    if crate::is_cuda(&logits.device()) && cuda::has_form(&logits) {
+        return Ok(cuda::draw_tokens(logits.inner(), rows)?);
+    }
+    let [_, width] = logits.dims();
+    let values = read_floats(logits)?;
+    Ok(values.chunks_exact(width).zip(rows).map(|(logits, row)| row.draw(logits)).collect())
 }
 
 #[cfg(test)]
