@@ -97,7 +97,7 @@ def main():
         say(f"adapter-{name}-mlx-adapter", gap < EXACT, text)
     gap, text = mlx(made["attn", "mxfp4", "--experts", "feedback"], None, "attn.bf16.llama.logits")
     say("adapter-attn-mxfp4-experts-feedback", gap < EXACT, text)
-    # The controls: an export of another adapter, and the base without any, are told apart.
+    # The controls: an export of another adapter, and the base without any, are distinguished.
     right, text = checked(args.golden / "adapter-mixed", "bf16", made["all", "bf16"])
     say("control: another adapter", not right, text)
     gap, text = mlx(base, export(args.golden / "adapter-mixed", "mlx-adapter", ["--force"]), "all.llama.logits")

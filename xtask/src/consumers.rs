@@ -19,7 +19,7 @@ const GOLDEN: [&str; 2] = ["fixtures/golden/export/base", "fixtures/golden/expor
 /// What the quick part needs, and what of it is installed alone.
 const QUICK: [&str; 2] = ["requirements-quick.txt", "requirements-quick-alone.txt"];
 
-/// The command; `arguments` go on to the script.
+/// The command; `arguments` are passed to the script.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     let root = root()?;
     let quick = arguments.first().is_some_and(|first| first == "--quick");
@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         return quickly(&root, &scripts, &folder.join("quick"));
     }
     let python = environment(&scripts, &folder)?;
-    let binary = std::env::current_exe().context("where this program lies")?.with_file_name("descant");
+    let binary = std::env::current_exe().context("the path of this program")?.with_file_name("descant");
     let mut script = Command::new(python);
     script.arg(scripts.join("consumers.py")).arg("--descant").arg(binary);
     script.arg("--work").arg(folder.join("work")).arg("--vllm").arg(folder.join("vllm"));
@@ -64,7 +64,7 @@ fn quickly(root: &Path, scripts: &Path, folder: &Path) -> Result<ExitCode> {
         }
         finish(&made, &wanted)?;
     }
-    let binary = std::env::current_exe().context("where this program lies")?.with_file_name("descant");
+    let binary = std::env::current_exe().context("the path of this program")?.with_file_name("descant");
     let mut script = Command::new("python3");
     script.env("PYTHONPATH", packages).arg(scripts.join("quick.py")).arg("--descant").arg(binary);
     script.arg("--golden").arg(root.join("fixtures/golden/export")).arg("--work").arg(folder.join("work"));

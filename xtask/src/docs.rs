@@ -1,7 +1,7 @@
-//! `cargo xtask book` and `cargo xtask spelling`: the pages under `docs` as a site, and their words.
+//! `cargo xtask book` and `cargo xtask spelling`: the pages under `docs` as a site, and their spelling.
 //!
-//! Both use a tool of others at a pinned version, fetched into the build folder at first use. That links between pages
-//! lead somewhere is a test of the binary (`links.rs`), which needs neither.
+//! Both use an external tool at a pinned version, installed into the build folder on first use. Links between pages are
+//! checked by a test of the binary (`links.rs`), which needs neither.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -58,7 +58,7 @@ pub(crate) fn book() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Misspellings; none is the wanted answer.
+/// Fails on misspellings and on phrases of `phrases.rs`.
 pub(crate) fn spelling() -> Result<ExitCode> {
     let root = root()?;
     let folder = target(&root).join("tools").join(format!("codespell-{CODESPELL}"));
@@ -74,6 +74,10 @@ pub(crate) fn spelling() -> Result<ExitCode> {
     let mut check = Command::new("python3");
     check.current_dir(&root).env("PYTHONPATH", &folder).args(["-m", "codespell_lib", "--skip", PASSED_OVER]);
     check.args(["--ignore-words-list", KNOWN]).args(SPELLED);
-    let passed = check.status().context("codespell")?.success();
-    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let spelled = check.status().context("codespell")?.success();
+    let phrases = crate::phrases::find(&root)?;
+    for phrase in &phrases {
+        say(phrase);
+    }
+    Ok(if spelled && phrases.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -33,11 +33,11 @@ Usage: cargo xtask fuzz DOOR... [--seconds N] [--jobs N] [--seed N]
        cargo xtask fuzz all [--seconds N] [--jobs N] [--seed N]
        cargo xtask fuzz --list
 
-Fuzzes doors for N seconds each [default: 60], 2 at a time; needs a C++ compiler. Ends with status 1 when something is
-found, and when a run of 60 s or more covers fewer edges than doors.txt says; an input that was found is kept under
-fixtures/fuzz/DOOR. Corpora stay beside the build, in fuzz/corpus/DOOR, and are gone
-on with; with a seed a door starts from nothing, so that two runs try the same inputs first.
-`all` also runs a door with a fault on purpose, which must be found.";
+Fuzzes doors for N seconds each [default: 60], 2 at a time; needs a C++ compiler. Exits with status 1 if there is a
+finding, or if a run of 60 s or more covers fewer edges than doors.txt requires; findings are saved under
+fixtures/fuzz/DOOR. Corpora are kept in fuzz/corpus/DOOR in the build folder and used again; with a seed, a door
+starts from nothing, so two runs try the same inputs first. `all` also runs a door with a deliberate fault, which must
+be found.";
 
 /// The names of all doors.
 fn doors() -> impl Iterator<Item = &'static str> {

@@ -1,11 +1,12 @@
-//! `cargo xtask`: builds the binary as it should be built and runs it; the checks that CI runs.
+//! `cargo xtask`: builds the binary with the right features and runs it, and runs the checks of CI.
 //!
-//! No logic of its own: everything after the command goes to `descant` as it is.
+//! Arguments of `descant` are passed on unchanged.
 
 mod consumers;
 mod docs;
 mod fuzz;
 mod miri;
+mod phrases;
 mod tool;
 
 use std::path::Path;
@@ -22,27 +23,28 @@ Usage: cargo xtask [--cuda] COMMAND [ARGUMENTS]
 Commands:
   train, plan, evaluate, report, generate, chat, score, data, tokenizer, export, init, bench, download,
   doctor, completions, man
-           build descant (optimized) and run it with these arguments; without a settings
-           file `train`, `plan` and `evaluate` take the embedded default: the tiny model under fixtures/;
-           what opens sockets (`download`, `train --recipe NAME`, `doctor`) is built with network code, the others without
-  kernels  compile every CUDA kernel for every architecture and compare what it uses with
-           docs/kernels.md, or write that anew with --update; needs NVRTC, but no card
-  crash    kill, signal and starve `descant train` on a micro model, and compare bytes with those of
-           a run that nobody disturbed; arguments: kills=100 signals=50 soak=0 seed=1 control=0
-  fuzz     give doors for bytes from outside damaged ones, guided by coverage:
+           build descant (optimized) and run it with these arguments. Without a settings file, `train`,
+           `plan` and `evaluate` use the embedded default: the tiny model under fixtures/. Only `download`,
+           `train --recipe NAME` and `doctor` are built with network code
+  kernels  compile every CUDA kernel for every architecture and compare its resources with
+           docs/kernels.md, or update that page with --update; needs NVRTC, but no GPU
+  crash    kill, signal and starve `descant train` on a micro model, and compare its files with those of
+           an uninterrupted run; arguments: kills=100 signals=50 soak=0 seed=1 control=0
+  fuzz     fuzz the code that parses untrusted input, guided by coverage:
            DOOR... --seconds N --seed N, or --list
   consumers
-           open every form of an export with the program it is for, in an environment of PyPI's
-           packages that it makes itself; arguments: --model DIR --adapter DIR --rows FILE --json,
-           or --quick for the part without torch, in half a minute
-  rounding what each rule of packing experts keeps of a fine-tune, as in docs/export.md: an hour;
-           arguments: seeds=3 prompts=60 rates=3, or seed=N for one
-  miri     tests of number formats, names and packing under Miri; needs a nightly toolchain with it,
-           and ends with status 2 where there is none
-  book     build the pages under docs as a site with mdBook, which it installs at first use
-  spelling look for misspellings in texts with codespell, which it fetches from PyPI at first use
-  package  make the archive of every library crate, as crates.io would get it, without compiling it
-  ci       every check: format, lints, spelling, tests, documentation, packages, the CUDA feature, the kernels
+           open every export format with its consumer, in an environment that it creates from PyPI;
+           arguments: --model DIR --adapter DIR --rows FILE --json, or --quick for the part without
+           torch, which takes half a minute
+  rounding measure how much of a fine-tune each rounding rule for experts keeps, as in docs/export.md;
+           takes an hour; arguments: seeds=3 prompts=60 rates=3, or seed=N for one
+  miri     run the tests of number formats, names and packing under Miri; needs a nightly toolchain with
+           Miri, else exits with status 2
+  book     build the pages under docs as a site with mdBook, which it installs on first use
+  spelling check texts for misspellings with codespell, which it downloads from PyPI on first use, and for
+           phrases that xtask/src/phrases.rs rejects
+  package  create the archive of every library crate, as for crates.io, without compiling it
+  ci       run every check: format, lints, spelling, tests, documentation, packages, the CUDA feature, the kernels
 
 Options:
   --cuda   build with the CUDA backend [default: CPU only]";
@@ -204,7 +206,7 @@ fn with_tests(example: &str, arguments: &[String]) -> Result<ExitCode> {
     if !built.success() {
         return Ok(ExitCode::FAILURE);
     }
-    let here = std::env::current_exe().context("where this program lies")?;
+    let here = std::env::current_exe().context("the path of this program")?;
     let mut harness = Command::new(here.with_file_name("examples").join(example));
     harness.arg(here.with_file_name("descant")).args(arguments);
     exec(harness)
@@ -217,7 +219,7 @@ fn rounding(arguments: &[String]) -> Result<ExitCode> {
     if !build.status().context("cargo")?.success() {
         return Ok(ExitCode::FAILURE);
     }
-    let here = std::env::current_exe().context("where this program lies")?;
+    let here = std::env::current_exe().context("the path of this program")?;
     let mut example = Command::new(here.with_file_name("examples").join("rounding"));
     example.arg(here.with_file_name("descant")).args(arguments);
     exec(example)
@@ -225,7 +227,7 @@ fn rounding(arguments: &[String]) -> Result<ExitCode> {
 
 /// The example that lies beside this program.
 fn kernels_of(root: &Path, options: &[String]) -> Result<Command> {
-    let here = std::env::current_exe().context("where this program lies")?;
+    let here = std::env::current_exe().context("the path of this program")?;
     let mut run = Command::new(here.with_file_name("examples").join("kernels"));
     run.current_dir(root).arg("docs/kernels.md").args(options);
     Ok(run)

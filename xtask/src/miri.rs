@@ -27,9 +27,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let root = root()?;
     let version = miri(&root).arg("--version").stderr(Stdio::null()).output();
     let Some(version) = version.ok().filter(|output| output.status.success()) else {
-        say(
-            "not run: there is no nightly toolchain with Miri (rustup toolchain install nightly --component miri)",
-        );
+        say("not run: no nightly toolchain with Miri (rustup toolchain install nightly --component miri)");
         return Ok(ExitCode::from(2));
     };
     say(String::from_utf8_lossy(&version.stdout).trim());

@@ -33,7 +33,7 @@ pub(crate) fn cargo() -> Command {
 /// The repository.
 pub(crate) fn root() -> Result<PathBuf> {
     let manifest = std::env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
-    Path::new(&manifest).parent().map(Path::to_owned).context("xtask lies in the repository's root")
+    Path::new(&manifest).parent().map(Path::to_owned).context("xtask is in the repository's root")
 }
 
 #[expect(clippy::print_stderr, reason = "talk goes to standard error; data is the binary's")]

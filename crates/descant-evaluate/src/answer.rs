@@ -74,7 +74,7 @@ impl Answer {
             "regex" => &["kind", "value", "not"],
             _ => {
                 return Err(format!(
-                    "answer.kind: `{kind}` is none of none, number, roots, text, choice, regex"
+                    "answer.kind: `{kind}` is not one of none, number, roots, text, choice, regex"
                 ));
             }
         };
@@ -95,7 +95,10 @@ impl Answer {
                 let values = values.iter().map(root).collect::<Option<Vec<_>>>();
                 let tolerance =
                     fields.tolerance()?.or_else(|| decimal(ROOTS)).unwrap_or_else(BigRational::zero);
-                Self::Roots { values: values.ok_or("answer.value: a root is no decimal number")?, tolerance }
+                Self::Roots {
+                    values: values.ok_or("answer.value: a root is not a decimal number")?,
+                    tolerance,
+                }
             }
             "text" => {
                 let value = fields.text("value")?.ok_or("answer.value: missing")?;
@@ -114,7 +117,7 @@ impl Answer {
                 let value = fields.text("value")?.unwrap_or_default();
                 let letter = value.chars().next().filter(|c| value.len() == 1 && ('A'..='J').contains(c));
                 Self::Choice(
-                    letter.ok_or_else(|| format!("answer.value: `{value}` is no letter from A to J"))?,
+                    letter.ok_or_else(|| format!("answer.value: `{value}` is not a letter from A to J"))?,
                 )
             }
             "regex" => {
@@ -155,7 +158,7 @@ impl Answer {
         })
     }
 
-    /// How many of the roots stand in a final; `None` when roots are not what is judged.
+    /// How many of the roots are in a final; `None` when roots are not what is judged.
     pub fn roots_found(&self, text: Option<&str>) -> Option<usize> {
         match (self, text) {
             (Self::Roots { values, tolerance }, Some(text)) => {
@@ -258,7 +261,7 @@ fn unboxed(text: &str, at: usize, end: usize) -> String {
     }
 }
 
-/// Whether `want` stands in `have`: as whole words where words have spaces.
+/// Whether `want` is in `have`: as whole words where words have spaces.
 fn stands_in(want: &str, have: &str) -> bool {
     if !want.chars().any(|c| LATIN.has(c) || CYRILLIC.has(c) || digit(c).is_some()) {
         return have.contains(want);

@@ -39,7 +39,7 @@ pub(crate) static LETTER: LazyLock<Set> = LazyLock::new(|| Set::of(r"\p{L}"));
 pub(crate) static MARK: LazyLock<Set> = LazyLock::new(|| Set::of(r"\p{M}"));
 /// Numbers of every kind.
 pub(crate) static NUMBER: LazyLock<Set> = LazyLock::new(|| Set::of(r"\p{N}"));
-/// What stands in words.
+/// What is in words.
 pub(crate) static WORD: LazyLock<Set> = LazyLock::new(|| Set::of(r"\w"));
 /// Letters of Latin, for patterns that need them one by one.
 pub(crate) static LATIN: LazyLock<Set> = LazyLock::new(|| Set::of(r"\p{Latin}"));

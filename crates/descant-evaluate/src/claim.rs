@@ -107,7 +107,7 @@ static NOT_REAL: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\s?(?:i\b|\*?\s?i
 /// What a final says about the real roots of an equation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Roots {
-    /// Roots that stand in it.
+    /// Roots that are in it.
     pub(crate) found: usize,
     /// Numbers that it calls a root and that are none.
     pub(crate) wrong: usize,

@@ -52,7 +52,7 @@ pub struct Verdict {
     pub analysis_tokens: usize,
     /// Share of each language in the reasoning.
     pub shares: Vec<(&'static str, f64)>,
-    /// Roots that stand in the answer, where roots are judged.
+    /// Roots that are in the answer, where roots are judged.
     pub roots_found: Option<usize>,
     /// The language that was asked for.
     pub asked: Option<Language>,

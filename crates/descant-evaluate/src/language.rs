@@ -1,7 +1,7 @@
 //! The language of a text: a vote of its pieces, each for one language, weighed by letters.
 //!
-//! Never given what was asked for. Latin languages are told apart by statistics, all others by their script and, where
-//! a script is shared, by letters that only one language has.
+//! Never given what was asked for. Latin languages are distinguished by statistics, all others by their script and,
+//! where a script is shared, by letters that only one language has.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ pub struct Detector {
     latin: Latin,
 }
 
-/// Whether texts in Latin letters can be told apart in this build.
+/// Whether texts in Latin letters can be distinguished in this build.
 pub const TELLS_LATIN_APART: bool = cfg!(feature = "languages");
 
 impl Detector {

@@ -1,6 +1,6 @@
 //! The languages that can be asked for, and those that can be found.
 //!
-//! A code is what verdicts and counts carry, a name is what prompts and people carry. Latin languages are told apart
+//! A code is what verdicts and counts carry, a name is what prompts and people carry. Latin languages are distinguished
 //! by statistics over letters; every other one has a script of its own.
 
 use serde::{Deserialize, Serialize};
@@ -98,7 +98,7 @@ impl TryFrom<String> for Language {
     type Error = String;
 
     fn try_from(code: String) -> Result<Self, String> {
-        Self::from_code(&code).ok_or_else(|| format!("`{code}` is no code of a known language"))
+        Self::from_code(&code).ok_or_else(|| format!("`{code}` is not a known language code"))
     }
 }
 

@@ -1,5 +1,5 @@
 //! A text in pieces that each vote for one language: sentences, cut again where the script changes, and joined again
-//! where they are too short to be told apart.
+//! where they are too short to be distinguished.
 
 use std::collections::BTreeMap;
 

@@ -16,7 +16,7 @@ const FORMULA: usize = 200;
 const COPY_WORDS: usize = 8;
 const COPY_CHARACTERS: usize = 20;
 
-/// What may stand before and behind a span that is blanked.
+/// What may be before and behind a span that is blanked.
 #[derive(Clone, Copy)]
 enum Guard {
     /// Anything.
@@ -128,7 +128,7 @@ fn units(text: &[char]) -> Vec<Unit> {
     units
 }
 
-/// Blanks runs that stand in the prompt too.
+/// Blanks runs that are in the prompt too.
 fn without_copies(text: &str, prompt: &str) -> String {
     let mut out: Vec<char> = text.chars().collect();
     let (have, given) = (units(&out), units(&prompt.chars().collect::<Vec<_>>()));

@@ -71,7 +71,7 @@ impl Question {
             None => Ok(None),
             Some(name) => Language::from_name(name)
                 .map(Some)
-                .ok_or_else(|| format!("{key}: `{name}` is none of {}", names())),
+                .ok_or_else(|| format!("{key}: `{name}` is not one of {}", names())),
         };
         let reasoning_language = language("reasoning_language")?;
         let last = conversation.messages.last().ok_or("messages: empty")?;
@@ -136,8 +136,8 @@ impl Question {
     }
 }
 
-/// A row that is a prompt alone, `{"prompt": TEXT}` or `{"prompt": MESSAGES}`, as a row of messages: there is nothing to
-/// train in it, and everything to ask.
+/// A row that is a prompt alone, `{"prompt": TEXT}` or `{"prompt": MESSAGES}`, as a row of messages: there is nothing
+/// to train in it, and everything to ask.
 fn with_messages(row: &Map<String, Json>) -> Cow<'_, Map<String, Json>> {
     let alone = !["messages", "conversations", "completion", "instruction", "text"]
         .iter()
@@ -161,7 +161,7 @@ pub fn requested(language: &str, instructions: Option<&str>) -> String {
     }
 }
 
-/// The text of a message; what is no text has none.
+/// The text of a message; `None` for other content.
 fn content(message: &Message) -> &str {
     message.content.as_ref().and_then(Json::as_str).unwrap_or_default()
 }
@@ -316,7 +316,7 @@ mod tests {
             ),
             (
                 format!(r#"{{{user}, "reasoning_language": "Klingon"}}"#),
-                "reasoning_language: `Klingon` is none of English,",
+                "reasoning_language: `Klingon` is not one of English,",
             ),
             (format!(r#"{{{user}, "reasoning_language": 7}}"#), "reasoning_language: expected a text"),
             (format!(r#"{{{user}, "answer_language": "fr"}}"#), "answer_language: `fr`"),

@@ -1,7 +1,7 @@
 //! `samples.jsonl`: the header, every reply, what decoding took, and losses. Every figure comes from here.
 //!
-//! Grows a batch at a time, each brought to the disk, so that an evaluation that is broken off goes on where it was. A
-//! half last line is dropped on reading.
+//! Grows a batch at a time, each brought to the disk, so that an evaluation that is broken off continues where it was.
+//! A half last line is dropped on reading.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -160,7 +160,7 @@ impl Reader {
     }
 }
 
-/// Checks that no id stands in two suites.
+/// Checks that no id is in two suites.
 ///
 /// # Errors
 /// One does.

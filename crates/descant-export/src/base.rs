@@ -208,7 +208,7 @@ impl Base {
         }
     }
 
-    /// The error of a value that is no number.
+    /// The error of a value that is not a number.
     pub(crate) fn not_finite(&self, name: &str, element: usize) -> Error {
         let path = self.places.get(name).map_or(&self.dir, |place| &place.path).display().to_string();
         ModelError::TensorNotFinite { path, name: name.to_owned(), element }.into()

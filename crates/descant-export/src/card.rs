@@ -82,7 +82,7 @@ fn percent(share: f64) -> String {
 /// Ollama parses Harmony only where its own template for gpt-oss is in the Modelfile, and that is theirs to give out.
 pub(crate) fn modelfile(gguf: &str) -> String {
     format!(
-        "# For Ollama. It reads gpt-oss rightly, with reasoning and tools apart from the answer, only with its own\n\
+        "# For Ollama. It parses gpt-oss's reasoning and tool calls only with its own\n\
          # template. Take that from its published model, and put this file in its place:\n\
          #\n\
          #   ollama pull gpt-oss:20b\n\

@@ -68,13 +68,13 @@ pub enum Error {
         /// Bytes that are free.
         free: u64,
     },
-    /// Something stands at the target.
+    /// Something is at the target.
     #[error("{path}: already exists", path = path.display())]
     Exists {
         /// The target.
         path: PathBuf,
     },
-    /// What stands at the target is no export, or is the source: it is not replaced.
+    /// The target is not an export, or is the source: it is not replaced.
     #[error("{path}: {reason}, so --force does not replace it", path = path.display())]
     NotReplaced {
         /// The target.

@@ -17,7 +17,7 @@ use crate::report::Report;
 /// Writes an export. On an error nothing is left.
 ///
 /// # Errors
-/// A folder is wrong, the form cannot hold it, the update would not survive, something stands at the target, `watch`
+/// A folder is wrong, the form cannot hold it, the update would not survive, something is at the target, `watch`
 /// stops it, or the system refuses.
 pub fn export(job: &Job<'_>, watch: &mut Watch<'_>) -> Result<Report> {
     let config = Config::from_dir(job.model)?;

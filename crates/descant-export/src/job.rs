@@ -18,7 +18,7 @@ pub struct Job<'a> {
     pub experts: Experts,
     /// Where to.
     pub out: &'a Path,
-    /// Whether an export that stands there is replaced.
+    /// Whether an export that is there is replaced.
     pub force: bool,
     /// Whether to write although the update does not survive, or the base has to be packed anew with a loss.
     pub allow_loss: bool,

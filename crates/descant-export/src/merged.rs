@@ -151,7 +151,7 @@ fn config_file(job: &Job<'_>, base: &str) -> Result<Vec<u8>> {
     let mut config: Value = serde_json::from_slice(&bytes)
         .map_err(|error| Error::Beside { path: path.clone(), reason: error.to_string() })?;
     let Some(map) = config.as_object_mut() else {
-        return Err(Error::Beside { path, reason: "is no object".to_owned() });
+        return Err(Error::Beside { path, reason: "is not an object".to_owned() });
     };
     if let Some(place) = map.get_mut("_name_or_path").filter(|place| place.is_string()) {
         *place = base.into();

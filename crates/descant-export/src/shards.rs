@@ -47,7 +47,7 @@ pub(crate) fn shards(tensors: &[OutTensor]) -> Vec<Shard<'_>> {
     ends.into_iter().enumerate().map(cut).collect()
 }
 
-/// What stands before the tensors in a file.
+/// What is before the tensors in a file.
 pub(crate) fn header(tensors: &[OutTensor]) -> Vec<u8> {
     let mut map = Map::new();
     map.insert("__metadata__".to_owned(), json!({"format": "pt"}));

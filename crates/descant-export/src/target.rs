@@ -5,7 +5,7 @@
 //! PATH.gguf       for the forms that are one file: that file, and PATH.export.json, PATH.Modelfile beside it
 //! ```
 //!
-//! Everything is written under a temporary name in the same folder and then renamed. What stands there is replaced on
+//! Everything is written under a temporary name in the same folder and then renamed. What is there is replaced on
 //! request, and only if it is an export itself. What an export that was killed left is removed by the next one.
 
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ impl Target {
             }
             replaceable(path, sources)?;
         }
-        // A temporary folder's own name, so that a file that stands there is no obstacle until the end.
+        // A temporary folder's own name, so that a file that is there is no obstacle until the end.
         let beside =
             path.with_file_name(format!("{}.export", path.file_name().unwrap_or_default().to_string_lossy()));
         for stopped in [path, &beside] {
@@ -121,20 +121,20 @@ fn files_of(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Whether what stands at `path` may go.
+/// Whether what is at `path` may go.
 fn replaceable(path: &Path, sources: &[&Path]) -> Result<()> {
     let refused = |reason| Err(Error::NotReplaced { path: path.to_owned(), reason });
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let standing = real(path);
     if sources.iter().any(|source| real(source).starts_with(&standing)) {
-        return refused("it is, or holds, what is to be exported");
+        return refused("it contains the adapter or model to export");
     }
     if is_file(path) {
         return if path.is_dir() { refused("it is a folder") } else { Ok(()) };
     }
     let empty = descant_files::list(path).is_ok_and(|names| names.is_empty());
     if !path.is_dir() || (!path.join(REPORT_FILE).is_file() && !empty) {
-        return refused("it is no export: it has no export.json");
+        return refused("it is not an export: it has no export.json");
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ impl Appender {
         Ok(Self { path: path.to_owned(), file, length: 0 })
     }
 
-    /// Goes on with a log of which the first `length` bytes count; what is behind them is cut off.
+    /// Continues a log at `length` bytes; what follows them is truncated.
     ///
     /// # Errors
     /// The file is not there or is shorter than `length`, or it cannot be cut.

@@ -73,7 +73,8 @@ fn lock(folder: &Path) -> Locked {
     }
 }
 
-/// Removes the temporary folders in a folder whose writers were stopped, whatever they were to be, and returns how many.
+/// Removes the temporary folders in a folder whose writers were stopped, whatever they were to be, and returns how
+/// many.
 ///
 /// # Errors
 /// The system refuses.
@@ -112,7 +113,7 @@ impl NewDir {
     /// Starts a folder that will be at `path`, in a folder that exists.
     ///
     /// # Errors
-    /// Something stands at `path`, or the temporary folder cannot be made.
+    /// Something is at `path`, or the temporary folder cannot be made.
     pub fn create(path: &Path) -> Result<Self> {
         if path.symlink_metadata().is_ok() {
             return Err(Error::Exists { path: path.to_owned() });
@@ -165,7 +166,7 @@ impl NewDir {
     /// Gives the folder its name.
     ///
     /// # Errors
-    /// Something came to stand there meanwhile, or an operation was refused; then nothing is left.
+    /// Something came to be there meanwhile, or an operation was refused; then nothing is left.
     pub fn commit(mut self) -> Result<()> {
         for folder in &self.folders {
             ops::sync_dir(folder)?;
@@ -179,7 +180,7 @@ impl NewDir {
         ops::sync_dir(ops::folder_of(&self.path))
     }
 
-    /// Gives the folder the name `path`, which lies in the same folder; what stands there is removed, once all that is
+    /// Gives the folder the name `path`, which lies in the same folder; what is there is removed, once all that is
     /// new is on the disk.
     ///
     /// # Errors

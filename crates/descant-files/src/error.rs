@@ -43,14 +43,14 @@ pub enum Error {
         /// Where it leads.
         target: PathBuf,
     },
-    /// Something stands where a new file or folder was to be made.
+    /// Something is where a new file or folder was to be made.
     #[error("{path}: already exists", path = path.display())]
     Exists {
         /// What is in the way.
         path: PathBuf,
     },
     /// Another process, or another part of this one, is at work there.
-    #[error("{path}: held by {holder}", path = path.display())]
+    #[error("{path}: locked by {holder}", path = path.display())]
     Locked {
         /// The lock's file.
         path: PathBuf,

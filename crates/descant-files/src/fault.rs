@@ -27,7 +27,9 @@ pub fn with<T>(fault: Fault, subject: impl FnOnce() -> T) -> (T, bool) {
 /// The text is no fault, or this build has none.
 pub fn arm(spec: &str) -> Result<(), String> {
     let wrong = || {
-        format!("`{spec}` is no fault; expected broken:N, full:N, kill:N, panic:N or uncut:0, with + to last")
+        format!(
+            "`{spec}` is not a fault; expected broken:N, full:N, kill:N, panic:N or uncut:0, with + to last"
+        )
     };
     let (effect, after) = spec.split_once(':').ok_or_else(wrong)?;
     let effect = match effect {

@@ -8,7 +8,7 @@ use crate::ops::{self, folder_of, temporary_beside};
 /// Most entries of a folder that are listed.
 const MAX_ENTRIES: usize = 100_000;
 
-/// Names in a folder, in order; none where there is no folder. Names that are no UTF-8 are none of ours.
+/// Names in a folder, in order; empty if there is no folder. Names that are not UTF-8 are skipped: we never write any.
 ///
 /// # Errors
 /// The folder cannot be read, or holds more than any of ours.

@@ -22,7 +22,7 @@ pub(crate) fn create(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// Opens a file to go on with it, or makes it.
+/// Opens a file to continue with it, or makes it.
 pub(crate) fn open_or_create(path: &Path) -> Result<File> {
     run("open", path, || File::options().read(true).write(true).create(true).truncate(false).open(path))
 }

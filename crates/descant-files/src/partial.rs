@@ -1,7 +1,7 @@
 //! A file that arrives piece by piece, perhaps over several runs, and gets its name when it is whole.
 //!
 //! ```text
-//! NAME.incomplete   grows by append; a later run goes on where it ends
+//! NAME.incomplete   grows by append; a later run continues where it ends
 //! NAME              appears by renaming, after the content is on the disk
 //! ```
 //!
@@ -26,10 +26,10 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// Goes on with the file at `path`, or starts it.
+    /// Resumes the file at `path`, or starts it.
     ///
     /// # Errors
-    /// Something else than a regular file stands there, or it cannot be opened.
+    /// Something else than a regular file is there, or it cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |operation, source| Error::Io { operation, path: path.to_owned(), source };
         match path.symlink_metadata() {
@@ -47,7 +47,7 @@ impl Partial {
         self.length
     }
 
-    /// Shows everything that is there, in order, and stands at the end again.
+    /// Shows everything that is there, in order, and is at the end again.
     ///
     /// # Errors
     /// The file cannot be read, or is shorter than it was.

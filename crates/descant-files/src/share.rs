@@ -32,13 +32,13 @@ impl FileLock {
 /// Makes a folder and those above it, unless they are there.
 ///
 /// # Errors
-/// The system refuses, or something else stands there.
+/// The system refuses, or something else is there.
 pub fn create_dirs(path: &Path) -> Result<()> {
     let io = |source| Error::Io { operation: "create", path: path.to_owned(), source };
     std::fs::create_dir_all(path).map_err(io)
 }
 
-/// Makes `link` lead to `target`, which is relative to the folder of `link`. What stood there is replaced in one
+/// Makes `link` lead to `target`, which is relative to the folder of `link`. What were there is replaced in one
 /// step. Where there are no symbolic links, the target is linked hard, or copied.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! CACHE/models--OWNER--NAME/blobs/HASH                     content, named by its hash
-//!                          /blobs/HASH.descant.incomplete  on its way; a later run goes on there
+//!                          /blobs/HASH.descant.incomplete  on its way; a later run continues there
 //!                          /snapshots/COMMIT/FILE          a link to ../../blobs/HASH
 //!                          /refs/REVISION                  the commit that a branch or tag meant last
 //! CACHE/.locks/models--OWNER--NAME/HASH.lock               held while HASH is fetched
@@ -200,7 +200,7 @@ pub(crate) fn walk(root: &Path) -> Result<Vec<String>> {
         let io = |source| descant_files::Error::Io { operation: "open", path: folder.clone(), source };
         for entry in folder.read_dir().map_err(io)? {
             let entry = entry.map_err(io)?;
-            // A name that is no text is none that a listing could have given.
+            // A listing cannot contain a name that is not UTF-8.
             let Ok(name) = entry.file_name().into_string() else { continue };
             let path = entry.path();
             if entry.file_type().map_err(io)?.is_dir() {

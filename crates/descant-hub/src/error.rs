@@ -11,7 +11,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// No name of a repository.
-    #[error("`{given}` is no repository: {reason}")]
+    #[error("`{given}` is not a repository: {reason}")]
     Reference {
         /// What was given.
         given: String,
@@ -44,7 +44,7 @@ pub enum Error {
         /// What the hub says.
         reason: Refusal,
     },
-    /// An answer that is none of those expected.
+    /// An unexpected answer.
     #[error("{url}: the server answered {status}")]
     Status {
         /// What was asked.
@@ -52,7 +52,7 @@ pub enum Error {
         /// The HTTP status.
         status: u16,
     },
-    /// No answer, or one that broke off.
+    /// No answer, or an incomplete one.
     #[error("{url}: {reason}")]
     Transport {
         /// What was asked.
@@ -60,7 +60,7 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
-    /// Tried as often as allowed.
+    /// Too many tries.
     #[error("gave up after {tries} tries without progress")]
     GaveUp {
         /// How often.
@@ -69,8 +69,8 @@ pub enum Error {
         #[source]
         last: Box<Error>,
     },
-    /// The hub asks to wait longer than we do.
-    #[error("{url}: the server asks to come back in {seconds} s")]
+    /// The hub asks to wait longer than allowed.
+    #[error("{url}: the server asks to retry in {seconds} s")]
     Later {
         /// What was asked.
         url: String,
@@ -102,7 +102,7 @@ pub enum Error {
         reason: String,
     },
     /// A file has another length than announced.
-    #[error("{file}: {actual} bytes came, {expected} were announced")]
+    #[error("{file}: received {actual} bytes, but {expected} were announced")]
     Length {
         /// The file.
         file: String,
@@ -112,7 +112,7 @@ pub enum Error {
         actual: u64,
     },
     /// A file's content is not what was published.
-    #[error("{file}: its {kind} is {actual}, published is {expected}")]
+    #[error("{file}: its {kind} is {actual}, but the published one is {expected}")]
     Checksum {
         /// The file.
         file: String,
@@ -130,7 +130,7 @@ pub enum Error {
         file: String,
     },
     /// The disk is too small.
-    #[error("{path}: {needed} bytes are needed and {free} are free", path = path.display())]
+    #[error("{path}: {needed} bytes are needed, but only {free} are free", path = path.display())]
     Space {
         /// The cache.
         path: PathBuf,
@@ -139,7 +139,7 @@ pub enum Error {
         /// Bytes that are free.
         free: u64,
     },
-    /// Another file failed first.
+    /// Stopped because another file failed.
     #[error("stopped")]
     Stopped,
     /// A file cannot be read or written, or its name is not safe.

@@ -20,16 +20,16 @@
 //! * a file gets its name only when its length and hash are the published ones;
 //! * nothing is written outside the cache, because every name from outside is a checked relative path;
 //! * the token goes to the hub's own origin and to no other, and no text or log holds it;
-//! * an interrupted download goes on by range where it stopped;
+//! * an interrupted download resumes by range;
 //! * [`Cache::find`] and [`Cache::verify`] open no socket; without the feature `net` nothing here can.
 //!
 //! It reads no environment and prints nothing. It does not know what the files mean beyond which of them a run needs.
 //!
 //! # Why not `hf-hub`
 //!
-//! hf-hub 1.0.0 and 0.5 both give the shared cache, and neither compares what it fetched with a hash; one starts
-//! broken files anew, the other sends the token to the host that a redirect names. What is left of either once the
-//! promises above are kept is the HTTP client below it, so that is what this crate uses. The README has the table.
+//! Three promises cannot be kept over the stream of hf-hub 1.0.0: it reports neither status nor range, it sends a HEAD
+//! that follows redirects before each request, and without a token it takes one from the environment. The README has the
+//! table, the folder `probe` the program that shows it.
 
 mod cache;
 mod checksum;

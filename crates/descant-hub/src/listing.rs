@@ -68,12 +68,12 @@ impl Listing {
     /// Says what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let answer: Answer = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
-        let commit = Commit::parse(&answer.sha).ok_or("its `sha` is no commit")?;
+        let commit = Commit::parse(&answer.sha).ok_or("its `sha` is not a commit")?;
         let mut files = BTreeMap::new();
         for sibling in answer.siblings {
             let name = sibling.rfilename;
             let hash = |text: &str| {
-                Checksum::parse(text).ok_or_else(|| format!("{name:?}: its hash is none that we know"))
+                Checksum::parse(text).ok_or_else(|| format!("{name:?}: its hash has an unknown format"))
             };
             let published = match &sibling.lfs {
                 Some(lfs) => Published { size: Some(lfs.size), checksum: Some(hash(&lfs.sha256)?) },
@@ -124,7 +124,7 @@ mod tests {
     fn lists_that_cannot_be_true_are_refused() {
         for (siblings, reason) in [
             (r#"{"rfilename": "a"}, {"rfilename": "a"}"#, "\"a\" is there twice"),
-            (r#"{"rfilename": "a", "blobId": "../../x"}"#, "\"a\": its hash is none that we know"),
+            (r#"{"rfilename": "a", "blobId": "../../x"}"#, "\"a\": its hash has an unknown format"),
             (r#"{"rfilename": "a", "size": 99999999999999999}"#, "\"a\": its size cannot be true"),
             (r#"{"rfilename": "a", "size": -1}"#, "invalid value"),
             (r#"{"size": 1}"#, "missing field `rfilename`"),

@@ -206,7 +206,7 @@ impl fmt::Display for Reference {
 /// A revision becomes part of a path in the cache and of an URL.
 fn checked_revision(revision: &str) -> std::result::Result<String, &'static str> {
     if revision.len() > MAX_REVISION_BYTES || RelPath::new(revision).is_err() {
-        return Err("the revision is no name of a branch, a tag or a commit");
+        return Err("the revision is not a valid branch, tag or commit name");
     }
     Ok(revision.to_owned())
 }

@@ -78,7 +78,7 @@ pub(crate) fn shards(index: &[u8]) -> Result<BTreeSet<RelPath>, String> {
     let shard = |name: String| {
         let path = RelPath::new(&name).map_err(|e| format!("{INDEX}: {e}"))?;
         if name.contains('/') || !name.ends_with(".safetensors") {
-            return Err(format!("{INDEX}: {name:?} is no shard beside it"));
+            return Err(format!("{INDEX}: {name:?} is not a shard in the same folder"));
         }
         Ok(path)
     };
@@ -119,7 +119,7 @@ pub(crate) fn rows<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Result<V
 
 /// One of several files that are one table, as `datasets` names them: `data/train-00002-of-00005.parquet`.
 struct Shard<'a> {
-    /// What stands before the number and behind the count.
+    /// What is before the number and behind the count.
     set: (&'a str, &'a str),
     count: usize,
 }

@@ -13,11 +13,11 @@ pub const MAX_RANK: usize = 4096;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
-    /// Rank of each pair.
+    /// Rank of the adapter.
     pub r: usize,
-    /// The product of a pair is multiplied by alpha / r.
+    /// The adapter's output is multiplied by alpha / r.
     pub alpha: f64,
-    /// Sites by name: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `router`, `gate_up_proj`, `down_proj`.
+    /// Modules with an adapter: `q_proj`, `k_proj`, `v_proj`, `o_proj`, `router`, `gate_up_proj`, `down_proj`.
     pub targets: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ impl LoraConfig {
                 return Err(format!("lora.targets: `{name}` matches nothing in gpt-oss; known: {known}"));
             }
             if self.targets[..i].contains(name) {
-                return Err(format!("lora.targets: `{name}` stands there twice"));
+                return Err(format!("lora.targets: `{name}` is listed twice"));
             }
         }
         Ok(())

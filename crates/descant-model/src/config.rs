@@ -146,7 +146,7 @@ impl Config {
     }
 }
 
-/// The file's keys as they stand there.
+/// The file's keys as they are there.
 #[derive(Deserialize)]
 struct RawConfig {
     model_type: Option<String>,
@@ -208,7 +208,7 @@ impl RawConfig {
             ));
         }
         if self.tie_word_embeddings == Some(true) {
-            return Err("`tie_word_embeddings` is true; gpt-oss has an lm_head of its own".into());
+            return Err("`tie_word_embeddings` is true; gpt-oss has a separate lm_head".into());
         }
         Ok(())
     }

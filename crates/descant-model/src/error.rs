@@ -71,7 +71,7 @@ pub enum Error {
         /// The tensor.
         name: String,
     },
-    /// A tensor stands in two shards.
+    /// A tensor is in two shards.
     #[error("{path}: tensor `{name}` was already in another shard")]
     TensorTwice {
         /// The shard.
@@ -103,8 +103,8 @@ pub enum Error {
         /// Type in the file.
         actual: String,
     },
-    /// A tensor holds a value that is no number.
-    #[error("{path}: tensor `{name}` holds a value that is not finite, at element {element}")]
+    /// A tensor holds a value that is not a number.
+    #[error("{path}: tensor `{name}` has a non-finite value at element {element}")]
     TensorNotFinite {
         /// The shard.
         path: String,
@@ -113,7 +113,7 @@ pub enum Error {
         /// First such element.
         element: usize,
     },
-    /// What stands beside a packed matrix does not describe one that this crate can unpack.
+    /// What is beside a packed matrix does not describe one that this crate can unpack.
     #[error("{path}: tensor `{name}`: {reason}")]
     QuantState {
         /// The shard.
@@ -175,7 +175,7 @@ pub enum Error {
         /// The setting, its value, and what is expected.
         reason: String,
     },
-    /// The model gave something that is no number.
+    /// The model gave something that is not a number.
     #[error(
         "the logits of prompt {sequence} at new token {step} are not finite: weights or adapter overflow, or are damaged"
     )]

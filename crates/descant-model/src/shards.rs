@@ -52,7 +52,7 @@ impl Deref for Bytes {
 /// order of the tensors' names. One shard is mapped at a time, and those of which bytes are kept.
 ///
 /// # Errors
-/// A file that is missing or broken, a tensor that is not where the index says or stands twice, or what `visit`
+/// A file that is missing or broken, a tensor that is not where the index says or is twice, or what `visit`
 /// returns.
 pub(crate) fn visit_tensors(
     dir: &Path,
@@ -88,7 +88,7 @@ fn walk(
             if let Some(map) = &map
                 && map.get(&name) != Some(file)
             {
-                let reason = format!("tensor `{name}` stands in `{file}`, the index says otherwise");
+                let reason = format!("tensor `{name}` is in `{file}`, but the index says otherwise");
                 return Err(Error::Index { path: index_path(dir), reason });
             }
             let body = size_of::<u64>() + header;
@@ -261,7 +261,7 @@ fn files(dir: &Path) -> Result<Found> {
         RelPath::new(file).map_err(|e| refused(e.to_string()))?;
         // Shards lie beside the index, as every tool writes them.
         if file.contains('/') {
-            return Err(refused(format!("`{file}` lies in another folder")));
+            return Err(refused(format!("`{file}` is in another folder")));
         }
     }
     let beside = (whole.exists() && !files.contains(WHOLE)).then_some(whole);

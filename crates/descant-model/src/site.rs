@@ -1,7 +1,7 @@
 //! The places in a gpt-oss model that an adapter may change, and the shape of the weight there.
 //!
 //! A site is named by layer and kind. Everything that counts parameters, names adapter tensors or asks the
-//! overlay for a delta speaks of sites, so that a target that matches nothing can be told apart from one that
+//! overlay for a delta speaks of sites, so that a target that matches nothing can be distinguished from one that
 //! does. Tensor names of files live elsewhere (`names.rs` for checkpoints, descant-lora for PEFT).
 
 use descant_kernels::SiteKind;

@@ -92,7 +92,7 @@ pub fn send(
     Ok(tally)
 }
 
-/// Runs `subject` without a word about panics on this thread: many are caught inside a door on purpose, and of the
+/// Runs `subject` and prints nothing about panics on this thread: many are caught inside a door on purpose, and of the
 /// others the seed is told.
 fn quietly<T>(subject: impl FnOnce() -> T) -> T {
     thread_local! {

@@ -43,31 +43,31 @@ pub enum OptimizerKind {
 pub struct TrainConfig {
     /// Optimizer steps.
     pub max_steps: u64,
-    /// Sequences that go through the model at once: conversations, or with `packing` packed sequences.
+    /// Sequences in a micro-batch: conversations, or packed sequences with `packing`.
     pub micro_batch: MicroBatch,
-    /// Micro-batches whose gradients make one optimizer step; with [`MicroBatch::Auto`] sequences.
+    /// Micro-batches in one optimizer step; sequences with [`MicroBatch::Auto`].
     pub accumulation: usize,
-    /// Longest sequence in tokens; longer ones are handled as `[data]` says, never cut in silence.
+    /// Maximum sequence length in tokens; longer ones are handled by `data.too_long`, never truncated silently.
     pub max_sequence: usize,
-    /// Whether conversations are packed, best fit, into sequences of up to `max_sequence` tokens.
+    /// Whether to pack conversations (best fit) into sequences of up to `max_sequence` tokens.
     pub packing: bool,
     /// Peak learning rate.
     pub learning_rate: f64,
-    /// How the rate moves after the warm-up.
+    /// Learning rate schedule after the warm-up.
     pub schedule: Schedule,
     /// Steps of linear warm-up; the first step's rate is 0, as in transformers.
     pub warmup_steps: u64,
-    /// Which optimizer.
+    /// The optimizer.
     pub optimizer: OptimizerKind,
     /// Decoupled weight decay of AdamW.
     pub weight_decay: f64,
-    /// AdamW's decay of the first moment.
+    /// AdamW's decay rate of the first moment.
     pub beta1: f64,
-    /// AdamW's decay of the second moment.
+    /// AdamW's decay rate of the second moment.
     pub beta2: f64,
-    /// AdamW's denominator offset.
+    /// AdamW's epsilon.
     pub epsilon: f64,
-    /// The gradient is scaled down to this norm.
+    /// Gradients are clipped to this norm.
     pub max_grad_norm: f64,
     /// Seed of the adapter's initialization and of the data order.
     pub seed: u64,

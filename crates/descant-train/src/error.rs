@@ -57,7 +57,7 @@ pub enum Error {
         /// Samples in the step.
         samples: usize,
     },
-    /// Loss or gradient is no number. Nothing was updated.
+    /// Loss or gradient is non-finite. Nothing was updated.
     #[error("step {step}: {what} is {value}; the adapter is as it was before this step")]
     NotFinite {
         /// Optimizer step, from 1.

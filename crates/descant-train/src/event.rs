@@ -1,4 +1,4 @@
-//! What a run tells while it goes on.
+//! What a run tells while it continues.
 //!
 //! The loop knows no terminal: it hands events to an observer, and the command line draws them. Values that are
 //! part of the result (`StepMetrics`) are kept apart from values that depend on the machine's mood
@@ -17,7 +17,7 @@ pub struct StepMetrics {
     pub step: u64,
     /// Mean loss in nats over the step's trained tokens.
     pub loss: f32,
-    /// Bits of `loss`, so that no decimal form stands between two runs that are compared.
+    /// Bits of `loss`, so that no decimal form is between two runs that are compared.
     pub loss_bits: u32,
     /// Mean loss of the first token of each analysis body alone: where the choice of language happens.
     /// `None` when the step had no such token.

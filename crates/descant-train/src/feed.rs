@@ -1,7 +1,7 @@
 //! Which samples go through the model together, as a function of a position.
 //!
 //! A position counts units: samples, or with packing the sequences that samples are packed into. A run's place in its
-//! data is that one number, so that a run that goes on elsewhere takes up the same samples.
+//! data is that one number, so that a run that continues elsewhere takes up the same samples.
 
 use std::borrow::Cow;
 

@@ -28,7 +28,7 @@ use crate::validation::{Validation, ValidationMetrics, Validator};
 pub struct Course<'a> {
     /// The frozen base.
     pub model: &'a GptOss,
-    /// What it learns from.
+    /// Training data.
     pub samples: &'a dyn Samples,
     /// Loop and optimizer.
     pub config: &'a TrainConfig,
@@ -44,7 +44,7 @@ pub struct Keeping<'a> {
     pub store: &'a Store,
     /// Steps from one checkpoint to the next; 0 for the last step alone. Being stopped makes one too.
     pub every: u64,
-    /// Where to go on from; the start when absent.
+    /// Where to continue from; the start when absent.
     pub from: Option<Checkpoint>,
     /// Asked after every step whether to stop there.
     pub stop: &'a dyn Fn() -> bool,

@@ -25,11 +25,11 @@ pub enum OnSpike {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct GuardConfig {
-    /// Steps with a loss or gradient that is no number that are left out before the run ends; 0 ends it at the first.
+    /// Steps with a non-finite loss or gradient to skip before the run ends; 0 ends it at the first.
     pub skip_non_finite: u64,
-    /// What a spike does.
+    /// What to do on a spike.
     pub on_spike: OnSpike,
-    /// Standard deviations from the mean of the window that make a spike.
+    /// Standard deviations from the mean of the window that count as a spike.
     pub spike_z: f64,
 }
 

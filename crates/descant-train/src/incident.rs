@@ -1,4 +1,4 @@
-//! What happened when loss or gradient was no number: the step is looked at again, sample by sample, for the first
+//! What happened when loss or gradient was non-finite: the step is looked at again, sample by sample, for the first
 //! place that is not finite.
 //!
 //! The update was not made, so the adapters are those the step began with, and the same bytes go through them again.

@@ -70,7 +70,7 @@ impl TrainerState {
         Ok(())
     }
 
-    /// Whether an optimizer that keeps its moments in this format can go on from here.
+    /// Whether an optimizer that keeps its moments in this format can continue from here.
     pub(crate) fn check_format(&self, here: MomentFormat) -> Result<(), String> {
         match self.moments.iter().map(Moments::format).find(|there| *there != here) {
             Some(there) => Err(format!("its moments are {}, here they are {}", told(there), told(here))),

@@ -100,9 +100,9 @@ impl<'a> Trainer<'a> {
         Self { objective, ..self }
     }
 
-    /// The same trainer, whose work is laid out so; where the weights lie is the model's. With several micro-batches going
-    /// through a layer before the next one, a layer that streams crosses the bus once each way for all of them; the inputs
-    /// of all layers of all of them are kept, and nothing else. Changes no bit of a result.
+    /// The same trainer, whose work is laid out so; where the weights lie is the model's. With several micro-batches
+    /// going through a layer before the next one, a layer that streams crosses the bus once each way for all of them;
+    /// the inputs of all layers of all of them are kept, and nothing else. Changes no bit of a result.
     #[must_use]
     pub fn arranged(mut self, arrangement: Arrangement) -> Self {
         let Arrangement { together, inputs_on_host, .. } = arrangement;
@@ -191,7 +191,7 @@ impl<'a> Trainer<'a> {
     /// One optimizer step on these micro-batches.
     ///
     /// # Errors
-    /// A sample is malformed or nothing is trained; loss or gradient is no number; a site gets no gradient; the device
+    /// A sample is malformed or nothing is trained; loss or gradient is non-finite; a site gets no gradient; the device
     /// failed. In every case the adapter is as before.
     pub fn step(&mut self, micro_batches: &[Vec<&Sample>]) -> Result<StepResult> {
         self.step_if(micro_batches, |_, _| true)

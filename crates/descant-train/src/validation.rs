@@ -108,7 +108,7 @@ impl<'a> Validator<'a> {
     /// Looks; keeps the adapter where the loss is lower than ever.
     ///
     /// # Errors
-    /// The loss is no number, the device failed, or the adapter cannot be kept.
+    /// The loss is not a number, the device failed, or the adapter cannot be kept.
     pub(crate) fn look(
         &mut self,
         step: u64,
@@ -126,7 +126,7 @@ impl<'a> Validator<'a> {
         Ok(metrics)
     }
 
-    /// Takes in a loss; whether it is lower than ever. One that is no number is not.
+    /// Takes in a loss; whether it is lower than ever. One that is not a number is not.
     fn count(&mut self, step: u64, loss: f32) -> bool {
         let lower = !loss.is_nan() && self.best.is_none_or(|(_, least)| loss < least);
         if lower {

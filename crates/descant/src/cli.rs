@@ -1,6 +1,6 @@
 //! The arguments, and the texts of `--help`. No behaviour.
 //!
-//! The help texts are the reference: `docs/cli.md` is made of them, and a test keeps the two equal.
+//! The help texts are the reference: `docs/cli.md` is generated from them, and a test keeps the two equal.
 
 use std::path::PathBuf;
 
@@ -27,24 +27,24 @@ const TRAIN_EXAMPLES: &str = "\
 Examples:
   descant train run.toml
   descant train run.toml --set train.max_steps=200 --set run.folder=runs/longer
-  descant train run.toml                    the same command again: resumes where it was stopped
+  descant train run.toml                    run it again to resume a stopped run
   descant train run.toml --dry-run          print the resolved settings
   descant train --recipe multilingual-thinking
   cargo xtask train                         from the repository: the embedded default
 
-Settings come in three layers: defaults, then the file, then every --set in turn.
+Settings are resolved in three layers: defaults, the file, then each --set in order.
 VALUE is TOML; a bare word is a string. `descant init` writes a file that explains every key.";
 
 const PLAN_EXAMPLES: &str = "\
 Examples:
-  descant plan --recipe multilingual-thinking           before anything is downloaded
+  descant plan --recipe multilingual-thinking           before you download anything
   descant plan --model openai/gpt-oss-120b --card 24GB  will it fit there?
   descant plan run.toml
   descant plan run.toml --set train.micro_batch=8 --json
 
-Reads the model's configuration and tokenizer, and the data; loads no weights, opens no socket, writes nothing.
-A published model that is not here is planned by its built-in shape, data that is not here by train.max_sequence.
-Ends with status 1 when memory or disk do not suffice, with settings that fit where there are some.";
+Reads the model's configuration, its tokenizer and the data. Loads no weights, opens no socket, writes nothing.
+For a published model that is not in the cache, plan uses its built-in shape; for missing data, train.max_sequence.
+Exits with status 1 when memory or disk is too small, and suggests settings that fit if there are any.";
 
 const EVALUATE_EXAMPLES: &str = "\
 Examples:
@@ -56,7 +56,7 @@ Examples:
 
 const REPORT_EXAMPLES: &str = "\
 Examples:
-  descant report runs/first                              also while it is training
+  descant report runs/first                              works during training too
   descant report runs/first runs/second --out both.html  side by side";
 
 const SCORE_EXAMPLES: &str = "\
@@ -65,8 +65,8 @@ Examples:
 
 Each line of FILE is {\"ids\": [...]} or {\"ids\": [...], \"labels\": [...]}. Each line of the answer is
 {\"loss\": L, \"logprobs\": [...]}: logprobs[i] is the natural logarithm of the probability of ids[i+1] after
-ids[..=i], and loss the mean of -logprob over the positions whose next label is not -100 (all of them without
-labels; null where none is left).";
+ids[..=i]; loss is the mean of -logprob over the positions whose next label is not -100 (over all positions if there
+are no labels; null if none remain).";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:
@@ -75,9 +75,9 @@ Examples:
   descant bench step --model gpt-oss-20b --device cuda --accumulate 4 --sequence 1024 --memory 14.5GiB
   descant bench generate --model gpt-oss-20b --device cuda --batch 32 --context 1024 --rank 8
 
-A step is forward, backward, clipping and the optimizer on random ids, every position a label. The table of
-operators (CUDA only) is from one more step with their times recorded; a floor is the least time that an
-operator's operations and bytes take at the rates measured in the same process.";
+A step is forward, backward, clipping and optimizer on random ids; every position has a label. The operator table
+(CUDA only) comes from one more step that records their times. A floor is the minimum time for an operator's
+operations and bytes at the rates measured in the same process.";
 
 const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -86,28 +86,28 @@ Examples:
   descant export --adapter runs/first/adapter --to mxfp4 --out german --prove
   descant export --adapter runs/first/adapter --model gpt-oss-20b --to bf16 --out german-bf16
 
-Forms, and who reads them (docs/export.md has the command for each):
-  peft         the adapter as it was trained: PEFT, newest vLLM
-  peft-folded  one rank, scaling in B, both expert tensors: every vLLM, mistral.rs
+Formats, and the programs that read them (docs/export.md has the command for each):
+  peft         the adapter as trained: PEFT, recent vLLM
+  peft-folded  one rank, scaling folded into B, both expert tensors: any vLLM, mistral.rs
   mlx-adapter  mlx-lm
   gguf-lora    llama.cpp's --lora
-  bf16         merged, one rounding: transformers, vLLM, SGLang
-  mxfp4        merged, the published layout: as bf16, and MLX, Ollama; a third of the size
-  gguf         merged: llama.cpp, LM Studio, Ollama; --out NAME.gguf is the file itself
+  bf16         merged, rounded once: transformers, vLLM, SGLang
+  mxfp4        merged, published layout: the same programs, MLX and Ollama; a third of the size
+  gguf         merged: llama.cpp, LM Studio, Ollama; --out NAME.gguf names the file itself
 
-Everything is written whole or not at all, and export.json says what survived.
-With --prove the status is 1 where the export differs from base and adapter, or
-less than 95 % of the gained loss is kept.";
+An export is complete or absent, and export.json reports how much of the update survived.
+With --prove the exit status is 1 if the export differs from base + adapter, or keeps
+less than 95 % of the loss improvement.";
 
 const INIT_EXAMPLES: &str = "\
 Examples:
   descant init
   descant init --out experiments/german.toml
-  descant init --out -                      to the screen
+  descant init --out -                      print to standard output
   descant init --recipe multilingual-thinking
   descant init --schema --out run.schema.json
 
-Editors that know TOML complete and check run.toml when its first line is `#:schema run.schema.json`.";
+Editors with TOML support complete and check run.toml if its first line is `#:schema run.schema.json`.";
 
 const DOWNLOAD_EXAMPLES: &str = "\
 Examples:
@@ -116,22 +116,22 @@ Examples:
   descant download datasets/HuggingFaceH4/Multilingual-Thinking
   descant download --recipe multilingual-thinking
   descant download openai/gpt-oss-20b@COMMIT --verify
-  descant download ./my-model               look whether a directory is complete
+  descant download ./my-model               check whether a directory is complete
 
-Only what a run needs is fetched. Files go to the cache that the Python libraries use; its folder is printed.
-An interrupted download resumes where it stopped. Every file is compared with its published hash.
+Fetches only what a run needs, into the cache that the Python libraries use, and prints the folder.
+An interrupted download resumes. Every file is checked against its published hash.
 
 Environment: HF_HUB_CACHE, HF_HOME, HF_TOKEN, HF_TOKEN_PATH, HF_ENDPOINT, HF_HUB_OFFLINE; HTTPS_PROXY, NO_PROXY,
-SSL_CERT_FILE. A token is sent to the hub alone, and never shown.";
+SSL_CERT_FILE. The token is sent only to the hub and never printed.";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
   descant doctor
   descant doctor --json --offline
-  descant doctor --model openai/gpt-oss-20b --device cuda    load it, and look at its own loss
+  descant doctor --model openai/gpt-oss-20b --device cuda    load it and check its loss
 
-Each line is a thing that was looked at: ok, - (works without it) or NO (a run will fail), and below it what to do.
-Ends with status 1 when a line says NO. The token is never shown.";
+Each line is one check: ok, - (optional) or NO (a run will fail), followed by what to do.
+Exits with status 1 if any line says NO. The token is never printed.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
@@ -143,7 +143,7 @@ const MAN_EXAMPLES: &str = "\
 Examples:
   descant man --out ~/.local/share/man/man1";
 
-/// Fine-tune gpt-oss with LoRA on a frozen base, and prove what came out
+/// Fine-tune gpt-oss with LoRA on a frozen 4-bit base, and measure the result
 #[derive(Debug, Parser)]
 #[command(name = "descant", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(after_help = EXIT_STATUS, subcommand_required = true, disable_help_subcommand = true)]
@@ -154,23 +154,23 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Holds for every command.
+/// Options of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "General options")]
 pub(crate) struct Global {
-    /// When to colour; without colour nothing is lost [default: auto, which respects NO_COLOR and pipes]
+    /// When to use colour; no information depends on it [default: auto, which respects NO_COLOR and pipes]
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
     pub(crate) color: Color,
-    /// Say only results, warnings and errors [default: off]
+    /// Print only results, warnings and errors [default: off]
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// Say more; -vv for everything. RUST_LOG chooses by module [default: off]
+    /// Print more; -vv for everything. RUST_LOG selects by module [default: off]
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// Lines with a clock in place of a line that is redrawn, and no wrapping [default: where there is no terminal]
+    /// Print timestamped lines instead of a progress bar, and do not wrap [default: on if output is not a terminal]
     #[arg(long, global = true)]
     pub(crate) plain: bool,
-    /// Folder that the paths of the embedded default start from [default: the current one]
+    /// Folder that paths in the embedded settings are relative to [default: the current folder]
     #[arg(long, global = true, value_name = "DIR", default_value = ".", hide_default_value = true)]
     pub(crate) root: PathBuf,
     /// How hints call this program; `cargo xtask` names itself here
@@ -195,16 +195,16 @@ pub(crate) enum Command {
     /// Train an adapter, and measure the model before and after
     #[command(after_help = TRAIN_EXAMPLES, after_long_help = format!("{TRAIN_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Train(Train),
-    /// Say what a run would need, before it begins: memory, steps, tokens, disk, time
+    /// Show what a run will need before it starts: memory, steps, tokens, disk, time
     #[command(after_help = PLAN_EXAMPLES, after_long_help = format!("{PLAN_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Plan(Plan),
     /// Measure a model, with or without an adapter, on the held-out prompts
     #[command(after_help = EVALUATE_EXAMPLES, after_long_help = format!("{EVALUATE_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Evaluate(Evaluate),
-    /// Make a run's page again from its files, or set several runs side by side
+    /// Rebuild a run's report from its files, or compare several runs side by side
     #[command(after_help = REPORT_EXAMPLES, after_long_help = format!("{REPORT_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Report(Report),
-    /// Answer prompts, base and adapter side by side; or the rows of a file
+    /// Answer prompts with base and adapter side by side, or answer the rows of a file
     #[command(after_help = GENERATE_EXAMPLES, after_long_help = format!("{GENERATE_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Generate(Generate),
     /// Talk to a model in the terminal
@@ -213,33 +213,33 @@ pub(crate) enum Command {
     /// Print the log probability of every token of given sequences
     #[command(after_help = SCORE_EXAMPLES, after_long_help = format!("{SCORE_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Score(Score),
-    /// Look at a data set: what a model would be shown, and which of it is trained
+    /// Inspect a data set: what the model sees, and which tokens are trained
     #[command(after_help = data::EXAMPLES, after_long_help = format!("{}\n\n{EXIT_STATUS}", data::EXAMPLES))]
     Data(Data),
-    /// Make the tokenizer of gpt-oss without a download
+    /// Write the gpt-oss tokenizer without a download
     #[command(after_help = data::TOKENIZER_EXAMPLES)]
     #[command(after_long_help = format!("{}\n\n{EXIT_STATUS}", data::TOKENIZER_EXAMPLES))]
     Tokenizer(Tokenizer),
-    /// Write an adapter, or base and adapter merged, in the form another program reads, and prove it
+    /// Write an adapter or a merged model in the format another program reads, and verify it
     #[command(after_help = EXPORT_EXAMPLES, after_long_help = format!("{EXPORT_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Export(Export),
     /// Write a settings file that explains every key
     #[command(after_help = INIT_EXAMPLES, after_long_help = format!("{INIT_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Init(Init),
-    /// Time training steps or generation, with the memory they take and the device's own rates beside them
+    /// Time training steps or generation, and report memory and the device's measured rates
     #[command(after_help = BENCH_EXAMPLES, after_long_help = format!("{BENCH_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Bench(Bench),
-    /// Fetch models and data sets of a hub into the shared cache, or verify what is there
+    /// Download models and data sets from a hub into the shared cache, or verify cached files
     #[command(after_help = DOWNLOAD_EXAMPLES, after_long_help = format!("{DOWNLOAD_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Download(Download),
-    /// Look at this machine: cards, libraries, memory, disk, caches, network; and what to do where something is missing
+    /// Check this machine (GPUs, libraries, memory, disk, caches, network) and say how to fix what is missing
     #[command(after_help = DOCTOR_EXAMPLES, after_long_help = format!("{DOCTOR_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Doctor(Doctor),
-    /// Print what a shell needs to complete commands and options
+    /// Print the completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     #[command(after_long_help = format!("{COMPLETIONS_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Completions(Completions),
-    /// Write manual pages, one for each command
+    /// Write a man page for each command
     #[command(after_help = MAN_EXAMPLES, after_long_help = format!("{MAN_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Man(ManPages),
 }
@@ -257,7 +257,7 @@ pub(crate) enum Measured {
     /// Time training steps
     #[command(after_help = BENCH_EXAMPLES, after_long_help = format!("{BENCH_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Step(BenchStep),
-    /// Time generation, with the time to the first token and the share of what the bytes of a step allow
+    /// Time generation: time to first token, tokens a second, and the share of the memory-bandwidth limit
     #[command(after_help = BENCH_EXAMPLES, after_long_help = format!("{BENCH_EXAMPLES}\n\n{EXIT_STATUS}"))]
     Generate(BenchGenerate),
 }
@@ -268,29 +268,28 @@ pub(crate) struct BenchGenerate {
     /// Model directory [default: the embedded one, fixtures/tiny-gpt-oss]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA card where there is one
+    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA GPU if there is one, else the CPU
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
-    /// Prompts that are continued at once
+    /// Prompts in a batch
     #[arg(long, value_name = "B", default_value_t = 1, value_parser = positive)]
     pub(crate) batch: usize,
-    /// Tokens of a prompt
+    /// Tokens in each prompt
     #[arg(long, value_name = "T", default_value_t = 64, value_parser = positive)]
     pub(crate) context: usize,
-    /// New tokens of each
+    /// New tokens for each prompt
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = several)]
     pub(crate) new: usize,
-    /// Take part in every step with this adapter [default: the base alone]
+    /// Apply this adapter [default: base only]
     #[arg(long, value_name = "DIR", conflicts_with = "rank")]
     pub(crate) adapter: Option<PathBuf>,
-    /// Take part with an untrained adapter of this rank on attention, which costs what a trained one does [default:
-    /// none]
+    /// Apply an untrained adapter of this rank on attention; it costs as much as a trained one [default: none]
     #[arg(long, value_name = "R", value_parser = positive)]
     pub(crate) rank: Option<usize>,
-    /// Let that adapter have router and experts too [default: attention alone]
+    /// Put that adapter on router and experts too [default: attention only]
     #[arg(long, requires = "rank")]
     pub(crate) experts: bool,
-    /// Most memory of the card to use, context included, as 14.5GiB or a number of bytes [default: all of it]
+    /// GPU memory limit, CUDA context included: bytes, or such as 14.5GiB [default: all of it]
     #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
     pub(crate) memory: Option<u64>,
     /// Print one JSON object [default: a table]
@@ -304,35 +303,34 @@ pub(crate) struct BenchStep {
     /// Model directory [default: the embedded one, fixtures/tiny-gpt-oss]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA card where there is one
+    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA GPU if there is one, else the CPU
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
-    /// Sequences that go through the model at once
+    /// Sequences in a micro-batch
     #[arg(long, value_name = "B", default_value_t = 1, value_parser = positive)]
     pub(crate) batch: usize,
-    /// Tokens of a sequence
+    /// Tokens in each sequence
     #[arg(long, value_name = "T", default_value_t = 1024, value_parser = positive)]
     pub(crate) sequence: usize,
-    /// Batches whose gradients make one optimizer step
+    /// Micro-batches in one optimizer step
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
     pub(crate) accumulate: usize,
-    /// Train the experts too [default: attention alone]
+    /// Train the experts too [default: attention only]
     #[arg(long)]
     pub(crate) experts: bool,
-    /// Most memory of the card to use, context included, as 14.5GiB or a number of bytes [default: all of it]
+    /// GPU memory limit, CUDA context included: bytes, or such as 14.5GiB [default: all of it]
     #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
     pub(crate) memory: Option<u64>,
-    /// Let weights that lie on the host come as over a bus of so many bytes a second, as 25GB [default: the bus that is
-    /// here]
+    /// Stream weights from host memory as if the bus had this many bytes a second, such as 25GB [default: the real bus]
     #[arg(long, value_name = "RATE", value_parser = crate::settings::bytes)]
     pub(crate) bus: Option<u64>,
-    /// What to keep from forward to backward: auto, minimal, balanced, all, or a number of bytes
+    /// Activations to keep from forward to backward: auto, minimal, balanced, all, or a number of bytes
     #[arg(long, value_name = "POLICY", default_value = "auto")]
     pub(crate) keep: descant_kernels::Keep,
     /// Timed steps
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = positive)]
     pub(crate) steps: usize,
-    /// Steps before them
+    /// Untimed steps before them
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = count)]
     pub(crate) warmup: usize,
     /// Print one JSON object [default: a table]
@@ -340,7 +338,7 @@ pub(crate) struct BenchStep {
     pub(crate) json: bool,
 }
 
-/// A path, or nothing where a flag may stand without one.
+/// A path, or nothing if the flag was given without one.
 #[expect(clippy::unnecessary_wraps, reason = "the shape of a parser of arguments")]
 fn any_path(text: &str) -> Result<PathBuf, String> {
     Ok(text.into())
@@ -349,20 +347,21 @@ fn any_path(text: &str) -> Result<PathBuf, String> {
 /// Where settings come from.
 #[derive(Debug, Args)]
 pub(crate) struct SettingsArgs {
-    /// Settings file [default: the embedded one, for the tiny model of the repository]
+    /// Settings file [default: the embedded settings, for the tiny model of the repository]
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Change one setting; may be given many times [default: none]
+    /// Change one setting; can be repeated [default: none]
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) sets: Vec<String>,
-    /// Chat template in place of the model's own; short for --set model.chat_template=PATH [default: the model's own]
+    /// Chat template to use instead of the model's own; short for --set model.chat_template=PATH [default: the model's
+    /// own]
     #[arg(long, value_name = "PATH")]
     pub(crate) chat_template: Option<PathBuf>,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`; short for --set model.device=DEVICE [default: the settings', auto]
+    /// `auto`, `cpu`, `cuda` or `cuda:N`; short for --set model.device=DEVICE [default: from the settings: auto]
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
-    /// Most memory to use, on a card with the driver's own, as 12GB or 14.5GiB; short for --set memory.limit=LIMIT
-    /// [default: the settings', all of it]
+    /// Memory limit, CUDA context included, such as 12GB or 14.5GiB; short for --set memory.limit=LIMIT [default: from
+    /// the settings: all of it]
     #[arg(long, value_name = "LIMIT")]
     pub(crate) memory: Option<String>,
 }
@@ -373,22 +372,22 @@ pub(crate) struct SettingsArgs {
 pub(crate) struct Train {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
-    /// Run a recipe in place of a settings file [default: none; there are tiny, multilingual-thinking]
+    /// Run a recipe instead of a settings file: tiny or multilingual-thinking [default: none]
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     pub(crate) recipe: Option<String>,
-    /// Open no socket, take what the cache has [default: HF_HUB_OFFLINE, or off]
+    /// Use only the cache and open no socket [default: HF_HUB_OFFLINE, or off]
     #[arg(long)]
     pub(crate) offline: bool,
-    /// Check and print the resolved settings, and train nothing [default: off]
+    /// Check and print the resolved settings, then exit [default: off]
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Replace the run that is already in the folder [default: resume it if it is the same, refuse if not]
+    /// Replace the run in the folder [default: resume it if it is the same run, else refuse]
     #[arg(long)]
     pub(crate) force: bool,
     /// Print the summary as one JSON object [default: a table]
     #[arg(long)]
     pub(crate) json: bool,
-    /// Print every count of the measurement as a table, beside the key figures [default: the key figures alone]
+    /// Print every count of the evaluation as a table [default: key figures only]
     #[arg(long)]
     pub(crate) table: bool,
 }
@@ -398,14 +397,14 @@ pub(crate) struct Train {
 pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
-    /// Plan a recipe in place of a settings file [default: none; there are tiny, multilingual-thinking]
+    /// Plan a recipe instead of a settings file: tiny or multilingual-thinking [default: none]
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     pub(crate) recipe: Option<String>,
-    /// Plan this model, a repository as openai/gpt-oss-120b or a folder; alone with the settings of `descant init` and
-    /// no data [default: the settings' model]
+    /// Plan this model: a repository such as openai/gpt-oss-120b, or a folder. Without a settings file, use the
+    /// settings of `descant init` and no data [default: the model in the settings]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Plan for a CUDA card of so much memory, as 24GB, that need not be here [default: the device of the settings]
+    /// Plan for a hypothetical CUDA GPU with this much memory, such as 24GB [default: the device in the settings]
     #[arg(long, value_name = "MEMORY", value_parser = crate::settings::bytes, conflicts_with = "device")]
     pub(crate) card: Option<u64>,
     /// Print one JSON object [default: a table]
@@ -418,44 +417,46 @@ pub(crate) struct Plan {
 pub(crate) struct Evaluate {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
-    /// Adapter directory, as PEFT and `descant train` write it [default: none, the base alone]
+    /// Adapter directory, as written by PEFT or `descant train` [default: none, base only]
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: Option<PathBuf>,
-    /// Also ask the base, and compare [default: one side alone]
+    /// Also evaluate the base, and compare [default: one side only]
     #[arg(long)]
     pub(crate) base: bool,
-    /// Ask these instead of the settings' questions: tutorial, mgsm, general, survives, or a file; several times. With
-    /// --from, where the questions are [default: what settings or samples name]
+    /// Questions to ask instead of those in the settings: tutorial, mgsm, general, survives, or a file; can be
+    /// repeated. With --from, where the questions are [default: as in the settings or samples]
     #[arg(long, value_name = "NAME")]
     pub(crate) suite: Vec<String>,
     /// Ask only questions with this tag [default: all]
     #[arg(long, value_name = "TAG")]
     pub(crate) tag: Option<String>,
-    /// Keep replies and figures in this folder; the same command again asks only what is missing [default: nothing is
-    /// kept]
+    /// Keep replies and figures in this folder; running the command again asks only what is missing [default: keep
+    /// nothing]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// End with status 1 when a measure is below a limit, several times: hit, answer, valid, present, ended, right,
+    /// Exit with status 1 if a measure is below a limit; can be repeated: hit, answer, valid, present, ended, right,
     /// right-given-reasoning (at each effort), spill-over (at most), right-change (low end of its interval, in points);
-    /// a number alone is hit [default: no such limit]
+    /// a bare number means hit [default: no limit]
     #[arg(long, value_name = "MEASURE=PERCENT", allow_hyphen_values = true)]
     pub(crate) at_least: Vec<String>,
-    /// Make every figure again from kept replies, without model and settings [default: ask]
+    /// Recompute every figure from saved replies, without model or settings [default: ask the model]
     #[arg(long, value_name = "SAMPLES", conflicts_with_all = ["adapter", "base", "judge"])]
     pub(crate) from: Option<PathBuf>,
-    /// Replies of the base to compare with [default: none, one side alone]
+    /// Replies of the base to compare with [default: none, one side only]
     #[arg(long, value_name = "SAMPLES", requires = "from")]
     pub(crate) before: Option<PathBuf>,
-    /// Folder of the model that replied, for its tokenizer [default: what the samples name, or the built-in one]
+    /// Folder of the model that replied, for its tokenizer [default: the one named in the samples, else the built-in
+    /// one]
     #[arg(long, value_name = "DIR", requires = "from")]
     pub(crate) model: Option<PathBuf>,
-    /// Judge each line of a file, {"id", "prompt", "reply", "asked"?, "answer"?, "tools"?}, without a model [default: ask]
+    /// Judge each line of a file, {"id", "prompt", "reply", "asked"?, "answer"?, "tools"?}, without a model [default:
+    /// ask the model]
     #[arg(long, value_name = "FILE")]
     pub(crate) judge: Option<PathBuf>,
-    /// Print every count as a table [default: languages asked and found]
+    /// Print every count as a table [default: requested and detected languages]
     #[arg(long)]
     pub(crate) table: bool,
-    /// Print all figures as one JSON object; with --judge, a line each [default: text]
+    /// Print all figures as one JSON object; with --judge, one line each [default: text]
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -463,10 +464,10 @@ pub(crate) struct Evaluate {
 /// `descant report`
 #[derive(Debug, Args)]
 pub(crate) struct Report {
-    /// Folders of runs
+    /// Run folders
     #[arg(value_name = "DIR", required = true)]
     pub(crate) runs: Vec<PathBuf>,
-    /// The page [default: report.html in the run's folder; for several runs, here]
+    /// HTML file to write [default: report.html in the run's folder; for several runs, in the current folder]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 }
@@ -476,10 +477,10 @@ pub(crate) struct Report {
 pub(crate) struct Score {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Sequences, one JSON object a line [default: none, it must be given; - reads standard input]
+    /// Sequences, one JSON object a line; - reads standard input [default: none, required]
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Print one JSON object a line [default: loss and perplexity a line]
+    /// Print one JSON object a line [default: loss and perplexity, one line a sequence]
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -487,38 +488,39 @@ pub(crate) struct Score {
 /// `descant export`
 #[derive(Debug, Args)]
 pub(crate) struct Export {
-    /// Adapter directory, as PEFT, Unsloth, mlx-lm and `descant train` write it [default: none, it must be given]
+    /// Adapter directory, as written by PEFT, Unsloth, mlx-lm or `descant train` [default: none, required]
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: PathBuf,
-    /// Model directory, or a repository in the cache as hf://OWNER/NAME [default: the one of the run that the
-    /// adapter lies in; the embedded one, fixtures/tiny-gpt-oss, where it lies in none]
+    /// Model directory, or a cached repository as hf://OWNER/NAME [default: the base of the run that the adapter
+    /// belongs to, else the embedded model, fixtures/tiny-gpt-oss]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// What to write [default: none, it must be given]
+    /// Format to write [default: none, required]
     #[arg(long, value_name = "FORM")]
     pub(crate) to: To,
-    /// New folder; for gguf and gguf-lora NAME.gguf is the file itself [default: none, it must be given]
+    /// New folder; for gguf and gguf-lora, NAME.gguf names the file itself [default: none, required]
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
     /// How mxfp4 and gguf write experts that the adapter changes [default: feedback]
     #[arg(long, value_name = "RULE")]
     pub(crate) experts: Option<ExpertRule>,
-    /// Write although the update does not survive, or experts that were never MXFP4 lose by being packed
+    /// Write the export even if the update does not survive, or if packing experts that were never MXFP4 loses
+    /// precision
     /// [default: refuse]
     #[arg(long)]
     pub(crate) allow_loss: bool,
-    /// Replace the export that is already there [default: refuse]
+    /// Replace an existing export [default: refuse]
     #[arg(long)]
     pub(crate) force: bool,
-    /// Read the export back and compare it with base and adapter on the rows of FILE, or the held-out rows of the
-    /// run that the adapter lies in [default: none, nothing is compared]
+    /// Read the export back and compare it with base + adapter on the rows of FILE, or on the held-out rows of the
+    /// adapter's run [default: compare nothing]
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
     #[arg(value_parser = any_path)]
     pub(crate) prove: Option<PathBuf>,
-    /// Where --prove computes: `cpu`, `cuda`, `cuda:N`, or `auto`
+    /// Device for --prove: `cpu`, `cuda`, `cuda:N`, or `auto`
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
-    /// Print the account as one JSON object [default: a table]
+    /// Print export.json [default: a table]
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -526,9 +528,9 @@ pub(crate) struct Export {
 /// What `descant export` writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum To {
-    /// The adapter as it was trained.
+    /// The adapter as trained.
     Peft,
-    /// One rank, alpha = rank, scaling in B, both expert tensors.
+    /// One rank, alpha = rank, scaling folded into B, both expert tensors.
     PeftFolded,
     /// The adapter for mlx-lm.
     MlxAdapter,
@@ -545,28 +547,28 @@ pub(crate) enum To {
 /// How experts that an adapter changes are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExpertRule {
-    /// MXFP4, rounded so that what the adapter reads of its update is kept.
+    /// MXFP4, rounded with error feedback so that the update survives.
     Feedback,
-    /// MXFP4, each number rounded to the nearest: small updates are lost.
+    /// MXFP4, each value rounded to the nearest: small updates are lost.
     Nearest,
-    /// BF16; in gguf only.
+    /// BF16; gguf only.
     Bf16,
 }
 
 /// `descant init`
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// Write the settings of a recipe (tiny, multilingual-thinking), and the files that they name [default: those of a run
-    /// on gpt-oss-20b, every key explained]
+    /// Write the settings of a recipe (tiny, multilingual-thinking) and the files they refer to [default: settings for
+    /// gpt-oss-20b, with every key explained]
     #[arg(long, value_name = "NAME")]
     pub(crate) recipe: Option<String>,
-    /// Write the JSON schema of all settings instead, for editors [default: settings]
+    /// Write the JSON schema of the settings, for editors [default: settings]
     #[arg(long, conflicts_with = "recipe")]
     pub(crate) schema: bool,
     /// File to write; - for standard output [default: run.toml; with --schema standard output]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Replace the file when it exists [default: refuse]
+    /// Replace an existing file [default: refuse]
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -574,21 +576,21 @@ pub(crate) struct Init {
 /// `descant download`
 #[derive(Debug, Args)]
 pub(crate) struct Download {
-    /// Repositories as OWNER/NAME or datasets/OWNER/NAME, with @REVISION behind the name where one is meant; or
-    /// directories to look at [default: openai/gpt-oss-20b]
+    /// Repositories as OWNER/NAME[@REVISION] or datasets/OWNER/NAME[@REVISION], or directories to check [default:
+    /// openai/gpt-oss-20b]
     #[arg(value_name = "REPO")]
     pub(crate) repositories: Vec<String>,
-    /// Fetch what a recipe needs [default: none; there is multilingual-thinking]
+    /// Download what a recipe needs: multilingual-thinking [default: none]
     #[arg(long, value_name = "NAME")]
     pub(crate) recipe: Option<String>,
-    /// Hash what is in the cache already, and fetch again what is damaged; with --offline only look, and end with
-    /// status 1 when something is [default: trust its length]
+    /// Hash cached files and fetch damaged ones again; with --offline only check, and exit with status 1 if any is
+    /// damaged [default: compare lengths only]
     #[arg(long)]
     pub(crate) verify: bool,
     /// Open no socket [default: HF_HUB_OFFLINE, or off]
     #[arg(long)]
     pub(crate) offline: bool,
-    /// Print one JSON object [default: a path a line]
+    /// Print one JSON object [default: one path a line]
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -596,20 +598,20 @@ pub(crate) struct Download {
 /// `descant doctor`
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// Also load this model, a folder or a repository in the cache as openai/gpt-oss-20b, and look at its own loss on
-    /// four short conversations: 4 nats or more mean that its weights are not read as they are meant [default: none]
+    /// Also load this model (a folder, or a cached repository such as openai/gpt-oss-20b) and check its loss on four
+    /// short conversations: 4 nats a token or more means that the weights are not read correctly [default: none]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Where --model computes: `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA card where there is one
+    /// Device for --model: `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA GPU if there is one, else the CPU
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
-    /// Most memory for --model, on a card with the driver's own, as 12GB or 14.5GiB [default: all of it]
+    /// Memory limit for --model, CUDA context included, such as 12GB or 14.5GiB [default: all of it]
     #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
     pub(crate) memory: Option<u64>,
     /// Open no socket [default: HF_HUB_OFFLINE, or off]
     #[arg(long)]
     pub(crate) offline: bool,
-    /// Print one JSON object [default: a line for each thing]
+    /// Print one JSON object [default: one line a check]
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -625,8 +627,7 @@ pub(crate) struct Completions {
 /// `descant man`
 #[derive(Debug, Args)]
 pub(crate) struct ManPages {
-    /// Folder to write descant.1, descant-train.1 and the others into; pages that are there are replaced [default: none,
-    /// it must be given]
+    /// Folder for descant.1, descant-train.1 and the other pages; existing pages are replaced [default: none, required]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
 }

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) enum Exit {
     /// Done.
     Success,
-    /// Done, and the answer is no.
+    /// Done, with a negative result.
     No,
     /// Usage, input, output, or a bug.
     Error,

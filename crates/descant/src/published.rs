@@ -93,7 +93,7 @@ pub(crate) fn model_setting(given: &str) -> Result<String> {
     }
     let owner = MODELS.iter().find(|(name, ..)| name.strip_prefix("openai/") == Some(given));
     if let (false, Some((name, ..))) = (is_folder, owner) {
-        let error = anyhow!("there is no folder {given}");
+        let error = anyhow!("folder {given} does not exist");
         return Err(
             crate::failure::Hinted::new(error, format!("the published model is --model {name}")).into()
         );

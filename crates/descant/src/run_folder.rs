@@ -9,7 +9,7 @@
 //!   metrics.jsonl     a line a step: what equal runs share byte for byte
 //!   timing.jsonl      a line a step: what no two runs share
 //!   gradients.jsonl   at some steps, the norm of the gradient at each site
-//!   checkpoints/      the newest steps, from which the same command goes on
+//!   checkpoints/      the newest steps, from which the same command continues
 //!   choices/          on a card, the algorithms that products were computed with
 //!   incident-STEP.json  a step that failed, and where
 //!   samples-before.jsonl  what the base replied, batch by batch, so that it is asked once
@@ -75,7 +75,7 @@ pub(crate) struct RunFolder {
 
 impl RunFolder {
     /// The folder `wanted`, or the latest `runs/MODEL-N` if it holds this run unfinished, or the next free one. An
-    /// earlier run is replaced only with `force`, and gone on with only if it is this one.
+    /// earlier run is replaced only with `force`, and continued only if it is this one.
     pub(crate) fn open(wanted: Option<&Path>, model: &str, force: bool, identity: &Identity) -> Result<Self> {
         let Some(path) = wanted else { return Self::latest_or_next(model, force, identity) };
         if !occupied(path)? {
@@ -94,7 +94,7 @@ impl RunFolder {
             return Self::begin_with(lock, path, identity);
         }
         if !ours {
-            let error = anyhow!("{} holds files already", path.display());
+            let error = anyhow!("{} already contains files", path.display());
             let hint = "set run.folder to another one, or --force to replace a run";
             return Err(Hinted::new(error, hint).into());
         }
@@ -102,7 +102,7 @@ impl RunFolder {
         let differences = differences(&read_identity(path)?, identity);
         if !differences.is_empty() {
             let error = descant_train::Error::OtherRun { folder: path.to_owned(), differences };
-            let hint = "undo the difference to go on with that run; set run.folder to another one for this one, or \
+            let hint = "undo the difference to resume that run, set run.folder to another folder, or \
                         --force to replace that one";
             return Err(Hinted::new(error, hint).into());
         }
@@ -286,7 +286,7 @@ mod tests {
         let open = |force| RunFolder::open(Some(&path), "m", force, &identity("1"));
         let error = open(true).unwrap_err();
         assert_eq!(hints(&error), ["--force replaces runs only"]);
-        assert!(open(false).unwrap_err().to_string().ends_with("a/b holds files already"));
+        assert!(open(false).unwrap_err().to_string().ends_with("a/b already contains files"));
         descant_files::write_atomic(&path.join("config.toml"), b"x").unwrap();
         assert!(open(true).is_err(), "many things have a config.toml");
         descant_files::write_atomic(&path.join(IDENTITY), b"{}").unwrap();

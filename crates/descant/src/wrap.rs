@@ -28,7 +28,7 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// A label, and text that goes on below itself.
+/// A label, and text that continues below itself.
 pub(crate) fn hanging(label: &str, text: &str, width: usize) -> String {
     let indent = " ".repeat(LABEL);
     let lines = wrap(text, width.saturating_sub(LABEL).max(20));
@@ -38,8 +38,8 @@ pub(crate) fn hanging(label: &str, text: &str, width: usize) -> String {
     format!("{label:<LABEL$}{}", lines.join(&format!("\n{indent}")))
 }
 
-/// A command in lines of at most `width` characters that a shell reads as one: broken at blanks outside quotes, behind a
-/// backslash. A longer word stays whole.
+/// A command in lines of at most `width` characters that a shell reads as one: broken at blanks outside quotes, behind
+/// a backslash. A longer word stays whole.
 pub(crate) fn wrap_command(command: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut quoted = false;

@@ -60,7 +60,7 @@ fn golden_evaluations_are_reproduced_and_exchanged_sides_are_not() {
         differences("", &evaluation(before, Some(after)), &golden(expected), &mut found);
         assert!(found.is_empty(), "{expected}\n{}", found.join("\n"));
         differences("", &evaluation(after, Some(before)), &golden(expected), &mut found);
-        assert!(!found.is_empty(), "exchanged sides are told apart");
+        assert!(!found.is_empty(), "exchanged sides are distinguished");
     }
 }
 

@@ -42,7 +42,7 @@ impl Bench {
     /// Runs the binary and returns its standard output.
     pub(crate) fn run(&self, arguments: &[String]) -> Result<String> {
         let output = Command::new(&self.descant).arg("-q").args(arguments).output()?;
-        // Status 1 is a result: done, and the answer is no.
+        // Status 1 is a result too: done, with a negative result.
         if !matches!(output.status.code(), Some(0 | 1)) {
             let why = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(format!("descant {}: {why}", arguments.join(" ")).into());

@@ -142,7 +142,7 @@ fn special_tokens(dir: &Path, vocabulary: &Vocabulary) -> Result<Vec<(String, Va
         let Some(token) = token.filter(|token| !token.is_empty()) else { continue };
         let id = vocabulary.id(token).ok_or_else(|| Error::Beside {
             path: path.clone(),
-            reason: format!("`{entry}` is {token:?}, which is no token of tokenizer.json"),
+            reason: format!("`{entry}` is {token:?}, which is not a token in tokenizer.json"),
         })?;
         keys.push((format!("tokenizer.ggml.{key}_token_id"), Value::U32(id)));
     }
@@ -176,7 +176,7 @@ fn beside(dir: &Path, name: &str) -> Result<Option<String>> {
     }
     let bytes = descant_files::read_bounded(&path, MAX_BESIDE)?;
     let text = String::from_utf8(bytes);
-    text.map(Some).map_err(|_| Error::Beside { path, reason: "is no UTF-8".to_owned() })
+    text.map(Some).map_err(|_| Error::Beside { path, reason: "is not UTF-8".to_owned() })
 }
 
 fn json(path: &Path, limit: u64) -> Result<Json> {

@@ -140,7 +140,7 @@ fn parse(bytes: &[u8], found: &mut Found) -> Parsed<()> {
         let start = body.checked_add(tensor.start).filter(|start| start.is_multiple_of(ALIGNMENT));
         let end = start.and_then(|start| start.checked_add(tensor.length));
         if end.is_none_or(|end| end > bytes.len() as u64) {
-            return Err(format!("tensor `{name}` does not lie within the file"));
+            return Err(format!("tensor `{name}` is not inside the file"));
         }
         tensor.start = start.unwrap_or_default();
         if found.tensors.insert(name.clone(), tensor).is_some() {
@@ -192,7 +192,7 @@ impl<'a> Cursor<'a> {
 
     fn text(&mut self) -> Parsed<String> {
         let length = usize::try_from(self.u64()?).map_err(|e| e.to_string())?;
-        String::from_utf8(self.take(length)?.to_vec()).map_err(|_| "a text is no UTF-8".to_owned())
+        String::from_utf8(self.take(length)?.to_vec()).map_err(|_| "a text is not UTF-8".to_owned())
     }
 
     fn number(&mut self, kind: u32) -> Parsed<f64> {

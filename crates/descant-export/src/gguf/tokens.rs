@@ -1,7 +1,7 @@
 //! The vocabulary of a `tokenizer.json` as GGUF keys.
 //!
 //! Strings stay in the byte-level alphabet, added tokens in plain text. llama.cpp chooses how texts are split by name:
-//! only the pattern of o200k is written, and any other refused, because it would tokenize differently without a word.
+//! only the pattern of o200k is written, and any other refused, because it would silently tokenize differently.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -53,7 +53,7 @@ impl Vocabulary {
         if model["type"] != "BPE" {
             return Err(format!("`model.type` is {}; GGUF's gpt2 tokenizer is BPE", model["type"]));
         }
-        let vocabulary = model["vocab"].as_object().ok_or("`model.vocab` is no object")?;
+        let vocabulary = model["vocab"].as_object().ok_or("`model.vocab` is not an object")?;
         let mut found: Vec<Option<(&str, i32)>> = vec![None; size];
         let mut place = |id: &Json, text, kind| {
             let at =
@@ -81,8 +81,9 @@ impl Vocabulary {
             tokens.push(text);
             kinds.push(kind);
         }
-        let merges = model["merges"].as_array().ok_or("`model.merges` is no list")?;
-        let merges = merges.iter().map(merge).collect::<Option<_>>().ok_or("a merge is no pair of texts")?;
+        let merges = model["merges"].as_array().ok_or("`model.merges` is not a list")?;
+        let merges =
+            merges.iter().map(merge).collect::<Option<_>>().ok_or("a merge is not a pair of strings")?;
         Ok(Self { tokens, kinds, merges })
     }
 

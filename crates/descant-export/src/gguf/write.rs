@@ -26,7 +26,7 @@ pub(crate) struct Info<'a> {
     pub(crate) bytes: u64,
 }
 
-/// What stands before the tensors, padded; each tensor that follows is padded to [`ALIGNMENT`] too.
+/// What is before the tensors, padded; each tensor that follows is padded to [`ALIGNMENT`] too.
 pub(crate) fn header<'a>(
     keys: &[(String, Value)],
     tensors: impl ExactSizeIterator<Item = Info<'a>>,

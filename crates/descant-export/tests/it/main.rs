@@ -1,6 +1,6 @@
 //! Exports against goldens that transformers, PEFT and gguf-py made, against being stopped, and against wrong inputs.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 mod bases;
 mod gguf;

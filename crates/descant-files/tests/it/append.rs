@@ -1,4 +1,4 @@
-//! The log that a run writes and goes on with.
+//! The log that a run writes and continues with.
 
 use descant_files::{Appender, Error, read_bounded};
 use tempfile::TempDir;

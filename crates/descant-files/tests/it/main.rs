@@ -1,6 +1,6 @@
 //! What descant-files promises, seen from outside.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 mod append;
 mod atomic;

@@ -150,7 +150,7 @@ pub enum Error {
     NoAssistant,
     /// The prompt of a turn is not how its full text begins, and the turn cannot be found otherwise.
     #[error(
-        "messages[{message}]: the template renders this turn differently as a prompt, and its reply cannot be told apart"
+        "messages[{message}]: the template renders this turn differently as a prompt, so its reply cannot be identified"
     )]
     AmbiguousTurn {
         /// Index of the assistant message.

@@ -10,7 +10,7 @@ pub enum ParseErrorKind {
         /// What was there.
         id: u32,
     },
-    /// A special token stands where it has no meaning.
+    /// A special token is where it has no meaning.
     #[error("special token {token} inside a {place}")]
     Misplaced {
         /// The token's text.

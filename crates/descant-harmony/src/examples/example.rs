@@ -28,7 +28,7 @@ pub enum OnTooLong {
 pub struct PrepareOptions {
     /// Date, effort, identity.
     pub render: RenderOptions,
-    /// What of a conversation is trained together.
+    /// What one training example is.
     pub views: ViewPolicy,
     /// Which tokens are trained.
     pub mask: MaskPolicy,

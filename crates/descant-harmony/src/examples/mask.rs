@@ -202,7 +202,7 @@ impl<'de> Deserialize<'de> for ClassCounts {
         for (name, count) in BTreeMap::<String, ClassCount>::deserialize(deserializer)? {
             let class = TokenClass::ALL.into_iter().find(|class| class.as_str() == name);
             let class =
-                class.ok_or_else(|| D::Error::custom(format_args!("`{name}` is no class of tokens")))?;
+                class.ok_or_else(|| D::Error::custom(format_args!("`{name}` is not a token class")))?;
             counts.0[class as usize] = count;
         }
         Ok(counts)

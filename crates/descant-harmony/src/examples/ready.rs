@@ -162,7 +162,7 @@ pub(crate) fn hash(ids: &[u32], weights: &[f32], first_reasoning: Option<usize>)
 }
 
 /// A key of a row's prompt: the tokens before its first reply, which begins behind the opening of an assistant message;
-/// of all tokens where nothing stands before one.
+/// of all tokens where nothing is before one.
 fn prompt_key(view: &View, opening: usize) -> u64 {
     let rendered = &view.rendered;
     let is_reply = |message: &&MessageSpan| message.header.role == Role::Assistant;

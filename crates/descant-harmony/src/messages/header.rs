@@ -5,7 +5,7 @@
 //! ```
 //!
 //! A tool speaks under its own name (`functions.f to=assistant`). This file reads the words between the control
-//! tokens; which token may stand where is the parser's business.
+//! tokens; which token may be where is the parser's business.
 
 use crate::error::ParseErrorKind;
 use crate::row::channel::Channel;

@@ -121,7 +121,7 @@ impl<'t> StreamParser<'t> {
     /// Reads one id. After an error every further id gives that error again.
     ///
     /// # Errors
-    /// When the id cannot stand here.
+    /// When the id cannot be here.
     pub fn push(&mut self, id: u32) -> Result<(), ParseError> {
         let state = std::mem::replace(&mut self.state, State::Between);
         let result = match state {
@@ -141,7 +141,7 @@ impl<'t> StreamParser<'t> {
         }
     }
 
-    /// Reads the text that a body goes on with, all at once; how many ids it has.
+    /// Reads the text that a body continues with, all at once; how many ids it has.
     fn pass(&mut self, ids: &[u32]) -> usize {
         let State::Body { .. } = self.state else { return 0 };
         let control = self.tokenizer.control();

@@ -2,7 +2,7 @@
 //!
 //! Exact rendering lets control tokens in content be control tokens, and a stray one breaks a row for the parser. What
 //! such ids still say is what anyone finds who goes by the markers alone: from `<|start|>` over `<|message|>` to the
-//! next closing token, whatever stands between. It is for looking at; nothing is trained on such a row.
+//! next closing token, whatever is between. It is for looking at; nothing is trained on such a row.
 
 use crate::messages::parse::{Closing, MessageSpan, StreamParser};
 use crate::tokens::tokenizer::Tokenizer;

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub struct DataSet {
     /// The file, or the folder of its files.
     pub path: PathBuf,
-    /// Of several files: how many rows stand before each, and its path.
+    /// Of several files: how many rows are before each, and its path.
     pub files: Vec<(u64, PathBuf)>,
     /// The form of its rows; absent when no row was good.
     pub format: Option<Format>,
@@ -47,8 +47,8 @@ pub struct ReadOptions {
     pub on_bad_row: OnBadRow,
 }
 
-/// Reads a data set: parquet, JSON lines or a JSON array, plain or in gzip or zstd; told apart by their first bytes. Of
-/// a folder, its files one after the other.
+/// Reads a data set: parquet, JSON lines or a JSON array, plain or in gzip or zstd; distinguished by their first bytes.
+/// Of a folder, its files one after the other.
 ///
 /// # Errors
 /// When a file cannot be read, and under [`OnBadRow::Fail`] at the first bad row.
@@ -85,7 +85,7 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<DataSet> {
 /// A data set without any row is none.
 pub(crate) fn some_row(path: &Path, rows: u64) -> Result<()> {
     if rows == 0 {
-        return Err(Error::DataFile { path: path.to_path_buf(), reason: "holds no row".to_owned() });
+        return Err(Error::DataFile { path: path.to_path_buf(), reason: "has no rows".to_owned() });
     }
     Ok(())
 }

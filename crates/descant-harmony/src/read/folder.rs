@@ -192,7 +192,7 @@ fn stated(path: &Path) -> Result<Option<Vec<String>>> {
     if !readme.is_file() {
         return Ok(None);
     }
-    // One that is no text says nothing.
+    // A name that is not UTF-8 says nothing.
     let Ok(text) = read_text(&readme, README_BYTES) else { return Ok(None) };
     readme::train_patterns(&text.replace("\r\n", "\n")).map_err(|names| {
         let names = names.join(", ");

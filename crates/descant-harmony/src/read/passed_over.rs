@@ -19,7 +19,7 @@ pub enum Why {
     Unnamed,
     /// A folder below too many others.
     Deep,
-    /// Its name is no text.
+    /// Its name is not UTF-8.
     Name,
 }
 
@@ -35,10 +35,10 @@ impl Why {
             (Self::NoSplit, true) => "files that are not named after the training split",
             (Self::Unnamed, false) => "file that README.md does not name",
             (Self::Unnamed, true) => "files that README.md does not name",
-            (Self::Deep, false) => "folder that lies too deep",
-            (Self::Deep, true) => "folders that lie too deep",
-            (Self::Name, false) => "file whose name is no text",
-            (Self::Name, true) => "files whose names are no text",
+            (Self::Deep, false) => "folder nested too deeply",
+            (Self::Deep, true) => "folders nested too deeply",
+            (Self::Name, false) => "file with a non-UTF-8 name",
+            (Self::Name, true) => "files with non-UTF-8 names",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A row as it stands in its file: cheap to find, for one thread, and to be taken apart by many.
+//! A row as it is in its file: cheap to find, for one thread, and to be taken apart by many.
 
 use crate::error::{Error, Result};
 use crate::read::folder;
@@ -58,7 +58,7 @@ impl Raw {
 }
 
 /// Gives every row of a file, with its number and how many bytes of the file are read, or what kept it from being read.
-/// Of parquet only `columns` are read, where some are named. Keys that stand beside the rows of a file go to `beside`.
+/// Of parquet only `columns` are read, where some are named. Keys that are beside the rows of a file go to `beside`.
 pub(crate) fn each_raw(
     file: &Path,
     columns: Option<&[&str]>,

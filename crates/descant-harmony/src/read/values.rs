@@ -13,7 +13,7 @@ use std::path::Path;
 /// Keys under which files keep their rows.
 pub(super) const WRAPPERS: [&str; 7] = ["data", "rows", "train", "examples", "samples", "instances", "items"];
 
-/// Gives every element, with its number from 1. Keys that stand beside the rows in an object go to `beside`.
+/// Gives every element, with its number from 1. Keys that are beside the rows in an object go to `beside`.
 pub(super) fn each_value(
     reader: &mut dyn BufRead,
     path: &Path,
@@ -138,7 +138,7 @@ impl Values<'_> {
             }
         }
         if wrapped {
-            // What stands beside the rows describes them, or is another split.
+            // What is beside the rows describes them, or is another split.
             for key in &keys {
                 self.beside.add(Place::File, key);
             }

@@ -32,7 +32,7 @@ pub(crate) struct Chunk {
     pub(crate) read: u64,
 }
 
-/// Of several files: how many rows stand before each, and its path. None where there is one.
+/// Of several files: how many rows are before each, and its path. None where there is one.
 pub(crate) type Files = Vec<(u64, PathBuf)>;
 
 /// The file of a row, and the row's number in it.

@@ -9,7 +9,7 @@
 //! | `text` | `{"text": "<\|start\|>system..."}`, rendered already |
 //!
 //! The form of a file is that of its first good row; a row in another form is a bad row, not a guess. A form says where
-//! the messages are; `message.rs` reads them, and `head.rs` what stands beside them, the same for all.
+//! the messages are; `message.rs` reads them, and `head.rs` what is beside them, the same for all.
 
 use crate::error::{Error, Result};
 use crate::row::body::{Body, Row};
@@ -65,7 +65,7 @@ impl FromStr for Format {
         known.ok_or_else(|| {
             let text: String = text.chars().take(40).collect();
             let known = Self::ALL.map(|format| format.to_string()).join(", ");
-            Error::field("format", format!("`{text}` is none of {known}"))
+            Error::field("format", format!("`{text}` is not one of {known}"))
         })
     }
 }
@@ -155,8 +155,8 @@ impl Format {
     }
 }
 
-/// What a whole row counts for, where it says so beside its messages: each of them as much more or less. A `loss` beside
-/// messages is what somebody measured.
+/// What a whole row counts for, where it says so beside its messages: each of them as much more or less. A `loss`
+/// beside messages is what somebody measured.
 fn weigh(messages: &mut [Message], fields: &mut Fields<'_>) -> Result<()> {
     let Some(of_row) = weight(fields, &["weight", "train"])? else { return Ok(()) };
     for message in messages.iter_mut().filter(|message| message.role == Role::Assistant) {
@@ -260,7 +260,7 @@ fn harmony_text(fields: &mut Fields<'_>) -> Result<String> {
 }
 
 impl Conversation {
-    /// Reads a row in the form `messages`, with what may stand beside them. Keys that are not used are passed over;
+    /// Reads a row in the form `messages`, with what may be beside them. Keys that are not used are passed over;
     /// [`Format::row`] counts them.
     ///
     /// # Errors

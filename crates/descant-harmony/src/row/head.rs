@@ -1,4 +1,4 @@
-//! What stands beside the messages of a row, whatever form those have: tools, reasoning effort, identity, date.
+//! What is beside the messages of a row, whatever form those have: tools, reasoning effort, identity, date.
 
 use crate::error::{Error, Result};
 use crate::row::conversation::Conversation;

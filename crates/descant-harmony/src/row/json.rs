@@ -1,8 +1,8 @@
 //! JSON, read strictly.
 //!
-//! JSON allows a key twice and most parsers keep the last, so the same line means one thing here and another there. Such
-//! a line is refused. So is a whole number of more than 64 bits where it is needed: it would come out as another number. Depth is
-//! bounded by the parser (128), length by the reader of lines.
+//! JSON allows a key twice and most parsers keep the last, so the same line means one thing here and another there.
+//! Such a line is refused. So is a whole number of more than 64 bits where it is needed: it would come out as another
+//! number. Depth is bounded by the parser (128), length by the reader of lines.
 
 use crate::error::{Error, Result};
 use crate::row::mark;
@@ -28,7 +28,7 @@ pub(crate) fn object(line: &[u8]) -> Result<(Map<String, Json>, bool)> {
     }
 }
 
-/// What to say of a line that is no UTF-8.
+/// What to say of a line that is not UTF-8.
 fn not_utf8(line: &[u8]) -> Option<String> {
     let at = std::str::from_utf8(line).err()?.valid_up_to() + 1;
     Some(format!("no UTF-8 text, from byte {at} on; `iconv -f LATIN1 -t UTF-8` turns Latin-1 into it"))
@@ -142,7 +142,7 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(key) = entries.next_key::<String>()? {
             if map.contains_key(&key) {
                 let key: String = key.chars().take(60).collect();
-                return Err(serde::de::Error::custom(format_args!("key `{key}` stands twice")));
+                return Err(serde::de::Error::custom(format_args!("key `{key}` occurs twice")));
             }
             let value = entries.next_value_seed(self)?;
             map.insert(key, value);

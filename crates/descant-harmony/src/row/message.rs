@@ -58,7 +58,7 @@ impl Turns {
                 return Err(alone(place));
             }
             if message.thinking.is_some() {
-                return Err(Error::field(path, "has reasoning of its own beside the analysis before it"));
+                return Err(Error::field(path, "has reasoning in addition to the preceding analysis"));
             }
             message.thinking = Some(text);
             message.thinking_weight = weight.or(message.weight.map(|_| 1.0));
@@ -66,7 +66,7 @@ impl Turns {
         match channel {
             Some(Channel::Analysis) => {
                 let Some(Json::String(text)) = message.content.filter(|_| message.tool_call.is_none()) else {
-                    return Err(Error::field(path, "a tool call is no analysis"));
+                    return Err(Error::field(path, "a tool call cannot be an analysis"));
                 };
                 self.thought = Some((text, message.weight, path));
             }
@@ -76,7 +76,7 @@ impl Turns {
                 return Err(Error::field(format!("{path}.channel"), reason));
             }
             Some(Channel::Final) if message.tool_call.is_some() => {
-                let reason = "a tool call stands on the commentary channel, not on `final`";
+                let reason = "a tool call belongs to the commentary channel, not to `final`";
                 return Err(Error::field(format!("{path}.channel"), reason));
             }
             _ => self.messages.push(message),
@@ -144,7 +144,7 @@ fn message(json: &Json, path: &str, ignored: &mut Ignored) -> Result<OnChannel> 
     }
     let thinking = thinking(&mut fields, role)?;
     if among_parts.is_some() && thinking.is_some() && among_parts != thinking {
-        return Err(Error::field(content_path, "holds other reasoning than the message's own"));
+        return Err(Error::field(content_path, "has reasoning that differs from the message's own"));
     }
     if said.is_none() && tool_call.is_none() {
         return Err(Error::field(content_path, "missing"));
@@ -244,7 +244,7 @@ pub(crate) fn refuse_what_is_not_text(fields: &mut Fields<'_>) -> Result<()> {
         };
         if !empty {
             let reason = match key {
-                "refusal" => "a refusal has no place of its own; write it as the message's content",
+                "refusal" => "refusals are not supported; write the text as the message's content",
                 _ => {
                     "gpt-oss reads and writes text alone; leave the row out, or put a description into the text"
                 }

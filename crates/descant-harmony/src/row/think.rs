@@ -1,7 +1,7 @@
 //! Reasoning between tags in the text of an answer, as models without channels write it.
 //!
-//! An answer that begins with such a tag and closes it once says what it thought, and then what it answers: the first is
-//! read as its reasoning. A tag in any other place is text, which an answer about such tags may hold, or a broken
+//! An answer that begins with such a tag and closes it once says what it thought, and then what it answers: the first
+//! is read as its reasoning. A tag in any other place is text, which an answer about such tags may hold, or a broken
 //! record: it is trained as it stands, and counted.
 
 use crate::error::{Error, Result};
@@ -46,7 +46,7 @@ pub(crate) fn answer(
     }
     let own = thinking.as_deref().map(str::trim).filter(|own| !own.is_empty());
     if own.is_some_and(|own| !thought.is_empty() && own != thought) {
-        return Err(Error::field(path, "holds other reasoning between tags than the message's own"));
+        return Err(Error::field(path, "has reasoning between tags that differs from the message's own"));
     }
     let thought = Some(thought.to_owned()).filter(|thought| !thought.is_empty());
     Ok(Answer { thinking: own.map(str::to_owned).or(thought), said: rest.to_owned() })

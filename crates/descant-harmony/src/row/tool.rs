@@ -89,7 +89,7 @@ fn tool(json: &Json, path: &str, ignored: &mut Ignored) -> Result<Json> {
         let kind: String = kind.chars().take(40).collect();
         return Err(Error::field(
             outer.path("type"),
-            format!("`{kind}` is no function, and the template shows no other tool"),
+            format!("`{kind}` is not a function, and the template supports no other tools"),
         ));
     }
     let (function, inner_path) = match outer.get("function") {

@@ -204,7 +204,7 @@ impl Store {
         let entry = &self.entries[at];
         let bytes = self.bytes.read(entry.at, entry.bytes as usize)?;
         let example =
-            record::read(checked(&bytes, entry)?).ok_or_else(|| damaged("a record is no example"))?;
+            record::read(checked(&bytes, entry)?).ok_or_else(|| damaged("a record is not an example"))?;
         Ok(Example { row: entry.row, group: entry.group, ..example })
     }
 
@@ -248,7 +248,7 @@ impl Bytes {
         match self {
             Self::File(file) => {
                 let metadata = file.metadata().map_err(|error| damaged(&error.to_string()))?;
-                if metadata.is_file() { Ok(metadata.len()) } else { Err(damaged("it is no file")) }
+                if metadata.is_file() { Ok(metadata.len()) } else { Err(damaged("it is not a file")) }
             }
             Self::Memory(bytes) => Ok(bytes.len() as u64),
         }

@@ -7,7 +7,7 @@ use flate2::Crc;
 use sha2::{Digest, Sha256};
 use std::io::{self, Write};
 
-/// Bytes of an example's hash that stand in the index.
+/// Bytes of an example's hash that are in the index.
 const KEY_BYTES: usize = 8;
 
 /// Writes the bytes that a [`Store`](super::Store) reads.
@@ -62,7 +62,7 @@ impl<W: Write> Writer<W> {
         self.at
     }
 
-    /// Writes what stands behind the examples; `key` is what the file is made of, by whatever name the caller gives it.
+    /// Writes what is behind the examples; `key` is what the file is made of, by whatever name the caller gives it.
     ///
     /// # Errors
     /// Those of `out`.

@@ -29,7 +29,7 @@ impl Guards {
         &self.chars
     }
 
-    /// Where the first of them stands in a text.
+    /// Where the first of them is in a text.
     pub(crate) fn first_in(&self, text: &str) -> Option<usize> {
         match self.bytes {
             Some([a, b, c]) if b == c => memchr::memchr2(a, b, text.as_bytes()),

@@ -155,7 +155,7 @@ impl ChatTemplate {
 }
 
 /// The template without `{% generation %}` and its end, with which templates mark what an assistant writes for trainers
-/// that go by it. They render nothing; a condition that always holds stands in their place, with the same white space.
+/// that go by it. They render nothing; a condition that always holds is in their place, with the same white space.
 fn without_generation_tags(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

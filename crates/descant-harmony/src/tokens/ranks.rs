@@ -3,8 +3,8 @@
 //! A byte-level BPE has a table of tokens and one of merges. Where every split of a token into two others is a merge,
 //! ordered by that token and then by its parts, as in gpt-oss, the second table says nothing new: two neighbours may
 //! merge if their bytes together are a token, and which pair comes first follows from the ids. Without 446,189 merges
-//! as texts, the tokenizer is there in a few milliseconds instead of a second. That it gives the ids of the engine's own
-//! BPE, made of the published file, is tested.
+//! as texts, the tokenizer is there in a few milliseconds instead of a second. That it gives the ids of the engine's
+//! own BPE, made of the published file, is tested.
 
 use crate::tokens::letters::Letters;
 use rustc_hash::FxHashMap;
@@ -19,7 +19,7 @@ pub(super) struct Ranks {
     letters: Letters,
 }
 
-/// Bytes of a piece that belong together for now. It stands at its first byte.
+/// Bytes of a piece that belong together for now. It is at its first byte.
 #[derive(Clone, Copy)]
 struct Part {
     id: u32,
@@ -39,7 +39,7 @@ struct Merge {
 }
 
 impl Ranks {
-    /// The tokens of a list. `None` if a byte is no token of its own: then not every text has ids.
+    /// The tokens of a list. `None` if a byte is not a token of its own: then not every text has ids.
     pub(super) fn new(tokens: Vec<&'static [u8]>) -> Option<Self> {
         let ids: FxHashMap<&[u8], u32> = tokens.iter().copied().zip(0..).collect();
         let every_byte = (0..=u8::MAX).all(|byte| ids.contains_key(&[byte][..]));

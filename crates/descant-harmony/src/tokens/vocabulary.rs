@@ -22,7 +22,8 @@ use sha2::{Digest, Sha256};
 /// SHA-256 of `tokenizer.json` of openai/gpt-oss-20b and openai/gpt-oss-120b.
 pub const TOKENIZER_SHA256: &str = "0614fe83cadab421296e664e1f48f4261fa8fef6e03e63bb75c20f38e37d07d3";
 
-/// All ordinary tokens in their order, each behind its length in one byte. Everything else of the file follows from them.
+/// All ordinary tokens in their order, each behind its length in one byte. Everything else of the file follows from
+/// them.
 static LIST: &[u8] = include_bytes!("../../assets/o200k.ranks");
 /// Ordinary tokens; the special ones follow.
 const RANKS: u32 = 199_998;
@@ -77,7 +78,7 @@ pub(super) fn published_file() -> Result<TokenizerFile> {
 
 /// The published vocabulary.
 pub(super) fn published_ranks() -> Result<Ranks> {
-    Ranks::new(tokens().map_err(failed)?).ok_or_else(|| failed("a byte is no token".to_owned()))
+    Ranks::new(tokens().map_err(failed)?).ok_or_else(|| failed("a byte is not a token".to_owned()))
 }
 
 /// The ordinary tokens, the place of each its id.

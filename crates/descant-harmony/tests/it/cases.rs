@@ -189,7 +189,7 @@ fn what_contradicts_itself_or_cannot_be_rendered_is_refused_by_name() {
             "reasoning_effort: the row says",
         ),
         (beside(r#""chat_template_kwargs":{"messages":[]}"#), "chat_template_kwargs.messages: is given by"),
-        (beside(r#""tools":[{"type":"web_search"}]"#), "tools[0].type: `web_search` is no function"),
+        (beside(r#""tools":[{"type":"web_search"}]"#), "tools[0].type: `web_search` is not a function"),
         (beside(r#""tools":[{"description":"x"}]"#), "tools[0].name: missing"),
         (beside(r#""images":["x.png"]"#), "images: gpt-oss reads and"),
         (r#"{"text":NaN}"#.to_owned(), "text: NaN, which no conversation can hold"),

@@ -116,7 +116,7 @@ fn files_beside_those_that_are_read_are_named_and_counted() {
     let deep = folder.path().join("a/b/c/d/e");
     std::fs::create_dir_all(&deep).unwrap();
     put(&deep, "train.jsonl", line(4).as_bytes());
-    assert!(said().1.contains(&"1 folder that lies too deep was not read: a/b/c/d/e".to_owned()));
+    assert!(said().1.contains(&"1 folder nested too deeply was not read: a/b/c/d/e".to_owned()));
 
     // What README.md says goes before names.
     let readme =

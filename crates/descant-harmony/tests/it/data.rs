@@ -85,7 +85,7 @@ fn bad_rows_say_their_line_field_and_reason() {
     let cases: [(&str, &str); 17] = [
         ("{", "not a JSON object: "),
         ("[1]", "not a JSON object: the line is a list"),
-        (r#"{"a":1,"a":2}"#, "not a JSON object: key `a` stands twice"),
+        (r#"{"a":1,"a":2}"#, "not a JSON object: key `a` occurs twice"),
         ("{}", "messages: missing"),
         (r#"{"instruction":"a","output":"b"}"#, "messages: missing"),
         (r#"{"messages":[]}"#, "messages: empty"),

@@ -21,7 +21,7 @@ fn page() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/data.md")
 }
 
-/// A fenced block: what stands behind the fence, its lines, and where they are.
+/// A fenced block: what is behind the fence, its lines, and where they are.
 struct Block<'p> {
     info: &'p str,
     body: String,

@@ -79,7 +79,7 @@ fn ten_thousand_texts_with_control_strings_give_no_control_token_from_content() 
             Message::tool(json!({"r": answer.clone()})),
             Message::assistant(Some(thinking), answer),
         ];
-        // The template's own refusals apply to what stands in the assistant's fields.
+        // The template's own refusals apply to what is in the assistant's fields.
         let renderer = if round % 2 == 0 { tiny() } else { gpt_oss() };
         let rendered = match renderer.render(&Conversation::new(messages), &RenderOptions::default()) {
             Ok(rendered) => rendered,

@@ -1,4 +1,4 @@
-//! Which tokens each policy trains, shown as text: trained tokens stand in brackets.
+//! Which tokens each policy trains, shown as text: trained tokens are in brackets.
 
 use crate::support::{gpt_oss, tiny};
 use descant_harmony::{
@@ -70,7 +70,7 @@ fn final_only_trains_from_the_response_marker_to_the_next_user() {
     let expected = "<|start|>user<|message|>2 + 2?<|end|><|start|>assistant<|channel|>analysis<|message|>Deux et \
                     deux.<|end|><|start|>assistant<|channel|>final<|message|>[[4.<|return|>]]";
     assert_eq!(shown(gpt_oss(), &one_turn(), MaskPolicy::FinalOnly, 0), expected);
-    // Between a final and the next user message the tutorial's helper trains whatever stands there.
+    // Between a final and the next user message the tutorial's helper trains whatever is there.
     let mut odd = tool_turns();
     odd.messages.insert(4, Message::assistant(None, "More."));
     let text = shown(gpt_oss(), &odd, MaskPolicy::FinalOnly, 0);

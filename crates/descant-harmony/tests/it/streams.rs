@@ -81,7 +81,7 @@ fn the_first_bad_row_ends_a_stream_by_its_place_also_in_a_folder() {
     assert!(told.account.rejects.first[0].reason.contains("b.jsonl:3"));
     let empty = write(folder.path(), "none.json", "[]");
     let error = streamed(&empty, SKIP, &PrepareOptions::default()).unwrap_err();
-    assert!(error.to_string().ends_with("holds no row"), "{error}");
+    assert!(error.to_string().ends_with("has no rows"), "{error}");
 }
 
 #[test]

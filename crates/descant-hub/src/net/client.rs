@@ -88,15 +88,14 @@ impl Client {
     pub(crate) fn new(config: &HubConfig) -> Result<Self> {
         let setting = |what, reason: &str| Error::Setting { what, reason: reason.to_owned() };
         let base = config.endpoint.trim_end_matches('/').to_owned();
-        let uri: Uri = base.parse().map_err(|_| setting("the hub's address", "it is no URL"))?;
+        let uri: Uri = base.parse().map_err(|_| setting("the hub's address", "it is not a URL"))?;
         let origin = Origin::of(&uri)
             .ok_or_else(|| setting("the hub's address", "expected https://HOST without credentials"))?;
         let authorization = match &config.token {
             None => None,
             Some(token) => {
                 let value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()));
-                let mut value =
-                    value.map_err(|_| setting("the token", "it holds characters that no token has"))?;
+                let mut value = value.map_err(|_| setting("the token", "it contains invalid characters"))?;
                 value.set_sensitive(true);
                 Some(value)
             }
@@ -141,7 +140,7 @@ impl Client {
     fn send(&self, path: &str, from: u64, head: bool) -> Result<Answer, Failure> {
         let mut uri: Uri = format!("{}{path}", self.base)
             .parse()
-            .map_err(|_| Error::Transport { url: shown(path), reason: "this is no URL".into() })?;
+            .map_err(|_| Error::Transport { url: shown(path), reason: "this is not a URL".into() })?;
         for _ in 0..=MAX_REDIRECTS {
             let url = shown(&uri.to_string());
             let at_home = Origin::of(&uri).is_some_and(|origin| origin == self.origin);
@@ -180,8 +179,8 @@ impl Client {
         } else {
             location.to_owned()
         };
-        let uri: Uri = absolute.parse().map_err(|_| bad("to something that is no URL"))?;
-        let origin = Origin::of(&uri).ok_or(bad("to something that is no address of a web server"))?;
+        let uri: Uri = absolute.parse().map_err(|_| bad("to something that is not a URL"))?;
+        let origin = Origin::of(&uri).ok_or(bad("to something that is not a web address"))?;
         if self.origin.secure && !origin.secure {
             return Err(bad("from https to http"));
         }
@@ -280,13 +279,13 @@ fn certificates(path: &std::path::Path) -> Result<RootCerts> {
             Ok(PemItem::Certificate(certificate)) => found.push(certificate),
             Ok(_) => {}
             Err(_) => {
-                let reason = format!("{} is no PEM", path.display());
+                let reason = format!("{} is not PEM", path.display());
                 return Err(Error::Setting { what: "the certificates", reason });
             }
         }
     }
     if found.is_empty() {
-        let reason = format!("{} holds none", path.display());
+        let reason = format!("{} contains none", path.display());
         return Err(Error::Setting { what: "the certificates", reason });
     }
     Ok(RootCerts::new_with_certs(&found))

@@ -1,4 +1,4 @@
-//! What a download tells while it runs.
+//! Progress of a download.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,25 +10,25 @@ use crate::reference::{Commit, Repo};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The hub told what the revision is.
+    /// The hub resolved the revision.
     Resolved {
         /// The repository.
         repo: &'a Repo,
         /// The commit.
         commit: &'a Commit,
     },
-    /// It is known what is to be done.
+    /// The plan of the download is known.
     Planned {
         /// Files that a run needs.
         files: usize,
         /// Their length together.
         bytes: u64,
-        /// What of it lies in the cache already, also of files that are not whole.
+        /// Bytes already in the cache, including partial files.
         present: u64,
         /// Where it goes.
         cache: &'a Path,
     },
-    /// A file is begun, or gone on with.
+    /// A file is begun, or continued.
     Begun {
         /// The file.
         file: &'a str,
@@ -42,7 +42,7 @@ pub enum Event<'a> {
         /// How many.
         bytes: u64,
     },
-    /// Bytes that were counted are worth nothing and will come again.
+    /// Bytes that were counted are discarded and will be fetched again.
     Lost {
         /// How many.
         bytes: u64,
@@ -52,7 +52,7 @@ pub enum Event<'a> {
         /// The file.
         file: &'a str,
     },
-    /// A failure that is tried again.
+    /// A failure that will be retried.
     Again {
         /// The file, or the address.
         what: &'a str,
@@ -66,20 +66,20 @@ pub enum Event<'a> {
         /// The file.
         file: &'a str,
     },
-    /// Another program fetches the same file; we wait for it.
+    /// Another process is fetching the same file; this one waits.
     Waiting {
         /// The file.
         file: &'a str,
     },
 }
 
-/// Who is told. Called from several threads.
+/// Receives events, from several threads.
 pub trait Watch: Sync {
     /// Takes an event.
     fn on(&self, event: &Event<'_>);
 }
 
-/// Nobody is told.
+/// Ignores all events.
 impl Watch for () {
     fn on(&self, _: &Event<'_>) {}
 }

@@ -3,14 +3,14 @@
 //! ```text
 //! is the blob there? ── yes ──▶ done (hashed first when asked)
 //!        │ no
-//! lock ▶ go on with HASH.descant.incomplete ▶ request the rest by range ▶ append, hash
+//! lock ▶ continue with HASH.descant.incomplete ▶ request the rest by range ▶ append, hash
 //!                 ▲                                    │ cut, stalled, 5xx, 429
 //!                 └──────────── again ◀────────────────┘
 //! whole ▶ compare length and hash ▶ sync, rename to HASH
 //! ```
 //!
-//! Whatever a server sends, a blob gets its name only when its content has the published hash. Content that has not
-//! is thrown away and fetched once more from its first byte.
+//! A blob gets its name only if its content has the published hash. Other content is discarded and fetched once more
+//! from the first byte.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -195,7 +195,7 @@ impl Fetcher<'_> {
         }
         let answer = self.client.get(&file.path, part.length())?;
         if answer.status == 416 {
-            // The server knows a shorter file; from the beginning it must show which.
+            // The server has a shorter file; asking from the beginning shows which.
             let error = Error::Status { url: answer.url, status: 416 };
             self.restart(part)?;
             return Err(Failure::again(error));
@@ -204,7 +204,7 @@ impl Fetcher<'_> {
             return Err(failure);
         }
         if part.length() > 0 && !continues(&answer, part.length(), file.size) {
-            // It does not know ranges, or means another one: what comes is from the first byte, or useless.
+            // It ignored the range or sent another one: what comes is from the first byte, or useless.
             self.restart(part)?;
             *hasher = Hasher::new(&file.checksum, file.size);
             if answer.status == 206 {
@@ -235,7 +235,13 @@ impl Fetcher<'_> {
             self.check_stop()?;
             let n = match reader.read(&mut chunk) {
                 Ok(0) if part.length() == file.size => return Ok(()),
-                Ok(0) => return Err(broken(format!("ended after {} of {} bytes", part.length(), file.size))),
+                Ok(0) => {
+                    return Err(broken(format!(
+                        "the connection ended after {} of {} bytes",
+                        part.length(),
+                        file.size
+                    )));
+                }
                 Ok(n) => n,
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(broken(describe(&e))),
@@ -255,7 +261,7 @@ impl Fetcher<'_> {
             in_window += n as u64;
             if window.elapsed() >= self.patience.stall {
                 if in_window < TRICKLE_BYTES {
-                    return Err(broken("next to nothing comes".into()));
+                    return Err(broken("almost no data received in time".into()));
                 }
                 (window, in_window) = (Instant::now(), 0);
             }
@@ -276,7 +282,7 @@ fn check_announced(file: &Wanted, part: &Partial, answer: &Answer) -> Result<(),
     }
 }
 
-/// Whether an answer goes on at byte `from` of a file of `size` bytes.
+/// Whether an answer continues at byte `from` of a file of `size` bytes.
 fn continues(answer: &Answer, from: u64, size: u64) -> bool {
     let range = answer.header(&CONTENT_RANGE).unwrap_or_default();
     let start = range.strip_prefix("bytes ").and_then(|rest| rest.split_once('-'));
@@ -289,8 +295,8 @@ fn continues(answer: &Answer, from: u64, size: u64) -> bool {
 /// A broken connection, in words.
 fn describe(error: &std::io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
-        Some(ureq::Error::Timeout(_)) => "nothing comes any more".to_owned(),
-        _ if error.kind() == std::io::ErrorKind::TimedOut => "nothing comes any more".to_owned(),
+        Some(ureq::Error::Timeout(_)) => "no data received in time".to_owned(),
+        _ if error.kind() == std::io::ErrorKind::TimedOut => "no data received in time".to_owned(),
         _ if error.kind() == std::io::ErrorKind::UnexpectedEof => "the connection was cut".to_owned(),
         _ => error.to_string(),
     }

@@ -76,7 +76,7 @@ impl Hub {
     ///
     /// # Errors
     /// The hub refuses or cannot be reached, the repository is not what a run can use, the disk is too small, or a
-    /// file is not what was published. What came is kept, and the next call goes on there.
+    /// file is not what was published. What came is kept, and the next call continues there.
     pub fn download(&self, reference: &Reference, thoroughly: bool, watch: &dyn Watch) -> Result<Fetched> {
         let repo = &reference.repo;
         let stop = AtomicBool::new(false);

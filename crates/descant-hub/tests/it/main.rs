@@ -1,7 +1,7 @@
 //! A hub on this machine that misbehaves in every way we could think of, and what the client makes of it.
 
 #![cfg(feature = "net")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue should stop where it is")]
 
 mod cached;
 mod damage;

@@ -34,7 +34,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// What to do with what stands in the output.
+/// What to do with what is in the output.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Into {
     /// Replace it.

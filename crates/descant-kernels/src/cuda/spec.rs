@@ -197,7 +197,7 @@ const fn by_columns(operand: Operand, rows: usize, columns: usize) -> Layout {
 }
 
 /// `n` up to the next power of two, or the next eight: what was chosen for one size serves its neighbours, so that
-/// batches of many lengths do not each begin with a search. Sides of weights are told apart by their strides.
+/// batches of many lengths do not each begin with a search. Sides of weights are distinguished by their strides.
 pub const fn bucket(n: usize) -> usize {
     if n <= 64 { n.next_multiple_of(8) } else { n.next_power_of_two() }
 }
@@ -331,7 +331,7 @@ mod tests {
         let wide = MatmulSpec { a: Operand { stride: 2944, ..spec.a }, ..spec };
         let all = [spec, with_bias, adding, wide, MatmulSpec::backward(4096, 5120, 2880)].map(|s| key(&s));
         for (i, a) in all.iter().enumerate() {
-            assert!(all[i + 1..].iter().all(|b| a != b), "{a} stands twice");
+            assert!(all[i + 1..].iter().all(|b| a != b), "{a} occurs twice");
             assert!(a.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '.'), "{a}");
         }
         assert_eq!(key(&spec), key(&MatmulSpec { m: 4090, ..spec }));

@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn ids_are_unique_and_every_unit_has_a_variant() {
         for (i, unit) in UNITS.iter().enumerate() {
-            assert!(UNITS[i + 1..].iter().all(|other| other.id != unit.id), "{} stands twice", unit.id);
+            assert!(UNITS[i + 1..].iter().all(|other| other.id != unit.id), "{} occurs twice", unit.id);
             assert!(!unit.variants.is_empty(), "{} would not be checked", unit.id);
             assert!(unit.only.is_none_or(|number| ARCHITECTURES.iter().any(|a| a.number == number)));
             assert_eq!(super::unit(unit.id).map(|u| u.text), Some(unit.text));

@@ -31,11 +31,11 @@ pub fn gpu_of(tensor: &CubeTensor) -> Gpu {
 /// The card of a backend's device.
 ///
 /// # Errors
-/// It is no CUDA card, or the driver refuses.
+/// It is not a CUDA GPU, or the driver refuses.
 pub fn gpu_of_device(device: &BackendDevice<CubeBackend>) -> Result<Gpu> {
     match device {
         CubeDevice::Cuda(card) => Gpu::of(card.index),
-        other => Err(CudaError::backend(format!("{other:?} is no CUDA card"))),
+        other => Err(CudaError::backend(format!("{other:?} is not a CUDA GPU"))),
     }
 }
 

@@ -54,7 +54,7 @@ impl FromStr for Keep {
             "balanced" => Ok(Self::Balanced),
             "all" => Ok(Self::All),
             bytes => bytes.parse().map(Self::Bytes).map_err(|_| {
-                format!("`{bytes}` is none of auto, minimal, balanced, all, or a number of bytes")
+                format!("`{bytes}` is not one of auto, minimal, balanced, all, or a number of bytes")
             }),
         }
     }

@@ -2,7 +2,7 @@
 
 use descant_model::{Site, SiteDims, SiteKind};
 
-/// What stands before a tensor's name in the model.
+/// What is before a tensor's name in the model.
 const PREFIX: &str = "base_model.model.";
 
 /// A or B.

@@ -37,7 +37,7 @@ impl<'a> From<&'a str> for Base<'a> {
 /// Writes the adapter to a new folder `dir`; the folder above must exist.
 ///
 /// # Errors
-/// The factors do not fit the model or are not finite, something stands at `dir`, or the system refuses.
+/// The factors do not fit the model or are not finite, something is at `dir`, or the system refuses.
 pub fn save<'a>(dir: &Path, model: &Config, base: impl Into<Base<'a>>, sites: &Sites) -> Result<Manifest> {
     let (manifest, files) = files(model, base, sites)?;
     let mut new = NewDir::create(dir)?;

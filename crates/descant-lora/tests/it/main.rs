@@ -1,6 +1,6 @@
 //! Adapters' folders: what is read, refused and written, and what is counted.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 
 mod peft_config;
 mod peft_damage;

@@ -33,7 +33,7 @@ fn mount(at: &Path, arguments: &[&str]) -> bool {
 }
 
 /// Trains on disks of these sizes, each of which must become full: the run ends with 2 and says where and why. With
-/// room it goes on to `expected`. Says what was done, or that this user may not mount a disk.
+/// room it continues to `expected`. Says what was done, or that this user may not mount a disk.
 ///
 /// # Errors
 /// It ended otherwise.

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use super::state::{Fault, File, Repository, Seen, State};
 
-const LOGIN_PAGE: &str = "<!doctype html><title>Log in</title><p>Please log in to go on.</p>";
+const LOGIN_PAGE: &str = "<!doctype html><title>Log in</title><p>Please log in to continue.</p>";
 
 /// Answers one request.
 pub(super) fn answer(head: &str, state: &Mutex<State>, is_store: bool, out: &mut impl Write) -> Result<()> {

@@ -65,7 +65,7 @@ pub(super) struct File {
 pub(super) struct Repository {
     pub(super) commit: String,
     pub(super) files: BTreeMap<String, File>,
-    /// Entries of the list that no file stands behind.
+    /// Entries of the list that no file is behind.
     pub(super) also: Vec<Value>,
     /// Whether the list names sizes and hashes.
     pub(super) silent: bool,

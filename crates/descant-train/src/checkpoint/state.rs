@@ -16,7 +16,7 @@ pub struct Progress {
     pub position: u64,
     /// Steps that were passed over.
     pub skipped: u64,
-    /// Those of them whose loss or gradient was no number.
+    /// Those of them whose loss or gradient was non-finite.
     pub non_finite: u64,
     /// The guard's window.
     pub window: Window,

@@ -1,5 +1,5 @@
 //! Numbers that are none, put in at a step of one's choice: nothing is changed by them, what is told is true, and the
-//! run goes on from what was saved.
+//! run continues from what was saved.
 
 use burn::tensor::Device;
 use descant_model::GptOss;

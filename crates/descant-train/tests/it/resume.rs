@@ -1,4 +1,4 @@
-//! A run that is stopped and goes on is the run that was not stopped, byte for byte; and what becomes of it when the
+//! A run that is stopped and continues is the run that was not stopped, byte for byte; and what becomes of it when the
 //! disk is full, breaks, or loses power.
 
 use std::cell::Cell;
@@ -175,7 +175,7 @@ fn a_run_stopped_after_every_single_step_is_the_run_that_was_not_stopped() {
 
 #[test]
 fn a_run_resumed_once_from_each_step_is_the_run_that_was_not_stopped() {
-    // Copies of one run that stopped at every step; each goes on to a place a few steps on, across every border.
+    // Copies of one run that stopped at every step; each continues to a place a few steps on, across every border.
     let dir = scratch();
     for step in (1..STEPS).step_by(7) {
         let run_dir = dir.path().join(step.to_string());

@@ -21,10 +21,10 @@ Examples:
   descant data preview train.jsonl --on-bad-row fail
   descant data preview train.jsonl --json > account.json
 
-Trained tokens are marked with a bar (▌) and, in colour, in green. A bad row makes the exit status 1.
-FILE is parquet, JSONL or a JSON array (plain, gzip, zstd), or a folder of them; its form is found by its keys:
+Trained tokens are marked with a bar (▌) and, in colour, in green. The exit status is 1 if there is a bad row.
+FILE is parquet, JSONL or a JSON array (plain, gzip, zstd), or a folder of them. The format is detected from the keys:
 messages (Hugging Face, OpenAI), conversations (ShareGPT), instruction + output (Alpaca), prompt + completion, or text
-(rendered Harmony). docs/data.md has every spelling that is taken. Keys that are not used are counted and shown.";
+(rendered Harmony). docs/data.md lists every accepted spelling. Unused keys are counted and shown.";
 
 const RENDER_EXAMPLES: &str = "\
 Examples:
@@ -32,9 +32,9 @@ Examples:
   descant data render --model gpt-oss-20b --input rows.jsonl --date 2025-08-13 --template-exact --json
 
 --json prints an object a row: {\"id\", \"text\", \"ids\", \"messages\": [{\"role\", \"channel\", \"start\", \"body\", \"end\"}],
-\"mask\": [1 where a token is trained]}, or {\"id\", \"error\"} for a row that is refused. `id` is the row's own, else its line.
+\"mask\": [1 where a token is trained]}, or {\"id\", \"error\"} for a rejected row. `id` is the row's own id, else its line.
 `start` is a message's <|start|>, `body` its first token after <|message|>, `end` one past its closing token.
-Of a row are taken: messages (or another known form), tools, add_generation_prompt, template_kwargs,
+Keys that are used: messages (or another known format), tools, add_generation_prompt, template_kwargs,
 reasoning_effort, model_identity, current_date.";
 
 pub(super) const TOKENIZER_EXAMPLES: &str = "\
@@ -64,23 +64,23 @@ pub(crate) enum DataCommand {
 /// Model, template and rows, as both commands take them.
 #[derive(Debug, Args)]
 pub(crate) struct Files {
-    /// Model directory, or hf://OWNER/NAME in the cache; only its tokenizer and chat template are read [default: the
-    /// embedded one, fixtures/tiny-gpt-oss; where that is not, those published with gpt-oss, which are built in]
+    /// Model directory, or a cached hf://OWNER/NAME; only its tokenizer and chat template are read [default: the
+    /// embedded model, fixtures/tiny-gpt-oss, if it is here, else the built-in tokenizer and template of gpt-oss]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// Chat template in place of the model's own [default: the model's own, else the built-in one of gpt-oss]
+    /// Chat template to use instead of the model's own [default: the model's own, else the built-in one of gpt-oss]
     #[arg(long, value_name = "PATH")]
     pub(crate) chat_template: Option<PathBuf>,
-    /// Form of the rows: messages, sharegpt, alpaca, prompt_completion or text [default: that of the first good row]
-    #[arg(long, value_name = "FORM", value_parser = word::<Format>)]
+    /// Format of the rows: messages, sharegpt, alpaca, prompt_completion or text [default: that of the first good row]
+    #[arg(long, value_name = "FORMAT", value_parser = word::<Format>)]
     pub(crate) format: Option<Format>,
-    /// Date that the system message shows, where a row states none
+    /// Date in the system message of rows that give none
     #[arg(long, value_name = "D", default_value = "2025-08-05")]
     pub(crate) date: Date,
     /// Which tokens are trained: assistant, final_only or everything
     #[arg(long, value_name = "POLICY", default_value = "assistant", value_parser = word::<MaskPolicy>)]
     pub(crate) mask: MaskPolicy,
-    /// A row that cannot be used: `skip` reports it and continues, `fail` stops there
+    /// What to do with a bad row: `skip` reports it and continues, `fail` stops
     #[arg(long, value_name = "DO", default_value = "skip", value_parser = word::<OnBadRow>)]
     pub(crate) on_bad_row: OnBadRow,
 }
@@ -88,7 +88,7 @@ pub(crate) struct Files {
 /// `descant data preview`
 #[derive(Debug, Args)]
 pub(crate) struct Preview {
-    /// The data set: a file, a folder of them, or hf://datasets/OWNER/NAME in the cache
+    /// The data set: a file, a folder of files, or a cached hf://datasets/OWNER/NAME
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) files: Files,
@@ -98,14 +98,14 @@ pub(crate) struct Preview {
     /// First row to show
     #[arg(long, value_name = "ROW", default_value_t = 1)]
     pub(crate) from: u64,
-    /// What is trained together: all_turns (each assistant message behind the prompt that would be served), last_turn
-    /// or whole_row
+    /// What is one training example: all_turns (each assistant message after its prompt as served), last_turn or
+    /// whole_row
     #[arg(long, value_name = "VIEWS", default_value = "all_turns", value_parser = word::<ViewPolicy>)]
     pub(crate) views: ViewPolicy,
-    /// Reasoning effort of rows that state none
+    /// Reasoning effort of rows that give none
     #[arg(long, default_value = "medium")]
     pub(crate) effort: String,
-    /// Leave longer conversations out, and count them [default: no limit]
+    /// Skip and count conversations longer than this [default: no limit]
     #[arg(long, value_name = "TOKENS")]
     pub(crate) max_sequence: Option<usize>,
     /// Print the counts as one JSON object [default: conversations and tables]
@@ -118,11 +118,11 @@ pub(crate) struct Preview {
 pub(crate) struct Render {
     #[command(flatten)]
     pub(crate) files: Files,
-    /// The rows, as a file or as hf://datasets/OWNER/NAME in the cache [default: none, it must be given]
+    /// The rows: a file, or a cached hf://datasets/OWNER/NAME [default: none, required]
     #[arg(long, value_name = "FILE")]
     pub(crate) input: PathBuf,
-    /// Give rows to the template as they are, and make special tokens in content special, as transformers does
-    /// [default: nulls dropped, names unified, content never a control token]
+    /// Pass rows to the template unchanged, and let special tokens in content become control tokens, as transformers
+    /// does [default: drop nulls, normalize names, never turn content into control tokens]
     #[arg(long)]
     pub(crate) template_exact: bool,
     /// Print one JSON object a row [default: the texts]
@@ -149,10 +149,10 @@ pub(crate) enum TokenizerCommand {
 /// `descant tokenizer build`
 #[derive(Debug, Args)]
 pub(crate) struct TokenizerBuild {
-    /// Folder to write to; made where it does not exist [default: none, it must be given]
+    /// Folder to write to; created if missing [default: none, required]
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// Replace files that exist and differ [default: refuse]
+    /// Replace existing files that differ [default: refuse]
     #[arg(long)]
     pub(crate) force: bool,
 }

@@ -1,4 +1,4 @@
-//! What several commands are told: which model and where it computes; numbers within their limits.
+//! Arguments that several commands share: model, adapter, device, memory; and parsers for bounded numbers.
 
 use std::path::PathBuf;
 
@@ -26,17 +26,16 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
 /// Which model.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Model directory, or a repository in the cache as hf://OWNER/NAME [default: the embedded one,
-    /// fixtures/tiny-gpt-oss]
+    /// Model directory, or a cached repository as hf://OWNER/NAME [default: the embedded model, fixtures/tiny-gpt-oss]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// Adapter directory, as PEFT and `descant train` write it [default: none]
+    /// Adapter directory, as written by PEFT or `descant train` [default: none]
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: Option<PathBuf>,
-    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA card where there is one
+    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA GPU if there is one, else the CPU
     #[arg(long, default_value = "cpu")]
     pub(crate) device: String,
-    /// Most memory to use, on a card with the driver's own, as 12GB or 14.5GiB [default: all of it]
+    /// Memory limit, CUDA context included, such as 12GB or 14.5GiB [default: all of it]
     #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
     pub(crate) memory: Option<u64>,
 }

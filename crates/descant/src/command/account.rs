@@ -152,7 +152,7 @@ impl DataAccount {
     }
 
     /// What a person should know of before this is trained on: what was left out, keys and files that were not used,
-    /// examples that stand in two places, the first bad rows.
+    /// examples that are in two places, the first bad rows.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let (account, number) = (&self.account, |count: usize| grouped(count as u64));
         let left_out = [

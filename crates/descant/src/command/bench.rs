@@ -195,9 +195,7 @@ fn arranged(
 fn slow_bus(wanted: Option<u64>, model: &GptOss, arrangement: Arrangement, talk: Talk) -> Option<u64> {
     let wanted = wanted?;
     if arrangement.placement.streamed_layers == 0 && !arrangement.inputs_on_host {
-        talk.warn(
-            "--bus changes nothing: no layer's experts lie on the host; a lower --memory sends some there",
-        );
+        talk.warn("--bus has no effect: no experts are in host memory; use a lower --memory");
         return None;
     }
     model.slow_bus(wanted as f64);

@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result
             )
         })?;
     for (key, count) in examination.unknown() {
-        talk.warn(format_args!("the key `{key}` means nothing in a question; it stands {count} times"));
+        talk.warn(format_args!("the key `{key}` is unknown in a question and occurs {count} times"));
     }
     let (limit, keep) = settings.memory.limit_and_keep()?;
     let config = load::config(&settings.model.path)?;
@@ -202,7 +202,7 @@ fn show(figures: &Figures, args: &Evaluate, thresholds: &[Threshold], talk: Talk
         talk.item("decoding", format_args!("{rate:.0} tokens/s"));
     }
     if !descant_evaluate::TELLS_LATIN_APART {
-        talk.warn("this build tells no Latin languages apart: reasoning in them is `unsure`");
+        talk.warn("this build cannot distinguish Latin-script languages: reasoning in them is `unsure`");
     }
     let mut exit = Exit::Success;
     for threshold in thresholds {
@@ -223,7 +223,7 @@ fn show(figures: &Figures, args: &Evaluate, thresholds: &[Threshold], talk: Talk
         }
     }
     if exit == Exit::Success && !thresholds.is_empty() {
-        talk.item("ok", format_args!("every limit is reached: {}", args.at_least.join(", ")));
+        talk.item("ok", format_args!("all limits are met: {}", args.at_least.join(", ")));
     }
     Ok(exit)
 }

@@ -55,8 +55,8 @@ pub(crate) struct Examination<'a> {
 }
 
 impl<'a> Examination<'a> {
-    /// Reads everything that is asked; `None` where nothing is. `tag` chooses questions; `training` is how many tokens go
-    /// through the model in the steps, where measuring must not take longer than they do.
+    /// Reads everything that is asked; `None` where nothing is. `tag` chooses questions; `training` is how many tokens
+    /// go through the model in the steps, where measuring must not take longer than they do.
     pub(crate) fn new(
         resolved: &Resolved,
         renderer: &'a Renderer,
@@ -238,8 +238,8 @@ impl<'a> Examination<'a> {
     }
 }
 
-/// What a token of a reply costs, in tokens of a training step: measured 20 on an H100 with a 20b (1,150 replied tokens a
-/// second in batches of 32, 20,000 trained), and less on the CPU.
+/// What a token of a reply costs, in tokens of a training step: measured 20 on an H100 with a 20b (1,150 replied tokens
+/// a second in batches of 32, 20,000 trained), and less on the CPU.
 const REPLIED_TOKEN: u64 = 20;
 /// Share of the longest reply that replies have on the average: some stop early, and some at the limit.
 const LENGTH: f64 = 0.5;
@@ -371,7 +371,7 @@ impl HeldOut {
         channels.resize(ids.len(), Some("format"));
         let mut parser = StreamParser::reply(renderer.tokenizer());
         for id in tail {
-            parser.push(*id).context("the row's reply is no Harmony")?;
+            parser.push(*id).context("the row's reply is not valid Harmony")?;
         }
         let mut first = None;
         for message in parser.messages() {

@@ -67,17 +67,19 @@ pub(crate) fn run(args: &Export, model: &Path, run: Option<&Resolved>, talk: Tal
     if let Some(rows) = rows {
         let settings = run.map(|run| run.settings.clone()).unwrap_or_default();
         let Some(proof) = prove::prove(&job, &report, &rows, settings, &args.device, &stopped, talk)? else {
-            talk.say("stopped; the export is whole, and nothing is proved");
+            talk.say("stopped; the export is complete, but not verified");
             return Ok(signals.came().unwrap_or(Exit::Interrupted));
         };
         report.proof = Some(proof);
         let path = report_path(&args.out);
-        descant_files::write_atomic(&path, report.to_json().as_bytes())
-            .with_context(|| format!("the export is whole, but its account {} is not", path.display()))?;
+        descant_files::write_atomic(&path, report.to_json().as_bytes()).with_context(|| {
+            format!("the export is complete, but {} could not be updated", path.display())
+        })?;
         if let Some(card) = model_card(&report).filter(|_| args.out.is_dir()) {
             let path = args.out.join(CARD_FILE);
-            descant_files::write_atomic(&path, card.as_bytes())
-                .with_context(|| format!("the export is whole, but its card {} is not", path.display()))?;
+            descant_files::write_atomic(&path, card.as_bytes()).with_context(|| {
+                format!("the export is complete, but its card {} could not be updated", path.display())
+            })?;
         }
     }
     if args.json {
@@ -102,12 +104,12 @@ fn rows(args: &Export, run: Option<&Resolved>) -> Result<Option<PathBuf>> {
     let given = Some(given.clone()).filter(|path| !path.as_os_str().is_empty());
     let rows = given.or_else(held_out).ok_or_else(|| {
         Hinted::new(
-            anyhow!("--prove names no rows, and the adapter lies in no run that has held-out ones"),
+            anyhow!("--prove has no rows: the adapter belongs to no run with held-out rows"),
             "write --prove FILE, a file of conversations as data.held_out takes it",
         )
     })?;
     if !rows.exists() {
-        return Err(anyhow!("{}: there is no such file, so nothing could be proved", rows.display()));
+        return Err(anyhow!("{}: no such file", rows.display()));
     }
     Ok(Some(rows))
 }

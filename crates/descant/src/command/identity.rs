@@ -1,8 +1,8 @@
 //! What run this is: everything that its bytes depend on, by name and value.
 //!
 //! Settings as resolved, but those of `[run]`, `[guard]` and `[memory]`: where a run lies, how often it is saved, what
-//! becomes of a step that cannot be made and how much memory there is are its user's to change. The samples by a hash of what the loop sees, which covers data,
-//! tokenizer and template; the base by the fingerprints of its files.
+//! becomes of a step that cannot be made and how much memory there is are its user's to change. The samples by a hash
+//! of what the loop sees, which covers data, tokenizer and template; the base by the fingerprints of its files.
 
 use std::path::Path;
 
@@ -35,7 +35,7 @@ pub(crate) fn identity(
     Ok(identity)
 }
 
-/// Every value under a name, with the names of the tables that it stands in.
+/// Every value under a name, with the names of the tables that it is in.
 fn flatten(name: &str, value: &toml::Value, identity: &mut Identity) {
     match value.as_table() {
         Some(table) => {

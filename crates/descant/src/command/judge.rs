@@ -44,7 +44,7 @@ fn one(row: &Map<String, Value>, tokenizer: &Tokenizer, detector: &Detector) -> 
     let asked = text(row, "asked")?;
     let language = |code: &str| {
         let known = Language::from_code(code).or_else(|| Language::from_name(code));
-        known.ok_or_else(|| format!("asked: `{code}` is no code of a language that can be asked for"))
+        known.ok_or_else(|| format!("asked: `{code}` is not the code of a supported language"))
     };
     let names = match row.get("tools") {
         None | Some(Value::Null) => Vec::new(),

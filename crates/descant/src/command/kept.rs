@@ -94,7 +94,7 @@ impl Store for OfRun {
             && !self.said.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(
-                "choices of algorithms are not kept; the run may go on to other last bits: {error}"
+                "choices of algorithms cannot be stored; a resumed run may differ in the last bits: {error}"
             );
         }
     }

@@ -94,7 +94,7 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
     if dir.join("config.json").is_file() {
         return Ok(());
     }
-    let error = anyhow!("{} is no model directory: it has no config.json", dir.display());
+    let error = anyhow!("{} is not a model directory: it has no config.json", dir.display());
     if let Some(name) =
         dir.to_str().filter(|name| !dir.exists() && is_hub_name(name) && !dir.starts_with("fixtures"))
     {

@@ -1,4 +1,4 @@
-//! Which examples stand in more than one place: in two sources, in training and validation, in training and questions.
+//! Which examples are in more than one place: in two sources, in training and validation, in training and questions.
 //!
 //! An example is known by its key, which is that of all its tokens and weights, and its prompt by its group.
 

@@ -1,4 +1,5 @@
-//! The report and the curves for TensorBoard, written at every save, so that a long run can be looked at while it goes on.
+//! The report and the curves for TensorBoard, written at every save, so that a long run can be looked at while it
+//! continues.
 
 use std::path::{Path, PathBuf};
 

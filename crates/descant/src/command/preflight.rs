@@ -1,8 +1,7 @@
-//! The base's own loss on a few short conversations, before anything is trained: whether its weights were read as they
-//! are meant.
+//! The base's loss on a few short conversations before training: whether its weights were read correctly.
 //!
-//! A trained gpt-oss finds such texts easy. A wrong layout, type, scale, template or tokenizer makes them as unlikely as
-//! noise, and training would run all the same. The check takes a second. It does not say how good a model is, and it
+//! A trained gpt-oss finds such texts easy. A wrong layout, type, scale, template or tokenizer makes them as unlikely
+//! as noise, and training would run all the same. The check takes a second. It does not say how good a model is, and it
 //! looks at none with a small vocabulary, which may know no English.
 
 use anyhow::{Result, anyhow};
@@ -157,7 +156,8 @@ impl Preflight {
             self.words(),
             self.diagnosis()
         );
-        let hint = "descant download MODEL --verify looks at the files; --set model.preflight=false trains all the same";
+        let hint =
+            "descant download MODEL --verify checks the files; --set model.preflight=false trains anyway";
         Err(Hinted::new(error, hint).into())
     }
 }

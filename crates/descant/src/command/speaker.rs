@@ -53,7 +53,7 @@ pub(crate) fn sampling(args: &SamplingArgs) -> Result<Sampling> {
     Ok(if args.greedy { Sampling { temperature: 0.0, ..drawn } } else { drawn })
 }
 
-/// What stands before the user's first message: instructions, and the request for a language in the words of the
+/// What is before the user's first message: instructions, and the request for a language in the words of the
 /// training set. None where there is neither.
 pub(crate) fn instructions(developer: Option<&str>, language: Option<&str>) -> Option<Message> {
     let text = match language {

@@ -232,7 +232,7 @@ impl Summary {
         text
     }
 
-    /// What stands below the sample: label and text.
+    /// What is below the sample: label and text.
     fn facts(&self, outcome: &Outcome<'_>, utf8: bool) -> Vec<(&'static str, String)> {
         let steps = outcome.records.steps();
         let curve = |values: Vec<f64>| if utf8 { format!(" {}", sparks(&values)) } else { String::new() };

@@ -1,7 +1,7 @@
 //! `descant train`: samples and measures before, training, adapter, samples and measures after, report.
 //!
 //! Everything that can be wrong with settings and data is found before the run folder is made and before the model
-//! is asked anything. The same command again goes on where a stopped run's newest checkpoint is, or does what was
+//! is asked anything. The same command again continues where a stopped run's newest checkpoint is, or does what was
 //! left to do after its last step.
 
 use std::path::Path;
@@ -335,7 +335,7 @@ fn already_done(folder: &RunFolder, summary: &[u8], as_json: bool, talk: Talk) -
 /// Says what an earlier process of the run left.
 fn going_on(folder: &RunFolder, from: Option<&Checkpoint>, talk: Talk) {
     if let Some(holder) = folder.left_by() {
-        talk.warn(format_args!("{holder} was at work here and ended without a word"));
+        talk.warn(format_args!("{holder} was running here and ended without cleaning up"));
     }
     match from {
         Some(checkpoint) => {
@@ -346,7 +346,7 @@ fn going_on(folder: &RunFolder, from: Option<&Checkpoint>, talk: Talk) {
     }
 }
 
-/// What can be done about a run that cannot go on.
+/// What can be done about a run that cannot continue.
 fn hinted(error: Error) -> anyhow::Error {
     let hint = match &error {
         Error::NotFinite { .. } => {
@@ -408,10 +408,12 @@ fn prompts(talk: Talk, settings: &Settings, examination: &Examination<'_>) {
         ),
     );
     for (key, count) in examination.unknown() {
-        talk.warn(format_args!("the key `{key}` means nothing in a question; it stands {count} times"));
+        talk.warn(format_args!("the key `{key}` is unknown in a question and occurs {count} times"));
     }
     if !descant_evaluate::TELLS_LATIN_APART {
-        talk.warn("this build tells no Latin languages apart: reasoning in them will count as `unsure`");
+        talk.warn(
+            "this build cannot distinguish Latin-script languages: reasoning in them will count as `unsure`",
+        );
     }
 }
 
@@ -435,7 +437,7 @@ fn data_lines(talk: Talk, settings: &Settings, data: &DataAccount) {
     if let Some(languages) = data.stated_languages() {
         talk.item("languages", languages);
     }
-    // The model's own goes without saying; it stands in data.json and in the report.
+    // The model's own goes without saying; it is in data.json and in the report.
     if settings.model.chat_template.is_some() {
         talk.item("template", data.template());
     } else {

@@ -2,7 +2,7 @@
 //!
 //! A share is chosen by content: examples that begin with the same prompt have one key, the smallest keys are taken
 //! until the share is reached, and all examples of a key are on one side. So duplicates, and several answers to one
-//! question, never stand on both, whatever the order of the rows.
+//! question, never are on both, whatever the order of the rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 

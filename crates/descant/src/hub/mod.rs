@@ -38,7 +38,7 @@ impl Places {
 
     /// The cache.
     pub(crate) fn cache(&self) -> Result<Cache> {
-        let missing = || anyhow!("there is no home folder and no HF_HUB_CACHE, so there is no cache");
+        let missing = || anyhow!("no home folder and no HF_HUB_CACHE, so there is no cache");
         Ok(Cache::new(self.environment.cache.clone().ok_or_else(missing)?))
     }
 

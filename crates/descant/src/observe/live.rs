@@ -1,4 +1,4 @@
-//! The one line that is redrawn while something goes on: a text that fits its width, whatever there is to say.
+//! The one line that is redrawn while something continues: a text that fits its width, whatever there is to say.
 //!
 //! What does not fit is left out from the end of this order: units done, time left, a bar of 24 columns, then of 12,
 //! then none, and the numbers in the order they come. Nothing is ever cut or wrapped.

@@ -12,7 +12,7 @@ use super::live::{Live, count};
 use super::pace::{Pace, clock};
 use crate::talk::Talk;
 
-/// How often a line is written where there is no terminal, beside those at round numbers.
+/// How often a line is written if output is not a terminal, beside those at round numbers.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
 /// Before this an estimate of the time left would be a guess.
 const BEFORE_ETA: Duration = Duration::from_secs(2);

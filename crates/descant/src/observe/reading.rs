@@ -9,7 +9,7 @@ use super::clock;
 use crate::talk::Talk;
 use crate::words::grouped;
 
-/// How often a line is written where there is no terminal.
+/// How often a line is written if output is not a terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 /// Before this a rate would be a guess, and a bar would only flash.
 const BEFORE_RATE: Duration = Duration::from_millis(500);

@@ -3,7 +3,7 @@
 //!
 //! One object a line, each with the version `v` of its form: a step, or one of the steps at which gradients are
 //! looked at. A line is written whole, so that what is in the file when a run is killed is true. A run
-//! that goes on cuts all of them to what its checkpoint knows, and reads the steps back.
+//! that continues cuts all of them to what its checkpoint knows, and reads the steps back.
 
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,7 @@ struct Told<T> {
 }
 
 impl Records {
-    /// Starts the files in a run folder, or goes on with them at these lengths; a length that is not named is 0.
+    /// Starts the files in a run folder, or continues with them at these lengths; a length that is not named is 0.
     pub(crate) fn open(folder: &Path, lengths: &LogLengths) -> Result<Self> {
         let open = |name: &str| {
             let path = folder.join(name);

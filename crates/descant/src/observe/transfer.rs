@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::clock;
 use crate::talk::Talk;
 
-/// How often a line is written where there is no terminal.
+/// How often a line is written if output is not a terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 /// Before this a rate would be a guess.
 const BEFORE_RATE: Duration = Duration::from_secs(2);
@@ -118,7 +118,7 @@ impl Watch for Transfer {
             Event::Lost { bytes } => self.advance(|present| present.saturating_sub(*bytes)),
             Event::Finished { file } => self.aside(|| self.talk.detail(file)),
             Event::Again { what, error, pause } => self.aside(|| {
-                self.talk.warn(format_args!("{what}: {error}; again in {:.0} s", pause.as_secs_f64()));
+                self.talk.warn(format_args!("{what}: {error}; retrying in {:.0} s", pause.as_secs_f64()));
             }),
             Event::Damaged { file } => {
                 self.aside(|| {
@@ -127,7 +127,7 @@ impl Watch for Transfer {
             }
             Event::Waiting { file } => {
                 self.aside(|| {
-                    self.talk.say(format_args!("{file}: waiting for another program that fetches it"));
+                    self.talk.say(format_args!("{file}: waiting for another process that is downloading it"));
                 });
             }
             // The enum grows; what is not known yet is not shown.

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::clock;
 use crate::talk::Talk;
 
-/// How often a line is written where there is no terminal.
+/// How often a line is written if output is not a terminal.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 /// Before this a rate would be a guess.
 const BEFORE_RATE: Duration = Duration::from_secs(2);

@@ -1,8 +1,8 @@
 //! How a reply looks while it comes.
 //!
-//! The answer is plain text, so that it can be copied. Everything else, above all the reasoning, stands behind a bar, so
-//! that it is told apart without colour; where there is colour it is dimmed too. On a terminal, what could command it is
-//! shown as its number; in a pipe, text stays as it is.
+//! The answer is plain text, so that it can be copied. Everything else, above all the reasoning, is behind a bar, so
+//! that it is distinguished without colour; where there is colour it is dimmed too. On a terminal, what could command
+//! it is shown as its number; in a pipe, text stays as it is.
 
 use std::io;
 

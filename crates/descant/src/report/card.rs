@@ -52,7 +52,8 @@ fn codes(run: &RunFiles) -> Vec<String> {
     stated.into_iter().map(|(_, code)| code).collect()
 }
 
-/// The whole card. `base` is the base's name on a hub or that of the embedded model, where it has one, and `commit` what of it was used.
+/// The whole card. `base` is the base's name on a hub or that of the embedded model, where it has one, and `commit`
+/// what of it was used.
 pub(crate) fn card(
     run: &RunFiles,
     base: Option<&str>,
@@ -201,7 +202,7 @@ fn usage(base: Option<&str>) -> String {
     let name = base.unwrap_or("BASE_FOLDER");
     let local = base.map_or_else(|| "BASE_FOLDER".to_owned(), |base| format!("hf://{base}"));
     format!(
-        "## How to use it\n\nThe request stands in the developer message: `reasoning language: German`.\n\n\
+        "## How to use it\n\nThe request is in the developer message: `reasoning language: German`.\n\n\
          ### Descant\n\n```sh\ndescant generate --model {local} --adapter . \\\n    --developer 'reasoning language: German' \
          'What is 88 + 10?' --greedy\n```\n\n\
          ### PEFT and transformers\n\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, \

@@ -85,7 +85,7 @@ impl RunFiles {
             bytes(name)?.map(parse).transpose().with_context(|| folder.join(name).display().to_string())
         };
         let Some(config) = bytes("config.toml")? else {
-            return Err(anyhow!("{} is no folder of a run: it has no config.toml", folder.display()));
+            return Err(anyhow!("{} is not a run folder: it has no config.toml", folder.display()));
         };
         let identity: Vec<(String, String)> =
             json("identity.json")?.map(serde_json::from_value).transpose()?.unwrap_or_default();

@@ -272,7 +272,7 @@ fn some(count: u64, all: u64) -> String {
     if count == 0 { String::new() } else { of(count, all) }
 }
 
-/// Columns that hold words, and the number of replies behind them: they stand in every block.
+/// Columns that hold words, and the number of replies behind them: they are in every block.
 const WORDS: usize = 3;
 const KEYS: usize = WORDS + 1;
 /// Between two columns.
@@ -336,7 +336,7 @@ fn aligned(rows: &[Vec<String>]) -> String {
 
 /// What the columns mean, and how wide it is where no page says.
 const LEGEND: &str = "\
-Percent of n. Languages: of the reasoning; mixed: no language has three fifths of it; unsure: not told apart; other: \
+Percent of n. Languages: of the reasoning; mixed: no language has three fifths of it; unsure: not identified; other: \
 none that can be asked for; -: nothing to judge. as asked: reasoning in the language asked. answer as asked: the \
 answer's language. right: of replies with a known answer. valid: Harmony without a defect. reasons, empty, missing, cut \
 in it: what became of the reasoning. ended, looped, cut: how the reply ended. tokens: mean length of reasoning, of \

@@ -52,7 +52,7 @@ fn one(evaluation: &Evaluation, replies: u64, width: usize, table: Long) -> Stri
     text
 }
 
-/// What stands below the tables: label and text.
+/// What is below the tables: label and text.
 fn notes(evaluation: &Evaluation) -> Vec<(&'static str, String)> {
     let mut notes = Vec::new();
     let side = evaluation.latest();

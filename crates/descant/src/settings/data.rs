@@ -17,31 +17,31 @@ const MOST_SHARE: f64 = 0.5;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Data {
-    /// Training conversations: a file, or a repository as `hf://datasets/OWNER/NAME`. Empty where there are sources.
+    /// Training conversations: a file, or a repository as `hf://datasets/OWNER/NAME`. Empty if `sources` is set.
     pub(crate) path: PathBuf,
-    /// Prompts to measure with; none where it is empty.
+    /// Held-out prompts for the evaluation; empty for none.
     #[serde(deserialize_with = "named")]
     pub(crate) held_out: Option<PathBuf>,
-    /// Form of the rows; found by the first good one when absent.
+    /// Format of the rows; detected from the first good row if absent.
     pub(crate) format: Option<Format>,
-    /// What of a conversation is trained together.
+    /// What one training example is.
     pub(crate) views: ViewPolicy,
-    /// Tokens that carry loss.
+    /// Tokens that contribute to the loss.
     pub(crate) mask: MaskPolicy,
-    /// What a bad row does.
+    /// What to do with a bad row.
     pub(crate) on_bad_row: OnBadRow,
-    /// What a row that is too long does.
+    /// What to do with a row that is too long.
     pub(crate) too_long: OnTooLong,
     /// Date of the system message.
     pub(crate) date: String,
-    /// Effort of rows that name none.
+    /// Reasoning effort of rows that give none.
     pub(crate) effort: String,
-    /// Examples whose loss is looked at and that are not trained on.
+    /// Validation examples, which are not trained on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) validation: Option<ValidationData>,
-    /// What the trained tokens of each channel count for.
+    /// Loss weight of the trained tokens of each channel.
     pub(crate) loss: LossWeights,
-    /// Several data sets in place of `path`.
+    /// Several data sets instead of `path`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) sources: Vec<Source>,
 }
@@ -74,11 +74,11 @@ pub(crate) struct Source {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Validate {
-    /// Steps from one look to the next.
+    /// Steps between evaluations.
     pub(crate) every: u64,
-    /// Most examples that are looked at.
+    /// Maximum number of validation examples.
     pub(crate) examples: usize,
-    /// The run ends after so many looks without a lower loss.
+    /// Stop after this many evaluations without a lower loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) patience: Option<u64>,
 }

@@ -1,9 +1,9 @@
-//! The settings that `descant init` writes: every key explained, as for the embedded default, with the values of a real
-//! model in place of those of the tiny one.
+//! The settings that `descant init` writes: the embedded default with every key explained, and with values for a real
+//! model instead of the tiny one.
 
 use super::DEFAULT_TOML;
 
-/// What is for the tiny model in the embedded default, and what a 20b wants there.
+/// Values for the tiny model in the embedded default, and their replacements for the 20b.
 const REAL: [(&str, &str); 10] = [
     ("path = \"fixtures/tiny-gpt-oss\"\n", "path = \"hf://openai/gpt-oss-20b\"\n"),
     (
@@ -11,19 +11,16 @@ const REAL: [(&str, &str); 10] = [
         "path = \"conversations.jsonl\"\n",
     ),
     ("held_out = \"fixtures/tiny-gpt-oss/data/held-out.jsonl\"\n", "# held_out = \"held-out.jsonl\"\n"),
-    (
-        "memory, but for rounding. Default 16.\nmicro_batch = 16\n",
-        "memory, but for rounding. Default 16.\nmicro_batch = \"auto\"\n",
-    ),
+    ("# Default 16.\nmicro_batch = 16\n", "# Default 16.\nmicro_batch = \"auto\"\n"),
     ("accumulation = 1\n", "accumulation = 16\n"),
     (
         "# Peak learning rate. Default 2e-4, which suits the 20b model. The tiny model of this repository needs 5e-3: \
-         with\n# 2e-4 its reasoning still was English in every reply after 60 steps.\nlearning_rate = 5e-3\n",
+         with 2e-4\n# it still reasoned in English in every reply after 60 steps.\nlearning_rate = 5e-3\n",
         "# Peak learning rate. Default 2e-4.\nlearning_rate = 2e-4\n",
     ),
-    (" The tiny model knows none of them.\n", "\n"),
+    (" The tiny model can answer none of them. Default none.\n", " Default none.\n"),
     (
-        " The tiny model is quick enough for all of them. Default true.\nquick = false\n",
+        " The tiny model is fast enough for all of them. Default true.\nquick = false\n",
         " Default true.\nquick = true\n",
     ),
     (
@@ -31,10 +28,10 @@ const REAL: [(&str, &str); 10] = [
         "# languages = [\"en\", \"fr\", \"de\", \"es\", \"it\"]\n",
     ),
     (
-        "Default 190, enough for the tiny model; a 20b wants 2048.\nmax_new_tokens = 190\n\
-         # Prompts decoded together. Lower it when memory is short. Default 100.\nbatch = 100\n",
+        "Default 190, enough for the tiny model; use 2048 for the 20b.\nmax_new_tokens = 190\n\
+         # Prompts in a batch. Lower it if memory is short. Default 100.\nbatch = 100\n",
         "Default 190.\nmax_new_tokens = 2048\n\
-         # Prompts decoded together. Lower it when memory is short. Default 100.\nbatch = 24\n",
+         # Prompts in a batch. Lower it if memory is short. Default 100.\nbatch = 24\n",
     ),
 ];
 

@@ -14,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::{DEFAULT_TOML, Settings, keys};
 use crate::failure::Hinted;
 
-/// What the embedded default is called; nobody wrote what stands in it.
+/// What the embedded default is called; nobody wrote what is in it.
 const EMBEDDED: &str = "embedded default";
 /// What the names of recipes begin with; nor those.
 pub(crate) const RECIPE: &str = "recipe ";
@@ -158,7 +158,7 @@ fn parse(name: &str, text: &str) -> Result<toml::Table> {
     toml::from_str(text).map_err(|e| located(name, text, &e))
 }
 
-/// Refuses the first key that is not known. `before` is the table that `table` stands in.
+/// Refuses the first key that is not known. `before` is the table that `table` is in.
 fn check_keys(name: &str, text: &str, before: &str, table: &DeTable<'_>, known: &[String]) -> Result<()> {
     for (key, value) in table {
         let at = key.span().start;

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Memory {
-    /// Most of the card's memory to use, as an amount; all of it when absent.
+    /// Memory limit; all memory if absent.
     pub(crate) limit: Option<String>,
-    /// What is kept from forward to backward.
+    /// Activations to keep from forward to backward.
     pub(crate) keep: String,
 }
 

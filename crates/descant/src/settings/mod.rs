@@ -39,24 +39,24 @@ pub(crate) const DEFAULT_TOML: &str = include_str!("default.toml");
 pub(crate) struct Settings {
     /// The frozen base.
     pub(crate) model: Model,
-    /// What it learns from.
+    /// Training data.
     pub(crate) data: Data,
-    /// What is trained.
+    /// The adapter.
     pub(crate) lora: LoraConfig,
-    /// How it is trained.
+    /// Training.
     pub(crate) train: TrainConfig,
-    /// When the loss on other examples is looked at.
+    /// Validation during training.
     #[serde(skip_serializing_if = "Validate::is_default")]
     pub(crate) validate: Validate,
-    /// How a card's memory is used.
+    /// Use of memory.
     pub(crate) memory: Memory,
-    /// What watches the training.
+    /// Guards against divergence.
     pub(crate) guard: GuardConfig,
-    /// How the result is judged.
+    /// Evaluation before and after training.
     pub(crate) evaluate: Evaluate,
-    /// What the model card says.
+    /// The model card.
     pub(crate) card: Card,
-    /// Where it goes.
+    /// Output.
     pub(crate) run: Run,
 }
 
@@ -68,11 +68,11 @@ pub(crate) struct Model {
     pub(crate) path: PathBuf,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub(crate) device: String,
-    /// What the base is called on a hub, where its path does not say so.
+    /// The base's name on a hub, if its path does not give one.
     pub(crate) name: Option<String>,
-    /// Chat template in place of the model's own.
+    /// Chat template to use instead of the model's own.
     pub(crate) chat_template: Option<PathBuf>,
-    /// Whether the base's own loss is looked at before the first step.
+    /// Whether to check the base's loss before the first step.
     #[serde(skip_serializing_if = "is_true")]
     #[schemars(extend("default" = true))]
     pub(crate) preflight: bool,
@@ -87,7 +87,7 @@ fn is_true(value: &bool) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Card {
-    /// Licence of the adapter, as hubs write it.
+    /// Licence of the adapter, as hubs spell it.
     pub(crate) license: Option<String>,
 }
 
@@ -95,31 +95,31 @@ pub(crate) struct Card {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Evaluate {
-    /// Suites to ask beside the held-out prompts: names of shipped ones, or files.
+    /// Suites to ask in addition to the held-out prompts: names of built-in suites, or files.
     pub(crate) suites: Vec<String>,
-    /// Efforts to ask at.
+    /// Reasoning efforts to ask at.
     pub(crate) efforts: Vec<String>,
     /// Replies to each prompt.
     pub(crate) replies: u32,
-    /// 0 is greedy; when absent 0 for one reply and 1 for several.
+    /// Sampling temperature, 0 is greedy; if absent, 0 for one reply and 1 for several.
     pub(crate) temperature: Option<f64>,
-    /// Share of probability that is drawn from.
+    /// Top-p.
     pub(crate) top_p: f64,
-    /// Seed of all replies.
+    /// Seed for sampling.
     pub(crate) seed: u64,
-    /// Languages that the judge is narrowed to; all when empty.
+    /// Languages that the judge considers; all if empty.
     pub(crate) languages: Vec<String>,
-    /// Whether prompts are also asked without a request for a language.
+    /// Whether to ask every prompt also without requesting a language.
     pub(crate) plain: bool,
-    /// Longest reply.
+    /// Maximum tokens in a reply.
     pub(crate) max_new_tokens: usize,
-    /// Prompts decoded together.
+    /// Prompts in a batch.
     pub(crate) batch: usize,
-    /// Prompts to ask; all when absent.
+    /// Questions to ask of each file; all if absent.
     pub(crate) prompts: Option<usize>,
-    /// Replies to keep at each effort.
+    /// Questions shown in the report, at each effort.
     pub(crate) samples: usize,
-    /// In training, where `prompts` is absent: so few questions that measuring takes less time than the steps.
+    /// In training, if `prompts` is absent: ask only as many questions as take less time than the training steps.
     pub(crate) quick: bool,
 }
 
@@ -127,13 +127,13 @@ pub(crate) struct Evaluate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Run {
-    /// Folder of the run; the next free one when absent.
+    /// Folder of the run; the next free one if absent.
     pub(crate) folder: Option<PathBuf>,
-    /// Steps from one checkpoint to the next; 0 for the last step alone.
+    /// Steps between checkpoints; 0 saves only after the last step.
     pub(crate) save_every: u64,
-    /// Checkpoints that are kept.
+    /// Checkpoints to keep.
     pub(crate) keep: usize,
-    /// Most that prepared data may take in the user's cache, as `32GiB`; `none` keeps nothing.
+    /// Size limit for prepared data in the user's cache, such as `32GiB`; `none` keeps nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "32GiB"))]
     pub(crate) cache: Option<String>,

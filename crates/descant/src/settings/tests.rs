@@ -145,7 +145,7 @@ fn values_out_of_range_are_refused_by_name() {
             "lora.targets=[\"q_proj\", \"q\"]",
             "lora.targets: `q` matches nothing in gpt-oss; known: q_proj, k_proj",
         ),
-        ("lora.targets=[\"q_proj\", \"q_proj\"]", "lora.targets: `q_proj` stands there twice"),
+        ("lora.targets=[\"q_proj\", \"q_proj\"]", "lora.targets: `q_proj` is listed twice"),
         ("data.date=tomorrow", "data.date is `tomorrow`"),
         ("data.date=2025-13-05", "data.date is `2025-13-05`"),
         ("data.effort=hard", "data.effort is `hard`; expected low, medium or high"),

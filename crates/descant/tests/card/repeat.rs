@@ -19,7 +19,7 @@ pub(crate) struct Done {
     adapter: Vec<Vec<u32>>,
 }
 
-/// Trains; with `stop`, by two trainers of which the second goes on from the first one's state after so many steps.
+/// Trains; with `stop`, by two trainers of which the second continues from the first one's state after so many steps.
 pub(crate) fn train(
     case: &Case,
     card: &Device,

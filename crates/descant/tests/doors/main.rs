@@ -4,7 +4,7 @@
 //! Alone in its binary, because the allocator that counts is the process's; its tests take turns for the same reason.
 //! One door lies inside the binary and is tested there: settings, in `settings/tests.rs`.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue should stop where it is")]
 
 mod adapters;
 mod checkpoints;

@@ -139,7 +139,10 @@ fn what_is_not_known_is_an_error_that_says_what_is() {
         &["--model", "somebody/gpt-oss-9b"],
         &["its shape is not built in", "descant download somebody/gpt-oss-9b", "openai/gpt-oss-120b"],
     );
-    refused(&["--model", "gpt-oss-20b"], &["there is no folder gpt-oss-20b", "--model openai/gpt-oss-20b"]);
+    refused(
+        &["--model", "gpt-oss-20b"],
+        &["folder gpt-oss-20b does not exist", "--model openai/gpt-oss-20b"],
+    );
     refused(&["--recipe", "nothing"], &["no recipe `nothing`", "multilingual-thinking"]);
     let missing = Path::new("there/is/none.jsonl");
     let set = format!("data.path={}", missing.display());

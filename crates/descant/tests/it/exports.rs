@@ -51,7 +51,7 @@ fn an_export_that_is_killed_anywhere_leaves_nothing_that_looks_done() {
             kills += 1;
             let there = names(dir.path());
             assert!(!there.iter().any(|name| name == out), "{form} {after}: {there:?}");
-            // What was written beside the file before it is not taken for an export, but it stands in the way.
+            // What was written beside the file before it is not taken for an export, but it is in the way.
             for name in there {
                 std::fs::remove_file(dir.path().join(name)).unwrap();
             }
@@ -91,7 +91,7 @@ fn what_stands_at_the_target_is_not_touched_without_force() {
     let dir = scratch();
     std::fs::create_dir(dir.path().join("out")).unwrap();
     descant_files::write_atomic(&dir.path().join("out/notes.txt"), b"mine").unwrap();
-    for (more, said) in [(&[][..], "already exists"), (&["--force"][..], "it is no export")] {
+    for (more, said) in [(&[][..], "already exists"), (&["--force"][..], "it is not an export")] {
         let ran = export(dir.path(), "bf16", "out", more, &[]);
         assert!(ran.code == 2 && ran.err.contains(said), "{}", ran.err);
         assert_eq!(std::fs::read_to_string(dir.path().join("out/notes.txt")).unwrap(), "mine");

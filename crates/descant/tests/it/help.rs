@@ -47,8 +47,7 @@ fn help(arguments: &[&str]) -> String {
 fn reference() -> String {
     let mut text = String::from(
         "# Command line\n\n\
-         What `--help` prints, command by command.\n\
-         A test keeps this page and the binary equal.\n",
+         The output of `--help` for every command; a test keeps this page up to date.\n",
     );
     let mut section = |title: &str, arguments: &[&str]| {
         text += &["\n## ", title, "\n\n```text\n", &help(arguments), "\n```\n"].concat();
@@ -90,7 +89,7 @@ fn every_command_is_in_the_reference_and_says_its_exit_status() {
     }
 }
 
-/// The commands that a help text lists: names stand behind two spaces, what wraps behind more.
+/// The commands that a help text lists: names are behind two spaces, what wraps behind more.
 fn listed(text: &str) -> Vec<String> {
     text.lines()
         .skip_while(|line| *line != "Commands:")
@@ -106,7 +105,7 @@ fn flags(text: &str) -> Vec<String> {
     let mut flags: Vec<String> = Vec::new();
     let mut inside = false;
     for line in text.lines() {
-        // A heading stands at the start of its line, a flag behind two spaces, or behind six when it has no letter.
+        // A heading is at the start of its line, a flag behind two spaces, or behind six when it has no letter.
         inside = if line.starts_with(char::is_alphabetic) { line.ends_with("ptions:") } else { inside };
         if !inside {
             continue;

@@ -26,7 +26,7 @@ const UNSAFE: [&str; 13] = [
     "crates/descant-testkit/src/heap.rs",
 ];
 
-/// Lints that must be on in the root manifest, as they stand there.
+/// Lints that must be on in the root manifest, as they are there.
 const LINTS: [&str; 3] =
     ["unsafe_code = \"deny\"", "unwrap_used = \"warn\"", "undocumented_unsafe_blocks = \"warn\""];
 

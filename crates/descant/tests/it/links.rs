@@ -103,6 +103,21 @@ fn a_broken_link_is_found() {
     );
 }
 
+/// Links of a page under `docs` that leave the folder, which is all that the book has.
+fn out_of_the_book(text: &str) -> Vec<String> {
+    targets(text).into_iter().filter(|target| target.starts_with("../")).collect()
+}
+
+#[test]
+fn no_link_leads_out_of_the_book() {
+    let docs = root().join("docs");
+    for page in pages().iter().filter(|page| page.starts_with(&docs)) {
+        let found = out_of_the_book(&std::fs::read_to_string(page).unwrap());
+        assert_eq!(found, Vec::<String>::new(), "{}", page.display());
+    }
+    assert_eq!(out_of_the_book("[a](../README.md) [b](data.md)"), ["../README.md"]);
+}
+
 #[test]
 fn the_book_has_every_page() {
     let summary = std::fs::read_to_string(root().join("docs/SUMMARY.md")).unwrap();

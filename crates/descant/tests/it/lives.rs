@@ -99,7 +99,7 @@ fn what_somebody_changed_in_a_run_is_said_with_what_to_do_and_force_begins_again
         assert!(again.status.success(), "{name}: {}", said(&again));
         assert_eq!(Bytes::read(&folder).unwrap(), expected, "{name}");
     }
-    // The control: what nobody changed goes on.
+    // The control: what nobody changed continues.
     assert_eq!(subject.run(&begun).unwrap(), expected);
 }
 
@@ -247,7 +247,7 @@ fn numbers_that_are_none_end_with_3_and_an_incident_that_names_the_place() {
     assert_eq!(incident["losses"].as_array().unwrap().len(), step - 1);
     assert!(!folder.join("adapter").exists());
 
-    // Left out instead, the run goes on from its last checkpoint to its end; the skip is in the metrics.
+    // Left out instead, the run continues from its last checkpoint to its end; the skip is in the metrics.
     let output = run(&subject, &folder, &["guard.skip_non_finite=9"], None);
     assert!(output.status.success(), "{}", said(&output));
     let metrics = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();

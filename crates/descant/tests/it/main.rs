@@ -1,6 +1,6 @@
 //! What the workspace and the binary promise, seen from outside.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot continue should stop where it is")]
 
 mod ahead;
 mod base;

@@ -241,7 +241,7 @@ fn an_earlier_run_is_replaced_only_when_forced() {
     std::fs::create_dir_all(folder.join("adapter")).unwrap();
     let ran = train(&folder, &[]);
     assert_eq!(ran.code, 2);
-    assert!(ran.err.contains("holds files already\nhint: set run.folder to another one"), "{}", ran.err);
+    assert!(ran.err.contains("already contains files\nhint: set run.folder to another one"), "{}", ran.err);
     assert!(folder.join("adapter").is_dir());
 }
 

@@ -61,7 +61,7 @@ fn errors_say_what_where_and_what_now() {
     error: lora.r is 0; expected 1 to 4096
 
     $ descant train --set model.path=no/such/model
-    error: no/such/model is no model directory: it has no config.json
+    error: no/such/model is not a model directory: it has no config.json
     hint: give a folder with config.json, the safetensors files, tokenizer.json and chat_template.jinja
 
     $ descant train --set model.device=cuda
@@ -121,10 +121,10 @@ fn the_embedded_default_is_found_from_any_folder_that_is_told_its_root() {
     let arguments = ["generate", "--ids", "1523,30", "--max-new-tokens", "1", "--greedy"];
     let lost = descant(dir.path(), &arguments);
     assert_eq!(lost.code, 2);
-    assert!(lost.err.starts_with("error: fixtures/tiny-gpt-oss is no model directory"), "{}", lost.err);
+    assert!(lost.err.starts_with("error: fixtures/tiny-gpt-oss is not a model directory"), "{}", lost.err);
     let found = descant(dir.path(), &[&["--root", root][..], &arguments].concat());
     assert_eq!(found.code, 0, "{}", found.err);
     // What the user names starts where the user is.
     let own = ["evaluate", "--root", root, "--set", "model.path=mine"];
-    assert!(descant(dir.path(), &own).err.starts_with("error: mine is no model directory"));
+    assert!(descant(dir.path(), &own).err.starts_with("error: mine is not a model directory"));
 }

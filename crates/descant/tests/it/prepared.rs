@@ -105,7 +105,7 @@ fn the_cache_is_bounded_can_be_refused_and_is_never_needed() {
     put(&file, b"");
     let ran = plan(&a, &file, &[]);
     answer(&ran);
-    assert!(ran.err.contains("prepared data is not kept"), "{}", ran.err);
+    assert!(ran.err.contains("prepared data is not cached"), "{}", ran.err);
     let wrong = plan(&a, &cache, &["--set", "run.cache=much"]);
     assert!(wrong.code == 2 && wrong.err.contains("run.cache is `much`"), "{}", wrong.err);
 }
@@ -123,7 +123,7 @@ fn a_full_disk_while_the_cache_is_written_costs_the_cache_and_not_the_run() {
         let (fault, place) = (format!("full:{operation}"), cache.to_str().unwrap());
         let ran = descant_with(root(), &arguments, &[("XDG_CACHE_HOME", place), ("DESCANT_FAULT", &fault)]);
         assert_eq!(answer(&ran), expected, "operation {operation}");
-        if ran.err.contains("prepared data is not kept") {
+        if ran.err.contains("prepared data is not cached") {
             refused += 1;
             assert!(kept(&cache).is_empty());
         }

@@ -82,15 +82,15 @@ fn reference() -> String {
     let schema = schema();
     let mut page = String::from(
         "# Settings\n\n\
-         Every key of `run.toml`, from the types of the program; a test keeps this page and the program equal.\n\
-         `descant init` writes a file in which comments explain the keys at length, and `descant init --schema` the same \
-         as a JSON schema for editors.\n\
-         Any key can be changed for one run, as in `--set train.max_steps=200`.\n",
+         Every key of `run.toml`, generated from the program's types; a test keeps this page up to date.\n\
+         `descant init` writes a file that explains every key in comments, and `descant init --schema` a JSON schema for \
+         editors.\n\
+         Change any key for one run with `--set`, as in `--set train.max_steps=200`.\n",
     );
     for (name, value) in schema["properties"].as_object().unwrap() {
         section(&schema, name, value, &value["default"], &mut page);
     }
-    page + "\n## `[[data.sources]]`\n\nSeveral data sets in place of `data.path`: `path`, `share` and `format` of each.\n"
+    page + "\n## `[[data.sources]]`\n\nSeveral data sets instead of `data.path`, each with `path`, `share` and `format`.\n"
 }
 
 #[test]

@@ -148,7 +148,7 @@ fn replies_to_a_file_are_resumed_to_the_same_bytes_and_never_mixed() {
     let first = text.lines().next().unwrap().len();
     put(&cut, &text[..first + 20]);
     let ran = ask(&cut, &[]);
-    assert!(ran.code == 0 && ran.err.contains("1 of 4 replies are there"), "{}", ran.err);
+    assert!(ran.code == 0 && ran.err.contains("1 of 4 replies already exist"), "{}", ran.err);
     assert_eq!(std::fs::read_to_string(&cut).unwrap(), text);
     let other = ask(&cut, &["--seed", "6"]);
     assert!(other.code == 2 && other.err.contains("line 1 was made with other settings"), "{}", other.err);

@@ -1,6 +1,6 @@
 //! The definition of the greedy choice, on the host.
 
-/// The place of the largest value, the first of equal ones. What is no number is never larger.
+/// The place of the largest value, the first of equal ones. NaN is never larger.
 pub fn best_token(row: &[f32]) -> usize {
     let mut best = 0;
     for (id, value) in row.iter().enumerate() {

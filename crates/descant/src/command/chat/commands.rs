@@ -49,7 +49,7 @@ impl Command {
         let text = (!rest.is_empty()).then(|| rest.to_owned());
         let alone = |command: Self| match &text {
             None => Ok(command),
-            Some(text) => Err(format!("/{name} stands alone, without `{text}`")),
+            Some(text) => Err(format!("/{name} takes no argument, but got `{text}`")),
         };
         Some(match name {
             "help" | "?" => alone(Self::Help),

@@ -166,7 +166,7 @@ impl Talking {
                 self.dialogue.reply(message);
             }
             None if turn.calls.is_empty() => {
-                self.talk.say("There is no answer: message and reply are left out of the conversation.");
+                self.talk.say("The reply has no answer; message and reply are removed from the conversation.");
             }
             None => self.talk.say(format_args!(
                 "The reply calls {}, and no tool is here: message and reply are left out of the conversation.",

@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Render, renderer: &Renderer, input: &Path, talk: Talk) 
         (untrained, "rows have no trained token under this mask"),
         (
             broken,
-            "rows are no longer Harmony, because content became control tokens; their messages are those that the tokens make",
+            "rows are no longer Harmony, because content became control tokens; their messages are parsed from the tokens",
         ),
     ] {
         if count > 0 {

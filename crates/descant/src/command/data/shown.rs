@@ -1,6 +1,6 @@
 //! How a conversation and the figures of a data set look on a screen.
 //!
-//! A trained token stands behind a bar, so that nothing is lost where there is no colour. Whatever in a text could
+//! A trained token is behind a bar, so that nothing is lost where there is no colour. Whatever in a text could
 //! move the cursor, colour the screen or turn the writing round is shown as its number: a data set is not trusted with
 //! a terminal.
 
@@ -123,7 +123,7 @@ pub(super) fn languages(shares: &[LanguageShare]) -> String {
             .collect();
         let with_reasoning = share.examples - share.without;
         let looked_at = match share.judged {
-            judged if judged < with_reasoning => format!(" (of {} looked at)", grouped(judged)),
+            judged if judged < with_reasoning => format!(" (of {} checked)", grouped(judged)),
             _ => String::new(),
         };
         let trained = grouped(share.tokens.total().trained);

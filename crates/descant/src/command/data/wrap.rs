@@ -1,6 +1,7 @@
 //! Long lines on a terminal: cut where the eye would cut them.
 //!
-//! A terminal breaks a line wherever it is full and goes on in its first column, where the bar of trained tokens stands.
+//! A terminal breaks a line wherever it is full and continues in its first column, where the bar of trained tokens
+//! stands.
 
 use unicode_width::UnicodeWidthChar as _;
 

@@ -73,7 +73,10 @@ fn base(args: &Doctor, model: &str, talk: Talk) -> Result<Check> {
     Ok(match preflight::measure(&model, &renderer)? {
         None => Check::note(
             "base",
-            format!("not looked at: a vocabulary of {} words may know no English", model.config.vocab_size),
+            format!(
+                "not checked: a model with a vocabulary of {} may not know English",
+                model.config.vocab_size
+            ),
             json!({"vocabulary": model.config.vocab_size, "weights": formats}),
         ),
         Some(read) => {

@@ -24,7 +24,7 @@ use crate::reply::Turn;
 use crate::talk::Talk;
 use crate::words::counted;
 
-/// Longest file of replies that is gone on with.
+/// Longest file of replies that is resumed.
 const LIMIT: u64 = 16 << 30;
 
 /// A reply that is wanted, and what its row begins with.
@@ -48,7 +48,7 @@ pub(super) fn run(
     let suite = Suite::from_file(input)?;
     for (key, count) in &suite.unknown {
         talk.warn(format_args!(
-            "{}: `{key}` stands in {} and means nothing",
+            "{}: `{key}` is in {} and has no effect",
             input.display(),
             counted(*count, "place")
         ));
@@ -61,7 +61,7 @@ pub(super) fn run(
         format_args!("{} of {}", counted(suite.questions.len() as u64, "conversation"), input.display()),
     );
     if done > 0 {
-        talk.item("resumed", format_args!("{done} of {} replies are there", wanted.len()));
+        talk.item("resumed", format_args!("{done} of {} replies already exist", wanted.len()));
     }
     let missing = &wanted[done..];
     if !missing.is_empty() {
@@ -176,7 +176,7 @@ fn efforts(args: &Generate, question: &Question) -> Vec<String> {
     }
 }
 
-/// The file to go on with, and how many of its rows are there. A row that was cut off is made again.
+/// The file to resume, and how many of its rows are there. A row that was cut off is made again.
 fn begin(out: &Path, wanted: &[Wanted], force: bool) -> Result<(Appender, usize)> {
     if force && out.exists() {
         descant_files::remove(out)?;
@@ -192,7 +192,7 @@ fn begin(out: &Path, wanted: &[Wanted], force: bool) -> Result<(Appender, usize)
             .and_then(|row| Some(row.get("made")?.as_str()?.to_owned()));
         if wanted.get(done).is_none_or(|wanted| made.as_deref() != Some(&wanted.made)) {
             let error = anyhow!(
-                "{}: line {} was made with other settings, or is no reply to {}",
+                "{}: line {} was made with other settings, or is not a reply to {}",
                 out.display(),
                 done + 1,
                 wanted.get(done).map_or("a prompt of this file", |wanted| wanted.id.as_str())

@@ -1,4 +1,8 @@
-//! Cards that are not here: whether a run fits on those that people have, and the least time that it takes there.
+//! GPUs that are not in this machine: whether a run fits, and the minimum time it takes there.
+//!
+//! Peak rates are those of NVIDIA's documents: the whitepapers of GA102 (version 2.0), Ada and RTX Blackwell for GeForce
+//! and RTX, the data sheets of A100, H100, H200, L4 and L40S. Each is the number of multiprocessors times the boost clock
+//! times the operations of a clock, which a test computes again.
 
 use anyhow::Result;
 use descant_train::memory::Memory;
@@ -8,14 +12,14 @@ use crate::command::room::{Room, size};
 use crate::settings::bytes;
 use crate::words::{counted, duration, significant};
 
-/// Memory of the cards that a plan looks at when none is named.
+/// Memory sizes to plan for if none is given.
 const SIZES: [&str; 6] = ["8GB", "12GB", "16GB", "24GB", "48GB", "80GB"];
 
-/// A card that people have.
+/// A common GPU.
 struct Card {
     name: &'static str,
     memory: f64,
-    /// Dense bf16 products summed in f32, as the maker's data sheet states them, in 1e12 operations a second.
+    /// Peak rate of dense bf16 products summed in f32, in 1e12 operations a second.
     tera: f64,
 }
 
@@ -37,10 +41,10 @@ const CARDS: [Card; 15] = [
     card("H200", 141.0, 989.4),
 ];
 
-/// How far the named memory may be from a card's: makers count in powers of two and of ten.
+/// Tolerance between the given memory and a GPU's: makers count in powers of two and of ten.
 const NEAR: f64 = 0.1;
 
-/// How many times its floor a step took where steps were measured.
+/// Measured steps relative to their floor.
 pub(super) const MEASURED: &str = "a step on an H200 took 2 to 4 times that (docs/benchmarks.md)";
 
 const fn card(name: &'static str, memory: f64, tera: f64) -> Card {
@@ -125,6 +129,35 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn peak_rates_are_those_of_multiprocessors_and_clocks() {
+        // Multiprocessors, boost clock in GHz, operations a clock of each: 512 on GeForce, which halves products that
+        // are summed in f32, 1,024 on the same chips elsewhere, 2,048 on A100, 4,096 on Hopper.
+        let chips = [
+            ("RTX 4060", 24, 2.460, 512),
+            ("RTX 3060", 28, 1.777, 512),
+            ("RTX 4070", 46, 2.475, 512),
+            ("RTX 4060 Ti", 34, 2.535, 512),
+            ("RTX 4080", 76, 2.505, 512),
+            ("RTX 3090", 82, 1.695, 512),
+            ("L4", 58, 2.040, 1024),
+            ("RTX 4090", 128, 2.520, 512),
+            ("RTX 5090", 170, 2.407, 512),
+            ("A100 40GB", 108, 1.410, 2048),
+            ("RTX A6000", 84, 1.800, 1024),
+            ("L40S", 142, 2.520, 1024),
+            ("A100 80GB", 108, 1.410, 2048),
+            ("H100", 132, 1.830, 4096),
+            ("H200", 132, 1.830, 4096),
+        ];
+        assert_eq!(chips.len(), CARDS.len());
+        for (known, (name, processors, gigahertz, operations)) in CARDS.iter().zip(chips) {
+            let tera = f64::from(processors) * gigahertz * f64::from(operations) / 1e3;
+            // L40S's data sheet says 362 where its clock gives 366.
+            assert!(known.name == name && (tera / known.tera - 1.0).abs() < 0.015, "{name}: {tera}");
+        }
+    }
 
     #[test]
     fn cards_are_found_by_their_memory_in_either_unit() {

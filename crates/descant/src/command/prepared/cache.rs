@@ -26,7 +26,7 @@ impl Cache {
     /// The cache that the settings allow; `None` where they forbid one, or the system names no place for it.
     ///
     /// # Errors
-    /// `run.cache` is no number of bytes.
+    /// `run.cache` is not a number of bytes.
     pub(crate) fn of(settings: &Settings) -> Result<Option<Self>> {
         let most = settings.run.cache().map_err(|reason| anyhow!(reason))?;
         let folder = user_cache::folder().map(|cache| cache.join("data"));

@@ -59,7 +59,7 @@ impl Recipe<'_> {
         let data: u64 = files.iter().map(length).sum();
         let Some(cache) = cache.filter(|_| data >= KEPT_FROM) else { return self.unkept(data, talk) };
         if let Err(error) = descant_files::create_dirs(&cache.folder) {
-            talk.warn(format_args!("prepared data is not kept: {error}"));
+            talk.warn(format_args!("prepared data is not cached: {error}"));
             return self.unkept(data, talk);
         }
         // What processes left that were killed while they wrote; of those at work, the folders are locked.
@@ -76,7 +76,7 @@ impl Recipe<'_> {
         let store = match store {
             Ok(store) => store,
             Err(reason) => {
-                talk.warn(format_args!("prepared data is not kept: {reason}"));
+                talk.warn(format_args!("prepared data is not cached: {reason}"));
                 self.unkept(data, talk)?
             }
         };

@@ -192,7 +192,7 @@ pub(super) fn trained(run: &RunFiles) -> Option<Section> {
         escape(&alpha)
     );
     let mut matter = table(&caption, &titles, &rows, true);
-    matter += "<p class=\"note\">Everything else stayed as published. Every tensor with its shape stands in manifest.json.</p>\n";
+    matter += "<p class=\"note\">Everything else stayed as published. manifest.json lists every tensor with its shape.</p>\n";
     matter += &super::routing::experts(run);
     let rail = format!("{} numbers.", grouped(total));
     Some(Section { id: "trained", title: "What was trained", rail, matter })

@@ -70,7 +70,7 @@ impl Grid<'_> {
         if !frames.is_empty() {
             let _ = write!(svg, "<path class=\"frame\" d=\"{frames}\"/>");
         }
-        // Names that would stand in each other's way are left out.
+        // Names that would be in each other's way are left out.
         let every = (15.0 / tall).ceil().max(1.0) as usize;
         for (at, name) in self.rows.iter().enumerate().step_by(every) {
             let y = top + tall * (at as f64 + 0.5) + 4.0;

@@ -40,7 +40,7 @@ pub(super) fn section(run: &RunFiles) -> Option<Section> {
                <span class=\"sw k2\"></span><span class=\"sw k3\"></span><span class=\"sw k4\"></span><span class=\"sw \
                k5\"></span>share of the row: up to a quarter, half, three quarters, nearly all, all</span></p>\n\
                <p class=\"note\">Numbers are replies. Down: asked. Across: found. mixed: no language has three fifths of \
-               the text; unsure: not told apart; other: none that can be asked for; -: no reasoning to judge. Where none \
+               the text; unsure: not identified; other: none that can be asked for; -: no reasoning to judge. Where none \
                was asked, no language is right: the base is the yardstick.</p>\n";
     let rail = "Which language was asked, and which the reasoning is in.".to_owned();
     Some(Section { id: "languages", title: "Languages", rail, matter })

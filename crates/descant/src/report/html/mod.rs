@@ -56,7 +56,7 @@ pub(crate) fn render(run: &RunFiles) -> String {
         );
     }
     html + &closing(&format!(
-        "Written by descant {}. This file holds everything it shows: no script, no font, nothing fetched. Its figures \
+        "Written by descant {}. This file is self-contained: no scripts, no fonts, no network. Its figures \
          are those of the files beside it.",
         env!("CARGO_PKG_VERSION")
     ))

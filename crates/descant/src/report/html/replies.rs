@@ -15,7 +15,7 @@ use crate::report::samples::{Sample, parts};
 const LONGEST: usize = 1200;
 const HEAD: usize = 800;
 const TAIL: usize = 300;
-/// Prompts that are shown; the others stand in the files of samples.
+/// Prompts that are shown; the others are in the files of samples.
 const PROMPTS: usize = 4;
 
 /// The section of samples.
@@ -45,7 +45,7 @@ pub(super) fn samples(run: &RunFiles) -> Option<Section> {
     matter += "<p class=\"note\">Dotted rule and italic: the reasoning. Solid rule and bold: the answer.";
     if left_out > 0 {
         let _ =
-            write!(matter, " {left_out} more prompts stand in samples-before.jsonl and samples-after.jsonl.");
+            write!(matter, " {left_out} more prompts are in samples-before.jsonl and samples-after.jsonl.");
     }
     matter += "</p>\n";
     let rail = "The first questions of the file, not a choice, at each effort.".to_owned();

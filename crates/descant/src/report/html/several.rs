@@ -137,7 +137,7 @@ fn differing(runs: &[RunFiles], titles: &[(&str, &str)]) -> String {
     if rows.is_empty() {
         return "<p>None: these are equal runs.</p>\n".into();
     }
-    // Values are texts of any length: they are broken, where figures stand in a line.
+    // Values are texts of any length: they are broken, where figures are in a line.
     let mut titles: Vec<_> = titles.iter().map(|(title, _)| (*title, "any")).collect();
     titles[0] = ("setting", "");
     table("<span class=\"vh\">Settings that differ</span>", &titles, &rows, false)

@@ -81,7 +81,7 @@ pub(in crate::report) fn run(text: &str) -> RunFiles {
     }
 }
 
-/// The tags of a page, without what stands between them.
+/// The tags of a page, without what is between them.
 fn tags(html: &str) -> Vec<&str> {
     let body = &html[html.find("</style>").unwrap()..];
     body.split('<').skip(1).map(|rest| rest.split(['>', ' ']).next().unwrap()).collect()
@@ -97,7 +97,7 @@ fn no_text_can_become_markup() {
         assert_eq!(tags(&html), tags(&plain), "{hostile}");
         assert!(!html.contains('\u{0}') && !html.contains("onerror=1>"));
     }
-    // The control: a page with one more tag is told apart.
+    // The control: a page with one more tag is distinguished.
     assert_ne!(tags(&plain.replace("<h2", "<script><h2")), tags(&plain));
 }
 

@@ -32,7 +32,7 @@ pub(super) fn configs(good: &[u8]) -> Vec<Case> {
         given(vec![0xff; 10], "config.json: expected value"),
         given([&b"{\"x\": "[..], &b"[".repeat(100_000)].concat(), "config.json: recursion limit"),
         given(vec![b' '; (4 << 20) + 1], "longer than the limit"),
-        odd(Command::Train, CONFIG, Damage::Gone, "is no model directory"),
+        odd(Command::Train, CONFIG, Damage::Gone, "is not a model directory"),
         key("model_type", json!("llama"), "`model_type` is `llama`"),
         key("hidden_act", json!("gelu"), "`hidden_act` is `gelu`"),
         key("attention_bias", json!(false), "`attention_bias` is false"),
@@ -111,11 +111,11 @@ pub(super) fn shards(good: &[u8]) -> Vec<Case> {
         ),
         given(
             with_bytes(good, "model.layers.0.mlp.experts.down_proj_scales", 3, &[255]),
-            "down_proj_scales` holds a value that is not finite, at element 3",
+            "down_proj_scales` has a non-finite value at element 3",
         ),
         given(
             with_bytes(good, "model.layers.1.self_attn.sinks", 2, &[0xc0, 0x7f]),
-            "self_attn.sinks` holds a value that is not finite, at element 1",
+            "self_attn.sinks` has a non-finite value at element 1",
         ),
         odd(Command::Train, SHARD, Damage::Gone, "neither model.safetensors nor"),
         #[cfg(unix)]
@@ -136,7 +136,7 @@ pub(super) fn indices() -> Vec<Case> {
         named("/etc/passwd", "\"/etc/passwd\": is absolute"),
         named("..\\x", "contains a backslash"),
         named("NUL", "is the name of a device on some systems"),
-        named("other/model.safetensors", "`other/model.safetensors` lies in another folder"),
+        named("other/model.safetensors", "`other/model.safetensors` is in another folder"),
         named("model.safetensors", "the index says otherwise"),
     ]
 }

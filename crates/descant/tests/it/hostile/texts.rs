@@ -63,7 +63,7 @@ pub(super) fn rows() -> Vec<Case> {
         second("[1]", "data.jsonl:2: not a JSON object: the line is a list"),
         second(
             r#"{"messages": [], "messages": []}"#,
-            "data.jsonl:2: not a JSON object: key `messages` stands twice",
+            "data.jsonl:2: not a JSON object: key `messages` occurs twice",
         ),
         second(r#"{"messages": []}"#, "data.jsonl:2: messages: "),
         second(r#"{"messages": 7}"#, "data.jsonl:2: messages: "),
