@@ -4,7 +4,7 @@
 //! These numbers are written here and nowhere else: the host launches with them, and each file of CUDA C++ is compiled
 //! with its list of them and asserts that they are what its own layout needs. A wrong one does not compile.
 
-use crate::decode::split::{PAGE_TOKENS, STEP_KEYS};
+use crate::decode::split::{MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
 use crate::op::experts::{GRADIENT_COLUMNS, RANK_WIDTH};
 
 /// A constant given to the compiler: name and value.
@@ -122,7 +122,7 @@ impl Block {
 pub(super) mod constants {
     use super::{
         BACKWARD_KV_SM90, BACKWARD_Q_SM90, Define, FEW_BLOCKS, GRADIENT_COLUMNS, KEY_ROWS, LOW_RANK_FEW,
-        LOW_RANK_GRADIENT, LOW_RANK_ROWS, LOW_RANK_SUM, MAX_EXPERTS, PAGE_TOKENS, QUERY_ROWS,
+        LOW_RANK_GRADIENT, LOW_RANK_ROWS, LOW_RANK_SUM, MAX_EXPERTS, MOST_SPLITS, PAGE_TOKENS, QUERY_ROWS,
         QUERY_ROWS_SM90, RANK_WIDTH, ROW_BOX, STEP_KEYS, TILE_INTS, WEIGHT_BOX,
     };
 
@@ -197,8 +197,12 @@ pub(super) mod constants {
         ("STAGES", super::STEP_STAGES as i64),
     ];
     pub(crate) const THIN: &[Define] = &[super::THIN.threads("THREADS")];
-    pub(crate) const ATTEND: &[Define] =
-        &[super::ATTEND.threads("THREADS"), ("KEYS", STEP_KEYS as i64), PAGE];
+    pub(crate) const ATTEND: &[Define] = &[
+        super::ATTEND.threads("THREADS"),
+        ("KEYS", STEP_KEYS as i64),
+        ("MOST_SPLITS", MOST_SPLITS as i64),
+        PAGE,
+    ];
     pub(crate) const STEP_ROWS: &[Define] = &[super::ROUTE_ROWS.threads("ROUTE_THREADS"), PAGE];
     pub(crate) const UNPACK: &[Define] = &[super::UNPACK.threads("THREADS")];
     pub(crate) const LOW_RANK: &[Define] = &[

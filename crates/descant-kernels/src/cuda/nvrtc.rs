@@ -238,7 +238,8 @@ mod tests {
     }
 
     /// What a file takes as it is given, so that host and file cannot disagree.
-    const FOLLOWED: [(&str, &str); 9] = [
+    const FOLLOWED: [(&str, &str); 10] = [
+        ("decode/attend", "MOST_SPLITS"),
         ("decode/rows", "PAGE"),
         ("decode/experts", "MAX_EXPERTS"),
         ("decode/experts_nf4", "MAX_EXPERTS"),

@@ -1,117 +1,191 @@
-// Attention of one new token of each sequence over its cached keys and values, the keys in splits of fixed length, so
-// that a sequence's result does not depend on the batch.
+// Attention of one new token of each sequence over its cached keys and values, in splits whose length depends on the
+// sequence's own length alone, so that its result does not depend on the batch.
 //
-// A block has one key head with its GROUP query heads, one sequence and one split, whose keys and values it brings to
-// shared memory at once. Scores: a thread a key. Then the
-// softmax of the split a head, and the sums over values, a thread four dimensions of a head. Where there are several
-// splits, the last block to finish puts them together in their order (flash decoding, Dao et al. 2023), and the sink's
-// term comes in once.
+// A block has one key head with its GROUP query heads, one sequence and one split, which it goes through in tiles of
+// KEYS keys: scores by mma.sync, a warp 32 keys, heads as columns; the softmax's running largest and total a head;
+// scores transposed in registers into the right operand of the values' product, whose left operand is the values
+// transposed; and the next tile's keys and values are on their way meanwhile. Where there are several splits, the last
+// block to finish puts them together in their order (flash decoding, Dao et al. 2023), and the sink's term comes in
+// once.
 //
 // q bf16 [B, H * D]; keys, values bf16 [rows, n_kv * D], rows as cache.cuh says; sinks f32 [H]; slots, positions i32
 // [B], the new token's; pages i32, tables of all sequences, that of sequence b from first_page[b] on, which is even;
 // out bf16 [B, H * D]; parts f32 [splits of all tables, n_kv, GROUP, D + 2]; counters u32 [B, n_kv], zero, and zero
 // again on return. Grid: (splits, n_kv, B). Block: 128.
+#include "mma.cuh"
 #include "step.cuh"
 
 #include "cache.cuh"
 
-#define KEY_BYTES (HEAD_DIM * 2 + 16)  // of a row in shared memory: rows apart, so that lanes read different banks
+#define D HEAD_DIM
+#define ROW_BYTES (D * 2 + 16)  // of a row in shared memory: rows apart, so that lanes read different banks
 #define LOWEST -1e30f
-static_assert(THREADS == 128, "as many as items are counted for");
-static_assert(KEYS == 2 * PAGE, "a split has two pages");
+#define WARPS 4
+#define HEADS 8  // columns of a product
+static_assert(THREADS == 32 * WARPS && KEYS == 32 * WARPS, "a warp has 32 keys");
+static_assert(KEYS == 2 * PAGE, "a tile has two pages");
+static_assert(GROUP <= HEADS && D % 16 == 0 && D <= 64, "heads are the columns of one product");
+
+__device__ __forceinline__ u32 transposed(u32 x) {
+    u32 y;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+    return y;
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     attend(const bf16* q, const bf16* keys, const bf16* values, const float* sinks, const int* slots,
            const int* positions, const int* pages, const int* first_page, bf16* out, float* parts, u32* counters,
            int n_kv, int window, float scale) {
-    constexpr int D = HEAD_DIM;
-    __shared__ __align__(16) u8 key_rows[KEYS * KEY_BYTES];
-    __shared__ __align__(16) bf16 value_rows[KEYS][D];
-    __shared__ __align__(16) float queries[GROUP][D];
-    __shared__ float p[GROUP][KEYS];
-    __shared__ float largest[GROUP], total[GROUP];
+    __shared__ __align__(16) u8 key_rows[KEYS * ROW_BYTES];
+    __shared__ __align__(16) u8 value_rows[KEYS * ROW_BYTES];
+    __shared__ __align__(16) float sums[WARPS][HEADS][D + 2];
+    __shared__ float largest_of[WARPS][HEADS], total_of[WARPS][HEADS];
     __shared__ u32 arrived;
-    const int t = threadIdx.x, lane = t & 31, warp = t >> 5;
+    const int t = threadIdx.x, lane = t & 31, warp = t >> 5, g = lane >> 2, c = lane & 3;
     const int split = blockIdx.x, head = blockIdx.y, b = blockIdx.z, width = n_kv * D;
     next_may_start();
     wait_for_earlier();
     const int length = positions[b] + 1, begin = window > 0 ? max(0, length - window) : 0;
-    const int splits = (length - begin + KEYS - 1) / KEYS;
+    const int tiles = (length - begin + KEYS - 1) / KEYS, per_split = (tiles + MOST_SPLITS - 1) / MOST_SPLITS;
+    const int splits = (tiles + per_split - 1) / per_split;
     if (split >= splits) return;
-    const int first = begin + split * KEYS, n = min(KEYS, length - first);
-    const CacheRows rows(pages + first_page[b], slots[b], first, n, window);
+    const int first_tile = split * per_split, last_tile = min(tiles, first_tile + per_split);
+    const int* table = pages + first_page[b];
     keys += head * D, values += head * D;
-    for (int i = t; i < n * (D / 8); i += THREADS) {
-        const int k = i / (D / 8), piece = i % (D / 8);
-        copy_async16(shared_address(key_rows + k * KEY_BYTES + piece * 16), keys + rows.row(k) * width + piece * 8);
-    }
-    copy_commit();
-    for (int i = t; i < n * (D / 8); i += THREADS) {
-        const int k = i / (D / 8), piece = i % (D / 8);
-        copy_async16(shared_address(&value_rows[k][piece * 8]), values + rows.row(k) * width + piece * 8);
-    }
-    copy_commit();
-    const u64 query = (u64)b * n_kv * GROUP * D + head * GROUP * D;
-    for (int i = t; i < GROUP * D; i += THREADS) queries[i / D][i % D] = to_float(q[query + i]) * scale;
-    copy_wait<1>();
-    __syncthreads();
-
-    for (int k = t; k < n; k += THREADS) {
-        float sum[GROUP] = {};
-        // Unrolled no further: all queries would be kept in registers, which there are not.
-#pragma unroll 1
-        for (int d = 0; d < D; d += 8) {
-            float f[8];
-            unpack8(*(const uint4*)(key_rows + k * KEY_BYTES + d * 2), f);
-#pragma unroll
-            for (int h = 0; h < GROUP; h++) {
-                const float4 one = *(const float4*)&queries[h][d], other = *(const float4*)&queries[h][d + 4];
-                sum[h] += one.x * f[0] + one.y * f[1] + one.z * f[2] + one.w * f[3];
-                sum[h] += other.x * f[4] + other.y * f[5] + other.z * f[6] + other.w * f[7];
+    auto load = [&](u8* to, const bf16* from, int tile) {
+        const int first = begin + tile * KEYS, n = tile < last_tile ? min(KEYS, length - first) : 0;
+        if (n > 0) {
+            const CacheRows rows(table, slots[b], first, n, window);
+            // Rows that are not there are zeros, whose scores are masked.
+            for (int i = t; i < KEYS * (D / 8); i += THREADS) {
+                const int k = i / (D / 8), piece = i % (D / 8);
+                const u64 row = k < n ? rows.row(k) : rows.row(0);
+                copy_async16(shared_address(to + k * ROW_BYTES + piece * 16), from + row * width + piece * 8, k < n);
             }
         }
+        copy_commit();
+    };
+    load(key_rows, keys, first_tile);
+    load(value_rows, values, first_tile);
+    // This lane's part of the queries: of head g.
+    const u64 query = (u64)b * n_kv * GROUP * D + head * GROUP * D;
+    u32 of_q[D / 16][2];
 #pragma unroll
-        for (int h = 0; h < GROUP; h++) p[h][k] = sum[h];
-    }
-    __syncthreads();
-    for (int h = warp; h < GROUP; h += THREADS / 32) {
-        float most = LOWEST, sum = 0.0f;
-        for (int k = lane; k < n; k += 32) most = fmaxf(most, p[h][k]);
-        most = warp_max(most);
-        for (int k = lane; k < n; k += 32) {
-            const float e = expf(p[h][k] - most);
-            p[h][k] = e, sum += e;
+    for (int i = 0; i < D / 16; i++)
+#pragma unroll
+        for (int j = 0; j < 2; j++)
+            of_q[i][j] = g < GROUP ? *(const u32*)(q + query + g * D + i * 16 + j * 8 + c * 2) : 0;
+
+    // Of heads 2c and 2c + 1.
+    float largest[2] = {LOWEST, LOWEST}, total[2] = {}, acc[D / 16][4] = {};
+    for (int tile = first_tile; tile < last_tile; tile++) {
+        const int n = min(KEYS, length - begin - tile * KEYS);
+        copy_wait<1>();
+        __syncthreads();
+        float score[2][4] = {};
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+            for (int i = 0; i < D / 16; i++) {
+                u32 k[4];
+                const int row = warp * 32 + m * 16 + (lane & 15);
+                load_matrices(k, shared_address(key_rows + row * ROW_BYTES + (i * 2 + (lane >> 4)) * 16));
+                multiply16(score[m], k, of_q[i][0], of_q[i][1]);
+            }
+        float most[2] = {LOWEST, LOWEST};
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const int key = warp * 32 + m * 16 + g + (j >> 1) * 8;
+                score[m][j] = key < n ? score[m][j] * scale : LOWEST;
+                most[j & 1] = fmaxf(most[j & 1], score[m][j]);
+            }
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+#pragma unroll
+            for (int lanes = 4; lanes < 32; lanes *= 2)
+                most[j] = fmaxf(most[j], __shfl_xor_sync(FULL_WARP, most[j], lanes));
+            if (g == 0) largest_of[warp][c * 2 + j] = most[j];
         }
-        sum = warp_sum(sum);
-        if (lane == 0) largest[h] = most, total[h] = sum;
+        __syncthreads();
+        // Everybody has read the keys.
+        load(key_rows, keys, tile + 1);
+        float before[2];
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            float new_largest = largest[j];
+#pragma unroll
+            for (int w = 0; w < WARPS; w++) new_largest = fmaxf(new_largest, largest_of[w][c * 2 + j]);
+            before[j] = __expf(largest[j] - new_largest);
+            largest[j] = new_largest, total[j] *= before[j];
+        }
+        u32 p[2][2];
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float e[2];
+#pragma unroll
+                for (int j = 0; j < 2; j++) {
+                    const float x = score[m][i * 2 + j];
+                    e[j] = x == LOWEST ? 0.0f : __expf(x - largest[j]);
+                    total[j] += e[j];
+                }
+                p[m][i] = transposed(to_bf16x2(e[0], e[1]));
+            }
+#pragma unroll
+        for (int i = 0; i < D / 16; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) acc[i][j] *= before[j & 1];
+        copy_wait<1>();
+        __syncthreads();
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+            for (int i = 0; i < D / 16; i++) {
+                // 16 dimensions of 16 keys: matrices (dims, keys), of both halves each.
+                u32 v[4];
+                const int row = warp * 32 + m * 16 + (lane & 7) + (lane >> 4) * 8;
+                load_matrices_transposed(v,
+                                         shared_address(value_rows + row * ROW_BYTES + (i * 2 + (lane >> 3 & 1)) * 16));
+                multiply16(acc[i], v, p[m][0], p[m][1]);
+            }
+        __syncthreads();
+        load(value_rows, values, tile + 1);
     }
     copy_wait<0>();
+    // The warps' sums, in their order.
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+#pragma unroll
+        for (int lanes = 4; lanes < 32; lanes *= 2) total[j] += __shfl_xor_sync(FULL_WARP, total[j], lanes);
+        if (g == 0) total_of[warp][c * 2 + j] = total[j];
+        if (g == 0 && warp == 0) largest_of[0][c * 2 + j] = largest[j];
+    }
+#pragma unroll
+    for (int i = 0; i < D / 16; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) sums[warp][c * 2 + (j & 1)][i * 16 + g + (j >> 1) * 8] = acc[i][j];
     __syncthreads();
 
     // A table has a split for every two pages.
     float* const all_parts = parts + ((u64)(first_page[b] / 2) * n_kv + head * splits) * GROUP * (D + 2);
-    float* part = all_parts + (u64)split * GROUP * (D + 2);
-    for (int i = t; i < GROUP * D / 4; i += THREADS) {
-        const int h = i / (D / 4), d = i % (D / 4) * 4;
-        float sum[4] = {};
-#pragma unroll 8
-        for (int k = 0; k < n; k++) {
-            const uint2 v = *(const uint2*)&value_rows[k][d];
-            const float e = p[h][k];
-            sum[0] += e * low_float(v.x), sum[1] += e * high_float(v.x);
-            sum[2] += e * low_float(v.y), sum[3] += e * high_float(v.y);
-        }
-        if (splits > 1) {
+    float* const part = all_parts + (u64)split * GROUP * (D + 2);
+    for (int i = t; i < GROUP * D / 2; i += THREADS) {
+        const int h = i / (D / 2), d = i % (D / 2) * 2;
+        float x = 0.0f, y = 0.0f, all = 0.0f;
 #pragma unroll
-            for (int j = 0; j < 4; j++) part[h * (D + 2) + d + j] = sum[j];
-            if (d == 0) part[h * (D + 2) + D] = largest[h], part[h * (D + 2) + D + 1] = total[h];
+        for (int w = 0; w < WARPS; w++) x += sums[w][h][d], y += sums[w][h][d + 1], all += total_of[w][h];
+        const float most = largest_of[0][h];
+        if (splits > 1) {
+            *(float2*)(part + h * (D + 2) + d) = make_float2(x, y);
+            if (d == 0) *(float2*)(part + h * (D + 2) + D) = make_float2(most, all);
             continue;
         }
-        const float most = fmaxf(largest[h], sinks[head * GROUP + h]);
-        const float by = expf(largest[h] - most);
-        const float whole = total[h] * by + expf(sinks[head * GROUP + h] - most);
-        *(uint2*)(out + query + h * D + d) = make_uint2(to_bf16x2(sum[0] * by / whole, sum[1] * by / whole),
-                                                        to_bf16x2(sum[2] * by / whole, sum[3] * by / whole));
+        const float sink = sinks[head * GROUP + h], whole_most = fmaxf(most, sink), by = expf(most - whole_most);
+        const float whole = all * by + expf(sink - whole_most);
+        *(u32*)(out + query + h * D + d) = to_bf16x2(x * by / whole, y * by / whole);
     }
     if (splits == 1) return;
     __threadfence();
@@ -121,18 +195,21 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (arrived != splits - 1) return;
     __threadfence();
     if (t == 0) counters[b * n_kv + head] = 0;
-    part = all_parts;
-    for (int i = t; i < GROUP * D; i += THREADS) {
-        const int h = i / D, d = i % D;
+    for (int i = t; i < GROUP * D / 2; i += THREADS) {
+        const int h = i / (D / 2), d = i % (D / 2) * 2;
         const float sink = sinks[head * GROUP + h];
-        float most = sink, sum = 0.0f;
-        for (int s = 0; s < splits; s++) most = fmaxf(most, __ldcg(part + ((u64)s * GROUP + h) * (D + 2) + D));
-        float whole = expf(sink - most);
+        const float* of = all_parts + h * (D + 2);
+        float most = sink;
+#pragma unroll 16
+        for (int s = 0; s < splits; s++) most = fmaxf(most, __ldcg(of + (u64)s * GROUP * (D + 2) + D));
+        float whole = expf(sink - most), x = 0.0f, y = 0.0f;
+#pragma unroll 8
         for (int s = 0; s < splits; s++) {
-            const float* of = part + ((u64)s * GROUP + h) * (D + 2);
-            const float by = expf(__ldcg(of + D) - most);
-            whole += __ldcg(of + D + 1) * by, sum += __ldcg(of + d) * by;
+            const float* at = of + (u64)s * GROUP * (D + 2);
+            const float2 ends = __ldcg((const float2*)(at + D)), sum = __ldcg((const float2*)(at + d));
+            const float by = expf(ends.x - most);
+            whole += ends.y * by, x += sum.x * by, y += sum.y * by;
         }
-        out[query + i] = to_bf16(sum / whole);
+        *(u32*)(out + query + h * D + d) = to_bf16x2(x / whole, y / whole);
     }
 }

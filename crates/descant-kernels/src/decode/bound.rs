@@ -4,6 +4,7 @@
 use burn_cubecl::tensor::CubeTensor;
 
 use super::experts::columns as step_columns;
+use super::split::{MOST_GROUP, MOST_HEAD_DIM};
 use crate::cuda::{DeviceMemory, Gpu, Result, Run, contiguous, primitive};
 use crate::layer::LayerPairs;
 use crate::layer::call::Prepared;
@@ -53,6 +54,10 @@ pub(super) fn serves(layer: &Prepared, pairs: &LayerPairs) -> std::result::Resul
     }
     if !is_packed(&frozen.gate_up) || !is_packed(&frozen.down) {
         return Err("the card's decoder does not read experts that are not packed");
+    }
+    let of = &layer.spec;
+    if of.n_heads > MOST_GROUP * of.n_kv || of.head_dim > MOST_HEAD_DIM || !of.head_dim.is_multiple_of(16) {
+        return Err("the card's decoder does not serve heads of this shape");
     }
     if !of_experts.all(|pair| step_columns(pair.a.dims()[1]).is_some()) {
         return Err("the card's decoder does not take adapters of this rank at experts");

@@ -1,6 +1,6 @@
 //! The memory of a step: what its kernels write and read between each other, in one piece.
 
-use super::split::{PAGE_TOKENS, STEP_KEYS};
+use super::split::{MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
 use crate::cuda::{DeviceMemory, Gpu, Result};
 use crate::memory::table::WORKSPACE;
 use crate::op::pick::cuda::{DRAW_BYTES, mask_bytes};
@@ -79,15 +79,15 @@ const ALIGNMENT: usize = 256;
 
 /// Splits of attention over so many keys.
 pub(super) fn splits(keys: usize) -> usize {
-    keys.div_ceil(STEP_KEYS).max(1)
+    keys.div_ceil(STEP_KEYS).clamp(1, MOST_SPLITS)
 }
 
-/// Entries of the table of a sequence with so many pages: two a split.
+/// Entries of the table of a sequence with so many pages: two a tile.
 pub(super) fn entries(pages: usize) -> usize {
     pages.next_multiple_of(PAGES)
 }
 
-/// Pages of a split.
+/// Pages of a tile.
 const PAGES: usize = STEP_KEYS / PAGE_TOKENS;
 
 impl Buffers {

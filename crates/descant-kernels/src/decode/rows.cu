@@ -27,10 +27,11 @@ __device__ __forceinline__ float dot8(const float (&u)[8], uint4 v) {
 // D / 2] by position; slots, positions i32 [B]; pages, first_page i32 and keys, values bf16 [rows, n_kv D] as attend.cu
 // has them; q bf16 [B, H D]. Grid: (ceil((H + 2 n_kv) D / 2 / 128), B). Block: 128, a thread a pair (i, i + D / 2), so
 // small that one has room beside the product before.
-extern "C" __global__ void __launch_bounds__(128)
-    place(const float* qkv, const bf16* bias, const bf16* u, const bf16* v, const float* cos, const float* sin,
-          const int* slots, const int* positions, const int* pages, const int* first_page, bf16* q, bf16* keys,
-          bf16* values, int H, int n_kv, int D, int R, int window) {
+template <bool ADAPTED>
+__device__ __forceinline__ void place_rows(const float* qkv, const bf16* bias, const bf16* u, const bf16* v,
+                                           const float* cos, const float* sin, const int* slots, const int* positions,
+                                           const int* pages, const int* first_page, bf16* q, bf16* keys, bf16* values,
+                                           int H, int n_kv, int D, int R, int window) {
     const int item = blockIdx.x * 128 + threadIdx.x, b = blockIdx.y, half = D / 2, width = (H + 2 * n_kv) * D;
     const int head = item / half, i = item % half, column = head * D + i;
     uint4 held[2][HELD];
@@ -38,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(128)
     for (int j = 0; j < 2; j++)
 #pragma unroll
         for (int r = 0; r < HELD; r++)
-            if (item < width / 2 && r * 8 < R) held[j][r] = load16(v + (u64)(column + j * half) * R + r * 8);
+            if (ADAPTED && item < width / 2 && r * 8 < R) held[j][r] = load16(v + (u64)(column + j * half) * R + r * 8);
     next_may_start();
     wait_for_earlier();
     if (item >= width / 2) return;
@@ -46,13 +47,13 @@ extern "C" __global__ void __launch_bounds__(128)
     float pair[2] = {};
 #pragma unroll
     for (int r = 0; r < HELD; r++) {
-        if (r * 8 >= R) break;
+        if (!ADAPTED || r * 8 >= R) break;
         float a[8];
         unpack8(load16(u + b * R + r * 8), a);
 #pragma unroll
         for (int j = 0; j < 2; j++) pair[j] += dot8(a, held[j][r]);
     }
-    for (int r = HELD * 8; r < R; r += 8) {
+    for (int r = HELD * 8; ADAPTED && r < R; r += 8) {
         float a[8];
         unpack8(load16(u + b * R + r), a);
 #pragma unroll
@@ -73,6 +74,22 @@ extern "C" __global__ void __launch_bounds__(128)
                : head < H + n_kv ? keys + row + column - H * D
                                  : values + row + column - (H + n_kv) * D;
     to[0] = to_bf16(pair[0]), to[half] = to_bf16(pair[1]);
+}
+
+// Apart, because what an adapter takes in registers would be taken without one too.
+extern "C" __global__ void __launch_bounds__(128)
+    place(const float* qkv, const bf16* bias, const bf16* u, const bf16* v, const float* cos, const float* sin,
+          const int* slots, const int* positions, const int* pages, const int* first_page, bf16* q, bf16* keys,
+          bf16* values, int H, int n_kv, int D, int R, int window) {
+    place_rows<false>(qkv, bias, u, v, cos, sin, slots, positions, pages, first_page, q, keys, values, H, n_kv, D, R,
+                      window);
+}
+extern "C" __global__ void __launch_bounds__(128)
+    place_adapted(const float* qkv, const bf16* bias, const bf16* u, const bf16* v, const float* cos, const float* sin,
+                  const int* slots, const int* positions, const int* pages, const int* first_page, bf16* q, bf16* keys,
+                  bf16* values, int H, int n_kv, int D, int R, int window) {
+    place_rows<true>(qkv, bias, u, v, cos, sin, slots, positions, pages, first_page, q, keys, values, H, n_kv, D, R,
+                     window);
 }
 
 #define MAX_EXPERTS 256
@@ -127,7 +144,7 @@ __device__ __forceinline__ void choose(const float* logits, int E, int k, int& e
 // f32 [B, k]; pairs, places i32 [k] and offsets i32 [E + 1] are written where there is one row; counters u32 [B], zero,
 // and zero again on return. D a multiple of 8 up to 4096, E at most 256, k at most 8. Grid: (ceil(E / ROUTE_WARPS), B).
 // Dynamic shared memory: ROUTE_WARPS rows of the router and, where it is staged, v.
-template <bool FINE>
+template <bool FINE, bool ADAPTED>
 __device__ __forceinline__ void route(const float* product, const bf16* x, const bf16* bias, const bf16* u,
                                       const bf16* v, const float* norm, const u8* router, const float* router_bias,
                                       bf16* middle, bf16* normed, float* logits, int* experts, float* weights,
@@ -136,7 +153,16 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
     __shared__ float parts[ROUTE_WARPS];
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, b = blockIdx.y, expert = blockIdx.x * ROUTE_WARPS + warp;
     const int row_bytes = D * (FINE ? 4 : 2);
-    // What is frozen comes while the product before is still at work.
+    // What is frozen comes while the product before is still at work: the factor's rows of this thread's numbers, each
+    // piece where its neighbours read other banks, and the router's row of this warp.
+    u8* const factors = routers + ROUTE_WARPS * row_bytes;
+    auto factor_at = [&](int p, int piece) { return (u64)p * 8 * R * 2 + (is_staged ? piece ^ (p & 7) : piece) * 16; };
+    if (ADAPTED && is_staged) {
+        for (int p = t; p < D / 8; p += ROUTE_THREADS)
+            for (int i = 0; i < R; i++)
+                copy_async16(shared_address(factors + factor_at(p, i)), (const u8*)v + (u64)p * 8 * R * 2 + i * 16);
+    }
+    copy_commit();
     if (expert < E) {
         const u32 to = shared_address(routers) + warp * row_bytes;
         for (int i = lane; i < row_bytes / 16; i += 32)
@@ -148,18 +174,9 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
 #pragma unroll
     for (int i = 0; i < PIECES; i++)
         if (t + i * ROUTE_THREADS < D / 8) added[i] = load16(bias + (t + i * ROUTE_THREADS) * 8);
-    // The factor's rows of this thread's numbers, each piece where its neighbours read other banks.
-    u8* const factors = routers + ROUTE_WARPS * row_bytes;
-    auto factor_at = [&](int p, int piece) { return (u64)p * 8 * R * 2 + (is_staged ? piece ^ (p & 7) : piece) * 16; };
-    if (is_staged) {
-        for (int p = t; p < D / 8; p += ROUTE_THREADS)
-            for (int i = 0; i < R; i++)
-                copy_async16(shared_address(factors + factor_at(p, i)), (const u8*)v + (u64)p * 8 * R * 2 + i * 16);
-    }
-    copy_commit();
     next_may_start();
     wait_for_earlier();
-    copy_wait<0>();
+    if (ADAPTED) copy_wait<1>();
     uint4 made[PIECES];
     float sum = 0.0f;
 #pragma unroll
@@ -167,7 +184,7 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
         const int p = t + i * ROUTE_THREADS;
         if (p >= D / 8) break;
         float add[8], residual[8], low[8] = {};
-        for (int r = 0; r < R / 8; r++) {
+        for (int r = 0; ADAPTED && r < R / 8; r++) {
             float a[8];
             unpack8(load16(u + b * R + r * 8), a);
             const u8* from = is_staged ? factors : (const u8*)v;
@@ -250,6 +267,7 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
     }
 }
 
+// Without an adapter at the output and the router, and with.
 extern "C" __global__ void __launch_bounds__(ROUTE_THREADS, 8)
     route_rows(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v, const float* norm,
                const void* router, const float* router_bias, bf16* middle, bf16* normed, float* logits, int* experts,
@@ -257,12 +275,23 @@ extern "C" __global__ void __launch_bounds__(ROUTE_THREADS, 8)
                int fine, float epsilon, int is_staged) {
     extern __shared__ __align__(16) u8 routers[];
     __shared__ __align__(16) bf16 row[MAX_WIDTH];
+    route<false, false>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits, experts,
+                        weights, pairs, places, offsets, counters, D, E, k, R, epsilon, is_staged, routers, row);
+}
+extern "C" __global__ void __launch_bounds__(ROUTE_THREADS, 6)
+    route_adapted(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v,
+                  const float* norm, const void* router, const float* router_bias, bf16* middle, bf16* normed,
+                  float* logits, int* experts, float* weights, int* pairs, int* places, int* offsets, u32* counters,
+                  int D, int E, int k, int R, int fine, float epsilon, int is_staged) {
+    extern __shared__ __align__(16) u8 routers[];
+    __shared__ __align__(16) bf16 row[MAX_WIDTH];
     if (fine)
-        route<true>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits, experts,
-                    weights, pairs, places, offsets, counters, D, E, k, R, epsilon, is_staged, routers, row);
+        route<true, true>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits, experts,
+                          weights, pairs, places, offsets, counters, D, E, k, R, epsilon, is_staged, routers, row);
     else
-        route<false>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits, experts,
-                     weights, pairs, places, offsets, counters, D, E, k, R, epsilon, is_staged, routers, row);
+        route<false, true>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits,
+                           experts, weights, pairs, places, offsets, counters, D, E, k, R, epsilon, is_staged, routers,
+                           row);
 }
 
 // Pairs of at most 1024 sorted by expert, in the order of their numbers within an expert, as route.cu's sort.

@@ -152,7 +152,8 @@ impl Program {
         let window = layer.window.unwrap_or(0);
         let sizes = [of.heads, of.key_heads, of.head_dim, columns, window].map(Arg::size);
         run.stage("place", 0.0, 0.0, || {
-            let kernel = run.kernel("decode/rows", "place", &[])?;
+            let entry = if columns > 0 { "place_adapted" } else { "place" };
+            let kernel = run.kernel("decode/rows", entry, &[])?;
             let arguments = [&pointers[..], &sizes].concat();
             run.launch_early(kernel, ((qkv / 2).div_ceil(128), rows), 128u32, 0, &arguments)
         })?;
@@ -230,7 +231,8 @@ impl Program {
         let arguments = [&pointers[..], &sizes, &last].concat();
         let pairs = rows * of.top_k;
         run.stage("route", 0.0, 0.0, || {
-            let kernel = run.kernel("decode/rows", "route_rows", &[])?;
+            let entry = if is_fine || layer.paths.output > 0 { "route_adapted" } else { "route_rows" };
+            let kernel = run.kernel("decode/rows", entry, &[])?;
             let per_block = (ROUTE_ROWS.threads / WARP) as usize;
             let number = if is_fine { size_of::<f32>() } else { size_of::<u16>() };
             let shared = per_block * of.hidden * number + if is_staged { factor } else { 0 };
