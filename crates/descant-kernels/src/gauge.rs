@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
-pub use crate::rates::{OperatorTime, Rates};
+pub use crate::rates::{OperatorTime, Rates, Shares};
 use crate::{DeviceError, FrozenWeight, Groups, linear};
 
 /// Measures the ceilings of a device. Takes a second or two.
@@ -35,6 +35,16 @@ pub fn memory_in_use(device: &Device) -> Option<u64> {
     #[cfg(feature = "cuda")]
     if !crate::is_cpu(device) {
         return crate::cuda::gauge::memory_in_use(device);
+    }
+    let _ = device;
+    None
+}
+
+/// Who has the memory of a card, as far as that is known; `None` where that has no meaning (the CPU).
+pub fn shares(device: &Device) -> Option<Shares> {
+    #[cfg(feature = "cuda")]
+    if !crate::is_cpu(device) {
+        return crate::cuda::gauge::shares(device);
     }
     let _ = device;
     None

@@ -38,7 +38,7 @@ pub use layer::{
     Angles, DecoderLayer, DenseWeight, KeptForward, LayerPairs, LayerPlace, LayerSpec, LayerTensors,
     LowRankPair, PairGradients, PlacedBatch, StepPlaces,
 };
-pub use load::Loader;
+pub use load::{Loader, NotPinned};
 pub use memory::{
     Claim, Keep, Kept, LayerLoad, LayerMemory, LayerSizes, MemorySettings, Reservation, Workspace,
 };

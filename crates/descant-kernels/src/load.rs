@@ -13,8 +13,33 @@ use crate::stream::HostBytes;
 #[derive(Debug)]
 pub struct Loader {
     device: Device,
+    not_pinned: Option<NotPinned>,
     #[cfg(feature = "cuda")]
     uploader: Option<crate::cuda::Uploader>,
+}
+
+/// Tensors that lie beside a card in memory that the system did not pin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotPinned {
+    /// How many.
+    pub tensors: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The driver's words for the first.
+    pub why: String,
+}
+
+impl std::fmt::Display for NotPinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { tensors, bytes, why } = self;
+        write!(
+            f,
+            "{tensors} tensors on the host ({:.2} GB) are not pinned ({why}): the card copies them at about a third of the \
+             rate and reads none in place; results are the same. Raise the limit of locked memory (`ulimit -l`) or of the \
+             container",
+            *bytes as f64 / 1e9
+        )
+    }
 }
 
 impl Loader {
@@ -34,6 +59,7 @@ impl Loader {
         };
         Ok(Self {
             device,
+            not_pinned: None,
             #[cfg(feature = "cuda")]
             uploader,
         })
@@ -68,17 +94,28 @@ impl Loader {
         Ok(Tensor::from_data(data, (&self.device, DType::U8)))
     }
 
-    /// These bytes in pinned host memory, for what has no room on the card.
+    /// These bytes in host memory beside the card, for what has no room on it: pinned, or where the system refuses that
+    /// pageable and [counted](Self::not_pinned).
     ///
     /// # Errors
-    /// The device is no card, or the system has no such memory to pin.
-    pub fn pinned(&mut self, bytes: &Source<'_>) -> Result<HostBytes, DeviceError> {
+    /// The device is no card, or its driver fails.
+    pub fn beside(&mut self, bytes: &Source<'_>) -> Result<HostBytes, DeviceError> {
         #[cfg(feature = "cuda")]
         if let Some(index) = crate::cuda::index_of(&self.device) {
-            let memory = crate::cuda::HostMemory::of(&crate::cuda::Gpu::of(index)?, bytes)?;
-            return Ok(HostBytes::new(memory));
+            let store = crate::cuda::HostStore::of(&crate::cuda::Gpu::of(index)?, bytes)?;
+            if let Some(why) = store.refusal() {
+                let none = NotPinned { tensors: 0, bytes: 0, why };
+                let sum = self.not_pinned.get_or_insert(none);
+                (sum.tensors, sum.bytes) = (sum.tensors + 1, sum.bytes + bytes.len() as u64);
+            }
+            return Ok(HostBytes::new(store));
         }
         Err(DeviceError::new(format!("{} bytes were to lie beside a card, and there is none", bytes.len())))
+    }
+
+    /// What the system refused to pin so far.
+    pub fn not_pinned(&self) -> Option<&NotPinned> {
+        self.not_pinned.as_ref()
     }
 
     /// Waits until everything has arrived.

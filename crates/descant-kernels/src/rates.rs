@@ -1,4 +1,4 @@
-//! Figures that are measured on a device: its ceilings, and times of operators beside them.
+//! Figures that are measured on a device: its ceilings, times of operators beside them, and who has its memory.
 
 /// Ceilings of a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,5 +28,35 @@ impl OperatorTime {
     /// The least time that these operations and bytes take at the device's ceilings.
     pub fn floor(&self, rates: &Rates) -> f64 {
         (self.flops / rates.flops).max(self.bytes / rates.bytes)
+    }
+}
+
+/// Who has the memory of a card, in bytes. The driver does not tell whose what is in use is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// The card's memory.
+    pub total: u64,
+    /// What nobody has.
+    pub free: u64,
+    /// What this process has: what it counts itself, and what was beside that when it was alone.
+    pub own: u64,
+}
+
+impl Shares {
+    /// What other programs have.
+    pub fn others(&self) -> u64 {
+        (self.total - self.free).saturating_sub(self.own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_neither_free_nor_ours_is_others() {
+        let shares = Shares { total: 100, free: 30, own: 20 };
+        assert_eq!(shares.others(), 50);
+        assert_eq!(Shares { own: 90, ..shares }.others(), 0, "an estimate may be too large");
     }
 }

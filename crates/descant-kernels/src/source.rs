@@ -68,3 +68,25 @@ impl<'a> Source<'a> {
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_bytes_are_those_of_their_places_whichever_thread_writes_them() {
+        let at = |place: usize| (place % 251) as u8;
+        let length = 3 * PIECE + 17;
+        let make = |first: usize, out: &mut [u8]| {
+            out.iter_mut().enumerate().for_each(|(n, byte)| *byte = at(first + n));
+        };
+        let made = Source::made(length, &make);
+        let whole: Vec<u8> = (0..length).map(at).collect();
+        assert!(made.to_vec() == whole && made.len() == length && !made.is_empty());
+        assert!(Source::from(whole.as_slice()).to_vec() == whole);
+        // A part from the middle on.
+        let mut part = vec![0; PIECE + 5];
+        made.write(PIECE - 3, &mut part);
+        assert!(part == whole[PIECE - 3..][..PIECE + 5]);
+    }
+}

@@ -7,11 +7,12 @@
 
 use std::path::Path;
 
-use descant_kernels::{LayerSizes, SiteKind};
+use descant_kernels::LayerSizes;
 use descant_quant::Packing;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::plain::Plain;
 use crate::rope::Rope;
 
 /// Longest `config.json` we read.
@@ -91,6 +92,8 @@ pub struct Config {
     pub rope: Rope,
     /// How the file says that matrices are packed.
     pub packing: Packing,
+    /// Weights that are not, although others of their kind are.
+    pub plain: Plain,
 }
 
 impl Config {
@@ -133,7 +136,7 @@ impl Config {
             n_experts: self.num_local_experts,
             top_k: self.num_experts_per_tok,
             inner: self.intermediate_size,
-            packed_attention: self.keeps_packed(SiteKind::Query) || self.keeps_packed(SiteKind::Output),
+            packed_attention: self.has_packed_attention(),
         }
     }
 
@@ -182,6 +185,8 @@ struct QuantizationConfig {
     quant_method: String,
     load_in_4bit: Option<bool>,
     bnb_4bit_quant_type: Option<String>,
+    bnb_4bit_use_double_quant: Option<bool>,
+    llm_int8_skip_modules: Option<Vec<String>>,
 }
 
 impl RawConfig {
@@ -217,6 +222,13 @@ impl RawConfig {
         self.computes_gpt_oss()?;
         let packing = self.quantization_config.as_ref();
         let packing = packing.map_or(Ok(Packing::Plain), QuantizationConfig::check)?;
+        let plain = self.quantization_config.as_ref().filter(|_| packing == Packing::Nf4);
+        let plain = plain.map_or_else(Plain::default, |said| {
+            Plain::said(
+                said.bnb_4bit_use_double_quant.unwrap_or(false),
+                said.llm_int8_skip_modules.as_deref(),
+            )
+        });
         let top_k = match (self.num_experts_per_tok, self.experts_per_token) {
             (Some(a), Some(b)) if a != b => {
                 return Err(format!("`num_experts_per_tok` is {a} but `experts_per_token` is {b}"));
@@ -297,6 +309,7 @@ impl RawConfig {
             max_context: self.max_position_embeddings.unwrap_or(CONTEXT),
             rope,
             packing,
+            plain,
         })
     }
 }

@@ -1,12 +1,14 @@
 //! Steps of generation by the card's own decoder: tokens behind prompts that are in the cache.
 //!
-//! Where none serves a model (the CPU, attention that is packed, experts that are not) the caller takes the path of the
+//! Where none serves a model (the CPU, attention that is packed, experts that are not, host memory that is not pinned) the caller takes the path of the
 //! separate operators; what is computed is the same up to rounding.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{DType, Tensor, TensorData};
-use descant_kernels::{Decoder, Drawn, PAGE_TOKENS, StepCache, StepChoice, StepModel, StepRow, StepTable};
+use descant_kernels::{
+    Decoder, Drawn, FrozenWeight, PAGE_TOKENS, StepCache, StepChoice, StepModel, StepRow, StepTable,
+};
 
 use crate::cache::KeyValueCache;
 use crate::capacity::{CacheSize, pages_for};
@@ -93,6 +95,9 @@ impl CardSteps {
     }
 }
 
+/// Why weights on the host cannot be read by a decoder.
+const NOT_PINNED: &str = "weights on the host are not pinned, so that the card does not see them";
+
 /// A decoder, or why there is none.
 fn decoder(
     model: &GptOss,
@@ -113,9 +118,17 @@ fn decoder(
         Ok(layers) => layers,
         Err(reason) => return Ok(Err(reason)),
     };
+    let streamed = model.layers().iter().find_map(|layer| match &layer.gate_up.weight {
+        FrozenWeight::Streamed(matrix) => Some(matrix),
+        _ => None,
+    });
+    if streamed.is_some_and(|matrix| !matrix.is_in_place()) {
+        return Ok(Err(NOT_PINNED));
+    }
     let (embedding, norm, head) = model.ends();
     let embedding = match embedding {
         Embedding::Here(table) => StepTable::Card(Tensor::clone(table)),
+        Embedding::Host(table) if !table.is_in_place() => return Ok(Err(NOT_PINNED)),
         Embedding::Host(table) => StepTable::Host(table.clone()),
     };
     let of = StepModel {

@@ -18,6 +18,7 @@ mod overlay;
 mod pages;
 mod pick;
 mod placement;
+mod plain;
 mod request;
 mod rope;
 mod run;
@@ -40,6 +41,7 @@ pub use model::GptOss;
 pub use names::{LayerPart, LinearLayer, Part, Piece, Stored};
 pub use overlay::{Bare, Overlay};
 pub use placement::Placement;
+pub use plain::Plain;
 pub use request::{
     CountDone, GenerateOptions, Generated, Go, NewToken, Request, StopReason, Unwatched, Watch,
 };

@@ -61,7 +61,7 @@ impl GptOss {
     /// As [`load`](Self::load), and where the host has no such memory to pin or the device is no card.
     pub fn load_placed(dir: &Path, device: &Device, placement: Placement) -> Result<Self> {
         let device = device.clone().inner();
-        let config = Config::from_dir(dir)?;
+        let config = Config::from_dir(dir)?.as_stored(dir)?;
         compile_ahead(&device, config.head_dim, config.num_attention_heads / config.num_key_value_heads);
         let workspace = Workspace::default();
         let weights = Weights::load(dir, &config, &device, &workspace, placement)?;

@@ -179,6 +179,11 @@ impl Site {
         format!("{}.{name}", self.module())
     }
 
+    /// The path of the weight without `.weight`, which is that of its module where it has one of its own.
+    pub(crate) fn path(self) -> String {
+        if self.kind.is_expert() { self.parameter() } else { self.module() }
+    }
+
     /// The module of one expert where each is a linear layer (bitsandbytes, Unsloth): `....down_projs.7`.
     pub fn expert_module(self, expert: usize) -> Option<String> {
         self.kind.is_expert().then(|| format!("{}s.{expert}", self.parameter()))

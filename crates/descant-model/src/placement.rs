@@ -13,14 +13,14 @@ use crate::weights::weight_bytes;
 pub struct Placement {
     /// Whether the embedding does.
     pub embedding_on_host: bool,
-    /// Layers whose experts do, spread evenly over the model; only packed ones can.
+    /// Layers whose experts do, spread evenly over the model; only where all are packed.
     pub streamed_layers: usize,
 }
 
 impl Placement {
     /// All that a model of this configuration has, least on the host first.
     pub fn all(config: &Config) -> impl Iterator<Item = Self> + use<> {
-        let packed = [SiteKind::GateUp, SiteKind::Down].iter().all(|kind| config.keeps_packed(*kind));
+        let packed = (0..config.num_hidden_layers).all(|layer| config.keeps_experts_packed(layer));
         let most = if packed { config.num_hidden_layers } else { 0 };
         let streaming = (0..=most).map(|n| Self { embedding_on_host: true, streamed_layers: n });
         std::iter::once(Self::default()).chain(streaming)

@@ -41,19 +41,38 @@ impl Config {
         SiteDims { d_in, d_out, n_matrices: if kind.is_expert() { self.num_local_experts } else { 1 } }
     }
 
-    /// Whether a card's kernels read the weights of these sites packed, where the checkpoint packs them.
-    pub fn keeps_packed(&self, kind: SiteKind) -> bool {
+    /// Whether a card's kernels read the weight of this site packed.
+    pub fn keeps_packed(&self, site: Site) -> bool {
+        let Site { layer, kind } = site;
         match self.packing {
             Packing::Plain => false,
             Packing::Mxfp4 => kind.is_expert(),
-            // A router is small, and a block must not go over the end of a row.
-            Packing::Nf4 => kind != SiteKind::Router && self.site_dims(kind).d_in.is_multiple_of(nf4::BLOCK),
+            // A router is small, and a block must not go over the end of a row. Query, key and value are read together.
+            Packing::Nf4 => {
+                let inputs = [SiteKind::Query, SiteKind::Key, SiteKind::Value];
+                let beside = if inputs.contains(&kind) { inputs.to_vec() } else { vec![kind] };
+                kind != SiteKind::Router
+                    && self.site_dims(kind).d_in.is_multiple_of(nf4::BLOCK)
+                    && !beside.into_iter().any(|kind| self.plain.has(&Site { layer, kind }.path()))
+            }
         }
+    }
+
+    /// Whether a card's kernels read some of attention's weights packed.
+    pub fn has_packed_attention(&self) -> bool {
+        let attention = |layer| [SiteKind::Query, SiteKind::Output].map(|kind| Site { layer, kind });
+        (0..self.num_hidden_layers).flat_map(attention).any(|site| self.keeps_packed(site))
+    }
+
+    /// Whether a card's kernels read the experts' weights of a layer packed.
+    pub fn keeps_experts_packed(&self, layer: usize) -> bool {
+        [SiteKind::GateUp, SiteKind::Down].into_iter().all(|kind| self.keeps_packed(Site { layer, kind }))
     }
 
     /// Whether a card's kernels read some of the experts' weights packed.
     pub fn has_packed_experts(&self) -> bool {
-        [SiteKind::GateUp, SiteKind::Down].into_iter().any(|kind| self.keeps_packed(kind))
+        let experts = |layer| [SiteKind::GateUp, SiteKind::Down].map(|kind| Site { layer, kind });
+        (0..self.num_hidden_layers).flat_map(experts).any(|site| self.keeps_packed(site))
     }
 }
 

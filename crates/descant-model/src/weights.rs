@@ -35,6 +35,7 @@ mod expected;
 mod floats;
 mod formats;
 mod nf4_matrix;
+mod stored;
 
 use bitsandbytes::{Kept, Made, Taken, Unpacker};
 pub use expected::weight_bytes;
@@ -175,6 +176,9 @@ impl Weights {
         if let Some(unpacker) = unpacker {
             read.formats.unpacked(unpacker.finish(dir)?);
         }
+        if let Some(not_pinned) = loader.not_pinned() {
+            tracing::warn!("{not_pinned}");
+        }
         loader.finish().map_err(|source| upload(dir, "the last one", source))?;
         read.assemble(config, workspace, device, placement)
     }
@@ -194,15 +198,15 @@ enum Loaded {
     Held(Vec<u8>),
     /// Some rows of a matrix on the device.
     Rows(Tensor<2>),
-    /// In pinned memory, for good.
+    /// Beside the card, for good.
     Host(Vec<usize>, HostBytes),
     /// Packed matrices.
     Kept(Box<FrozenWeight>),
-    /// The pieces of packed matrices, in pinned memory.
+    /// The pieces of packed matrices, beside the card.
     HostKept(Vec<HostBytes>),
 }
 
-/// Brings packed matrices to the card, or to pinned memory beside it.
+/// Brings packed matrices to the card, or beside it.
 fn load_kept(kept: &Kept, on_host: bool, loader: &mut Loader) -> std::result::Result<Loaded, DeviceError> {
     let (stack, [count, d_out, d_in]) = (kept.stacked(), kept.shape);
     let tables: Vec<u8> = stack.tables().iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -213,7 +217,7 @@ fn load_kept(kept: &Kept, on_host: bool, loader: &mut Loader) -> std::result::Re
     let scales = Source::made(stack.scales_len(), &copy_scales);
     if on_host {
         let pieces = [blocks, scales, Source::from(tables.as_slice())];
-        let pieces = pieces.iter().map(|piece| loader.pinned(piece));
+        let pieces = pieces.iter().map(|piece| loader.beside(piece));
         return Ok(Loaded::HostKept(pieces.collect::<std::result::Result<_, _>>()?));
     }
     let in_row = d_in / nf4::BLOCK;
@@ -273,7 +277,7 @@ fn load_tensor(
             if on_host {
                 return Ok(Loaded::Host(
                     shape.clone(),
-                    loader.pinned(&Source::from(&*bytes)).map_err(upload)?,
+                    loader.beside(&Source::from(&*bytes)).map_err(upload)?,
                 ));
             }
             if *role == Role::Joined && dtype == DType::BF16 {
@@ -291,7 +295,7 @@ fn load_tensor(
             if on_host {
                 return Ok(Loaded::Host(
                     shape.clone(),
-                    loader.pinned(&Source::from(view.data())).map_err(upload)?,
+                    loader.beside(&Source::from(view.data())).map_err(upload)?,
                 ));
             }
             Ok(Loaded::Bytes(shape.clone(), loader.bytes(&Source::from(view.data())).map_err(upload)?))

@@ -219,13 +219,6 @@ pub(crate) fn copy_from_host(stream: Stream, to: u64, from: &[u8]) -> Result<()>
     check("cuMemcpyHtoDAsync", unsafe { sys::cuMemcpyHtoDAsync_v2(to, source, from.len(), stream) })
 }
 
-/// Copies between the device and pinned host memory, given by the address at which the card sees it, on the stream.
-#[expect(unsafe_code, reason = "calls the driver")]
-pub(crate) fn copy_any(stream: Stream, to: u64, from: u64, bytes: usize) -> Result<()> {
-    // SAFETY: the caller holds both of at least this size until the stream is past it.
-    check("cuMemcpyAsync", unsafe { sys::cuMemcpyAsync(to, from, bytes, stream) })
-}
-
 /// Free and all memory of the card, in bytes.
 #[expect(unsafe_code, reason = "calls the driver")]
 pub(crate) fn memory() -> Result<(usize, usize)> {

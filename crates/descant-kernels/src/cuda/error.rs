@@ -6,7 +6,7 @@ use cudarc::cublaslt::sys::cublasStatus_t;
 use cudarc::driver::sys::CUresult;
 
 /// The driver's function that pins host memory.
-pub(crate) const PIN: &str = "cuMemHostAlloc";
+pub(crate) const PIN: &str = "cuMemHostRegister";
 
 /// A failure of the driver, the compiler, cuBLASLt, or of our own use of them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +93,22 @@ pub enum CudaError {
         wanted: u64,
         /// The limit that was set, or the card's memory.
         allowed: u64,
+    },
+    /// The card has less left than is wanted.
+    #[error("the card is full: {wanted} bytes more are wanted, and {free} are free")]
+    Full {
+        /// What is asked for.
+        wanted: u64,
+        /// What nobody has.
+        free: u64,
+    },
+    /// The system has no pages left for host memory beside a card.
+    #[error("{bytes} bytes of host memory: {text}")]
+    Pages {
+        /// How many.
+        bytes: usize,
+        /// The system's words.
+        text: String,
     },
     /// No kernel was written for what was asked on this card.
     #[error("{operator} has no kernel for {what}")]
@@ -181,9 +197,24 @@ impl CudaError {
             Self::Driver { code, .. } => *code == CUresult::CUDA_ERROR_OUT_OF_MEMORY,
             Self::Blas { status, .. } => *status == cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED,
             Self::Backend { out_of_memory, .. } => *out_of_memory,
-            Self::Limit { .. } => true,
+            Self::Limit { .. } | Self::Full { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether the system has no such host memory to pin, or does not give it away for that: then it can lie in pages that
+    /// are not pinned.
+    #[cfg(any(feature = "cuda", test))]
+    pub(crate) fn refuses_to_pin(&self) -> bool {
+        use CUresult as Code;
+        let Self::Driver { call: PIN, code, .. } = self else { return false };
+        matches!(
+            code,
+            Code::CUDA_ERROR_OUT_OF_MEMORY
+                | Code::CUDA_ERROR_OPERATING_SYSTEM
+                | Code::CUDA_ERROR_NOT_SUPPORTED
+                | Code::CUDA_ERROR_NOT_PERMITTED
+        )
     }
 
     /// CubeCL's refusal for another reason than memory.
@@ -251,6 +282,19 @@ mod tests {
             // On a machine without CUDA this is the error itself; nothing panics either way.
             assert!(require(library).is_ok() || require(library) == Err(error));
         }
+    }
+
+    #[test]
+    fn a_refusal_to_pin_is_known_by_call_and_code() {
+        let driver = |call, code| CudaError::Driver { call, code, text: "words decide nothing".to_owned() };
+        for code in [CUresult::CUDA_ERROR_OUT_OF_MEMORY, CUresult::CUDA_ERROR_OPERATING_SYSTEM] {
+            assert!(driver(PIN, code).refuses_to_pin());
+            assert!(!driver("cuMemAlloc", code).refuses_to_pin(), "the card is full, not the host");
+        }
+        // What breaks the context is no refusal, and must not be taken for one.
+        assert!(!driver(PIN, CUresult::CUDA_ERROR_ILLEGAL_ADDRESS).refuses_to_pin());
+        assert!(!CudaError::Full { wanted: 2, free: 1 }.refuses_to_pin());
+        assert!(CudaError::Full { wanted: 2, free: 1 }.is_out_of_memory());
     }
 
     #[test]

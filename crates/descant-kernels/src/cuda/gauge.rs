@@ -4,8 +4,10 @@
 //! after the step. Off, a stage costs nothing.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use burn::tensor::Device;
+use cubecl::MemoryScope;
 
 use super::blas::Matrices;
 use super::driver::{self, Event, Scratch};
@@ -15,7 +17,7 @@ use super::host::HostMemory;
 use super::interop::refused;
 use super::spec::MatmulSpec;
 use super::tensor::{cube_device, index_of};
-use crate::rates::{OperatorTime, Rates};
+use crate::rates::{OperatorTime, Rates, Shares};
 
 fn gpu(device: &Device) -> Option<Gpu> {
     Gpu::of(index_of(device)?).ok()
@@ -67,19 +69,54 @@ pub(crate) fn release_unused(gpu: &Gpu) -> Result<()> {
     cube_device(gpu.index()).client().memory_cleanup().map_err(|error| refused(&error))
 }
 
+/// Bytes that this process is known to have: burn's pool, and pieces of our own.
+fn counted(gpu: &Gpu) -> u64 {
+    let pool = cube_device(gpu.index()).client().memory_report(MemoryScope::Device).usage();
+    pool.bytes_reserved + gpu.taken()
+}
+
+/// See [`crate::gauge::shares`].
+pub(crate) fn shares(device: &Device) -> Option<Shares> {
+    let gpu = gpu(device)?;
+    let (free, total) = gpu.memory().ok()?;
+    let own = counted(&gpu) + gpu.uncounted().load(Ordering::Relaxed).max(0) as u64;
+    let in_use = (total - free) as u64;
+    Some(Shares { total: total as u64, free: free as u64, own: own.min(in_use) })
+}
+
+/// Bytes in use that are this process's: what is neither free nor others' who were there first, nor what came all at once
+/// since the last look.
+pub(crate) fn own(gpu: &Gpu) -> Result<u64> {
+    let (used, beside) = (gpu.used()?.0, gpu.uncounted().load(Ordering::Relaxed));
+    let own = counted(gpu) as i64 + beside;
+    Ok(if beside == 0 || (used as i64) < own + LATER { used } else { own as u64 })
+}
+
+/// Growth beside what is counted that is not taken for another program's: kernels that are loaded later.
+const LATER: i64 = 64 << 20;
+
 /// See [`crate::Workspace::check_limit`].
 pub(crate) fn check_limit(device: &Device, limit: u64) -> Result<()> {
     let index = index_of(device).ok_or_else(|| CudaError::backend("no CUDA card"))?;
     let gpu = Gpu::of(index)?;
-    let used = || gpu.used().map(|(used, _)| used);
-    if used()? <= limit {
+    let look = || gpu.used().map(|(used, _)| (used, counted(&gpu)));
+    let uncounted = gpu.uncounted();
+    let (used, own) = look()?;
+    if used <= limit {
+        let beside = used as i64 - own as i64;
+        let before = uncounted.load(Ordering::Relaxed);
+        // What comes all at once, later, is another program's.
+        if before == 0 || beside < before + LATER {
+            uncounted.store(beside, Ordering::Relaxed);
+        }
         return Ok(());
     }
     release_unused(&gpu)?;
-    match used()? {
-        used if used <= limit => Ok(()),
-        used => Err(CudaError::Limit { wanted: used, allowed: limit }),
-    }
+    let (used, own) = look()?;
+    let beside = uncounted.load(Ordering::Relaxed);
+    // The limit is this program's: what others took since the last look does not count.
+    let is_ours = beside == 0 || own as i64 + beside + LATER > limit as i64;
+    if used <= limit || !is_ours { Ok(()) } else { Err(CudaError::Limit { wanted: used, allowed: limit }) }
 }
 
 /// Of what is free without a limit, the share that may be taken: others want some.

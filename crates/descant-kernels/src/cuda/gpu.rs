@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cubecl::server::Handle;
@@ -38,6 +38,10 @@ struct Inner {
     recorder: Recorder,
     /// Bytes that other programs had when this one came.
     others: u64,
+    /// Bytes of [`DeviceMemory`](super::memory::DeviceMemory) that are taken.
+    taken: AtomicI64,
+    /// What was in use beside all that is counted, when that was looked at: context, kernels, libraries.
+    uncounted: AtomicI64,
 }
 
 /// What a context takes of a card at most. The driver tells what all programs have together; what was in use beyond this
@@ -59,10 +63,12 @@ impl std::fmt::Debug for Gpu {
 struct Testing {
     portable: bool,
     poison: bool,
+    /// Bytes of a piece that may be pinned; `None` for as many as the system lets us.
+    pinned: Option<usize>,
 }
 
 thread_local! {
-    static TESTING: Cell<Testing> = const { Cell::new(Testing { portable: false, poison: false }) };
+    static TESTING: Cell<Testing> = const { Cell::new(Testing { portable: false, poison: false, pinned: None }) };
 }
 
 /// For tests: to what this thread queues, Hopper takes the kernels of the other cards, which are then seen to be right
@@ -75,6 +81,16 @@ pub fn portable_kernels(on: bool) {
 /// so that what is read before it was written shows.
 pub fn poison_buffers(on: bool) {
     TESTING.set(Testing { poison: on, ..TESTING.get() });
+}
+
+/// For tests: to this thread the system refuses to pin host memory in larger pieces.
+pub fn pin_at_most(bytes: Option<usize>) {
+    TESTING.set(Testing { pinned: bytes, ..TESTING.get() });
+}
+
+/// The largest piece of host memory that this thread may try to pin.
+pub(crate) fn most_pinned() -> usize {
+    TESTING.get().pinned.unwrap_or(usize::MAX)
 }
 
 /// Whether this thread's new buffers are poisoned.
@@ -111,6 +127,8 @@ impl Gpu {
             errors: Mutex::default(),
             recorder: Recorder::default(),
             others,
+            taken: AtomicI64::new(0),
+            uncounted: AtomicI64::new(0),
         }));
         gpus.insert(index, gpu.clone());
         Ok(gpu)
@@ -191,6 +209,21 @@ impl Gpu {
         let (free, total) = self.memory()?;
         let own = |bytes: usize| (bytes as u64).saturating_sub(self.0.others);
         Ok((own(total - free), own(total)))
+    }
+
+    /// Counts so many bytes more, or fewer, of our own pieces.
+    pub(crate) fn count(&self, bytes: i64) {
+        self.0.taken.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of our own pieces.
+    pub(crate) fn taken(&self) -> u64 {
+        self.0.taken.load(Ordering::Relaxed).max(0) as u64
+    }
+
+    /// What was in use beside all that is counted when nobody else was seen to come.
+    pub(crate) fn uncounted(&self) -> &AtomicI64 {
+        &self.0.uncounted
     }
 
     /// Queues `f` in burn's stream, behind everything this thread queued before; nothing waits.

@@ -63,15 +63,17 @@ pub(crate) use blas::Matrices;
 #[cfg(feature = "cuda")]
 pub(crate) use brake::Brake;
 #[cfg(feature = "cuda")]
-pub(crate) use driver::{Event, OwnStream, StreamOrder, copy_any, copy_from_host};
+pub(crate) use driver::{Event, OwnStream, Stream, StreamOrder, copy_from_host};
 #[cfg(feature = "cuda")]
-pub use gpu::{Gpu, Run, poison_buffers, portable_kernels};
+pub use gpu::{Gpu, Run, pin_at_most, poison_buffers, portable_kernels};
 #[cfg(feature = "cuda")]
-pub(crate) use host::{HostMemory, HostRoom};
+pub(crate) use host::{HostMemory, HostRoom, HostStore};
 #[cfg(feature = "cuda")]
 pub use launch::Function;
 #[cfg(feature = "cuda")]
 pub(crate) use memory::DeviceMemory;
+#[cfg(feature = "cuda")]
+pub use memory::Occupied;
 #[cfg(feature = "cuda")]
 pub use tensor::{
     contiguous, empty, empty_within, floats, gpu_of, gpu_of_device, halves, handles, index_of, int_primitive,

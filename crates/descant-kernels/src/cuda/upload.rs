@@ -10,7 +10,7 @@ use cubecl::server::Handle;
 use super::driver::{self, Event, OwnStream};
 use super::error::{CudaError, Result};
 use super::gpu::Gpu;
-use super::host::HostMemory;
+use super::host::HostStore;
 use super::tensor;
 use crate::source::Source;
 
@@ -29,14 +29,14 @@ pub struct Uploader {
 
 #[derive(Debug)]
 struct Buffer {
-    memory: HostMemory,
+    memory: HostStore,
     /// Passed when the card has taken what is in it.
     taken: Event,
 }
 
 impl Buffer {
     fn new(gpu: &Gpu) -> Result<Self> {
-        Ok(Self { memory: HostMemory::new(gpu, BUFFER)?, taken: Event::new(false)? })
+        Ok(Self { memory: HostStore::room(gpu, BUFFER)?, taken: Event::new(false)? })
     }
 }
 

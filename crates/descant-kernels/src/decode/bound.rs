@@ -5,7 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::experts::columns as step_columns;
 use super::split::{MOST_GROUP, MOST_HEAD_DIM};
-use crate::cuda::{DeviceMemory, Gpu, Result, Run, contiguous, primitive};
+use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, contiguous, primitive};
 use crate::layer::LayerPairs;
 use crate::layer::call::Prepared;
 use crate::layer::frame::Pair;
@@ -92,8 +92,13 @@ pub(super) fn bind(
     let mut frozen = frozen.map(&mut |index| addresses[*index]);
     // Of experts on the host those that are chosen are read where they are.
     if let Some(StreamedMatrix { ring, layer, .. }) = &layer.streamed {
-        frozen.gate_up = ring.in_place(*layer, Half::GateUp)?;
-        frozen.down = ring.in_place(*layer, Half::Down)?;
+        let in_place = |half| {
+            let data = ring.in_place(*layer, half)?;
+            data.ok_or_else(|| {
+                CudaError::backend("a decoder reads experts on the host from pinned memory alone")
+            })
+        };
+        (frozen.gate_up, frozen.down) = (in_place(Half::GateUp)?, in_place(Half::Down)?);
     }
     let pairs = PerSite::from_fn(|kind| {
         let ([a, b], of) = (factors[kind]?, pairs[kind].as_ref()?);

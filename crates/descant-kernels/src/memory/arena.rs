@@ -13,7 +13,7 @@ use super::budget::{Budget, Need};
 use super::inputs::Inputs;
 use super::keep::Kept;
 use super::settings::MemorySettings;
-use crate::cuda::gauge::release_unused;
+use crate::cuda::gauge::{own, release_unused};
 use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, StreamOrder, poison};
 use crate::stream::inputs::HostedInputs;
 
@@ -190,15 +190,18 @@ impl Arena {
     fn new(gpu: &Gpu, need: Need, settings: MemorySettings, bus: Option<f64>) -> Result<Self> {
         // What burn's pool keeps for later, of prompts that were answered for example, would stand in the way.
         release_unused(gpu)?;
-        let (used, most) = gpu.used()?;
-        let allowed = settings.limit.unwrap_or(most).min(most);
+        // Another program may have come meanwhile: what it has is not ours, and not free.
+        let (used, on_card) = (own(gpu)?, gpu.memory()?.0 as u64);
+        let allowed = settings.limit.unwrap_or(u64::MAX).min(used + on_card);
         let free = allowed.saturating_sub(used + settings.reserved);
         let budget = Budget::new(&need, settings.keep, settings.together, settings.inputs_on_host, free);
         // What was reserved decided how much is kept; others have taken a part of it by now, so that it is not counted
         // against the limit twice.
         let wanted = used + budget.bytes + budget.stream_bytes;
-        if wanted > allowed {
-            return Err(CudaError::Limit { wanted, allowed });
+        match settings.limit {
+            Some(limit) if wanted > limit => return Err(CudaError::Limit { wanted, allowed: limit }),
+            _ if wanted > allowed => return Err(CudaError::Full { wanted: wanted - used, free: on_card }),
+            _ => {}
         }
         let Budget { scratch_bytes, inputs, kept, slots, bytes, .. } = budget;
         let kept_from = slots.first().copied().unwrap_or(bytes);

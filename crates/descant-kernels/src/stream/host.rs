@@ -1,24 +1,29 @@
-//! Tensors in pinned host memory, where a card reads them.
+//! Tensors in host memory for a card, pinned where the system lets us.
 
 use std::sync::Arc;
 
 use descant_quant::{Packing, mxfp4, nf4};
 
 #[cfg(feature = "cuda")]
-use crate::cuda::HostMemory;
+use crate::cuda::HostStore;
 
 /// Without a card there is nothing of this kind.
 #[cfg(not(feature = "cuda"))]
 #[derive(Debug)]
-pub(super) enum HostMemory {}
-/// Bytes of a tensor in pinned host memory, where a card reads them; cheap to clone.
+pub(super) enum HostStore {}
+/// Bytes of a tensor in host memory, where a card reads or copies them; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct HostBytes(pub(super) Arc<HostMemory>);
+pub struct HostBytes(pub(super) Arc<HostStore>);
 
 #[cfg(feature = "cuda")]
 impl HostBytes {
-    pub(crate) fn new(memory: HostMemory) -> Self {
-        Self(Arc::new(memory))
+    pub(crate) fn new(store: HostStore) -> Self {
+        Self(Arc::new(store))
+    }
+
+    /// Where the card reads them in place, if it can.
+    pub(super) fn address(&self) -> Option<u64> {
+        self.0.address()
     }
 }
 

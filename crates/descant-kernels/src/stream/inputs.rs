@@ -1,5 +1,5 @@
-//! The inputs of a step's layers where a card has no room for all of them: those that are not needed soon lie in pinned
-//! host memory, and come back before the backward asks for them.
+//! The inputs of a step's layers where a card has no room for all of them: those that are not needed soon lie in host
+//! memory, pinned where the system lets us, and come back before the backward asks for them.
 //!
 //! ```text
 //! forward   layer l writes the input of l + 1 ──▶ host        while the layers above compute
@@ -9,7 +9,7 @@
 //! As with a [`Ring`](super::ring::Ring) everything runs on CubeCL's thread, between launches, so that its order is the
 //! order of the work. A place on the card is written when what was there is on the host, and read when it has arrived.
 
-use crate::cuda::{Brake, Event, Gpu, HostRoom, OwnStream, Result, Run, copy_any};
+use crate::cuda::{Brake, Event, Gpu, HostRoom, OwnStream, Result, Run, Stream};
 use crate::memory::inputs::Inputs;
 
 /// See the head of the file.
@@ -36,6 +36,13 @@ impl HostedInputs {
     /// Room for those of `of` that do not stay on the card.
     pub(crate) fn new(gpu: &Gpu, of: Inputs, bytes_per_second: Option<f64>) -> Result<Self> {
         let host = HostRoom::new(gpu, of.host_bytes() as usize)?;
+        if let Some(why) = host.refusal() {
+            let gigabytes = of.host_bytes() as f64 / 1e9;
+            tracing::warn!(
+                "inputs of layers ({gigabytes:.2} GB) wait for the backward in host memory that is not pinned ({why}): \
+                 steps are slower, results are the same"
+            );
+        }
         let place = |_| Ok(Place { used: Event::new(false)?, copied: Event::new(false)? });
         let places = (0..of.depth * of.batches).map(place).collect::<Result<_>>()?;
         let brake = Brake::default();
@@ -64,8 +71,9 @@ impl HostedInputs {
         bytes: usize,
     ) -> Result<()> {
         let Some(to) = self.of.on_host(layer, batch) else { return Ok(()) };
-        let (to, from) = (self.host.address() + to, memory + self.of.at(layer, batch));
-        self.copy(run, self.place(layer, batch), to, from, bytes)
+        let from = memory + self.of.at(layer, batch);
+        let copy = |stream| self.host.copy_out(stream, to, from, bytes);
+        self.copy(run, self.place(layer, batch), bytes, copy)
     }
 
     /// Says that what is queued was the last to read the input of a layer, whose place the input of an earlier layer gets.
@@ -79,15 +87,22 @@ impl HostedInputs {
     ) -> Result<()> {
         let Some(earlier) = layer.checked_sub(self.of.depth) else { return Ok(()) };
         let Some(from) = self.of.on_host(earlier, batch) else { return Ok(()) };
-        let (from, to) = (self.host.address() + from, memory + self.of.at(earlier, batch));
-        self.copy(run, self.place(earlier, batch), to, from, bytes)
+        let to = memory + self.of.at(earlier, batch);
+        let copy = |stream| self.host.copy_in(stream, to, from, bytes);
+        self.copy(run, self.place(earlier, batch), bytes, copy)
     }
 
-    fn copy(&self, run: &Run<'_>, place: &Place, to: u64, from: u64, bytes: usize) -> Result<()> {
+    fn copy(
+        &self,
+        run: &Run<'_>,
+        place: &Place,
+        bytes: usize,
+        copy: impl FnOnce(Stream) -> Result<()>,
+    ) -> Result<()> {
         place.used.record(run.stream)?;
         place.used.hold(self.copies.0)?;
         self.brake.begin(&self.copies)?;
-        copy_any(self.copies.0, to, from, bytes)?;
+        copy(self.copies.0)?;
         self.brake.end(&self.copies, bytes)?;
         place.copied.record(self.copies.0)
     }

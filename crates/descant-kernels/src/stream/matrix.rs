@@ -38,6 +38,15 @@ impl StreamedMatrix {
         }
     }
 
+    /// Whether the card reads the experts where they are, when few of them are chosen; else all of a layer's come over the
+    /// bus then too.
+    pub fn is_in_place(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        return self.ring.is_in_place();
+        #[cfg(not(feature = "cuda"))]
+        match *self.ring {}
+    }
+
     /// Whether both are of one layer.
     #[cfg(feature = "cuda")]
     pub(crate) fn is_beside(&self, other: &Self) -> bool {

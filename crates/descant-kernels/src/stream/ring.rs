@@ -2,7 +2,7 @@
 //! stream of their own.
 //!
 //! ```text
-//! host   l0 l1 l2 ...          pinned, one copy
+//! host   l0 l1 l2 ...          one copy, pinned where the system lets us
 //! bus      l1 ─────▶ slot      while the card computes the layers before it
 //! card   ... layer, layer, [l1 in its slot], layer ...
 //! ```
@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::tensor::Device;
 
-use super::host::{Half, HostExperts};
+use super::host::{Half, HostBytes, HostExperts};
 use super::slots::{Course, Slots, next};
 use crate::DeviceError;
 use crate::cuda::{Brake, DeviceMemory, Event, Gpu, OwnStream, Result, Run, copy_from_host, index_of};
@@ -156,10 +156,17 @@ impl Ring {
     }
 
     /// Where the layer's matrices are read over the bus: for products of few rows, which then read what is chosen alone.
-    pub(crate) fn in_place(&self, layer: usize, half: Half) -> Result<ExpertData> {
+    /// `None` where the host's memory is not pinned, so that the card does not see it.
+    pub(crate) fn in_place(&self, layer: usize, half: Half) -> Result<Option<ExpertData>> {
         let HostExperts { packing, pieces, .. } = &self.layers[layer][half as usize];
-        let addresses: Vec<u64> = pieces.iter().map(|bytes| bytes.0.address()).collect();
-        Ok(ExpertData::Packed(PackedData::new(*packing, &addresses)?))
+        let addresses: Option<Vec<u64>> = pieces.iter().map(HostBytes::address).collect();
+        let data = addresses.map(|addresses| PackedData::new(*packing, &addresses)).transpose()?;
+        Ok(data.map(ExpertData::Packed))
+    }
+
+    /// Whether all layers can be [read in place](Self::in_place).
+    pub(super) fn is_in_place(&self) -> bool {
+        self.layers.iter().flatten().flat_map(|half| &half.pieces).all(|bytes| bytes.address().is_some())
     }
 
     /// Starts the copy of a layer into the slot that was used longest ago.

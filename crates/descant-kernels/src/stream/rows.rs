@@ -1,23 +1,40 @@
-//! Rows of a table on the host, gathered by the card.
+//! Rows of a table on the host, gathered by the card, or by the host where the card does not see the table.
 
 use std::sync::Arc;
 
 use burn::backend::TensorMetadata as _;
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use rayon::prelude::*;
 
-use crate::cuda::{Arg, HostMemory, contiguous, empty, gpu_of, handles, int_primitive, tensor};
+use crate::cuda::{Arg, CudaError, HostStore, contiguous, empty, gpu_of, handles, int_primitive, tensor};
 
 /// `table[indices]`, bf16 rows of `width`.
-pub(super) fn gather(table: &Arc<HostMemory>, indices: &Tensor<1, Int>, width: usize) -> Tensor<2> {
+pub(super) fn gather(table: &Arc<HostStore>, indices: &Tensor<1, Int>, width: usize) -> Tensor<2> {
     let indices = contiguous(int_primitive(indices.clone()).expect("indices lie where the model lies"));
     let count = indices.shape().num_elements();
     let out = empty([count, width], DType::BF16, &indices.device);
     let table = Arc::clone(table);
     gpu_of(&out).enqueue(handles([&indices, &out]), move |run, p| {
         let vectors = count * width / 8;
-        let mut arguments = [table.address(), p[0], p[1]].map(Arg::Ptr).to_vec();
+        let address =
+            table.address().ok_or_else(|| CudaError::backend("a table that is not pinned has no address"))?;
+        let mut arguments = [address, p[0], p[1]].map(Arg::Ptr).to_vec();
         arguments.extend([Arg::I64(vectors as i64), Arg::size(width)]);
         run.launch(run.kernel("cache", "gather_rows", &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
     });
     tensor(out)
+}
+
+/// The same, where the card does not see the table: `table` are its bytes.
+pub(super) fn gather_by_host(table: &[u8], indices: &Tensor<1, Int>, width: usize) -> Tensor<2> {
+    let row = width * DType::BF16.size();
+    let device = indices.device();
+    let indices = indices.to_data();
+    let indices: Vec<i64> = indices.iter::<i64>().collect();
+    let mut rows = vec![0; indices.len() * row];
+    rows.par_chunks_mut(row).zip(&indices).for_each(|(to, index)| {
+        to.copy_from_slice(&table[*index as usize * row..][..row]);
+    });
+    let data = TensorData::from_bytes_vec(rows, [indices.len(), width], DType::BF16);
+    Tensor::from_data(data, (&device, DType::BF16))
 }

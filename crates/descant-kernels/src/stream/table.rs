@@ -28,19 +28,35 @@ impl HostTable {
     }
 
     /// Where the card reads it.
+    ///
+    /// # Panics
+    /// It does not: see [`is_in_place`](Self::is_in_place).
     #[cfg(feature = "cuda")]
     pub(crate) fn address(&self) -> u64 {
-        self.bytes.0.address()
+        self.bytes.address().expect("whoever wants the address asked whether there is one")
     }
 
-    /// The rows of these indices, `[n, width]`, read by the card over the bus.
+    /// Whether the card reads it where it is; else the host gathers rows.
+    pub fn is_in_place(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        return self.bytes.address().is_some();
+        #[cfg(not(feature = "cuda"))]
+        match *self.bytes.0 {}
+    }
+
+    /// The rows of these indices, `[n, width]`, read by the card over the bus; of a table that is not pinned gathered by
+    /// the host, which waits for the indices.
     ///
     /// # Shapes
     /// `indices` `[n]`, i32, each below the number of rows
     pub fn select(&self, indices: &Tensor<1, Int>) -> Tensor<2> {
         debug_assert!(self.rows > 0 && indices.device() == self.device);
         #[cfg(feature = "cuda")]
-        return rows::gather(&self.bytes.0, indices, self.width);
+        return if self.is_in_place() {
+            rows::gather(&self.bytes.0, indices, self.width)
+        } else {
+            rows::gather_by_host(self.bytes.0.bytes(), indices, self.width)
+        };
         #[cfg(not(feature = "cuda"))]
         match *self.bytes.0 {}
     }

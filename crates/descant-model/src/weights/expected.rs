@@ -19,7 +19,7 @@ pub fn weight_bytes(config: &Config, on_card: bool) -> u64 {
         // A hostile configuration may multiply to more than there is.
         let product = |first| shape.iter().fold(first, |bytes: u64, n| bytes.saturating_mul(*n as u64));
         match stored.part.site() {
-            Some(site) if on_card && config.packing == Packing::Nf4 && config.keeps_packed(site.kind) => {
+            Some(site) if on_card && config.packing == Packing::Nf4 && config.keeps_packed(site) => {
                 config.packing.bytes(product(1), size as u64)
             }
             _ => product(size as u64),

@@ -78,7 +78,7 @@ impl Matrices {
     }
 
     /// Does the product with them at the addresses of their buffers. Those that stream are brought to the card first,
-    /// but for a product of few rows, which reads what it needs over the bus.
+    /// but for a product of few rows, which reads what it needs over the bus where it can.
     fn product(&self, run: &Run<'_>, addresses: &[u64], a: &Sorted, side: Side, to: &Output) -> Result<()> {
         let mut addresses = addresses.iter().copied();
         let mut next = |(): &()| addresses.next().expect("an address a buffer");
@@ -87,8 +87,10 @@ impl Matrices {
         let Some(StreamedMatrix { ring, layer, half, .. }) = &self.streamed else {
             return product(run, a, &experts(data), side, to);
         };
-        if is_few(a.places, self.count, side) {
-            return product(run, a, &experts(ring.in_place(*layer, *half)?), side, to);
+        if is_few(a.places, self.count, side)
+            && let Some(data) = ring.in_place(*layer, *half)?
+        {
+            return product(run, a, &experts(data), side, to);
         }
         let entered = ring.enter(run, *layer)?;
         product(run, a, &experts(entered.half(*half)), side, to)?;

@@ -7,6 +7,9 @@ mod error;
 #[allow(dead_code, reason = "a part of it is used here")]
 #[path = "../../../../descant-model/src/names.rs"]
 mod names;
+#[allow(dead_code, reason = "a part of it is used here")]
+#[path = "../../../../descant-model/src/plain.rs"]
+mod plain;
 #[path = "../../../../descant-model/src/rope.rs"]
 mod rope;
 #[path = "../../../../descant-model/src/shards.rs"]

@@ -6,6 +6,8 @@ mod bitsandbytes;
 mod floats;
 #[path = "../../../../descant-model/src/weights/nf4_matrix.rs"]
 mod nf4_matrix;
+#[path = "../../../../descant-model/src/weights/stored.rs"]
+mod stored;
 
 use std::path::Path;
 
