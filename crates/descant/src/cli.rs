@@ -324,6 +324,9 @@ pub(crate) struct BenchStep {
     /// Stream weights from host memory as if the bus had this many bytes a second, such as 25GB [default: the real bus]
     #[arg(long, value_name = "RATE", value_parser = crate::settings::bytes)]
     pub(crate) bus: Option<u64>,
+    /// Use the kernels for GPUs before Hopper on any GPU [default: the GPU's own]
+    #[arg(long)]
+    pub(crate) portable: bool,
     /// Activations to keep from forward to backward: auto, minimal, balanced, all, or a number of bytes
     #[arg(long, value_name = "POLICY", default_value = "auto")]
     pub(crate) keep: descant_kernels::Keep,

@@ -17,6 +17,8 @@ use crate::sample::Samples;
 
 /// Bytes of a number on the CPU, and of adapters everywhere.
 const FULL: u64 = 4;
+/// Bytes of an activation on a card.
+const HALF: u64 = 2;
 /// Rows of logits that a thread of the loss holds at once.
 const LOGIT_ROWS: u64 = 64;
 /// What the CPU's allocator asks of the system for a byte that is kept: pieces of many sizes come and go and leave holes.
@@ -78,6 +80,8 @@ pub struct Asking {
     pub batch: u64,
     /// Tokens of the longest prompt with its reply.
     pub tokens: u64,
+    /// Tokens of the longest row whose loss is measured beside the prompts, one row at a time; 0 for none.
+    pub scored: u64,
 }
 
 /// Bytes that a run needs, by what for.
@@ -211,7 +215,10 @@ pub fn estimate_asking(config: &Config, asking: Asking, place: Place) -> Memory 
 
 /// Keys, values and logits of prompts that are answered together, and what they work in.
 fn asking_bytes(config: &Config, asking: Asking, on_card: bool) -> u64 {
-    CacheSize::of(asking.batch as usize, asking.tokens as usize).with_work(config, on_card)
+    let prompts = CacheSize::of(asking.batch as usize, asking.tokens as usize).with_work(config, on_card);
+    // Rows are scored one at a time, before or after.
+    let number = if on_card { HALF } else { FULL };
+    prompts.max(asking.scored * Widths::new(config, &[]).in_work() * number)
 }
 
 /// Estimates a run.

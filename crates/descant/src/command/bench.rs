@@ -34,6 +34,8 @@ struct Answer {
     sequence: usize,
     accumulate: usize,
     experts: bool,
+    /// Whether it took the kernels of cards before Hopper.
+    portable: bool,
     keep: String,
     trained_parameters: usize,
     tokens_per_step: usize,
@@ -94,6 +96,7 @@ pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
         warmup_steps: 1,
         ..TrainConfig::default()
     };
+    take_kernels(args, &device, talk);
     let (arrangement, planned) = arranged(args, &architecture, &lora, &config, &device)?;
     let started = Instant::now();
     let placement = arrangement.placement;
@@ -142,6 +145,7 @@ pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
         sequence: args.sequence,
         accumulate: args.accumulate,
         experts: args.experts,
+        portable: args.portable,
         keep: args.keep.to_string(),
         trained_parameters,
         tokens_per_step: tokens,
@@ -173,6 +177,15 @@ pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
+/// Takes the kernels that were asked for; says so where there are no others.
+fn take_kernels(args: &BenchStep, device: &load::Chosen, talk: Talk) {
+    #[cfg(feature = "cuda")]
+    descant_kernels::cuda::portable_kernels(args.portable);
+    if args.portable && descant_kernels::is_cpu(&device.device) {
+        talk.warn("--portable changes nothing: the device is the CPU");
+    }
+}
+
 /// Where everything lies, and the bytes that are planned; refuses what does not fit.
 fn arranged(
     args: &BenchStep,
@@ -184,7 +197,7 @@ fn arranged(
     let found = Found::on(device, args.memory, args.keep);
     let tokens = (args.batch * args.sequence) as u64;
     let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0 };
-    let (arrangement, needs) = found.arranged(architecture, args.accumulate, |place| {
+    let (arrangement, needs) = found.arranged(architecture, args.accumulate, found.host, |place| {
         Ok(estimate(architecture, lora, config, load, None, place))
     })?;
     found.refuse(&needs, device)?;

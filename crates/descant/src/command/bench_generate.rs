@@ -18,7 +18,7 @@ use super::load;
 use super::random_ids::MersenneTwister;
 use super::room::{self, place_for_asking};
 use crate::cli::BenchGenerate;
-use crate::failure::Exit;
+use crate::failure::{Exit, Hinted, NotEnoughMemory};
 use crate::talk::Talk;
 use crate::words::grouped;
 
@@ -88,8 +88,16 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
     let device = load::device(&args.device)?;
     load::check_dir(model)?;
     let architecture = load::config(model)?;
-    let asking = Asking { batch: args.batch as u64, tokens: (args.context + args.new) as u64 };
-    let placement = place_for_asking(&device, args.memory, &architecture, asking)?;
+    let tokens = (args.context + args.new) as u64;
+    let asking = Asking { batch: args.batch as u64, tokens, scored: 0 };
+    let (placement, fits) = place_for_asking(&device, args.memory, &architecture, asking)?;
+    if fits.batch < asking.batch {
+        let error = NotEnoughMemory(format!(
+            "not enough memory on {} for {} prompts at once",
+            device.name, args.batch
+        ));
+        return Err(Hinted::new(error, format!("--batch {} fits", fits.batch)).into());
+    }
     let started = Instant::now();
     let model = load::model(model, &device.device, placement)?;
     model.workspace().set(args.memory, descant_kernels::Keep::Auto);

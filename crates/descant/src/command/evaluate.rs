@@ -10,7 +10,7 @@ use descant_model::Bare;
 use super::examination::{Answering, Examination};
 use super::figures::Figures;
 use super::load;
-use super::room::place_for_asking;
+use super::room::{fewer_at_once, place_for_asking};
 use crate::cli::Evaluate;
 use crate::failure::{Exit, Hinted};
 use crate::observe::Progress;
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result
     let settings = &resolved.settings;
     let device = load::device(&settings.model.device)?;
     let renderer = load::renderer(settings)?;
-    let examination =
+    let mut examination =
         Examination::new(&resolved, &renderer, args.tag.as_deref(), None)?.ok_or_else(|| {
             Hinted::new(
                 anyhow!("nothing to ask: neither data.held_out nor evaluate.suites is set"),
@@ -50,7 +50,11 @@ pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result
     }
     let (limit, keep) = settings.memory.limit_and_keep()?;
     let config = load::config(&settings.model.path)?;
-    let placement = place_for_asking(&device, limit, &config, examination.asking())?;
+    let (placement, fits) = place_for_asking(&device, limit, &config, examination.asking())?;
+    if fits.batch < examination.asking().batch {
+        talk.warn(fewer_at_once(fits, examination.asking()));
+    }
+    examination.ask_at_once(fits.batch as usize);
     let model = load::model(&settings.model.path, &device.device, placement)?;
     model.workspace().set(limit, keep);
     let adapter = args.adapter.as_deref();

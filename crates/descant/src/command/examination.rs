@@ -112,7 +112,8 @@ impl<'a> Examination<'a> {
         let scored: Vec<usize> = scored.collect::<Result<_>>()?;
         Ok(Some(Asking {
             batch: evaluate.batch.clamp(1, prompts.len()) as u64,
-            tokens: asked.chain(scored).max().unwrap_or(0) as u64,
+            tokens: asked.max().unwrap_or(0) as u64,
+            scored: scored.into_iter().max().unwrap_or(0) as u64,
         }))
     }
 
@@ -122,8 +123,14 @@ impl<'a> Examination<'a> {
         let scored = self.held_out.iter().map(|row| row.ids.len());
         Asking {
             batch: self.batch.min(self.prompts.len()) as u64,
-            tokens: asked.chain(scored).max().unwrap_or(0) as u64,
+            tokens: asked.max().unwrap_or(0) as u64,
+            scored: scored.max().unwrap_or(0) as u64,
         }
+    }
+
+    /// Asks no more prompts at once than this.
+    pub(crate) fn ask_at_once(&mut self, most: usize) {
+        self.batch = self.batch.min(most.max(1));
     }
 
     /// Replies that each side will give.

@@ -120,7 +120,8 @@ pub(crate) fn renderer(settings: &Settings) -> Result<Renderer> {
 
 /// The configuration of a model directory.
 pub(crate) fn config(dir: &Path) -> Result<Config> {
-    Config::from_dir(dir).with_context(|| format!("model {}", dir.display()))
+    let config = Config::from_dir(dir).and_then(|config| config.as_stored(dir));
+    config.with_context(|| format!("model {}", dir.display()))
 }
 
 /// The frozen base of a model directory, with these weights on the host.

@@ -25,6 +25,7 @@ mod examples;
 mod export;
 mod figures;
 mod generate;
+mod host_memory;
 mod identity;
 mod init;
 mod judge;

@@ -5,7 +5,6 @@
 //! Where the system does not say what is free, nothing is refused.
 
 use std::iter::Peekable;
-use std::path::Path;
 
 use anyhow::Result;
 use burn::tensor::Device;
@@ -16,6 +15,7 @@ use descant_train::memory::{
 };
 use descant_train::{MicroBatch, Samples, TrainConfig};
 
+use super::host_memory::{available, resident};
 use super::load::Chosen;
 use crate::failure::{Hinted, NotEnoughMemory};
 use crate::settings::Settings;
@@ -44,6 +44,10 @@ pub(crate) struct Room {
     pub(crate) train: TrainConfig,
     /// What goes through the model at once.
     pub(crate) load: Load,
+    /// How prompts are asked, as many at once as there is room for, and as many as was wanted.
+    pub(crate) asking: Option<Asking>,
+    wanted: Option<Asking>,
+    on_card: bool,
     /// What the process held before; on a card, what was in use there.
     held: u64,
     pub(crate) free: Option<u64>,
@@ -110,39 +114,49 @@ impl Room {
         if matches!(found.place, Place::Card { .. }) {
             check_card(&settings.lora)?;
         }
-        let placed = |train: &TrainConfig, load: Load, asking: Option<Asking>| {
-            found.arranged(config, train.accumulation, |place| {
-                let mut needs = estimate(config, &settings.lora, train, load, asking, place);
-                if asking.is_some() && matches!(place, Place::Cpu { .. }) {
-                    needs.runtime += JUDGE;
-                }
-                Ok(needs)
-            })
+        let estimated = |train: &TrainConfig, load: Load, asking: Option<Asking>, place: Place| {
+            let mut needs = estimate(config, &settings.lora, train, load, asking, place);
+            if asking.is_some() && matches!(place, Place::Cpu { .. }) {
+                needs.runtime += JUDGE;
+            }
+            needs
         };
-        let needs = |train: &TrainConfig, asking: Option<Asking>| {
-            Ok(placed(train, Load::of_run(samples, train)?, asking)?.1)
+        let placed = |train: &TrainConfig, load: Load, host: Option<u64>| {
+            // Steps say where weights lie; prompts take as many at once as that leaves room for, one at least.
+            let one = asking.map(|asking| Asking { batch: 1, ..asking });
+            found.arranged(config, train.accumulation, host, |place| Ok(estimated(train, load, one, place)))
         };
+        let needs = |train: &TrainConfig| Ok(placed(train, Load::of_run(samples, train)?, found.host)?.1);
         let fits = |needs: &Memory| found.fits(needs);
         let mut candidates = at_once(&settings.train, begun);
-        let (train, load, arrangement, all) = loop {
+        let (train, load, arrangement, least) = loop {
             let train = candidates.next().expect("one at once is the last");
             let load = Load::of_run(samples, &train)?;
             let is_last = candidates.peek().is_none();
             if !is_last && load.tokens > MERGED_TOKENS {
                 continue;
             }
-            let (arrangement, needs) = placed(&train, load, asking)?;
+            let (arrangement, needs) = placed(&train, load, found.host)?;
             if is_last || fits(&needs) {
                 break (train, load, arrangement, needs);
             }
         };
-        let advice = (!fits(&all)).then(|| match begun {
+        let place = found.place.with(arrangement);
+        let asked = asking
+            .map(|asking| most_at_once(asking, |asking| fits(&estimated(&train, load, Some(asking), place))));
+        let all = estimated(&train, load, asked, place);
+        let advice = (!fits(&least)).then(|| match begun {
+            _ if found.host.is_some() && fits(&placed(&train, load, None)?.1) => {
+                Ok(found.lacking_on_host(&placed(&train, load, None)?.1))
+            }
             Some(_) => Ok(begun_with(&train)),
-            None => smaller(&train, asking, &needs, &fits),
+            None => smaller(&train, &needs, &fits),
         });
         let bus = Bus::of(arrangement, &all, train.accumulation, config, found);
         let (held, free, advice) = (found.held, found.free, advice.transpose()?);
-        Ok(Self { needs: all, arrangement, train, load, held, free, bus, advice })
+        let (asking, wanted) = (asked, asking);
+        let on_card = matches!(found.place, Place::Card { .. });
+        Ok(Self { on_card, needs: all, arrangement, train, load, asking, wanted, held, free, bus, advice })
     }
 
     /// Refuses a run that does not fit.
@@ -175,7 +189,29 @@ impl Room {
 
     /// How the work is laid out, where that is not the usual.
     pub(crate) fn words(&self) -> impl Iterator<Item = String> {
-        self.arrangement.words().chain(self.bus.map(|bus| bus.words()))
+        let fewer = self.asking.zip(self.wanted).filter(|(asking, wanted)| asking.batch < wanted.batch);
+        let fewer = fewer.map(|(asking, wanted)| fewer_at_once(asking, wanted));
+        self.arrangement.words().chain(self.bus.map(|bus| bus.words())).chain(fewer)
+    }
+
+    /// Most bytes in use in each part of a run, with what was in use before: while the base is loaded, while prompts are
+    /// answered, in the steps, and while the adapter is written and read back beside them.
+    pub(crate) fn peaks(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let prompts = (self.needs.asking > 0).then(|| ("held-out prompts", self.prompts()));
+        let steps = [("training", self.steps()), ("end", self.steps() + self.needs.adapter)];
+        let load = self.on_card.then(|| ("load", self.loaded()));
+        let all = load.into_iter().chain(prompts).chain(steps);
+        all.map(|(part, bytes)| (part, self.planned_for(bytes)))
+    }
+
+    /// Bytes when the base is there; on the CPU what passes through memory on its way is not planned.
+    fn loaded(&self) -> u64 {
+        self.needs.base
+    }
+
+    /// The same with what was in use before, where it is planned.
+    pub(crate) fn planned_load(&self) -> Option<u64> {
+        self.on_card.then(|| self.planned_for(self.loaded()))
     }
 
     /// So many bytes and what was in use before.
@@ -253,19 +289,28 @@ fn begun_with(train: &TrainConfig) -> String {
     )
 }
 
-/// Where the weights lie so that prompts can be answered within a limit, or within what is free; refuses where they cannot.
+/// Where the weights lie so that prompts can be answered within a limit, or within what is free, and how many at once: as
+/// many as are wanted, or fewer where those do not fit. Refuses where one alone does not.
 pub(crate) fn place_for_asking(
     device: &Chosen,
     limit: Option<u64>,
     config: &Config,
-    asking: Asking,
-) -> Result<Placement> {
+    wanted: Asking,
+) -> Result<(Placement, Asking)> {
     let found = Found::on(device, limit, Keep::Auto);
-    let (arrangement, needs) =
-        found.arranged(config, 1, |place| Ok(estimate_asking(config, asking, place)))?;
-    let advice = "raise the limit, ask fewer prompts at once, or allow fewer new tokens";
-    found.refuse_with(&needs, device, advice)?;
-    Ok(arrangement.placement)
+    let arranged = |asking: Asking, host: Option<u64>| {
+        found.arranged(config, 1, host, |place| anyhow::Ok(estimate_asking(config, asking, place)))
+    };
+    let asking = most_at_once(wanted, |asking| {
+        arranged(asking, found.host).is_ok_and(|(_, needs)| found.fits(&needs))
+    });
+    let (arrangement, needs) = arranged(asking, found.host)?;
+    let with_more_host = arranged(asking, None)?.1;
+    if found.host.is_some() && !found.fits(&needs) && found.fits(&with_more_host) {
+        return Err(refusal(&needs, found.free, device, &found.lacking_on_host(&with_more_host)));
+    }
+    found.refuse_with(&needs, device, "raise the limit, ask shorter prompts, or allow fewer new tokens")?;
+    Ok((arrangement.placement, asking))
 }
 
 /// What a device has, before a run.
@@ -275,8 +320,8 @@ pub(crate) struct Found {
     free: Option<u64>,
     /// Bytes that may be planned for.
     may: Option<u64>,
-    /// Bytes of the host that may be pinned.
-    host: Option<u64>,
+    /// Bytes that may lie on the host.
+    pub(crate) host: Option<u64>,
     /// The card, where it is here.
     card: Option<Device>,
     /// For an estimate.
@@ -297,14 +342,26 @@ impl Found {
         self.may.is_none_or(|may| needs.least() <= may)
     }
 
-    /// How steps of so many micro-batches are laid out so that what `needs` says fits, if it can.
+    /// How steps of so many micro-batches are laid out so that what `needs` says fits, if it can, with so many bytes of the
+    /// host at most.
     pub(crate) fn arranged(
         &self,
         config: &Config,
         micro_batches: usize,
+        host: Option<u64>,
         needs: impl FnMut(Place) -> Result<Memory>,
     ) -> Result<(Arrangement, Memory)> {
-        arrange(config, self.place, micro_batches, self.host, needs, |needs| self.fits(needs))
+        arrange(config, self.place, micro_batches, host, needs, |needs| self.fits(needs))
+    }
+
+    /// What to do where only the host's memory lacks for what `needs` says.
+    fn lacking_on_host(&self, needs: &Memory) -> String {
+        format!(
+            "the card would do: {} are to lie in the host's memory, which has {} available (MemAvailable and the limit of \
+             this process's group, without swap); free host memory or raise the container's limit",
+            size(needs.on_host),
+            size(self.host.unwrap_or(0))
+        )
     }
 
     /// Asks the device, with what the settings say of it.
@@ -355,29 +412,37 @@ pub(crate) fn in_use(device: &Chosen) -> Option<u64> {
     gauge::memory_in_use(&device.device)
 }
 
+/// As many prompts at once as fit, out of those that are wanted; one where none do.
+fn most_at_once(wanted: Asking, fits: impl Fn(Asking) -> bool) -> Asking {
+    let of = |batch: u64| Asking { batch, ..wanted };
+    // More never need less.
+    let (mut most, mut too_many) = (1, wanted.batch + 1);
+    while most + 1 < too_many {
+        let middle = most.midpoint(too_many);
+        if fits(of(middle)) {
+            most = middle;
+        } else {
+            too_many = middle;
+        }
+    }
+    of(most.min(wanted.batch))
+}
+
+/// For people.
+pub(crate) fn fewer_at_once(asking: Asking, wanted: Asking) -> String {
+    format!("held-out prompts {} at a time in place of {}: more do not fit", asking.batch, wanted.batch)
+}
+
 /// The largest settings that fit and train the same, as advice.
 fn smaller(
     train: &TrainConfig,
-    asking: Option<Asking>,
-    needs: &dyn Fn(&TrainConfig, Option<Asking>) -> Result<Memory>,
+    needs: &dyn Fn(&TrainConfig) -> Result<Memory>,
     fits: &dyn Fn(&Memory) -> bool,
 ) -> Result<String> {
     let mut advice = Vec::new();
-    let mut asked = asking;
-    // What prompts need, beside a micro-batch that needs nothing of note.
-    while let Some(asking) = asked.filter(|asking| asking.batch > 1) {
-        let alone = Memory { activations: 0, kept: 0, ..needs(train, Some(asking))? };
-        if fits(&alone) {
-            break;
-        }
-        asked = Some(Asking { batch: asking.batch / 2, ..asking });
-    }
-    if let Some(asking) = asked.filter(|now| Some(*now) != asking) {
-        advice.push(format!("evaluate.batch = {}", asking.batch));
-    }
     for sequences in train.divisors(train.at_once()) {
         let smaller = train.with_at_once(sequences);
-        let needed = needs(&smaller, asked)?;
+        let needed = needs(&smaller)?;
         if fits(&needed) {
             if sequences != train.at_once() {
                 advice.push(format!("train.micro_batch = {sequences}"));
@@ -391,7 +456,7 @@ fn smaller(
         }
     }
     let one = TrainConfig { micro_batch: 1.into(), ..train.clone() };
-    let needed = size(needs(&one, asked)?.least());
+    let needed = size(needs(&one)?.least());
     Ok(format!(
         "one conversation at a time needs {needed}: lower train.max_sequence or lora.r, or free memory"
     ))
@@ -403,26 +468,21 @@ pub(crate) fn size(bytes: u64) -> String {
     if bytes < GIB { format!("{:.1} MiB", bytes / MIB) } else { format!("{:.2} GiB", bytes / GIB) }
 }
 
-/// A line of this process's status.
-fn resident(name: &str) -> Option<u64> {
-    kib(Path::new("/proc/self/status"), name)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What the system can give without taking from others, and what the group that this process was put in leaves it.
-pub(crate) fn available() -> Option<u64> {
-    let system = kib(Path::new("/proc/meminfo"), "MemAvailable");
-    let group = |name: &str| -> Option<u64> {
-        let bytes = descant_files::read_bounded(Path::new("/sys/fs/cgroup").join(name).as_path(), 64).ok()?;
-        std::str::from_utf8(&bytes).ok()?.trim().parse().ok()
-    };
-    let left = group("memory.max").zip(group("memory.current")).map(|(max, now)| max.saturating_sub(now));
-    [system, left].into_iter().flatten().min()
-}
-
-/// The value of `NAME:   123 kB` in such a file, in bytes.
-pub(crate) fn kib(path: &Path, name: &str) -> Option<u64> {
-    let bytes = descant_files::read_bounded(path, 1 << 16).ok()?;
-    let text = std::str::from_utf8(&bytes).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    #[test]
+    fn as_many_prompts_are_asked_at_once_as_fit() {
+        let wanted = Asking { batch: 100, tokens: 6000, scored: 0 };
+        let most = |room: u64| most_at_once(wanted, |asking| asking.batch * asking.tokens <= room).batch;
+        assert_eq!(most(u64::MAX), 100);
+        assert_eq!(most(100 * 6000), 100);
+        assert_eq!(most(100 * 6000 - 1), 99);
+        assert_eq!(most(37 * 6000 + 5), 37);
+        // Where not even one fits that one is what is said not to.
+        assert_eq!((most(6000), most(0)), (1, 1));
+        let none = Asking { batch: 1, ..wanted };
+        assert_eq!(most_at_once(none, |_| false).batch, 1);
+    }
 }

@@ -33,8 +33,8 @@ pub(crate) fn run(args: &Score, model: &Path, talk: Talk) -> Result<Exit> {
     let mut input = open(&args.input)?;
     // Sequences come one at a time, and none is known before the model is loaded; a layer that would break the limit
     // is an error then.
-    let none = Asking { batch: 1, tokens: 1 };
-    let placement = place_for_asking(&device, args.model.memory, &load::config(model)?, none)?;
+    let none = Asking { batch: 1, tokens: 1, scored: 0 };
+    let (placement, _) = place_for_asking(&device, args.model.memory, &load::config(model)?, none)?;
     let model = load::model(model, &device.device, placement)?;
     model.workspace().set(args.model.memory, Keep::Auto);
     talk.detail(format_args!("weights: {}", model.formats()));

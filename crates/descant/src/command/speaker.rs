@@ -9,7 +9,7 @@ use descant_model::{GptOss, Overlay, Sampling, stop_ids};
 use descant_train::memory::Asking;
 
 use super::load;
-use super::room::place_for_asking;
+use super::room::{fewer_at_once, place_for_asking};
 use crate::cli::{ModelArgs, SamplingArgs};
 use crate::talk::Talk;
 
@@ -21,6 +21,8 @@ pub(crate) struct Speaker {
     pub(crate) stop_ids: Vec<u32>,
     /// What the device is, for people.
     pub(crate) device: String,
+    /// Prompts that can be asked at once, out of those that were wanted.
+    pub(crate) at_once: usize,
 }
 
 impl Speaker {
@@ -28,12 +30,23 @@ impl Speaker {
     pub(crate) fn load(args: &ModelArgs, dir: &Path, asking: Asking, talk: Talk) -> Result<Self> {
         let stop_ids = stop_ids(dir)?;
         let device = load::device(&args.device)?;
-        let placement = place_for_asking(&device, args.memory, &load::config(dir)?, asking)?;
+        let (placement, fits) = place_for_asking(&device, args.memory, &load::config(dir)?, asking)?;
+        if fits.batch < asking.batch {
+            talk.warn(fewer_at_once(fits, asking));
+        }
         let model = load::model(dir, &device.device, placement)?;
         model.workspace().set(args.memory, Keep::Auto);
         talk.detail(format_args!("weights: {}", model.formats()));
         let overlay = load::overlay(args.adapter.as_deref(), &model)?;
-        Ok(Self { model, overlay, has_adapter: args.adapter.is_some(), stop_ids, device: device.why })
+        let at_once = fits.batch as usize;
+        Ok(Self {
+            model,
+            overlay,
+            has_adapter: args.adapter.is_some(),
+            stop_ids,
+            device: device.why,
+            at_once,
+        })
     }
 }
 

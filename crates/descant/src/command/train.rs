@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use descant_evaluate::Samples;
 use descant_harmony::Renderer;
+use descant_kernels::gauge;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::{Bare, GptOss};
@@ -25,7 +26,7 @@ use super::figures::Figures;
 
 use super::identity::identity;
 use super::pages::Pages;
-use super::room::{Found, Room, in_use};
+use super::room::{Found, Room, in_use, size};
 use super::summary::{Outcome, Phases, Summary};
 use super::{best, load, preflight, rows};
 use crate::cli::Train;
@@ -63,6 +64,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let (asking, found) = (examination.as_ref().map(Examination::asking), Found::by(settings, &device)?);
     let room = Room::find(settings, &config, &samples, asking, &found, begun)?;
     room.refuse(&device)?;
+    let examination = examination.map(|examination| as_fits(examination, &room));
     let identity = with_choice(identity, settings, &room.train);
     let model = base(settings, &device, &room, &renderer, talk)?;
     let trained = device.device.clone().autodiff();
@@ -86,7 +88,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     progress.replay(records.told());
     let past = records.validations();
     let mut phases = Phases::since(started, &device);
-    phases.end("reading and loading", None);
+    phases.end("reading and loading", room.planned_load());
     let asked = examination.is_some().then(|| room.planned_for(room.prompts()));
     let mut pages = Pages::new(folder.path());
     let mut kept = Both(&mut records, &mut pages);
@@ -107,7 +109,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
         stop: &|| signals.came().is_some(),
         validation: validation(settings, &watched, past, &best),
     };
-    let ended = fit_kept(course, adapters, keeping, &mut observer).map_err(hinted)?;
+    let ended = fit_kept(course, adapters, keeping, &mut observer).map_err(|e| explained(e, &device))?;
     signals.release();
     let trained_in = in_use(&device);
     phases.end("steps and saving", Some(room.planned_for(room.steps())));
@@ -147,6 +149,14 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let summary = Summary::write(&outcome)?;
     summary.print(&outcome, args.json, args.table, talk)?;
     Ok(Exit::Success)
+}
+
+/// As many prompts at once as there is room for.
+fn as_fits<'a>(mut examination: Examination<'a>, room: &Room) -> Examination<'a> {
+    if let Some(asking) = room.asking {
+        examination.ask_at_once(asking.batch as usize);
+    }
+    examination
 }
 
 /// What is trained on what, as far as there is room.
@@ -344,6 +354,30 @@ fn going_on(folder: &RunFolder, from: Option<&Checkpoint>, talk: Talk) {
         None if folder.goes_on => talk.item("resumes", "from the start: no step was saved"),
         None => {}
     }
+}
+
+/// What can be done about steps that failed; of a card that is full, who has it.
+fn explained(error: Error, device: &load::Chosen) -> anyhow::Error {
+    let is_full = match &error {
+        Error::Device(error) | Error::Model(descant_model::Error::Device(error)) => error.out_of_memory,
+        _ => false,
+    };
+    match is_full.then(|| gauge::shares(&device.device)).flatten() {
+        Some(shares) => Hinted::new(error, full(&shares)).into(),
+        None => hinted(error),
+    }
+}
+
+/// Who has a card that is full, and what to do.
+fn full(shares: &gauge::Shares) -> String {
+    format!(
+        "of the card's {} this process has {}, other programs {} (nvidia-smi names them), and {} are free: make room and \
+         give the same command again, which resumes from the last checkpoint",
+        size(shares.total),
+        size(shares.own),
+        size(shares.others()),
+        size(shares.free)
+    )
 }
 
 /// What can be done about a run that cannot continue.

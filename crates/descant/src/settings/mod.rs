@@ -113,7 +113,7 @@ pub(crate) struct Evaluate {
     pub(crate) plain: bool,
     /// Maximum tokens in a reply.
     pub(crate) max_new_tokens: usize,
-    /// Prompts in a batch.
+    /// Most prompts in a batch; fewer if memory holds fewer.
     pub(crate) batch: usize,
     /// Questions to ask of each file; all if absent.
     pub(crate) prompts: Option<usize>,

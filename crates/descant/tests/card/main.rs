@@ -11,6 +11,7 @@
 mod compare;
 mod decoded;
 mod drawn;
+mod full;
 mod golden;
 mod models;
 mod placed;

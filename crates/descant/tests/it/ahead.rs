@@ -121,8 +121,33 @@ fn own_rows_are_counted_before_the_model_is_there_and_the_built_in_shape_is_the_
     let folder = empty.home.path().join("gpt-oss-20b");
     let built = descant(empty.home.path(), &["tokenizer", "build", "--out", folder.to_str().unwrap()]);
     assert_eq!(built.code, 0, "{}", built.err);
-    std::fs::copy(root().join("fixtures/configs/gpt-oss-20b.json"), folder.join("config.json")).unwrap();
+    let published = std::fs::read_to_string(root().join("fixtures/configs/gpt-oss-20b.json")).unwrap();
+    let write = |config: &str| {
+        descant_files::write_atomic(&folder.join("config.json"), config.as_bytes()).unwrap();
+    };
+    write(&published);
     assert_eq!(ahead, plan(folder.to_str().unwrap()));
+    // The same shape as bitsandbytes packs it, known from the configuration alone.
+    let mut nf4: Value = serde_json::from_str(&published).unwrap();
+    nf4["quantization_config"] = serde_json::json!({
+        "quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": true, "llm_int8_skip_modules": ["lm_head", "router"],
+    });
+    write(&nf4.to_string());
+    let ahead_nf4 = plan("unsloth/gpt-oss-20b-unsloth-bnb-4bit");
+    assert_eq!(ahead_nf4, plan(folder.to_str().unwrap()));
+    let base = |plan: &Value| plan["memory_bytes"]["base"].as_u64().unwrap();
+    // Attention packed, and an eighth of a bit less a number of experts.
+    assert!(base(&ahead) - base(&ahead_nf4) > 1_000_000_000, "{ahead_nf4}");
+    // Layers that are left alone, as in dynamic checkpoints, take their room.
+    nf4["quantization_config"]["llm_int8_skip_modules"] = serde_json::json!(["model.layers.3.self_attn"]);
+    write(&nf4.to_string());
+    let more = base(&plan(folder.to_str().unwrap())) - base(&ahead_nf4);
+    let attention = (2 * 2880 * (4096 + 512)) as f64;
+    assert!(
+        (f64::from(u32::try_from(more).unwrap()) / (attention * (16.0 - 4.127) / 8.0) - 1.0).abs() < 0.01,
+        "{more}"
+    );
 }
 
 #[test]

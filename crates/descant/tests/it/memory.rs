@@ -106,7 +106,7 @@ fn an_evaluation_that_does_not_fit_is_refused_before_anything_is_loaded_or_writt
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(4), "{said}");
     assert!(said.starts_with("error: not enough memory on cpu\n  needs "), "{said}");
-    assert!(said.contains("hint: raise the limit, ask fewer prompts at once"), "{said}");
+    assert!(said.contains("hint: raise the limit, ask shorter prompts"), "{said}");
     assert!(refused.stdout.is_empty() && !out.exists());
     // The control: a limit that is large enough changes nothing.
     let (allowed, out) = evaluate("memory.limit=8GiB", "allowed");
@@ -215,4 +215,40 @@ fn what_auto_chose_is_the_step_of_that_number_and_a_resumed_run_keeps_it() {
     let wrong = train(&dir.path().join("wrong"), &["train.micro_batch=most"]);
     let said = String::from_utf8_lossy(&wrong.stderr);
     assert!(said.contains("--set train.micro_batch=most") && said.contains("\"auto\""), "{said}");
+}
+
+#[test]
+fn prompts_are_asked_as_many_at_once_as_fit_and_a_run_under_the_limit_is_the_same() {
+    let held_out = format!("data.held_out={TINY}/data/held-out.jsonl");
+    let asked = [&held_out, "evaluate.prompts=6", "evaluate.batch=64", "evaluate.max_new_tokens=40"];
+    let long = [&asked[..], &["evaluate.max_new_tokens=4000"]].concat();
+    let of = |plan: &Value, key: &str| plan["memory_bytes"][key].as_u64().unwrap();
+    let (free, code) = plan(&["--device", "cpu"], &long);
+    assert_eq!((code, &free["fits"]), (Some(0), &Value::Bool(true)));
+    let wanted = free["held_out_prompts_at_once"].as_u64().unwrap();
+    assert!(wanted > 8 && of(&free, "held_out_prompts") > 64 << 20, "{free}");
+    // Room for the steps, and for some of the prompts: what the process holds before is known from the peaks.
+    let held = free["peak_bytes"]["training"].as_u64().unwrap()
+        - (of(&free, "total").min(
+            of(&free, "base")
+                + of(&free, "adapter")
+                + of(&free, "gradients")
+                + of(&free, "optimizer")
+                + of(&free, "activations")
+                + of(&free, "runtime"),
+        ));
+    let some =
+        of(&free, "base") + of(&free, "adapter") + of(&free, "runtime") + of(&free, "held_out_prompts") / 2;
+    let limit = format!("memory.limit={:.3}MiB", (held + some + some / 19) as f64 / f64::from(1 << 20));
+    let (less, code) = plan(&["--device", "cpu"], &[&long[..], &[&limit]].concat());
+    assert_eq!((code, &less["fits"]), (Some(0), &Value::Bool(true)), "{less}");
+    let fewer = less["held_out_prompts_at_once"].as_u64().unwrap();
+    assert!((1..wanted).contains(&fewer), "{fewer} of {wanted}");
+    assert_eq!(less["micro_batch"], free["micro_batch"]);
+    let dir = scratch();
+    let whole = train(&dir.path().join("whole"), &asked);
+    assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
+    let one = train(&dir.path().join("one"), &[&asked[..], &["evaluate.batch=1"]].concat());
+    assert!(one.status.success(), "{}", String::from_utf8_lossy(&one.stderr));
+    assert_eq!(adapter(&dir.path().join("whole")), adapter(&dir.path().join("one")));
 }

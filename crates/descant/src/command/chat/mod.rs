@@ -49,7 +49,8 @@ pub(crate) fn run(args: &Chat, dir: &Path, talk: Talk) -> Result<Exit> {
     let renderer = Renderer::load(dir, args.template.as_deref())?;
     let context = load::config(dir)?.max_context;
     let dialogue = Dialogue::new(args.developer.clone(), args.language.clone(), &args.effort);
-    let asking = Asking { batch: 1, tokens: context.min(PLANNED + args.max_new_tokens) as u64 };
+    let tokens = context.min(PLANNED + args.max_new_tokens) as u64;
+    let asking = Asking { batch: 1, tokens, scored: 0 };
     let began = Instant::now();
     let speaker = Speaker::load(&args.model, dir, asking, talk)?;
     talk.item("model", format_args!("{} in {:.1} s", dir.display(), began.elapsed().as_secs_f64()));

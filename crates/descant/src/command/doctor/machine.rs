@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::json;
 
 use super::check::Check;
-use crate::command::room::{available, kib, size};
+use crate::command::host_memory::{available, kib};
+use crate::command::room::size;
 use crate::user_cache;
 use crate::version;
 

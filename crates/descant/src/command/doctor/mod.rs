@@ -64,8 +64,8 @@ fn base(args: &Doctor, model: &str, talk: Talk) -> Result<Check> {
     let dir = Places::new(false, true, talk).directory(setting.as_ref())?;
     load::check_dir(&dir)?;
     let device = load::device(&args.device)?;
-    let asking = Asking { batch: 1, tokens: preflight::LONGEST };
-    let placement = place_for_asking(&device, args.memory, &load::config(&dir)?, asking)?;
+    let asking = Asking { batch: 1, tokens: preflight::LONGEST, scored: 0 };
+    let (placement, _) = place_for_asking(&device, args.memory, &load::config(&dir)?, asking)?;
     let model = load::model(&dir, &device.device, placement)?;
     model.workspace().set(args.memory, Keep::Auto);
     let renderer = load::renderer_of(&dir)?;

@@ -22,14 +22,14 @@ pub(super) fn sides(args: &Generate, compare: bool) -> Vec<Side> {
 
 pub(super) fn speaker(args: &Generate, dir: &Path, asked: &[Asked], talk: Talk) -> Result<Speaker> {
     let longest = asked.iter().map(|asked| asked.ids.len()).max().unwrap_or(0);
-    let asking =
-        Asking { batch: args.batch.min(asked.len()) as u64, tokens: (longest + args.max_new_tokens) as u64 };
+    let (batch, tokens) = (args.batch.min(asked.len()) as u64, (longest + args.max_new_tokens) as u64);
+    let asking = Asking { batch, tokens, scored: 0 };
     Speaker::load(&args.model, dir, asking, talk)
 }
 
 pub(super) fn options(args: &Generate, speaker: &Speaker) -> GenerateOptions {
     let stop_ids = if args.ignore_eos { Vec::new() } else { speaker.stop_ids.clone() };
-    let at_once = Some(args.batch);
+    let at_once = Some(args.batch.min(speaker.at_once));
     GenerateOptions { stop_ids, log_probabilities: args.logprobs, at_once, ..GenerateOptions::default() }
 }
 

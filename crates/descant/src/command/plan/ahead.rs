@@ -161,7 +161,8 @@ impl Rows {
             let others = others.with_context(|| format!("beside {away}"))?;
             let batch = settings.evaluate.batch.max(1) as u64;
             let tokens = others.map_or(0, |others| others.tokens).max(longest as u64);
-            return Ok(Some(Asking { batch, tokens }));
+            let scored = settings.train.max_sequence as u64;
+            return Ok(Some(Asking { batch, tokens, scored }));
         }
         let shipped = held_out.filter(|path| !path.exists());
         let shipped = shipped.and_then(|path| recipe.and_then(|recipe| recipe.text(&path)));

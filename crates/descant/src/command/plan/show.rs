@@ -39,6 +39,8 @@ impl Answer {
         let (trained, targets) = (grouped(self.trained_parameters), settings.lora.targets.join(", "));
         line("trained", format!("{trained} parameters: LoRA r {} on {targets}", settings.lora.r))?;
         talk.data(self.memory().trim_end())?;
+        let peaks = self.room.peaks().map(|(part, bytes)| format!("{part} {}", size(bytes)));
+        line("peaks", format!("{}, with what was in use before", peaks.collect::<Vec<_>>().join(", ")))?;
         for words in self.room.words() {
             line("", words)?;
         }
@@ -180,6 +182,9 @@ impl Answer {
                 "runtime": needs.runtime, "total": needs.total(), "least": needs.least(),
                 "free": self.room.free,
             },
+            "peak_bytes": self.room.peaks().map(|(part, bytes)| (part.replace([' ', '-'], "_"), json!(bytes)))
+                .collect::<serde_json::Map<_, _>>(),
+            "held_out_prompts_at_once": self.room.asking.map(|asking| asking.batch),
             "placement": {
                 "embedding_on_host": self.room.arrangement.placement.embedding_on_host,
                 "streamed_layers": self.room.arrangement.placement.streamed_layers,
