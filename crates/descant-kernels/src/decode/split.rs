@@ -1,8 +1,9 @@
 //! How attention of a step is split, and how its cache is cut: written here for kernels, buffers and plans of memory.
 
-/// Keys of a tile of a step's attention. A split has as many tiles as it takes for no more than [`MOST_SPLITS`].
+/// Keys of a tile of a step's attention. A split has as many tiles as it takes for no more than `MOST_SPLITS`.
 pub const STEP_KEYS: usize = 128;
 /// Splits of a sequence.
+#[cfg(feature = "nvrtc")]
 pub(crate) const MOST_SPLITS: usize = 32;
 /// Query heads of a key head, and features of a head, that the kernel serves.
 #[cfg(feature = "cuda")]
