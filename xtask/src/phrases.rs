@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 /// A phrase in lower case, and what to write instead.
 const PHRASES: [(&str, &str); 22] = [
-    ("goes on with", "continues with"),
+    ("goes on with the", "continues with the"),
     ("go on with", "continue with"),
     ("gone on with", "resumed"),
     ("goes on where", "resumes where"),
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_phrase_is_found_in_its_line_also_across_a_break_and_its_words_elsewhere_are_not() {
         let found = |text: &str| phrases(text).map(|(line, phrase, _)| (line, phrase)).collect::<Vec<_>>();
-        assert_eq!(found("a\n// The run goes\n// on with the next step."), [(2, "goes on with")]);
+        assert_eq!(found("a\n// The run goes\n// on with the next step."), [(2, "goes on with the")]);
         assert_eq!(found("`Is no number`, and is no number."), [(1, "is no number"), (1, "is no number")]);
         for good in [
             "the run goes on without it",

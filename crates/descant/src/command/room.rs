@@ -2,7 +2,7 @@
 //!
 //! On the CPU the estimate starts from what the process holds once the data is read, and is held against what the
 //! system says is available and against `memory.limit`. On a card it is held against what the driver says is free.
-//! Where the system does not say what is free, nothing is refused.
+//! Where the system does not report free memory, nothing is refused.
 
 use std::iter::Peekable;
 

@@ -102,7 +102,7 @@ impl Bus {
         match (lanes(self.now), lanes(self.most)) {
             // An idle card runs its bus slower, but always with all its lanes.
             (Some(now), Some(most)) if now < most => check.or_note(format!(
-                "only {now} of {most} lanes are connected: weights that stream come so much slower; try another slot"
+                "only {now} of {most} lanes are connected, which slows down streamed weights in proportion; try another slot"
             )),
             _ => check,
         }
@@ -176,7 +176,7 @@ fn opened() -> Vec<Check> {
             Ok(gpu) => gpu,
             Err(error) if index == 0 => {
                 let check = Check::note("cards", format!("no card can be opened: {error}"), Value::Null);
-                return vec![check.bad(error.hint().unwrap_or("look at what nvidia-smi says"))];
+                return vec![check.bad(error.hint().unwrap_or("check the output of nvidia-smi"))];
             }
             Err(_) => break,
         };

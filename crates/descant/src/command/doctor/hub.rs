@@ -35,8 +35,8 @@ fn cache(places: &Places) -> Check {
 /// Whether there is one; nothing of it is shown.
 fn token(places: &Places) -> Check {
     match places.token_and_endpoint().map(|(token, _)| token) {
-        None => Check::note("token", "not looked for: this build cannot fetch", json!({"present": null})),
-        Some(true) => Check::ok("token", "yes; it is sent to the hub alone", json!({"present": true})),
+        None => Check::note("token", "not checked: this build cannot download", json!({"present": null})),
+        Some(true) => Check::ok("token", "yes; it is sent only to the hub", json!({"present": true})),
         Some(false) => Check::note("token", "no; public repositories need none", json!({"present": false}))
             .or_note("for private and gated ones set HF_TOKEN, or `hf auth login`"),
     }
@@ -46,7 +46,9 @@ fn network(places: &Places) -> Check {
     let endpoint = places.token_and_endpoint().map(|(_, endpoint)| endpoint);
     let facts = |answers: Option<bool>, seconds: Option<f64>| json!({"endpoint": endpoint, "answers": answers, "seconds": seconds});
     match places.reach() {
-        None => Check::note("network", "not tried: offline, or this build cannot fetch", facts(None, None)),
+        None => {
+            Check::note("network", "not checked: offline, or this build cannot download", facts(None, None))
+        }
         Some(Ok(time)) => {
             let text = format!("{} answers in {} ms", endpoint.unwrap_or("the hub"), time.as_millis());
             Check::ok("network", text, facts(Some(true), Some(time.as_secs_f64())))
@@ -54,7 +56,7 @@ fn network(places: &Places) -> Check {
         Some(Err(error)) => {
             let check = Check::note("network", format!("{error:#}"), facts(Some(false), None));
             check.or_note(
-                "what is in the cache works with --offline; for the rest look at HTTPS_PROXY, SSL_CERT_FILE, HF_ENDPOINT",
+                "cached repositories work with --offline; otherwise check HTTPS_PROXY, SSL_CERT_FILE and HF_ENDPOINT",
             )
         }
     }

@@ -45,7 +45,7 @@ fn processor() -> Check {
     let check = Check::ok("cpu", format!("{threads} threads, {}: {named}", std::env::consts::ARCH), facts);
     let is_slow = cfg!(target_arch = "x86_64") && !(features.contains(&"avx2") && features.contains(&"fma"));
     if is_slow {
-        check.or_note("without AVX2 and FMA the CPU computes several times slower; a card does not need them")
+        check.or_note("without AVX2 and FMA the CPU is several times slower; a GPU does not need them")
     } else {
         check
     }
@@ -72,11 +72,15 @@ fn memory() -> Check {
     let free = available();
     let facts = json!({"total_bytes": total, "available_bytes": free});
     let Some(free) = free else {
-        return Check::note("memory", "the system does not say what is free", facts);
+        return Check::note("memory", "the system does not report free memory", facts);
     };
     let total = total.map_or_else(String::new, |total| format!(" of {}", size(total)));
     let check = Check::ok("memory", format!("{} available{total}", size(free)), facts);
-    if free < LEAST { check.bad("end other programs: nothing can be trained in so little") } else { check }
+    if free < LEAST {
+        check.bad("stop other programs: this is too little memory for training")
+    } else {
+        check
+    }
 }
 
 /// What a process may lock; the driver pins memory for weights that have no room on a card.
@@ -89,7 +93,7 @@ fn pinning() -> Option<Check> {
             let text = format!("at most {} of locked memory (ulimit -l)", size(bytes));
             let facts = json!({"limit_bytes": bytes});
             Check::ok("pinning", text, facts).or_note(
-                "where a card's driver counts pinned memory against it, weights on the host need `ulimit -l unlimited`",
+                "if the GPU driver counts pinned memory against this limit, weights in host memory need `ulimit -l unlimited`",
             )
         }
     })
@@ -114,17 +118,18 @@ fn disk() -> Option<Check> {
     let free = descant_files::free_bytes(Path::new("runs")).ok()?;
     let facts = json!({"free_bytes": free});
     let Some(free) = free else {
-        return Some(Check::note("disk", "the system does not say what is free", facts));
+        return Some(Check::note("disk", "the system does not report free memory", facts));
     };
     let check = Check::ok("disk", format!("{} free here, where runs/ goes", size(free)), facts);
-    Some(if free < LEAST { check.bad("make room, or set run.folder to another disk") } else { check })
+    Some(if free < LEAST { check.bad("free some space, or set run.folder to another disk") } else { check })
 }
 
 fn cache() -> Check {
     let Some(folder) = user_cache::folder() else {
-        let check = Check::note("own cache", "the system names no folder for one", json!({"folder": null}));
-        return check
-            .or_note("set HOME or XDG_CACHE_HOME, or every start compiles kernels and reads data anew");
+        let check = Check::note("own cache", "the system has no folder for it", json!({"folder": null}));
+        return check.or_note(
+            "set HOME or XDG_CACHE_HOME, otherwise every start compiles kernels and prepares data again",
+        );
     };
     let (files, bytes) = contents(&folder);
     let facts = json!({"folder": folder, "files": files, "bytes": bytes});
