@@ -119,7 +119,7 @@ fn answer(args: &Plan, resolved: &Resolved, places: &Places, talk: Talk) -> Resu
     };
     Ok(Answer {
         device: device.as_ref().map_or_else(
-            || format!("a card of {} that is not here", size(args.card.unwrap_or(0))),
+            || format!("hypothetical GPU with {}", size(args.card.unwrap_or(0))),
             |device| device.why.clone(),
         ),
         trained_parameters: of_device.needs.adapter / 4,
