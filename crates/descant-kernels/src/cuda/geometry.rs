@@ -66,6 +66,8 @@ pub const FEW: Block = Block { threads: 256, shared: 0 };
 pub const LOW_RANK_FEW: Block = Block { threads: 256, shared: 0 };
 /// A matrix times the few rows of a step of generation; its shared memory is that of the rows.
 pub const THIN: Block = Block { threads: 256, shared: 0 };
+/// Columns of its tiles.
+pub const THIN_COLUMNS: usize = 8;
 /// Experts of a step; its dynamic shared memory is that of the rows, up to sixteen at a time.
 pub const STEP_EXPERTS: Block = Block { threads: 256, shared: 0 };
 /// The same on Hopper: warps that multiply, and one for each stage of the ring.
@@ -196,7 +198,8 @@ pub(super) mod constants {
         ("WARPS", super::STEP_WARPS as i64),
         ("STAGES", super::STEP_STAGES as i64),
     ];
-    pub(crate) const THIN: &[Define] = &[super::THIN.threads("THREADS")];
+    pub(crate) const THIN: &[Define] =
+        &[super::THIN.threads("THREADS"), ("COLUMNS", super::THIN_COLUMNS as i64)];
     pub(crate) const ATTEND: &[Define] = &[
         super::ATTEND.threads("THREADS"),
         ("KEYS", STEP_KEYS as i64),

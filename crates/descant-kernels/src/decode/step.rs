@@ -4,7 +4,7 @@ use super::bound::Bound;
 use super::buffers::{Buffers, Sizes};
 use super::experts;
 use super::types::{StepChoice, THIN_ROWS};
-use crate::cuda::geometry::{ATTEND, ROUTE_ROWS, THIN};
+use crate::cuda::geometry::{ATTEND, ROUTE_ROWS, THIN, THIN_COLUMNS};
 use crate::cuda::{Arg, Element, MatmulSpec, Matrices, Result, Run};
 use crate::layer::frozen::DenseData;
 use crate::memory::table::WORKSPACE;
@@ -60,9 +60,8 @@ const WARP: u32 = 32;
 /// Bytes up to which the factor of attention's output lies in shared memory where experts are chosen: rank 8 of the
 /// published sizes twice, beside the products that still run there.
 const STAGED_FACTOR: usize = 96 << 10;
-/// Blocks a multiprocessor of a thin product, and columns of its tiles.
+/// Blocks a multiprocessor of a thin product.
 const THIN_BLOCKS: u32 = 2;
-const THIN_COLUMNS: usize = 8;
 
 impl Program {
     /// The whole step; `told` is where the host reads the ids.

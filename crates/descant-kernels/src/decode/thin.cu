@@ -11,9 +11,9 @@
 #include "step.cuh"
 
 #define WARPS 8
-#define COLUMNS 8
 #define AHEAD 12  // chunks of a warp that are on their way: all of 2880
 static_assert(THREADS == 32 * WARPS, "eight warps");
+static_assert(COLUMNS == 8, "as a fragment of the right operand has");
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     thin(const bf16* x, const float* norm, const bf16* w, const bf16* more, float* out, bf16* half, bf16* u, int B,
