@@ -18,6 +18,8 @@ pub(crate) struct KeyValueCache {
     n_kv: usize,
     dim: usize,
     window: Option<usize>,
+    /// Which layers have it.
+    ringed: Vec<bool>,
     device: Device,
     pages: Pages,
     slots: Vec<Option<Held>>,
@@ -46,6 +48,7 @@ impl KeyValueCache {
             n_kv: config.num_key_value_heads,
             dim: config.head_dim,
             window: (0..config.num_hidden_layers).find_map(|layer| config.window(layer)),
+            ringed: (0..config.num_hidden_layers).map(|layer| config.window(layer).is_some()).collect(),
             device: device.clone(),
             pages: Pages::new(size.pages),
             slots: (0..size.slots).map(|_| None).collect(),
@@ -86,6 +89,36 @@ impl KeyValueCache {
         self.slots[slot].as_ref().expect("a sequence was begun there")
     }
 
+    /// Whether a sequence has the slot.
+    pub(crate) fn holds(&self, slot: usize) -> bool {
+        self.slots[slot].is_some()
+    }
+
+    /// What a slot's rings have now. Pages need no copy: what comes later is written behind.
+    pub(crate) fn rings(&self, slot: usize) -> Rings {
+        let Some(window) = self.window else { return Rings { rows: None, layers: Vec::new() } };
+        let rows = self.indices((slot * window..(slot + 1) * window).map(|row| row as i32).collect());
+        let copy = |layer: &Option<[Tensor<2>; 2]>| {
+            let layer = layer.as_ref().expect("nobody is extending it");
+            layer.clone().map(|rows_of| rows_of.select(0, rows.clone()))
+        };
+        let ringed = self.layers.iter().zip(&self.ringed).map(|(layer, is)| is.then(|| copy(layer)));
+        Rings { layers: ringed.collect(), rows: Some(rows) }
+    }
+
+    /// Takes a sequence back to when it had so many tokens, which was when its rings were these.
+    pub(crate) fn go_back(&mut self, slot: usize, length: usize, rings: &Rings) {
+        let held = self.slots[slot].as_mut().expect("a sequence was begun there");
+        assert!(length <= held.length, "it never had more");
+        held.length = length;
+        let Some(rows) = &rings.rows else { return };
+        for (layer, ring) in self.layers.iter_mut().zip(&rings.layers) {
+            let Some([keys, values]) = ring.clone() else { continue };
+            let [all_keys, all_values] = layer.take().expect("put back below");
+            *layer = Some([write_rows(all_keys, rows, keys), write_rows(all_values, rows, values)]);
+        }
+    }
+
     /// Takes note of tokens that a decoder wrote.
     pub(crate) fn advance(&mut self, slot: usize, tokens: usize) {
         let held = self.slots[slot].as_mut().expect("a sequence was begun there");
@@ -113,11 +146,13 @@ impl KeyValueCache {
         NewRows { positions: news.iter().flat_map(New::positions).collect(), all, window }
     }
 
+    fn indices(&self, values: Vec<i32>) -> Tensor<1, Int> {
+        let n = values.len();
+        Tensor::from_data(TensorData::new(values, [n]), (&self.device, DType::I32))
+    }
+
     fn lane(&self, plan: Plan) -> Lane {
-        let indices = |values: Vec<i32>| {
-            let n = values.len();
-            Tensor::<1, Int>::from_data(TensorData::new(values, [n]), (&self.device, DType::I32))
-        };
+        let indices = |values| self.indices(values);
         Lane {
             rows: indices(plan.rows),
             written: plan.written.map(indices),
@@ -171,6 +206,13 @@ impl KeyValueCache {
         self.layers[layer] = Some([keys, values]);
         (k, v)
     }
+}
+
+/// A copy of what a slot has in layers with a window.
+#[derive(Debug)]
+pub(crate) struct Rings {
+    rows: Option<Tensor<1, Int>>,
+    layers: Vec<Option<[Tensor<2>; 2]>>,
 }
 
 /// New tokens of a pass, and where they go.

@@ -55,6 +55,11 @@ impl CardSteps {
         }
     }
 
+    /// Begins anew: what was queued is of nobody.
+    pub(crate) fn forget(&mut self) {
+        self.rows.clear();
+    }
+
     /// The next token of each of `ready`, or of those of them that a step had that was queued ahead.
     pub(crate) fn step(
         &mut self,
@@ -64,7 +69,8 @@ impl CardSteps {
         ahead: bool,
     ) -> Result<Vec<(Active, Drawn)>> {
         if self.rows != ready || self.choice != choice {
-            if let Some(told) = self.queued(ready)? {
+            // What was queued ahead of sequences that are all gone is nobody's.
+            if let Some(told) = self.queued(ready)?.filter(|told| !told.is_empty()) {
                 return Ok(told);
             }
             self.set(ready, row)?;

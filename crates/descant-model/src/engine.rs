@@ -11,7 +11,7 @@ use descant_kernels::{
     DrawnRow, STEP_ROWS, StepChoice, StepDraw, StepRow, best_tokens, draw_tokens, is_cpu, read_floats,
 };
 
-use crate::cache::KeyValueCache;
+use crate::cache::{KeyValueCache, Rings};
 use crate::capacity::{CacheSize, pages_for};
 use crate::decode::CardSteps;
 use crate::error::{Error, Result};
@@ -33,6 +33,11 @@ pub(crate) struct Engine<'a> {
     cache: KeyValueCache,
     slots: usize,
     card: Option<CardSteps>,
+    /// Tokens that a sequence has room for at least.
+    reserved: usize,
+    /// Of a conversation, the prompt of the last turn but for its last token, and what the rings had behind it.
+    kept: Option<(Vec<u32>, Rings)>,
+    is_conversation: bool,
 }
 
 impl<'a> Engine<'a> {
@@ -46,21 +51,78 @@ impl<'a> Engine<'a> {
         sequences: &[usize],
         run: &Run<'_>,
     ) -> Result<Self> {
-        let size = size(model, sequences, run)?;
-        let cache = KeyValueCache::new(&model.config, size, model.device());
+        let needs = sequences.iter().map(|&sequence| run.most_tokens(sequence)).collect();
+        let size = size(model, sequences, needs, run)?;
         let adapter = sequences.iter().any(|&sequence| run.requests[sequence].adapter);
-        let of_steps: &dyn Overlay = if adapter { overlay } else { &Bare };
         let longest = sequences.iter().map(|&sequence| run.most_tokens(sequence)).max().unwrap_or(1);
-        let card = CardSteps::new(model, of_steps, &cache, size, longest)?;
-        Ok(Self { model, overlay, cache, slots: size.slots, card })
+        Self::with(model, overlay, size, adapter, longest)
     }
 
-    /// Continues the sequences to their ends. However it ends, no slot is taken then.
+    /// One for the turns of a conversation of so many tokens at most, all with the overlay or all without.
+    ///
+    /// # Errors
+    /// Memory does not hold it.
+    pub(crate) fn for_conversation(
+        model: &'a GptOss,
+        overlay: &'a dyn Overlay,
+        tokens: usize,
+        run: &Run<'_>,
+    ) -> Result<Self> {
+        let size = size(model, &[0], vec![tokens], run)?;
+        let new = Self::with(model, overlay, size, run.requests[0].adapter, tokens)?;
+        Ok(Self { reserved: tokens, is_conversation: true, ..new })
+    }
+
+    fn with(
+        model: &'a GptOss,
+        overlay: &'a dyn Overlay,
+        size: CacheSize,
+        adapter: bool,
+        longest: usize,
+    ) -> Result<Self> {
+        let cache = KeyValueCache::new(&model.config, size, model.device());
+        let of_steps: &dyn Overlay = if adapter { overlay } else { &Bare };
+        let card = CardSteps::new(model, of_steps, &cache, size, longest)?;
+        let slots = size.slots;
+        Ok(Self { model, overlay, cache, slots, card, reserved: 0, kept: None, is_conversation: false })
+    }
+
+    /// Tokens that a conversation has room for.
+    pub(crate) fn reserved(&self) -> usize {
+        self.reserved
+    }
+
+    /// Goes back to where the prompt of the last turn ended, if this one begins with it: how many of its tokens need no
+    /// pass. Else nothing of the last turn is left.
+    pub(crate) fn go_back(&mut self, prompt: &[u32]) -> usize {
+        let before = &prompt[..prompt.len() - 1];
+        match self.kept.take() {
+            Some((tokens, rings)) if before.starts_with(&tokens) => {
+                self.cache.go_back(0, tokens.len(), &rings);
+                let count = tokens.len();
+                self.kept = (before.len() == count).then_some((tokens, rings));
+                count
+            }
+            _ => {
+                self.cache.end(0);
+                0
+            }
+        }
+    }
+
+    /// Continues the sequences to their ends. However it ends, no slot is taken then, but for a conversation's.
     ///
     /// # Errors
     /// Logits are not finite; the device failed.
     pub(crate) fn serve(&mut self, sequences: &[usize], run: &mut Run<'_>) -> Result<()> {
+        if let Some(card) = &mut self.card {
+            card.forget();
+        }
         let result = self.turns(sequences, run);
+        if result.is_ok() && self.is_conversation {
+            return Ok(());
+        }
+        self.kept = None;
         for slot in 0..self.slots {
             self.cache.end(slot);
         }
@@ -76,7 +138,9 @@ impl<'a> Engine<'a> {
         });
         let mut slots = Slots::new(self.slots, refill, waiting);
         while !slots.is_done() && !run.ended_all {
-            slots.admit(|slot, sequence| self.cache.begin(slot, run.most_tokens(sequence)));
+            slots.admit(|slot, sequence| {
+                self.cache.holds(slot) || self.cache.begin(slot, run.most_tokens(sequence).max(self.reserved))
+            });
             if let Some(chunks) = slots.chunks(|slot| self.cache.length(slot)) {
                 self.fill(&chunks, run);
             }
@@ -84,10 +148,16 @@ impl<'a> Engine<'a> {
             if ready.is_empty() {
                 continue;
             }
+            if self.is_conversation && self.kept.is_none() {
+                let prompt = &run.requests[ready[0].sequence].prompt;
+                self.kept = Some((prompt[..prompt.len() - 1].to_vec(), self.cache.rings(0)));
+            }
             for (active, chosen) in self.step(&ready, slots.fills(), run)? {
                 if !run.take(active.sequence, chosen) {
-                    self.cache.end(active.slot);
                     slots.end(active.slot);
+                    if !self.is_conversation {
+                        self.cache.end(active.slot);
+                    }
                 }
                 if run.ended_all {
                     break;
@@ -206,12 +276,12 @@ fn step_row(active: &Active, cache: &KeyValueCache, run: &Run<'_>) -> StepRow {
 }
 
 /// How large a cache these sequences get: as asked for, or what memory holds.
-fn size(model: &GptOss, sequences: &[usize], run: &Run<'_>) -> Result<CacheSize> {
+/// They need so many tokens each.
+fn size(model: &GptOss, sequences: &[usize], tokens: Vec<usize>, run: &Run<'_>) -> Result<CacheSize> {
     let on_card = !is_cpu(model.device());
     let most = if on_card { SLOTS_ON_CARD } else { SLOTS_ON_CPU };
     let asked = run.options.at_once.unwrap_or(most).clamp(1, if on_card { STEP_ROWS } else { usize::MAX });
-    let mut needs: Vec<usize> =
-        sequences.iter().map(|&sequence| pages_for(run.most_tokens(sequence))).collect();
+    let mut needs: Vec<usize> = tokens.iter().map(|&tokens| pages_for(tokens)).collect();
     needs.sort_unstable_by(|a, b| b.cmp(a));
     let largest = needs.first().copied().unwrap_or(1);
     let room = model.workspace().room(model.device())?;
@@ -240,9 +310,8 @@ fn size(model: &GptOss, sequences: &[usize], run: &Run<'_>) -> Result<CacheSize>
             }
             _ if slots > 1 => slots /= 2,
             _ => {
-                let longest = sequences.iter().copied().max_by_key(|&sequence| run.most_tokens(sequence));
-                let index = longest.unwrap_or(0);
-                let tokens = run.most_tokens(index);
+                let longest = sequences.iter().copied().zip(tokens).max_by_key(|(_, tokens)| *tokens);
+                let (index, tokens) = longest.unwrap_or((0, 1));
                 let needed = CacheSize::of(1, tokens).with_work(&model.config, on_card);
                 let free = room.unwrap_or_else(|| {
                     let pages = cap.unwrap_or(0);

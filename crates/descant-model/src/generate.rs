@@ -99,7 +99,7 @@ impl GptOss {
         vec![side(false), side(true)]
     }
 
-    fn check(&self, requests: &[Request]) -> Result<()> {
+    pub(crate) fn check(&self, requests: &[Request]) -> Result<()> {
         Batch::new(requests.iter().map(|request| request.prompt.as_slice()), self.config.vocab_size)?;
         for (index, request) in requests.iter().enumerate() {
             let (tokens, context) = (request.prompt.len(), self.config.max_context);

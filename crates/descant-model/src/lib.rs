@@ -23,6 +23,7 @@ mod request;
 mod rope;
 mod run;
 mod sample;
+mod session;
 mod shards;
 mod site;
 mod slots;
@@ -47,6 +48,7 @@ pub use request::{
 };
 pub use rope::{Rope, Yarn};
 pub use sample::{Sampling, log_sum_exp, top_log_probabilities};
+pub use session::Session;
 pub use shards::{TensorPlace, identity_files, left_over_index, tensor_places};
 pub use site::{Site, SiteDims};
 pub use sweep::{Sweep, gradient_of};

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use descant_model::{
-    Error, GenerateOptions, Generated, Go, GptOss, NewToken, Overlay, Request, Sampling, Site, StopReason,
-    Unwatched, Watch,
+    Error, GenerateOptions, Generated, Go, GptOss, NewToken, Overlay, Request, Sampling, Session, Site,
+    StopReason, Unwatched, Watch,
 };
 
 /// Batches of random requests.
@@ -215,5 +215,43 @@ fn a_prompt_of_several_chunks_is_that_of_the_whole_forward() {
         let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
         assert_eq!(id as usize, best, "behind {} tokens", prompt.len());
         prompt.push(id);
+    }
+}
+
+#[test]
+fn turns_of_a_conversation_are_what_each_prompt_gets_alone_and_reuse_what_is_there() {
+    let (model, overlay) = (model(), Shift);
+    let mut random = Random(3);
+    let mut session = Session::new(&model, &overlay);
+    let options = GenerateOptions::default();
+    let mut prompt: Vec<u32> = (0..70).map(|_| random.below(VOCABULARY as usize) as u32).collect();
+    let mut before: Option<usize> = None;
+    for turn in 0..8 {
+        let mut request = Request { stream: turn, max_new_tokens: 20, ..Request::greedy(prompt.clone(), 20) };
+        if turn % 2 == 1 {
+            request.sampling = Sampling { temperature: 1.0, top_p: 0.9, seed: 2, ..Sampling::default() };
+        }
+        let reply = session.reply(&request, &options, &mut Unwatched).expect("a reply");
+        assert_eq!(reply.ids, alone(&model, &request, &[]).ids, "turn {turn}");
+        assert_eq!(session.reused(), before.unwrap_or(0), "turn {turn}");
+        // The same again needs no pass at all, and another beginning all of it.
+        assert_eq!(session.reply(&request, &options, &mut Unwatched).expect("a reply"), reply);
+        assert_eq!(session.reused(), prompt.len() - 1);
+        if turn == 4 {
+            let mut other = request.clone();
+            other.prompt[3] += 1;
+            let reply = session.reply(&other, &options, &mut Unwatched).expect("a reply");
+            assert_eq!((reply, session.reused()), (alone(&model, &other, &[]), 0));
+            session.reply(&request, &options, &mut Unwatched).expect("a reply");
+        }
+        // The base has a side of its own, and an end by the watcher loses nothing.
+        let base = Request { adapter: false, ..request.clone() };
+        let mut watch = Noting { order: Vec::new(), ended: Vec::new(), most: 3 };
+        let stopped = session.reply(&base, &options, &mut watch).expect("a reply");
+        assert_eq!(stopped.ids, alone(&model, &base, &[]).ids[..3]);
+        before = Some(prompt.len() - 1);
+        // As a template does: of the reply something is left, then the next message.
+        prompt.extend_from_slice(&reply.ids[5..15]);
+        prompt.extend((0..random.below(60)).map(|_| random.below(VOCABULARY as usize) as u32));
     }
 }

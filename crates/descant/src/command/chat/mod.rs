@@ -1,14 +1,15 @@
 //! `descant chat`: a conversation in the terminal.
 //!
 //! The model is loaded once. Each reply is asked for with the whole conversation as the model's template serves it, so
-//! what the model sees is what a server would show it: the reasoning of earlier turns is left out.
+//! what the model sees is what a server would show it: the reasoning of earlier turns is left out. What a prompt has in
+//! common with the one before is not computed again.
 
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use descant_harmony::{Date, Renderer};
-use descant_model::{GenerateOptions, Request, Sampling};
+use descant_model::{GenerateOptions, Request, Sampling, Session};
 use descant_train::memory::Asking;
 
 use super::load;
@@ -50,7 +51,9 @@ pub(crate) fn run(args: &Chat, dir: &Path, talk: Talk) -> Result<Exit> {
     let context = load::config(dir)?.max_context;
     let dialogue = Dialogue::new(args.developer.clone(), args.language.clone(), &args.effort);
     let tokens = context.min(PLANNED + args.max_new_tokens) as u64;
-    let asking = Asking { batch: 1, tokens, scored: 0 };
+    // Base and adapter have each their own conversation in the cache.
+    let batch = if args.model.adapter.is_some() { 2 } else { 1 };
+    let asking = Asking { batch, tokens, scored: 0 };
     let began = Instant::now();
     let speaker = Speaker::load(&args.model, dir, asking, talk)?;
     talk.item("model", format_args!("{} in {:.1} s", dir.display(), began.elapsed().as_secs_f64()));
@@ -58,6 +61,9 @@ pub(crate) fn run(args: &Chat, dir: &Path, talk: Talk) -> Result<Exit> {
         args.model.adapter.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string());
     talk.item("adapter", adapter);
     talk.item("device", &speaker.device);
+    if !descant_kernels::is_cpu(speaker.model.device()) {
+        talk.item("turns", "each prompt is computed whole on a card");
+    }
     let mut input = Input::new(talk)?;
     if input.is_terminal() {
         talk.say("Type a message. /help lists commands, Ctrl-C stops a reply, Ctrl-D ends.");
@@ -68,7 +74,8 @@ pub(crate) fn run(args: &Chat, dir: &Path, talk: Talk) -> Result<Exit> {
     let mut chat = Talking {
         dialogue,
         renderer,
-        speaker,
+        session: Session::new(&speaker.model, &*speaker.overlay),
+        has_adapter: speaker.has_adapter,
         options,
         sampling,
         date,
@@ -95,10 +102,11 @@ pub(crate) fn run(args: &Chat, dir: &Path, talk: Talk) -> Result<Exit> {
 }
 
 /// A conversation that goes on.
-struct Talking {
+struct Talking<'a> {
     dialogue: Dialogue,
     renderer: Renderer,
-    speaker: Speaker,
+    session: Session<'a>,
+    has_adapter: bool,
     options: GenerateOptions,
     sampling: Sampling,
     date: Date,
@@ -115,7 +123,7 @@ struct Talking {
     talk: Talk,
 }
 
-impl Talking {
+impl Talking<'_> {
     /// What stands before the cursor: effort, tokens that are left, speed.
     fn prompt(&self) -> String {
         let used = self.dialogue.ids(&self.renderer, self.date).map_or(0, |ids| ids.len());
@@ -155,7 +163,7 @@ impl Talking {
         if self.compare {
             self.reply(&ids, Some("base"), false)?;
         }
-        let adapter = self.speaker.has_adapter;
+        let adapter = self.has_adapter;
         let turn = self.reply(&ids, self.compare.then_some("adapter"), adapter)?;
         let message = turn.message();
         let answered = message.is_some();
@@ -194,10 +202,8 @@ impl Talking {
             stream: self.replies,
         };
         let mut showing = Showing::new(self.renderer.tokenizer(), &mut screen, &self.interrupt);
-        let reply =
-            self.speaker.model.generate(&[request], &*self.speaker.overlay, &self.options, &mut showing)?;
+        let reply = self.session.reply(&request, &self.options, &mut showing)?;
         self.speed = showing.finish()?.or(self.speed);
-        let reply = reply.into_iter().next().context("one prompt has one reply")?;
         if let Some(said) = cut_short(reply.stop, self.max_new_tokens) {
             talk.say(said);
         }
@@ -260,7 +266,7 @@ impl Talking {
 
     /// `/compare`: the base's reply to the last message, or to each from now on.
     fn compared(&mut self, always: Option<bool>) -> Result<()> {
-        if !self.speaker.has_adapter {
+        if !self.has_adapter {
             self.talk.warn("there is no adapter to compare the base with; start with --adapter DIR");
             return Ok(());
         }
