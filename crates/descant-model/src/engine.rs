@@ -271,6 +271,7 @@ fn step_row(active: &Active, cache: &KeyValueCache, run: &Run<'_>) -> StepRow {
         pages: cache.pages(active.slot).to_vec(),
         id: run.last(active.sequence),
         position: cache.length(active.slot),
+        adapted: active.adapter,
         draw: StepDraw { draw, step, seen: seen.to_vec(), wants_probability },
     }
 }

@@ -61,7 +61,7 @@ impl GptOss {
     ///
     /// There may be any number of prompts, of any lengths: as many as [`GenerateOptions::at_once`] and memory allow are at
     /// work, and one that is done makes room for the next. Greedy results do not depend on what else is asked, up to
-    /// rounding; random numbers do not depend on it at all.
+    /// rounding; random numbers do not depend on it at all. Prompts with the overlay and without go together.
     ///
     /// # Errors
     /// A prompt is empty, holds an id outside the vocabulary or leaves no room for a reply in the model's context; a
@@ -81,22 +81,11 @@ impl GptOss {
         self.workspace().make_way(self.device())?;
         let mut run = Run::new(self.config.max_context, requests, options, watch);
         let wanted: Vec<usize> = (0..requests.len()).filter(|&i| requests[i].max_new_tokens > 0).collect();
-        for sequences in self.sides(&wanted, requests) {
-            if !sequences.is_empty() && !run.ended_all {
-                Engine::new(self, overlay, &sequences, &run)?.serve(&sequences, &mut run)?;
-            }
+        if !wanted.is_empty() {
+            Engine::new(self, overlay, &wanted, &run)?.serve(&wanted, &mut run)?;
         }
         self.workspace().check_limit(self.device())?;
         Ok(run.finish())
-    }
-
-    /// Those that can be at work together. A card's decoder has one overlay.
-    fn sides(&self, wanted: &[usize], requests: &[Request]) -> Vec<Vec<usize>> {
-        if !descant_kernels::is_cuda(self.device()) {
-            return vec![wanted.to_vec()];
-        }
-        let side = |adapter| wanted.iter().copied().filter(|&i| requests[i].adapter == adapter).collect();
-        vec![side(false), side(true)]
     }
 
     pub(crate) fn check(&self, requests: &[Request]) -> Result<()> {

@@ -48,6 +48,8 @@ pub(super) struct Buffers {
     /// The sequences' tables of pages behind each other, and where each begins, i32.
     pub(super) pages: u64,
     pub(super) first_page: u64,
+    /// Whether the adapter takes part in each row, i32.
+    pub(super) adapted: u64,
     /// How each row is drawn, and which tokens its penalty is for, a bit each.
     pub(super) draws: u64,
     pub(super) seen: u64,
@@ -138,6 +140,7 @@ impl Buffers {
             slots: take(rows * full),
             pages: take(of.pages * full),
             first_page: take(rows * full),
+            adapted: take(rows * full),
             draws: take(rows * DRAW_BYTES),
             seen: take(rows * mask_bytes(of.vocabulary)),
         };

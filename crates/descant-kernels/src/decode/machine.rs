@@ -186,6 +186,7 @@ impl Machine {
             (at.slots, bytes(&mut rows.iter().map(|row| row.slot))),
             (at.pages, bytes(&mut rows.iter().zip(&tables).flat_map(table))),
             (at.first_page, bytes(&mut first.into_iter())),
+            (at.adapted, bytes(&mut rows.iter().map(|row| usize::from(row.adapted)))),
             (at.draws, rows.iter().flat_map(|row| row.draw.row().bytes()).collect()),
         ];
         let masks: Vec<(u64, Vec<u8>)> = rows

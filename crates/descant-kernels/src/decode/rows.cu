@@ -25,8 +25,9 @@ __device__ __forceinline__ float dot8(const float (&u)[8], uint4 v) {
 // Bias and low-rank part of queries, keys and values, rotary embedding, and the new rows of the cache.
 // qkv f32 [B, (H + 2 n_kv) D]; bias bf16; u bf16 [B, R] and v bf16 [(H + 2 n_kv) D, R], R 0 for none; cos, sin f32 [*,
 // D / 2] by position; slots, positions i32 [B]; pages, first_page i32 and keys, values bf16 [rows, n_kv D] as attend.cu
-// has them; q bf16 [B, H D]. Grid: (ceil((H + 2 n_kv) D / 2 / 128), B). Block: 128, a thread a pair (i, i + D / 2), so
-// small that one has room beside the product before.
+// has them; adapted i32 [B], 0 for rows without the low-rank part, set before the step begins; q bf16 [B, H D]. Grid:
+// (ceil((H + 2 n_kv) D / 2 / 128), B). Block: 128, a thread a pair (i, i + D / 2), so small that one has room beside
+// the product before.
 template <bool ADAPTED>
 __device__ __forceinline__ void place_rows(const float* qkv, const bf16* bias, const bf16* u, const bf16* v,
                                            const float* cos, const float* sin, const int* slots, const int* positions,
@@ -79,17 +80,21 @@ __device__ __forceinline__ void place_rows(const float* qkv, const bf16* bias, c
 // Apart, because what an adapter takes in registers would be taken without one too.
 extern "C" __global__ void __launch_bounds__(128)
     place(const float* qkv, const bf16* bias, const bf16* u, const bf16* v, const float* cos, const float* sin,
-          const int* slots, const int* positions, const int* pages, const int* first_page, bf16* q, bf16* keys,
-          bf16* values, int H, int n_kv, int D, int R, int window) {
+          const int* slots, const int* positions, const int* pages, const int* first_page, const int* adapted, bf16* q,
+          bf16* keys, bf16* values, int H, int n_kv, int D, int R, int window) {
     place_rows<false>(qkv, bias, u, v, cos, sin, slots, positions, pages, first_page, q, keys, values, H, n_kv, D, R,
                       window);
 }
 extern "C" __global__ void __launch_bounds__(128)
     place_adapted(const float* qkv, const bf16* bias, const bf16* u, const bf16* v, const float* cos, const float* sin,
-                  const int* slots, const int* positions, const int* pages, const int* first_page, bf16* q, bf16* keys,
-                  bf16* values, int H, int n_kv, int D, int R, int window) {
-    place_rows<true>(qkv, bias, u, v, cos, sin, slots, positions, pages, first_page, q, keys, values, H, n_kv, D, R,
-                     window);
+                  const int* slots, const int* positions, const int* pages, const int* first_page, const int* adapted,
+                  bf16* q, bf16* keys, bf16* values, int H, int n_kv, int D, int R, int window) {
+    if (adapted[blockIdx.y])
+        place_rows<true>(qkv, bias, u, v, cos, sin, slots, positions, pages, first_page, q, keys, values, H, n_kv, D, R,
+                         window);
+    else
+        place_rows<false>(qkv, bias, u, v, cos, sin, slots, positions, pages, first_page, q, keys, values, H, n_kv, D,
+                          R, window);
 }
 
 #define MAX_EXPERTS 256
@@ -141,7 +146,8 @@ __device__ __forceinline__ void choose(const float* logits, int E, int k, int& e
 // norm; the router's logits, a block for each few experts, and of each row the last of these blocks chooses. product
 // f32 [B, D]; x bf16 [B, D]; bias bf16 [D]; u bf16 [B, R], v bf16 [D, R], R 0 for none; norm f32 [D]; router bf16 or,
 // with FINE, f32 [E, D]; router_bias f32 [E]; middle, normed bf16 [B, D]; logits f32 [B, E]; experts i32 and weights
-// f32 [B, k]; pairs, places i32 [k] and offsets i32 [E + 1] are written where there is one row; counters u32 [B], zero,
+// f32 [B, k]; adapted i32 [B], 0 for rows without low-rank part and FINE router, set before the step begins;
+// pairs, places i32 [k] and offsets i32 [E + 1] are written where there is one row; counters u32 [B], zero,
 // and zero again on return. D a multiple of 8 up to 4096, E at most 256, k at most 8. Grid: (ceil(E / ROUTE_WARPS), B).
 // Dynamic shared memory: ROUTE_WARPS rows of the router and, where it is staged, v.
 template <bool FINE, bool ADAPTED>
@@ -270,9 +276,9 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
 // Without an adapter at the output and the router, and with.
 extern "C" __global__ void __launch_bounds__(ROUTE_THREADS, 8)
     route_rows(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v, const float* norm,
-               const void* router, const float* router_bias, bf16* middle, bf16* normed, float* logits, int* experts,
-               float* weights, int* pairs, int* places, int* offsets, u32* counters, int D, int E, int k, int R,
-               int fine, float epsilon, int is_staged) {
+               const void* router, const void* fine_router, const float* router_bias, const int* adapted, bf16* middle,
+               bf16* normed, float* logits, int* experts, float* weights, int* pairs, int* places, int* offsets,
+               u32* counters, int D, int E, int k, int R, float epsilon, int is_staged) {
     extern __shared__ __align__(16) u8 routers[];
     __shared__ __align__(16) bf16 row[MAX_WIDTH];
     route<false, false>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits, experts,
@@ -280,14 +286,20 @@ extern "C" __global__ void __launch_bounds__(ROUTE_THREADS, 8)
 }
 extern "C" __global__ void __launch_bounds__(ROUTE_THREADS, 6)
     route_adapted(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v,
-                  const float* norm, const void* router, const float* router_bias, bf16* middle, bf16* normed,
-                  float* logits, int* experts, float* weights, int* pairs, int* places, int* offsets, u32* counters,
-                  int D, int E, int k, int R, int fine, float epsilon, int is_staged) {
+                  const float* norm, const void* router, const void* fine_router, const float* router_bias,
+                  const int* adapted, bf16* middle, bf16* normed, float* logits, int* experts, float* weights,
+                  int* pairs, int* places, int* offsets, u32* counters, int D, int E, int k, int R, float epsilon,
+                  int is_staged) {
     extern __shared__ __align__(16) u8 routers[];
     __shared__ __align__(16) bf16 row[MAX_WIDTH];
-    if (fine)
-        route<true, true>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits, experts,
-                          weights, pairs, places, offsets, counters, D, E, k, R, epsilon, is_staged, routers, row);
+    if (!adapted[blockIdx.y])
+        route<false, false>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits,
+                            experts, weights, pairs, places, offsets, counters, D, E, k, R, epsilon, false, routers,
+                            row);
+    else if (fine_router)
+        route<true, true>(product, x, bias, u, v, norm, (const u8*)fine_router, router_bias, middle, normed, logits,
+                          experts, weights, pairs, places, offsets, counters, D, E, k, R, epsilon, is_staged, routers,
+                          row);
     else
         route<false, true>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits,
                            experts, weights, pairs, places, offsets, counters, D, E, k, R, epsilon, is_staged, routers,
@@ -320,16 +332,17 @@ extern "C" __global__ void __launch_bounds__(1024)
 }
 
 // Rows by A of the expert of each place: x[place] gives u[place], or, with `top_k`, the row of the place's pair that of
-// the pair. x bf16 [*, D]; a bf16 [E, rank, D]; experts i32 [P] by pair; pairs i32 [P]; u bf16 [P, RANK]. Grid: P.
-// Block: 256.
+// the pair. x bf16 [*, D]; a bf16 [E, rank, D]; experts i32 [P] by pair; pairs i32 [P]; adapted i32 [P / k], 0 for rows
+// that get zeros; u bf16 [P, RANK]. Grid: P. Block: 256.
 extern "C" __global__ void __launch_bounds__(256)
-    expert_rows(const bf16* x, const bf16* a, const int* experts, const int* pairs, bf16* u, int D, int rank, int RANK,
-                int top_k) {
+    expert_rows(const bf16* x, const bf16* a, const int* experts, const int* pairs, const int* adapted, bf16* u, int D,
+                int rank, int RANK, int k, int top_k) {
     const int place = blockIdx.x, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     wait_for_earlier();
     // Here and not before: who starts early may read the choice of experts.
     next_may_start();
     const int pair = pairs[place];
+    if (!adapted[pair / k]) rank = 0;
     const bf16* row = x + (u64)(top_k ? pair / top_k : place) * D;
     const bf16* of = a + (u64)experts[pair] * rank * D;
     for (int r = warp; r < RANK; r += 8) {

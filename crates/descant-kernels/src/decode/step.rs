@@ -143,6 +143,7 @@ impl Program {
             at.positions,
             at.pages,
             at.first_page,
+            at.adapted,
             at.query,
             cache[0],
             cache[1],
@@ -209,8 +210,10 @@ impl Program {
             at.output_u,
             layer.output[1],
             frozen.post_norm,
-            layer.router.unwrap_or(frozen.router),
+            frozen.router,
+            layer.router.unwrap_or(0),
             frozen.router_bias,
+            at.adapted,
             at.middle,
             at.normed,
             at.routes,
@@ -226,7 +229,7 @@ impl Program {
         let is_fine = layer.router.is_some();
         let factor = of.hidden * layer.paths.output * size_of::<u16>();
         let is_staged = (1..=STAGED_FACTOR).contains(&factor);
-        let last = [Arg::I32(is_fine.into()), Arg::F32(layer.epsilon as f32), Arg::I32(is_staged.into())];
+        let last = [Arg::F32(layer.epsilon as f32), Arg::I32(is_staged.into())];
         let arguments = [&pointers[..], &sizes, &last].concat();
         let pairs = rows * of.top_k;
         run.stage("route", 0.0, 0.0, || {
@@ -263,8 +266,8 @@ impl Program {
         };
         let low_rank_rows = |x, factors: super::bound::ExpertFactors, inputs, u, gathered: usize| {
             run.stage("experts low rank", 0.0, 0.0, || {
-                let pointers = [x, factors.a, at.experts, at.pairs, u].map(Arg::Ptr);
-                let sizes = [inputs, factors.rank, of.expert_columns, gathered].map(Arg::size);
+                let pointers = [x, factors.a, at.experts, at.pairs, at.adapted, u].map(Arg::Ptr);
+                let sizes = [inputs, factors.rank, of.expert_columns, of.top_k, gathered].map(Arg::size);
                 let kernel = run.kernel("decode/rows", "expert_rows", &[])?;
                 run.launch_early(kernel, pairs, 256u32, 0, &[&pointers[..], &sizes].concat())
             })

@@ -68,6 +68,8 @@ pub struct StepRow {
     pub id: u32,
     /// Where that stands, from 0.
     pub position: usize,
+    /// Whether the model's pairs take part.
+    pub adapted: bool,
     /// How its next token is drawn, where steps draw.
     pub draw: StepDraw,
 }

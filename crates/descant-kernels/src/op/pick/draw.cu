@@ -138,7 +138,7 @@ struct Order {
         return min(BINS - 1, __float2int_rz(__fmul_rn(__fsub_rn(largest, value), scale)));
     }
     // Sorts the tokens of the bins [from, to), at most WINDOW.
-    __device__ void open(int from, int to, u64 sum_before) {
+    __device__ __noinline__ void open(int from, int to, u64 sum_before) {
         const int t = threadIdx.x;
         __syncthreads();
         if (t == 0) s.n = 0;
@@ -173,7 +173,7 @@ struct Order {
         s.sums[2 * t] = upto - two[1], s.sums[2 * t + 1] = upto;
         __syncthreads();
     }
-    __device__ void need_masses() {
+    __device__ __noinline__ void need_masses() {
         if (has_masses) return;
         has_masses = true;
         __syncthreads();
@@ -193,7 +193,7 @@ struct Order {
     __device__ __forceinline__ int count_of(int b) const { return s.counts[b] - count_before(b); }
 
     // The first key of a bin with which f's sum over it and the keys before is above `target`.
-    template <typename F> __device__ u64 halve(int b, u64 target, F f) {
+    template <typename F> __device__ __noinline__ u64 halve(int b, u64 target, F f) {
         u64 low = ~0ull, high = 0;
         row.each([&](float value, float, int id) {
             if (bin(value) != b) return;
@@ -212,7 +212,7 @@ struct Order {
         return low;
     }
     // f's sum over the keys of a bin up to this one.
-    template <typename F> __device__ u64 upto(int b, u64 last, F f) {
+    template <typename F> __device__ __noinline__ u64 upto(int b, u64 last, F f) {
         u64 sum = 0;
         row.each([&](float value, float, int id) {
             if (bin(value) == b && key_of(value, id) <= last) sum += f(value);
@@ -226,7 +226,7 @@ struct Order {
     }
 
     // The first token with which the running sum is above `target`, which is below the sum of all, and that sum.
-    __device__ u64 at(u64 target, int* id) {
+    __device__ __noinline__ u64 at(u64 target, int* id) {
         const bool is_here = n > 0 && target >= before && target < before + s.sums[n - 1];
         if (!is_here) {
             need_masses();
