@@ -10,7 +10,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use descant_kernels::{compact, gauge};
 use descant_lora::{LoraAdapters, LoraConfig};
-use descant_model::{Bare, Config, GenerateOptions, Go, GptOss, NewToken, Overlay, Request, SiteKind, Watch};
+use descant_model::{
+    Bare, Config, GenerateOptions, Go, GptOss, NewToken, Overlay, Request, SiteKind, StopReason, Watch,
+};
 use descant_train::memory::Asking;
 use serde::Serialize;
 
@@ -41,7 +43,7 @@ struct Answer {
     cold_first_token_seconds: f64,
     first_token_seconds: f64,
     prefill_tokens_per_second: f64,
-    /// Of the steps behind the first token.
+    /// Of the steps in which all sequences take part.
     milliseconds_per_token: f64,
     tokens_per_second: f64,
     /// Bytes that a step has to read, and the share of the time that they take at the rate of a copy.
@@ -68,18 +70,41 @@ struct Operator {
 /// When tokens came.
 #[derive(Debug, Default)]
 struct Clock {
+    sequences: usize,
+    begun: usize,
+    /// When all sequences had their first token.
     first: Option<Instant>,
+    /// The last token before one of them ended, and how many came since.
     last: Option<Instant>,
+    tokens: usize,
+    has_ended: bool,
+}
+
+impl Clock {
+    /// Tokens a second while all sequences are at work.
+    fn rate(&self) -> f64 {
+        let seconds = self.last.zip(self.first).map(|(last, first)| (last - first).as_secs_f64());
+        seconds.map_or(f64::NAN, |seconds| self.tokens as f64 / seconds)
+    }
 }
 
 impl Watch for Clock {
     fn token(&mut self, token: &NewToken<'_>) -> Go {
         let now = Instant::now();
-        if token.step == 0 {
-            self.first = Some(now);
+        if self.first.is_some() && !self.has_ended {
+            (self.last, self.tokens) = (Some(now), self.tokens + 1);
         }
-        self.last = Some(now);
+        if token.step == 0 {
+            self.begun += 1;
+            if self.begun == self.sequences {
+                self.first = Some(now);
+            }
+        }
         Go::On
+    }
+
+    fn ended(&mut self, _: usize, _: StopReason) {
+        self.has_ended = true;
     }
 }
 
@@ -115,23 +140,30 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
     let ask = |new: usize| -> Result<(Clock, f64, Vec<Vec<u32>>)> {
         let requests: Vec<Request> =
             requests.iter().map(|one| Request { max_new_tokens: new, ..one.clone() }).collect();
-        let (mut clock, start) = (Clock::default(), Instant::now());
-        let made = model.generate(&requests, overlay.as_ref(), &GenerateOptions::default(), &mut clock)?;
+        let options = GenerateOptions { at_once: Some(args.batch), ..GenerateOptions::default() };
+        let clock = Clock { sequences: requests.len(), ..Clock::default() };
+        let (mut clock, start) = (clock, Instant::now());
+        let made = model.generate(&requests, overlay.as_ref(), &options, &mut clock)?;
         let first = clock.first.context("a token")?.duration_since(start).as_secs_f64();
         Ok((clock, first, made.into_iter().map(|one| one.ids).collect()))
     };
     let (_, cold_first_token_seconds, _) = ask(args.new)?;
     let (clock, first_token_seconds, ids) = ask(args.new)?;
+    anyhow::ensure!(
+        clock.tokens > 0,
+        "the first replies end before the last prompts are read: raise --new, or lower --batch or --context"
+    );
     let peak = room::in_use(&device);
-    let seconds = clock.last.zip(clock.first).map_or(f64::NAN, |(last, first)| (last - first).as_secs_f64());
-    let steps = (args.new - 1) as f64;
     gauge::profile(&device.device, true);
     ask(PROFILED)?;
     let operators = gauge::profiled(&device.device);
     gauge::profile(&device.device, false);
+    // Each step chooses once.
+    let chosen = operators.iter().find(|operator| operator.name == "choose");
+    let steps = chosen.map_or(PROFILED as f64, |operator| operator.count as f64);
     let rates = gauge::rates(&device.device);
     let bytes = bytes_per_step(&model.config, args.batch, args.context + args.new / 2);
-    let step = seconds / steps;
+    let step = args.batch as f64 / clock.rate();
     let answer = Answer {
         device: device.why,
         card: gauge::card(&device.device),
@@ -152,7 +184,7 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
         placement: placement.words(),
         weights: model.formats().to_string(),
         ids_sha256: digest(&ids),
-        operators: operators.iter().map(row).collect(),
+        operators: operators.iter().map(|operator| row(operator, steps)).collect(),
     };
     if args.json {
         talk.data(serde_json::to_string(&answer)?)?;
@@ -162,8 +194,8 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
     Ok(Exit::Success)
 }
 
-/// New tokens of the run whose operators are timed: the first comes with the prompts.
-const PROFILED: usize = 9;
+/// New tokens of the run whose operators are timed.
+const PROFILED: usize = 8;
 
 /// The adapter that takes part: a trained one, or one as training begins with it, which costs the same.
 fn overlay(
@@ -211,8 +243,7 @@ fn bytes_per_step(config: &Config, batch: usize, context: usize) -> f64 {
     config.num_hidden_layers as f64 * (dense + chosen * of_experts) + head + cache
 }
 
-fn row(operator: &gauge::OperatorTime) -> Operator {
-    let steps = (PROFILED - 1) as f64;
+fn row(operator: &gauge::OperatorTime, steps: f64) -> Operator {
     Operator {
         name: operator.name,
         count: operator.count as f64 / steps,
