@@ -12,7 +12,7 @@ use descant_kernels::{
 };
 
 use crate::cache::{KeyValueCache, Rings};
-use crate::capacity::{CacheSize, pages_for};
+use crate::capacity::{CacheSize, PREFILL_TOKENS, pages_for};
 use crate::decode::CardSteps;
 use crate::error::{Error, Result};
 use crate::model::{GptOss, Pass};
@@ -23,6 +23,8 @@ use crate::slots::{Active, Chunks, Slots};
 /// Slots where nobody says how many.
 const SLOTS_ON_CARD: usize = STEP_ROWS;
 const SLOTS_ON_CPU: usize = 64;
+/// A card takes a prompt whole: attention of a chunk to what lies in the cache already was not seen to be right there.
+const CHUNK_ON_CARD: usize = usize::MAX;
 /// Of the slots of a card, the share that is refilled together.
 const REFILLED: usize = 16;
 
@@ -136,7 +138,8 @@ impl<'a> Engine<'a> {
             let request = &run.requests[sequence];
             (sequence, request.adapter, request.prompt.len() - 1)
         });
-        let mut slots = Slots::new(self.slots, refill, waiting);
+        let chunk = if is_cpu(self.model.device()) { PREFILL_TOKENS } else { CHUNK_ON_CARD };
+        let mut slots = Slots::new(self.slots, refill, chunk, waiting);
         while !slots.is_done() && !run.ended_all {
             slots.admit(|slot, sequence| {
                 self.cache.holds(slot) || self.cache.begin(slot, run.most_tokens(sequence).max(self.reserved))

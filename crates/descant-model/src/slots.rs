@@ -37,12 +37,15 @@ pub(crate) struct Slots {
     filling: VecDeque<usize>,
     /// Slots that must be free before one is filled again: a pass over prompts costs several steps, however few they are.
     refill: usize,
+    /// Tokens after which a prompt is cut.
+    chunk: usize,
 }
 
 impl Slots {
     pub(crate) fn new(
         count: usize,
         refill: usize,
+        chunk: usize,
         sequences: impl Iterator<Item = (usize, bool, usize)>,
     ) -> Self {
         Self {
@@ -50,6 +53,7 @@ impl Slots {
             active: vec![None; count],
             filling: VecDeque::new(),
             refill: refill.clamp(1, count.max(1)),
+            chunk,
         }
     }
 
@@ -83,7 +87,7 @@ impl Slots {
         let (mut parts, mut tokens) = (Vec::new(), 0);
         for part in self.filling.iter().map(|slot| of(*slot)).filter(|part| part.adapter == adapter) {
             let start = in_cache(part.slot);
-            let end = part.prompt.min((start / PREFILL_TOKENS + 1) * PREFILL_TOKENS);
+            let end = part.prompt.min((start / self.chunk + 1).saturating_mul(self.chunk));
             if tokens + end - start > PREFILL_TOKENS && !parts.is_empty() {
                 break;
             }
@@ -122,7 +126,7 @@ mod tests {
 
     #[test]
     fn those_that_wait_longest_come_first_and_only_where_there_is_room() {
-        let mut slots = Slots::new(2, 1, (0..4).map(|n| (n, n == 1, 3)));
+        let mut slots = Slots::new(2, 1, PREFILL_TOKENS, (0..4).map(|n| (n, n == 1, 3)));
         assert!(!slots.admit(|_, _| true));
         let chunks = slots.chunks(|_| 0).unwrap();
         assert_eq!((chunks.adapter, chunks.parts.len(), chunks.parts[0].0.sequence), (false, 1, 0));
@@ -144,7 +148,8 @@ mod tests {
     #[test]
     fn prompts_are_cut_at_their_own_borders_whatever_else_is_filled() {
         let long = 2 * PREFILL_TOKENS + 5;
-        let mut slots = Slots::new(3, 1, [(0, true, 10), (1, true, long), (2, true, 20)].into_iter());
+        let mut slots =
+            Slots::new(3, 1, PREFILL_TOKENS, [(0, true, 10), (1, true, long), (2, true, 20)].into_iter());
         slots.admit(|_, _| true);
         let mut cached = [0; 3];
         let mut seen = Vec::new();
@@ -161,7 +166,7 @@ mod tests {
 
     #[test]
     fn slots_are_refilled_together_where_a_pass_is_dear() {
-        let mut slots = Slots::new(4, 2, (0..6).map(|n| (n, false, 0)));
+        let mut slots = Slots::new(4, 2, PREFILL_TOKENS, (0..6).map(|n| (n, false, 0)));
         slots.admit(|_, _| true);
         slots.end(2);
         slots.admit(|_, _| panic!("one slot alone is not filled"));

@@ -5,9 +5,7 @@ use burn::tensor::Device;
 use descant_kernels::THIN_ROWS;
 use descant_kernels::cuda::portable_kernels;
 use descant_kernels::read_floats;
-use descant_model::{
-    Bare, Batch, GenerateOptions, GptOss, Overlay, Request, Sampling, Session, Unwatched,
-};
+use descant_model::{Bare, Batch, GenerateOptions, GptOss, Overlay, Request, Sampling, Unwatched};
 
 use crate::models::{Case, all};
 use crate::{card, is_portable};
@@ -160,7 +158,8 @@ fn slots_are_refilled_and_each_gets_what_it_gets_alone() {
     for request in requests.iter_mut().skip(2).step_by(4) {
         request.adapter = false;
     }
-    let greedy: Vec<usize> = (0..requests.len()).filter(|n| requests[*n].sampling.is_greedy() && requests[*n].adapter).collect();
+    let greedy: Vec<usize> =
+        (0..requests.len()).filter(|n| requests[*n].sampling.is_greedy() && requests[*n].adapter).collect();
     let ask = |requests: &[Request], at_once, cache_tokens| {
         let options = GenerateOptions { at_once, cache_tokens, ..GenerateOptions::default() };
         let made = model.generate(requests, &adapter, &options, &mut Unwatched).expect("replies");
@@ -203,12 +202,11 @@ fn base_and_adapter_in_one_batch_are_what_each_is_in_its_own() {
             prompts.iter().take(THIN_ROWS / 2).map(of).collect()
         };
         let ask = |requests: &[Request]| {
-            model
-                .generate(requests, &adapter, &GenerateOptions::default(), &mut Unwatched)
-                .expect("replies")
+            model.generate(requests, &adapter, &GenerateOptions::default(), &mut Unwatched).expect("replies")
         };
         let [base, adapted] = [side(false), side(true)];
-        let mixed: Vec<Request> = base.iter().zip(&adapted).flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
+        let mixed: Vec<Request> =
+            base.iter().zip(&adapted).flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
         let together = ask(&mixed);
         for (at, alone) in [ask(&base), ask(&adapted)].iter().enumerate() {
             for (n, alone) in alone.iter().enumerate() {
@@ -216,30 +214,4 @@ fn base_and_adapter_in_one_batch_are_what_each_is_in_its_own() {
             }
         }
     }
-}
-
-#[test]
-#[ignore = "needs a card"]
-fn turns_of_a_conversation_are_what_each_prompt_gets_alone() {
-    let card = card();
-    let case = crate::models::varied();
-    let model = case.load(&card);
-    let adapter = adapter(&case, &model);
-    let vocabulary = model.config.vocab_size;
-    let ids = case.sequences(vocabulary).concat();
-    let mut session = Session::new(&model, &adapter);
-    let mut prompt: Vec<u32> = ids.iter().cycle().take(150).copied().collect();
-    let mut differ = 0;
-    for turn in 0..5 {
-        let request = Request::greedy(prompt.clone(), NEW);
-        let reply = session.reply(&request, &GenerateOptions::default(), &mut Unwatched).expect("a reply");
-        assert_eq!(session.reused() > 0, turn > 0, "turn {turn}");
-        let [off, of] = wrong(&model, &adapter, std::slice::from_ref(&prompt), std::slice::from_ref(&reply.ids));
-        assert!(off <= if case.may_choose_otherwise { of / 10 } else { 0 }, "turn {turn}: {off} of {of}");
-        let alone = generate(&model, &adapter, std::slice::from_ref(&prompt), Sampling::GREEDY);
-        differ += usize::from(alone[0] != reply.ids);
-        prompt.extend_from_slice(&reply.ids[..NEW / 2]);
-        prompt.extend(ids.iter().cycle().skip(31 * turn).take(40 + 33 * turn));
-    }
-    println!("{differ} of 5 turns differ from fresh ones");
 }

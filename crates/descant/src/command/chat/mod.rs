@@ -1,8 +1,8 @@
 //! `descant chat`: a conversation in the terminal.
 //!
 //! The model is loaded once. Each reply is asked for with the whole conversation as the model's template serves it, so
-//! what the model sees is what a server would show it: the reasoning of earlier turns is left out. What a prompt has in
-//! common with the one before is not computed again.
+//! what the model sees is what a server would show it: the reasoning of earlier turns is left out. On the CPU
+//! what a prompt has in common with the one before is not computed again.
 
 use std::path::Path;
 use std::time::Instant;
