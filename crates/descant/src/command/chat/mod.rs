@@ -62,6 +62,9 @@ pub(crate) fn run(args: &Chat, dir: &Path, talk: Talk) -> Result<Exit> {
     talk.item("adapter", adapter);
     talk.item("device", &speaker.device);
     if !descant_kernels::is_cpu(speaker.model.device()) {
+        talk.item("turns", "a card computes each prompt whole");
+    }
+    if !descant_kernels::is_cpu(speaker.model.device()) {
         talk.item("turns", "each prompt is computed whole on a card");
     }
     let mut input = Input::new(talk)?;
