@@ -119,7 +119,8 @@ __device__ __forceinline__ void choose(const float* logits, int E, int k, int& e
 #pragma unroll
     for (int j = 0; j < MAX_EXPERTS / 32; j++) {
         const int e = j * 32 + lane;
-        keys[j] = e < E ? ordered(__ldcg(logits + e)) : 0;
+        // Above what is taken, whatever bits a NaN has: no expert is chosen twice.
+        keys[j] = e < E ? max(ordered(__ldcg(logits + e)), 1u) : 0;
     }
     expert = 0;
     float value = 0.0f, largest = 0.0f;
