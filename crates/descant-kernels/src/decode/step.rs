@@ -90,7 +90,7 @@ impl Program {
         run.stage("choose", 0.0, 0.0, || self.choose(run, shape, told))
     }
 
-    /// The next token of each row, and what goes on with it.
+    /// The next token of each row, with which it continues.
     fn choose(&self, run: &Run<'_>, shape: Shape, told: u64) -> Result<()> {
         let (at, of, rows) = (&self.at, &self.sizes, shape.rows);
         match shape.choice {
