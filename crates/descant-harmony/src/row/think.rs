@@ -129,7 +129,7 @@ mod tests {
         let own = |text| read("<think>Add.</think>4", Some(text), false);
         assert_eq!(own("Add.\n").unwrap(), (Some("Add.".into()), "4".into(), 0));
         assert_eq!(own("").unwrap(), (Some("Add.".into()), "4".into(), 0));
-        assert!(own("Other.").unwrap_err().to_string().contains("other reasoning"));
+        assert!(own("Other.").unwrap_err().to_string().contains("differs from the message's own"));
         assert_eq!(
             read("<think></think>4", Some("Add."), false).unwrap(),
             (Some("Add.".into()), "4".into(), 0)

@@ -181,7 +181,10 @@ fn what_contradicts_itself_or_cannot_be_rendered_is_refused_by_name() {
             of(r#"{"role":"assistant","content":"Yo","images":["x.png"]}"#),
             "messages[1].images: gpt-oss reads and",
         ),
-        (of(r#"{"role":"assistant","refusal":"No","content":"Yo"}"#), "messages[1].refusal: a refusal has"),
+        (
+            of(r#"{"role":"assistant","refusal":"No","content":"Yo"}"#),
+            "messages[1].refusal: refusals are not supported",
+        ),
         (beside(r#""reasoning_effort":"HIGH""#), "reasoning_effort: `HIGH` is not low, medium or high"),
         (beside(r#""template_kwargs":{"reasoning_effort":"max"}"#), "reasoning_effort: `max` is not low"),
         (

@@ -27,6 +27,7 @@ pub(super) struct Bound {
     pub(super) output: [u64; 2],
     /// The router's weight with its pair, f32.
     pub(super) router: Option<u64>,
+    pub(super) experts_on_host: bool,
     pub(super) gate_up: Option<ExpertFactors>,
     pub(super) down: Option<ExpertFactors>,
     pub(super) window: Option<usize>,
@@ -117,6 +118,7 @@ pub(super) fn bind(
         input: places.input,
         output: places.output,
         router: pairs[SiteKind::Router].map(|_| places.router),
+        experts_on_host: layer.streamed.is_some(),
         gate_up: of_experts(SiteKind::GateUp, places.gate_up),
         down: of_experts(SiteKind::Down, places.down),
         window: layer.spec.window,

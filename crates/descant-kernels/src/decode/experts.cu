@@ -42,8 +42,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     __shared__ __align__(16) u32 table_words[TABLE_BYTES / 4 + 1];
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, g = lane >> 2, q = lane & 3;
     const u32 looked_up = shared_address(table_words);
-    next_may_start();
     wait_for_earlier();
+    // Here and not before: who starts early may read the choice of experts.
+    next_may_start();
     for (int i = t; i <= n_experts; i += THREADS) offsets[i] = expert_offsets[i];
     fill_tables(tables, looked_up);
     __syncthreads();

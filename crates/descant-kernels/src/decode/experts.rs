@@ -1,4 +1,4 @@
-//! The experts' products of a step: launches of `experts_sm90.cu` on Hopper for MXFP4, else of `experts.cu`.
+//! The experts' products of a step: launches of `experts_sm90.cu` on Hopper for MXFP4 on the card, else of `experts.cu`.
 
 use descant_quant::{Packing, nf4};
 
@@ -32,6 +32,8 @@ pub(super) struct Step {
     /// Whether the experts were chosen before the kernel before this one began, so that their weights may come while it
     /// is still at work.
     pub(super) is_chosen: bool,
+    /// Whether the weights are read from the host's memory, which bulk copies were not tried with.
+    pub(super) is_on_host: bool,
 }
 
 /// Each row times its expert's matrix, which is packed by output. Low-rank rows are by pair where the rows of `a` are
@@ -44,7 +46,7 @@ pub(super) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, to: &Output,
     let rank = if step.columns == 0 { RANKS[0] } else { step.columns };
     let arguments = grouped_arguments(a, data.pieces(), experts.count, [n_in, n_out], to);
     let multiprocessors = run.gpu().multiprocessors();
-    if run.gpu().is_hopper() && matches!(data.packing(), Packing::Mxfp4) {
+    if run.gpu().is_hopper() && matches!(data.packing(), Packing::Mxfp4) && !step.is_on_host {
         let groups = if step.rows > ROWS_OF_ONE { 2 } else { 1 };
         let defines = step_experts_sm90(rank, groups, n_in);
         let kernel = run.kernel("decode/experts_sm90", "step_experts", &defines)?;

@@ -73,6 +73,7 @@ impl Program {
         })?;
         for (layer, cache) in self.layers.iter().zip(&self.cache) {
             self.attention(run, layer, *cache, shape)?;
+            self.route(run, layer, rows)?;
             self.experts(run, layer, rows)?;
         }
         let all = norm::Rows { count: rows, width: of.hidden, stride: of.hidden, epsilon: self.epsilon };
@@ -201,7 +202,8 @@ impl Program {
         self.dense(run, "output", rows, &product)
     }
 
-    fn experts(&self, run: &Run<'_>, layer: &Bound, rows: usize) -> Result<()> {
+    /// The end of attention, and which experts each row goes to.
+    fn route(&self, run: &Run<'_>, layer: &Bound, rows: usize) -> Result<()> {
         let (at, of, frozen) = (&self.at, &self.sizes, &layer.frozen);
         let pointers = [
             at.product,
@@ -246,8 +248,12 @@ impl Program {
             let pointers = [at.experts, at.pairs, at.places, at.offsets].map(Arg::Ptr);
             let arguments = [&pointers[..], &[pairs, of.experts].map(Arg::size)].concat();
             run.launch(run.kernel("decode/rows", "sort_few", &[])?, 1usize, 1024u32, 0, &arguments)
-        })?;
-        let sizes = layer_sizes(of);
+        })
+    }
+
+    fn experts(&self, run: &Run<'_>, layer: &Bound, rows: usize) -> Result<()> {
+        let (at, of, frozen) = (&self.at, &self.sizes, &layer.frozen);
+        let (sizes, pairs) = (layer_sizes(of), rows * of.top_k);
         let sorted = |data, stride, pairs_at| Sorted {
             data,
             stride,
@@ -272,7 +278,12 @@ impl Program {
                 run.launch_early(kernel, pairs, 256u32, 0, &[&pointers[..], &sizes].concat())
             })
         };
-        let step = experts::Step { rows, columns: of.expert_columns, is_chosen: layer.gate_up.is_some() };
+        let step = experts::Step {
+            rows,
+            columns: of.expert_columns,
+            is_chosen: layer.gate_up.is_some(),
+            is_on_host: layer.experts_on_host,
+        };
         if let Some(factors) = layer.gate_up {
             low_rank_rows(at.normed, factors, of.hidden, at.gate_up_u, of.top_k)?;
         }

@@ -133,7 +133,7 @@ fn an_index_that_lies_is_refused() {
         (BIAS, "/etc/passwd", "is absolute"),
         (BIAS, "..", "contains the part `.` or `..`"),
         (BIAS, "a\\b.safetensors", "contains a backslash"),
-        (BIAS, "a/b.safetensors", "lies in another folder"),
+        (BIAS, "a/b.safetensors", "is in another folder"),
         ("model.unknown", "a.safetensors", "in the index and in no file"),
     ] {
         let dir = sharded(|map| {
