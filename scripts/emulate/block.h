@@ -1,0 +1,249 @@
+// A block of CUDA threads as threads of the host, so that the text of a kernel runs where there is no card: shuffles,
+// ballots, reductions, barriers, mma.sync, ldmatrix and movmatrix as PTX defines them; asynchronous copies at once.
+//
+// What it does not show: races that a card's order of work has and this one has not, programmatic launches, speed.
+#pragma once
+#include <atomic>
+#include <barrier>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+typedef unsigned char u8;
+typedef unsigned short bf16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+using std::max;
+using std::min;
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __shared__ static
+#define __align__(n) __attribute__((aligned(n)))
+#define __launch_bounds__(...)
+#define FULL_WARP 0xffffffffu
+struct uint2 {
+    u32 x, y;
+};
+struct alignas(16) uint4 {
+    u32 x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+inline uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
+inline uint4 make_uint4(u32 a, u32 b, u32 c, u32 d) { return {a, b, c, d}; }
+inline float2 make_float2(float x, float y) { return {x, y}; }
+struct Dim {
+    int x, y, z;
+};
+inline thread_local Dim threadIdx, blockIdx;
+inline Dim gridDim, blockDim;
+struct Warp {
+    std::barrier<> bar{32};
+    u32 slot[32];
+    uint4 wide[32];
+    float f[32][8];
+    u32 a[32][4], b[32][2];
+};
+inline std::vector<std::unique_ptr<Warp>> warps;
+inline std::unique_ptr<std::barrier<>> block_bar;
+inline Warp& W() { return *warps[threadIdx.x / 32]; }
+inline int LANE() { return threadIdx.x & 31; }
+inline void __syncwarp() { W().bar.arrive_and_wait(); }
+inline void __syncthreads() { block_bar->arrive_and_wait(); }
+template <class T> T exchange(T v, int from) {
+    auto& w = W();
+    u32 bits;
+    memcpy(&bits, &v, 4);
+    w.slot[LANE()] = bits;
+    __syncwarp();
+    bits = w.slot[from & 31];
+    __syncwarp();
+    memcpy(&v, &bits, 4);
+    return v;
+}
+template <class T> T __shfl_xor_sync(u32, T v, int x) { return exchange(v, LANE() ^ x); }
+template <class T> T __shfl_sync(u32, T v, int l) { return exchange(v, l); }
+template <class T> T __shfl_up_sync(u32, T v, int d) {
+    int l = LANE() - d;
+    return exchange(v, l < 0 ? LANE() : l);
+}
+template <class F> u32 reduce(u32 v, F f) {
+    auto& w = W();
+    w.slot[LANE()] = v;
+    __syncwarp();
+    u32 r = w.slot[0];
+    for (int i = 1; i < 32; i++) r = f(r, w.slot[i]);
+    __syncwarp();
+    return r;
+}
+inline u32 __reduce_max_sync(u32, u32 v) {
+    return reduce(v, [](u32 a, u32 b) { return std::max(a, b); });
+}
+inline u32 __reduce_min_sync(u32, u32 v) {
+    return reduce(v, [](u32 a, u32 b) { return std::min(a, b); });
+}
+inline int __reduce_add_sync(u32, int v) {
+    return (int)reduce((u32)v, [](u32 a, u32 b) { return a + b; });
+}
+inline u32 __float_as_uint(float x) {
+    u32 y;
+    memcpy(&y, &x, 4);
+    return y;
+}
+inline float __uint_as_float(u32 x) {
+    float y;
+    memcpy(&y, &x, 4);
+    return y;
+}
+inline float to_float(bf16 x) { return __uint_as_float((u32)x << 16); }
+inline float low_float(u32 p) { return __uint_as_float(p << 16); }
+inline float high_float(u32 p) { return __uint_as_float(p & 0xffff0000u); }
+inline bf16 to_bf16(float x) {
+    u32 b = __float_as_uint(x);
+    if (std::isnan(x)) return 0x7fff;
+    b += 0x7fff + ((b >> 16) & 1);
+    return b >> 16;
+}
+inline u32 to_bf16x2(float lo, float hi) { return (u32)to_bf16(lo) | (u32)to_bf16(hi) << 16; }
+inline void unpack8(uint4 v, float* f) {
+    u32 w[4] = {v.x, v.y, v.z, v.w};
+    for (int i = 0; i < 4; i++) f[2 * i] = low_float(w[i]), f[2 * i + 1] = high_float(w[i]);
+}
+inline uint4 pack8(const float* f) {
+    return {to_bf16x2(f[0], f[1]), to_bf16x2(f[2], f[3]), to_bf16x2(f[4], f[5]), to_bf16x2(f[6], f[7])};
+}
+inline uint4 load16(const void* p) {
+    if ((uintptr_t)p % 16) {
+        puts("unaligned load16");
+        abort();
+    }
+    return *(const uint4*)p;
+}
+inline void store16(void* p, uint4 v) {
+    if ((uintptr_t)p % 16) {
+        puts("unaligned store16");
+        abort();
+    }
+    *(uint4*)p = v;
+}
+inline float warp_sum(float x) {
+    for (int o = 16; o > 0; o >>= 1) x += __shfl_xor_sync(FULL_WARP, x, o);
+    return x;
+}
+inline float warp_max(float x) {
+    for (int o = 16; o > 0; o >>= 1) x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, o));
+    return x;
+}
+inline char shared_base;
+inline u32 shared_address(const void* p) { return (u32)(int)((const char*)p - &shared_base); }
+inline char* shared_pointer(u32 a) { return &shared_base + (int)a; }
+inline void copy_async16(u32 to, const void* from, bool valid = true) {
+    char* p = shared_pointer(to);
+    if ((uintptr_t)p % 16 || (uintptr_t)from % 16) {
+        puts("unaligned copy");
+        abort();
+    }
+    if (valid)
+        memcpy(p, from, 16);
+    else
+        memset(p, 0, 16);
+}
+inline void copy_commit() {}
+template <int N> void copy_wait() {}
+inline void next_may_start() {}
+inline void wait_for_earlier() {}
+inline void __threadfence() {}
+template <class T> T __ldcg(const T* p) { return *p; }
+template <class T, class U> void __stcg(T* p, U v) { *p = v; }
+inline float __expf(float x) { return expf(x); }
+inline float rsqrtf(float x) { return 1 / sqrtf(x); }
+inline u32 atomicAdd(u32* p, u32 v) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
+inline int atomicAdd(int* p, int v) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
+// mma
+inline void multiply16(float* d, const u32 (&a)[4], u32 b0, u32 b1) {
+    auto& w = W();
+    int l = LANE(), g = l >> 2, q = l & 3;
+    for (int i = 0; i < 4; i++) w.a[l][i] = a[i];
+    w.b[l][0] = b0;
+    w.b[l][1] = b1;
+    __syncwarp();
+    auto half = [](u32 x, int i) { return i ? high_float(x) : low_float(x); };
+    auto A = [&](int r, int k) {
+        int reg = (r >= 8) + 2 * (k >= 8), kk = k & 7;
+        return half(w.a[(r & 7) * 4 + kk / 2][reg], kk & 1);
+    };
+    auto B = [&](int k, int n) {
+        int kk = k & 7;
+        return half(w.b[n * 4 + kk / 2][k >= 8], kk & 1);
+    };
+    for (int i = 0; i < 4; i++) {
+        int r = g + 8 * (i >= 2), n = q * 2 + (i & 1);
+        float s = 0;
+        for (int k = 0; k < 16; k++) s += A(r, k) * B(k, n);
+        d[i] += s;
+    }
+    __syncwarp();
+}
+inline void ldm(u32 (&r)[4], u32 from, bool t) {
+    auto& w = W();
+    int l = LANE(), g = l >> 2, q = l & 3;
+    char* p = shared_pointer(from);
+    if ((uintptr_t)p % 16) {
+        puts("unaligned ldmatrix");
+        abort();
+    }
+    memcpy(&w.wide[l], p, 16);
+    __syncwarp();
+    for (int m = 0; m < 4; m++) {
+        auto el = [&](int row, int col) { return ((bf16*)&w.wide[m * 8 + row])[col]; };
+        r[m] = t ? (u32)el(2 * q, g) | (u32)el(2 * q + 1, g) << 16 : (u32)el(g, 2 * q) | (u32)el(g, 2 * q + 1) << 16;
+    }
+    __syncwarp();
+}
+inline void load_matrices(u32 (&r)[4], u32 from) { ldm(r, from, false); }
+inline void load_matrices_transposed(u32 (&r)[4], u32 from) { ldm(r, from, true); }
+inline u32 transposed(u32 x) {
+    auto& w = W();
+    int l = LANE(), g = l >> 2, q = l & 3;
+    w.slot[l] = x;
+    __syncwarp();
+    auto el = [&](int row, int col) {
+        u32 v = w.slot[row * 4 + col / 2];
+        return col & 1 ? v >> 16 : v & 0xffff;
+    };
+    u32 y = el(2 * q, g) | el(2 * q + 1, g) << 16;
+    __syncwarp();
+    return y;
+}
+inline void run(Dim grid, int threads, std::function<void()> f, bool reverse = false) {
+    gridDim = grid;
+    blockDim = {threads, 1, 1};
+    long n = (long)grid.x * grid.y * grid.z;
+    for (long j = 0; j < n; j++) {
+        long i = reverse ? n - 1 - j : j;
+        warps.clear();
+        for (int w = 0; w < threads / 32; w++) warps.push_back(std::make_unique<Warp>());
+        block_bar = std::make_unique<std::barrier<>>(threads);
+        std::vector<std::thread> ts;
+        for (int t = 0; t < threads; t++)
+            ts.emplace_back([&, t] {
+                threadIdx = {t, 0, 0};
+                blockIdx = {(int)(i % grid.x), (int)(i / grid.x % grid.y), (int)(i / grid.x / grid.y)};
+                f();
+                W().bar.arrive_and_drop();
+                block_bar->arrive_and_drop();
+            });
+        for (auto& t : ts) t.join();
+    }
+}
