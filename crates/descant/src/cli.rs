@@ -579,7 +579,7 @@ pub(crate) struct Init {
 /// `descant download`
 #[derive(Debug, Args)]
 pub(crate) struct Download {
-    /// Repositories as OWNER/NAME[@REVISION] or datasets/OWNER/NAME[@REVISION], or directories to check [default:
+    /// Repositories as OWNER/NAME or datasets/OWNER/NAME, also with @REVISION, or directories to check [default:
     /// openai/gpt-oss-20b]
     #[arg(value_name = "REPO")]
     pub(crate) repositories: Vec<String>,
