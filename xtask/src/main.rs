@@ -36,6 +36,8 @@ Commands:
            open every export format with its consumer, in an environment that it creates from PyPI;
            arguments: --model DIR --adapter DIR --rows FILE --json, or --quick for the part without
            torch, which takes half a minute
+  tutorial follow docs/tutorial.md from its first command to its last, with a hub on this machine, and
+           compare every output it shows; two minutes
   rounding measure how much of a fine-tune each rounding rule for experts keeps, as in docs/export.md;
            takes an hour; arguments: seeds=3 prompts=60 rates=3, or seed=N for one
   miri     run the tests of number formats, names and packing under Miri; needs a nightly toolchain with
@@ -137,6 +139,7 @@ fn run(mut arguments: Vec<String>) -> Result<ExitCode> {
         Some("miri") if arguments.len() == 1 => miri::run(),
         Some("kernels") => kernels(&arguments[1..]),
         Some("crash") => with_tests("crash", &arguments[1..]),
+        Some("tutorial") if arguments.len() == 1 => with_tests("tutorial", &[]),
         Some("rounding") => rounding(&arguments[1..]),
         Some(command) if PASSED_ON.contains(&command) => descant(cuda, &arguments),
         Some("help" | "--help" | "-h") => {

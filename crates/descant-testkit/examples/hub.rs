@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Each argument is a repository and the folder, or the one file, that it publishes. A file is published as
-//! `data/train-00000-of-00001` with its ending. The hub lives until standard input ends, and then
-//! tells what it was asked.
+//! `data/train-00000-of-00001` with its extension. The hub runs until standard input ends, and then
+//! prints the requests that it received.
 
 use std::io::{Read as _, stdin};
 use std::path::Path;
@@ -20,14 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let hub = LoopbackHub::start();
     for argument in std::env::args().skip(1) {
         let (repo, path) = argument.split_once('=').ok_or("expected REPOSITORY=PATH")?;
-        let path = Path::new(path);
-        let commit = if path.is_dir() {
-            hub.publish_folder(repo, path)
-        } else {
-            let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or("jsonl");
-            let name = format!("data/train-00000-of-00001.{ending}");
-            hub.publish(repo, &[(name.as_str(), std::fs::read(path)?)])
-        };
+        let commit = hub.publish_path(repo, Path::new(path))?;
         println!("{repo} at {commit}");
     }
     println!("HF_ENDPOINT={}", hub.endpoint());

@@ -14,6 +14,8 @@ mod scratch;
 pub mod shard;
 pub mod store;
 pub mod texts;
+#[cfg(unix)]
+pub mod walk;
 
 pub use dice::Dice;
 pub use scratch::scratch;

@@ -91,6 +91,19 @@ impl LoopbackHub {
         self.publish(repo, &files)
     }
 
+    /// Publishes a folder, or one file as `data/train-00000-of-00001` with its extension, as data sets on a hub are.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn publish_path(&self, repo: &str, path: &std::path::Path) -> std::io::Result<String> {
+        if path.is_dir() {
+            return Ok(self.publish_folder(repo, path));
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("jsonl");
+        let name = format!("data/train-00000-of-00001.{extension}");
+        Ok(self.publish(repo, &[(name.as_str(), std::fs::read(path)?)]))
+    }
+
     /// Adds an entry to a list, as it will be sent.
     pub fn list_also(&self, repo: &str, entry: Value) {
         self.with(repo, |repository| repository.also.push(entry));
