@@ -171,7 +171,7 @@ fn descant(cuda: bool, arguments: &[String]) -> Result<ExitCode> {
 }
 
 /// Crates that others can use by themselves: every one that may be published.
-const LIBRARIES: [&str; 11] = [
+const LIBRARIES: [&str; 12] = [
     "descant-evaluate",
     "descant-export",
     "descant-files",
@@ -183,6 +183,7 @@ const LIBRARIES: [&str; 11] = [
     "descant-quant",
     "descant-testkit",
     "descant-train",
+    "descant-workers",
 ];
 
 /// Makes the archives that crates.io would get. They are not compiled: tests and documentation have done that.

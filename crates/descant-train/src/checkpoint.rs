@@ -18,6 +18,7 @@ mod form;
 mod manifest;
 mod state;
 mod tensors;
+mod wire;
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,7 @@ pub use form::{FORMAT, Identity, LogLengths};
 use manifest::Manifest;
 pub use manifest::differences;
 pub use state::Progress;
+pub(crate) use wire::{pack, unpack};
 
 use crate::error::{Error, Result};
 use crate::state::TrainerState;

@@ -28,6 +28,9 @@ pub enum Error {
     /// The device did not do what it was told; the results are lost.
     #[error(transparent)]
     Device(#[from] descant_kernels::DeviceError),
+    /// The processes that share the run cannot go on together.
+    #[error(transparent)]
+    Workers(#[from] descant_workers::Error),
     /// There is nothing to learn from.
     #[error("the data set has no rows")]
     NoSamples,

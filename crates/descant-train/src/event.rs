@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::LogLengths;
 use crate::error::Result;
 use crate::validation::ValidationMetrics;
+use crate::workers::Shared;
 
 /// Numbers of one optimizer step that the same build, config, data and device reproduce exactly.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,9 @@ pub struct StepTiming {
     pub seconds: f64,
     /// Tokens through the model per second of this step.
     pub tokens_per_second: f64,
+    /// What the step was to the processes that shared it, where there were several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Shared>,
 }
 
 /// Something an observer may want to show.

@@ -22,6 +22,7 @@ use crate::memory::{Arrangement, Load};
 use crate::sample::{Sample, Samples};
 use crate::trainer::{StepResult, Trainer};
 use crate::validation::{Validation, ValidationMetrics, Validator};
+use crate::workers::{COMPARED_EVERY, Workers};
 
 /// What is trained on what, and how.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +37,9 @@ pub struct Course<'a> {
     pub guard: &'a GuardConfig,
     /// How the work is laid out; see [`Trainer::arranged`].
     pub arrangement: Arrangement,
+    /// The processes that share the steps; see [`Trainer::shared`]. All of them run this course; rank 0 keeps its
+    /// checkpoints and tells the others where to continue.
+    pub workers: Option<Workers<'a>>,
 }
 
 /// How a run is kept.
@@ -80,7 +84,14 @@ pub fn fit(
 ) -> Result<LoraAdapters> {
     let guard = GuardConfig::default();
     let mut run = Run::new(
-        Course { model, samples: &samples, config, guard: &guard, arrangement: Arrangement::default() },
+        Course {
+            model,
+            samples: &samples,
+            config,
+            guard: &guard,
+            arrangement: Arrangement::default(),
+            workers: None,
+        },
         adapters,
     )?;
     observer.on(&Event::Phase { name: "train", total: Some(config.max_steps) });
@@ -103,6 +114,17 @@ pub fn fit_kept(
 ) -> Result<Ended> {
     let Keeping { store, every, from, stop, validation } = keeping;
     let mut run = Run::new(course, adapters)?;
+    let (from, validation) = match course.workers {
+        Some(workers) => {
+            let from = workers.begin(run.trainer.adapters(), from)?;
+            let validation = match validation {
+                Some(what) => Some(Validation { past: workers.tell("validations", what.past)?, ..what }),
+                None => None,
+            };
+            (from, validation)
+        }
+        None => (from, validation),
+    };
     run.validator = validation.map(|what| Validator::new(what, run.longest.max(1))).transpose()?;
     if let Some(checkpoint) = from {
         run.trainer.restore(&checkpoint.trainer)?;
@@ -114,8 +136,12 @@ pub fn fit_kept(
         run.step(Some(store), observer)?;
         let step = run.trainer.steps();
         let last = step == max_steps || run.is_over();
-        let stopped = stop() && !last;
-        if stopped || last || (every > 0 && step.is_multiple_of(every)) {
+        // Everybody stops after the same step, whoever was asked to.
+        let wish = course.workers.map_or_else(|| Ok(stop()), |workers| workers.any(stop()))?;
+        let stopped = wish && !last;
+        let saves = stopped || last || (every > 0 && step.is_multiple_of(every));
+        run.compare(step, saves)?;
+        if saves {
             run.save(store, observer)?;
         }
         if stopped {
@@ -148,8 +174,11 @@ impl<'a> Run<'a> {
         course.guard.validate().map_err(Error::Config)?;
         let longest = Load::of_run(course.samples, course.config)?.tokens as usize;
         let memory = course.model.workspace().reserve(Claim { tokens: longest, ..Claim::default() });
-        let trainer =
+        let mut trainer =
             Trainer::new(course.model, adapters, course.config.clone())?.arranged(course.arrangement);
+        if let Some(workers) = course.workers {
+            trainer = trainer.shared(workers);
+        }
         let progress = Progress { seed, ..Progress::default() };
         Ok(Self { course, feed, trainer, progress, validator: None, longest, plan: None, _memory: memory })
     }
@@ -219,7 +248,8 @@ impl<'a> Run<'a> {
         let Some(validator) = self.validator.as_mut().filter(|v| v.is_due(step, last)) else {
             return Ok(None);
         };
-        let metrics = validator.look(step, self.course.model, self.trainer.adapters())?;
+        let Course { model, workers, .. } = self.course;
+        let metrics = validator.look(step, model, self.trainer.adapters(), workers)?;
         let channels: Vec<String> =
             metrics.channels.iter().map(|(name, channel)| format!("{name} {:.4}", channel.loss)).collect();
         let best = match validator.best() {
@@ -265,7 +295,8 @@ impl<'a> Run<'a> {
             validation,
         };
         let tokens_per_second = result.tokens as f64 / seconds;
-        let timing = StepTiming { step: result.step, seconds, tokens_per_second };
+        let shared = self.trainer.last_shared();
+        let timing = StepTiming { step: result.step, seconds, tokens_per_second, shared };
         observer.on(&Event::Step { metrics: &metrics, timing, total: self.course.config.max_steps });
     }
 
@@ -277,7 +308,7 @@ impl<'a> Run<'a> {
         failure: (u64, &str, f32),
         observer: &mut dyn Observer,
     ) -> Result<()> {
-        let Some(store) = store else { return Ok(()) };
+        let Some(store) = store.filter(|_| self.is_first()) else { return Ok(()) };
         let samples: Vec<&Sample> = batches.iter().flatten().copied().collect();
         let losses = &self.progress.window.losses;
         let incident = incident::look(self.course.model, self.trainer.adapters(), &samples, failure, losses)?;
@@ -289,7 +320,24 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// Whether this process keeps what is kept.
+    fn is_first(&self) -> bool {
+        self.course.workers.is_none_or(|workers| workers.is_first())
+    }
+
+    /// Sees that all processes have the same tensors, where it is time to.
+    fn compare(&self, step: u64, saves: bool) -> Result<()> {
+        let Some(workers) = self.course.workers else { return Ok(()) };
+        if !saves && !step.is_multiple_of(COMPARED_EVERY) {
+            return Ok(());
+        }
+        workers.compare(step, self.trainer.adapters(), &self.trainer.state()?)
+    }
+
     fn save(&self, store: &Store, observer: &mut dyn Observer) -> Result<()> {
+        if !self.is_first() {
+            return Ok(());
+        }
         let logs = observer.logs()?;
         let mut told = |text: &str| observer.on(&Event::Warning(text));
         store.save(self.trainer.adapters(), &self.trainer.state()?, &self.progress, logs, &mut told)?;

@@ -16,11 +16,13 @@ mod optimizer;
 mod sample;
 mod schedule;
 mod score;
+mod shared;
 mod state;
 mod together;
 mod trainer;
 mod validation;
 mod work;
+mod workers;
 
 pub use config::{OptimizerKind, Schedule, TrainConfig};
 pub use error::{Error, Result};
@@ -36,3 +38,4 @@ pub use score::{IGNORED, Score, score, score_ranked};
 pub use state::{Moments, TrainerState};
 pub use trainer::{PROVEN_AFTER_STEP, StepResult, Trainer};
 pub use validation::{ChannelLoss, Validation, ValidationMetrics, Watched};
+pub use workers::{Link, OverGroup, Shared, Workers};

@@ -11,15 +11,43 @@ use descant_model::{Batch, SiteKind};
 
 use crate::error::Result;
 use crate::trainer::Trainer;
-use crate::work::{Told, Work};
+use crate::work::{Losses, Work};
 
 impl Trainer<'_> {
     /// Adds the gradients of micro-batches that go through the layers together.
     pub(crate) fn accumulate_together(
         &self,
-        works: &[Work],
+        works: &[&Work],
         gradients: &mut Option<Vec<Tensor<3>>>,
-        told: &mut Told,
+        losses: &mut Losses,
+    ) -> Result<()> {
+        let layers = self.model().config.num_hidden_layers;
+        let mut sums = by_layer(gradients.take(), self.adapters(), layers);
+        self.sweep(works, losses, |layer, _, new| {
+            sums[layer] = Some(match sums[layer].take() {
+                Some(old) if !old.is_empty() => accumulate(old, &new),
+                _ => new,
+            });
+        })?;
+        *gradients = Some(sums.into_iter().flatten().flatten().collect());
+        Ok(())
+    }
+
+    /// The gradients of each of these micro-batches, which go through the layers together.
+    pub(crate) fn each_together(&self, works: &[&Work], losses: &mut Losses) -> Result<Vec<Vec<Tensor<3>>>> {
+        let layers = self.model().config.num_hidden_layers;
+        let mut each = vec![vec![Vec::new(); layers]; works.len()];
+        self.sweep(works, losses, |layer, batch, new| each[batch][layer] = new)?;
+        Ok(each.into_iter().map(|by_layer| by_layer.into_iter().flatten().collect()).collect())
+    }
+
+    /// Takes micro-batches through the layers and back; `take` gets the gradients of a layer's adapters from each of
+    /// them, layers from the last to the first, micro-batches in order.
+    fn sweep(
+        &self,
+        works: &[&Work],
+        losses: &mut Losses,
+        mut take: impl FnMut(usize, usize, Vec<Tensor<3>>),
     ) -> Result<()> {
         let layers = self.model().config.num_hidden_layers;
         let batches: Vec<&Batch> = works.iter().map(|work| &work.batch).collect();
@@ -27,23 +55,17 @@ impl Trainer<'_> {
         sweep.forward();
         for (batch, work) in works.iter().enumerate() {
             let stream = Tensor::from_inner(sweep.output(batch)).require_grad();
-            let mut found = self.losses_back(self.model().last_norm(stream.clone()), work, told);
+            let mut found = self.losses_back(self.model().last_norm(stream.clone()), work, losses);
             let grad = stream.grad_remove(&mut found).expect("every trained row comes from the stream");
             sweep.put_gradient(batch, grad);
         }
-        let mut sums = by_layer(gradients.take(), self.adapters(), layers);
         // No gradient goes further down than to the first adapter.
         let first = self.adapters().pairs().keys().map(|site| site.layer).min().unwrap_or(layers);
         for layer in (first..layers).rev() {
             for batch in 0..works.len() {
-                let new = sweep.backward(layer, batch);
-                sums[layer] = Some(match sums[layer].take() {
-                    Some(old) if !old.is_empty() => accumulate(old, &new),
-                    _ => new,
-                });
+                take(layer, batch, sweep.backward(layer, batch));
             }
         }
-        *gradients = Some(sums.into_iter().flatten().flatten().collect());
         Ok(())
     }
 }

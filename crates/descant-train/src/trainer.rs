@@ -19,7 +19,8 @@ use crate::optimizer::AdamW;
 use crate::sample::Sample;
 use crate::schedule::learning_rate;
 use crate::state::TrainerState;
-use crate::work::{Told, Work};
+use crate::work::{Losses, Totals, Work, read_losses};
+use crate::workers::{Shared, Workers};
 
 /// After this step a site without gradient is an error: A's gradient is zero while B is, and the first rate is 0.
 pub const PROVEN_AFTER_STEP: u64 = 3;
@@ -44,6 +45,10 @@ pub struct Trainer<'a> {
     together: usize,
     /// What a step asks for beside the layers' own, for as long as the trainer lives.
     claims: Vec<Reservation>,
+    /// Those who share the steps, where this process is not alone.
+    workers: Option<Workers<'a>>,
+    /// What the last step was to them.
+    shared: Option<Shared>,
 }
 
 /// What a step did.
@@ -91,6 +96,8 @@ impl<'a> Trainer<'a> {
             objective: Box::new(CrossEntropy),
             together: 1,
             claims: vec![memory],
+            workers: None,
+            shared: None,
         })
     }
 
@@ -110,6 +117,23 @@ impl<'a> Trainer<'a> {
         let claim = Claim { together: self.together, inputs_on_host, ..Claim::default() };
         self.claims.push(self.model.workspace().reserve(claim));
         self
+    }
+
+    /// The same trainer, whose steps are shared with other processes: each computes some of the micro-batches, and their
+    /// gradients are added in the order in which one process adds them. All give the same micro-batches to each step,
+    /// and all end with the same state. Changes no bit of a result.
+    #[must_use]
+    pub fn shared(mut self, workers: Workers<'a>) -> Self {
+        let copies = workers.copies(self.config.accumulation);
+        let bytes = (copies * self.adapters.n_parameters() * size_of::<f32>()) as u64;
+        self.claims.push(self.model.workspace().reserve(Claim { bytes, ..Claim::default() }));
+        self.workers = Some(workers);
+        self
+    }
+
+    /// What the last step was to the processes that shared it.
+    pub fn last_shared(&self) -> Option<Shared> {
+        self.shared
     }
 
     /// The frozen base.
@@ -218,18 +242,17 @@ impl<'a> Trainer<'a> {
             .iter()
             .map(|samples| Work::new(samples, weight, self.model.config.vocab_size))
             .collect::<Result<_>>()?;
-        let mut told =
-            Told { tokens: work.iter().map(|work| work.batch.ids().len()).sum(), ..Told::default() };
+        let tokens = work.iter().map(|work| work.batch.ids().len()).sum();
         let trained: Vec<Work> = work.into_iter().filter(|work| !work.rows.is_empty()).collect();
-        let mut gradients: Option<Vec<Tensor<3>>> = None;
-        for group in trained.chunks(self.together) {
-            match group {
-                [work] if !self.model.sweeps() => self.accumulate(work, &mut gradients, &mut told),
-                _ => self.accumulate_together(group, &mut gradients, &mut told)?,
+        let (gradients, losses) = match self.workers {
+            Some(workers) => {
+                let (gradients, losses, shared) = self.compute_shared(workers, &trained)?;
+                self.shared = Some(shared);
+                (gradients, losses)
             }
-        }
-        let totals = told.read()?;
-        let gradients = gradients.expect("weight is not zero, so some micro-batch was trained");
+            None => self.compute(&trained)?,
+        };
+        let totals = Totals::new(tokens, &trained, &losses);
         let loss = (totals.loss / weight) as f32;
         let norm = grad_norm(&gradients);
         let grad_norm = read_floats(norm.clone())?[0];
@@ -258,27 +281,49 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Adds a micro-batch's gradients.
-    fn accumulate(&self, work: &Work, gradients: &mut Option<Vec<Tensor<3>>>, told: &mut Told) {
+    /// The sum of the gradients of micro-batches, and the losses of each.
+    fn compute(&self, works: &[Work]) -> Result<(Vec<Tensor<3>>, Vec<Vec<f32>>)> {
+        let works: Vec<&Work> = works.iter().collect();
+        let (mut gradients, mut losses) = (None, Losses::new());
+        for group in works.chunks(self.together) {
+            match group {
+                [work] if !self.model.sweeps() => {
+                    let new = self.gradients_of(work, &mut losses);
+                    gradients = Some(added(gradients, new));
+                }
+                _ => self.accumulate_together(group, &mut gradients, &mut losses)?,
+            }
+        }
+        let losses = read_losses(losses)?;
+        Ok((gradients.expect("weight is not zero, so some micro-batch was trained"), losses))
+    }
+
+    /// The gradients of each of these micro-batches by itself, and their losses on their way.
+    pub(crate) fn compute_each(&self, works: &[&Work]) -> Result<(Vec<Vec<Tensor<3>>>, Losses)> {
+        let (mut each, mut losses) = (Vec::new(), Losses::new());
+        for group in works.chunks(self.together) {
+            match group {
+                [work] if !self.model.sweeps() => each.push(self.gradients_of(work, &mut losses)),
+                _ => each.extend(self.each_together(group, &mut losses)?),
+            }
+        }
+        Ok((each, losses))
+    }
+
+    /// The gradients of a micro-batch.
+    fn gradients_of(&self, work: &Work, losses: &mut Losses) -> Vec<Tensor<3>> {
         let hidden = self.model.hidden(&work.batch, &self.adapters);
-        let mut grads = self.losses_back(hidden, work, told);
-        let new = self.adapters.tensors().map(|tensor| gradient_of(tensor, &mut grads));
-        let new: Vec<Tensor<3>> = new.collect();
-        *gradients = Some(match gradients.take() {
-            None => new,
-            Some(old) => accumulate(old, &new),
-        });
+        let mut grads = self.losses_back(hidden, work, losses);
+        self.adapters.tensors().map(|tensor| gradient_of(tensor, &mut grads)).collect()
     }
 
     /// The gradients of a micro-batch's share of the loss.
-    pub(crate) fn losses_back(&self, hidden: Tensor<2>, work: &Work, told: &mut Told) -> Gradients {
+    pub(crate) fn losses_back(&self, hidden: Tensor<2>, work: &Work, told: &mut Losses) -> Gradients {
         let losses = self.objective.token_losses(self.model, hidden, &work.rows, &work.ids);
         let n = work.shares.len();
         let shares = TensorData::new(work.shares.clone(), [n]);
         let shares = Tensor::<1>::from_data(shares, (self.model.device(), DType::F32));
-        told.losses.push(losses.clone().inner());
-        told.weights.extend(&work.weights);
-        told.first.extend(&work.first);
+        told.push(losses.clone().inner());
         (losses * Tensor::from_inner(shares)).sum().backward()
     }
 
@@ -307,6 +352,14 @@ impl<'a> Trainer<'a> {
         }
         self.alive = None;
         Ok(())
+    }
+}
+
+/// A sum and what comes next.
+pub(crate) fn added(sum: Option<Vec<Tensor<3>>>, new: Vec<Tensor<3>>) -> Vec<Tensor<3>> {
+    match sum {
+        None => new,
+        Some(old) => accumulate(old, &new),
     }
 }
 

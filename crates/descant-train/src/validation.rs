@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::sample::Sample;
+use crate::workers::Workers;
 
 /// A sequence whose loss is watched.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,8 +115,9 @@ impl<'a> Validator<'a> {
         step: u64,
         model: &GptOss,
         adapters: &LoraAdapters,
+        workers: Option<Workers<'_>>,
     ) -> Result<ValidationMetrics> {
-        let metrics = measure(model, &adapters.frozen(), self.what.watched, self.most)?;
+        let metrics = measure(model, &adapters.frozen(), self.what.watched, self.most, workers)?;
         if !metrics.loss.is_finite() {
             let (what, value) = ("the validation loss", metrics.loss);
             return Err(Error::NotFinite { step, what, value, rows: Vec::new() });
@@ -139,33 +141,29 @@ impl<'a> Validator<'a> {
     }
 }
 
-/// The loss of the watched tokens under an adapter that has no graph.
+/// The loss of the watched tokens under an adapter that has no graph. Processes that share a run share this too.
 fn measure(
     model: &GptOss,
     adapters: &LoraAdapters,
     watched: &[Watched],
     most: usize,
+    workers: Option<Workers<'_>>,
 ) -> Result<ValidationMetrics> {
+    let batches = batches(watched, most);
+    let costs: Vec<u64> =
+        batches.iter().map(|batch| batch.iter().map(|w| w.sample.ids.len() as u64).sum()).collect();
+    let look = |at: usize| losses(model, adapters, batches[at]);
+    let losses: Vec<Vec<f32>> = match workers {
+        Some(workers) => workers.spread("validation", &costs, look)?,
+        None => (0..batches.len()).map(look).collect::<Result<_>>()?,
+    };
     let (mut sum, mut weight, mut tokens) = (0.0, 0.0, 0);
     let mut channels: BTreeMap<&'static str, (f64, usize)> = BTreeMap::new();
-    for batch in batches(watched, most) {
-        let ids = batch.iter().map(|watched| watched.sample.ids.as_slice());
-        let whole = Batch::new(ids, model.config.vocab_size)?;
-        let (mut rows, mut ids, mut kinds, mut start) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        for Watched { sample, classes } in batch {
-            for target in sample.targets() {
-                rows.push(start + target.row);
-                ids.push(target.id);
-                kinds.push((target.weight, classes.get(target.row + 1).copied()));
-            }
-            start += sample.ids.len();
-        }
-        if rows.is_empty() {
-            continue;
-        }
-        let hidden = model.hidden(&whole, adapters);
-        let losses = read_floats(model.token_losses(hidden, &rows, &ids))?;
-        for (loss, (share, class)) in losses.into_iter().map(f64::from).zip(kinds) {
+    for (batch, losses) in batches.into_iter().zip(losses) {
+        let targets = batch.iter().flat_map(|Watched { sample, classes }| {
+            sample.targets().map(|target| (target.weight, classes.get(target.row + 1).copied()))
+        });
+        for (loss, (share, class)) in losses.into_iter().map(f64::from).zip(targets) {
             sum += loss * f64::from(share);
             weight += f64::from(share);
             tokens += 1;
@@ -179,6 +177,25 @@ fn measure(
     };
     let channels = channels.into_iter().map(mean).collect();
     Ok(ValidationMetrics { loss, loss_bits: loss.to_bits(), tokens, channels })
+}
+
+/// The loss of each trained token of some sequences.
+fn losses(model: &GptOss, adapters: &LoraAdapters, batch: &[Watched]) -> Result<Vec<f32>> {
+    let ids = batch.iter().map(|watched| watched.sample.ids.as_slice());
+    let whole = Batch::new(ids, model.config.vocab_size)?;
+    let (mut rows, mut ids, mut start) = (Vec::new(), Vec::new(), 0);
+    for Watched { sample, .. } in batch {
+        for target in sample.targets() {
+            rows.push(start + target.row);
+            ids.push(target.id);
+        }
+        start += sample.ids.len();
+    }
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let hidden = model.hidden(&whole, adapters);
+    Ok(read_floats(model.token_losses(hidden, &rows, &ids))?)
 }
 
 /// Sequences that go through the model together: in their order, as many as stay within `most` tokens.

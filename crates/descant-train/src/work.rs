@@ -44,36 +44,15 @@ impl Work {
     }
 }
 
-/// What the micro-batches of a step leave behind, read from the device once, when all of them are on their way.
-#[derive(Default)]
-pub(crate) struct Told {
-    /// Tokens through the model.
-    pub(crate) tokens: usize,
-    /// Of each micro-batch.
-    pub(crate) losses: Vec<Tensor<1>>,
-    /// Of each trained token, over all micro-batches.
-    pub(crate) weights: Vec<f32>,
-    /// Whether it is the first of an analysis.
-    pub(crate) first: Vec<bool>,
-}
+/// The losses of micro-batches on their way: of each, those of its trained tokens.
+pub(crate) type Losses = Vec<Tensor<1>>;
 
-impl Told {
-    pub(crate) fn read(self) -> Result<Totals> {
-        let mut losses = Vec::with_capacity(self.weights.len());
-        for of_micro_batch in self.losses {
-            losses.extend(read_floats(of_micro_batch)?);
-        }
-        let mut totals = Totals { tokens: self.tokens, trained_tokens: losses.len(), ..Totals::default() };
-        let mut loss = 0.0;
-        for ((value, weight), first) in losses.into_iter().zip(self.weights).zip(self.first) {
-            loss += f64::from(value) * f64::from(weight);
-            if first {
-                totals.first_analysis.add(value);
-            }
-        }
-        totals.loss = loss;
-        Ok(totals)
-    }
+/// Reads losses from the device, which is waited for.
+///
+/// # Errors
+/// The device failed.
+pub(crate) fn read_losses(losses: Losses) -> Result<Vec<Vec<f32>>> {
+    losses.into_iter().map(|of_micro_batch| Ok(read_floats(of_micro_batch)?)).collect()
 }
 
 /// Sums over the micro-batches of a step.
@@ -83,6 +62,23 @@ pub(crate) struct Totals {
     pub(crate) tokens: usize,
     pub(crate) trained_tokens: usize,
     pub(crate) first_analysis: Mean,
+}
+
+impl Totals {
+    /// Of micro-batches with their losses, in their order, in a step of so many tokens.
+    pub(crate) fn new(tokens: usize, works: &[Work], losses: &[Vec<f32>]) -> Self {
+        let mut totals = Self { tokens, ..Self::default() };
+        for (work, losses) in works.iter().zip(losses) {
+            totals.trained_tokens += losses.len();
+            for ((value, weight), first) in losses.iter().zip(&work.weights).zip(&work.first) {
+                totals.loss += f64::from(*value) * f64::from(*weight);
+                if *first {
+                    totals.first_analysis.add(*value);
+                }
+            }
+        }
+        totals
+    }
 }
 
 #[derive(Default)]

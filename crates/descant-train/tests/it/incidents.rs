@@ -85,6 +85,7 @@ fn run(guard: &GuardConfig, prepare: impl FnOnce(&mut Window)) -> (Vec<String>, 
         config: &config,
         guard,
         arrangement: Arrangement::default(),
+        workers: None,
     };
     let stop = || true;
     let keeping = Keeping { store: &store, every: 1, from: None, stop: &stop, validation: None };
@@ -133,6 +134,7 @@ fn the_first_bad_place_is_the_one_that_was_made_bad() {
         config: &config,
         guard: &guard,
         arrangement: Arrangement::default(),
+        workers: None,
     };
     let mut log = Log::open(dir.path(), None).expect("a log");
     let keeping = Keeping { store: &store, every: 1, from: None, stop: &|| false, validation: None };

@@ -9,3 +9,4 @@ mod packing;
 mod parity;
 mod resume;
 mod together;
+mod workers;

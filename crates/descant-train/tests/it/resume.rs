@@ -132,8 +132,14 @@ fn run_as(folder: &Path, config: &TrainConfig, every: u64, stop_after: Option<u6
         left.set(left.get().map(|n| n - 1));
         left.get() == Some(0)
     };
-    let course =
-        Course { model, samples: &samples, config, guard: &guard, arrangement: Arrangement::default() };
+    let course = Course {
+        model,
+        samples: &samples,
+        config,
+        guard: &guard,
+        arrangement: Arrangement::default(),
+        workers: None,
+    };
     fit_kept(
         course,
         adapters,

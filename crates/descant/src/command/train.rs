@@ -167,7 +167,7 @@ fn course<'a>(
     room: &'a Room,
 ) -> Course<'a> {
     let Room { train, arrangement, .. } = room;
-    Course { model, samples, config: train, guard: &settings.guard, arrangement: *arrangement }
+    Course { model, samples, config: train, guard: &settings.guard, arrangement: *arrangement, workers: None }
 }
 
 /// How the examples that are not trained on are looked at, where there are any.

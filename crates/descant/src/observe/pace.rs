@@ -115,7 +115,7 @@ pub(super) mod tests {
             skipped: 0,
             validation: None,
         };
-        (metrics, StepTiming { step, seconds: 0.5, tokens_per_second: 2000.0 })
+        (metrics, StepTiming { step, seconds: 0.5, tokens_per_second: 2000.0, shared: None })
     }
 
     fn after(steps: u64) -> Pace {

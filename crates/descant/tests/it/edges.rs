@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Folder of a crate, and the crates of ours it may depend on.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 15] = [
     ("crates/cubecl-llvm-stub", &[]),
     ("crates/descant-files", &[]),
     ("crates/descant-quant", &[]),
+    ("crates/descant-workers", &[]),
     // Tests only: what other crates' tests share.
     ("crates/descant-testkit", &["descant-files", "descant-quant"]),
     ("crates/descant-hub", &["descant-files", "descant-testkit"]),
@@ -32,6 +33,7 @@ const EDGES: [(&str, &[&str]); 14] = [
             "descant-lora",
             "descant-model",
             "descant-testkit",
+            "descant-workers",
         ],
     ),
     (
@@ -47,6 +49,7 @@ const EDGES: [(&str, &[&str]); 14] = [
             "descant-model",
             "descant-testkit",
             "descant-train",
+            "descant-workers",
         ],
     ),
     ("xtask", &[]),

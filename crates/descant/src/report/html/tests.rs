@@ -254,6 +254,7 @@ fn a_large_run_is_a_small_page() {
             step: step.step,
             seconds: 0.1,
             tokens_per_second: 1e4 + step.step as f64,
+            shared: None,
         })
         .collect();
     let long = "Une phrase de raisonnement. ".repeat(400);

@@ -1,0 +1,207 @@
+//! Several processes, one run: who computes which micro-batch, and how their gradients become the sum that one process
+//! would have.
+//!
+//! A step's micro-batches are those of one process, whatever the number of processes. They are dealt by their tokens;
+//! each process keeps the gradient of each of its own. Then the gradients go round, one micro-batch after the other, and
+//! everybody adds them in the order of the micro-batches: the same additions in the same order as in one process, so that
+//! the number of processes changes no bit. An all-reduce would send less, and add in an order of its own.
+//!
+//! Losses, wishes to stop and hashes are small and go through the [`Group`]; gradients through a [`Link`], which on cards
+//! is NCCL. Everybody updates the same adapters with the same gradient; that they are equal is checked by hash.
+
+mod equal;
+mod lists;
+
+use std::fmt::Debug;
+
+use burn::tensor::{DType, Tensor, TensorData};
+use descant_kernels::read_floats;
+use descant_lora::LoraAdapters;
+use descant_workers::{Cause, Facts, Group, Wait, deal};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, pack, unpack};
+use crate::error::{Error, Result};
+use crate::state::TrainerState;
+
+use equal::{digests, tensor_names};
+pub(crate) use lists::{floats, packed, put_in_order};
+
+/// Steps from one comparison of all tensors to the next; before a checkpoint there is one too.
+pub(crate) const COMPARED_EVERY: u64 = 50;
+
+/// How gradients go from one process to all others.
+pub trait Link: Debug {
+    /// The tensors of `root`, everywhere. The others give the shapes with tensors of their own, whose values are not
+    /// looked at.
+    ///
+    /// # Errors
+    /// The link failed.
+    fn broadcast(&self, root: usize, tensors: Vec<Tensor<3>>) -> Result<Vec<Tensor<3>>>;
+
+    /// Waits until all that was sent has arrived.
+    ///
+    /// # Errors
+    /// The link failed, or somebody was too late.
+    fn finish(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Gradients by way of the group: for processes without cards.
+#[derive(Debug)]
+pub struct OverGroup<'a>(pub &'a Group);
+
+impl Link for OverGroup<'_> {
+    fn broadcast(&self, root: usize, tensors: Vec<Tensor<3>>) -> Result<Vec<Tensor<3>>> {
+        const NAME: &str = "gradients";
+        if self.0.rank() == root {
+            let mut bytes = Vec::new();
+            for tensor in &tensors {
+                bytes.extend(read_floats(tensor.clone())?.into_iter().flat_map(f32::to_le_bytes));
+            }
+            self.0.broadcast(NAME, root, bytes, Wait::Step)?;
+            return Ok(tensors);
+        }
+        let bytes = self.0.broadcast(NAME, root, Vec::new(), Wait::Step)?;
+        let mut values = floats(&bytes).into_iter();
+        let of = |tensor: &Tensor<3>| {
+            let (dims, device) = (tensor.dims(), tensor.device());
+            let values: Vec<f32> = values.by_ref().take(dims.iter().product()).collect();
+            let whole = values.len() == dims.iter().product::<usize>();
+            whole.then(|| Tensor::from_data(TensorData::new(values, dims), (&device, DType::F32)))
+        };
+        let read: Option<Vec<Tensor<3>>> = tensors.iter().map(of).collect();
+        let read = read.filter(|_| values.next().is_none());
+        read.ok_or_else(|| differs(root, "it sent gradients of other shapes".to_owned()))
+    }
+}
+
+/// The processes that share a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Workers<'a> {
+    /// All of them.
+    pub group: &'a Group,
+    /// How gradients go round.
+    pub link: &'a dyn Link,
+}
+
+/// What a step was to the processes that shared it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Shared {
+    /// Processes.
+    pub workers: usize,
+    /// The share of all processes' computing time in which they waited for the slowest.
+    pub idle: f64,
+    /// Seconds in which gradients went round and were added.
+    pub exchange_seconds: f64,
+    /// Bytes of gradients that went to every process.
+    pub exchange_bytes: u64,
+}
+
+/// Copies of the adapters' gradients that each of so many processes keeps beside what one process has: its own share of
+/// so many micro-batches, and the one that comes.
+pub(crate) fn copies(micro_batches: usize, world: usize) -> usize {
+    if world > 1 { micro_batches.div_ceil(world) + 1 } else { 0 }
+}
+
+impl Workers<'_> {
+    /// See [`copies`].
+    pub(crate) fn copies(&self, micro_batches: usize) -> usize {
+        copies(micro_batches, self.group.world())
+    }
+
+    /// Whether this process keeps checkpoints and incidents.
+    pub(crate) fn is_first(&self) -> bool {
+        self.group.is_first()
+    }
+
+    /// The checkpoint that rank 0 begins with, everywhere.
+    pub(crate) fn begin(
+        &self,
+        adapters: &LoraAdapters,
+        from: Option<Checkpoint>,
+    ) -> Result<Option<Checkpoint>> {
+        let mine = from.as_ref().map(|from| pack(adapters, &from.trainer, &from.progress));
+        let bytes = self.group.broadcast("checkpoint", 0, mine.unwrap_or_default(), Wait::Long)?;
+        if self.is_first() || bytes.is_empty() {
+            return Ok(from.filter(|_| self.is_first()));
+        }
+        let unusable = |defect| differs(0, format!("its checkpoint cannot be used here: {defect}"));
+        unpack(adapters, &bytes).map(Some).map_err(unusable)
+    }
+
+    /// What rank 0 knows, everywhere.
+    pub(crate) fn tell<T: Serialize + for<'de> Deserialize<'de>>(&self, name: &str, mine: T) -> Result<T> {
+        let bytes = if self.is_first() { serde_json::to_vec(&mine).unwrap_or_default() } else { Vec::new() };
+        let bytes = self.group.broadcast(name, 0, bytes, Wait::Long)?;
+        if self.is_first() {
+            return Ok(mine);
+        }
+        serde_json::from_slice(&bytes).map_err(|error| differs(0, format!("{name}: {error}")))
+    }
+
+    /// Whether anybody wishes to stop.
+    pub(crate) fn any(&self, wish: bool) -> Result<bool> {
+        let all = self.group.all_gather("stop", &[u8::from(wish)], Wait::Step)?;
+        Ok(all.iter().any(|wish| wish == &[1]))
+    }
+
+    /// Pieces of these costs, dealt; `compute` makes each of this process's, and all get all.
+    pub(crate) fn spread(
+        &self,
+        name: &str,
+        costs: &[u64],
+        mut compute: impl FnMut(usize) -> Result<Vec<f32>>,
+    ) -> Result<Vec<Vec<f32>>> {
+        let dealt = deal(costs, self.group.world());
+        let mine: Vec<Vec<f32>> = dealt.of(self.group.rank()).map(&mut compute).collect::<Result<_>>()?;
+        let all = self.group.all_gather(name, &packed(&mine), Wait::Step)?;
+        put_in_order(&dealt, all).map_err(|rank| differs(rank, lists::OTHERS.to_owned()))
+    }
+
+    /// Compares everything that a step changes with rank 0's, by hash.
+    ///
+    /// # Errors
+    /// It differs at a rank, in a tensor: both are named.
+    pub(crate) fn compare(&self, step: u64, adapters: &LoraAdapters, state: &TrainerState) -> Result<()> {
+        let names = tensor_names(adapters);
+        let mine: Vec<u8> = digests(state).into_iter().flat_map(u64::to_le_bytes).collect();
+        let all = self.group.all_gather("hashes", &mine, Wait::Step)?;
+        for (rank, theirs) in all.iter().enumerate().skip(1) {
+            let pairs = theirs.chunks_exact(8).zip(all[0].chunks_exact(8));
+            if let Some(at) = pairs.into_iter().position(|(there, here)| there != here) {
+                let name = names.get(at).map_or("the count of updates", String::as_str);
+                let text = format!("after step {step} its {name} is not that of rank 0; nothing was saved");
+                return Err(differs(rank, text));
+            }
+            if theirs.len() != all[0].len() {
+                return Err(differs(rank, format!("after step {step} it has other tensors than rank 0")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what everybody must have in common before the first step.
+    ///
+    /// # Errors
+    /// Something differs; it is named with its rank.
+    pub fn agree(&self, name: &str, facts: &Facts) -> Result<()> {
+        Ok(self.group.agree(name, facts, Wait::Long)?)
+    }
+}
+
+/// Something that must be equal everywhere and is not.
+pub(crate) fn differs(rank: usize, text: String) -> Error {
+    Error::Workers(descant_workers::Error::Member(Cause { rank, text, status: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_are_those_of_the_largest_share_and_the_one_that_comes() {
+        assert_eq!([copies(4, 1), copies(4, 2), copies(5, 2), copies(2, 8)], [0, 3, 4, 2]);
+    }
+}
