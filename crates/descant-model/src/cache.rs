@@ -89,11 +89,6 @@ impl KeyValueCache {
         self.slots[slot].as_ref().expect("a sequence was begun there")
     }
 
-    /// Whether a sequence has the slot.
-    pub(crate) fn holds(&self, slot: usize) -> bool {
-        self.slots[slot].is_some()
-    }
-
     /// What a slot's rings have now. Pages need no copy: what comes later is written behind.
     pub(crate) fn rings(&self, slot: usize) -> Rings {
         let Some(window) = self.window else { return Rings { rows: None, layers: Vec::new() } };

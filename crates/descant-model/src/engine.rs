@@ -12,7 +12,7 @@ use descant_kernels::{
 };
 
 use crate::cache::{KeyValueCache, Rings};
-use crate::capacity::{CacheSize, PREFILL_TOKENS, pages_for};
+use crate::capacity::{CacheSize, pages_for};
 use crate::decode::CardSteps;
 use crate::error::{Error, Result};
 use crate::model::{GptOss, Pass};
@@ -23,8 +23,6 @@ use crate::slots::{Active, Chunks, Slots};
 /// Slots where nobody says how many.
 const SLOTS_ON_CARD: usize = STEP_ROWS;
 const SLOTS_ON_CPU: usize = 64;
-/// A card takes a prompt whole: attention of a chunk to what lies in the cache already was not seen to be right there.
-const CHUNK_ON_CARD: usize = usize::MAX;
 /// Of the slots of a card, the share that is refilled together.
 const REFILLED: usize = 16;
 
@@ -35,11 +33,18 @@ pub(crate) struct Engine<'a> {
     cache: KeyValueCache,
     slots: usize,
     card: Option<CardSteps>,
-    /// Tokens that a sequence has room for at least.
+    /// Where sequences stay from turn to turn.
+    conversation: Option<Conversation>,
+}
+
+/// A conversation with one side or both, each in a slot of its own.
+struct Conversation {
+    /// Whether the overlay takes part, by slot.
+    sides: Vec<bool>,
+    /// Tokens that each side has room for.
     reserved: usize,
-    /// Of a conversation, the prompt of the last turn but for its last token, and what the rings had behind it.
-    kept: Option<(Vec<u32>, Rings)>,
-    is_conversation: bool,
+    /// Of each side, the prompt of its last turn but for the last token, and what the rings had behind it.
+    kept: Vec<Option<(Vec<u32>, Rings)>>,
 }
 
 impl<'a> Engine<'a> {
@@ -60,19 +65,22 @@ impl<'a> Engine<'a> {
         Self::with(model, overlay, size, adapter, longest)
     }
 
-    /// One for the turns of a conversation of so many tokens at most, all with the overlay or all without.
+    /// One for the turns of a conversation of so many tokens at most, with these sides: whether the overlay takes part.
     ///
     /// # Errors
     /// Memory does not hold it.
     pub(crate) fn for_conversation(
         model: &'a GptOss,
         overlay: &'a dyn Overlay,
+        sides: &[bool],
         tokens: usize,
         run: &Run<'_>,
     ) -> Result<Self> {
-        let size = size(model, &[0], vec![tokens], run)?;
-        let new = Self::with(model, overlay, size, run.requests[0].adapter, tokens)?;
-        Ok(Self { reserved: tokens, is_conversation: true, ..new })
+        let size = size_of_conversation(model, sides.len(), tokens, run)?;
+        let new = Self::with(model, overlay, size, sides.contains(&true), tokens)?;
+        let kept = sides.iter().map(|_| None).collect();
+        let conversation = Some(Conversation { sides: sides.to_vec(), reserved: tokens, kept });
+        Ok(Self { conversation, ..new })
     }
 
     fn with(
@@ -86,64 +94,97 @@ impl<'a> Engine<'a> {
         let of_steps: &dyn Overlay = if adapter { overlay } else { &Bare };
         let card = CardSteps::new(model, of_steps, &cache, size, longest)?;
         let slots = size.slots;
-        Ok(Self { model, overlay, cache, slots, card, reserved: 0, kept: None, is_conversation: false })
+        Ok(Self { model, overlay, cache, slots, card, conversation: None })
     }
 
-    /// Tokens that a conversation has room for.
+    /// The sides of a conversation.
+    pub(crate) fn sides(&self) -> &[bool] {
+        self.conversation.as_ref().map_or(&[], |conversation| &conversation.sides)
+    }
+
+    /// Tokens that each side of a conversation has room for.
     pub(crate) fn reserved(&self) -> usize {
-        self.reserved
+        self.conversation.as_ref().map_or(0, |conversation| conversation.reserved)
+    }
+
+    /// Continues the sequences to their ends. However it ends, no slot is taken then.
+    ///
+    /// # Errors
+    /// Logits are not finite; the device failed.
+    pub(crate) fn serve(&mut self, sequences: &[usize], run: &mut Run<'_>) -> Result<()> {
+        let refill = if self.card.is_some() { self.slots / REFILLED } else { 1 };
+        let waiting = sequences.iter().map(|&sequence| waiting(sequence, run));
+        let result = self.run(Slots::new(self.slots, refill, waiting), run);
+        self.empty();
+        result
+    }
+
+    /// The next turn of a conversation: the replies to these prompts, each of a side of its own. How many tokens of each
+    /// prompt needed no pass, since the turn before of its side began with them.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve); what was kept is lost then.
+    ///
+    /// # Panics
+    /// If this was not made for a conversation with these sides.
+    pub(crate) fn turn(&mut self, sequences: &[usize], run: &mut Run<'_>) -> Result<Vec<usize>> {
+        let mut reused = Vec::with_capacity(sequences.len());
+        let mut seated = Vec::with_capacity(sequences.len());
+        for &sequence in sequences {
+            let request = &run.requests[sequence];
+            let slot = self.sides().iter().position(|side| *side == request.adapter);
+            let slot = slot.expect("it was made for this side");
+            reused.push(self.go_back(slot, &request.prompt));
+            seated.push((slot, waiting(sequence, run)));
+        }
+        let result = self.run(Slots::seated(self.slots, seated), run);
+        if result.is_err() {
+            self.empty();
+        }
+        result.map(|()| reused)
     }
 
     /// Goes back to where the prompt of the last turn ended, if this one begins with it: how many of its tokens need no
     /// pass. Else nothing of the last turn is left.
-    pub(crate) fn go_back(&mut self, prompt: &[u32]) -> usize {
+    fn go_back(&mut self, slot: usize, prompt: &[u32]) -> usize {
         let before = &prompt[..prompt.len() - 1];
-        match self.kept.take() {
+        let conversation =
+            self.conversation.as_mut().expect("there is a turn before in a conversation alone");
+        let kept = &mut conversation.kept[slot];
+        match kept.take() {
             Some((tokens, rings)) if before.starts_with(&tokens) => {
-                self.cache.go_back(0, tokens.len(), &rings);
+                self.cache.go_back(slot, tokens.len(), &rings);
                 let count = tokens.len();
-                self.kept = (before.len() == count).then_some((tokens, rings));
+                *kept = (before.len() == count).then_some((tokens, rings));
                 count
             }
             _ => {
-                self.cache.end(0);
+                self.cache.end(slot);
+                let has_begun = self.cache.begin(slot, conversation.reserved);
+                assert!(has_begun, "the cache was made for all sides");
                 0
             }
         }
     }
 
-    /// Continues the sequences to their ends. However it ends, no slot is taken then, but for a conversation's.
-    ///
-    /// # Errors
-    /// Logits are not finite; the device failed.
-    pub(crate) fn serve(&mut self, sequences: &[usize], run: &mut Run<'_>) -> Result<()> {
-        if let Some(card) = &mut self.card {
-            card.forget();
+    /// Nothing is in the cache then.
+    fn empty(&mut self) {
+        for kept in self.conversation.iter_mut().flat_map(|conversation| &mut conversation.kept) {
+            *kept = None;
         }
-        let result = self.turns(sequences, run);
-        if result.is_ok() && self.is_conversation {
-            return Ok(());
-        }
-        self.kept = None;
         for slot in 0..self.slots {
             self.cache.end(slot);
         }
         debug_assert!(self.cache.is_empty());
-        result
     }
 
-    fn turns(&mut self, sequences: &[usize], run: &mut Run<'_>) -> Result<()> {
-        let refill = if self.card.is_some() { self.slots / REFILLED } else { 1 };
-        let waiting = sequences.iter().map(|&sequence| {
-            let request = &run.requests[sequence];
-            (sequence, request.adapter, request.prompt.len() - 1)
-        });
-        let chunk = if is_cpu(self.model.device()) { PREFILL_TOKENS } else { CHUNK_ON_CARD };
-        let mut slots = Slots::new(self.slots, refill, chunk, waiting);
+    /// Continues those who wait and those who have slots.
+    fn run(&mut self, mut slots: Slots, run: &mut Run<'_>) -> Result<()> {
+        if let Some(card) = &mut self.card {
+            card.forget();
+        }
         while !slots.is_done() && !run.ended_all {
-            slots.admit(|slot, sequence| {
-                self.cache.holds(slot) || self.cache.begin(slot, run.most_tokens(sequence).max(self.reserved))
-            });
+            slots.admit(|slot, sequence| self.cache.begin(slot, run.most_tokens(sequence)));
             if let Some(chunks) = slots.chunks(|slot| self.cache.length(slot)) {
                 self.fill(&chunks, run);
             }
@@ -151,14 +192,11 @@ impl<'a> Engine<'a> {
             if ready.is_empty() {
                 continue;
             }
-            if self.is_conversation && self.kept.is_none() {
-                let prompt = &run.requests[ready[0].sequence].prompt;
-                self.kept = Some((prompt[..prompt.len() - 1].to_vec(), self.cache.rings(0)));
-            }
+            self.keep(&ready, run);
             for (active, chosen) in self.step(&ready, slots.fills(), run)? {
                 if !run.take(active.sequence, chosen) {
                     slots.end(active.slot);
-                    if !self.is_conversation {
+                    if self.conversation.is_none() {
                         self.cache.end(active.slot);
                     }
                 }
@@ -168,6 +206,17 @@ impl<'a> Engine<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Of a conversation, keeps what the next turn may begin with: the reply overwrites rings.
+    fn keep(&mut self, ready: &[Active], run: &Run<'_>) {
+        let Some(conversation) = &mut self.conversation else { return };
+        for active in ready {
+            conversation.kept[active.slot].get_or_insert_with(|| {
+                let tokens = run.requests[active.sequence].prompt[..active.prompt].to_vec();
+                (tokens, self.cache.rings(active.slot))
+            });
+        }
     }
 
     /// Brings chunks of prompts into the cache.
@@ -276,6 +325,26 @@ fn step_row(active: &Active, cache: &KeyValueCache, run: &Run<'_>) -> StepRow {
         position: cache.length(active.slot),
         adapted: active.adapter,
         draw: StepDraw { draw, step, seen: seen.to_vec(), wants_probability },
+    }
+}
+
+/// A sequence as slots know it.
+fn waiting(sequence: usize, run: &Run<'_>) -> (usize, bool, usize) {
+    let request = &run.requests[sequence];
+    (sequence, request.adapter, request.prompt.len() - 1)
+}
+
+/// How large a cache a conversation of so many tokens gets, for each of its sides.
+fn size_of_conversation(model: &GptOss, sides: usize, tokens: usize, run: &Run<'_>) -> Result<CacheSize> {
+    let on_card = !is_cpu(model.device());
+    let bytes = |size: CacheSize| size.with_work(&model.config, on_card);
+    let size = CacheSize::of(sides, tokens);
+    let allowed =
+        run.options.cache_tokens.map(|tokens| bytes(CacheSize { pages: pages_for(tokens), ..size }));
+    let free = model.workspace().room(model.device())?.into_iter().chain(allowed).min();
+    match (bytes(size), free) {
+        (needed, Some(free)) if needed > free => Err(Error::NoRoom { index: 0, tokens, needed, free }),
+        _ => Ok(size),
     }
 }
 

@@ -37,15 +37,12 @@ pub(crate) struct Slots {
     filling: VecDeque<usize>,
     /// Slots that must be free before one is filled again: a pass over prompts costs several steps, however few they are.
     refill: usize,
-    /// Tokens after which a prompt is cut.
-    chunk: usize,
 }
 
 impl Slots {
     pub(crate) fn new(
         count: usize,
         refill: usize,
-        chunk: usize,
         sequences: impl Iterator<Item = (usize, bool, usize)>,
     ) -> Self {
         Self {
@@ -53,8 +50,18 @@ impl Slots {
             active: vec![None; count],
             filling: VecDeque::new(),
             refill: refill.clamp(1, count.max(1)),
-            chunk,
         }
+    }
+
+    /// Where each sequence has a slot of its own from the beginning, and nobody waits.
+    pub(crate) fn seated(count: usize, sequences: Vec<(usize, (usize, bool, usize))>) -> Self {
+        let mut slots = Self::new(count, 1, std::iter::empty());
+        for (slot, (sequence, adapter, prompt)) in sequences {
+            let before = slots.active[slot].replace(Active { slot, sequence, adapter, prompt });
+            assert!(before.is_none(), "a slot has one sequence");
+            slots.filling.push_back(slot);
+        }
+        slots
     }
 
     /// Gives free slots to those that wait, in order, as long as `begin` finds room for a sequence in a slot. Whether one
@@ -87,7 +94,7 @@ impl Slots {
         let (mut parts, mut tokens) = (Vec::new(), 0);
         for part in self.filling.iter().map(|slot| of(*slot)).filter(|part| part.adapter == adapter) {
             let start = in_cache(part.slot);
-            let end = part.prompt.min((start / self.chunk + 1).saturating_mul(self.chunk));
+            let end = part.prompt.min((start / PREFILL_TOKENS + 1) * PREFILL_TOKENS);
             if tokens + end - start > PREFILL_TOKENS && !parts.is_empty() {
                 break;
             }
@@ -126,7 +133,7 @@ mod tests {
 
     #[test]
     fn those_that_wait_longest_come_first_and_only_where_there_is_room() {
-        let mut slots = Slots::new(2, 1, PREFILL_TOKENS, (0..4).map(|n| (n, n == 1, 3)));
+        let mut slots = Slots::new(2, 1, (0..4).map(|n| (n, n == 1, 3)));
         assert!(!slots.admit(|_, _| true));
         let chunks = slots.chunks(|_| 0).unwrap();
         assert_eq!((chunks.adapter, chunks.parts.len(), chunks.parts[0].0.sequence), (false, 1, 0));
@@ -148,8 +155,7 @@ mod tests {
     #[test]
     fn prompts_are_cut_at_their_own_borders_whatever_else_is_filled() {
         let long = 2 * PREFILL_TOKENS + 5;
-        let mut slots =
-            Slots::new(3, 1, PREFILL_TOKENS, [(0, true, 10), (1, true, long), (2, true, 20)].into_iter());
+        let mut slots = Slots::new(3, 1, [(0, true, 10), (1, true, long), (2, true, 20)].into_iter());
         slots.admit(|_, _| true);
         let mut cached = [0; 3];
         let mut seen = Vec::new();
@@ -165,8 +171,23 @@ mod tests {
     }
 
     #[test]
+    fn those_who_are_seated_keep_their_slots_and_are_filled_side_by_side() {
+        let mut slots = Slots::seated(3, vec![(2, (0, false, 5)), (0, (1, true, 7))]);
+        slots.admit(|_, _| panic!("nobody waits"));
+        let mut cached = [4, 0, 5];
+        assert_eq!(slots.ready(|slot| cached[slot]).iter().map(|one| one.slot).collect::<Vec<_>>(), [2]);
+        let chunks = slots.chunks(|slot| cached[slot]).unwrap();
+        assert_eq!((chunks.adapter, chunks.parts[0].0.slot, chunks.parts[0].1), (true, 0, 3));
+        cached[0] += 3;
+        assert!(slots.chunks(|slot| cached[slot]).is_none() && slots.ready(|slot| cached[slot]).len() == 2);
+        slots.end(2);
+        slots.end(0);
+        assert!(slots.is_done());
+    }
+
+    #[test]
     fn slots_are_refilled_together_where_a_pass_is_dear() {
-        let mut slots = Slots::new(4, 2, PREFILL_TOKENS, (0..6).map(|n| (n, false, 0)));
+        let mut slots = Slots::new(4, 2, (0..6).map(|n| (n, false, 0)));
         slots.admit(|_, _| true);
         slots.end(2);
         slots.admit(|_, _| panic!("one slot alone is not filled"));

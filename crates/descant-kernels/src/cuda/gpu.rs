@@ -17,7 +17,7 @@ use super::args::{Arg, Extent};
 use super::blas::Blas;
 use super::driver::{self, Card, Context, Event, Stream};
 use super::error::{CudaError, Result, guarded};
-use super::interop::Thread;
+use super::interop::{InPlace, Thread};
 use super::launch::{Function, Kernels, launch};
 use super::recorder::{Recorded, Recorder};
 use super::store::Choices;
@@ -259,7 +259,8 @@ impl Gpu {
         });
     }
 
-    /// Runs `f` like [`enqueue`](Self::enqueue) and waits until it has returned; the card may still be at work.
+    /// Runs `f` like [`enqueue`](Self::enqueue) and waits until it has returned; the card may still be at work. Addresses
+    /// are good until then, as there: [`in_place`](Self::in_place) has some that last.
     ///
     /// # Errors
     /// Those of `f`.
@@ -275,6 +276,14 @@ impl Gpu {
             let pointers: Vec<u64> = held.iter().map(|held| held.address).collect();
             f(&Run { gpu: self, stream, choices }, &pointers)
         })
+    }
+
+    /// Addresses of buffers that stay good for as long as the result lives, behind everything this thread queued before.
+    ///
+    /// # Errors
+    /// A buffer was never written, or the card refuses.
+    pub fn in_place(&self, handles: Vec<Handle>) -> Result<InPlace> {
+        self.0.thread.call(handles, |_, held| Ok(InPlace::new(held)))
     }
 
     /// This thread's first error since the last time, once everything queued before was launched.

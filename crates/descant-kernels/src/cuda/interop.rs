@@ -7,6 +7,8 @@
 //! CubeCL starts its thread's work when 32 tasks are queued or somebody waits; a closure of ours is often a whole
 //! layer, so the queue is flushed after each.
 
+use std::sync::Mutex;
+
 use cubecl::device::DeviceId;
 use cubecl::device_handle::DeviceHandle;
 use cubecl::server::{Handle, IoError, LaunchError, ServerError, ServerStorage};
@@ -32,6 +34,34 @@ pub(crate) struct Held {
     pub(crate) address: u64,
     /// Keeps the buffer where it is.
     _guard: Box<dyn Send>,
+}
+
+/// Buffers that stay where they are, with what is in them, for as long as this lives: for addresses that outlive a
+/// closure, such as those of a recorded graph.
+///
+/// Holding a tensor is not enough. It keeps its bytes, but the pool may move them: whenever it gives memory back to the
+/// driver, it empties pages of sizes that it has outgrown into newer ones first.
+pub struct InPlace {
+    addresses: Vec<u64>,
+    // Locked by nobody: what guards a buffer may be sent to a thread, but not be shared by two.
+    _held: Mutex<Vec<Held>>,
+}
+
+impl InPlace {
+    pub(crate) fn new(held: Vec<Held>) -> Self {
+        Self { addresses: held.iter().map(|held| held.address).collect(), _held: Mutex::new(held) }
+    }
+
+    /// Where the buffers are, in the order in which they were given.
+    pub fn addresses(&self) -> &[u64] {
+        &self.addresses
+    }
+}
+
+impl std::fmt::Debug for InPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("InPlace").field(&self.addresses).finish()
+    }
 }
 
 impl Thread {

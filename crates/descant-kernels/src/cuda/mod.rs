@@ -69,6 +69,8 @@ pub use gpu::{Gpu, Run, pin_at_most, poison_buffers, portable_kernels};
 #[cfg(feature = "cuda")]
 pub(crate) use host::{HostMemory, HostRoom, HostStore};
 #[cfg(feature = "cuda")]
+pub use interop::InPlace;
+#[cfg(feature = "cuda")]
 pub use launch::Function;
 #[cfg(feature = "cuda")]
 pub(crate) use memory::DeviceMemory;

@@ -5,7 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::experts::columns as step_columns;
 use super::split::{MOST_GROUP, MOST_HEAD_DIM};
-use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, contiguous, primitive};
+use crate::cuda::{CudaError, DeviceMemory, Gpu, InPlace, Result, Run, contiguous, primitive};
 use crate::layer::LayerPairs;
 use crate::layer::call::Prepared;
 use crate::layer::frame::Pair;
@@ -66,21 +66,18 @@ pub(super) fn serves(layer: &Prepared, pairs: &LayerPairs) -> std::result::Resul
     Ok(())
 }
 
-/// Tensors that must live as long as a step may read them.
-pub(super) type Held = Vec<CubeTensor>;
-
-/// The layer with its pairs, the memory that these are packed in, and the tensors behind the addresses. Low-rank rows of
-/// experts have so many columns.
+/// The layer with its pairs, the memory that these are packed in, and what keeps the frozen tensors in place. Low-rank
+/// rows of experts have so many columns.
 pub(super) fn bind(
     gpu: &Gpu,
     layer: &Prepared,
     pairs: &LayerPairs,
     columns: usize,
-) -> Result<(Bound, DeviceMemory, Held)> {
-    let mut held = Held::new();
+) -> Result<(Bound, DeviceMemory, InPlace)> {
+    let mut handles = Vec::new();
     let mut hold = |tensor: CubeTensor| {
-        held.push(tensor);
-        held.len() - 1
+        handles.push(tensor.handle);
+        handles.len() - 1
     };
     let frozen = layer.frozen.map(&mut |tensor| hold(tensor.clone()));
     let factors: PerSite<Option<[usize; 2]>> = pairs.map(|pair| {
@@ -88,18 +85,18 @@ pub(super) fn bind(
         let plain = |tensor: &burn::tensor::Tensor<3>| primitive(tensor.clone()).ok().map(contiguous);
         Some([hold(plain(&pair.a)?), hold(plain(&pair.b)?)])
     });
-    let handles = held.iter().map(|tensor| tensor.handle.clone()).collect();
-    let addresses = gpu.call(handles, |_, at| Ok(at.to_vec()))?;
+    let in_place = gpu.in_place(handles)?;
+    let addresses = in_place.addresses();
     let mut frozen = frozen.map(&mut |index| addresses[*index]);
     // Of experts on the host those that are chosen are read where they are.
     if let Some(StreamedMatrix { ring, layer, .. }) = &layer.streamed {
-        let in_place = |half| {
+        let on_host = |half| {
             let data = ring.in_place(*layer, half)?;
             data.ok_or_else(|| {
                 CudaError::backend("a decoder reads experts on the host from pinned memory alone")
             })
         };
-        (frozen.gate_up, frozen.down) = (in_place(Half::GateUp)?, in_place(Half::Down)?);
+        (frozen.gate_up, frozen.down) = (on_host(Half::GateUp)?, on_host(Half::Down)?);
     }
     let pairs = PerSite::from_fn(|kind| {
         let ([a, b], of) = (factors[kind]?, pairs[kind].as_ref()?);
@@ -125,7 +122,7 @@ pub(super) fn bind(
         epsilon: layer.spec.epsilon,
         limit: layer.spec.limit,
     };
-    Ok((bound, memory, held))
+    Ok((bound, memory, in_place))
 }
 
 fn ranks(pairs: &PerSite<Option<Pair>>) -> Paths {

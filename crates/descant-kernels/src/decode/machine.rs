@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::bound::{Bound, Held, bind, serves};
+use super::bound::{Bound, bind, serves};
 use super::buffers::{Buffers, Sizes, entries, splits};
 use super::experts::columns as step_columns;
 use super::step::{Program, Shape};
 use super::types::{STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepModel, StepRow, StepTable, THIN_ROWS};
 use crate::cuda::graph::Graph;
 use crate::cuda::{
-    CudaError, DeviceMemory, Event, Gpu, HostMemory, Result, Run, contiguous, empty, floats, index_of,
-    primitive, tensor,
+    CudaError, DeviceMemory, Event, Gpu, HostMemory, InPlace, Result, Run, contiguous, empty, floats,
+    index_of, primitive, tensor,
 };
 use crate::layer::DecoderLayer;
 use crate::op::pick::Drawn;
@@ -45,7 +45,8 @@ struct Shared {
     graphs: Mutex<BTreeMap<(Shape, usize), Option<Graph>>>,
     device: burn::backend::tensor::Device<burn_cubecl::CubeBackend>,
     _memory: Vec<DeviceMemory>,
-    _held: Held,
+    /// Keeps every tensor that a step reads or writes where its addresses say.
+    _in_place: Vec<InPlace>,
     /// Whose experts may lie on the host.
     _layers: Vec<DecoderLayer>,
     _table: StepTable,
@@ -75,12 +76,12 @@ impl Machine {
         };
         let of_experts = columns(SiteKind::GateUp).max(columns(SiteKind::Down));
         let expert_columns = if of_experts > 0 { step_columns(of_experts).unwrap_or(0) } else { 0 };
-        let (mut layers, mut memory, mut held) = (Vec::<Bound>::new(), Vec::new(), Held::new());
+        let (mut layers, mut memory, mut in_place) = (Vec::<Bound>::new(), Vec::new(), Vec::new());
         for (layer, pairs) in &model.layers {
-            let (bound, own, tensors) = bind(&gpu, layer.prepared(), pairs, expert_columns)?;
+            let (bound, own, frozen) = bind(&gpu, layer.prepared(), pairs, expert_columns)?;
             layers.push(bound);
             memory.push(own);
-            held.extend(tensors);
+            in_place.push(frozen);
         }
         let widest = |f: fn(&Bound) -> usize| layers.iter().map(f).max().unwrap_or(0);
         let (of, spec) = (first.sizes, first.spec);
@@ -102,9 +103,11 @@ impl Machine {
             output_columns: widest(|layer| layer.paths.output),
             expert_columns,
         };
-        let mut take = |tensor: CubeTensor| {
-            held.push(tensor.clone());
-            gpu.call(vec![tensor.handle], |_, at| Ok(at[0]))
+        let mut take = |tensor: CubeTensor| -> Result<u64> {
+            let held = gpu.in_place(vec![tensor.handle])?;
+            let address = held.addresses()[0];
+            in_place.push(held);
+            Ok(address)
         };
         let plain = |tensor: &Tensor<2>| primitive(tensor.clone()).map(contiguous);
         let embedding = match &model.embedding {
@@ -148,7 +151,7 @@ impl Machine {
             graphs: Mutex::default(),
             device,
             _memory: memory,
-            _held: held,
+            _in_place: in_place,
             _layers: model.layers.iter().map(|(layer, _)| DecoderLayer::clone(layer)).collect(),
             _table: model.embedding.clone(),
         };

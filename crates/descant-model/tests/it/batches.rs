@@ -225,31 +225,45 @@ fn turns_of_a_conversation_are_what_each_prompt_gets_alone_and_reuse_what_is_the
     let mut session = Session::new(&model, &overlay);
     let options = GenerateOptions::default();
     let mut prompt: Vec<u32> = (0..70).map(|_| random.below(VOCABULARY as usize) as u32).collect();
-    let mut before: Option<usize> = None;
+    let mut before = 0;
+    let one = |session: &mut Session<'_>, request: &Request, watch: &mut dyn Watch| {
+        session.reply(std::slice::from_ref(request), &options, watch).expect("a reply").remove(0)
+    };
     for turn in 0..8 {
         let mut request = Request { stream: turn, max_new_tokens: 20, ..Request::greedy(prompt.clone(), 20) };
         if turn % 2 == 1 {
             request.sampling = Sampling { temperature: 1.0, top_p: 0.9, seed: 2, ..Sampling::default() };
         }
-        let reply = session.reply(&request, &options, &mut Unwatched).expect("a reply");
+        let reply = one(&mut session, &request, &mut Unwatched);
         assert_eq!(reply.ids, alone(&model, &request, &[]).ids, "turn {turn}");
-        assert_eq!(session.reused(), before.unwrap_or(0), "turn {turn}");
+        // A side that joins later has everything computed once more.
+        let made_anew = turn == 0 || turn == 2;
+        assert_eq!(session.reused(), [if turn == 0 { 0 } else { before }], "turn {turn}");
         // The same again needs no pass at all, and another beginning all of it.
-        assert_eq!(session.reply(&request, &options, &mut Unwatched).expect("a reply"), reply);
-        assert_eq!(session.reused(), prompt.len() - 1);
+        assert_eq!(one(&mut session, &request, &mut Unwatched), reply);
+        assert_eq!(session.reused(), [prompt.len() - 1]);
         if turn == 4 {
             let mut other = request.clone();
             other.prompt[3] += 1;
-            let reply = session.reply(&other, &options, &mut Unwatched).expect("a reply");
-            assert_eq!((reply, session.reused()), (alone(&model, &other, &[]), 0));
-            session.reply(&request, &options, &mut Unwatched).expect("a reply");
+            let reply = one(&mut session, &other, &mut Unwatched);
+            assert_eq!((reply, session.reused()), (alone(&model, &other, &[]), &[0][..]));
+            one(&mut session, &request, &mut Unwatched);
         }
-        // The base has a side of its own, and an end by the watcher loses nothing.
-        let base = Request { adapter: false, ..request.clone() };
-        let mut watch = Noting { order: Vec::new(), ended: Vec::new(), most: 3 };
-        let stopped = session.reply(&base, &options, &mut watch).expect("a reply");
-        assert_eq!(stopped.ids, alone(&model, &base, &[]).ids[..3]);
-        before = Some(prompt.len() - 1);
+        // The base has a side of its own, alone or beside the other, and an end by the watcher loses nothing.
+        if turn >= 2 {
+            let base = Request { adapter: false, ..request.clone() };
+            let mut watch = Noting { order: Vec::new(), ended: Vec::new(), most: 3 };
+            let stopped = one(&mut session, &base, &mut watch);
+            assert_eq!(stopped.ids, alone(&model, &base, &[]).ids[..3]);
+            assert_eq!(session.reused(), [if made_anew { 0 } else { before }], "turn {turn}, base");
+            let both = [base, request.clone()];
+            let replies = session.reply(&both, &options, &mut Unwatched).expect("replies");
+            assert_eq!(replies[0], alone(&model, &both[0], &[]), "turn {turn}");
+            assert_eq!(replies[1], alone(&model, &request, &[]), "turn {turn}");
+            let there = prompt.len() - 1;
+            assert_eq!(session.reused(), [there, if made_anew { 0 } else { there }], "turn {turn}, both");
+        }
+        before = prompt.len() - 1;
         // As a template does: of the reply something is left, then the next message.
         prompt.extend_from_slice(&reply.ids[5..15]);
         prompt.extend((0..random.below(60)).map(|_| random.below(VOCABULARY as usize) as u32));

@@ -10,11 +10,11 @@ use descant_model::{Bare, Batch, GenerateOptions, GptOss, Overlay, Request, Samp
 use crate::models::{Case, all};
 use crate::{card, is_portable};
 
-const NEW: usize = 40;
+pub(crate) const NEW: usize = 40;
 /// How far below the largest logit a chosen token's may be, in parts of the largest: bf16 on both sides.
 const NEAR: f32 = 0.03;
 
-fn generate(
+pub(crate) fn generate(
     model: &GptOss,
     overlay: &dyn Overlay,
     prompts: &[Vec<u32>],
@@ -31,7 +31,12 @@ fn generate(
 }
 
 /// Tokens that the whole model finds clearly less likely than another, and all.
-fn wrong(model: &GptOss, overlay: &dyn Overlay, prompts: &[Vec<u32>], replies: &[Vec<u32>]) -> [usize; 2] {
+pub(crate) fn wrong(
+    model: &GptOss,
+    overlay: &dyn Overlay,
+    prompts: &[Vec<u32>],
+    replies: &[Vec<u32>],
+) -> [usize; 2] {
     let mut counts = [0, 0];
     for (prompt, reply) in prompts.iter().zip(replies) {
         let ids = [&prompt[..], reply].concat();
@@ -50,7 +55,7 @@ fn wrong(model: &GptOss, overlay: &dyn Overlay, prompts: &[Vec<u32>], replies: &
     counts
 }
 
-fn adapter(case: &Case, model: &GptOss) -> descant_lora::LoraAdapters {
+pub(crate) fn adapter(case: &Case, model: &GptOss) -> descant_lora::LoraAdapters {
     let mut adapter = case.adapter(model);
     adapter.update(|_, tensor| tensor.inner());
     adapter

@@ -9,10 +9,12 @@
 #![expect(clippy::print_stdout, reason = "the differences are what the reader of a run on a card wants")]
 
 mod compare;
+mod conversation;
 mod decoded;
 mod drawn;
 mod full;
 mod golden;
+mod in_place;
 mod models;
 mod placed;
 mod repeat;

@@ -1,8 +1,8 @@
 //! `descant chat`: a conversation in the terminal.
 //!
 //! The model is loaded once. Each reply is asked for with the whole conversation as the model's template serves it, so
-//! what the model sees is what a server would show it: the reasoning of earlier turns is left out. On the CPU
-//! what a prompt has in common with the one before is not computed again.
+//! what the model sees is what a server would show it: the reasoning of earlier turns is left out. What a prompt has in
+//! common with the one before is not computed again.
 
 use std::path::Path;
 use std::time::Instant;
@@ -60,13 +60,6 @@ pub(crate) fn run(args: &Chat, dir: &Path, talk: Talk) -> Result<Exit> {
     let adapter =
         args.model.adapter.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string());
     talk.item("adapter", adapter);
-    talk.item("device", &speaker.device);
-    if !descant_kernels::is_cpu(speaker.model.device()) {
-        talk.item("turns", "a card computes each prompt whole");
-    }
-    if !descant_kernels::is_cpu(speaker.model.device()) {
-        talk.item("turns", "each prompt is computed whole on a card");
-    }
     let mut input = Input::new(talk)?;
     if input.is_terminal() {
         talk.say("Type a message. /help lists commands, Ctrl-C stops a reply, Ctrl-D ends.");
@@ -103,6 +96,11 @@ pub(crate) fn run(args: &Chat, dir: &Path, talk: Talk) -> Result<Exit> {
         }
     }
 }
+
+/// Who replies: a title, where more than one does, and whether the adapter takes part.
+type Side = (Option<&'static str>, bool);
+const BASE: Side = (Some("base"), false);
+const ADAPTER: Side = (Some("adapter"), true);
 
 /// A conversation that goes on.
 struct Talking<'a> {
@@ -163,11 +161,8 @@ impl Talking<'_> {
             return Ok(false);
         }
         self.replies += 1;
-        if self.compare {
-            self.reply(&ids, Some("base"), false)?;
-        }
-        let adapter = self.has_adapter;
-        let turn = self.reply(&ids, self.compare.then_some("adapter"), adapter)?;
+        let sides = if self.compare { &[BASE, ADAPTER][..] } else { &[(None, self.has_adapter)] };
+        let turn = self.reply(&ids, sides)?;
         let message = turn.message();
         let answered = message.is_some();
         match message {
@@ -188,29 +183,32 @@ impl Talking<'_> {
         Ok(answered)
     }
 
-    /// Streams a reply of one side.
-    fn reply(&mut self, ids: &[u32], title: Option<&str>, adapter: bool) -> Result<Turn> {
+    /// Streams the replies of these sides, which are asked together; what the last of them says.
+    fn reply(&mut self, ids: &[u32], sides: &[Side]) -> Result<Turn> {
         let talk = self.talk;
         let mut write = |text: &str| talk.write(text);
         let mut screen = Screen::new(talk.look(), Talk::columns_now, &mut write);
-        if let Some(title) = title {
-            screen.title(title)?;
-        }
         self.interrupt.clear();
-        let request = Request {
+        let request = |adapter| Request {
             prompt: ids.to_vec(),
             max_new_tokens: self.max_new_tokens,
             adapter,
             sampling: self.sampling,
             stream: self.replies,
         };
-        let mut showing = Showing::new(self.renderer.tokenizer(), &mut screen, &self.interrupt);
-        let reply = self.session.reply(&request, &self.options, &mut showing)?;
-        self.speed = showing.finish()?.or(self.speed);
-        if let Some(said) = cut_short(reply.stop, self.max_new_tokens) {
-            talk.say(said);
+        let requests: Vec<Request> = sides.iter().map(|(_, adapter)| request(*adapter)).collect();
+        let titles: Vec<_> = sides.iter().map(|(title, _)| *title).collect();
+        let tokenizer = self.renderer.tokenizer();
+        let mut showing = Showing::new(tokenizer, &mut screen, &self.interrupt, &titles)?;
+        let replies = self.session.reply(&requests, &self.options, &mut showing)?;
+        self.speed = showing.finish()?.into_iter().next_back().flatten().or(self.speed);
+        for (reply, title) in replies.iter().zip(titles) {
+            if let Some(said) = cut_short(reply.stop, self.max_new_tokens) {
+                talk.say(title.map_or_else(|| said.clone(), |title| format!("{title}: {said}")));
+            }
         }
-        Ok(Turn::read(self.renderer.tokenizer(), &reply.ids))
+        let last = replies.last().expect("at least one side is asked");
+        Ok(Turn::read(tokenizer, &last.ids))
     }
 
     /// Does what a command says.
@@ -287,7 +285,7 @@ impl Talking<'_> {
                 .warn("there is no reply yet to compare with; /compare on compares from the next message on");
             return Ok(());
         };
-        self.reply(&ids, Some("base"), false)?;
+        self.reply(&ids, &[BASE])?;
         Ok(())
     }
 }
