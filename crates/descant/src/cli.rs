@@ -17,7 +17,7 @@ pub(crate) use data::{
 };
 
 pub(crate) use generate::{Chat, Generate, SamplingArgs};
-pub(crate) use model::ModelArgs;
+pub(crate) use model::{DeviceArg, ModelArgs};
 
 use generate::{CHAT_EXAMPLES, GENERATE_EXAMPLES};
 use model::{count, positive, several};
@@ -70,10 +70,10 @@ are no labels; null if none remain).";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:
-  descant bench step --batch 2 --sequence 128                              the embedded model on the CPU
-  descant bench step --model gpt-oss-20b --device cuda --batch 4 --sequence 4096 --json
-  descant bench step --model gpt-oss-20b --device cuda --accumulate 4 --sequence 1024 --memory 14.5GiB
-  descant bench generate --model gpt-oss-20b --device cuda --batch 32 --context 1024 --rank 8
+  descant bench step --batch 2 --sequence 128 --device cpu                 the embedded model
+  descant bench step --model gpt-oss-20b --batch 4 --sequence 4096 --json
+  descant bench step --model gpt-oss-20b --accumulate 4 --sequence 1024 --memory 14.5GiB
+  descant bench generate --model gpt-oss-20b --batch 32 --context 1024 --rank 8
 
 A step is forward, backward, clipping and optimizer on random ids; every position has a label. The operator table
 (CUDA only) comes from one more step that records their times. A floor is the minimum time for an operator's
@@ -128,7 +128,7 @@ const DOCTOR_EXAMPLES: &str = "\
 Examples:
   descant doctor
   descant doctor --json --offline
-  descant doctor --model openai/gpt-oss-20b --device cuda    load it and check its loss
+  descant doctor --model openai/gpt-oss-20b    load it and check its loss
 
 Each line is one check: ok, - (optional) or NO (a run will fail), followed by what to do.
 Exits with status 1 if any line says NO. The token is never printed.";
@@ -268,12 +268,14 @@ pub(crate) struct BenchGenerate {
     /// Model directory [default: the embedded one, fixtures/tiny-gpt-oss]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA GPU if there is one, else the CPU
-    #[arg(long, default_value = "cpu")]
-    pub(crate) device: String,
-    /// Prompts in a batch
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
+    /// Prompts at once
     #[arg(long, value_name = "B", default_value_t = 1, value_parser = positive)]
     pub(crate) batch: usize,
+    /// Prompts in all; one that ends makes room for the next [default: as many as at once]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) prompts: Option<usize>,
     /// Tokens in each prompt
     #[arg(long, value_name = "T", default_value_t = 64, value_parser = positive)]
     pub(crate) context: usize,
@@ -303,9 +305,8 @@ pub(crate) struct BenchStep {
     /// Model directory [default: the embedded one, fixtures/tiny-gpt-oss]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA GPU if there is one, else the CPU
-    #[arg(long, default_value = "cpu")]
-    pub(crate) device: String,
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
     /// Sequences in a micro-batch
     #[arg(long, value_name = "B", default_value_t = 1, value_parser = positive)]
     pub(crate) batch: usize,
@@ -520,9 +521,8 @@ pub(crate) struct Export {
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
     #[arg(value_parser = any_path)]
     pub(crate) prove: Option<PathBuf>,
-    /// Device for --prove: `cpu`, `cuda`, `cuda:N`, or `auto`
-    #[arg(long, default_value = "cpu")]
-    pub(crate) device: String,
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
     /// Print export.json [default: a table]
     #[arg(long)]
     pub(crate) json: bool,
@@ -605,9 +605,8 @@ pub(crate) struct Doctor {
     /// short conversations: 4 nats a token or more means that the weights are not read correctly [default: none]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Device for --model: `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA GPU if there is one, else the CPU
-    #[arg(long, default_value = "auto")]
-    pub(crate) device: String,
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
     /// Memory limit for --model, CUDA context included, such as 12GB or 14.5GiB [default: all of it]
     #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
     pub(crate) memory: Option<u64>,

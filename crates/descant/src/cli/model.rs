@@ -23,6 +23,15 @@ pub(super) fn count(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("expected a number from 0 to {MOST}"))
 }
 
+/// Where a model is computed.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArg {
+    /// Device for the model: `auto` for the first CUDA GPU if this build has CUDA and finds one, else the CPU; or `cpu`,
+    /// `cuda`, `cuda:N`
+    #[arg(id = "device", long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) name: String,
+}
+
 /// Which model.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
@@ -32,9 +41,8 @@ pub(crate) struct ModelArgs {
     /// Adapter directory, as written by PEFT or `descant train` [default: none]
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: Option<PathBuf>,
-    /// `cpu`, `cuda`, `cuda:N`, or `auto` for the first CUDA GPU if there is one, else the CPU
-    #[arg(long, default_value = "cpu")]
-    pub(crate) device: String,
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
     /// Memory limit, CUDA context included, such as 12GB or 14.5GiB [default: all of it]
     #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
     pub(crate) memory: Option<u64>,

@@ -77,7 +77,7 @@ struct Operator {
 
 /// Measures and prints.
 pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
-    let device = load::device(&args.device)?;
+    let device = load::said_device(&args.device.name, talk)?;
     load::check_dir(model)?;
     if descant_kernels::is_cpu(&device.device) && (args.memory.is_some() || args.keep != Keep::Auto) {
         return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));

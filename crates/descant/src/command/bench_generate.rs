@@ -35,6 +35,7 @@ struct Answer {
     device: String,
     card: Option<String>,
     batch: usize,
+    prompts: usize,
     context: usize,
     new_tokens: usize,
     adapter: String,
@@ -46,6 +47,9 @@ struct Answer {
     /// Of the steps in which all sequences take part.
     milliseconds_per_token: f64,
     tokens_per_second: f64,
+    /// From the first prompt to the last token of all, and new tokens a second of that.
+    seconds_in_all: f64,
+    tokens_per_second_in_all: f64,
     /// Bytes that a step has to read, and the share of the time that they take at the rate of a copy.
     bytes_per_step: f64,
     share_of_floor: f64,
@@ -65,6 +69,15 @@ struct Operator {
     count: f64,
     microseconds: f64,
     gb_per_second: f64,
+}
+
+/// What became of prompts.
+struct Asked {
+    clock: Clock,
+    /// Seconds to the first token of those who came first, and to the end.
+    first: f64,
+    seconds: f64,
+    ids: Vec<Vec<u32>>,
 }
 
 /// When tokens came.
@@ -110,7 +123,7 @@ impl Watch for Clock {
 
 /// Measures and prints.
 pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit> {
-    let device = load::device(&args.device)?;
+    let device = load::said_device(&args.device.name, talk)?;
     load::check_dir(model)?;
     let architecture = load::config(model)?;
     let tokens = (args.context + args.new) as u64;
@@ -131,31 +144,33 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
     let (overlay, words) = overlay(args, &model, &device)?;
     let mut random = MersenneTwister::new(0);
     let limit = (model.config.vocab_size as u32).min(super::random_ids::ID_LIMIT);
-    let requests: Vec<Request> = (0..args.batch)
+    let prompts = args.prompts.unwrap_or(args.batch).max(args.batch);
+    let requests: Vec<Request> = (0..prompts)
         .map(|_| {
             let prompt = (0..args.context).map(|_| random.next() % limit).collect();
             Request { adapter: true, ..Request::greedy(prompt, args.new) }
         })
         .collect();
-    let ask = |new: usize| -> Result<(Clock, f64, Vec<Vec<u32>>)> {
+    let ask = |prompts: usize, new: usize| -> Result<Asked> {
         let requests: Vec<Request> =
-            requests.iter().map(|one| Request { max_new_tokens: new, ..one.clone() }).collect();
+            requests[..prompts].iter().map(|one| Request { max_new_tokens: new, ..one.clone() }).collect();
         let options = GenerateOptions { at_once: Some(args.batch), ..GenerateOptions::default() };
-        let clock = Clock { sequences: requests.len(), ..Clock::default() };
+        let clock = Clock { sequences: args.batch, ..Clock::default() };
         let (mut clock, start) = (clock, Instant::now());
         let made = model.generate(&requests, overlay.as_ref(), &options, &mut clock)?;
+        let seconds = start.elapsed().as_secs_f64();
         let first = clock.first.context("a token")?.duration_since(start).as_secs_f64();
-        Ok((clock, first, made.into_iter().map(|one| one.ids).collect()))
+        Ok(Asked { clock, first, seconds, ids: made.into_iter().map(|one| one.ids).collect() })
     };
-    let (_, cold_first_token_seconds, _) = ask(args.new)?;
-    let (clock, first_token_seconds, ids) = ask(args.new)?;
+    let cold_first_token_seconds = ask(args.batch, args.new)?.first;
+    let Asked { clock, first: first_token_seconds, seconds, ids } = ask(prompts, args.new)?;
     anyhow::ensure!(
         clock.tokens > 0,
         "the first replies end before the last prompts are read: raise --new, or lower --batch or --context"
     );
     let peak = room::in_use(&device);
     gauge::profile(&device.device, true);
-    ask(PROFILED)?;
+    ask(args.batch, PROFILED)?;
     let operators = gauge::profiled(&device.device);
     gauge::profile(&device.device, false);
     // Each step chooses once.
@@ -168,6 +183,7 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
         device: device.why,
         card: gauge::card(&device.device),
         batch: args.batch,
+        prompts,
         context: args.context,
         new_tokens: args.new,
         adapter: words,
@@ -177,6 +193,8 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
         prefill_tokens_per_second: (args.batch * args.context) as f64 / first_token_seconds,
         milliseconds_per_token: step * 1e3,
         tokens_per_second: args.batch as f64 / step,
+        seconds_in_all: seconds,
+        tokens_per_second_in_all: ids.iter().map(Vec::len).sum::<usize>() as f64 / seconds,
         bytes_per_step: bytes,
         share_of_floor: bytes / rates.bytes / step,
         copy_gb_per_second: rates.bytes / 1e9,
@@ -275,6 +293,14 @@ fn print(answer: &Answer, talk: Talk) -> Result<()> {
         answer.load_seconds,
         answer.adapter
     ))?;
+    if answer.prompts > answer.batch {
+        talk.data(format_args!(
+            "{} prompts in {:.1} s: {} new tokens a second",
+            grouped(answer.prompts as u64),
+            answer.seconds_in_all,
+            grouped(answer.tokens_per_second_in_all as u64)
+        ))?;
+    }
     let memory = answer.peak_memory_gib.map_or_else(String::new, |gib| format!("{gib:.2} GiB in use, "));
     talk.data(format_args!("{memory}copies {:.0} GB/s; {}", answer.copy_gb_per_second, answer.weights))?;
     if let Some(words) = &answer.placement {

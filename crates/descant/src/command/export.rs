@@ -66,7 +66,8 @@ pub(crate) fn run(args: &Export, model: &Path, run: Option<&Resolved>, talk: Tal
     };
     if let Some(rows) = rows {
         let settings = run.map(|run| run.settings.clone()).unwrap_or_default();
-        let Some(proof) = prove::prove(&job, &report, &rows, settings, &args.device, &stopped, talk)? else {
+        let Some(proof) = prove::prove(&job, &report, &rows, settings, &args.device.name, &stopped, talk)?
+        else {
             talk.say("stopped; the export is complete, but not verified");
             return Ok(signals.came().unwrap_or(Exit::Interrupted));
         };

@@ -10,6 +10,7 @@ use descant_model::{Bare, Config, GptOss, Overlay, Placement, SiteKind};
 
 use crate::failure::Hinted;
 use crate::settings::Settings;
+use crate::talk::Talk;
 use crate::words::is_hub_name;
 
 /// A device, and how it was chosen.
@@ -40,6 +41,13 @@ fn free(card: usize) -> Option<u64> {
 #[cfg(not(feature = "cuda"))]
 fn free(_card: usize) -> Option<u64> {
     None
+}
+
+/// The device of `--device`, which a line says: of `auto` it is not plain.
+pub(crate) fn said_device(wanted: &str, talk: Talk) -> Result<Chosen> {
+    let device = device(wanted)?;
+    talk.item("device", &device.why);
+    Ok(device)
 }
 
 /// The device that `auto`, `cpu`, `cuda` or `cuda:N` means in this build.

@@ -40,7 +40,7 @@ pub(crate) fn prove(
 ) -> Result<Option<Proof>> {
     job.model.clone_into(&mut settings.model.path);
     settings.model.chat_template = settings.model.chat_template.filter(|path| path.is_file());
-    let device = load::device(device)?.device;
+    let device = load::said_device(device, talk)?.device;
     let renderer = load::renderer(&settings)?;
     let (mut samples, _) = rows::samples(&settings, path, &renderer)?;
     let mut progress = Progress::new(talk);

@@ -19,8 +19,6 @@ pub(crate) struct Speaker {
     pub(crate) overlay: Box<dyn Overlay>,
     pub(crate) has_adapter: bool,
     pub(crate) stop_ids: Vec<u32>,
-    /// What the device is, for people.
-    pub(crate) device: String,
     /// Prompts that can be asked at once, out of those that were wanted.
     pub(crate) at_once: usize,
 }
@@ -29,7 +27,7 @@ impl Speaker {
     /// Loads the model and its adapter, so placed that so much can be asked at once.
     pub(crate) fn load(args: &ModelArgs, dir: &Path, asking: Asking, talk: Talk) -> Result<Self> {
         let stop_ids = stop_ids(dir)?;
-        let device = load::device(&args.device)?;
+        let device = load::said_device(&args.device.name, talk)?;
         let (placement, fits) = place_for_asking(&device, args.memory, &load::config(dir)?, asking)?;
         if fits.batch < asking.batch {
             talk.warn(fewer_at_once(fits, asking));
@@ -39,14 +37,7 @@ impl Speaker {
         talk.detail(format_args!("weights: {}", model.formats()));
         let overlay = load::overlay(args.adapter.as_deref(), &model)?;
         let at_once = fits.batch as usize;
-        Ok(Self {
-            model,
-            overlay,
-            has_adapter: args.adapter.is_some(),
-            stop_ids,
-            device: device.why,
-            at_once,
-        })
+        Ok(Self { model, overlay, has_adapter: args.adapter.is_some(), stop_ids, at_once })
     }
 }
 

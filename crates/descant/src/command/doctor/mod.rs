@@ -63,7 +63,7 @@ fn base(args: &Doctor, model: &str, talk: Talk) -> Result<Check> {
     let setting = published::model_setting(model)?;
     let dir = Places::new(false, true, talk).directory(setting.as_ref())?;
     load::check_dir(&dir)?;
-    let device = load::device(&args.device)?;
+    let device = load::said_device(&args.device.name, talk)?;
     let asking = Asking { batch: 1, tokens: preflight::LONGEST, scored: 0 };
     let (placement, _) = place_for_asking(&device, args.memory, &load::config(&dir)?, asking)?;
     let model = load::model(&dir, &device.device, placement)?;
