@@ -15,7 +15,7 @@ fn main() {
     println!("cargo::rustc-env=DESCANT_TARGET={}", var("TARGET").unwrap_or_default());
     println!("cargo::rustc-env=DESCANT_RUSTC={}", compiler.unwrap_or_else(|| "unknown".to_owned()));
     println!("cargo::rerun-if-changed=build.rs");
-    // A commit moves the branch, a switch moves HEAD. A file that is not there would build anew each time.
+    // A commit moves the branch, a switch moves HEAD. A file that is not there would build again each time.
     let branch = git(&["symbolic-ref", "-q", "HEAD"]);
     for name in ["HEAD", "packed-refs"].into_iter().chain(branch.as_deref()) {
         let file = git(&["rev-parse", "--git-path", name]).map(|file| root.join(file));

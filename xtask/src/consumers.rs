@@ -84,7 +84,7 @@ fn finish(made: &Path, wanted: &str) -> Result<()> {
     std::io::Write::write_all(&mut file, wanted.as_bytes()).with_context(|| made.display().to_string())
 }
 
-/// The Python of the environment, which is made anew when what it is to hold has changed.
+/// The Python of the environment, which is made again when what it is to hold has changed.
 fn environment(scripts: &Path, folder: &Path) -> Result<PathBuf> {
     let python = folder.join("venv/bin/python");
     let wanted = texts(scripts, &REQUIREMENTS)?;

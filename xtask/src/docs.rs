@@ -26,11 +26,11 @@ const SPELLED: [&str; 9] = [
     "scripts",
     "recipes/multilingual-thinking/README.md",
 ];
-/// Other languages, figures, and files that are no texts.
+/// Other languages, figures, and files that are not texts.
 const PASSED_OVER: &str =
     "*.zh.md,*.jsonl,*.json,*.png,*.parquet,*.rs,*.cu,*.cuh,*.lock,fixtures,tests,suites,*.py";
 /// Words of other languages in quoted replies.
-const KNOWN: &str = "somme";
+const KNOWN: &str = "ist,somme";
 
 /// The site, in `book` under the build folder.
 pub(crate) fn book() -> Result<ExitCode> {

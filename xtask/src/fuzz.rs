@@ -12,8 +12,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::tool::{cargo, root, say, target};
 
-/// Every door: its name, how many edges a run of [`SECONDS`] covers at least, and what comes in by it. The edges are some
-/// 85 % of what was seen, since machines are not equally fast; a door that covers fewer no longer reaches what it did.
+/// Every door: its name, how many edges a run of [`SECONDS`] covers at least, and what comes in by it. The edges are
+/// some 85 % of what was seen, since machines are not equally fast; a door that covers fewer no longer reaches what it
+/// did.
 const DOORS: &str = include_str!("../../crates/descant-testkit/fuzz/doors.txt");
 
 /// What makes LLVM count; `fuzzing` is for code that wants to know.
@@ -193,7 +194,7 @@ fn fuzz(
 }
 
 /// Seconds of processor time of a process that has ended and was not waited for yet: on a busy machine less than what
-/// the clock says. 0 where the system does not tell.
+/// the clock says. 0 where the system does not report it.
 fn processor_seconds(process: u32) -> u64 {
     /// Ticks of a second, on every Linux that this builds for.
     const TICKS: u64 = 100;

@@ -7,7 +7,7 @@
 //! Without arguments: the questions of the suite `mgsm`, and the reasoning in the data of the tiny model. A file is
 //! `mgsm_CODE.tsv` (its first column), rows with `text` and `language`, or training rows with `reasoning_language` and
 //! `analysis`; `FILE:COLUMN=CODE` names column and language of any other rows. Each set is judged as whole texts and a
-//! sentence at a time; where it has several languages, also as mixtures of two. The judge is not told the language.
+//! sentence at a time; where it has several languages, also as mixtures of two. The judge does not know the language.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a measurement talks")]
 
 use std::collections::BTreeMap;
@@ -81,7 +81,7 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
 /// The code of a language by its name or code.
 fn code(name: &str) -> Result<&'static str, Failure> {
     let language = Language::from_code(name).or_else(|| Language::from_name(name));
-    Ok(language.ok_or_else(|| format!("`{name}` is no language that can be asked for"))?.code())
+    Ok(language.ok_or_else(|| format!("`{name}` is not a language that can be asked for"))?.code())
 }
 
 fn of_suite(suite: &Suite) -> Result<Vec<Labelled>, Failure> {
@@ -234,7 +234,7 @@ fn speed(texts: &[Labelled], detector: &Detector) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Seconds of a processor where the system tells them, so that other work beside this one does not count.
+/// Seconds of a processor where the system reports it, so that other work does not count.
 struct Clock {
     wall: Instant,
     processor: Option<f64>,

@@ -38,7 +38,7 @@ pub enum Answer {
     Text {
         /// Any of these, in the form they are compared in.
         accept: Vec<String>,
-        /// Whether it may stand anywhere, as whole words.
+        /// Whether it may occur anywhere, as whole words.
         contains: bool,
         /// None of these, where it may.
         reject: Vec<String>,
@@ -253,7 +253,7 @@ fn plain(text: &str) -> String {
     text.trim_matches(outer).to_owned()
 }
 
-/// `\boxed {...}` without its frame; the text as it is where it is no frame.
+/// `\boxed {...}` without its frame; the text as it is where it is not a frame.
 fn unboxed(text: &str, at: usize, end: usize) -> String {
     match text[at + "\\boxed".len()..end].trim_start().strip_prefix('{') {
         Some(inside) => format!("{}{inside}{}", &text[..at], &text[end + 1..]),

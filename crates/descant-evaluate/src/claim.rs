@@ -12,7 +12,7 @@ use regex::Regex;
 use crate::chars::first;
 use crate::number::{Found, Numbers, numbers};
 
-/// Farthest from the word for "answer" that its number may stand, in characters.
+/// Farthest from the word for "answer" that its number may be, in characters.
 const NEAR: usize = 60;
 /// The same for a letter.
 const NEAR_LETTER: usize = 40;

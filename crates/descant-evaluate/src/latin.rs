@@ -72,7 +72,7 @@ mod by_lingua {
 
 #[cfg(not(feature = "languages"))]
 impl Latin {
-    /// For the Latin ones of these languages, none of which it can tell.
+    /// For the Latin ones of these languages, none of which it can identify.
     pub(crate) fn new(languages: &[Language]) -> Self {
         Self { languages: Language::latin().filter(|l| languages.contains(l)).collect() }
     }

@@ -29,7 +29,7 @@ enum Guard {
     Formula,
 }
 
-/// Spans that are no prose, in the order they are blanked.
+/// Spans that are not prose, in the order they are blanked.
 static SPANS: LazyLock<Vec<(Regex, Guard)>> = LazyLock::new(|| {
     let quotes = concat!(
         r"“[^”\n]{1,400}”|„[^“”\n]{1,400}[“”]|«[^»\n]{1,400}»|»[^«\n]{1,400}«|",

@@ -45,8 +45,8 @@ pub struct Question {
 }
 
 impl Question {
-    /// Reads a row. `stem` names the file in the ids of rows without one; `unknown` is told each key that means
-    /// nothing here, and how often it stands.
+    /// Reads a row. `stem` names the file in the ids of rows without one; `unknown` receives each key that means
+    /// nothing here, and how often it occurs.
     ///
     /// # Errors
     /// The key that does not fit, and why.

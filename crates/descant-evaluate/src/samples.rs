@@ -422,7 +422,7 @@ impl Writer {
     }
 }
 
-/// How many bytes are header, finished batches and losses: up to the end of the last line that is no reply.
+/// How many bytes are header, finished batches and losses: up to the end of the last line that is not a reply.
 fn complete(bytes: &[u8]) -> usize {
     let mut at = 0;
     let mut end = 0;

@@ -33,7 +33,7 @@ pub struct Suite {
     pub sha256: String,
     /// The questions, in the file's order.
     pub questions: Vec<Question>,
-    /// Keys that mean nothing here, and how often they stand.
+    /// Unknown keys, and how often they occur.
     pub unknown: BTreeMap<String, u64>,
 }
 

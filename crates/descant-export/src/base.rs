@@ -56,7 +56,7 @@ impl Base {
         self.places.get(&part.name()).map(|place| place.dtype)
     }
 
-    /// Where a tensor lies.
+    /// Where a tensor is.
     pub(crate) fn place(&self, name: &str) -> Result<&TensorPlace> {
         self.places.get(name).ok_or_else(|| self.missing(name))
     }
@@ -69,7 +69,7 @@ impl Base {
         Ok(bytes)
     }
 
-    /// Elements of a part that is no expert's weight, in the order of the unpacked layout; finite.
+    /// Elements of a part that is not an expert's weight, in the order of the unpacked layout; finite.
     pub(crate) fn floats(&self, part: Part, elements: Range<usize>) -> Result<Vec<f32>> {
         if self.is_plain(part) {
             return self.plain(&part.name(), elements);

@@ -31,7 +31,7 @@ pub fn model_card(report: &Report) -> Option<String> {
     Some(text)
 }
 
-/// What survived, as rows of a table in Markdown with two columns; nothing where there is nothing to tell.
+/// What survived, as rows of a table in Markdown with two columns; empty where there is nothing to report.
 fn survival_rows(report: &Report) -> String {
     let mut rows: Vec<(&str, String)> = Vec::new();
     if let Some(all) = &report.survival {

@@ -20,7 +20,7 @@ pub struct Job<'a> {
     pub out: &'a Path,
     /// Whether an export that is there is replaced.
     pub force: bool,
-    /// Whether to write although the update does not survive, or the base has to be packed anew with a loss.
+    /// Whether to write although the update does not survive, or the base has to be packed again with a loss.
     pub allow_loss: bool,
 }
 

@@ -28,7 +28,7 @@ pub(crate) const MOST_LOST: f64 = 0.5;
 /// Takes a tensor's bytes in order.
 pub(crate) type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 
-/// What became of a weight that an update reached, or that was packed anew.
+/// What became of a weight that an update reached, or that was packed again.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Outcome {
     pub(crate) sums: Sums,
@@ -79,7 +79,7 @@ impl Merger {
         }
     }
 
-    /// A part that is no expert's weight.
+    /// A part that is not an expert's weight.
     fn float(&mut self, part: Part, select: Select, dtype: Dtype, sink: &mut Sink<'_>) -> Result<()> {
         let shape = part.shape(&self.base.config);
         let n: usize = shape.iter().product();

@@ -43,7 +43,7 @@ pub(crate) enum Rows {
 /// Where a tensor's numbers come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// A part that is no expert's weight.
+    /// A part that is not an expert's weight.
     Float { part: Part, select: Select },
     /// The weights of a layer's experts.
     Experts { site: Site, select: Select, rows: Rows },

@@ -42,7 +42,7 @@ pub struct Report {
     pub experts_survival: Option<Survival>,
     /// The weight with the largest error in the adapter's own space.
     pub worst: Option<String>,
-    /// What became of each weight that was changed or packed anew.
+    /// What became of each weight that was changed or packed again.
     pub weights: Vec<WeightRow>,
     /// How the export compares with base and adapter on rows of text.
     pub proof: Option<Proof>,
@@ -57,7 +57,7 @@ pub struct FileRow {
     pub bytes: u64,
 }
 
-/// A weight that was changed or packed anew.
+/// A weight that was changed or packed again.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WeightRow {
     /// Its name in transformers' layout.

@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes a file for each name that stays inside; tells why the others do not.
+/// Writes a file for each name that stays inside; reports why the others do not.
 fn write(folder: &Path, names: impl Iterator<Item = String>) -> Result<Vec<String>, Box<dyn Error>> {
     let mut refused = Vec::new();
     let mut new = NewDir::create(folder)?;

@@ -9,7 +9,7 @@
 //! | by kill -9 or loss of power | what was there before, perhaps a `NAME.tmp-PID-N` that nobody reads |
 //!
 //! Two writers of one name leave one of their contents. A new folder is locked while it has no name, so that
-//! [`sweep_stopped`] tells one whose writer is gone from one that is being filled.
+//! [`sweep_stopped`] distinguishes one whose writer is gone from one that is being filled.
 
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};

@@ -27,7 +27,7 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
-    /// A name from outside that is no plain relative path.
+    /// A name from outside that is not a plain relative path.
     #[error("file name {name:?}: {defect}")]
     Name {
         /// The name, escaped when shown.

@@ -12,7 +12,7 @@ pub(crate) mod shim;
 
 pub use effect::{Effect, Fault};
 
-/// Runs `subject` with a fault; tells whether it was reached.
+/// Runs `subject` with a fault; returns whether it was reached.
 #[cfg(any(test, feature = "fault"))]
 pub fn with<T>(fault: Fault, subject: impl FnOnce() -> T) -> (T, bool) {
     shim::set(Some(fault));
@@ -24,7 +24,7 @@ pub fn with<T>(fault: Fault, subject: impl FnOnce() -> T) -> (T, bool) {
 /// last. For the binary under test.
 ///
 /// # Errors
-/// The text is no fault, or this build has none.
+/// The text is not a fault, or this build has none.
 pub fn arm(spec: &str) -> Result<(), String> {
     let wrong = || {
         format!(

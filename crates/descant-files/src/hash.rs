@@ -40,10 +40,10 @@ pub fn sha256_file(path: &Path) -> Result<String> {
     }
 }
 
-/// What tells a file from another of the same kind: its SHA-256, for files up to 64 MiB; for longer ones the SHA-256
-/// of its length and of 256 evenly spread pieces of 64 KiB, the first and the last among them.
+/// What distinguishes a file from another of the same kind: its SHA-256, for files up to 64 MiB; for longer ones the
+/// SHA-256 of its length and of 256 evenly spread pieces of 64 KiB, the first and the last among them.
 ///
-/// It finds another model under the same name in a moment. It is no proof that no bit has changed.
+/// It finds another model under the same name in a moment. It does not prove that no bit has changed.
 ///
 /// # Errors
 /// The file cannot be opened or read.

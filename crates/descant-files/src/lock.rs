@@ -20,7 +20,7 @@ const MAX_HOLDER_BYTES: u64 = 1024;
 #[derive(Debug)]
 pub struct Lock {
     held: FileLock,
-    /// Who held it before and ended without letting go.
+    /// The process that held it before and ended without releasing it.
     pub left_by: Option<String>,
 }
 
@@ -84,7 +84,7 @@ fn holder(file: &File) -> String {
     name.trim().chars().filter(|c| !c.is_control()).collect()
 }
 
-/// This machine's name, as far as a file tells it.
+/// This machine's name, if a file has it.
 fn host() -> String {
     let from = |path: &str| std::fs::read_to_string(PathBuf::from(path)).ok();
     let name = from("/proc/sys/kernel/hostname").or_else(|| from("/etc/hostname")).unwrap_or_default();

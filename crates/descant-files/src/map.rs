@@ -24,7 +24,7 @@ impl MappedFile {
     /// Maps the file at `path`.
     ///
     /// # Errors
-    /// The file cannot be opened, is no regular file, cannot be mapped, or changed its length meanwhile.
+    /// The file cannot be opened, is not a regular file, cannot be mapped, or changed its length meanwhile.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |operation, source| Error::Io { operation, path: path.to_owned(), source };
         let file = open_regular(path)?;
@@ -51,7 +51,7 @@ impl MappedFile {
     /// Compares the file's length with what was mapped.
     ///
     /// # Errors
-    /// The length differs, or the system refuses to tell it.
+    /// The length differs, or the system does not report it.
     pub fn check_length(&self) -> Result<()> {
         let metadata = self.file.metadata().map_err(|source| Error::Io {
             operation: "look at",

@@ -35,7 +35,7 @@ pub(crate) fn create_dir(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes all of `bytes` where the file stands.
+/// Writes all of `bytes` at the file's position.
 pub(crate) fn write(path: &Path, file: &mut File, bytes: &[u8]) -> Result<()> {
     #[cfg(any(test, feature = "fault"))]
     shim::writing(path, file, bytes);

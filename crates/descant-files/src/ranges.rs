@@ -21,7 +21,7 @@ impl Ranges {
     /// Opens the file.
     ///
     /// # Errors
-    /// It cannot be opened, or is no regular file.
+    /// It cannot be opened, or is not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
         let file = open_regular(path)?;
         let metadata = file.metadata().map_err(|source| Error::Io {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// Reads a whole file of at most `limit` bytes.
 ///
 /// # Errors
-/// The file cannot be opened or read, is no regular file, or is longer than `limit`.
+/// The file cannot be opened or read, is not a regular file, or is longer than `limit`.
 pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let io = |operation, source| Error::Io { operation, path: path.to_owned(), source };
     let file = open_regular(path)?;

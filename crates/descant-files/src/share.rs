@@ -70,7 +70,7 @@ fn symlink(_: &Path, _: &Path) -> std::io::Result<()> {
     Err(std::io::ErrorKind::Unsupported.into())
 }
 
-/// Bytes that an ordinary user may still write where `path` is or will be; `None` where the system does not tell.
+/// Bytes that an ordinary user may still write where `path` is or will be; `None` where the system does not report it.
 ///
 /// # Errors
 /// The system refuses to look.

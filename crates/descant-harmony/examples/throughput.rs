@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Each round has a fresh tokenizer, so that nothing is remembered from the one before. Bytes are those of the rendered
-//! text; reading the file and loading the tokenizer are not counted. Beside the time on the clock stands the time that
+//! text; reading the file and loading the tokenizer are not counted. The time on the clock is followed by the time that
 //! the threads had a processor (on Linux), which other programs on the machine change less.
 //! `scripts/bench_harmony.py` does the same rows in Python, in turns with this.
 

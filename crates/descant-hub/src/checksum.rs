@@ -2,7 +2,7 @@
 //!
 //! A hub names large files (git LFS, Xet) by their SHA-256 and small ones by git's own name, the SHA-1 of
 //! `blob LENGTH\0` and the content. The cache uses the same names for its blobs, so a cache can be verified without
-//! asking anybody. SHA-1 tells a damaged file; against a server that forges collisions it does not help, and such a
+//! asking anybody. SHA-1 detects a damaged file; against a server that forges collisions it does not help, and such a
 //! server could change the list as well.
 
 use std::fmt::Write as _;

@@ -33,9 +33,9 @@ pub struct Listing {
 /// What the list says of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Published {
-    /// Its length; some mirrors do not tell.
+    /// Its length; some mirrors do not publish it.
     pub size: Option<u64>,
-    /// Its hash; some mirrors do not tell.
+    /// Its hash; some mirrors do not publish it.
     pub checksum: Option<Checksum>,
 }
 

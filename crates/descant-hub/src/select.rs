@@ -68,7 +68,7 @@ pub(crate) fn check_config(bytes: &[u8]) -> Result<(), String> {
 /// The shards that an index names: plain names beside it.
 ///
 /// # Errors
-/// It is no index, or names something else.
+/// It is not an index, or names something else.
 pub(crate) fn shards(index: &[u8]) -> Result<BTreeSet<RelPath>, String> {
     let index: Index = serde_json::from_slice(index).map_err(|e| format!("{INDEX}: {e}"))?;
     let distinct: BTreeSet<String> = index.weight_map.into_values().collect();

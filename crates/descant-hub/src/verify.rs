@@ -28,7 +28,7 @@ pub struct Checked {
 pub enum Outcome {
     /// Its content has the published hash.
     Verified(Checksum),
-    /// Nobody tells its hash; its length agrees with what it says of itself, where it says something.
+    /// Its hash is unknown; its length agrees with its own header, where it has one.
     Consistent,
     /// It is not what was published.
     Damaged(Error),
@@ -38,7 +38,7 @@ impl Cache {
     /// Hashes every file of a snapshot; `see` is shown each when it is done.
     ///
     /// # Errors
-    /// A file cannot be read. What is damaged is no error, but an outcome.
+    /// A file cannot be read. What is damaged is not an error, but an outcome.
     pub fn verify(&self, snapshot: &Snapshot, mut see: impl FnMut(&Checked)) -> Result<Vec<Checked>> {
         let check = |name: &descant_files::RelPath| {
             let path = snapshot.dir.join(name.as_str());
@@ -58,7 +58,7 @@ impl Cache {
     }
 }
 
-/// Looks at a model directory that is no cache: whether it is complete, and whether its files are whole.
+/// Looks at a model directory that is not a cache: whether it is complete, and whether its files are whole.
 ///
 /// # Errors
 /// A file that is needed is missing or cannot be read.
@@ -85,7 +85,7 @@ fn published(path: &Path) -> Option<Checksum> {
     Checksum::parse(target.file_name()?.to_str()?)
 }
 
-/// What can be told of a file whose hash nobody knows.
+/// What can be verified of a file whose hash is unknown.
 fn consistent(path: &Path) -> Result<Outcome> {
     let file = path.display().to_string();
     let start = start_of(path)?;

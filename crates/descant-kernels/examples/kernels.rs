@@ -1,7 +1,7 @@
 //! Compiles every kernel for every architecture it is meant for, and compares registers, shared memory and spills
 //! with the record. No card is needed.
 //!
-//! `kernels RECORD` compares, `kernels RECORD --update` writes the record anew. `cargo xtask kernels` calls it.
+//! `kernels RECORD` compares, `kernels RECORD --update` writes the record again. `cargo xtask kernels` calls it.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a check talks")]
 
 use std::collections::BTreeMap;
@@ -131,7 +131,7 @@ fn render(record: &Record) -> String {
     text
 }
 
-/// The rows of a rendered record; what is no row is passed over.
+/// The rows of a rendered record; what is not a row is passed over.
 fn read(text: &str) -> Record {
     let row = |line: &str| {
         let cells: Vec<&str> =

@@ -1,5 +1,5 @@
 //! What this machine's cores give the CPU operators: the rate of a large f32 product, and of the same product with
-//! the weight packed in MXFP4. The ceiling that figures of training steps are held against.
+//! the weight packed in MXFP4. The ceiling that figures of training steps are compared with.
 //!
 //! `cargo run --release -p descant-kernels --example rates`
 #![expect(clippy::print_stdout, reason = "an example talks")]

@@ -1,5 +1,5 @@
 //! What a device gives, measured: the rate of a large product, the rate of a copy, the memory in use, and the time
-//! of each operator of a layer. The ceilings that figures of training steps are held against.
+//! of each operator of a layer. The ceilings that figures of training steps are compared with.
 //!
 //! Nothing here runs inside a step, except the recording of times while [`profile`] is on.
 
@@ -19,8 +19,8 @@ pub fn rates(device: &Device) -> Rates {
     cpu_rates(device)
 }
 
-/// Bytes a second that cross the bus from pinned host memory to a card, measured in a tenth of a second; `None` where there
-/// is no bus, or the system pins no memory.
+/// Bytes a second that cross the bus from pinned host memory to a card, measured in a tenth of a second; `None` where
+/// there is not a bus, or the system pins no memory.
 pub fn bus_rate(device: &Device) -> Option<f64> {
     #[cfg(feature = "cuda")]
     if !crate::is_cpu(device) {
@@ -80,7 +80,7 @@ pub fn profiled(device: &Device) -> Vec<OperatorTime> {
     Vec::new()
 }
 
-/// Waits until the device has done everything it was told.
+/// Waits until the device has done everything that is queued.
 ///
 /// # Errors
 /// What went wrong on the device since it was last asked.

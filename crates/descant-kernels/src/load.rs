@@ -98,7 +98,7 @@ impl Loader {
     /// pageable and [counted](Self::not_pinned).
     ///
     /// # Errors
-    /// The device is no card, or its driver fails.
+    /// The device is not a card, or its driver fails.
     pub fn beside(&mut self, bytes: &Source<'_>) -> Result<HostBytes, DeviceError> {
         #[cfg(feature = "cuda")]
         if let Some(index) = crate::cuda::index_of(&self.device) {

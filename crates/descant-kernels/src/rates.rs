@@ -31,7 +31,7 @@ impl OperatorTime {
     }
 }
 
-/// Who has the memory of a card, in bytes. The driver does not tell whose what is in use is.
+/// Who has the memory of a card, in bytes. The driver does not report which process uses what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares {
     /// The card's memory.

@@ -5,7 +5,7 @@
 
 use burn::tensor::{DType, Tensor};
 
-/// A device did not do what it was told.
+/// A device did not do what was queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceError {
     /// What went wrong, with a hint where there is one.

@@ -143,7 +143,7 @@ pub fn is_mlx(dir: &Path) -> bool {
 /// Reads an adapter of mlx-lm's for `model`.
 ///
 /// # Errors
-/// A file is missing or malformed, is no LoRA, or does not fit the model.
+/// A file is missing or malformed, is not a LoRA, or does not fit the model.
 pub fn load(dir: &Path, model: &Config) -> Result<Sites> {
     let path = RelPath::new(CONFIG_FILE)?.under(dir)?;
     let config: Value = serde_json::from_slice(&read_bounded(&path, MAX_CONFIG_BYTES)?)

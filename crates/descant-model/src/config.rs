@@ -17,7 +17,7 @@ use crate::rope::Rope;
 
 /// Longest `config.json` we read.
 pub const MAX_CONFIG_BYTES: u64 = 1 << 20;
-/// Most layers, heads, experts: ten times the largest published model, so that a hostile file is told early.
+/// Most layers, heads, experts: ten times the largest published model, so that a hostile file is rejected early.
 const MAX_COUNT: usize = 4096;
 /// Most experts of all layers together; gpt-oss-120b has 4,608. Names are made for each of them.
 const MAX_EXPERTS: usize = 1 << 16;

@@ -22,7 +22,7 @@ use crate::weights::{Embedding, LayerWeights};
 #[derive(Debug)]
 pub(crate) struct CardSteps {
     decoder: Decoder,
-    /// The sequences that it was told last, in the order of its rows.
+    /// The last sequences that it was given, in the order of its rows.
     rows: Vec<Active>,
     choice: StepChoice,
 }

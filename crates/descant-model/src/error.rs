@@ -20,7 +20,7 @@ pub enum Error {
         /// What is wrong, naming the key.
         reason: String,
     },
-    /// The device did not do what it was told; the results are lost.
+    /// The device failed to do what was queued; the results are lost.
     #[error(transparent)]
     Device(#[from] descant_kernels::DeviceError),
     /// The device did not take a tensor.
@@ -47,7 +47,7 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A shard is no safetensors file.
+    /// A shard is not a safetensors file.
     #[error("{path}: not a safetensors file: {reason}", path = path.display())]
     Shard {
         /// The file.

@@ -56,7 +56,7 @@ pub fn stop_ids(dir: &Path) -> Result<Vec<u32>> {
 }
 
 impl GptOss {
-    /// Continues each prompt; `watch` is told of every token and every end, and may end sequences early. Where it ends
+    /// Continues each prompt; `watch` receives every token and every end, and may end sequences early. Where it ends
     /// all, the sequences that were not done have [`StopReason::Stopped`](crate::StopReason::Stopped) and what they got.
     ///
     /// There may be any number of prompts, of any lengths: as many as [`GenerateOptions::at_once`] and memory allow are at

@@ -2,7 +2,7 @@
 
 use crate::request::{Generated, Go, NewToken, StopReason, Watch};
 
-/// Whatever a [`Watch`] of whole replies is told.
+/// What a [`Watch`] of whole replies receives.
 #[derive(Debug)]
 pub enum Ended<'a> {
     /// So many replies are done, in whatever order.
@@ -11,7 +11,7 @@ pub enum Ended<'a> {
     Next(usize, &'a Generated),
 }
 
-/// Tells `tell` every end; where that says false, all ends.
+/// Calls `tell` at every end; if it returns false, all sequences end.
 #[derive(Debug)]
 pub struct InOrder<F: FnMut(Ended<'_>) -> bool> {
     replies: Vec<Generated>,
@@ -94,7 +94,7 @@ mod tests {
         watch.ended(0, StopReason::StopToken);
         assert_eq!(token(&mut watch, 2, 9), Go::EndAll, "it was said to be enough");
         watch.ended(2, StopReason::Stopped);
-        assert_eq!(counts, [1, 2], "after the end nothing is told");
+        assert_eq!(counts, [1, 2], "after the end nothing is reported");
         let of: Vec<_> = told.iter().map(|(index, reply)| (*index, reply.ids[0], reply.stop)).collect();
         assert_eq!(of, [(0, 8, StopReason::StopToken), (1, 7, StopReason::Length)]);
         assert_eq!((told[0].1.log_probabilities.len(), told[0].1.top.len()), (1, 1));

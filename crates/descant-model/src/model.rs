@@ -37,7 +37,7 @@ pub struct GptOss {
     angles: Mutex<(Vec<f32>, Vec<f32>)>,
 }
 
-/// Tokens of one forward pass, and where they stand.
+/// Tokens of one forward pass, and their positions.
 pub(crate) struct Pass<'a> {
     pub(crate) ids: &'a [u32],
     pub(crate) positions: &'a [usize],
@@ -58,7 +58,7 @@ impl GptOss {
     /// The same with a part of the weights on the host, where a card has no room for all of them.
     ///
     /// # Errors
-    /// As [`load`](Self::load), and where the host has no such memory to pin or the device is no card.
+    /// As [`load`](Self::load), and where the host has no such memory to pin or the device is not a card.
     pub fn load_placed(dir: &Path, device: &Device, placement: Placement) -> Result<Self> {
         let device = device.clone().inner();
         let config = Config::from_dir(dir)?.as_stored(dir)?;

@@ -1,5 +1,5 @@
-//! Which weights of an NF4 checkpoint are not packed as kernels read them: what its `config.json` says of that before any
-//! weight is here, and what the headers of its files say once they are (`weights/stored.rs`).
+//! Which weights of an NF4 checkpoint are not packed as kernels read them: what its `config.json` says of that before
+//! any weight is here, and what the headers of its files say once they are (`weights/stored.rs`).
 //!
 //! Dynamic checkpoints leave some modules alone. Sizes of a plan depend on it, and which buffers layers need.
 
@@ -31,7 +31,7 @@ impl Plain {
         Self { found: paths, ..Self::default() }
     }
 
-    /// Whether the weight of this path is one of them. A name stands for a module, for all modules in it, and for all whose
+    /// Whether the weight of this path is one of them. A name selects a module, all modules in it, and all whose
     /// path ends with it, as in transformers.
     pub(crate) fn has(&self, path: &str) -> bool {
         let is_meant = |name: &String| {

@@ -33,7 +33,7 @@ impl Request {
 /// What holds for all prompts that are continued together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GenerateOptions {
-    /// Ids after which a sequence is done; empty to go on to the end.
+    /// Ids after which a sequence is done; empty to continue to the end.
     pub stop_ids: Vec<u32>,
     /// Log-probabilities to report: none, or that of the chosen token and of so many of the likeliest.
     pub log_probabilities: Option<usize>,
@@ -63,11 +63,11 @@ pub struct NewToken<'a> {
 /// What a watcher wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Go {
-    /// Everything goes on.
+    /// All sequences continue.
     On,
     /// This sequence ends with this token.
     EndSequence,
-    /// Every sequence ends here; of the others nothing more is told.
+    /// Every sequence ends here; nothing more is reported of the others.
     EndAll,
 }
 

@@ -1,4 +1,4 @@
-//! What is known of the sequences while they are continued, and what is told of them.
+//! What is known of the sequences while they are continued, and what is reported of them.
 
 use descant_kernels::{Drawn, DrawnRow};
 
@@ -26,7 +26,7 @@ pub(crate) struct Run<'a> {
     pub(crate) options: &'a GenerateOptions,
     watch: &'a mut dyn Watch,
     out: Vec<Generated>,
-    /// Whether an end was told, by sequence.
+    /// Whether an end was reported, by sequence.
     done: Vec<bool>,
     /// The tokens of prompt and reply, where a penalty reads them; empty elsewhere.
     seen: Vec<Vec<u32>>,
@@ -117,7 +117,7 @@ impl<'a> Run<'a> {
         Ok(Chosen { log_probability: Some(log_probability), top, ..chosen })
     }
 
-    /// Takes a sequence's next token; whether it goes on.
+    /// Takes a sequence's next token; whether it continues.
     pub(crate) fn take(&mut self, sequence: usize, chosen: Chosen) -> bool {
         if self.ended_all {
             return false;
@@ -153,7 +153,7 @@ impl<'a> Run<'a> {
         false
     }
 
-    /// What every sequence got; the ends that were not told yet are told.
+    /// What every sequence got; reports the ends that were not reported yet.
     pub(crate) fn finish(self) -> Vec<Generated> {
         for (sequence, out) in self.out.iter().enumerate().filter(|(sequence, _)| !self.done[*sequence]) {
             self.watch.ended(sequence, out.stop);

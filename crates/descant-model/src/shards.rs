@@ -203,7 +203,7 @@ pub fn identity_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// What is wrong with a shard, and its length, which tells a download that was cut.
+/// What is wrong with a shard, and its length, which shows a download that was cut.
 fn shard_defect(error: &safetensors::SafeTensorError, bytes: &[u8]) -> String {
     format!("{error} (the file has {} bytes)", bytes.len())
 }

@@ -1,9 +1,9 @@
 //! The layers of a training step, one after the other, by hand: several batches may go through a layer before the next
 //! one, and no graph over all layers is kept.
 //!
-//! Where weights stream from the host, a layer then crosses the bus once each way for all batches. Where a device computes
-//! a layer as one operator, its inputs lie in the layers' own memory, so that what a step takes is what was planned. What
-//! is computed is that of [`GptOss::hidden`] and of its graph, in the same order: the bits are the same.
+//! Where weights stream from the host, a layer then crosses the bus once each way for all batches. Where a device
+//! computes a layer as one operator, its inputs lie in the layers' own memory, so that what a step takes is what was
+//! planned. What is computed is that of [`GptOss::hidden`] and of its graph, in the same order: the bits are the same.
 //! The caller brings the gradients of what comes out, and sums those of the adapters.
 
 use burn::tensor::{Gradients, Tensor};
@@ -46,7 +46,7 @@ impl GptOss {
         self.layers().iter().all(|layer| layer.whole.is_some())
     }
 
-    /// Takes batches to the input of the first layer. The workspace must have been told how many
+    /// Takes batches to the input of the first layer. The workspace must know how many
     /// ([`Claim::together`](descant_kernels::Claim::together)).
     ///
     /// `overlay` are pairs alone ([`Overlay::pairs`]), which may lie in a graph.

@@ -47,7 +47,7 @@ pub use nf4_matrix::unpack_nf4;
 /// The projections that become one matrix on a GPU, in its order, and what that matrix is called here.
 const JOINED: [SiteKind; 3] = [SiteKind::Query, SiteKind::Key, SiteKind::Value];
 const WHOLE: &str = "joined attention input";
-/// The scale byte that stands for NaN.
+/// The scale byte that means NaN.
 const NAN_SCALE: u8 = 255;
 
 /// A frozen product: weight and bias.

@@ -29,7 +29,7 @@ pub enum Error {
         /// The one asked for.
         actual: usize,
     },
-    /// The byte 255, which E8M0 defines as not a number, stands as a scale.
+    /// The byte 255, which E8M0 defines as not a number, is used as a scale.
     #[error("scale {index} is 255, not a number")]
     NanScale {
         /// Which scale, from 0.

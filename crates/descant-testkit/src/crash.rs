@@ -1,5 +1,5 @@
-//! The kill harness: `descant train` on the micro model, killed at random moments and told again and again to continue,
-//! until it is done; then its bytes are those of a run that nobody disturbed.
+//! The kill harness: `descant train` on the micro model, killed at random moments and started again and again to
+//! continue, until it is done; then its bytes are those of a run that nobody disturbed.
 //!
 //! Three of four kills wait for a save to be under way, which is where a protocol can be wrong. What kills is SIGKILL:
 //! nothing of the program runs after it. Loss of power is another harness (`descant-train/tests/it/resume.rs`).

@@ -1,6 +1,6 @@
 //! Damaged bytes through a door: it may take them or refuse them, and nothing else.
 //!
-//! A panic, more heap than is fair for the size, and more time than a moment are failures, each told with the seed
+//! A panic, more heap than is fair for the size, and more time than a moment are failures, each reported with the seed
 //! that makes it again. Time is the thread's own on the processor, because a test machine is shared; a door that
 //! sleeps or waits is caught by the clock on the wall, more patiently.
 
@@ -53,7 +53,7 @@ pub struct Tally {
     pub most_heap: usize,
 }
 
-/// Sends `n` damaged versions of `good`, from the seeds 0 to n - 1, through `door`, which tells whether it took them.
+/// Sends `n` damaged versions of `good`, from the seeds 0 to n - 1, through `door`, which returns whether it took them.
 ///
 /// # Errors
 /// The first input that panicked or cost too much, with its seed.
@@ -93,7 +93,7 @@ pub fn send(
 }
 
 /// Runs `subject` and prints nothing about panics on this thread: many are caught inside a door on purpose, and of the
-/// others the seed is told.
+/// others the seed is reported.
 fn quietly<T>(subject: impl FnOnce() -> T) -> T {
     thread_local! {
         static QUIET: Cell<bool> = const { Cell::new(false) };
@@ -140,7 +140,7 @@ pub fn check(name: &str, good: &[u8], limits: Limits, mut door: impl FnMut(&[u8]
     assert!(tally.refused > n / 20, "{name}: {tally:?}");
 }
 
-/// Time that the calling thread has had on the processor; on the wall where the system does not tell.
+/// Time that the calling thread has had on the processor; on the wall where the system does not report it.
 fn busy() -> Duration {
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
     let nanoseconds = told.and_then(|text| text.split(' ').next()?.parse().ok());

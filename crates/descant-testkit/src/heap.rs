@@ -68,7 +68,7 @@ pub enum Whose {
     Thread,
 }
 
-/// Runs `subject`; tells how far the heap grew above what it was before, at its most.
+/// Runs `subject`; returns by how much the heap grew at its peak.
 ///
 /// Zero for ever where [`Counting`] is not installed: see [`is_counted`].
 pub fn peak_of<T>(whose: Whose, subject: impl FnOnce() -> T) -> (T, usize) {

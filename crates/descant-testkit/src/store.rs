@@ -8,7 +8,7 @@ const TRAILER: usize = 36;
 /// The record of a file that has one.
 ///
 /// # Panics
-/// It is no such file.
+/// It is not such a file.
 pub fn record_of(file: &[u8]) -> &[u8] {
     &file[HEAD..index_at(file)]
 }
@@ -16,7 +16,7 @@ pub fn record_of(file: &[u8]) -> &[u8] {
 /// The same file with another record, and checksums that fit.
 ///
 /// # Panics
-/// It is no such file.
+/// It is not such a file.
 #[must_use]
 pub fn with_record(file: &[u8], record: &[u8]) -> Vec<u8> {
     let (from, trailer) = (index_at(file), file.len() - TRAILER);

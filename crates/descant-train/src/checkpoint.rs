@@ -11,7 +11,7 @@
 //!
 //! All of it is written under a temporary name, each file brought to the disk, then renamed, then the older ones
 //! beyond those to keep are removed. The base model is not in it: the run's identity names its files' hashes.
-//! Resuming takes the newest whole one; one that is not whole is told, put aside and passed over.
+//! Resuming takes the newest whole one; one that is not whole is reported, renamed and passed over.
 
 mod defect;
 mod form;
@@ -77,7 +77,7 @@ impl Store {
     }
 
     /// The newest whole checkpoint, if there is any, for a run that begins with `adapters`. Sweeps what stopped
-    /// writers left, and gives one that is not whole another name; `told` hears of both.
+    /// writers left, and renames one that is not whole; `told` receives both.
     ///
     /// # Errors
     /// The checkpoints are of another run or a newer format, or there are some and none is whole.
@@ -144,7 +144,7 @@ impl Store {
         let manifest = Manifest::new(trainer.steps, &self.identity, logs, &files);
         dir.write(&RelPath::new(MANIFEST)?, &manifest.to_bytes())?;
         dir.commit()?;
-        // The new one is safe from here on. That an old one cannot be removed is no reason to stop.
+        // The new one is safe from here on. That an old one cannot be removed is not a reason to stop.
         if let Err(error) = self.prune() {
             told(&format!("an old checkpoint stays: {error}"));
         }

@@ -25,7 +25,7 @@ pub enum Error {
     /// A file of the run cannot be read or written.
     #[error(transparent)]
     File(#[from] descant_files::Error),
-    /// The device did not do what it was told; the results are lost.
+    /// The device failed to do what was queued; the results are lost.
     #[error(transparent)]
     Device(#[from] descant_kernels::DeviceError),
     /// The processes that share the run cannot go on together.

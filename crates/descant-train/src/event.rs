@@ -1,4 +1,4 @@
-//! What a run tells while it continues.
+//! The events of a run.
 //!
 //! The loop knows no terminal: it hands events to an observer, and the command line draws them. Values that are
 //! part of the result (`StepMetrics`) are kept apart from values that depend on the machine's mood
@@ -95,7 +95,7 @@ pub enum Event<'a> {
         /// The rest.
         text: &'a str,
     },
-    /// Something that is no error and must be seen.
+    /// Something that is not an error and must be seen.
     Warning(&'a str),
 }
 
@@ -104,7 +104,7 @@ pub trait Observer {
     /// Called for each event.
     fn on(&mut self, event: &Event<'_>);
 
-    /// Called before a checkpoint: brings what was recorded of the events so far to the disk, and tells how long each
+    /// Called before a checkpoint: brings what was recorded of the events so far to the disk, and returns how long each
     /// log is, by its name in the run's folder.
     ///
     /// # Errors

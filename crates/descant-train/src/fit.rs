@@ -1,4 +1,4 @@
-//! The whole run of the optimizer: samples in their seeded order, step after step, told as events, kept in
+//! The whole run of the optimizer: samples in their seeded order, step after step, reported as events, kept in
 //! checkpoints.
 //!
 //! The position in the order is all that decides which samples a step takes. A checkpoint is made between steps
@@ -64,7 +64,7 @@ const WATCHED: u64 = 60;
 pub enum Ended {
     /// All steps are done.
     Done(LoraAdapters),
-    /// It was told to stop, and what it knows is in a checkpoint.
+    /// It was asked to stop, and its state is in a checkpoint.
     Stopped {
         /// Steps done.
         step: u64,
@@ -102,7 +102,7 @@ pub fn fit(
     run.trainer.into_adapters()
 }
 
-/// Trains to the last step or until told to stop, from the start or from a checkpoint.
+/// Trains to the last step or until asked to stop, from the start or from a checkpoint.
 ///
 /// # Errors
 /// As [`fit`], and where a checkpoint cannot be made. The last checkpoint is untouched by any of them.
@@ -161,7 +161,7 @@ struct Run<'a> {
     validator: Option<Validator<'a>>,
     /// Tokens of the longest micro-batch.
     longest: usize,
-    /// The plan of the device's memory that was told last.
+    /// The plan of the device's memory that was reported last.
     plan: Option<String>,
     /// For as long as the run: memory for its longest micro-batch from the first step on.
     _memory: Reservation,

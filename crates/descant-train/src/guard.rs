@@ -62,7 +62,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// What a step that is about to be made stands out by, if it does: text for people.
+    /// What is unusual about the step that comes next, if anything: text for people.
     pub fn spike(&self, loss: f32, norm: f32, limit: f64) -> Option<String> {
         [("loss", &self.losses, loss), ("gradient norm", &self.norms, norm)].into_iter().find_map(
             |(what, past, value)| {

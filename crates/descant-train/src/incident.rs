@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::sample::Sample;
 
-/// Losses of the past that are told.
+/// Losses of earlier steps that are reported.
 const LOSSES: usize = 20;
 
 /// The first place that is not finite.
@@ -28,7 +28,7 @@ pub struct Place {
     pub layer: Option<usize>,
     /// In which row of the data; `None` where the tensor itself is at fault.
     pub row: Option<usize>,
-    /// At which token of the row, from 0, where that can be told.
+    /// At which token of the row, from 0, where that is known.
     pub token: Option<usize>,
     /// The token's id.
     pub id: Option<u32>,

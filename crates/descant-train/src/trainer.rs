@@ -171,7 +171,7 @@ impl<'a> Trainer<'a> {
         self.watched = watched;
     }
 
-    /// Counts a step that was not made, so that schedule and data go on.
+    /// Counts a step that was not made, so that schedule and data advance.
     pub fn pass_over(&mut self) {
         self.steps += 1;
     }
@@ -179,7 +179,7 @@ impl<'a> Trainer<'a> {
     /// Everything that a step changes.
     ///
     /// # Errors
-    /// The device failed in the last update, which is told only here: then this is not to be kept.
+    /// The device failed in the last update, which is reported only here: then this must not be kept.
     pub fn state(&self) -> Result<TrainerState> {
         let adapters = self.adapters.tensors().map(|tensor| Ok(read_floats(tensor.clone())?));
         let unreached = self.unreached.iter().map(|(site, n)| (*site, *n)).collect();

@@ -1,8 +1,9 @@
 //! The loss on examples that are not trained on, by channel, every so many steps.
 //!
 //! It is computed as the training loss is, without a gradient, on the same tokens each time and in the same batches, so
-//! that two equal runs share it to the bit. It changes nothing in the training; only a run that was told to may end by
-//! it. What earlier processes of a run found comes from the run's own log, so that a checkpoint need not hold it.
+//! that two equal runs share it to the bit. It changes nothing in the training; only a run that was configured to may
+//! end by it. What earlier processes of a run found comes from the run's own log, so that a checkpoint need not hold
+//! it.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +74,7 @@ pub(crate) struct Validator<'a> {
 }
 
 impl<'a> Validator<'a> {
-    /// Goes on after what earlier processes found; a longer sequence than `most` tokens goes alone.
+    /// Continues after what earlier processes found; a longer sequence than `most` tokens goes alone.
     ///
     /// # Errors
     /// There is nothing to watch, or a sequence is malformed.

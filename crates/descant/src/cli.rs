@@ -66,7 +66,7 @@ Examples:
 Each line of FILE is {\"ids\": [...]} or {\"ids\": [...], \"labels\": [...]}. Each line of the answer is
 {\"loss\": L, \"logprobs\": [...]}: logprobs[i] is the natural logarithm of the probability of ids[i+1] after
 ids[..=i]; loss is the mean of -logprob over the positions whose next label is not -100 (over all positions if there
-are no labels; null if none remain).";
+are not labels; null if none remain).";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:

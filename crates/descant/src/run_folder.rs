@@ -208,7 +208,7 @@ fn numbered(model: &str, n: u32) -> PathBuf {
 }
 
 /// Removes what a run made, and nothing that somebody else put there. What says that the folder is a run's stays until
-/// it is written anew, so that this can be done again when it was cut short.
+/// it is written again, so that this can be done again when it was cut short.
 fn clear(path: &Path) -> Result<()> {
     let reading = || format!("open {}", path.display());
     for entry in std::fs::read_dir(path).with_context(reading)? {

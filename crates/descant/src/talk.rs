@@ -161,7 +161,7 @@ impl Talk {
         self.item(label, text);
     }
 
-    /// Something that is no error and must be seen.
+    /// Something that is not an error and must be seen.
     pub(crate) fn warn(self, text: impl Display) {
         let text = self.fitted(&text.to_string(), "warning: ".len());
         err(&format!("{YELLOW}warning:{YELLOW:#} {text}\n"));
@@ -285,7 +285,7 @@ fn describe(error: &anyhow::Error) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Standard error is for talk; when it is closed there is nobody left to tell.
+/// Standard error is for talk; when it is closed there is no reader left.
 fn err(text: &str) {
     let mut stream = anstream::stderr().lock();
     let _ = stream.write_all(text.as_bytes());

@@ -56,7 +56,7 @@ fn every_verdict_is_reproduced_and_the_known_errors_are_the_listed_ones() {
     assert_eq!((rows.len(), listed), (480, 10));
 }
 
-/// English reasoning is no hit, whichever of sixteen languages was asked for.
+/// English reasoning is not a hit, whichever of sixteen languages was asked for.
 #[test]
 fn a_language_that_was_asked_for_is_not_found_where_it_is_not() {
     let detector = Detector::new(&[]);

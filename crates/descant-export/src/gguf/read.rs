@@ -48,7 +48,7 @@ impl Gguf {
     /// Opens the file and reads everything before its tensors.
     ///
     /// # Errors
-    /// The file cannot be read, is no GGUF of version 3, or a tensor does not lie within it.
+    /// The file cannot be read, is not a GGUF of version 3, or a tensor does not lie within it.
     pub fn open(path: &Path) -> Result<Self> {
         let mapped = MappedFile::open(path)?;
         let mut found = Found::default();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::fault::{Effect, Fault, with};
 
-/// More operations than any subject here has, so that a subject that never succeeds is told.
+/// More operations than any subject here has, so that a subject that never succeeds is detected.
 const TOO_MANY: u64 = 64;
 
 fn full(after: u64) -> Fault {

@@ -1,4 +1,4 @@
-//! What `ops` asks and tells, when faults are built in.
+//! What `ops` asks and reports, when faults are built in.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -23,7 +23,7 @@ thread_local! {
     static STATE: RefCell<State> = RefCell::default();
 }
 
-/// Sets a fault, or none; tells whether the one before was reached.
+/// Sets a fault, or none; returns whether the one before was reached.
 pub(crate) fn set(fault: Option<Fault>) -> bool {
     let cut = fault.is_some_and(|fault| matches!(fault.effect, Effect::PowerCut(_) | Effect::LyingDisk(_)));
     let journal = cut.then(Journal::default);

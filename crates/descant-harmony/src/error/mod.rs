@@ -173,7 +173,7 @@ pub enum Error {
     /// Nothing to put in order.
     #[error("no document to pack")]
     NoDocuments,
-    /// A line is no JSON object.
+    /// A line is not a JSON object.
     #[error("not a JSON object: {reason}")]
     Json {
         /// What the parser said.
@@ -185,7 +185,7 @@ pub enum Error {
         /// The limit, from [`crate::limits`].
         limit: usize,
     },
-    /// A data file is no data set in a known form.
+    /// A data file is not a data set in a known form.
     #[error("{}: {reason}", path.display())]
     DataFile {
         /// The file.

@@ -13,7 +13,7 @@ use whatlang::{Detector, Lang};
 pub const JUDGED_EXAMPLES: usize = 10_000;
 /// Most bytes of a reasoning that are looked at.
 pub(crate) const JUDGED_BYTES: usize = 8192;
-/// A text with fewer characters than this is in no language that can be told from its letters alone.
+/// A text with fewer characters than this is in no language that its letters alone can identify.
 pub const JUDGED_CHARS: usize = 120;
 
 /// Tells the language of reasoning, or says that it cannot.
@@ -61,7 +61,7 @@ pub struct LanguageShare {
     pub judged: u64,
     /// Examples by the language that their reasoning was found to be in.
     pub found: BTreeMap<String, u64>,
-    /// Examples with reasoning whose language cannot be told.
+    /// Examples with reasoning whose language cannot be identified.
     pub unsure: u64,
     /// Examples without reasoning.
     pub without: u64,

@@ -341,7 +341,7 @@ impl Masker {
                 emitted_by_model = false;
                 continue;
             }
-            // The prompt holds `<|start|>assistant` unless the model went on by itself after an `<|end|>`.
+            // The prompt holds `<|start|>assistant` unless the model continued by itself after an `<|end|>`.
             let given = if emitted_by_model { 0 } else { self.given(ids, message) };
             if let Some(tokens) = trained.get_mut(message.start + given..message.end) {
                 tokens.fill(true);

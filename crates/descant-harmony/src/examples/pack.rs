@@ -115,7 +115,7 @@ pub fn epoch_bins(
 
 /// Packed sequences in a seeded order, epoch after epoch without end; as [`Order`], with bins in place of rows.
 ///
-/// Every epoch packs anew, so that documents meet other neighbours, and has equally many bins: how many best fit needs
+/// Every epoch packs again, so that documents meet other neighbours, and has equally many bins: how many best fit needs
 /// follows from the lengths alone, and only documents of equal length change places between epochs' packings.
 #[derive(Clone, Debug)]
 pub struct PackedOrder {

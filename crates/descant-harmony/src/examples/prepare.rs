@@ -32,7 +32,8 @@ pub struct Prepared {
 /// Prepares a data set.
 ///
 /// # Errors
-/// At the first bad row under [`OnBadRow::Fail`](crate::read::OnBadRow::Fail); [`Error::NothingLeft`] when no example remains.
+/// At the first bad row under [`OnBadRow::Fail`](crate::read::OnBadRow::Fail); [`Error::NothingLeft`] when no example
+/// remains.
 pub fn prepare(renderer: &Renderer, set: &DataSet, options: &PrepareOptions) -> Result<Prepared> {
     let prepared = survey(renderer, set, options)?;
     if prepared.examples.is_empty() {
@@ -90,7 +91,8 @@ pub struct Survey {
 /// `watch` is called now and then.
 ///
 /// # Errors
-/// When a file cannot be read; at the first bad row under [`OnBadRow::Fail`](crate::read::OnBadRow::Fail); whatever `take` returns.
+/// When a file cannot be read; at the first bad row under [`OnBadRow::Fail`](crate::read::OnBadRow::Fail); whatever
+/// `take` returns.
 pub fn each_example(
     renderer: &Renderer,
     path: &Path,
@@ -110,7 +112,7 @@ pub fn each_example(
         progress.bytes = chunk.read;
         sink.ignore(&chunk.ignored);
         for (number, made) in chunk.rows {
-            // A row that cannot be read is what reading is told to do about it; the others, what preparing is.
+            // `read.on_bad_row` is for rows that cannot be read, `options.on_bad_row` for all others.
             let (made, on_bad_row) = match made {
                 Made::Unread(error) => (Err(error), read.on_bad_row),
                 Made::Read(made) => (made, options.on_bad_row),

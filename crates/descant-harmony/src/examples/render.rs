@@ -22,7 +22,7 @@ use crate::tokens::special::Piece;
 use crate::tokens::tokenizer::{TextEncoder, Tokenizer};
 use std::path::Path;
 
-/// What rendering is told beside the conversation.
+/// What rendering needs in addition to the conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderOptions {
     /// The day in the system message, where the conversation states none.

@@ -1,4 +1,4 @@
-//! A rendered conversation: text, ids and messages, each of which says where it lies in the others.
+//! A rendered conversation: text, ids and messages, each of which says where it is in the others.
 
 use crate::error::ParseError;
 use crate::messages::parse::MessageSpan;
@@ -10,7 +10,7 @@ pub struct Rendered {
     pub text: String,
     /// Its tokens.
     pub ids: Vec<u32>,
-    /// Every message and where it lies in `ids`; in ids that are `broken`, those that the markers alone make.
+    /// Every message and where it is in `ids`; in ids that are `broken`, those that the markers alone make.
     pub messages: Vec<MessageSpan>,
     /// Index of the `<|start|>` of the generation prompt, if there is one.
     pub prompt: Option<usize>,

@@ -19,7 +19,7 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Goes on after what was found when the rows were read.
+    /// Continues after what was found when the rows were read.
     pub(super) fn new(rejects: Rejects, ignored: Ignored) -> Self {
         let account = Account { rejects, ignored, ..Account::default() };
         Self { account, languages: Languages::default(), seen: BTreeSet::new() }

@@ -50,7 +50,7 @@ impl HeaderText {
             }
         }
         let (role, name) = speaker(first, recipient.is_some() || !rest.is_empty())?;
-        // A recipient may stand alone, without `to=`.
+        // A recipient may occur alone, without `to=`.
         match rest.as_slice() {
             [] => {}
             [to] if recipient.is_none() => address(&mut recipient, to)?,

@@ -1,4 +1,4 @@
-//! From ids to messages: who says what on which channel, and where it lies.
+//! From ids to messages: who says what on which channel, and where it is.
 
 pub(crate) mod header;
 pub mod parse;

@@ -33,7 +33,7 @@ impl Closing {
     }
 }
 
-/// One message and where it lies in the ids.
+/// One message and where it is in the ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageSpan {
     /// What the header says.
@@ -49,7 +49,7 @@ pub struct MessageSpan {
 }
 
 impl MessageSpan {
-    /// Where the content lies: the body without the closing token.
+    /// Where the content is: the body without the closing token.
     pub fn content(&self) -> Range<usize> {
         self.body..self.end - 1
     }

@@ -1,7 +1,7 @@
 //! JSON values one after another, without lines: the elements of an array, alone or inside `{"data": [...]}`, and
 //! objects that are spread over lines.
 //!
-//! Only the brackets are looked at here, and no more than one element is held; whether it is JSON is for the parser to
+//! Only the brackets are parsed here, and only one element is in memory; whether it is JSON is for the parser to
 //! say. An element's number is its place.
 
 use crate::error::{Error, Result};

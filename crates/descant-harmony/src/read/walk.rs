@@ -126,7 +126,7 @@ fn read(files: &[PathBuf], give: SyncSender<Told>) -> Result<()> {
         }
         before += last;
         bytes += file.metadata().map_or(0, |metadata| metadata.len());
-        // A row's file is that which was told last before it.
+        // A row's file is the last one that was sent before it.
         sender.chunk.read = bytes;
         sender.send();
     }

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 pub(crate) struct Content {
     /// What is said: a text, and of a tool any JSON.
     pub(crate) said: Json,
-    /// Reasoning that stands among the parts.
+    /// Reasoning among the parts.
     pub(crate) thinking: Option<String>,
 }
 

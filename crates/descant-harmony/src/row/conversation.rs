@@ -137,10 +137,10 @@ impl Message {
     }
 }
 
-/// A conversation with what the template is told beside the messages.
+/// A conversation with what the template needs in addition to the messages.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Conversation {
-    /// The messages; a system or developer message stands first or nowhere.
+    /// The messages; a system or developer message can only be the first.
     pub messages: Vec<Message>,
     /// The tools in the form of OpenAI's API; empty for none.
     pub tools: Vec<Json>,

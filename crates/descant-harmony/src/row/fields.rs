@@ -8,7 +8,7 @@ use std::borrow::Cow;
 /// The keys of an object. A key with null counts as absent: column formats fill every struct with all keys.
 pub(crate) struct Fields<'r> {
     map: &'r Map<String, Json>,
-    /// Where the object stands, with a point at its end; empty for a row.
+    /// Path of the object, with a point at its end; empty for a row.
     prefix: String,
     taken: Vec<&'static str>,
 }
@@ -22,7 +22,7 @@ impl<'r> Fields<'r> {
     /// The keys of an object inside a row.
     ///
     /// # Errors
-    /// It is no object.
+    /// It is not an object.
     pub(crate) fn of(json: &'r Json, path: &str) -> Result<Self> {
         let map = json.as_object().ok_or_else(|| Error::wrong(path, "an object", json))?;
         Ok(Self { map, prefix: format!("{path}."), taken: Vec::new() })

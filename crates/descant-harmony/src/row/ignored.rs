@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 
-/// Where a key stands.
+/// Where a key occurs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
@@ -99,7 +99,7 @@ pub struct Ignored(BTreeMap<(Place, String), u64>);
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IgnoredKey {
-    /// Where it stands.
+    /// Where it occurs.
     pub place: Place,
     /// The key.
     pub key: String,
@@ -108,7 +108,7 @@ pub struct IgnoredKey {
 }
 
 impl IgnoredKey {
-    /// Whether it is no key but a tag in the text of messages, such as `<think>`, which was trained as it stands.
+    /// Whether it is not a key but a tag in the text of messages, such as `<think>`, which was trained unchanged.
     pub fn is_tag(&self) -> bool {
         self.place == Place::Message && self.key.starts_with('<')
     }

@@ -20,7 +20,7 @@ impl TemplateInput {
     /// The input of a row as it is: its `messages`, `tools`, `template_kwargs` and `add_generation_prompt`.
     ///
     /// # Errors
-    /// [`Error::Field`] when `template_kwargs` is no object or `add_generation_prompt` neither true nor false.
+    /// [`Error::Field`] when `template_kwargs` is not an object or `add_generation_prompt` neither true nor false.
     pub fn from_row(row: &Map<String, Json>) -> Result<Self> {
         let field = |key: &str| row.get(key).cloned().unwrap_or(Json::Null);
         let kwargs = match row.get("template_kwargs") {

@@ -45,7 +45,7 @@ struct OnChannel {
 #[derive(Default)]
 struct Turns {
     messages: Vec<Message>,
-    /// What was thought, what it counts for, and where it stands.
+    /// What was thought, what it counts for, and where it occurs.
     thought: Option<(String, Option<f32>, String)>,
 }
 

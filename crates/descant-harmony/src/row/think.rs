@@ -2,7 +2,7 @@
 //!
 //! An answer that begins with such a tag and closes it once says what it thought, and then what it answers: the first
 //! is read as its reasoning. A tag in any other place is text, which an answer about such tags may hold, or a broken
-//! record: it is trained as it stands, and counted.
+//! record: it is trained unchanged, and counted.
 
 use crate::error::{Error, Result};
 use crate::row::ignored::{Ignored, Place};
@@ -14,7 +14,7 @@ const TAGS: [(&str, &str); 4] = [
     ("<reasoning>", "</reasoning>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
 ];
-/// Tags that stand around an answer behind the last kind of reasoning.
+/// Tags around an answer that follows the last kind of reasoning.
 const SOLUTION: (&str, &str) = ("<|begin_of_solution|>", "<|end_of_solution|>");
 
 /// An answer without its tags.
@@ -52,7 +52,7 @@ pub(crate) fn answer(
     Ok(Answer { thinking: own.map(str::to_owned).or(thought), said: rest.to_owned() })
 }
 
-/// Counts tags in a text that is trained as it stands.
+/// Counts tags in a text that is trained unchanged.
 fn count(text: &str, ignored: &mut Ignored) {
     if !text.contains('<') {
         return;

@@ -7,7 +7,7 @@
 //!
 //! The trailer is written last, so a file that was not finished has none. Everything is checked before it is used: the
 //! index and the tail when the file is opened, and every record against the checksum in its entry. Whose file it is,
-//! where it lies and when it is removed is for the caller to say.
+//! where it is and when it is removed is for the caller to say.
 
 mod record;
 mod write;

@@ -11,10 +11,10 @@ use crate::row::input::TemplateInput;
 use crate::text::guards::Guards;
 use serde_json::{Map, Value as Json};
 
-/// Which character stands for which, while content is hidden.
+/// Which character replaces which, while content is hidden.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Escape {
-    /// Real character and stand-in.
+    /// Real character and replacement.
     pairs: Vec<(char, char)>,
 }
 

@@ -77,7 +77,7 @@ impl Ranks {
         Some(ids.into_iter().map(token).collect())
     }
 
-    /// The ids of bytes that are no token together.
+    /// The ids of bytes that are not one token together.
     fn merged(&self, bytes: &[u8]) -> Vec<u32> {
         let part =
             |at: usize| Part { id: self.ids[&bytes[at..=at]], end: at + 1, before: at.saturating_sub(1) };

@@ -1,8 +1,8 @@
 //! Text of ids that come one at a time, for a reader who looks on.
 //!
-//! A token may end in the middle of a character, and a character that a reader sees may be several code points: a letter
-//! with its accents, a family of emoji. A piece is given out only up to the last of those that may still grow, so
-//! whatever was given out never changes, and no replacement character stands for what comes later.
+//! A token may end in the middle of a character, and a character that a reader sees may be several code points: a
+//! letter with its accents, a family of emoji. A piece is given out only up to the last of those that may still grow,
+//! so text that was returned never changes, and no replacement character is returned for what follows later.
 
 use crate::tokens::tokenizer::Tokenizer;
 use unicode_segmentation::UnicodeSegmentation as _;
@@ -27,8 +27,8 @@ impl<'t> TextStream<'t> {
         Self { tokenizer, bytes: Vec::new(), text: String::new() }
     }
 
-    /// Takes an id and gives out what can no longer change. All pieces and the [`finish`](Self::finish) together are what
-    /// [`decode`](crate::TextEncoder::decode) gives for the same ids.
+    /// Takes an id and gives out what can no longer change. All pieces and the [`finish`](Self::finish) together are
+    /// what [`decode`](crate::TextEncoder::decode) gives for the same ids.
     pub fn push(&mut self, id: u32) -> String {
         self.bytes.extend(self.tokenizer.bytes_of(id));
         self.take_code_points();

@@ -93,7 +93,7 @@ fn files_beside_those_that_are_read_are_named_and_counted() {
         let files = data_files(folder.path()).unwrap();
         let said: Vec<String> = files.passed_over.groups().map(|group| group.to_string()).collect();
         let set = read(folder.path(), &ReadOptions::default()).unwrap();
-        assert_eq!(set.passed_over, files.passed_over, "whoever reads is told too");
+        assert_eq!(set.passed_over, files.passed_over, "the reader reports it too");
         (files.files.len(), said)
     };
     assert_eq!(said(), (1, Vec::new()));

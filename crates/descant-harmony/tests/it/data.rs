@@ -291,7 +291,7 @@ fn parquet_of(texts: &[String]) -> tempfile::NamedTempFile {
 #[test]
 fn parquet_has_the_limits_that_lines_have() {
     let long = "x".repeat(descant_harmony::limits::LINE_BYTES + 1);
-    // Noise, so that the file is no bomb: 64 characters that do not repeat in order.
+    // Noise, so that the file is not a bomb: 64 characters that do not repeat in order.
     let noise = |seed: u64| {
         let mut state = seed;
         let mut next = || {

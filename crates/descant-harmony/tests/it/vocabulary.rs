@@ -53,7 +53,7 @@ fn the_built_in_tokenizer_is_the_one_of_the_published_file() {
     for id in 0..read.vocab_size() as u32 {
         let text = read.decode(&[id]).unwrap();
         assert_eq!(made.decode(&[id]).unwrap(), text, "{id}");
-        // Backwards it is no token of its own, so that it is merged from others.
+        // Backwards it is not a token of its own, so that it is merged from others.
         let turned: String = text.chars().rev().collect();
         assert_eq!(made.encode_text(&turned).unwrap(), read.encode_text(&turned).unwrap(), "{turned}");
         // One piece with its neighbour in the list, whatever borders the two have.

@@ -131,7 +131,7 @@ impl Client {
         self.send(path, from, false)
     }
 
-    /// Asks for the headers of `path` and stays at the hub: its own headers tell of the file, not those of the host
+    /// Asks for the headers of `path` and stays at the hub: its own headers describe the file, not those of the host
     /// that stores it.
     pub(crate) fn head(&self, path: &str) -> Result<Answer, Failure> {
         self.send(path, 0, true)

@@ -75,7 +75,7 @@ impl Default for Patience {
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides a text. White space around it is no part of it; nothing is left of an empty one.
+    /// Hides a text. White space around it is not part of it; nothing is left of an empty one.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
         (!text.is_empty()).then(|| Self(text.to_owned()))

@@ -77,7 +77,7 @@ impl Fetcher<'_> {
         }
     }
 
-    /// As [`is_present`](Self::is_present), and tells when something else lies there.
+    /// As [`is_present`](Self::is_present), and reports when something else is there.
     pub(crate) fn look(&self, file: &Wanted, thoroughly: bool) -> Result<bool> {
         let present = self.is_present(file, thoroughly)?;
         if !present && self.cache.blob(self.repo, &file.checksum).exists() {
@@ -292,7 +292,7 @@ fn continues(answer: &Answer, from: u64, size: u64) -> bool {
         && whole.is_some_and(|whole| whole == "*" || whole.parse() == Ok(size))
 }
 
-/// A broken connection, in words.
+/// A broken connection, as text.
 fn describe(error: &std::io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
         Some(ureq::Error::Timeout(_)) => "no data received in time".to_owned(),

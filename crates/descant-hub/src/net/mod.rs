@@ -150,7 +150,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Fetches what is needed; tells for each file whether it is new.
+    /// Fetches what is needed; returns for each file whether it is new.
     fn run(&self) -> Result<Vec<(Wanted, bool)>> {
         let incompatible = |reason| Error::Incompatible { what: self.reference.repo.to_string(), reason };
         let names = self.listing.files.keys().map(String::as_str);
@@ -162,7 +162,7 @@ impl Job<'_> {
             return self.fetch_all(names.into_iter().map(|name| self.wanted(name)).collect::<Result<_>>()?);
         }
         let names = select::model(|name| self.listing.files.contains_key(name)).map_err(incompatible)?;
-        // The small files tell whether the large ones are worth fetching, and which they are.
+        // The small files show whether the large ones are worth fetching, and which they are.
         let tells = |name: &RelPath| [select::CONFIG, select::INDEX].contains(&name.as_str());
         let (first, mut later): (Vec<_>, Vec<_>) = names.into_iter().partition(tells);
         let first: Vec<Wanted> = first.into_iter().map(|name| self.wanted(name)).collect::<Result<_>>()?;

@@ -2,7 +2,7 @@
 //!
 //! The library's first guess is up to a third slower than its best one. Guesses are timed once a shape, on the
 //! product's own operands, and the choice is kept in the process and in the store: two algorithms may add in another
-//! order, so that a choice made anew could change the last bits of a run that is repeated.
+//! order, so that a choice made again could change the last bits of a run that is repeated.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -113,8 +113,8 @@ impl Products<'_> {
         let at = Addresses { a, b, c, d, workspace: workspace.0, workspace_bytes: workspace.1 };
         let description = Description::new(handle, spec, bias)?;
         let aligned = alignment(&[a, b, c, d]);
-        // What was chosen for a size serves its neighbours, but not all it fits. What it does not fit has a choice of its
-        // own: a choice that was made is never replaced, or the next process would begin with another.
+        // What was chosen for a size serves its neighbours, but not all it fits. What it does not fit has a choice of
+        // its own: a choice that was made is never replaced, or the next process would begin with another.
         for sizes in [Sizes::Octave, Sizes::Exact] {
             let name = key(spec, sizes, aligned, workspace.1, Handle::version(), self.card);
             let key = (self.choices.map_or(0, Choices::id), name);
@@ -142,7 +142,7 @@ impl Products<'_> {
         Err(wrong("no algorithm"))
     }
 
-    /// The fastest of the guesses on these operands; D is computed anew afterwards.
+    /// The fastest of the guesses on these operands; D is computed again afterwards.
     fn fastest(
         &self,
         description: &Description<'_>,
@@ -156,7 +156,7 @@ impl Products<'_> {
         let (start, end) = (Event::new(true)?, Event::new(true)?);
         let mut best: Option<(Algorithm, f32)> = None;
         for guess in guesses {
-            // The first run loads the kernel. A guess that fails here is no candidate.
+            // The first run loads the kernel. A guess that fails here is not a candidate.
             if description.run(self.stream, guess, &at).is_err() {
                 continue;
             }

@@ -36,7 +36,7 @@ impl Boxes {
     /// The argument of a kernel.
     ///
     /// # Errors
-    /// The driver refuses: an address or a stride is no multiple of 16 bytes.
+    /// The driver refuses: an address or a stride is not a multiple of 16 bytes.
     pub(crate) fn map(&self) -> Result<TensorMap> {
         use sys::CUtensorMapDataType_enum as Type;
         use sys::CUtensorMapSwizzle_enum as Swizzle;

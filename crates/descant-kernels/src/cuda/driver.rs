@@ -166,7 +166,7 @@ pub(crate) fn function(module: sys::CUmodule, entry: &str) -> Result<Loaded> {
     let mut version = 0;
     // SAFETY: the pointer is to a variable that lives through the call.
     check("cuDriverGetVersion", unsafe { sys::cuDriverGetVersion(&raw mut version) })?;
-    // The call that tells parameters came with 12.4; looking it up in an older driver would panic.
+    // The call that reports parameters came with 12.4; looking it up in an older driver would panic.
     let parameters = (version >= 12_040).then(|| {
         let size = |index| {
             let (mut offset, mut size) = (0, 0);

@@ -202,8 +202,8 @@ impl CudaError {
         }
     }
 
-    /// Whether the system has no such host memory to pin, or does not give it away for that: then it can lie in pages that
-    /// are not pinned.
+    /// Whether the system has no such host memory to pin, or does not give it away for that: then it can lie in pages
+    /// that are not pinned.
     #[cfg(any(feature = "cuda", test))]
     pub(crate) fn refuses_to_pin(&self) -> bool {
         use CUresult as Code;
@@ -291,7 +291,7 @@ mod tests {
             assert!(driver(PIN, code).refuses_to_pin());
             assert!(!driver("cuMemAlloc", code).refuses_to_pin(), "the card is full, not the host");
         }
-        // What breaks the context is no refusal, and must not be taken for one.
+        // What breaks the context is not a refusal, and must not be taken for one.
         assert!(!driver(PIN, CUresult::CUDA_ERROR_ILLEGAL_ADDRESS).refuses_to_pin());
         assert!(!CudaError::Full { wanted: 2, free: 1 }.refuses_to_pin());
         assert!(CudaError::Full { wanted: 2, free: 1 }.is_out_of_memory());

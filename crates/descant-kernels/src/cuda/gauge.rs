@@ -84,8 +84,8 @@ pub(crate) fn shares(device: &Device) -> Option<Shares> {
     Some(Shares { total: total as u64, free: free as u64, own: own.min(in_use) })
 }
 
-/// Bytes in use that are this process's: what is neither free nor others' who were there first, nor what came all at once
-/// since the last look.
+/// Bytes in use that are this process's: what is neither free nor others' who were there first, nor what came all at
+/// once since the last look.
 pub(crate) fn own(gpu: &Gpu) -> Result<u64> {
     let (used, beside) = (gpu.used()?.0, gpu.uncounted().load(Ordering::Relaxed));
     let own = counted(gpu) as i64 + beside;
@@ -156,7 +156,7 @@ pub(crate) fn rates(device: &Device) -> Rates {
 }
 
 fn measure(run: &Run<'_>, _: &[u64]) -> Result<Rates> {
-    // The ends of one buffer are the operands; bytes that are no zeros, because zeros run faster than data.
+    // The ends of one buffer are the operands; bytes that are not zeros, because zeros run faster than data.
     let matrix = PRODUCT * PRODUCT * 2;
     let buffer = Scratch::new(2 * COPY.max(2 * matrix))?;
     let at = buffer.address;

@@ -44,8 +44,8 @@ struct Inner {
     uncounted: AtomicI64,
 }
 
-/// What a context takes of a card at most. The driver tells what all programs have together; what was in use beyond this
-/// once our context was there is taken for others'.
+/// What a context takes of a card at most. The driver reports what all programs have together; what was in use beyond
+/// this once our context was there is taken for others'.
 const CONTEXT: u64 = 640 << 20;
 
 impl std::fmt::Debug for Gpu {
@@ -134,9 +134,9 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Makes the kernels of models with heads of this width and so many queries a key, and opens cuBLASLt, in threads of
-    /// their own, so that the first step need not wait for the compiler and for large libraries to come from the disk.
-    /// Errors are left to whoever launches one.
+    /// Makes the kernels of models with heads of this width and so many queries a key, and opens cuBLASLt, in threads
+    /// of their own, so that the first step need not wait for the compiler and for large libraries to come from the
+    /// disk. Errors are left to whoever launches one.
     pub(crate) fn compile_ahead(&self, head_dim: usize, group: usize) {
         let architecture = self.architecture();
         let heads = [("HEAD_DIM", head_dim as i64), ("GROUP", group as i64)];
@@ -374,8 +374,8 @@ impl Run<'_> {
         launch(self.stream, function, grid.into(), block.into(), shared_bytes, arguments, false)
     }
 
-    /// The same for a kernel that waits by itself for the one before (`step.cuh`): where the card can, it may start while
-    /// that is still at work.
+    /// The same for a kernel that waits by itself for the one before (`step.cuh`): where the card can, it may start
+    /// while that is still at work.
     pub(crate) fn launch_early(
         &self,
         function: &Function,

@@ -141,7 +141,7 @@ impl Kernels {
     }
 }
 
-/// Puts a kernel on the stream. An empty grid is no launch and no error.
+/// Puts a kernel on the stream. An empty grid launches nothing and is not an error.
 pub(crate) fn launch(
     stream: Stream,
     function: &Function,

@@ -1,4 +1,4 @@
-//! Device memory of our own, outside CubeCL's pools: one piece, at one address, for as long as it is held.
+//! Device memory of our own, outside CubeCL's pools: one piece, at one address, until it is dropped.
 
 use super::driver::Scratch;
 use super::error::Result;
@@ -56,7 +56,7 @@ impl Occupied {
     /// All of the card but so many bytes.
     ///
     /// # Errors
-    /// The driver does not tell what is free.
+    /// The driver does not report what is free.
     pub fn all_but(gpu: &Gpu, left: usize) -> Result<Self> {
         gpu.enter()?;
         let mut pieces = Vec::new();

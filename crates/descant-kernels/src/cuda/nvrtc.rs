@@ -37,7 +37,7 @@ pub fn options(architecture: Architecture, defines: &[Define], verbose: bool) ->
     options
 }
 
-/// A constant, as the compiler is told of it.
+/// A constant, as it is passed to the compiler.
 fn option((name, value): &Define) -> String {
     format!("-D{name}={value}")
 }
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn without_a_compiler_the_error_says_so_and_with_one_a_wrong_text_is_shown() {
         static WRONG: Unit =
-            Unit { id: "wrong", text: "this is no C++", variants: &[&[]], constants: &[], only: None };
+            Unit { id: "wrong", text: "this is not C++", variants: &[&[]], constants: &[], only: None };
         match compile(&WRONG, HOPPER, &options(HOPPER, &[], false)) {
             Err(CudaError::NoLibrary { library: Library::Nvrtc }) => {}
             Err(CudaError::Compile { unit: "wrong", log, .. }) => assert!(log.contains("error"), "{log}"),

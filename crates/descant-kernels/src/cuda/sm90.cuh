@@ -5,7 +5,7 @@
 #pragma once
 #include "common.cuh"
 
-// Which warpgroup, and which warp of it: the same in all lanes, and the compiler is told so, because what depends on
+// Which warpgroup, and which warp of it: the same in all lanes, and made known to the compiler, because what depends on
 // them goes into uniform registers.
 __device__ __forceinline__ int warpgroup() { return __shfl_sync(FULL_WARP, (int)threadIdx.x >> 7, 0); }
 __device__ __forceinline__ int warp_of_group() { return __shfl_sync(FULL_WARP, ((int)threadIdx.x >> 5) & 3, 0); }

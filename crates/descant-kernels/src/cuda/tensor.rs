@@ -116,7 +116,7 @@ pub fn handles<const N: usize>(tensors: [&CubeTensor; N]) -> Vec<Handle> {
 /// Rows and columns.
 ///
 /// # Panics
-/// If the tensor is no matrix.
+/// If the tensor is not a matrix.
 pub fn matrix(tensor: &CubeTensor) -> [usize; 2] {
     tensor.shape().dims()
 }

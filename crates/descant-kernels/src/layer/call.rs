@@ -74,7 +74,7 @@ impl Prepared {
         Some(Self { gpu, spec, place, sizes, frozen, streamed, workspace: workspace.clone() })
     }
 
-    /// The backend's name for where it lies.
+    /// The backend's name for where it is.
     pub(crate) fn device(&self) -> BackendDevice<CubeBackend> {
         self.frozen.input_norm.device.clone()
     }
@@ -97,7 +97,7 @@ pub(super) struct Call {
     turn: Turn,
 }
 
-/// How a call stands among those of a step.
+/// The place of a call among those of a step.
 #[derive(Debug, Clone)]
 pub(super) enum Turn {
     /// What goes in and comes out are tensors, of a graph or of none.

@@ -165,7 +165,7 @@ impl Frame<'_> {
         self.run.stage(name, 2.0 * m * n * k, bytes, || self.run.blas().matmul(spec, &matrices))
     }
 
-    /// Where a dense matrix is in bf16: where it lies, or where it is unpacked to, until the next is.
+    /// Where a dense matrix is in bf16: where it is, or where it is unpacked to, until the next is.
     pub(super) fn dense(&self, of: &DenseData<u64>) -> Result<u64> {
         let parts = match of {
             DenseData::Plain(address) => return Ok(*address),

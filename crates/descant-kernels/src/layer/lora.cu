@@ -2,10 +2,10 @@
 // read.
 //
 // Matrices are small (a rank is a few columns), so each thread moves one element; grids cover elements, blocks have 256
-// threads. All of a layer's pairs at one product stand in one matrix: A below each other, B in blocks of its diagonal.
+// threads. All of a layer's pairs at one product are in one matrix: A below each other, B in blocks of its diagonal.
 #include "common.cuh"
 
-// A small f32 matrix, and where it stands in a larger one.
+// A small f32 matrix, and its place in a larger one.
 struct Part {
     const float* from;
     int row, column, rows, columns;

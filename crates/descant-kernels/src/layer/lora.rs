@@ -11,7 +11,7 @@ fn blocks(n: usize) -> usize {
     n.div_ceil(BLOCK)
 }
 
-/// An f32 matrix of `shape`, and the row and column of a larger one where it stands.
+/// An f32 matrix of `shape`, and its row and column in a larger one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Part {
     pub(crate) address: u64,
@@ -64,7 +64,7 @@ const PART_BYTES: usize = 32;
 const PACKED_BYTES: usize = 24 + PARTS * PART_BYTES;
 const TAKEN_BYTES: usize = 40;
 
-/// Writes each whole as bf16, zero where no part stands.
+/// Writes each whole as bf16, zero where there is no part.
 pub(crate) fn pack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
     let mut fields = Fields::default();
     for (n, whole) in wholes.iter().enumerate() {

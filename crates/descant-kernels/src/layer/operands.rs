@@ -22,7 +22,7 @@ impl<T> Factors<T> {
     }
 }
 
-/// Where an operand lies, until its address is known.
+/// Where an operand is, until its address is known.
 #[derive(Debug, Clone)]
 pub(super) enum Source {
     /// In a buffer of CubeCL's, which may move until it is used.

@@ -1,6 +1,6 @@
 //! The low-rank pairs inside a layer: brought into the form that products read, applied, and their gradients.
 //!
-//! The pairs at query, key and value are one path whose columns are all their ranks. `b` stands in products with its
+//! The pairs at query, key and value are one path whose columns are all their ranks. `b` is used in products with its
 //! scaling, `a` without.
 
 use super::frame::{Frame, Pair, Product};

@@ -95,7 +95,7 @@ pub struct LayerSpec {
     pub limit: f32,
 }
 
-/// Where a layer stands among all of them. Decides which kept memory is its own, and how much that is.
+/// The place of a layer among all of them. Decides which kept memory is its own, and how much that is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerPlace {
     /// From 0.

@@ -115,7 +115,7 @@ impl Lease {
 }
 
 impl Arena {
-    /// One that serves `need`, laid out anew where `before` does not.
+    /// One that serves `need`, laid out again where `before` does not.
     pub(super) fn serving(
         before: Option<Self>,
         gpu: &Gpu,
@@ -188,7 +188,7 @@ impl Arena {
     }
 
     fn new(gpu: &Gpu, need: Need, settings: MemorySettings, bus: Option<f64>) -> Result<Self> {
-        // What burn's pool keeps for later, of prompts that were answered for example, would stand in the way.
+        // What burn's pool keeps for later, for example from prompts that were answered, would be in the way.
         release_unused(gpu)?;
         // Another program may have come meanwhile: what it has is not ours, and not free.
         let (used, on_card) = (own(gpu)?, gpu.memory()?.0 as u64);

@@ -17,11 +17,11 @@ use crate::site::PerSite;
 const MARGIN: u64 = 256 << 20;
 /// Scratch that there is at least, so that lm_head between the layers has room for some rows of logits.
 const LEAST_SCRATCH: u64 = 144 << 20;
-/// Copies of the residual stream that burn holds at most at once beside the layers' inputs: the embedding, the last norm,
-/// the rows that are trained, their gradients, and what its pool cannot hand out because of its pages. With 6, one
-/// sequence of 131,072 tokens had 1.2 GiB more in use than was planned (H200).
+/// Copies of the residual stream that burn holds at most at once beside the layers' inputs: the embedding, the last
+/// norm, the rows that are trained, their gradients, and what its pool cannot hand out because of its pages. With 6,
+/// one sequence of 131,072 tokens had 1.2 GiB more in use than was planned (H200).
 const STREAM_COPIES: u64 = 7;
-/// Where batches grow, memory is laid out anew for one that is longer by this part, so that it is not done for every
+/// Where batches grow, memory is laid out again for one that is longer by this part, so that it is not done for every
 /// few tokens more: it waits for the card.
 #[cfg(any(feature = "cuda", test))]
 const ROOM: usize = 8;
@@ -80,7 +80,7 @@ fn stream_bytes(need: &Need) -> u64 {
     (need.tokens * need.sizes.hidden * 2) as u64
 }
 
-/// Where everything lies in one piece of memory.
+/// Where everything is in one piece of memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Budget {
     /// What layers use in turn, at the beginning.
@@ -99,8 +99,8 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// Lays out what `need` says; of `free` bytes, which others that come later do not want, as much is kept as
-    /// `keep` lets, and nothing but inputs where several batches go through a layer `together`. Inputs that wait for the
-    /// backward may lie on the host.
+    /// `keep` lets, and nothing but inputs where several batches go through a layer `together`. Inputs that wait for
+    /// the backward may lie on the host.
     pub(crate) fn new(need: &Need, keep: Keep, together: usize, inputs_on_host: bool, free: u64) -> Self {
         let scratch_bytes = need.scratch_bytes();
         let layers = need.windows.len();

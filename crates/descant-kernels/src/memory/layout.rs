@@ -146,7 +146,7 @@ mod tests {
             .flat_map(chunks)
     }
 
-    /// Where a buffer lies, kept memory behind the scratch.
+    /// Where a buffer is, kept memory behind the scratch.
     fn span(
         layout: &Layout,
         plan: &Plan,

@@ -1,4 +1,4 @@
-//! How much of a device's memory a model's layers may use, for what, and where it lies.
+//! How much of a device's memory a model's layers may use, for what, and where it is.
 //!
 //! The rows of `table.rs` say what each buffer takes; `layout.rs` gives each a place, `plan.rs` chooses what layers
 //! keep, `budget.rs` adds it up, and `arena.rs` holds the piece of a card that they work in. A [`Workspace`] owns

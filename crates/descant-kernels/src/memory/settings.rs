@@ -11,7 +11,7 @@ pub struct MemorySettings {
     pub keep: Keep,
     /// Bytes that others will still ask for: gradients, the optimizer.
     pub reserved: u64,
-    /// Tokens that memory is laid out for at least, so that it is not laid out anew for a longer batch.
+    /// Tokens that memory is laid out for at least, so that it is not laid out again for a longer batch.
     pub tokens: usize,
     /// Batches whose inputs of all layers are kept beside what layers work in. See [`Claim::together`].
     pub together: usize,
@@ -30,6 +30,7 @@ pub struct Claim {
     /// work in; 0 where a graph keeps them. With more than one batch layers keep nothing else: each is run again in the
     /// backward.
     pub together: usize,
-    /// Whether the inputs of layers that are not needed soon lie in pinned host memory until the backward asks for them.
+    /// Whether the inputs of layers that are not needed soon lie in pinned host memory until the backward asks for
+    /// them.
     pub inputs_on_host: bool,
 }

@@ -19,10 +19,10 @@ pub struct HostTable {
 
 impl HostTable {
     /// # Errors
-    /// The bytes are not those of the shape, or rows are no multiple of 16 bytes.
+    /// The bytes are not those of the shape, or rows are not a multiple of 16 bytes.
     pub fn new(bytes: HostBytes, [rows, width]: [usize; 2], device: &Device) -> Result<Self, DeviceError> {
         if bytes.len() != 2 * rows * width || !width.is_multiple_of(8) {
-            return Err(DeviceError::new(format!("{} bytes are no table of {rows} x {width}", bytes.len())));
+            return Err(DeviceError::new(format!("{} bytes are not a table of {rows} x {width}", bytes.len())));
         }
         Ok(Self { bytes, rows, width, device: device.clone().inner() })
     }

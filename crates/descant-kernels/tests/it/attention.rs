@@ -9,7 +9,7 @@ use crate::support::{Random, assert_same, difference, run, values};
 /// Lengths of the sequences, query heads, key heads, width of a head, window.
 type Case = (&'static [usize], usize, usize, usize, Option<usize>);
 
-/// Sizes that are no multiples of a block, one-token sequences, a window longer than a sequence.
+/// Sizes that are not multiples of a block, one-token sequences, a window longer than a sequence.
 const CASES: [Case; 6] = [
     (&[1], 1, 1, 2, None),
     (&[5, 1, 70], 4, 2, 6, Some(3)),

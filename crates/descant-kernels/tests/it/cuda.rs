@@ -409,7 +409,7 @@ fn attention_on_a_card_equals_its_definition() {
 fn the_optimizer_on_a_card_equals_that_of_the_cpu() {
     let card = card();
     let spec = k::AdamWSpec { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 };
-    // 8-bit moments may round to another code where a value lies between two.
+    // 8-bit moments may round to another code where a value is between two.
     for (format, tolerance) in [(k::MomentFormat::Float, 1e-6), (k::MomentFormat::Blocks, 2e-4)] {
         let train = |device: &Device| {
             let mut random = Random(38);

@@ -97,7 +97,7 @@ impl Case {
         };
         let pairs = LayerPairs::from_fn(|kind| {
             let (n, inputs, outputs) = dims(kind);
-            // Ranks that differ, so that one site's cannot stand for another's.
+            // Ranks that differ, so that one site's cannot be taken for another's.
             let rank = 3 + kind as usize;
             sites.contains(&kind).then(|| LowRankPair {
                 a: rounded(random.floats([n, rank, inputs]) * (inputs as f64).sqrt().recip()),

@@ -1,4 +1,4 @@
-//! Every operator's CPU form against its definition, forward and backward, on inputs whose sizes are no multiple
+//! Every operator's CPU form against its definition, forward and backward, on inputs whose sizes are not a multiple
 //! of anything, and against plain f64 formulas where the definition itself could be wrong.
 
 mod attention;

@@ -67,7 +67,7 @@ impl PeftConfig {
     /// Reads the text of an `adapter_config.json`; `path` is for errors.
     ///
     /// # Errors
-    /// The text is no JSON object, a key has an impossible value, or asks for what is not computed here.
+    /// The text is not a JSON object, a key has an impossible value, or asks for what is not computed here.
     pub fn from_slice(bytes: &[u8], path: &Path) -> Result<Self> {
         let map =
             serde_json::from_slice(bytes).map_err(|source| Error::Json { path: path.to_owned(), source })?;

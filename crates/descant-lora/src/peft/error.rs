@@ -14,7 +14,7 @@ pub enum Error {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] descant_files::Error),
-    /// The configuration is no JSON.
+    /// The configuration is not JSON.
     #[error("{path}: {source}", path = path.display())]
     Json {
         /// The file.
@@ -71,7 +71,7 @@ pub enum Error {
         /// What does not go together.
         reason: &'static str,
     },
-    /// The tensors' file is no safetensors.
+    /// The tensors' file is not a safetensors file.
     #[error("{path}: {source}", path = path.display())]
     Header {
         /// The file.
@@ -107,7 +107,7 @@ pub enum Error {
         /// What the file has.
         actual: Vec<usize>,
     },
-    /// A tensor has a type that is no float of 16 or 32 bits.
+    /// A tensor has a type that is not a float of 16 or 32 bits.
     #[error("{path}: tensor `{tensor}`: type {actual} is not supported, expected F32, BF16 or F16", path = path.display())]
     Dtype {
         /// The file.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! PEFT wraps the experts once for each targeted parameter, gate_up first and so innermost; where only one of the
-//! two is targeted its tensors are `mlp.experts.lora_*`, whichever it is, and only the configuration tells. Row
+//! two is targeted its tensors are `mlp.experts.lora_*`, whichever it is, and only the configuration says which. Row
 //! `e*r + j` of A belongs to expert e, but of B it is column `j*E + e`. In memory both are by expert:
 //! [`Factors`]. Adapters of Unsloth's 4-bit models keep one ordinary pair an expert
 //! (`mlp.experts.gate_up_projs.e.lora_A.weight`, ...); these are read, not written.

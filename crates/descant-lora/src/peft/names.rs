@@ -12,7 +12,7 @@ pub(super) enum Part {
     B,
 }
 
-/// The name that `target_modules` is matched with; the experts of one site are no module.
+/// The name that `target_modules` is matched with; the experts of one site are not a module.
 pub(super) fn module_target(site: Site) -> Option<String> {
     (!site.kind.is_expert()).then(|| site.module())
 }

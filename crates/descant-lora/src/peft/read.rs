@@ -1,8 +1,8 @@
 //! Reading an adapter's folder, every tensor accounted for.
 //!
 //! PEFT above 0.18 over transformers below 5 stores expert factors the other way round: A over the output features, B
-//! over the input features. The shapes tell for gate_up, and for down where the widths differ; a layer's down follows
-//! its gate_up. What they cannot tell is down alone in a model as wide as its experts (the published ones): that is
+//! over the input features. The shapes decide for gate_up, and for down where the widths differ; a layer's down follows
+//! its gate_up. What they cannot decide is down alone in a model as wide as its experts (the published ones): that is
 //! read as the usual layout.
 
 use std::collections::{BTreeMap, BTreeSet};

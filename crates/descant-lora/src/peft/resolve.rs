@@ -3,7 +3,7 @@
 //! Matching is PEFT's. A module or parameter is targeted when a name in the list is its name or an ending of it
 //! after a dot, or when the one regular expression matches all of it. Ranks and alphas come from the first pattern
 //! that, as a regular expression, matches its name or an ending of it after a dot. A target that matches nothing is
-//! passed over and told, as long as another one matches: lists are shared between models.
+//! passed over and reported, as long as another one matches: lists are shared between models.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -22,7 +22,7 @@ pub type Files = Vec<(&'static str, Vec<u8>)>;
 /// The model that an adapter belongs to, as its files call it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Base<'a> {
-    /// Its name on a hub, or another name that is no path of this machine.
+    /// Its name on a hub, or another name that is not a path of this machine.
     pub name: &'a str,
     /// The commit of it that the adapter was trained on.
     pub revision: Option<&'a str>,

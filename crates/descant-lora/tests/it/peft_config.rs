@@ -288,7 +288,7 @@ fn adapters_of_strangers_load_as_far_as_they_fit() {
     let excluded = load(json!({"target_modules": attention, "exclude_modules": ["lm_head"]})).unwrap();
     assert!(excluded.passed_over.is_empty());
     assert_eq!(excluded.sites.len(), 4 * model.num_hidden_layers);
-    // A module that is excluded has its tensors in the file all the same: they are not passed over.
+    // A module that is excluded has its tensors in the file anyway: they are not passed over.
     let error = load(json!({"target_modules": attention, "exclude_modules": ".*k_proj"})).unwrap_err();
     assert!(matches!(&error, Error::ExtraTensor { tensor, .. } if tensor.contains("k_proj")), "{error}");
     let error =

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! `X` is `self_attn.q_proj`, `mlp.experts.gate_up_projs.7`, `mlp.router.linear` and so on. Dynamic checkpoints leave
-//! some layers alone; those have a plain `X.weight`. What comes in here goes out under the names of the unpacked layout:
-//! on a card packed, where the kernels read it so, and else with the numbers that bitsandbytes computes with, in the
-//! memory of BF16. What could have stayed packed and does not is written down.
+//! some layers alone; those have a plain `X.weight`. What comes in here goes out under the names of the unpacked
+//! layout: on a card packed, where the kernels read it so, and else with the numbers that bitsandbytes computes with,
+//! in the memory of BF16. What could have stayed packed and does not is written down.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,7 +38,7 @@ pub(super) struct Unpacked {
 
 /// Matrices that stay packed, and go to their place from the files, which are read then.
 pub(super) struct Kept {
-    /// As that of the unpacked tensor that it stands for.
+    /// As that of the unpacked tensor.
     pub(super) name: String,
     matrices: Vec<Matrix>,
     /// Matrices, output features, input features.

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-/// The values as f32, `None` for a type that is no float we read. Bytes are little-endian and maybe unaligned.
+/// The values as f32, `None` for a type that is not a float we read. Bytes are little-endian and maybe unaligned.
 pub(super) fn floats(view: &TensorView<'_>) -> Option<Vec<f32>> {
     let pairs = || view.data().chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
     Some(match view.dtype() {

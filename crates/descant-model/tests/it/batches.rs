@@ -126,7 +126,7 @@ fn the_comparison_finds_a_cache_that_is_off_by_one() {
     assert!(differ > 10, "{differ} of 20 differ");
 }
 
-/// Notes the order of what it is told, and ends all after so many tokens.
+/// Notes the order of calls, and ends all after so many tokens.
 struct Noting {
     order: Vec<(usize, usize)>,
     ended: Vec<usize>,
@@ -172,11 +172,11 @@ fn an_end_of_all_leaves_nothing_behind_and_the_model_goes_on() {
     for most in [1, 5, 30] {
         let mut watch = Noting { order: Vec::new(), ended: Vec::new(), most };
         let out = model.generate(&requests, &Shift, &options, &mut watch).expect("replies");
-        assert_eq!(watch.order.len(), most, "nothing is told after the end");
+        assert_eq!(watch.order.len(), most, "nothing is reported after the end");
         assert_eq!(out.iter().map(|reply| reply.ids.len()).sum::<usize>(), most);
         let mut ended = watch.ended;
         ended.sort_unstable();
-        assert_eq!(ended, (0..9).collect::<Vec<_>>(), "every end is told once");
+        assert_eq!(ended, (0..9).collect::<Vec<_>>(), "every end is reported once");
     }
     let again = model.generate(&requests, &Shift, &options, &mut Unwatched).expect("replies");
     assert_eq!(again[8], alone(&model, &requests[8], &[]));

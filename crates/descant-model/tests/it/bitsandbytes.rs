@@ -50,7 +50,7 @@ fn packed_layers_compute_what_their_numbers_compute_unpacked() {
 #[test]
 fn what_came_is_told_by_tensor() {
     let model = load_packed(&Model::tiny()).expect("loads");
-    // On the CPU nothing is kept packed, which is no exception to be noted.
+    // On the CPU nothing is kept packed, which is not an exception to be noted.
     assert_eq!(
         model.formats().to_string(),
         "q_proj, k_proj, o_proj, gate_up_proj, down_proj NF4, unpacked; v_proj NF4, unpacked, but F32 in layer 1; \
@@ -93,7 +93,7 @@ fn every_part_of_every_layer_must_be_there_and_none_beside_them() {
         packed.remove(*name);
         let error = load(&packed, &whole.config).expect_err(name);
         let without = name.replace(".router.linear.", ".router.");
-        // A packed matrix of which the state is gone is told by its first part that is missing: the state.
+        // A packed matrix without its state is reported by its first missing part: the state.
         assert!(
             matches!(&error, Error::TensorMissing { name, .. } if *name == without),
             "{name} is gone, said is: {error}"

@@ -61,7 +61,7 @@ fn a_stop_id_ends_its_own_sequence_only() {
     let end = free[0].ids.iter().position(|&id| id == stop).expect("it is there");
     assert_eq!(out[0].ids, free[0].ids[..=end]);
     assert_eq!(out[0].stop, StopReason::StopToken);
-    assert!(!free[1].ids.contains(&stop) && out[1] == free[1], "the other goes on");
+    assert!(!free[1].ids.contains(&stop) && out[1] == free[1], "the other continues");
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn nothing_asked_is_nothing_done() {
     assert!(model.generate(&greedy(&[vec![]], 3), &Bare, &free(), &mut Unwatched).is_err());
 }
 
-/// Keeps what it is told, and ends where it is told to.
+/// Keeps what it receives, and ends where it is configured to.
 #[derive(Default)]
 struct Keeping {
     told: Vec<(usize, usize, u32, Option<f32>)>,
@@ -143,10 +143,10 @@ fn a_watcher_is_told_every_token_in_order_and_may_end_one_or_all() {
     let out = model.generate(&prompts, &Bare, &free(), &mut everything).expect("generates");
     assert_eq!(out.iter().map(|reply| reply.ids.len()).collect::<Vec<_>>(), [3, 3, 2]);
     assert!(out.iter().all(|reply| reply.stop == StopReason::Stopped));
-    assert_eq!(everything.told.len(), 8, "nothing is told after the end");
+    assert_eq!(everything.told.len(), 8, "nothing is reported after the end");
     let mut ended: Vec<usize> = everything.ended.iter().map(|end| end.0).collect();
     ended.sort_unstable();
-    assert_eq!(ended, [0, 1, 2], "every end is told once");
+    assert_eq!(ended, [0, 1, 2], "every end is reported once");
 }
 
 #[test]

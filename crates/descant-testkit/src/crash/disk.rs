@@ -56,7 +56,7 @@ pub fn full_disks(subject: &Subject, dir: &Path, expected: &Bytes, sizes: &[&str
         }
     }
     Ok(format!(
-        "full disk: {} of them, each ended with 2 and went on when there was room; bytes equal\n  {}",
+        "full disk: {} of them, each ended with 2 and resumed when there was room; bytes equal\n  {}",
         sizes.len(),
         said.join("\n  ")
     ))

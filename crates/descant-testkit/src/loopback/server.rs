@@ -76,7 +76,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>, is_store: bool) {
             Ok(_) => {}
         }
     }
-    // A client that went away is no concern of the server's.
+    // A client that went away is not a concern of the server's.
     let _ = answer(&head, state, is_store, &mut &*stream);
     let _ = stream.shutdown(Shutdown::Both);
 }

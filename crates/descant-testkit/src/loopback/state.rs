@@ -1,4 +1,4 @@
-//! What a hub holds, what it is told to do wrong, and what was asked of it.
+//! What a hub publishes, what it should do wrong, and what was requested.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -50,7 +50,7 @@ pub enum Defect {
         /// What is wrong.
         reason: String,
     },
-    /// A tensor file is no safetensors.
+    /// A tensor file is not a safetensors file.
     #[error("{file}: {reason}")]
     Tensors {
         /// The file.
@@ -64,7 +64,7 @@ pub enum Defect {
 }
 
 impl Defect {
-    /// Whether an older checkpoint is no way round it.
+    /// Whether an older checkpoint is not a way round it.
     pub(super) fn is_final(&self) -> bool {
         matches!(self, Self::Format { .. })
     }

@@ -1,4 +1,4 @@
-//! `state.json`: what is no tensor. Floats are stored as their bits.
+//! `state.json`: what is not a tensor. Floats are stored as their bits.
 
 use descant_model::{Site, SiteKind};
 use serde::{Deserialize, Serialize};

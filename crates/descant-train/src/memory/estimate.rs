@@ -24,7 +24,7 @@ const LOGIT_ROWS: u64 = 64;
 /// What the CPU's allocator asks of the system for a byte that is kept: pieces of many sizes come and go and leave holes.
 const HOLES: f64 = 1.055;
 /// Of what a layer holds while it is computed, the share that is there at the worst moment: with adapters in attention,
-/// whose products stand beside those of the base, and without.
+/// whose products are in memory beside those of the base, and without.
 const IN_WORK: [f64; 2] = [0.6, 0.2];
 /// The program's own pages, and what products are rearranged in.
 const PROGRAM: u64 = 4 << 20;

@@ -1,4 +1,4 @@
-//! Numbers that are none, put in at a step of one's choice: nothing is changed by them, what is told is true, and the
+//! Non-finite numbers, put in at a chosen step: nothing is changed by them, what is reported is true, and the
 //! run continues from what was saved.
 
 use burn::tensor::Device;
@@ -39,7 +39,7 @@ fn a_number_that_is_none_anywhere_in_the_adapter_changes_nothing() {
             assert!(matches!(error, Error::NotFinite { step, .. } if step == steps + 1), "{error}");
             assert_eq!(trainer.state().expect("the CPU does not fail"), bad, "tensor {tensor} after {steps}");
             trainer.restore(&good).expect("finite");
-            trainer.step(&batches).expect("the good state goes on");
+            trainer.step(&batches).expect("training continues from the good state");
             let whole = after(steps + 1, &samples);
             assert_eq!(trainer.state().expect("the CPU does not fail"), whole);
         }

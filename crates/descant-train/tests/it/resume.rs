@@ -116,7 +116,7 @@ pub(crate) fn bytes(run: &Path, step: u64) -> Bytes {
     found
 }
 
-/// Runs from where the folder stands, saving every `every` steps, until done or `stop_after` steps.
+/// Runs from the folder's last state, saving every `every` steps, until done or `stop_after` steps.
 pub(crate) fn run(folder: &Path, steps: u64, every: u64, stop_after: Option<u64>) -> Result<Ended> {
     run_as(folder, &config(steps), every, stop_after)
 }
@@ -289,7 +289,7 @@ fn whichever_operation_fails_the_run_says_so_and_goes_on_to_the_same_bytes() {
     }
 }
 
-/// Cuts the power at operation `after`; tells how many steps the disk then knows, or what is wrong with it.
+/// Cuts the power at operation `after`; returns how many steps the disk then has, or what is wrong with it.
 fn after_power_cut(after: u64, effect: Effect) -> std::result::Result<Option<u64>, String> {
     let dir = scratch();
     let fault = Fault { after, effect, lasting: true };

@@ -19,7 +19,7 @@ const SHOWN_REJECTS: usize = 3;
 /// Most buckets of the lengths.
 const BUCKETS: usize = 24;
 
-/// A key that changes no token, or a tag that is text, in words.
+/// A key that changes no token, or a tag that is text, as text.
 pub(crate) fn in_words(key: &IgnoredKey) -> String {
     let fate = if key.is_tag() {
         "trained as text; only an answer that begins with it and closes it once has reasoning between tags"
@@ -193,7 +193,7 @@ impl DataAccount {
         warnings
     }
 
-    /// What is trained on of each of several data sets, in words; none where there is one.
+    /// What is trained on of each of several data sets, as text; none where there is one.
     pub(crate) fn sources(&self) -> impl Iterator<Item = String> {
         let all = self.in_epoch.unwrap_or(0).max(1) as f64;
         let several = self.sources.iter().filter(|_| self.sources.len() > 1);
@@ -217,18 +217,18 @@ impl DataAccount {
         }
     }
 
-    /// The form of the rows, in words.
+    /// The form of the rows, as text.
     pub(crate) fn form(&self) -> String {
         self.format.map_or_else(|| "no good row".to_owned(), |format| format.to_string())
     }
 
-    /// The template, in words.
+    /// The template, as text.
     pub(crate) fn template(&self) -> String {
         let sha256 = self.template_sha256.get(..12).unwrap_or_default();
         format!("{} (sha256 {sha256})", self.template_source)
     }
 
-    /// Trained tokens by channel, in words.
+    /// Trained tokens by channel, as text.
     pub(crate) fn channels(&self) -> String {
         let trained = self.account.tokens.iter().filter(|(_, count)| count.trained > 0);
         let words = trained.map(|(class, count)| {
@@ -238,7 +238,7 @@ impl DataAccount {
         words.collect::<Vec<_>>().join(", ")
     }
 
-    /// Examples by the language that their rows state, in words; `None` where no row states one.
+    /// Examples by the language that their rows state, as text; `None` where no row states one.
     pub(crate) fn stated_languages(&self) -> Option<String> {
         let stated = self.account.languages.iter().any(|share| share.stated.is_some());
         let words = self.account.languages.iter().map(|share| {

@@ -186,7 +186,7 @@ fn take_kernels(args: &BenchStep, device: &load::Chosen, talk: Talk) {
     }
 }
 
-/// Where everything lies, and the bytes that are planned; refuses what does not fit.
+/// Where everything is, and the bytes that are planned; refuses what does not fit.
 fn arranged(
     args: &BenchStep,
     architecture: &Config,

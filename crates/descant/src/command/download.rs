@@ -93,7 +93,7 @@ fn directory(dir: &Path, talk: Talk) -> Result<Answer> {
     Ok(Answer { path, damaged, json })
 }
 
-/// Says what was found; tells how many files are damaged.
+/// Says what was found; returns how many files are damaged.
 fn report(checked: &[Checked], what: &str, talk: Talk) -> usize {
     let mut damaged = 0;
     for file in checked {

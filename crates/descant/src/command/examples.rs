@@ -98,8 +98,8 @@ impl Examples {
         &self.sources
     }
 
-    /// What tells these samples from others: of one data set, a hash over the hashes of all its examples. What of it is
-    /// validated on follows from the settings, which a run's identity has beside this.
+    /// What distinguishes these samples from others: of one data set, a hash over the hashes of all its examples. What
+    /// of it is validated on follows from the settings, which a run's identity has beside this.
     pub(crate) fn sha256(&self) -> String {
         match self.sources.as_slice() {
             [source] => source.store.samples_sha256().to_owned(),

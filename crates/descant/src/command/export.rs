@@ -20,7 +20,7 @@ use crate::words::is_hub_name;
 
 /// The settings of the run that an adapter lies in, if it lies in one.
 pub(crate) fn run_of(adapter: &Path, places: &Places) -> Result<Option<Resolved>> {
-    // `train` writes the adapter beside the settings that held and the identity of the run.
+    // `train` writes the adapter next to the resolved settings and the identity of the run.
     let Some(folder) = adapter.parent() else { return Ok(None) };
     let settings = folder.join("config.toml");
     if !settings.is_file() || !folder.join("identity.json").is_file() {

@@ -1,7 +1,7 @@
 //! What the host's memory can give: what the system can hand out without taking from others or swapping, and what the
 //! groups that this process was put in leave it (containers).
 //!
-//! Swap does not count: pinned memory is never swapped, and a step that waits for a disk is no step.
+//! Swap does not count: pinned memory is never swapped, and a step that waits for a disk is not a step.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ pub(crate) fn resident(name: &str) -> Option<u64> {
     kib(Path::new("/proc/self/status"), name)
 }
 
-/// Bytes that can be had, where the system tells.
+/// Bytes that are available, where the system reports them.
 pub(crate) fn available() -> Option<u64> {
     let system = kib(Path::new("/proc/meminfo"), "MemAvailable");
     let groups = text(Path::new("/proc/self/cgroup")).map(|groups| places(&groups)).unwrap_or_default();
@@ -44,7 +44,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Where it lies, its limit, what is used of it, and what of that are pages of files, which can be given back.
+    /// Where it is, its limit, what is used of it, and what of that are pages of files, which can be given back.
     fn files(self) -> (&'static str, &'static str, &'static str, [&'static str; 2]) {
         match self {
             Self::V2 => ("", "memory.max", "memory.current", ["inactive_file", "active_file"]),
@@ -73,7 +73,8 @@ fn places(text: &str) -> Vec<(Kind, PathBuf)> {
     text.lines().filter_map(of).collect()
 }
 
-/// What a group and those above it leave. In a container the path is the host's, and the group's own files lie at the top.
+/// What a group and those above it leave. In a container the path is the host's, and the group's own files lie at the
+/// top.
 fn left(root: &Path, kind: Kind, path: &Path) -> Option<u64> {
     let (place, limit, used, of_files) = kind.files();
     let place = root.join(place);

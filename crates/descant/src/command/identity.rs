@@ -1,6 +1,6 @@
 //! What run this is: everything that its bytes depend on, by name and value.
 //!
-//! Settings as resolved, but those of `[run]`, `[guard]` and `[memory]`: where a run lies, how often it is saved, what
+//! Settings as resolved, but those of `[run]`, `[guard]` and `[memory]`: where a run is, how often it is saved, what
 //! becomes of a step that cannot be made and how much memory there is are its user's to change. The samples by a hash
 //! of what the loop sees, which covers data, tokenizer and template; the base by the fingerprints of its files.
 

@@ -16,7 +16,7 @@ pub(crate) fn run(path: &Path, as_json: bool, talk: Talk) -> Result<Exit> {
     let tokenizer = Tokenizer::gpt_oss()?;
     let detector = Detector::new(&[]);
     let mut rows = Vec::new();
-    // Read whole before the first verdict: a broken line is told before anything is printed.
+    // Read whole before the first verdict: a broken line is reported before anything is printed.
     each_object(path, Columns::All, |line, row| {
         rows.push((line, row?));
         Ok(())

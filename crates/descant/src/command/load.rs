@@ -26,7 +26,7 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
-    /// Bytes of a card that nobody uses; `None` where it is not told, and on the CPU.
+    /// Free bytes of a card; `None` where it is not reported, and on the CPU.
     pub(crate) fn free(&self) -> Option<u64> {
         self.card.and_then(free)
     }
@@ -97,7 +97,7 @@ fn cuda(wanted: &str, _index: &str) -> Result<Chosen> {
     Err(Hinted::new(error, "build with `--features cuda`, or run `cargo xtask --cuda ...`").into())
 }
 
-/// Says at once when a folder is no model directory at all.
+/// Says at once when a folder is not a model directory at all.
 pub(crate) fn check_dir(dir: &Path) -> Result<()> {
     if dir.join("config.json").is_file() {
         return Ok(());

@@ -1,7 +1,7 @@
 //! The base's loss on a few short conversations before training: whether its weights were read correctly.
 //!
 //! A trained gpt-oss finds such texts easy. A wrong layout, type, scale, template or tokenizer makes them as unlikely
-//! as noise, and training would run all the same. The check takes a second. It does not say how good a model is, and it
+//! as noise, and training would run anyway. The check takes a second. It does not say how good a model is, and it
 //! looks at none with a small vocabulary, which may know no English.
 
 use anyhow::{Result, anyhow};

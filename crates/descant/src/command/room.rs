@@ -1,7 +1,7 @@
 //! Whether a run fits into memory: what it will need, what is free, and what would fit instead.
 //!
-//! On the CPU the estimate starts from what the process holds once the data is read, and is held against what the
-//! system says is available and against `memory.limit`. On a card it is held against what the driver says is free.
+//! On the CPU the estimate starts from what the process uses once the data is read, and is compared with what the
+//! system says is available and against `memory.limit`. On a card it is compared with what the driver says is free.
 //! Where the system does not report free memory, nothing is refused.
 
 use std::iter::Peekable;
@@ -48,7 +48,7 @@ pub(crate) struct Room {
     pub(crate) asking: Option<Asking>,
     wanted: Option<Asking>,
     on_card: bool,
-    /// What the process held before; on a card, what was in use there.
+    /// What the process used before; on a card, what was in use there.
     held: u64,
     pub(crate) free: Option<u64>,
     /// What crosses the bus in a step, where anything does.
@@ -194,8 +194,8 @@ impl Room {
         self.arrangement.words().chain(self.bus.map(|bus| bus.words())).chain(fewer)
     }
 
-    /// Most bytes in use in each part of a run, with what was in use before: while the base is loaded, while prompts are
-    /// answered, in the steps, and while the adapter is written and read back beside them.
+    /// Most bytes in use in each part of a run, with what was in use before: while the base is loaded, while prompts
+    /// are answered, in the steps, and while the adapter is written and read back beside them.
     pub(crate) fn peaks(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let prompts = (self.needs.asking > 0).then(|| ("held-out prompts", self.prompts()));
         let steps = [("training", self.steps()), ("end", self.steps() + self.needs.adapter)];
@@ -289,8 +289,8 @@ fn begun_with(train: &TrainConfig) -> String {
     )
 }
 
-/// Where the weights lie so that prompts can be answered within a limit, or within what is free, and how many at once: as
-/// many as are wanted, or fewer where those do not fit. Refuses where one alone does not.
+/// Where the weights lie so that prompts can be answered within a limit, or within what is free, and how many at once:
+/// as many as are wanted, or fewer where those do not fit. Refuses where one alone does not.
 pub(crate) fn place_for_asking(
     device: &Chosen,
     limit: Option<u64>,
@@ -342,8 +342,8 @@ impl Found {
         self.may.is_none_or(|may| needs.least() <= may)
     }
 
-    /// How steps of so many micro-batches are laid out so that what `needs` says fits, if it can, with so many bytes of the
-    /// host at most.
+    /// How steps of so many micro-batches are laid out so that what `needs` says fits, if it can, with so many bytes of
+    /// the host at most.
     pub(crate) fn arranged(
         &self,
         config: &Config,
@@ -403,8 +403,8 @@ impl Found {
     }
 }
 
-/// Most memory that this process ever held; on a card, what is in use there now, which grows to its most within a few
-/// steps. Nothing where the system does not tell.
+/// Most memory that this process ever used; on a card, what is in use there now, which grows to its most within a few
+/// steps. Nothing where the system does not report it.
 pub(crate) fn in_use(device: &Chosen) -> Option<u64> {
     if descant_kernels::is_cpu(&device.device) {
         return resident("VmHWM");

@@ -97,7 +97,7 @@ mod tests {
         write_atomic(&path, b"one").unwrap();
         assert_eq!(content_sha256(&path, folder.path()).unwrap(), descant_files::sha256(b"one"));
         assert!(!folder.path().join(NAME).exists(), "it was written a moment ago");
-        // As if that had been long ago, with a hash that tells whether it was looked up.
+        // As if that had been long ago, with a hash that shows whether it was looked up.
         let known = Stamp { sha256: "kept".to_owned(), ..stamp(&path).unwrap() };
         let stamps = BTreeMap::from([(path.display().to_string(), known)]);
         write_atomic(&folder.path().join(NAME), &serde_json::to_vec(&stamps).unwrap()).unwrap();

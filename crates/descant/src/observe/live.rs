@@ -13,7 +13,7 @@ const GAP: usize = 2;
 
 /// How far something is.
 pub(super) struct Live<'a> {
-    /// What is going on, in one word.
+    /// What is being done, in one word.
     pub(super) name: &'a str,
     pub(super) done: u64,
     pub(super) total: Option<u64>,

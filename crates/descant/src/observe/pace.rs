@@ -63,7 +63,7 @@ impl Pace {
         numbers
     }
 
-    /// The last step for a line that stands alone: exact where a live line is smoothed.
+    /// The last step for a line of its own: exact where a live line is smoothed.
     pub(crate) fn last_step(&self) -> String {
         let Some(last) = &self.last else { return String::new() };
         let mut text = format!("loss {:.4}", last.loss);

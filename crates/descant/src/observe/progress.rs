@@ -1,4 +1,4 @@
-//! Progress for people, on standard error: one live line on a terminal, lines that stand alone anywhere else.
+//! Progress for people, on standard error: one live line on a terminal, lines of their own anywhere else.
 //!
 //! A line of a log has the time since the command began, and comes at the beginning of each part, at units 1, 2, 5, 10,
 //! 20, 50 and so on of the steps, every half minute, and at the end.
@@ -28,11 +28,11 @@ struct Phase {
     at_start: Option<u64>,
     started: Instant,
     last_line: Instant,
-    /// Whether its units are steps, which tell more than how many they are.
+    /// Whether its units are steps, which report more than their number.
     steps: bool,
 }
 
-/// Draws what it is told.
+/// Draws events.
 pub(crate) struct Progress {
     talk: Talk,
     pace: Pace,
@@ -47,7 +47,7 @@ impl Progress {
         Self { talk, pace: Pace::default(), began: Instant::now(), phase: None, bar: None }
     }
 
-    /// Takes in the steps of an earlier process, so that running means go on as if there had been none.
+    /// Takes in the steps of an earlier process, so that running means continue as if there had been none.
     pub(crate) fn replay<'a>(&mut self, steps: impl Iterator<Item = (&'a StepMetrics, &'a StepTiming)>) {
         steps.for_each(|(metrics, timing)| self.pace.add(metrics, *timing));
     }

@@ -126,7 +126,7 @@ impl Records {
     /// Reads back what all steps said.
     ///
     /// # Errors
-    /// The first write that failed, if one did: an observer must not stop a run, so it is told here.
+    /// The first write that failed, if one did: an observer must not stop a run, so it is reported here.
     pub(crate) fn finish(&mut self) -> Result<()> {
         self.failure.take().map_or(Ok(()), Err)?;
         self.steps = read_back(&self.folder.join(METRICS))?;
@@ -245,7 +245,7 @@ mod tests {
         tell(&mut again, 3);
         let text = std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
         assert_eq!(text.lines().count(), 3);
-        // Shorter than the checkpoint says: that is no log of this run.
+        // Shorter than the checkpoint says: that is not a log of this run.
         let long = [("metrics.jsonl".to_owned(), 1 << 20)].into();
         assert!(Records::open(dir.path(), &long).is_err());
     }

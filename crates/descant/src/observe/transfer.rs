@@ -15,7 +15,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(10);
 const BEFORE_RATE: Duration = Duration::from_secs(2);
 const BETWEEN_FRAMES: Duration = Duration::from_millis(100);
 
-/// Shows what a hub tells.
+/// Shows what a hub reports.
 pub(crate) struct Transfer {
     talk: Talk,
     state: Mutex<State>,
@@ -27,7 +27,7 @@ struct State {
     total: u64,
     /// Bytes that are.
     present: u64,
-    /// Bytes that came since the plan was told.
+    /// Bytes that came since the plan was reported.
     received: u64,
     started: Option<Instant>,
     last_line: Option<Instant>,

@@ -83,6 +83,6 @@ mod tests {
         assert_eq!((thinking.thinking.as_deref(), thinking.message()), (Some("Hm."), None));
         let call = read("<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}<|call|>");
         assert_eq!((call.message(), call.calls.len()), (None, 1));
-        assert_eq!(read("97"), Turn::default(), "what is no Harmony says nothing");
+        assert_eq!(read("97"), Turn::default(), "what is not Harmony says nothing");
     }
 }

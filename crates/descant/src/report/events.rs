@@ -1,12 +1,12 @@
 //! A run's scalars as an event file of TensorBoard, written whole from the run's own logs.
 //!
-//! A record is its length, a checksum of the length, the bytes, and a checksum of them; the bytes are an `Event` message
-//! of tensorflow/core/util/event.proto. Only what scalars need of it is here. Wall time is the seconds of steps since
-//! the first, so that equal logs give equal files.
+//! A record is its length, a checksum of the length, the bytes, and a checksum of them; the bytes are an `Event`
+//! message of tensorflow/core/util/event.proto. Only what scalars need of it is here. Wall time is the seconds of steps
+//! since the first, so that equal logs give equal files.
 
 use descant_train::{StepMetrics, StepTiming};
 
-/// Where the file lies in a run's folder; TensorBoard looks for names that contain `tfevents`.
+/// Where the file is in a run's folder; TensorBoard looks for names that contain `tfevents`.
 pub(crate) const FILE: &str = "tensorboard/events.out.tfevents.0.descant";
 
 /// All steps as one file.
@@ -91,7 +91,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, step)
 }
 
-/// As records keep it, so that a checksum of checksums is no trivial one.
+/// As records keep it, so that a checksum of checksums is not a trivial one.
 fn masked(crc: u32) -> u32 {
     crc.rotate_right(15).wrapping_add(0xA282_EAD8)
 }

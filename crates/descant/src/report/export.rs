@@ -46,7 +46,7 @@ pub(crate) fn export_table(report: &Report, out: &Path, width: usize) -> String 
         });
     }
     let command = serve(report, out);
-    // What Python runs is no command of a shell.
+    // What Python runs is not a command of a shell.
     let lines = if report.form == Form::Peft { vec![command] } else { wrap_command(&command, width - LABEL) };
     let _ = write!(text, "{:LABEL$}{}", "use", lines.join(&format!("\n{:LABEL$}", "")));
     text

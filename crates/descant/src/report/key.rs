@@ -161,7 +161,8 @@ pub(crate) fn figures_at(evaluation: &Evaluation, effort: &str, replies: u64) ->
     figures(&Evaluation { before: side, after: None, spill_over: None, ..evaluation.clone() }, replies)
 }
 
-/// How many replies reason at all, before and after, where that fell: the language of reasoning that is gone is no news.
+/// How many replies reason at all, before and after, where that fell: the language of reasoning that is gone is not
+/// news.
 pub(crate) fn lost_reasoning(figures: &[Figure]) -> Option<(Share, Share)> {
     let fell = figures.iter().find(|figure| figure.name == REASONS && figure.way() == Some(Way::Down))?;
     Some((fell.before?, fell.after))

@@ -74,7 +74,7 @@ impl RunFiles {
     /// Reads a folder.
     ///
     /// # Errors
-    /// It is no run's, or a file of it is damaged.
+    /// It is not a run's, or a file of it is damaged.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let bytes = |name: &str| -> Result<Option<Vec<u8>>> {
             let path = folder.join(name);

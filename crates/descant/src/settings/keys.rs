@@ -1,7 +1,7 @@
-//! The keys there are, and which of them somebody may have meant.
+//! The known keys, and which of them somebody may have meant.
 //!
-//! People come with the spellings of TRL, axolotl and unsloth in their fingers. Those are told our name and not
-//! accepted: one spelling for each thing.
+//! People are used to the spellings of TRL, axolotl and unsloth. For those the error names our key; they are not
+//! accepted, so that each thing has one spelling.
 
 use descant_harmony::read::Format;
 

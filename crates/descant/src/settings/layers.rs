@@ -1,4 +1,4 @@
-//! File and `--set` put together, each wrong word shown where it stands.
+//! File and `--set` put together, each wrong word shown in its line.
 //!
 //! Order: what the types hold as default, then the file (or, without one, the embedded default), then every
 //! `--set` in turn. What comes out is written down as TOML and hashed.
@@ -34,7 +34,7 @@ pub(crate) struct Resolved {
     pub(crate) origin: String,
     /// What `model.path` said: a path, or a repository pinned to its commit.
     pub(crate) model: String,
-    /// A default that gave way to what was written, in words.
+    /// A default that gave way to what was written, as text.
     pub(crate) note: Option<String>,
 }
 
@@ -122,7 +122,7 @@ impl Resolved {
         self.hub_name().is_none() && Path::new(&self.model).ends_with(EMBEDDED_MODEL)
     }
 
-    /// The commit of the base, where its name or its place in the shared cache tells.
+    /// The commit of the base, where its name or its place in the shared cache shows it.
     pub(crate) fn base_commit(&self) -> Option<String> {
         let pinned = Reference::is_meant(&self.model).then(|| self.model.split_once('@')).flatten();
         pinned.map(|(_, commit)| commit.to_owned()).or_else(|| self.in_cache().map(|(_, commit)| commit))
@@ -179,7 +179,7 @@ fn check_keys(name: &str, text: &str, before: &str, table: &DeTable<'_>, known: 
     Ok(())
 }
 
-/// The parser's error, where it stands.
+/// The parser's error, in its line.
 fn located(name: &str, text: &str, error: &toml::de::Error) -> anyhow::Error {
     match error.span() {
         Some(span) => anyhow!(shown(name, text, span.start, error.message())),

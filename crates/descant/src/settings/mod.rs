@@ -1,4 +1,4 @@
-//! What a run may be told, as one typed TOML.
+//! The settings of a run, as one typed TOML.
 //!
 //! Each section is a struct; [`layers`] puts file and `--set` together, [`keys`] finds the key that was meant.
 //! `default.toml` is the embedded default; [`init`] makes of it what `descant init` writes.

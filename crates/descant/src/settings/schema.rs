@@ -36,7 +36,7 @@ fn tidy(value: &mut Value) {
     }
 }
 
-/// `type` and `anyOf` without null; what is then alone stands for itself.
+/// `type` and `anyOf` without null; what is then alone replaces the list.
 fn without_null(map: &mut Map<String, Value>) {
     if let Some(Value::Array(types)) = map.get_mut("type") {
         types.retain(|kind| kind != "null");
@@ -86,11 +86,11 @@ mod tests {
         let schema = schema();
         let mut found = BTreeSet::new();
         keys_of(&schema, &schema, "", &mut found);
-        // Rows of a list of tables are no keys of their own.
+        // Rows of a list of tables are not keys of their own.
         let known: BTreeSet<String> = keys::known().into_iter().collect();
         assert_eq!(found, known);
         assert!(!schema.to_string().contains("null"), "TOML has none");
-        // Of keys that are written only when they are not the default, the schema is told it.
+        // Of keys that are written only when they are not the default, the schema needs the default.
         let default =
             |section: &str, key: &str| schema["$defs"][section]["properties"][key]["default"].clone();
         assert_eq!(default("Model", "preflight"), Settings::default().model.preflight);

@@ -80,7 +80,7 @@ fn a_card_that_others_fill_ends_a_step_in_words_and_loses_nothing() {
     let error = step(&mut trainer, 3, steps[3]).expect_err("there is no room for it");
     println!("{error}");
     assert!(is_full(&error) && error.to_string().contains("the card is full"), "{error:?}");
-    // Once there is room again the run goes on from its last state, to the same bits.
+    // Once there is room again the run resumes from its last state, to the same bits.
     drop(other);
     drop(trainer);
     let mut again = self::trainer(&case, &model);

@@ -11,7 +11,7 @@ use crate::models::{Case, varied};
 const STEPS: usize = 20;
 const MICRO_BATCHES: usize = 3;
 
-/// What a run told, and the bits of its adapter at the end.
+/// What a run reported, and the bits of its adapter at the end.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Done {
     /// Bits of loss and norm of each step.

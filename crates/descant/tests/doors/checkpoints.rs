@@ -51,7 +51,7 @@ fn checkpoints() {
     let names = ["manifest.json", "state.json", "adapter.safetensors", "optimizer.safetensors"];
     let good = names.map(|name| std::fs::read(folder.join(name)).unwrap());
 
-    // The whole folder anew: one that is not whole is put aside when it is met.
+    // The whole folder again: one that is not whole is put aside when it is met.
     let write = |damaged: &[(&str, &[u8])]| {
         let _ = std::fs::remove_dir_all(run.join("checkpoints"));
         std::fs::create_dir_all(&folder).unwrap();

@@ -64,7 +64,7 @@ fn checkpoints_of_bitsandbytes() {
     let _turn = turn();
     let (dir, device) = (tempfile::tempdir().unwrap(), Device::flex());
     let nf4::Model { mut config, mut packed, .. } = nf4::Model::tiny();
-    // One layer and 16 of 256 tokens: what is not damaged is computed all the same.
+    // One layer and 16 of 256 tokens: what is not damaged is computed anyway.
     for (key, value) in [
         ("num_hidden_layers", json!(1)),
         ("layer_types", json!(["full_attention"])),

@@ -156,7 +156,7 @@ fn masks_follow_the_policy_and_a_refused_row_keeps_its_place() {
     assert_eq!(keys, ["role", "channel", "start", "body", "end"]);
     assert_eq!(answers[1]["id"], 2);
     assert!(answers[1]["error"].as_str().unwrap().starts_with("messages[0].role: `wizard` is not"));
-    // Content never becomes a control token, and a row in which nothing is trained is a row all the same.
+    // Content never becomes a control token, and a row in which nothing is trained is a row anyway.
     let ids: Vec<u64> = answers[2]["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
     assert_eq!(ids.iter().filter(|id| **id == 200_007).count(), 2, "the system's and the user's own");
     assert!(answers[2]["mask"].as_array().unwrap().iter().all(|bit| bit == 0));

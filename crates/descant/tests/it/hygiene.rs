@@ -83,7 +83,7 @@ fn unsafe_code_stays_where_it_is_and_its_lints_are_on() {
     let mut all = Vec::new();
     for folder in folders.iter().filter(|folder| folder.join("Cargo.toml").is_file()) {
         let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).unwrap();
-        // The stand-in is no member, and compiles nothing.
+        // The stub is not a member, and compiles nothing.
         let inherits = manifest.contains("[lints]\nworkspace = true") || folder.ends_with("cubecl-llvm-stub");
         assert!(inherits, "{} does not inherit the lints", folder.display());
         sources(&folder.join("src"), &["rs"], &mut all);

@@ -185,7 +185,7 @@ fn another_configuration_is_refused_with_what_differs_and_a_finished_run_is_not_
     assert!(json.status.success(), "{}", said(&json));
     let summary: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((summary["steps"].as_u64(), before), (Some(STEPS), modified()));
-    // How a run is kept is no part of what it is.
+    // How a run is kept is not part of what it is.
     assert!(run(&subject, &folder, &["run.keep=3"], None).status.success());
     assert!(subject.command(&folder).arg("--force").output().unwrap().status.success());
     assert!(modified() > before, "--force runs it again");

@@ -131,7 +131,7 @@ fn a_plan_says_what_a_run_then_does() {
     let dir = scratch();
     let folder = dir.path().join("run");
     let (planned, _) = bytes(&folder, &sets);
-    // A run has read the same and holds as much; what it held before is in its figure alone.
+    // A run has read the same and holds as much; what it used before is in its figure alone.
     let needs = plan["memory_bytes"]["total"].as_f64().unwrap();
     assert!(planned > needs && planned - needs < 64.0 * f64::from(1 << 20), "{planned} {needs}");
     let summary: Value =

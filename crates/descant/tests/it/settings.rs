@@ -24,7 +24,7 @@ fn resolved(root: &Value, schema: &Value) -> Value {
     all
 }
 
-/// What a key takes, in words.
+/// What a key takes, as text.
 fn kind(root: &Value, schema: &Value) -> String {
     let schema = resolved(root, schema);
     let several = schema["oneOf"].as_array().or(schema["anyOf"].as_array());

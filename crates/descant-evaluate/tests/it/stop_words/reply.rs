@@ -10,7 +10,7 @@ const ANALYSIS: &str = "<|channel|>analysis<|message|>";
 const FINAL: &str = "<|end|><|start|>assistant<|channel|>final<|message|>";
 const RETURN: &str = "<|return|>";
 
-/// What a reply is held against.
+/// What a reply is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Expected<'a> {
     /// The language the analysis should be in.
@@ -62,7 +62,7 @@ pub(super) fn parse(reply: &str) -> Option<(&str, &str)> {
 
 /// Whether every `a op b = c` in `text` is true; a text without any holds.
 ///
-/// `op` is one of `+ - × /`. A number that follows a digit or `x` is no left side. Numbers beyond 38 digits make a
+/// `op` is one of `+ - × /`. A number that follows a digit or `x` is not a left side. Numbers beyond 38 digits make a
 /// step count as false.
 pub(super) fn steps_hold(text: &str) -> bool {
     let (mut at, mut before) = (0, None);

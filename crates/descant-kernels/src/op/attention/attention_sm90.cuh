@@ -12,7 +12,7 @@ static_assert(HEAD_DIM == 64, "the swizzle and the products below are those of 1
 __device__ __forceinline__ void barrier_spin(u32 barrier, u32 parity) {
     while (!barrier_try(barrier, parity)) {}
 }
-// The producer's copies in flight: the barrier of a stage is told only when its copies have landed and are visible
+// The producer's copies in flight: the barrier of a stage is signalled when its copies have landed and are visible
 // to the tensor cores, one stage late so that two are in flight, and at once when the producer must wait itself.
 struct Announcer {
     u32 pending = 0;

@@ -395,7 +395,7 @@ extern "C" __global__ void __launch_bounds__(KV_THREADS, 1)
                 for (int n = 0; n < 4; n++) product<64, true>(dk_acc, ds[n], operand(q_tile + n * 16 * 128), true);
                 products_commit();
             };
-            // The compiler must see on every path which products are in flight: the last step stands by itself.
+            // The compiler must see on every path which products are in flight: the last step is separate.
             if (own_begin < own_end) {
                 float2 deltas[8];
                 auto finish = [&](int step) {

@@ -109,7 +109,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
                 for (int n = 0; n < KEYS / 8; n++) best = fmaxf(best, fmaxf(s[m][n][2 * h], s[m][n][2 * h + 1]));
                 best = quad_max(best);
-                // A row that saw nothing yet keeps zeros: minus infinity less itself is no number.
+                // A row that saw nothing yet keeps zeros: minus infinity less itself is not a number.
                 const float shift = best == -INFINITY_F ? 0.0f : best * factor;
                 const float shrink = exp2_fast(top[m][h] * factor - shift);
                 top[m][h] = best;

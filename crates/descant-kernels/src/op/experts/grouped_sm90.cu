@@ -138,7 +138,7 @@ __device__ __forceinline__ void multiply_step(float (&acc)[2][COLUMNS / 2], u32 
     products_commit();
 }
 
-// All steps of a tile; the ring goes on where the last tile left it.
+// All steps of a tile; the ring continues where the last tile left it.
 template <int ACTIVE, int WIDTH, bool TRANSPOSED>
 __device__ __forceinline__ void multiply(float (&acc)[2][COLUMNS / 2], const Problem& g, u32 shared, int group,
                                          Ring<STAGES>& ring) {

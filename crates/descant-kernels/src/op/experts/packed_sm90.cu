@@ -63,7 +63,7 @@ __device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const 
         }
     }
 }
-// A tile of at most N rows: all steps, and the way out. The ring goes on where the last tile left it.
+// A tile of at most N rows: all steps, and the way out. The ring continues there.
 template <int N, bool TRANSPOSED>
 __device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u32 shared, int group,
                                          Ring<STAGES>& ring) {

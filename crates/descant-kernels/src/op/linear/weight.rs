@@ -70,7 +70,7 @@ impl FrozenWeight {
         }
     }
 
-    /// Where it lies.
+    /// Where it is.
     pub(crate) fn device(&self) -> Device {
         match self {
             Self::Dense(w) | Self::Transposed(w) => w.device(),

@@ -9,7 +9,7 @@ use crate::cpu::matmul::{Into, Matrix, matmul};
 use crate::cpu::vector::{exp_sum, max, vectorized};
 use crate::cpu::{contiguous, f32s, i32s, tensor_f32};
 
-/// Rows whose logits are held at once by a task: 51 MB at gpt-oss' vocabulary.
+/// Rows whose logits a task keeps at once: 51 MB at gpt-oss' vocabulary.
 const ROWS: usize = 64;
 
 impl LossKernel for Flex {

@@ -32,7 +32,7 @@ __device__ __forceinline__ void add(Running& r, uint4 v) {
 }
 
 // losses[r] = log(sum_v exp(logits[r, v])) - logits[r, targets[r]]; with_gradient: logits[r, v] <-
-// factor[r] * (softmax(logits[r])[v] - [v = targets[r]]), otherwise the logits stay. A logit that is no number makes
+// factor[r] * (softmax(logits[r])[v] - [v = targets[r]]), otherwise the logits stay. A logit that is not a number makes
 // the loss none. logits bf16 [rows, V], V a multiple of 8; targets i32 in 0..V; factor f32 [rows] or null for ones;
 // losses f32 [rows]. `cached` vectors of 16 bytes of a row are kept in dynamic shared memory, of which the launch gives
 // 16 * cached bytes: min(V / 8, what a block may have less 1 KB). Grid: rows. Block: 1024.

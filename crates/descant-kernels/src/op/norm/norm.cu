@@ -1,7 +1,7 @@
 // RMSNorm of rows, and its backward with the residual's gradient added. Source: Zhang and Sennrich 2019.
 //
 // Both are bound by bytes: every row is read once and stays in registers between the sum and the scaling. A block of
-// 128 threads owns a row and goes on to the row gridDim.x further, with its part of the weight kept in registers.
+// 128 threads owns a row and continues with the row gridDim.x further, with its part of the weight kept in registers.
 // Rows longer than 4096 are read twice, the second time from cache. Sums have one order for each row, whatever the
 // grid.
 #include "common.cuh"

@@ -1,11 +1,11 @@
 //! The update of the trainable tensors: gradient norm, clipping, AdamW with f32 or 8-bit moments, accumulation.
 //!
 //! All tensors of an adapter go through at once, and nothing is read back: the norm is a tensor on the device, and an
-//! update whose norm is no finite number changes nothing. On a CUDA card each of the functions is one or two launches.
-//! Sources: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization"; Dettmers et al. 2022, "8-bit
+//! update whose norm is not a finite number changes nothing. On a CUDA card each of the functions is one or two
+//! launches. Sources: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization"; Dettmers et al. 2022, "8-bit
 //! Optimizers via Block-wise Quantization". The order of operations is that of `torch.optim.AdamW`.
 //!
-//! Tensors here are f32 and stand in one order, the adapters' own. No schedule and no checks: the caller has them.
+//! Tensors here are f32 and in one order, that of the adapters. No schedule and no checks: the caller has them.
 
 mod blocks;
 #[cfg(feature = "cuda")]
@@ -62,8 +62,8 @@ impl AdamW {
 
     /// One update of all tensors. Parameters that lie in a graph come back as its leaves.
     ///
-    /// Where the norm of `clip` is no finite number, parameters come back as they were and moments stay; the count of
-    /// steps is not taken back, because nobody waits to see: read the norm before the next step.
+    /// Where the norm of `clip` is not a finite number, parameters come back as they were and moments stay; the count
+    /// of steps is not taken back, because nobody waits to see: read the norm before the next step.
     ///
     /// # Panics
     /// If the lists do not have one length, that of the moments.

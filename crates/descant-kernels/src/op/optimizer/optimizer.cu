@@ -3,7 +3,7 @@
 // The tensors come as a table in the kernel's parameters, so that nothing is copied or kept on the device for it. Work
 // is cut into chunks of 4096 elements; sums have one order whatever the grid. Every product and sum is rounded by
 // itself, as in plain tensor operations, so that the results are those of reference.rs. The norm stays on the device:
-// an update reads it, and does nothing but copy when it is no finite number.
+// an update reads it, and does nothing but copy when it is not a finite number.
 //
 // 8-bit moments, as bitsandbytes keeps them (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"):
 // blocks of 256 elements, each with its largest magnitude; a code is the nearest of 256 numbers, a signed map for the

@@ -2,7 +2,7 @@
 //
 // One block a row. A first pass finds the largest and the smallest value, a second one counts how many tokens lie in
 // each of BINS equal parts between them and adds up weights. Then the tokens of the first bins, up to WINDOW of them,
-// are brought together and sorted, and a place in the order is found by their running sum. Where it lies behind them,
+// are brought together and sorted, and a place in the order is found by their running sum. Where it is behind them,
 // weights are added up by bin, and the bin that has it is sorted instead; where that has more tokens than a window, it
 // is halved by key until one is left. A key is the value's order, the largest first, above the id.
 #include "common.cuh"
@@ -265,7 +265,7 @@ struct Order {
 };
 
 // logits bf16 [B, V], V a multiple of 8 below 2^31; draws [B]; seen u32 [*, ceil(V / 32)], a bit a token, the row's at
-// rows[b], or at b without rows, or null for none; drawn [B]. In a step of generation ids, positions i32 [B] go on to
+// rows[b], or at b without rows, or null for none; drawn [B]. In a step of generation ids, positions i32 [B] advance to
 // the next token, seen and the draw's step with them; else ids is null. Grid: B. Block: 1024.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     draw_tokens(const bf16* logits, Draw* draws, u32* seen, const int* rows, Drawn* drawn, int* ids, int* positions,

@@ -1,14 +1,14 @@
 //! A token at random: the definition that host and card compute to the bit.
 //!
-//! Every weight is an integer, `floor(2^40 · 2^x)` of `x = (value - largest) · log2(e) / temperature`, so that a sum does
-//! not depend on its order, and a draw not on what computes it. Tokens stand from the largest value on, ties to the lower
-//! id. Each filter keeps a beginning of that order: top-k so many tokens and those that tie with the last, top-p up to the
-//! token with which the sum of weights reaches its share of what top-k left, min-p all whose `x` is at least its logarithm.
-//! Of all kept the shortest counts, and the token is chosen with which the running sum passes a number below the sum of
-//! that, in proportion to the random number.
+//! Every weight is an integer, `floor(2^40 · 2^x)` of `x = (value - largest) · log2(e) / temperature`, so that a sum
+//! does not depend on its order, and a draw not on what computes it. Tokens are ordered from the largest value, ties to
+//! the lower id. Each filter keeps a beginning of that order: top-k so many tokens and those that tie with the last,
+//! top-p up to the token with which the sum of weights reaches its share of what top-k left, min-p all whose `x` is at
+//! least its logarithm. Of all kept the shortest counts, and the token is chosen with which the running sum passes a
+//! number below the sum of that, in proportion to the random number.
 //!
-//! A weight has the precision of f32, and those below 2^-40 of the largest are none: of 200,000 such tokens one would have
-//! come once in 5,000,000 draws.
+//! A weight has the precision of f32, and those below 2^-40 of the largest are none: of 200,000 such tokens one would
+//! have come once in 5,000,000 draws.
 
 use std::borrow::Cow;
 use std::f64::consts::LOG2_E;
@@ -122,7 +122,8 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// Its logarithm of the probability in nats under softmax of the logits as the model gave them, where it was wanted.
+    /// Its logarithm of the probability in nats under softmax of the logits as the model gave them, where it was
+    /// wanted.
     pub fn log_probability(&self) -> Option<f32> {
         let sum = self.total as f64 / (1_u64 << ONE) as f64;
         (self.total > 0).then(|| (f64::from(self.logit) - f64::from(self.largest) - sum.ln()) as f32)

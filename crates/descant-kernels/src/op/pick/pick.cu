@@ -1,8 +1,8 @@
 // The largest logit of each row, ties to the lower id, so that a token is chosen without a row going to the host.
 //
 // One block a row. Maxima are compared by value, then by id, so that the order of threads does not show. A logit that
-// is no number is never the largest, but in the first place, where nothing is larger than it: as a plain loop has it.
-// logits bf16 [rows, V], V a multiple of 8 below 2^24; ids f32 [rows], exact. Grid: rows. Block: 1024.
+// is not a number is never the largest, but in the first place, where nothing is larger than it: as a plain loop has
+// it. logits bf16 [rows, V], V a multiple of 8 below 2^24; ids f32 [rows], exact. Grid: rows. Block: 1024.
 #include "common.cuh"
 
 #define THREADS 1024

@@ -151,7 +151,7 @@ extern "C" __global__ void __launch_bounds__(256)
     if (weights) weights[(u64)token * k + lane] = p / sum;
 }
 
-// How often each expert stands in each chunk of 1024 pairs. experts i32 [P]; counts i32 [ceil(P / 1024), E]. E <= 256.
+// How often each expert occurs in each chunk of 1024 pairs. experts i32 [P]; counts i32 [ceil(P / 1024), E]. E <= 256.
 // Grid: ceil(P / 1024). Block: 1024.
 extern "C" __global__ void __launch_bounds__(1024)
     count_pairs(const int* __restrict__ experts, int* counts, int P, int E) {

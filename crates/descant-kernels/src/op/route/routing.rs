@@ -9,7 +9,7 @@ use crate::op::linear::Groups;
 pub struct Routing {
     /// Chosen experts, largest logit first, ties to the lower number: `[tokens, k]`.
     pub experts: Tensor<2, Int>,
-    /// Pair that stands at each sorted place: `[tokens * k]`.
+    /// Pair at each sorted place: `[tokens * k]`.
     pub pairs: Tensor<1, Int>,
     /// Sorted place of each pair, the inverse of `pairs`: `[tokens * k]`.
     pub places: Tensor<1, Int>,

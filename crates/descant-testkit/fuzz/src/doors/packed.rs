@@ -27,8 +27,8 @@ fn config() -> Config {
     Config::from_slice(config.to_string().as_bytes()).expect("a good configuration")
 }
 
-/// Some of its tensors: packed ones, one of them without double quantization, unpacked ones, and one that is no
-/// linear layer's. What unpacks them asks for no other.
+/// Some of its tensors: packed ones, one of them without double quantization, unpacked ones, and one that is
+/// not a linear layer's. What unpacks them asks for no other.
 fn good() -> Tensors {
     let values = |n: usize| (0..n).map(|at| (at as f32 * 0.7).sin()).collect::<Vec<_>>();
     let floats = |n: usize| (Dtype::F32, vec![n], f32_bytes(&values(n)));

@@ -1,12 +1,12 @@
-//! The conversation: what was said, and how the model is asked to go on.
+//! The conversation: what was said, and how the model is asked to continue.
 
 use anyhow::Result;
 use descant_harmony::{Conversation, Date, Message, Renderer, Role};
 
 use crate::command::speaker::{instructions, prompt_ids};
 
-/// A conversation. Its messages are whole turns: a message of the user and the reply to it; while a reply is awaited, the
-/// last is the user's.
+/// A conversation. Its messages are whole turns: a message of the user and the reply to it; while a reply is awaited,
+/// the last is the user's.
 #[derive(Debug, Clone)]
 pub(super) struct Dialogue {
     pub(super) developer: Option<String>,
@@ -54,7 +54,7 @@ impl Dialogue {
             .with_effort(&self.effort)
     }
 
-    /// The ids that the model is asked to continue; before the first message, those that stand before it.
+    /// The ids that the model is asked to continue; before the first message, those that precede it.
     pub(super) fn ids(&self, renderer: &Renderer, date: Date) -> Result<Vec<u32>> {
         prompt_ids(renderer, &self.conversation(), date)
     }

@@ -44,7 +44,7 @@ impl Input {
         !matches!(self, Self::Pipe)
     }
 
-    /// The next line; `prompt` stands before it on a terminal.
+    /// The next line; `prompt` precedes it on a terminal.
     pub(super) fn line(&mut self, prompt: &str) -> Result<Line> {
         let line = match self {
             #[cfg(feature = "editing")]

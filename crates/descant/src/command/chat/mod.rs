@@ -102,7 +102,7 @@ type Side = (Option<&'static str>, bool);
 const BASE: Side = (Some("base"), false);
 const ADAPTER: Side = (Some("adapter"), true);
 
-/// A conversation that goes on.
+/// A running conversation.
 struct Talking<'a> {
     dialogue: Dialogue,
     renderer: Renderer,

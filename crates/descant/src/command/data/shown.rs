@@ -28,7 +28,7 @@ const MIN_WIDTH: usize = 40;
 const BAR: usize = 40;
 
 /// A conversation, a block for each run of tokens that are all trained or all not. Lines longer than a terminal of
-/// `width` columns go on under themselves, a little to the right.
+/// `width` columns continue below themselves, a little to the right.
 pub(super) fn conversation(tokenizer: &Tokenizer, example: &Example, width: Option<usize>) -> Result<String> {
     let mut text = format!("{BOLD}row {}{BOLD:#}", example.row);
     if let Some(message) = example.message {

@@ -34,7 +34,7 @@ struct Bus {
     most: Option<(f64, u32)>,
 }
 
-/// Where the kernel tells of devices.
+/// Where the kernel lists devices.
 struct System {
     root: std::path::PathBuf,
 }

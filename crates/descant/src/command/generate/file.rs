@@ -1,7 +1,7 @@
 //! `--input FILE --out FILE`: the conversations of a data set with new replies, as rows that can be trained on.
 //!
 //! Rows are written in the order of what is asked, so the file of a command that was interrupted is a beginning of the
-//! whole one, and the same command goes on behind it. Each row says by a hash how it was made: a row that this command
+//! whole one, and the same command continues after it. Each row says by a hash how it was made: a row that this command
 //! would make otherwise is an error, not a mixture.
 
 use std::path::Path;

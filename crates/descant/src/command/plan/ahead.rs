@@ -91,7 +91,7 @@ impl Rows {
         Ok(Self::Ahead(Ahead { missing: away, known, longest, count: count.max(1) }))
     }
 
-    /// The samples, or stand-ins that are as long as a sample may be.
+    /// The samples, or placeholders that are as long as a sample may be.
     pub(super) fn samples(&self) -> &dyn Samples {
         match self {
             Self::Here(training) => &training.examples,

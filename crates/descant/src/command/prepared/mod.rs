@@ -212,7 +212,7 @@ impl Recipe<'_> {
     }
 }
 
-/// What tells this program from another build of it.
+/// What distinguishes this program from another build of it.
 fn program() -> String {
     let of = |path: PathBuf| {
         let modified = path.metadata().and_then(|metadata| metadata.modified()).ok();

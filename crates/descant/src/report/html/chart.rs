@@ -189,7 +189,7 @@ fn svg(chart: &Chart<'_>, points: &[(f64, f64)]) -> String {
     svg + "</svg>"
 }
 
-/// Where the name of a dashed line at `line` stands, so that it does not lie on the last value at `value`.
+/// Where the name of a dashed line at `line` is drawn, so that it does not cover the last value at `value`.
 fn beside_label(line: f64, value: f64) -> f64 {
     /// Height of a line of text.
     const TEXT: f64 = 13.0;

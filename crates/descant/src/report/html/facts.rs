@@ -1,4 +1,4 @@
-//! What went in, what was trained, how to do it again, and what the page cannot tell.
+//! What went in, what was trained, how to do it again, and what the page cannot know.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -259,7 +259,7 @@ pub(super) fn reproduce(run: &RunFiles) -> Section {
     Section { id: "reproduce", title: "Reproduce", rail, matter }
 }
 
-/// What the page cannot tell.
+/// What the page cannot know.
 pub(super) fn limits(run: &RunFiles) -> Section {
     let mut items = vec![
         ("Another seed.", "One was run. How much the figures move from seed to seed is not in the intervals.".to_owned()),
@@ -292,7 +292,7 @@ pub(super) fn limits(run: &RunFiles) -> Section {
         items.push(("Everything else.", "Nothing was measured: there were no questions.".to_owned()));
     }
     if !descant_evaluate::TELLS_LATIN_APART {
-        items.push(("Latin languages.", "This build does not tell them apart.".to_owned()));
+        items.push(("Latin languages.", "This build does not distinguish them.".to_owned()));
     }
     let items: Vec<String> =
         items.iter().map(|(what, text)| format!("<li><b>{what}</b> {}</li>", escape(text))).collect();

@@ -17,7 +17,7 @@ use crate::report::run_files::RunFiles;
 const MATRIX: usize = 8;
 /// Languages of the whole picture at most.
 const LARGEST: usize = 30;
-/// Verdicts that are no language come last.
+/// Verdicts that are not a language come last.
 const LAST: [&str; 4] = ["mixed", "unsure", "other", "none"];
 
 /// The section; nothing where no reply was judged.

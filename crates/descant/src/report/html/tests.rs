@@ -40,7 +40,7 @@ fn watched(channel: &str, mut step: StepMetrics) -> StepMetrics {
     step
 }
 
-/// A run with `text` wherever a text from outside can stand.
+/// A run with `text` wherever a text from outside can occur.
 pub(in crate::report) fn run(text: &str) -> RunFiles {
     let mut all = evaluations();
     for evaluation in &mut all.evaluations {
