@@ -28,7 +28,7 @@ pub enum Error {
     /// The device failed to do what was queued; the results are lost.
     #[error(transparent)]
     Device(#[from] descant_kernels::DeviceError),
-    /// The processes that share the run cannot go on together.
+    /// The processes that share the run cannot continue together.
     #[error(transparent)]
     Workers(#[from] descant_workers::Error),
     /// There is nothing to learn from.

@@ -88,7 +88,7 @@ pub(crate) fn read(from: &mut impl Read, most: u64, mut came: impl FnMut()) -> R
     came();
     let wrong = |what: String| Error::new(ErrorKind::InvalidData, what);
     let kind = KINDS.into_iter().find(|kind| *kind as u8 == head[0]);
-    let kind = kind.ok_or_else(|| wrong(format!("{:#04x} is no kind of message", head[0])))?;
+    let kind = kind.ok_or_else(|| wrong(format!("{:#04x} is not a kind of message", head[0])))?;
     let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let (rank, number, topic) = (word(1) as usize, word(5), word(9));
     let length = u64::from(word(13)) | u64::from(word(17)) << 32;

@@ -217,7 +217,7 @@ impl Watch {
                     if !self.closed.load(Ordering::SeqCst) {
                         let text = match error.kind() {
                             std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset => {
-                                "its process ended without a word; it was killed, or its host is gone"
+                                "its process ended without an error; it was killed, or its host is gone"
                                     .to_owned()
                             }
                             _ => format!("the connection to it broke: {error}"),

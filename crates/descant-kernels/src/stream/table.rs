@@ -22,7 +22,10 @@ impl HostTable {
     /// The bytes are not those of the shape, or rows are not a multiple of 16 bytes.
     pub fn new(bytes: HostBytes, [rows, width]: [usize; 2], device: &Device) -> Result<Self, DeviceError> {
         if bytes.len() != 2 * rows * width || !width.is_multiple_of(8) {
-            return Err(DeviceError::new(format!("{} bytes are not a table of {rows} x {width}", bytes.len())));
+            return Err(DeviceError::new(format!(
+                "{} bytes are not a table of {rows} x {width}",
+                bytes.len()
+            )));
         }
         Ok(Self { bytes, rows, width, device: device.clone().inner() })
     }

@@ -30,7 +30,7 @@ fn other_settings_and_other_versions_are_named_and_nothing_begins() {
             },
             |_| Ok(()),
         );
-        // Those who had connected are told; those who had not find nobody.
+        // Connected processes receive the cause; the others find nobody.
         assert_eq!((cause(&results[0]).rank, cause(&results[2]).rank), (2, 2));
         assert!(cause(&results[0]).text.contains(said), "{:?}", results[0]);
         assert_eq!(results[0], results[2]);

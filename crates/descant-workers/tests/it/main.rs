@@ -51,7 +51,7 @@ pub(crate) fn each<T: Send + 'static>(
     threads.into_iter().map(|thread| thread.join().expect("no member panics")).collect()
 }
 
-/// The cause that a member was told.
+/// The cause that a member received.
 pub(crate) fn cause<T: std::fmt::Debug>(result: &Result<T>) -> &Cause {
     match result {
         Err(Error::Member(cause)) => cause,

@@ -89,7 +89,7 @@ impl<'a, 'w> Showing<'a, 'w> {
         self.screen.line_break()
     }
 
-    /// Goes on to the next reply as long as those before it are whole. The last is closed by `finish`.
+    /// Advances to the next reply as long as those before it are whole. The last is closed by `finish`.
     fn advance(&mut self) -> io::Result<()> {
         while self.shown + 1 < self.replies.len() && self.replies[self.shown].has_ended {
             self.close()?;
