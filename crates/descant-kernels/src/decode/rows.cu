@@ -381,7 +381,7 @@ extern "C" __global__ void __launch_bounds__(128)
     store16(out + (u64)b * D + i * 8, pack8(sum));
 }
 
-// Advances to the next token: ids[b] = chosen[b], positions[b] + 1, and the id to where the host reads it.
+// Goes on to the next token: ids[b] = chosen[b], positions[b] + 1, and the id to where the host reads it.
 // chosen f32 [B], as best_tokens wrote it; told i32 [B, stride], the first of each, in mapped host memory. Grid: 1.
 // Block: 256.
 extern "C" __global__ void __launch_bounds__(256)
