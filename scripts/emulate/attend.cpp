@@ -1,5 +1,5 @@
 // decode/attend.cu against sums in f64: pages in random order, rings, sequences of different lengths, blocks forwards
-// and backwards. run.sh makes kernels.h.
+// and backwards, with a low-rank part, without, and with it for some rows. run.sh makes kernels.h.
 #include "block.h"
 #include "kernels.h"
 #undef D
@@ -36,36 +36,86 @@ int main() {
         for (int b = 0; b < c.B; b++)
             first[b] = b * pages, slots[b] = c.B - 1 - b, pos[b] = std::max(0, c.ctx - b * std::min(37, c.ctx / 3));
         size_t rows = std::max((size_t)np * PAGE, (size_t)c.B * std::max(c.win, 1));
-        auto K = rb(rows * KH * D), V = rb(rows * KH * D), Q = rb((size_t)c.B * KH * G * D, 1.5f);
+        const int H = KH * G, W = (H + 2 * KH) * D, R = c.ctx % 3 == 0 ? 0 : c.ctx % 3 * 12 / 8 * 8;
+        auto K = rb(rows * KH * D), V = rb(rows * KH * D), bias = rb(W, .3f), u = rb((size_t)c.B * (R + 1)),
+             v = rb((size_t)W * (R + 1), .2f);
+        auto rf = [&](size_t n) {
+            std::vector<float> x(n);
+            for (auto& y : x) y = normal(rng);
+            return x;
+        };
+        // Copies of sixteen bytes want the alignment that a device's memory has.
+        struct Aligned {
+            float* p;
+            explicit Aligned(const std::vector<float>& x)
+                : p((float*)aligned_alloc(64, (x.size() * 4 + 63) / 64 * 64)) {
+                std::copy(x.begin(), x.end(), p);
+            }
+        };
+        const auto product = rf((size_t)c.B * W), angles = rf((size_t)(c.ctx + 1) * D / 2);
+        std::vector<float> cosines, sines;
+        for (float x : angles) cosines.push_back(cosf(x)), sines.push_back(sinf(x));
+        const Aligned qkv(product), cs(cosines), sn(sines);
+        std::vector<int> adapted(c.B);
+        for (int b = 0; b < c.B; b++) adapted[b] = b != 1;
         std::vector<float> sinks(KH * G);
         for (auto& x : sinks) x = normal(rng);
-        std::vector<bf16> out(Q.size(), 0x7fc0);
+        std::vector<bf16> out((size_t)c.B * H * D, 0x7fc0);
         std::vector<float> parts((size_t)np / 2 * KH * G * (D + 2) + 4, NAN);
         std::vector<u32> cnt(c.B * KH, 0);
+        auto row_of = [&](int b, int p) {
+            return c.win ? (size_t)slots[b] * c.win + p % c.win : (size_t)tbl[first[b] + p / PAGE] * PAGE + p % PAGE;
+        };
+        // What is there for the new position is nobody's.
+        for (int b = 0; b < c.B; b++)
+            for (int i = 0; i < KH * D; i++)
+                K[row_of(b, pos[b]) * KH * D + i] = V[row_of(b, pos[b]) * KH * D + i] = 0x7fc0;
         int tiles = ((c.win ? std::min(c.ctx + 1, c.win) : c.ctx + 1) + KEYS - 1) / KEYS,
             grid = std::min(tiles, MOST_SPLITS);
         run(
             {grid, KH, c.B}, THREADS,
             [&] {
-                attend(Q.data(), K.data(), V.data(), sinks.data(), slots.data(), pos.data(), tbl.data(), first.data(),
-                       out.data(), parts.data(), cnt.data(), KH, c.win, 0.25f);
+                attend(qkv.p, bias.data(), u.data(), v.data(), cs.p, sn.p, adapted.data(), K.data(), V.data(),
+                       sinks.data(), slots.data(), pos.data(), tbl.data(), first.data(), out.data(), parts.data(),
+                       cnt.data(), KH, R, c.win, 0.25f);
             },
             c.ctx % 2);
+        // Columns of a row as they should be: rounded, turned, rounded.
+        auto column = [&](int b, int h, int d) {
+            auto whole = [&](int at) {
+                double low = 0;
+                for (int r = 0; adapted[b] && r < R; r++)
+                    low += (double)to_float(u[(size_t)b * R + r]) * to_float(v[(size_t)at * R + r]);
+                return (double)to_float(to_bf16((float)(product[(size_t)b * W + at] + to_float(bias[at]) + low)));
+            };
+            const int i = d % (D / 2);
+            if (h >= H + KH) return whole(h * D + d);
+            const double x = whole(h * D + i), y = whole(h * D + i + D / 2), co = cosines[(size_t)pos[b] * D / 2 + i],
+                         si = sines[(size_t)pos[b] * D / 2 + i];
+            return (double)to_float(to_bf16((float)(d < D / 2 ? x * co - y * si : y * co + x * si)));
+        };
+        double new_err = 0;
+        for (int b = 0; b < c.B; b++)
+            for (int h = 0; h < KH; h++)
+                for (int d = 0; d < D; d++) {
+                    const size_t at = row_of(b, pos[b]) * KH * D + h * D + d;
+                    const double k = column(b, H + h, d), x = column(b, H + KH + h, d);
+                    new_err = std::max({new_err, fabs(to_float(K[at]) - k) / (1 + fabs(k)),
+                                        fabs(to_float(V[at]) - x) / (1 + fabs(x))});
+                }
+        if (!(new_err < 1e-2)) worst = 1e9, puts("WRONG: the new key and value");
         double err = 0, norm = 0;
         for (int b = 0; b < c.B; b++)
             for (int h = 0; h < KH * G; h++) {
                 int kh = h / G, L = pos[b] + 1, beg = c.win ? std::max(0, L - c.win) : 0;
                 std::vector<double> s;
                 double m = sinks[h];
-                auto row = [&](int p) {
-                    return c.win ? (size_t)slots[b] * c.win + p % c.win
-                                 : (size_t)tbl[first[b] + p / PAGE] * PAGE + p % PAGE;
-                };
+                auto row = [&](int p) { return row_of(b, p); };
+                std::vector<double> Q;
+                for (int d = 0; d < D; d++) Q.push_back(column(b, h, d));
                 for (int p = beg; p < L; p++) {
                     double x = 0;
-                    for (int d = 0; d < D; d++)
-                        x += (double)to_float(Q[((size_t)b * KH * G + h) * D + d]) *
-                             to_float(K[row(p) * KH * D + kh * D + d]);
+                    for (int d = 0; d < D; d++) x += Q[d] * to_float(K[row(p) * KH * D + kh * D + d]);
                     s.push_back(x * .25);
                     m = std::max(m, x * .25);
                 }

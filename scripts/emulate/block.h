@@ -161,6 +161,7 @@ inline void copy_async16(u32 to, const void* from, bool valid = true) {
 }
 inline void copy_commit() {}
 template <int N> void copy_wait() {}
+inline void prefetch(const void*) {}
 inline void next_may_start() {}
 inline void wait_for_earlier() {}
 inline void __threadfence() {}

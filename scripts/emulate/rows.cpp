@@ -1,5 +1,5 @@
-// decode/rows.cu against sums in f64: routing, an adapter's rows at experts, and the new rows of the cache, with and
-// without adapters. run.sh makes kernels.h.
+// decode/rows.cu against sums in f64: routing, and an adapter's rows at experts, with and without adapters. run.sh
+// makes kernels.h.
 #include "block.h"
 #include "kernels.h"
 std::mt19937 rng(3);
@@ -53,22 +53,15 @@ int main() {
                                 adapted(B);
                             Al<u32> cnt(B);
                             for (int b = 0; b < B; b++) cnt[b] = 0, adapted[b] = mode == 0 ? 1 : b & 1;
-                            bool staged = R > 0 && (size_t)D * R * 2 <= (96 << 10);
                             bool ad = R || fine;
+                            const auto route = fine ? route_fine : R ? route_adapted : route_rows;
                             run(
-                                {(E + 3) / 4, B, 1}, 128,
+                                {(E + ROUTE_EXPERTS - 1) / ROUTE_EXPERTS, B, 1}, ROUTE_THREADS,
                                 [&] {
-                                    if (ad)
-                                        route_adapted(prod.data(), x.data(), bias.data(), u.data(), v.data(),
-                                                      norm.data(), router.data(), fine ? fr.data() : nullptr,
-                                                      rbias.data(), adapted.data(), mid.data(), nor.data(), lg.data(),
-                                                      ex.data(), wt.data(), pairs.data(), places.data(), off.data(),
-                                                      cnt.data(), D, E, k, R, 1e-5f, staged);
-                                    else
-                                        route_rows(prod.data(), x.data(), bias.data(), nullptr, nullptr, norm.data(),
-                                                   router.data(), nullptr, rbias.data(), adapted.data(), mid.data(),
-                                                   nor.data(), lg.data(), ex.data(), wt.data(), pairs.data(),
-                                                   places.data(), off.data(), cnt.data(), D, E, k, 0, 1e-5f, 0);
+                                    route(prod.data(), x.data(), bias.data(), u.data(), v.data(), norm.data(),
+                                          router.data(), fine ? fr.data() : nullptr, rbias.data(), adapted.data(),
+                                          mid.data(), nor.data(), lg.data(), ex.data(), wt.data(), pairs.data(),
+                                          places.data(), off.data(), cnt.data(), D, E, k, R, 1e-5f);
                                 },
                                 E % 3 == 0);
                             for (int b = 0; b < B; b++) {
@@ -140,9 +133,9 @@ int main() {
                                     for (int i = 0; i < P; i++) pr[i] = P - 1 - i, exs[i] = ex[i];
                                     auto xx = rb((size_t)(gathered ? B : P) * D), a = rb((size_t)E * R * D, .05f);
                                     Al<bf16> uu((size_t)P * RANK);
-                                    run({P, 1, 1}, 256, [&] {
+                                    run({P, RANK / LOW_RANKS, 1}, LOW_THREADS, [&] {
                                         expert_rows(xx.data(), a.data(), exs.data(), pr.data(), adapted.data(),
-                                                    uu.data(), D, R, RANK, k, gathered ? k : 0);
+                                                    uu.data(), D, R, RANK, k, gathered ? k : 0, !gathered);
                                     });
                                     for (int pl = 0; pl < P; pl++) {
                                         int pair = pr[pl];
@@ -159,62 +152,6 @@ int main() {
                                     }
                                 }
                         }
-    puts("routing done");
-    for (int D : {64, 32, 16})
-        for (int B : {1, 3})
-            for (int R : {0, 8, 24, 40})
-                for (int win : {0, 8})
-                    for (int mode = 0; mode < 2; mode++) {
-                        const int H = 8, KH = 2, W = (H + 2 * KH) * D, pages = 4;
-                        auto qkv = rf((size_t)B * W);
-                        auto bias = rb(W), u = rb((size_t)B * std::max(R, 1)), v = rb((size_t)W * std::max(R, 1), .3f);
-                        auto cs = rf(300 * D / 2), sn = rf(300 * D / 2);
-                        Al<int> slots(B), pos(B), tbl(B * pages), first(B), adapted(B);
-                        for (int b = 0; b < B; b++)
-                            slots[b] = B - 1 - b, pos[b] = 70 + b * 50, first[b] = b * pages,
-                            adapted[b] = mode == 0 ? 1 : b & 1;
-                        for (int i = 0; i < B * pages; i++) tbl[i] = B * pages - 1 - i;
-                        size_t rows = (size_t)B * pages * PAGE;
-                        Al<bf16> q((size_t)B * H * D), K(rows * KH * D), V(rows * KH * D);
-                        int n = W / 2;
-                        run({(n + 127) / 128, B, 1}, 128, [&] {
-                            if (R)
-                                place_adapted(qkv.data(), bias.data(), u.data(), v.data(), cs.data(), sn.data(),
-                                              slots.data(), pos.data(), tbl.data(), first.data(), adapted.data(),
-                                              q.data(), K.data(), V.data(), H, KH, D, R, win);
-                            else
-                                place(qkv.data(), bias.data(), nullptr, nullptr, cs.data(), sn.data(), slots.data(),
-                                      pos.data(), tbl.data(), first.data(), adapted.data(), q.data(), K.data(),
-                                      V.data(), H, KH, D, 0, win);
-                        });
-                        for (int b = 0; b < B; b++)
-                            for (int h = 0; h < H + 2 * KH; h++)
-                                for (int i = 0; i < D / 2; i++) {
-                                    double pr[2];
-                                    for (int j = 0; j < 2; j++) {
-                                        int at = h * D + i + j * D / 2;
-                                        double low = 0;
-                                        if (R && adapted[b])
-                                            for (int r = 0; r < R; r++)
-                                                low += rd(u[b * R + r]) * rd(v[(size_t)at * R + r]);
-                                        pr[j] = r16(qkv[(size_t)b * W + at] + rd(bias[at]) + low);
-                                    }
-                                    if (h < H + KH) {
-                                        double c = cs[(size_t)pos[b] * D / 2 + i], s = sn[(size_t)pos[b] * D / 2 + i];
-                                        double y0 = pr[0] * c - pr[1] * s, y1 = pr[1] * c + pr[0] * s;
-                                        pr[0] = y0, pr[1] = y1;
-                                    }
-                                    size_t row = win ? (size_t)slots[b] * win + pos[b] % win
-                                                     : (size_t)tbl[first[b] + pos[b] / PAGE] * PAGE + pos[b] % PAGE;
-                                    bf16* to = h < H        ? q.p + (size_t)b * H * D + h * D
-                                               : h < H + KH ? K.p + row * KH * D + (h - H) * D
-                                                            : V.p + row * KH * D + (h - H - KH) * D;
-                                    for (int j = 0; j < 2; j++)
-                                        need(fabs(pr[j] - rd(to[i + j * D / 2])) < 1e-2 + 1.2e-2 * fabs(pr[j]),
-                                             "place");
-                                }
-                    }
-    puts("place done");
     puts(bad ? "WRONG" : "ok");
     return bad != 0;
 }

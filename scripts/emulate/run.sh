@@ -9,15 +9,29 @@ text() { # a file without its includes, attributes, and what block.h has
     -e 's/extern __shared__ __align__(16) u8 routers\[\];//' \
     -e '/^__device__ __forceinline__ u32 transposed/,/^}/d' "$1"
 }
-compile() { ${CXX:-g++} -std=c++20 -O2 -pthread -I"$build" -I"$here" "$@"; }
+compile() { ${CXX:-g++} -std=c++20 -O2 -pthread -Wno-stringop-overflow -I"$build" -I"$here" "$@"; }
 { text "$kernels/cache.cuh"; text "$kernels/attend.cu"; } > "$build/kernels.h"
 if [ "${1:-}" = --control ]; then
   sed -i 's/key < n ?/key <= n ?/' "$build/kernels.h"
 fi
+geometry=$here/../../crates/descant-kernels/src/cuda/geometry.rs split=$kernels/split.rs
+number() { # the number that follows a pattern in a file of the host: sizes are written there alone
+  found=$(sed -n "s/.*$2\([0-9][0-9]*\).*/\1/p" "$1"); [ -n "$found" ] || { echo "$1 has no $2" >&2; exit 2; }
+  echo "$found"
+}
+page=$(number "$split" 'const PAGE_TOKENS: usize = ')
+attend="-DTHREADS=$(number "$geometry" 'const ATTEND: Block = Block { threads: ')"
+attend="$attend -DKEYS=$(number "$split" 'const STEP_KEYS: usize = ') -DPAGE=$page"
+attend="$attend -DMOST_SPLITS=$(number "$split" 'const MOST_SPLITS: usize = ')"
+route="-DROUTE_THREADS=$(number "$geometry" 'const ROUTE_ROWS: Block = Block { threads: ')"
+route="$route -DROUTE_EXPERTS=$(number "$geometry" 'const ROUTE_EXPERTS: usize = ')"
+route="$route -DLOW_THREADS=$(number "$geometry" 'const EXPERT_ROWS: Block = Block { threads: ')"
+route="$route -DLOW_RANKS=$(number "$geometry" 'const EXPERT_RANKS: usize = ')"
+route="$route -DMAX_WIDTH=$(number "$geometry" 'const STEP_WIDTH: usize = ')"
 for shape in "64 8" "32 4" "16 3"; do
-  compile -DHEAD_DIM="${shape% *}" -DGROUP="${shape#* }" -DTHREADS=128 -DKEYS=128 -DPAGE=64 -DMOST_SPLITS=32 "$here/attend.cpp" -o "$build/attend"
+  compile -DHEAD_DIM="${shape% *}" -DGROUP="${shape#* }" $attend "$here/attend.cpp" -o "$build/attend"
   "$build/attend"
 done
-{ echo 'alignas(128) static u8 routers[400000];'; text "$kernels/cache.cuh"; text "$kernels/rows.cu"; } > "$build/kernels.h"
-compile -DROUTE_THREADS=128 -DPAGE=64 "$here/rows.cpp" -o "$build/rows"
+{ echo 'alignas(128) static u8 routers[400000];'; text "$kernels/rows.cu"; } > "$build/kernels.h"
+compile $route "$here/rows.cpp" -o "$build/rows"
 "$build/rows"

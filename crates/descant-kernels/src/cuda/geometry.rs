@@ -77,7 +77,7 @@ pub const STEP_WARPS: u32 = 12;
 /// Stages of the ring there.
 pub const STEP_STAGES: u32 = 3;
 /// Columns of a tile there.
-const STEP_COLUMNS: usize = 16;
+pub const STEP_COLUMNS: usize = 16;
 
 /// Bytes of a stage there, for lines of `n_in` numbers and so many columns of low-rank rows: a tile's packed weights with
 /// their scales, its biases, and the factor's rows.
@@ -93,8 +93,16 @@ pub const fn step_row(n_in: usize) -> usize {
 
 /// Attention of a step; its shared memory is static.
 pub const ATTEND: Block = Block { threads: 128, shared: 0 };
-/// Routing of a step; its dynamic shared memory is that of a warp's row of the router each.
-pub const ROUTE_ROWS: Block = Block { threads: 128, shared: 0 };
+/// Routing of a step; its dynamic shared memory is that of its experts' rows of the router, the norm and the bias.
+pub const ROUTE_ROWS: Block = Block { threads: 256, shared: 0 };
+/// Experts of a block there.
+pub const ROUTE_EXPERTS: usize = 4;
+/// An adapter's rows at the experts of a step.
+pub const EXPERT_ROWS: Block = Block { threads: 256, shared: 0 };
+/// Rows of A of a block there.
+pub const EXPERT_RANKS: usize = 2;
+/// Numbers of a row that both serve, at most.
+pub const STEP_WIDTH: usize = 4096;
 /// A matrix of NF4 to bf16; its shared memory is static.
 pub const UNPACK: Block = Block { threads: 256, shared: 0 };
 /// Rows times a factor of an adapter.
@@ -206,7 +214,13 @@ pub(super) mod constants {
         ("MOST_SPLITS", MOST_SPLITS as i64),
         PAGE,
     ];
-    pub(crate) const STEP_ROWS: &[Define] = &[super::ROUTE_ROWS.threads("ROUTE_THREADS"), PAGE];
+    pub(crate) const STEP_ROWS: &[Define] = &[
+        super::ROUTE_ROWS.threads("ROUTE_THREADS"),
+        ("ROUTE_EXPERTS", super::ROUTE_EXPERTS as i64),
+        super::EXPERT_ROWS.threads("LOW_THREADS"),
+        ("LOW_RANKS", super::EXPERT_RANKS as i64),
+        ("MAX_WIDTH", super::STEP_WIDTH as i64),
+    ];
     pub(crate) const UNPACK: &[Define] = &[super::UNPACK.threads("THREADS")];
     pub(crate) const LOW_RANK: &[Define] = &[
         EXPERTS,

@@ -238,9 +238,8 @@ mod tests {
     }
 
     /// What a file takes as it is given, so that host and file cannot disagree.
-    const FOLLOWED: [(&str, &str); 10] = [
+    const FOLLOWED: [(&str, &str); 9] = [
         ("decode/attend", "MOST_SPLITS"),
-        ("decode/rows", "PAGE"),
         ("decode/experts", "MAX_EXPERTS"),
         ("decode/experts_nf4", "MAX_EXPERTS"),
         ("decode/experts_sm90", "MAX_EXPERTS"),

@@ -108,6 +108,8 @@ const STEP_EXPERTS: &[&[Define]] = &[&[("RANK", 16)], &[("RANK", 64)]];
 
 /// The same on Hopper: also groups of eight rows at once, numbers of a line, and what lines and rows take in shared memory.
 const STEP_EXPERTS_SM90: &[&[Define]] = &[
+    &step_experts_sm90(0, 1, 2880),
+    &step_experts_sm90(0, 2, 2880),
     &step_experts_sm90(16, 1, 2880),
     &step_experts_sm90(16, 2, 2880),
     &step_experts_sm90(64, 1, 2880),

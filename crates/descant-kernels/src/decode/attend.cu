@@ -1,5 +1,7 @@
 // Attention of one new token of each sequence over its cached keys and values, in splits whose length depends on the
-// sequence's own length alone, so that its result does not depend on the batch.
+// sequence's own length alone, so that its result does not depend on the batch. It begins with the end of the product
+// before: bias, low-rank part and rotary embedding of the queries, in the registers of those who need them, and of the
+// new key and value, which the last split writes to the cache.
 //
 // A block has one key head with its GROUP query heads, one sequence and one split, which it goes through in tiles of
 // KEYS keys: scores by mma.sync, a warp 32 keys, heads as columns; the softmax's running largest and total a head;
@@ -8,10 +10,12 @@
 // block to finish puts them together in their order (flash decoding, Dao et al. 2023), and the sink's term comes in
 // once.
 //
-// q bf16 [B, H * D]; keys, values bf16 [rows, n_kv * D], rows as cache.cuh says; sinks f32 [H]; slots, positions i32
-// [B], the new token's; pages i32, tables of all sequences, that of sequence b from first_page[b] on, which is even;
-// out bf16 [B, H * D]; parts f32 [splits of all tables, n_kv, GROUP, D + 2]; counters u32 [B, n_kv], zero, and zero
-// again on return. Grid: (splits, n_kv, B). Block: 128.
+// qkv f32 [B, (H + 2 n_kv) D], queries first; bias bf16; u bf16 [B, R] and v bf16 [(H + 2 n_kv) D, R], R 0 for none;
+// cos, sin f32 [*, D / 2] by position; adapted i32 [B], 0 for rows without the low-rank part; keys, values bf16 [rows,
+// n_kv * D], rows as cache.cuh says; sinks f32 [H]; slots, positions i32 [B], the new token's; pages i32, tables of all
+// sequences, that of sequence b from first_page[b] on, which is even; out bf16 [B, H * D]; parts f32 [splits of all
+// tables, n_kv, GROUP, D + 2]; counters u32 [B, n_kv], zero, and zero again on return. What is of the step before or of
+// the host (cache, positions, tables) is read before the kernel before is done. Grid: (splits, n_kv, B). Block: 128.
 #include "mma.cuh"
 #include "step.cuh"
 
@@ -24,6 +28,7 @@
 #define HEADS 8  // columns of a product
 static_assert(THREADS == 32 * WARPS && KEYS == 32 * WARPS, "a warp has 32 keys");
 static_assert(KEYS == 2 * PAGE, "a tile has two pages");
+static_assert(2 * (GROUP + 2) <= WARPS * HEADS, "a block's columns twice have room where sums come later");
 static_assert(GROUP <= HEADS && D % 16 == 0 && D <= 64, "heads are the columns of one product");
 
 __device__ __forceinline__ u32 transposed(u32 x) {
@@ -32,52 +37,133 @@ __device__ __forceinline__ u32 transposed(u32 x) {
     return y;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
-    attend(const bf16* q, const bf16* keys, const bf16* values, const float* sinks, const int* slots,
-           const int* positions, const int* pages, const int* first_page, bf16* out, float* parts, u32* counters,
-           int n_kv, int window, float scale) {
+// sum of u[i] v[i] over eight numbers, bf16.
+__device__ __forceinline__ float dot8(const float (&u)[8], uint4 v) {
+    float w[8], sum = 0.0f;
+    unpack8(v, w);
+#pragma unroll
+    for (int i = 0; i < 8; i++) sum += u[i] * w[i];
+    return sum;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
+    attend(const float* qkv, const bf16* bias, const bf16* u, const bf16* v, const float* cos, const float* sin,
+           const int* adapted, bf16* keys, bf16* values, const float* sinks, const int* slots, const int* positions,
+           const int* pages, const int* first_page, bf16* out, float* parts, u32* counters, int n_kv, int R, int window,
+           float scale) {
     __shared__ __align__(16) u8 key_rows[KEYS * ROW_BYTES];
     __shared__ __align__(16) u8 value_rows[KEYS * ROW_BYTES];
     __shared__ __align__(16) float sums[WARPS][HEADS][D + 2];
-    __shared__ float largest_of[WARPS][HEADS], total_of[WARPS][HEADS];
+    // The columns of this block are GROUP queries, a key and a value of D each. As the product has them, and their
+    // low-rank parts, they lie where sums come later; then there are their biases, the position's angles, and what they
+    // become.
+    float *const low = &sums[0][0][0], *const whole = low + (GROUP + 2) * D;
+    __shared__ __align__(16) bf16 biases[(GROUP + 2) * D];
+    __shared__ __align__(16) float turn[2][D / 2];
+    __shared__ __align__(16) bf16 made[(GROUP + 2) * D];
+    __shared__ float largest_of[WARPS][HEADS], total_of[WARPS][HEADS], sink_of[GROUP];
     __shared__ u32 arrived;
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, g = lane >> 2, c = lane & 3;
     const int split = blockIdx.x, head = blockIdx.y, b = blockIdx.z, width = n_kv * D;
     next_may_start();
-    wait_for_earlier();
-    const int length = positions[b] + 1, begin = window > 0 ? max(0, length - window) : 0;
+    const int position = positions[b], length = position + 1, begin = window > 0 ? max(0, length - window) : 0;
     const int tiles = (length - begin + KEYS - 1) / KEYS, per_split = (tiles + MOST_SPLITS - 1) / MOST_SPLITS;
     const int splits = (tiles + per_split - 1) / per_split;
     if (split >= splits) return;
     const int first_tile = split * per_split, last_tile = min(tiles, first_tile + per_split);
     const int* table = pages + first_page[b];
     keys += head * D, values += head * D;
-    auto load = [&](u8* to, const bf16* from, int tile) {
+    auto load = [&](u8* to, const bf16* from, int tile, const CacheRows& rows) {
         const int first = begin + tile * KEYS, n = tile < last_tile ? min(KEYS, length - first) : 0;
-        if (n > 0) {
-            const CacheRows rows(table, slots[b], first, n, window);
-            // Rows that are not there are zeros, whose scores are masked.
-            for (int i = t; i < KEYS * (D / 8); i += THREADS) {
-                const int k = i / (D / 8), piece = i % (D / 8);
-                const u64 row = k < n ? rows.row(k) : rows.row(0);
-                copy_async16(shared_address(to + k * ROW_BYTES + piece * 16), from + row * width + piece * 8, k < n);
-            }
+        // Rows that are not there are zeros, whose scores are masked; the new one comes from elsewhere.
+#pragma unroll 1
+        for (int i = t; n > 0 && i < KEYS * (D / 8); i += THREADS) {
+            const int k = i / (D / 8), piece = i % (D / 8);
+            const bf16* at = from + (k < n ? rows.row(k) : rows.low) * width + piece * 8;
+            if (first + k != position) copy_async16(shared_address(to + k * ROW_BYTES + piece * 16), at, k < n);
         }
         copy_commit();
     };
-    load(key_rows, keys, first_tile);
-    load(value_rows, values, first_tile);
+    auto rows_of = [&](int tile) {
+        const int first = begin + min(tile, last_tile - 1) * KEYS;
+        return CacheRows(table, slots[b], first, min(KEYS, length - first), window);
+    };
+    // The new key and value, where a tile has them.
+    auto put = [&](u8* to, int row, int tile) {
+        if (tile == tiles - 1 && last_tile == tiles && t < D / 8)
+            *(uint4*)(to + (position - begin - tile * KEYS) * ROW_BYTES + t * 16) = ((const uint4*)(made + row * D))[t];
+    };
+    const CacheRows first_rows = rows_of(first_tile);
+#pragma unroll 1
+    for (int part = 0; part < 2; part++)
+        load(part ? value_rows : key_rows, part ? values : keys, first_tile, first_rows);
+    const int H = n_kv * GROUP, row_width = (H + 2 * n_kv) * D;
+    auto column = [&](int i) {
+        return i < GROUP * D ? head * GROUP * D + i : (H + head) * D + i % D + (i / D - GROUP) * width;
+    };
+    const bool is_adapted = R > 0 && adapted[b];
+#pragma unroll 1
+    for (int i = t; is_adapted && i < (GROUP + 2) * D; i += THREADS)
+#pragma unroll 1
+        for (int r = 0; r < R * 2; r += 128) prefetch((const u8*)(v + (u64)column(i) * R) + r);
+#pragma unroll 1
+    for (int i = t; i < (GROUP + 2) * D / 8; i += THREADS)
+        copy_async16(shared_address(biases + i * 8), bias + column(i * 8));
+    if (t < D / 8 * 2) {
+        const bool second = t >= D / 8;
+        copy_async16(shared_address(turn[second] + t % (D / 8) * 4),
+                     (second ? sin : cos) + (u64)position * (D / 2) + t % (D / 8) * 4);
+    }
+    if (t < GROUP) sink_of[t] = sinks[head * GROUP + t];
+    wait_for_earlier();
+#pragma unroll 1
+    for (int i = t; i < (GROUP + 2) * D / 4; i += THREADS)
+        copy_async16(shared_address(whole + i * 4), qkv + (u64)b * row_width + column(i * 4));
+    copy_commit();
+#pragma unroll 1
+    for (int i = t; is_adapted && i < (GROUP + 2) * D; i += THREADS) {
+        const bf16* of_column = v + (u64)column(i) * R;
+        float sum = 0.0f;
+#pragma unroll 1
+        for (int r = 0; r < R; r += 8) {
+            float of[8];
+            unpack8(load16(u + b * R + r), of);
+            sum += dot8(of, load16(of_column + r));
+        }
+        low[i] = sum;
+    }
+    copy_wait<0>();
+    __syncthreads();
+    auto rounded = [&](int i) {
+        return to_float(to_bf16(whole[i] + to_float(biases[i]) + (is_adapted ? low[i] : 0.0f)));
+    };
+#pragma unroll 1
+    for (int i = t; i < (GROUP + 2) * D / 2; i += THREADS) {
+        const int d = i % (D / 2), at = i / (D / 2) * D + d;
+        const float co = turn[0][d], si = turn[1][d], x = rounded(at), y = rounded(at + D / 2);
+        const bool turns = at < (GROUP + 1) * D;
+        made[at] = to_bf16(turns ? x * co - y * si : x);
+        made[at + D / 2] = to_bf16(turns ? y * co + x * si : y);
+    }
+    __syncthreads();
+    put(key_rows, GROUP, first_tile);
+    put(value_rows, GROUP + 1, first_tile);
+    if (last_tile == tiles && t < D / 8 * 2) {
+        const u64 row = cache_row(table, slots[b], position, window) * width;
+        bf16* to = t < D / 8 ? keys : values;
+        store16(to + row + t % (D / 8) * 8, ((const uint4*)(made + GROUP * D))[t]);
+    }
     // This lane's part of the queries: of head g.
     const u64 query = (u64)b * n_kv * GROUP * D + head * GROUP * D;
     u32 of_q[D / 16][2];
 #pragma unroll
     for (int i = 0; i < D / 16; i++)
 #pragma unroll
-        for (int j = 0; j < 2; j++)
-            of_q[i][j] = g < GROUP ? *(const u32*)(q + query + g * D + i * 16 + j * 8 + c * 2) : 0;
+        for (int j = 0; j < 2; j++) of_q[i][j] = g < GROUP ? *(const u32*)(made + g * D + i * 16 + j * 8 + c * 2) : 0;
 
     // Of heads 2c and 2c + 1.
     float largest[2] = {LOWEST, LOWEST}, total[2] = {}, acc[D / 16][4] = {};
+#pragma unroll 1
     for (int tile = first_tile; tile < last_tile; tile++) {
         const int n = min(KEYS, length - begin - tile * KEYS);
         copy_wait<1>();
@@ -110,7 +196,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
         __syncthreads();
         // Everybody has read the keys.
-        load(key_rows, keys, tile + 1);
+        const CacheRows next_rows = rows_of(tile + 1);
+        load(key_rows, keys, tile + 1, next_rows);
+        put(key_rows, GROUP, tile + 1);
         float before[2];
 #pragma unroll
         for (int j = 0; j < 2; j++) {
@@ -152,7 +240,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 multiply16(acc[i], v, p[m][0], p[m][1]);
             }
         __syncthreads();
-        load(value_rows, values, tile + 1);
+        load(value_rows, values, tile + 1, next_rows);
+        put(value_rows, GROUP + 1, tile + 1);
     }
     copy_wait<0>();
     // The warps' sums, in their order.
@@ -172,6 +261,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     // A table has a split for every two pages.
     float* const all_parts = parts + ((u64)(first_page[b] / 2) * n_kv + head * splits) * GROUP * (D + 2);
     float* const part = all_parts + (u64)split * GROUP * (D + 2);
+#pragma unroll 1
     for (int i = t; i < GROUP * D / 2; i += THREADS) {
         const int h = i / (D / 2), d = i % (D / 2) * 2;
         float x = 0.0f, y = 0.0f, all = 0.0f;
@@ -183,7 +273,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             if (d == 0) *(float2*)(part + h * (D + 2) + D) = make_float2(most, all);
             continue;
         }
-        const float sink = sinks[head * GROUP + h], whole_most = fmaxf(most, sink), by = expf(most - whole_most);
+        const float sink = sink_of[h], whole_most = fmaxf(most, sink), by = expf(most - whole_most);
         const float whole = all * by + expf(sink - whole_most);
         *(u32*)(out + query + h * D + d) = to_bf16x2(x * by / whole, y * by / whole);
     }
@@ -195,15 +285,16 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (arrived != splits - 1) return;
     __threadfence();
     if (t == 0) counters[b * n_kv + head] = 0;
+#pragma unroll 1
     for (int i = t; i < GROUP * D / 2; i += THREADS) {
         const int h = i / (D / 2), d = i % (D / 2) * 2;
-        const float sink = sinks[head * GROUP + h];
+        const float sink = sink_of[h];
         const float* of = all_parts + h * (D + 2);
         float most = sink;
-#pragma unroll 16
+#pragma unroll 4
         for (int s = 0; s < splits; s++) most = fmaxf(most, __ldcg(of + (u64)s * GROUP * (D + 2) + D));
         float whole = expf(sink - most), x = 0.0f, y = 0.0f;
-#pragma unroll 8
+#pragma unroll 4
         for (int s = 0; s < splits; s++) {
             const float* at = of + (u64)s * GROUP * (D + 2);
             const float2 ends = __ldcg((const float2*)(at + D)), sum = __ldcg((const float2*)(at + d));

@@ -5,6 +5,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::experts::columns as step_columns;
 use super::split::{MOST_GROUP, MOST_HEAD_DIM};
+use crate::cuda::geometry::STEP_WIDTH;
 use crate::cuda::{CudaError, DeviceMemory, Gpu, InPlace, Result, Run, contiguous, primitive};
 use crate::layer::LayerPairs;
 use crate::layer::call::Prepared;
@@ -59,6 +60,9 @@ pub(super) fn serves(layer: &Prepared, pairs: &LayerPairs) -> std::result::Resul
     let of = &layer.spec;
     if of.n_heads > MOST_GROUP * of.n_kv || of.head_dim > MOST_HEAD_DIM || !of.head_dim.is_multiple_of(16) {
         return Err("the card's decoder does not serve heads of this shape");
+    }
+    if layer.sizes.hidden.max(layer.sizes.inner) > STEP_WIDTH {
+        return Err("the card's decoder does not serve rows of this width");
     }
     if !of_experts.all(|pair| step_columns(pair.a.dims()[1]).is_some()) {
         return Err("the card's decoder does not take adapters of this rank at experts");

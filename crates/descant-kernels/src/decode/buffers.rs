@@ -14,9 +14,8 @@ pub(super) struct Buffers {
     pub(super) x: u64,
     pub(super) middle: u64,
     pub(super) normed: u64,
-    /// `[rows, query + 2 key value]`, f32, and `[rows, query]` rotated.
+    /// `[rows, query + 2 key value]`, f32.
     pub(super) qkv: u64,
-    pub(super) query: u64,
     pub(super) attended: u64,
     /// The output's product `[rows, hidden]`, f32.
     pub(super) product: u64,
@@ -115,7 +114,6 @@ impl Buffers {
             middle: take(rows * of.hidden * half),
             normed: take(rows * of.hidden * half),
             qkv: take(rows * (of.query + 2 * of.key_value) * full),
-            query: take(rows * of.query * half),
             attended: take(rows * of.query * half),
             product: take(rows * of.hidden * full),
             input_u: take(rows * of.input_columns * half),

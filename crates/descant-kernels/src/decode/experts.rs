@@ -2,7 +2,9 @@
 
 use descant_quant::{Packing, nf4};
 
-use crate::cuda::geometry::{STEP_EXPERTS, STEP_EXPERTS_SM90, STEP_STAGES, step_row, step_stage};
+use crate::cuda::geometry::{
+    STEP_COLUMNS, STEP_EXPERTS, STEP_EXPERTS_SM90, STEP_STAGES, step_row, step_stage,
+};
 use crate::cuda::table::step_experts_sm90;
 use crate::cuda::{Arg, CudaError, Define, Result, Run};
 use crate::op::experts::RANK_WIDTH;
@@ -43,10 +45,12 @@ pub(super) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, to: &Output,
         return Err(CudaError::backend("a step of experts that are not packed"));
     };
     let (n_in, n_out) = (experts.columns, experts.rows);
-    let rank = if step.columns == 0 { RANKS[0] } else { step.columns };
     let arguments = grouped_arguments(a, data.pieces(), experts.count, [n_in, n_out], to);
     let multiprocessors = run.gpu().multiprocessors();
-    if run.gpu().is_hopper() && matches!(data.packing(), Packing::Mxfp4) && !step.is_on_host {
+    // Who finishes tiles is fewer of them behind than a group of rows has.
+    let is_wide = n_out >= STEP_COLUMNS * STEP_STAGES as usize;
+    if run.gpu().is_hopper() && matches!(data.packing(), Packing::Mxfp4) && !step.is_on_host && is_wide {
+        let rank = if to.low_rank.is_some() { step.columns } else { 0 };
         let groups = if step.rows > ROWS_OF_ONE { 2 } else { 1 };
         let defines = step_experts_sm90(rank, groups, n_in);
         let kernel = run.kernel("decode/experts_sm90", "step_experts", &defines)?;
@@ -69,6 +73,7 @@ pub(super) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, to: &Output,
         Packing::Nf4 => "decode/experts_nf4",
         Packing::Mxfp4 | Packing::Plain => "decode/experts",
     };
+    let rank = if step.columns == 0 { RANKS[0] } else { step.columns };
     let defines: [Define; 1] = [("RANK", rank as i64)];
     let kernel = run.kernel(unit, "step_experts", &defines)?;
     let shared = (GROUP * n_in * 2) as u32;

@@ -24,6 +24,7 @@
 #define SCALE_BYTES (COLUMNS * WIDE)
 #define BIAS_AT (BLOCK_BYTES + SCALE_BYTES)
 #define FACTOR_AT (BIAS_AT + COLUMNS * 2)
+#define LOW (RANK > 0)  // whether an adapter may take part
 #define SUMS (WARPS * GROUPS * COLUMNS * 8)
 static_assert(STAGE_BYTES == ((FACTOR_AT + COLUMNS * RANK * 2 + 127) & ~127), "a tile's weights, biases and factor");
 static_assert(ROW_BYTES == (WIDE + 7) / 8 * 512, "whole groups of eight blocks, zeros behind the last number");
@@ -44,6 +45,7 @@ struct TileOrder {
     const int* offsets;
     int n_out;
     Tile tile;
+    int group;  // of rows, counted from the first
 
     __device__ __forceinline__ int groups(int expert) const {
         return (offsets[expert + 1] - offsets[expert] + ROWS - 1) / ROWS;
@@ -71,11 +73,12 @@ struct TileOrder {
         }
         const int row = offsets[expert] + group * ROWS;
         tile = {expert, row, min(ROWS, offsets[expert + 1] - row), first % across * COLUMNS};
+        this->group = 0;
     }
     __device__ __forceinline__ void next() {
         tile.column += COLUMNS;
         if (tile.column < n_out) return;
-        tile.column = 0, tile.row += tile.n_rows;
+        tile.column = 0, tile.row += tile.n_rows, group++;
         while (tile.row >= offsets[tile.expert + 1]) tile.expert++;
         tile.n_rows = min(ROWS, offsets[tile.expert + 1] - tile.row);
     }
@@ -92,6 +95,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
     __shared__ __align__(8) u64 barriers[2 * STAGES];
     __shared__ int offsets[MAX_EXPERTS + 1];
     __shared__ __align__(16) float sums[STAGES][SUMS];
+    __shared__ __align__(16) bf16 lows[2][ROWS][LOW ? RANK : 8];
     const int t = threadIdx.x, lane = t & 31, warp = __shfl_sync(FULL_WARP, t >> 5, 0), g = lane >> 2, q = lane & 3;
     const u32 full = shared_address(barriers), done = full + STAGES * 8;
     if (t == 0) {
@@ -138,6 +142,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
                             make_uint4(__byte_perm(x.x, x.z, 0x5410), __byte_perm(x.x, x.z, 0x7632),
                                        __byte_perm(x.y, x.w, 0x5410), __byte_perm(x.y, x.w, 0x7632));
                     }
+                    // Low-rank rows for two groups in turn: who finishes tiles is fewer of them behind than a group
+                    // has.
+                    if (LOW && u && t < RANK / 8)
+                        ((uint4*)lows[order.group & 1][row])[t] =
+                            load16(u + (u64)(pairs ? pairs[place] : place) * RANK + t * 8);
                 }
                 threads_sync(1, WARPS * 32);
                 staged = tile.row;
@@ -205,17 +214,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
     const u32 slot = shared_address(memory) + stage * STAGE_BYTES, barrier = full + stage * 8;
     auto fill = [&](const Tile& tile) {
         const u64 line = (u64)tile.expert * n_out + tile.column;
-        barrier_expect(barrier, BLOCK_BYTES + SCALE_BYTES + (bias ? COLUMNS * 2 : 0) + (u ? COLUMNS * RANK * 2 : 0));
+        barrier_expect(barrier,
+                       BLOCK_BYTES + SCALE_BYTES + (bias ? COLUMNS * 2 : 0) + (LOW && u ? COLUMNS * RANK * 2 : 0));
         bulk_copy(slot, blocks + line * WIDE * 16, BLOCK_BYTES, barrier);
         bulk_copy(slot + BLOCK_BYTES, scales + line * WIDE, SCALE_BYTES, barrier);
         if (bias) bulk_copy(slot + BIAS_AT, bias + line, COLUMNS * 2, barrier);
-        if (u) bulk_copy(slot + FACTOR_AT, v + line * RANK, COLUMNS * RANK * 2, barrier);
+        if (LOW && u) bulk_copy(slot + FACTOR_AT, v + line * RANK, COLUMNS * RANK * 2, barrier);
     };
     for (int i = 0; i < stage; i++) order.next();
     if (lane == 0) fill(order.tile);
     if (early) wait_for_earlier();
     for (int i = stage; i < count; i += STAGES) {
         const Tile tile = order.tile;
+        const auto low = lows[order.group & 1];
         const bool goes_on = i + STAGES < count;
         for (int k = 0; goes_on && k < STAGES; k++) order.next();
         barrier_wait(done + stage * 8, i / STAGES & 1);
@@ -231,14 +242,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
                 y += from[w * GROUPS * COLUMNS * 8 + 8];
             }
             const u64 place = tile.row + row;
-            if (u) {
-                const bf16* by = u + (pairs ? pairs[place] : place) * RANK;
+            if (LOW && u) {
                 const u8* factors = memory + stage * STAGE_BYTES + FACTOR_AT + pair * 2 * RANK * 2;
                 float dx = 0.0f, dy = 0.0f;
 #pragma unroll 2
                 for (int p = 0; p < RANK / 8; p++) {
                     float l[8], fx[8], fy[8];
-                    unpack8(load16(by + p * 8), l);
+                    unpack8(*(const uint4*)&low[row][p * 8], l);
                     unpack8(*(const uint4*)(factors + p * 16), fx);
                     unpack8(*(const uint4*)(factors + RANK * 2 + p * 16), fy);
 #pragma unroll

@@ -41,7 +41,7 @@ struct Shared {
     /// Where the host reads what was chosen, `[STEPS_AHEAD, rows]`, and when each place was written.
     told: HostMemory,
     written: Vec<Event>,
-    /// What is told, by shape and place: nothing at its first use, which loads what it needs, and a graph since.
+    /// What a step writes for the host, by shape and place: nothing at its first use, which loads what it needs, and a graph since.
     graphs: Mutex<BTreeMap<(Shape, usize), Option<Graph>>>,
     device: burn::backend::tensor::Device<burn_cubecl::CubeBackend>,
     _memory: Vec<DeviceMemory>,
@@ -97,7 +97,7 @@ impl Machine {
             experts: of.n_experts,
             top_k: of.top_k,
             vocabulary,
-            // A table may have an entry that is no page.
+            // A table may have an entry without a page.
             pages: entries(cache.pages) + entries(1) * rows,
             input_columns: widest(|layer| layer.paths.input),
             output_columns: widest(|layer| layer.paths.output),

@@ -78,7 +78,7 @@ impl Decoder {
     }
 
     /// Takes all sequences a token further, and gives it. With `ahead` the step behind it is queued too where all sequences
-    /// have room for it: the card goes on while the host reads.
+    /// have room for it: the card works while the host reads.
     ///
     /// # Errors
     /// The device failed.

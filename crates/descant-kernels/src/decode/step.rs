@@ -4,7 +4,9 @@ use super::bound::Bound;
 use super::buffers::{Buffers, Sizes};
 use super::experts;
 use super::types::{StepChoice, THIN_ROWS};
-use crate::cuda::geometry::{ATTEND, ROUTE_ROWS, THIN, THIN_COLUMNS};
+use crate::cuda::geometry::{
+    ATTEND, EXPERT_RANKS, EXPERT_ROWS, ROUTE_EXPERTS, ROUTE_ROWS, THIN, THIN_COLUMNS,
+};
 use crate::cuda::{Arg, Element, MatmulSpec, Matrices, Result, Run};
 use crate::layer::frozen::DenseData;
 use crate::memory::table::WORKSPACE;
@@ -56,10 +58,6 @@ enum To {
     Bf16(u64),
 }
 
-const WARP: u32 = 32;
-/// Bytes up to which the factor of attention's output lies in shared memory where experts are chosen: rank 8 of the
-/// published sizes twice, beside the products that still run there.
-const STAGED_FACTOR: usize = 96 << 10;
 /// Blocks a multiprocessor of a thin product.
 const THIN_BLOCKS: u32 = 2;
 
@@ -140,26 +138,7 @@ impl Program {
             layer.input[1],
             self.angles[0],
             self.angles[1],
-            at.slots,
-            at.positions,
-            at.pages,
-            at.first_page,
             at.adapted,
-            at.query,
-            cache[0],
-            cache[1],
-        ]
-        .map(Arg::Ptr);
-        let window = layer.window.unwrap_or(0);
-        let sizes = [of.heads, of.key_heads, of.head_dim, columns, window].map(Arg::size);
-        run.stage("place", 0.0, 0.0, || {
-            let entry = if columns > 0 { "place_adapted" } else { "place" };
-            let kernel = run.kernel("decode/rows", entry, &[])?;
-            let arguments = [&pointers[..], &sizes].concat();
-            run.launch_early(kernel, ((qkv / 2).div_ceil(128), rows), 128u32, 0, &arguments)
-        })?;
-        let pointers = [
-            at.query,
             cache[0],
             cache[1],
             frozen.sinks,
@@ -172,8 +151,9 @@ impl Program {
             at.counters,
         ]
         .map(Arg::Ptr);
+        let window = layer.window.unwrap_or(0);
         let scale = (of.head_dim as f32).sqrt().recip();
-        let sizes = [of.key_heads, window].map(Arg::size);
+        let sizes = [of.key_heads, columns, window].map(Arg::size);
         let arguments = [&pointers[..], &sizes, &[Arg::F32(scale)]].concat();
         let splits =
             layer.window.map_or(shape.splits, |window| super::buffers::splits(window).min(shape.splits));
@@ -181,13 +161,8 @@ impl Program {
         run.stage(name, 0.0, 0.0, || {
             let defines = [("HEAD_DIM", of.head_dim as i64), ("GROUP", (of.heads / of.key_heads) as i64)];
             let kernel = run.kernel("decode/attend", "attend", &defines)?;
-            run.launch(
-                kernel,
-                [splits as u32, of.key_heads as u32, rows as u32],
-                ATTEND.threads,
-                0,
-                &arguments,
-            )
+            let grid = [splits as u32, of.key_heads as u32, rows as u32];
+            run.launch_early(kernel, grid, ATTEND.threads, 0, &arguments)
         })?;
         let columns = layer.paths.output;
         let product = Dense {
@@ -229,18 +204,18 @@ impl Program {
         .map(Arg::Ptr);
         let sizes = [of.hidden, of.experts, of.top_k, layer.paths.output].map(Arg::size);
         let is_fine = layer.router.is_some();
-        let factor = of.hidden * layer.paths.output * size_of::<u16>();
-        let is_staged = (1..=STAGED_FACTOR).contains(&factor);
-        let last = [Arg::F32(layer.epsilon as f32), Arg::I32(is_staged.into())];
-        let arguments = [&pointers[..], &sizes, &last].concat();
+        let arguments = [&pointers[..], &sizes, &[Arg::F32(layer.epsilon as f32)]].concat();
         let pairs = rows * of.top_k;
         run.stage("route", 0.0, 0.0, || {
-            let entry = if is_fine || layer.paths.output > 0 { "route_adapted" } else { "route_rows" };
+            let entry = match (is_fine, layer.paths.output) {
+                (true, _) => "route_fine",
+                (false, 0) => "route_rows",
+                (false, _) => "route_adapted",
+            };
             let kernel = run.kernel("decode/rows", entry, &[])?;
-            let per_block = (ROUTE_ROWS.threads / WARP) as usize;
             let number = if is_fine { size_of::<f32>() } else { size_of::<u16>() };
-            let shared = per_block * of.hidden * number + if is_staged { factor } else { 0 };
-            let grid = (of.experts.div_ceil(per_block), rows);
+            let shared = of.hidden * (ROUTE_EXPERTS * number + size_of::<f32>() + size_of::<u16>());
+            let grid = (of.experts.div_ceil(ROUTE_EXPERTS), rows);
             run.launch_early(kernel, grid, ROUTE_ROWS.threads, shared as u32, &arguments)?;
             if rows == 1 {
                 return Ok(());
@@ -274,8 +249,12 @@ impl Program {
             run.stage("experts low rank", 0.0, 0.0, || {
                 let pointers = [x, factors.a, at.experts, at.pairs, at.adapted, u].map(Arg::Ptr);
                 let sizes = [inputs, factors.rank, of.expert_columns, of.top_k, gathered].map(Arg::size);
+                // The down product's experts were chosen before the gate and up product began.
+                let early = [Arg::I32((gathered == 0).into())];
                 let kernel = run.kernel("decode/rows", "expert_rows", &[])?;
-                run.launch_early(kernel, pairs, 256u32, 0, &[&pointers[..], &sizes].concat())
+                let grid = (pairs, of.expert_columns.div_ceil(EXPERT_RANKS));
+                let arguments = [&pointers[..], &sizes, &early].concat();
+                run.launch_early(kernel, grid, EXPERT_ROWS.threads, 0, &arguments)
             })
         };
         let step = experts::Step {
@@ -362,7 +341,8 @@ fn thin(run: &Run<'_>, rows: usize, of: &Dense) -> Result<()> {
     let blocks = (THIN_BLOCKS * run.gpu().multiprocessors()).min(tiles as u32);
     // Rows lie apart so that their columns are in different banks.
     let apart = if of.inputs.is_multiple_of(64) { 64 } else { 0 };
-    let shared = (rows * (of.inputs * 2 + apart)) as u32;
+    let of_norm = if of.norm.is_some() { of.inputs * size_of::<f32>() } else { 0 };
+    let shared = (rows * (of.inputs * 2 + apart) + of_norm) as u32;
     run.launch_early(run.kernel("decode/thin", "thin", &[])?, blocks, THIN.threads, shared, &arguments)
 }
 

@@ -4,9 +4,10 @@
 //
 // The matrix is the right operand of mma.sync and goes from device memory to registers, never through shared memory: a
 // lane has 16 bytes of a column at a time, and both operands use the same order of k, which a dot product does not see.
-// The rows of x lie in shared memory, normed there first where asked (RMSNorm, Zhang and Sennrich 2019). A CTA makes
-// eight columns at a time; its eight warps share out k, and their sums are added in order of the warps. What a product
-// has read makes room for the next tile's, so that loads never stop. A row's result depends on that row alone.
+// The rows of x lie in shared memory, normed there first where asked (RMSNorm, Zhang and Sennrich 2019), with the
+// norm's weights behind them. A CTA makes eight columns at a time; its eight warps share out k, and their sums are
+// added in order of the warps. What a product has read makes room for the next tile's, so that loads never stop. A
+// row's result depends on that row alone.
 #include "mma.cuh"
 #include "step.cuh"
 
@@ -25,82 +26,88 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     const int stride = K * 2 + (K % 64 == 0 ? 64 : 0), chunks = K / 32;
     const int of_w = (N + COLUMNS - 1) / COLUMNS, tiles = of_w + (R + COLUMNS - 1) / COLUMNS;
 
-    uint4 loaded[AHEAD] = {};
-    // The column of this lane in a tile; null where there is none.
+    uint4 loaded[AHEAD];
+    // Of this lane's column in a tile, what this warp reads first; null where there is none.
     auto line = [&](int tile) {
         const bool adapter = tile >= of_w;
         const int column = (adapter ? tile - of_w : tile) * COLUMNS + g;
         const bool is_there = tile < tiles && column < (adapter ? R : N);
-        return is_there ? (const uint4*)((adapter ? more : w) + (u64)column * K) + q : (const uint4*)0;
+        return is_there ? (const uint4*)((adapter ? more : w) + (u64)column * K) + q + warp * 4 : (const uint4*)0;
     };
-    // What is not there leaves what was: no product reads it, or nobody the product.
-    auto load = [&](uint4& to, const uint4* from, int chunk) {
-        if (from && chunk < chunks) to = __ldcs(from + chunk * 4);
+    // The i-th of this warp's chunks from `first` on, which begin at `from`. What is not there leaves what was: no
+    // product reads it, or nobody the product.
+    auto load = [&](const uint4* from, int first, int i) {
+        if (from && first + i * WARPS < chunks) loaded[i] = __ldcs(from + i * WARPS * 4);
     };
     const uint4* at = line(blockIdx.x);
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++) load(loaded[i], at, warp + i * WARPS);
+    for (int i = 0; i < AHEAD; i++) load(at, warp, i);
 
+    u8* const by = rows + B * stride;
+#pragma unroll 1
+    for (int i = t; norm && i < K / 4; i += THREADS) copy_async16(shared_address(by) + i * 16, norm + i * 4);
     next_may_start();
-
     wait_for_earlier();
-
-    // So many warps bring a row, all rows at once.
-    const int rows_up = B > 4 ? 8 : B > 2 ? 4 : B, share = WARPS / rows_up, b = warp / share, first = warp % share;
-    if (b < B) {
-        const uint4* from = (const uint4*)(x + (u64)b * K);
-        float sum = 0.0f;
-        for (int i = first * 32 + lane; i < K / 8; i += share * 32) {
-            const uint4 v = from[i];
-            *(uint4*)(rows + b * stride + i * 16) = v;
-            float f[8];
-            unpack8(v, f);
+    // So many warps bring a row, all rows at once: eight, or half as many with every doubling.
+    const int halvings = B > 4 ? 3 : B > 2 ? 2 : B - 1, share = WARPS >> halvings;
+    const int b = warp >> (3 - halvings), first = warp & (share - 1);
+    u8* const own = rows + b * stride;
+#pragma unroll 1
+    for (int i = first * 32 + lane; b < B && i < K / 8; i += share * 32)
+        copy_async16(shared_address(own) + i * 16, x + (u64)b * K + i * 8);
+    copy_commit();
+    copy_wait<0>();
+    if (norm) {
+        float sum = 0.0f, f[8];
+#pragma unroll 2
+        for (int i = first * 32 + lane; b < B && i < K / 8; i += share * 32) {
+            unpack8(*(const uint4*)(own + i * 16), f);
 #pragma unroll
             for (int j = 0; j < 8; j++) sum += f[j] * f[j];
         }
         sum = warp_sum(sum);
         if (lane == 0) parts[warp] = sum;
+        __syncthreads();
+        sum = 0.0f;
+#pragma unroll 1
+        for (int i = 0; b < B && i < share; i++) sum += parts[b * share + i];
+        const float scale = rsqrtf(sum / K + epsilon);
+#pragma unroll 1
+        for (int i = first * 32 + lane; b < B && i < K / 8; i += share * 32) {
+            unpack8(*(const uint4*)(own + i * 16), f);
+            const float4 a = ((const float4*)by)[2 * i], c = ((const float4*)by)[2 * i + 1];
+            const float weight[8] = {a.x, a.y, a.z, a.w, c.x, c.y, c.z, c.w};
+#pragma unroll
+            for (int j = 0; j < 8; j++) f[j] = f[j] * scale * weight[j];
+            *(uint4*)(own + i * 16) = pack8(f);
+        }
     }
     __syncthreads();
-    if (norm) {
-        if (b < B) {
-            float sum = 0.0f;
-            for (int i = 0; i < share; i++) sum += parts[b * share + i];
-            const float scale = rsqrtf(sum / K + epsilon);
-            for (int i = first * 32 + lane; i < K / 8; i += share * 32) {
-                float f[8];
-                unpack8(*(const uint4*)(rows + b * stride + i * 16), f);
-                const float4 a = ((const float4*)norm)[2 * i], c = ((const float4*)norm)[2 * i + 1];
-                const float weight[8] = {a.x, a.y, a.z, a.w, c.x, c.y, c.z, c.w};
-#pragma unroll
-                for (int j = 0; j < 8; j++) f[j] = f[j] * scale * weight[j];
-                *(uint4*)(rows + b * stride + i * 16) = pack8(f);
-            }
-        }
-        __syncthreads();
-    }
 
     // A row that is not there makes sums that nobody reads.
     const u8* row = rows + min(g, B - 1) * stride + q * 16;
     int buffer = 0;
+#pragma unroll 1
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x, buffer ^= 1) {
         const uint4* next = line(tile + gridDim.x);
         float acc[2][4] = {};
+#pragma unroll 1
         for (int from = warp; from < chunks; from += WARPS * AHEAD) {
             const bool is_last = from + WARPS * AHEAD >= chunks;
+            if (!is_last) at += WARPS * AHEAD * 4;
             const uint4* source = is_last ? next : at;
-            const int base = is_last ? warp : from + WARPS * AHEAD;
+            const int first = is_last ? warp : from + WARPS * AHEAD;
+            const u8* x_at = row + from * 64;
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
-                const int chunk = from + i * WARPS;
                 const uint4 v = loaded[i];
-                if (chunk < chunks) {
-                    const uint4 z = *(const uint4*)(row + chunk * 64);
+                if (from + i * WARPS < chunks) {
+                    const uint4 z = *(const uint4*)(x_at + i * WARPS * 64);
                     const u32 one[4] = {z.x, 0, z.y, 0}, other[4] = {z.z, 0, z.w, 0};
                     multiply16(acc[0], one, v.x, v.y);
                     multiply16(acc[1], other, v.z, v.w);
                 }
-                load(loaded[i], source, base + i * WARPS);
+                load(source, first, i);
             }
         }
         at = next;
@@ -110,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         const int column = (adapter ? tile - of_w : tile) * COLUMNS + (t & 7), r = t >> 3;
         if (r < B && column < (adapter ? R : N)) {
             float sum = 0.0f;
-#pragma unroll
+#pragma unroll 4
             for (int part = 0; part < WARPS; part++) sum += sums[buffer][part][r][t & 7];
             if (adapter)
                 u[r * R + column] = to_bf16(sum);

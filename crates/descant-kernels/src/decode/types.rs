@@ -99,7 +99,7 @@ impl StepDraw {
 /// What becomes of the logits of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StepChoice {
-    /// The likeliest token is the next, ties to the lower id, and nothing else is told.
+    /// The likeliest token is the next, ties to the lower id, and the host reads nothing else.
     Likeliest,
     /// The next token is drawn.
     Drawn,

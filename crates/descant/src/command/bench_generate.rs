@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use burn::tensor::Device;
 use descant_kernels::{compact, gauge};
 use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{
@@ -83,6 +84,8 @@ struct Asked {
 /// When tokens came.
 #[derive(Debug, Default)]
 struct Clock {
+    /// Where operators are timed, from when all sequences are at work; some steps later all end.
+    profiled: Option<Device>,
     sequences: usize,
     begun: usize,
     /// When all sequences had their first token.
@@ -111,9 +114,13 @@ impl Watch for Clock {
             self.begun += 1;
             if self.begun == self.sequences {
                 self.first = Some(now);
+                if let Some(device) = &self.profiled {
+                    gauge::profile(device, true);
+                }
             }
         }
-        Go::On
+        let is_enough = self.profiled.is_some() && self.tokens >= PROFILED * self.sequences;
+        if is_enough { Go::EndAll } else { Go::On }
     }
 
     fn ended(&mut self, _: usize, _: StopReason) {
@@ -151,26 +158,25 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
             Request { adapter: true, ..Request::greedy(prompt, args.new) }
         })
         .collect();
-    let ask = |prompts: usize, new: usize| -> Result<Asked> {
+    let ask = |prompts: usize, new: usize, profiled: Option<Device>| -> Result<Asked> {
         let requests: Vec<Request> =
             requests[..prompts].iter().map(|one| Request { max_new_tokens: new, ..one.clone() }).collect();
         let options = GenerateOptions { at_once: Some(args.batch), ..GenerateOptions::default() };
-        let clock = Clock { sequences: args.batch, ..Clock::default() };
+        let clock = Clock { sequences: args.batch, profiled, ..Clock::default() };
         let (mut clock, start) = (clock, Instant::now());
         let made = model.generate(&requests, overlay.as_ref(), &options, &mut clock)?;
         let seconds = start.elapsed().as_secs_f64();
         let first = clock.first.context("a token")?.duration_since(start).as_secs_f64();
         Ok(Asked { clock, first, seconds, ids: made.into_iter().map(|one| one.ids).collect() })
     };
-    let cold_first_token_seconds = ask(args.batch, args.new)?.first;
-    let Asked { clock, first: first_token_seconds, seconds, ids } = ask(prompts, args.new)?;
+    let cold_first_token_seconds = ask(args.batch, args.new, None)?.first;
+    let Asked { clock, first: first_token_seconds, seconds, ids } = ask(prompts, args.new, None)?;
     anyhow::ensure!(
         clock.tokens > 0,
         "the first replies end before the last prompts are read: raise --new, or lower --batch or --context"
     );
     let peak = room::in_use(&device);
-    gauge::profile(&device.device, true);
-    ask(args.batch, PROFILED)?;
+    ask(args.batch, args.new, Some(device.device.clone()))?;
     let operators = gauge::profiled(&device.device);
     gauge::profile(&device.device, false);
     // Each step chooses once.
@@ -212,7 +218,7 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
     Ok(Exit::Success)
 }
 
-/// New tokens of the run whose operators are timed.
+/// Steps whose operators are timed, all with every sequence.
 const PROFILED: usize = 8;
 
 /// The adapter that takes part: a trained one, or one as training begins with it, which costs the same.

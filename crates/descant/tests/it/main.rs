@@ -29,4 +29,5 @@ mod settings;
 #[cfg(target_os = "linux")]
 mod signals;
 mod speaking;
+#[cfg(feature = "hub")]
 mod tutorial;
