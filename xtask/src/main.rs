@@ -155,7 +155,9 @@ fn run(mut arguments: Vec<String>) -> Result<ExitCode> {
 fn descant(cuda: bool, arguments: &[String]) -> Result<ExitCode> {
     let root = root()?;
     let mut run = cargo();
-    run.args(["run", "--release", "--package", "descant", "--manifest-path"]).arg(root.join("Cargo.toml"));
+    let profile = if cuda { "release" } else { "cpu" };
+    run.args(["run", "--profile", profile, "--package", "descant", "--manifest-path"])
+        .arg(root.join("Cargo.toml"));
     // The first training must not wait for network code to be compiled.
     run.args(["--no-default-features", "--features", "languages"]);
     let recipe = arguments.iter().any(|argument| argument.starts_with("--recipe"));
@@ -170,27 +172,12 @@ fn descant(cuda: bool, arguments: &[String]) -> Result<ExitCode> {
     exec(run)
 }
 
-/// Crates that others can use by themselves: every one that may be published.
-const LIBRARIES: [&str; 12] = [
-    "descant-evaluate",
-    "descant-export",
-    "descant-files",
-    "descant-harmony",
-    "descant-hub",
-    "descant-kernels",
-    "descant-lora",
-    "descant-model",
-    "descant-quant",
-    "descant-testkit",
-    "descant-train",
-    "descant-workers",
-];
-
-/// Makes the archives that crates.io would get. They are not compiled: tests and documentation have done that.
+/// Makes the archives that crates.io would get, of all crates but the programs. They are not compiled: tests and
+/// documentation have done that.
 fn package() -> Result<ExitCode> {
     let mut archives = cargo();
     archives.current_dir(root()?).args(["package", "--no-verify", "--allow-dirty", "--quiet"]);
-    archives.args(LIBRARIES.iter().flat_map(|name| ["--package", name]));
+    archives.args(["--workspace", "--exclude", "descant", "--exclude", "xtask"]);
     let made = archives.status().context("cargo package")?.success();
     Ok(if made { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
