@@ -7,9 +7,9 @@ use std::path::Path;
 use descant_files::{NewDir, RelPath};
 use descant_model::{Config, LayerPart, Part, Site, SiteKind};
 use descant_quant::mxfp4::{BLOCK, BLOCK_BYTES, GGML_BYTES, from_ggml};
+use descant_quant::transposed;
 use safetensors::Dtype;
 
-use crate::base::transposed;
 use crate::error::Result;
 use crate::form::Select;
 use crate::gguf::{Gguf, names};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use descant_files::Ranges;
 use descant_model::{Config, Error as ModelError, LinearLayer, Part, Piece, Site, Stored, TensorPlace};
-use descant_quant::{Packing, mxfp4};
+use descant_quant::{Packing, mxfp4, transposed};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
@@ -284,22 +284,6 @@ pub(crate) fn to_bytes<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) 
     out
 }
 
-/// `[rows, columns]` with its axes changed; in tiles, since one of the two is always far apart in memory.
-pub(crate) fn transposed<T: Copy + Default>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
-    const TILE: usize = 32;
-    let mut out = vec![T::default(); values.len()];
-    for row in (0..rows).step_by(TILE) {
-        for column in (0..columns).step_by(TILE) {
-            for r in row..rows.min(row + TILE) {
-                for c in column..columns.min(column + TILE) {
-                    out[c * rows + r] = values[r * columns + c];
-                }
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,13 +299,5 @@ mod tests {
         for x in ends.into_iter().chain(all).filter(|x| !x.is_nan()) {
             assert_eq!(bf16_of(x).to_bits(), bf16::from_f32(x).to_bits(), "{x:e}");
         }
-    }
-
-    #[test]
-    fn a_matrix_with_its_axes_changed_twice_is_itself() {
-        let values: Vec<u16> = (0..33 * 70).collect();
-        let turned = transposed(&values, 33, 70);
-        assert_eq!((turned[1], turned[33]), (70, 1));
-        assert_eq!(transposed(&turned, 70, 33), values);
     }
 }

@@ -7,11 +7,11 @@
 //! ```
 
 use descant_model::{Part, Site};
-use descant_quant::Packing;
 use descant_quant::mxfp4::{self, BLOCK, BLOCK_BYTES, GGML_BYTES, Rounding};
+use descant_quant::{Packing, transposed};
 use half::bf16;
 
-use crate::base::{Base, bf16_of, to_bytes, transposed};
+use crate::base::{Base, bf16_of, to_bytes};
 use crate::error::{Error, Result};
 use crate::form::Select;
 use crate::plan::Rows;

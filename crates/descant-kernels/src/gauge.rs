@@ -10,74 +10,56 @@ use burn::tensor::{DType, Device, Distribution, Tensor};
 pub use crate::rates::{OperatorTime, Rates, Shares};
 use crate::{DeviceError, FrozenWeight, Groups, linear};
 
+/// What a card answers; `None` on the CPU, and in a build without CUDA, where the question is not compiled.
+macro_rules! on_card {
+    ($device:ident, $answer:expr) => {{
+        #[cfg(feature = "cuda")]
+        let answer = (!crate::is_cpu($device)).then(|| $answer);
+        #[cfg(not(feature = "cuda"))]
+        let answer = {
+            let _ = $device;
+            None
+        };
+        answer
+    }};
+}
+
 /// Measures the ceilings of a device. Takes a second or two.
 pub fn rates(device: &Device) -> Rates {
-    #[cfg(feature = "cuda")]
-    if !crate::is_cpu(device) {
-        return crate::cuda::gauge::rates(device);
-    }
-    cpu_rates(device)
+    on_card!(device, crate::cuda::gauge::rates(device)).unwrap_or_else(|| cpu_rates(device))
 }
 
 /// Bytes a second that cross the bus from pinned host memory to a card, measured in a tenth of a second; `None` where
 /// there is not a bus, or the system pins no memory.
 pub fn bus_rate(device: &Device) -> Option<f64> {
-    #[cfg(feature = "cuda")]
-    if !crate::is_cpu(device) {
-        return crate::cuda::gauge::bus_rate(device);
-    }
-    let _ = device;
-    None
+    on_card!(device, crate::cuda::gauge::bus_rate(device)).flatten()
 }
 
 /// Bytes of device memory in use on the whole card, `None` where that has no meaning (the CPU).
 pub fn memory_in_use(device: &Device) -> Option<u64> {
-    #[cfg(feature = "cuda")]
-    if !crate::is_cpu(device) {
-        return crate::cuda::gauge::memory_in_use(device);
-    }
-    let _ = device;
-    None
+    on_card!(device, crate::cuda::gauge::memory_in_use(device)).flatten()
 }
 
 /// Who has the memory of a card, as far as that is known; `None` where that has no meaning (the CPU).
 pub fn shares(device: &Device) -> Option<Shares> {
-    #[cfg(feature = "cuda")]
-    if !crate::is_cpu(device) {
-        return crate::cuda::gauge::shares(device);
-    }
-    let _ = device;
-    None
+    on_card!(device, crate::cuda::gauge::shares(device)).flatten()
 }
 
 /// The card's name, `None` on the CPU.
 pub fn card(device: &Device) -> Option<String> {
-    #[cfg(feature = "cuda")]
-    if !crate::is_cpu(device) {
-        return crate::cuda::gauge::card(device);
-    }
-    let _ = device;
-    None
+    on_card!(device, crate::cuda::gauge::card(device)).flatten()
 }
 
 /// Switches the recording of operators' times on or off; on forgets what was recorded. Recording slows a step down
 /// a little, so that a step's time and its operators' times are not taken from the same step.
 pub fn profile(device: &Device, on: bool) {
-    #[cfg(feature = "cuda")]
-    if !crate::is_cpu(device) {
-        crate::cuda::gauge::profile(device, on);
-    }
-    let _ = (device, on);
+    let recorded: Option<()> = on_card!(device, crate::cuda::gauge::profile(device, on));
+    let _ = (recorded, on);
 }
 
 /// What was recorded, longest first; empty on devices that record nothing.
 pub fn profiled(device: &Device) -> Vec<OperatorTime> {
-    #[cfg(feature = "cuda")]
-    if !crate::is_cpu(device) {
-        return crate::cuda::gauge::profiled(device);
-    }
-    let _ = device;
-    Vec::new()
+    on_card!(device, crate::cuda::gauge::profiled(device)).unwrap_or_default()
 }
 
 /// Waits until the device has done everything that is queued.
@@ -85,12 +67,7 @@ pub fn profiled(device: &Device) -> Vec<OperatorTime> {
 /// # Errors
 /// What went wrong on the device since it was last asked.
 pub fn synchronize(device: &Device) -> Result<(), DeviceError> {
-    #[cfg(feature = "cuda")]
-    if !crate::is_cpu(device) {
-        return Ok(crate::cuda::gauge::synchronize(device)?);
-    }
-    let _ = device;
-    Ok(())
+    on_card!(device, crate::cuda::gauge::synchronize(device).map_err(DeviceError::from)).unwrap_or(Ok(()))
 }
 
 /// Rows, inputs and outputs of the measured product on the CPU.

@@ -8,9 +8,11 @@ mod error;
 pub mod mxfp4;
 pub mod nf4;
 mod packing;
+mod transpose;
 
 pub use error::{Error, Result};
 pub use packing::Packing;
+pub use transpose::transposed;
 
 /// Runs the example of the README.
 #[cfg(doctest)]

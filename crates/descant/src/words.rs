@@ -2,6 +2,11 @@
 
 pub(crate) use descant_lora::peft::is_hub_name;
 
+/// Bytes of a MiB.
+pub(crate) const MIB: f64 = (1_u64 << 20) as f64;
+/// Bytes of a GiB.
+pub(crate) const GIB: f64 = (1_u64 << 30) as f64;
+
 /// Digits in groups of three.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();

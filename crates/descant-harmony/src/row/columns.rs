@@ -1,7 +1,7 @@
 //! Which columns of a file are read.
 
-/// Every column that any form uses, and `id`, by which rows are printed.
-pub(crate) const COLUMNS: [&str; 33] = [
+/// Columns that one form uses and the others do not; and `id`, by which rows are printed and which changes no token.
+pub(crate) const OF_FORMS: [&str; 11] = [
     "id",
     "messages",
     "conversations",
@@ -12,8 +12,11 @@ pub(crate) const COLUMNS: [&str; 33] = [
     "history",
     "prompt",
     "completion",
-    "label",
     "text",
+];
+/// Columns that every form uses.
+const OF_ALL: [&str; 22] = [
+    "label",
     "thinking",
     "reasoning",
     "reasoning_content",
@@ -36,3 +39,11 @@ pub(crate) const COLUMNS: [&str; 33] = [
     "audios",
     "add_generation_prompt",
 ];
+/// Every column that any form uses.
+pub(crate) const COLUMNS: [&str; OF_FORMS.len() + OF_ALL.len()] = {
+    let mut all = [""; OF_FORMS.len() + OF_ALL.len()];
+    let (forms, rest) = all.split_at_mut(OF_FORMS.len());
+    forms.copy_from_slice(&OF_FORMS);
+    rest.copy_from_slice(&OF_ALL);
+    all
+};

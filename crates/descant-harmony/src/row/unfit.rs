@@ -5,7 +5,7 @@
 //! text, so that its key is counted as every other key that is not used; where it does, the row is refused by its path.
 
 use crate::error::{Error, Result};
-use crate::row::columns::COLUMNS;
+use crate::row::columns::{COLUMNS, OF_FORMS};
 use crate::row::format::Format;
 use crate::row::mark::MARK;
 use serde_json::{Map, Value as Json};
@@ -29,20 +29,6 @@ const OF_MESSAGES: [&str; 17] = [
     "loss",
     "refusal",
     "images",
-];
-/// Keys that one form uses and the others do not; and `id`, which changes no token.
-const OF_FORMS: [&str; 11] = [
-    "id",
-    "messages",
-    "conversations",
-    "conversation",
-    "instruction",
-    "input",
-    "output",
-    "history",
-    "prompt",
-    "completion",
-    "text",
 ];
 const LISTS: [&str; 5] = ["messages", "conversations", "conversation", "prompt", "completion"];
 

@@ -184,16 +184,7 @@ mod tests {
 
     #[test]
     fn the_room_for_logits_comes_from_sizes_and_lies_in_the_scratch_of_every_plan() {
-        let sizes = LayerSizes {
-            hidden: 2880,
-            query: 4096,
-            key_value: 512,
-            n_heads: 64,
-            n_experts: 32,
-            top_k: 4,
-            inner: 2880,
-            packed_attention: false,
-        };
+        let sizes = LayerSizes::OF_20B;
         for tokens in [1, 100, 1024, 4096, 16_384] {
             for in_order in [false, true] {
                 let room = room_for_logits(&sizes, tokens, in_order) as u64;

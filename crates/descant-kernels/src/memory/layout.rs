@@ -123,17 +123,7 @@ mod tests {
     const ALL_PATHS: Paths = Paths { input: 32, output: 16, router: 8, gate_up: 8, down: 8 };
 
     fn plan(kept: Kept, paths: Paths) -> Plan {
-        let sizes = LayerSizes {
-            hidden: 2880,
-            query: 4096,
-            key_value: 512,
-            n_heads: 64,
-            n_experts: 32,
-            top_k: 4,
-            inner: 2880,
-            packed_attention: false,
-        };
-        Plan { chunk: 1024, ..Plan::new(sizes, 4096, paths, kept, true) }
+        Plan { chunk: 1024, ..Plan::new(LayerSizes::OF_20B, 4096, paths, kept, true) }
     }
 
     fn plans() -> impl Iterator<Item = Plan> {

@@ -69,30 +69,20 @@ pub(crate) fn plan(
 mod tests {
     use super::*;
 
-    const SIZES_20B: LayerSizes = LayerSizes {
-        hidden: 2880,
-        query: 4096,
-        key_value: 512,
-        n_heads: 64,
-        n_experts: 32,
-        top_k: 4,
-        inner: 2880,
-        packed_attention: false,
-    };
-
     fn windows() -> Vec<Option<usize>> {
         (0..24).map(|layer| (layer % 2 == 0).then_some(128)).collect()
     }
 
     fn spent(kept: &[Kept], tokens: usize) -> u64 {
-        kept.iter().map(|kept| bytes(&SIZES_20B, *kept, tokens)).sum()
+        kept.iter().map(|kept| bytes(&LayerSizes::OF_20B, *kept, tokens)).sum()
     }
 
     #[test]
     fn a_plan_never_spends_more_than_it_may() {
         for tokens in [1, 100, 1024, 16384] {
             for budget in [0, 1 << 20, 1 << 28, 1 << 30, 3 << 30, 40 << 30] {
-                let kept = plan(Keep::Bytes(budget), &SIZES_20B, &windows(), tokens, tokens, u64::MAX);
+                let kept =
+                    plan(Keep::Bytes(budget), &LayerSizes::OF_20B, &windows(), tokens, tokens, u64::MAX);
                 assert!(spent(&kept, tokens) <= budget, "{tokens} tokens, {budget} bytes: {kept:?}");
             }
         }
@@ -102,18 +92,21 @@ mod tests {
     fn more_bytes_never_keep_fewer_bytes() {
         let mut last = 0;
         for budget in (0..60).map(|n| n << 29) {
-            let kept = plan(Keep::Auto, &SIZES_20B, &windows(), 16384, 4096, budget);
+            let kept = plan(Keep::Auto, &LayerSizes::OF_20B, &windows(), 16384, 4096, budget);
             let now = spent(&kept, 16384);
             assert!(now >= last, "{budget}: {now} < {last}");
             last = now;
         }
-        assert_eq!(plan(Keep::Auto, &SIZES_20B, &windows(), 16384, 4096, u64::MAX), [Kept::Experts; 24]);
+        assert_eq!(
+            plan(Keep::Auto, &LayerSizes::OF_20B, &windows(), 16384, 4096, u64::MAX),
+            [Kept::Experts; 24]
+        );
     }
 
     #[test]
     fn attention_over_all_keys_is_kept_before_attention_over_a_window() {
-        let one = bytes(&SIZES_20B, Kept::Attention, 16384);
-        let kept = plan(Keep::Bytes(12 * one), &SIZES_20B, &windows(), 16384, 4096, 0);
+        let one = bytes(&LayerSizes::OF_20B, Kept::Attention, 16384);
+        let kept = plan(Keep::Bytes(12 * one), &LayerSizes::OF_20B, &windows(), 16384, 4096, 0);
         for (layer, kept) in kept.into_iter().enumerate() {
             let expected = if layer % 2 == 1 { Kept::Attention } else { Kept::Input };
             assert_eq!(kept, expected, "layer {layer}");

@@ -132,21 +132,27 @@ impl Plan {
 }
 
 #[cfg(test)]
+impl LayerSizes {
+    /// Those of gpt-oss-20b.
+    pub(crate) const OF_20B: Self = Self {
+        hidden: 2880,
+        query: 4096,
+        key_value: 512,
+        n_heads: 64,
+        n_experts: 32,
+        top_k: 4,
+        inner: 2880,
+        packed_attention: false,
+    };
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn chunks_are_of_one_length_and_sizes_alone_decide() {
-        let of_20b = LayerSizes {
-            hidden: 2880,
-            query: 4096,
-            key_value: 512,
-            n_heads: 64,
-            n_experts: 32,
-            top_k: 4,
-            inner: 2880,
-            packed_attention: false,
-        };
+        let of_20b = LayerSizes::OF_20B;
         let of_120b = LayerSizes { n_experts: 128, ..of_20b };
         for (sizes, tokens, chunk) in [
             (of_20b, 1, 1),

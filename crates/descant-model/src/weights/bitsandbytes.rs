@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use descant_quant::nf4;
+use descant_quant::{nf4, transposed};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -376,22 +376,6 @@ fn keep(members: Vec<(Layer, Piece)>) -> Vec<Kept> {
             .map(|(layer, matrix)| Kept::new(layer.weight, vec![matrix], layer.d_out, layer.d_in))
             .collect(),
     }
-}
-
-/// `[rows, columns]` with its axes changed; in tiles, since one of the two is always far apart in memory.
-fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    const TILE: usize = 32;
-    let mut out = vec![0.0; values.len()];
-    for row in (0..rows).step_by(TILE) {
-        for column in (0..columns).step_by(TILE) {
-            for r in row..rows.min(row + TILE) {
-                for c in column..columns.min(column + TILE) {
-                    out[c * rows + r] = values[r * columns + c];
-                }
-            }
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -21,9 +21,7 @@ use super::room::{self, Found};
 use crate::cli::BenchStep;
 use crate::failure::Exit;
 use crate::talk::Talk;
-use crate::words::grouped;
-
-const GIB: f64 = (1_u64 << 30) as f64;
+use crate::words::{GIB, grouped};
 
 /// What is printed.
 #[derive(Debug, Serialize)]
@@ -77,9 +75,9 @@ struct Operator {
 
 /// Measures and prints.
 pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
-    let device = load::said_device(&args.device.name, talk)?;
+    let device = load::said_device(&args.on.device.name, talk)?;
     load::check_dir(model)?;
-    if descant_kernels::is_cpu(&device.device) && (args.memory.is_some() || args.keep != Keep::Auto) {
+    if descant_kernels::is_cpu(&device.device) && (args.on.memory.is_some() || args.keep != Keep::Auto) {
         return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));
     }
     let architecture = load::config(model)?;
@@ -101,7 +99,7 @@ pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
     let started = Instant::now();
     let placement = arrangement.placement;
     let model = load::model(model, &device.device, placement)?;
-    model.workspace().set(args.memory, args.keep);
+    model.workspace().set(args.on.memory, args.keep);
     let bus = slow_bus(args.bus, &model, arrangement, talk);
     gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
@@ -169,7 +167,7 @@ pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
         adapter_sha256,
         operators: operators.iter().map(|operator| row(operator, &rates)).collect(),
     };
-    if args.json {
+    if args.on.json {
         talk.data(serde_json::to_string(&answer)?)?;
     } else {
         print(&answer, talk)?;
@@ -194,7 +192,7 @@ fn arranged(
     config: &TrainConfig,
     device: &load::Chosen,
 ) -> Result<(Arrangement, u64)> {
-    let found = Found::on(device, args.memory, args.keep);
+    let found = Found::on(device, args.on.memory, args.keep);
     let tokens = (args.batch * args.sequence) as u64;
     let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0 };
     let (arrangement, needs) = found.arranged(architecture, args.accumulate, found.host, |place| {

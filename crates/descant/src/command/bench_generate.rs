@@ -23,9 +23,8 @@ use super::room::{self, place_for_asking};
 use crate::cli::BenchGenerate;
 use crate::failure::{Exit, Hinted, NotEnoughMemory};
 use crate::talk::Talk;
-use crate::words::grouped;
+use crate::words::{GIB, grouped};
 
-const GIB: f64 = (1_u64 << 30) as f64;
 const BF16: f64 = 2.0;
 /// Seed of an adapter that was never trained.
 const SEED: u64 = 0;
@@ -130,12 +129,12 @@ impl Watch for Clock {
 
 /// Measures and prints.
 pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit> {
-    let device = load::said_device(&args.device.name, talk)?;
+    let device = load::said_device(&args.on.device.name, talk)?;
     load::check_dir(model)?;
     let architecture = load::config(model)?;
     let tokens = (args.context + args.new) as u64;
     let asking = Asking { batch: args.batch as u64, tokens, scored: 0 };
-    let (placement, fits) = place_for_asking(&device, args.memory, &architecture, asking)?;
+    let (placement, fits) = place_for_asking(&device, args.on.memory, &architecture, asking)?;
     if fits.batch < asking.batch {
         let error = NotEnoughMemory(format!(
             "not enough memory on {} for {} prompts at once",
@@ -145,7 +144,7 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
     }
     let started = Instant::now();
     let model = load::model(model, &device.device, placement)?;
-    model.workspace().set(args.memory, descant_kernels::Keep::Auto);
+    model.workspace().set(args.on.memory, descant_kernels::Keep::Auto);
     gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let (overlay, words) = overlay(args, &model, &device)?;
@@ -210,7 +209,7 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
         ids_sha256: digest(&ids),
         operators: operators.iter().map(|operator| row(operator, steps)).collect(),
     };
-    if args.json {
+    if args.on.json {
         talk.data(serde_json::to_string(&answer)?)?;
     } else {
         print(&answer, talk)?;

@@ -102,9 +102,9 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
         }
         Command::Init(args) => init::run(args, talk),
         Command::Bench(args) => match &args.what {
-            Measured::Step(args) => bench::run(args, &model(args.model.as_ref(), root, &cached)?, talk),
+            Measured::Step(args) => bench::run(args, &model(args.on.model.as_ref(), root, &cached)?, talk),
             Measured::Generate(args) => {
-                bench_generate::run(args, &model(args.model.as_ref(), root, &cached)?, talk)
+                bench_generate::run(args, &model(args.on.model.as_ref(), root, &cached)?, talk)
             }
         },
         Command::Download(args) => download::run(args, talk),
@@ -129,6 +129,9 @@ fn settings(
     if let Some((places, talk)) = places {
         for written in recipe.map(Recipe::lay_out).transpose()?.unwrap_or_default() {
             talk.say(format_args!("wrote {written}"));
+        }
+        if args.file.is_some() || recipe.is_some() {
+            places.refuse_missing(&mut resolved)?;
         }
         places.settle(&mut resolved)?;
     }

@@ -19,6 +19,7 @@ use super::host_memory::{available, resident};
 use super::load::Chosen;
 use crate::failure::{Hinted, NotEnoughMemory};
 use crate::settings::Settings;
+use crate::words::{GIB, MIB};
 
 /// What a card's driver takes before anything is asked of it.
 const CONTEXT: u64 = 512 << 20;
@@ -31,8 +32,6 @@ const BUS: f64 = 25e9;
 const MERGED_TOKENS: u64 = 16_384;
 /// On the CPU, what telling languages apart brings into memory: the models of the eight Latin ones, from the program.
 const JUDGE: u64 = if descant_evaluate::TELLS_LATIN_APART { 33 << 20 } else { 0 };
-const MIB: f64 = (1_u64 << 20) as f64;
-const GIB: f64 = (1_u64 << 30) as f64;
 
 /// What a run was found to need.
 #[derive(Debug, Clone)]

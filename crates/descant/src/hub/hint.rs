@@ -17,7 +17,9 @@ pub(crate) fn hinted(error: Error) -> anyhow::Error {
         },
         Error::Space { .. } => "set HF_HUB_CACHE to a folder on a larger disk".to_owned(),
         Error::GaveUp { .. } | Error::Transport { .. } | Error::Later { .. } => {
-            "what was fetched is kept: run the command again to resume".to_owned()
+            "what was fetched is kept: run the command again to resume. `descant doctor` checks the network; with \
+             --offline only the cache is used"
+                .to_owned()
         }
         _ => return error.into(),
     };

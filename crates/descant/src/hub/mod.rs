@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow};
 use descant_hub::{Cache, Error, Reference, Snapshot};
 
-#[cfg(not(feature = "hub"))]
 use crate::failure::Hinted;
 use crate::settings::Resolved;
 use crate::talk::Talk;
@@ -91,6 +90,21 @@ impl Places {
         let hint = format!("cargo xtask download {reference}");
         self.talk.detail("built without the feature `hub`");
         Err(Hinted::new(error, hint).into())
+    }
+
+    /// Refuses a file or folder that is not there, before anything is fetched for nothing.
+    pub(crate) fn refuse_missing(&self, resolved: &mut Resolved) -> Result<()> {
+        let places = resolved.settings.places();
+        let fetches = self.fetch && places.iter().any(|path| reference(path).is_some());
+        let here = |path: &Path| path.as_os_str().is_empty() || reference(path).is_some() || path.exists();
+        match places.iter().find(|path| fetches && !here(path)) {
+            Some(path) => {
+                let error = anyhow!("{} does not exist", path.display());
+                let hint = "nothing was fetched; paths are relative to the current folder".to_owned();
+                Err(Hinted::new(error, hint).into())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Puts directories and files of the cache in place of every repository that the settings name. Their text then

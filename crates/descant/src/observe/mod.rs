@@ -3,6 +3,7 @@
 use descant_train::checkpoint::LogLengths;
 use descant_train::{Event, Observer};
 
+mod bar;
 mod live;
 mod pace;
 mod progress;

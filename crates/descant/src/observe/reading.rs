@@ -3,14 +3,13 @@
 use std::time::{Duration, Instant};
 
 use descant_harmony::prepare::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
+use super::bar::{BETWEEN_LINES, Counted, bar};
 use super::clock;
 use crate::talk::Talk;
 use crate::words::grouped;
 
-/// How often a line is written if output is not a terminal.
-const BETWEEN_LINES: Duration = Duration::from_secs(10);
 /// Before this a rate would be a guess, and a bar would only flash.
 const BEFORE_RATE: Duration = Duration::from_millis(500);
 
@@ -38,12 +37,7 @@ impl Reading {
             return;
         }
         if self.talk.is_terminal() {
-            let bar = self.bar.get_or_insert_with(|| {
-                let target = ProgressDrawTarget::stderr_with_hz(10);
-                let bar = ProgressBar::with_draw_target(Some(progress.of), target);
-                bar.set_style(style());
-                bar
-            });
+            let bar = self.bar.get_or_insert_with(|| bar("reading", progress.of, Counted::Percent));
             bar.set_position(progress.bytes);
             bar.set_message(text(progress, elapsed));
         } else if self.last_line.elapsed() >= BETWEEN_LINES {
@@ -82,12 +76,6 @@ fn text(progress: Progress, elapsed: Duration) -> String {
     let rest = progress.of.saturating_sub(progress.bytes) as f64;
     let left = clock(seconds * rest / progress.bytes.max(1) as f64);
     format!("{rows} rows  {rate} rows/s  {left} left")
-}
-
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("reading     {bar:24} {percent} %  {msg}")
-        .expect("the template above is well formed")
-        .progress_chars("━╸─")
 }
 
 #[cfg(test)]

@@ -4,16 +4,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use descant_hub::{Event, Watch};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
+use super::bar::{BETWEEN_LINES, Counted, bar};
 use super::clock;
 use crate::talk::Talk;
 
-/// How often a line is written if output is not a terminal.
-const BETWEEN_LINES: Duration = Duration::from_secs(10);
 /// Before this a rate would be a guess.
 const BEFORE_RATE: Duration = Duration::from_secs(2);
-const BETWEEN_FRAMES: Duration = Duration::from_millis(100);
 
 /// Shows what a hub reports.
 pub(crate) struct Transfer {
@@ -56,10 +54,8 @@ impl Transfer {
         (state.total, state.present, state.received) = (total, present, 0);
         state.started = Some(Instant::now());
         if self.talk.shows_progress() && self.talk.is_terminal() && present < total {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-            bar.set_style(style());
+            let bar = bar("fetching", total, Counted::Bytes);
             bar.set_position(present);
-            bar.enable_steady_tick(BETWEEN_FRAMES);
             state.bar = Some(bar);
         }
     }
@@ -156,12 +152,6 @@ pub(crate) fn size(bytes: u64) -> String {
         value /= 1024.0;
     }
     format!("{value:.1} TiB")
-}
-
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("fetching    {bar:24} {binary_bytes}/{binary_total_bytes}  {msg}")
-        .expect("the template above is well formed")
-        .progress_chars("━╸─")
 }
 
 #[cfg(test)]

@@ -3,17 +3,15 @@
 use std::time::{Duration, Instant};
 
 use descant_export::Progress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 
+use super::bar::{BETWEEN_LINES, Counted, bar};
 use super::clock;
 use crate::talk::Talk;
+use crate::words::MIB;
 
-/// How often a line is written if output is not a terminal.
-const BETWEEN_LINES: Duration = Duration::from_secs(10);
 /// Before this a rate would be a guess.
 const BEFORE_RATE: Duration = Duration::from_secs(2);
-const BETWEEN_FRAMES: Duration = Duration::from_millis(100);
-const MIB: f64 = (1_u64 << 20) as f64;
 
 /// Shows how far an export is.
 pub(crate) struct Writing {
@@ -38,11 +36,7 @@ impl Writing {
             Progress::Planned(total) => {
                 (self.total, self.started) = (total, Instant::now());
                 if self.talk.shows_progress() && self.talk.is_terminal() {
-                    let bar =
-                        ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-                    bar.set_style(style());
-                    bar.enable_steady_tick(BETWEEN_FRAMES);
-                    self.bar = Some(bar);
+                    self.bar = Some(bar("writing", total, Counted::Bytes));
                 }
             }
             Progress::Written(written) => {
@@ -85,12 +79,6 @@ fn rate(total: u64, written: u64, elapsed: Duration) -> String {
     let per_second = written as f64 / elapsed.as_secs_f64();
     let left = total.saturating_sub(written) as f64 / per_second;
     format!("{}/s  {} left", mib(per_second as u64), clock(left))
-}
-
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("writing     {bar:24} {binary_bytes}/{binary_total_bytes}  {msg}")
-        .expect("the template above is well formed")
-        .progress_chars("━╸─")
 }
 
 #[cfg(test)]

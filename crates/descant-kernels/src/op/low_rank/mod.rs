@@ -29,13 +29,10 @@ pub fn low_rank(x: Tensor<2>, a: Tensor<3>, b: Tensor<3>, scaling: f32, groups: 
     reference::low_rank(x, a, b, scaling, groups)
 }
 
-/// Largest rank of a card's form.
-pub(crate) const MAX_RANK: usize = 64;
-
 /// Whether the device's own form is written for these sizes; the CPU's takes all.
 fn has_form(x: &Tensor<2>, a: &Tensor<3>, b: &Tensor<3>) -> bool {
     let ([_, rank, d_in], [_, d_out, _]) = (a.dims(), b.dims());
-    let fits = rank <= MAX_RANK && d_in.is_multiple_of(32) && d_out.is_multiple_of(32);
+    let fits = rank <= crate::op::experts::RANK_WIDTH && d_in.is_multiple_of(32) && d_out.is_multiple_of(32);
     crate::is_cpu(&x.device()) || (fits && crate::device::has_form(&x.device(), x.dtype()))
 }
 

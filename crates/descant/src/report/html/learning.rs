@@ -9,8 +9,7 @@ use super::chart::{BINS, Chart, figure};
 use super::head::main_evaluation;
 use super::markup::{Section, escape, grouped};
 use crate::report::run_files::RunFiles;
-
-const MIB: f64 = (1_u64 << 20) as f64;
+use crate::words::MIB;
 
 /// Loss, first token, rate, gradient norm.
 pub(super) fn learning(run: &RunFiles) -> Option<Section> {
@@ -22,7 +21,7 @@ pub(super) fn learning(run: &RunFiles) -> Option<Section> {
     matter += "</div>\n";
     matter += &super::routing::gradients(run);
     if run.steps.len() > BINS {
-        matter += "<p class=\"note\">Lines are means of neighbouring steps; the bands reach from the least to the most.</p>\n";
+        matter += "<p class=\"note\">Lines are means of neighbouring steps; bands show the minimum and the maximum.</p>\n";
     }
     let skipped =
         if last.skipped > 0 { format!(" {} updates were skipped.", last.skipped) } else { String::new() };
@@ -87,7 +86,7 @@ fn charts(run: &RunFiles, last: f64) -> [String; 4] {
         }),
         figure(&Chart {
             title: "Gradient norm",
-            unit: "of all trained numbers, before the clip",
+            unit: "of all trained parameters, before clipping",
             points: &points(run, |step| Some(f64::from(step.grad_norm))),
             reference: clip.map(|clip| (clip, "clip")),
             ..plain
@@ -249,7 +248,7 @@ fn memory(run: &RunFiles) -> String {
         rows.push(vec![escape(name), mib(bytes)]);
     }
     if let Some(planned) = summary["planned_memory_bytes"].as_f64() {
-        rows.push(vec!["planned in all, at the worst moment".into(), mib(planned)]);
+        rows.push(vec!["planned total, at its peak".into(), mib(planned)]);
     }
     let peak = summary["peak_memory_bytes"].as_f64();
     rows.push(vec![

@@ -1,0 +1,115 @@
+//! The arguments of `descant bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::model::{DeviceArg, count, positive, several};
+use super::status::EXIT_STATUS;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  descant bench step --batch 2 --sequence 128 --device cpu                 the embedded model
+  descant bench step --model gpt-oss-20b --batch 4 --sequence 4096 --json
+  descant bench step --model gpt-oss-20b --accumulate 4 --sequence 1024 --memory 14.5GiB
+  descant bench generate --model gpt-oss-20b --batch 32 --context 1024 --rank 8
+
+A step is forward, backward, clipping and optimizer on random ids; every position has a label. The operator table
+(CUDA only) comes from one more step that records their times. A floor is the minimum time for an operator's
+operations and bytes at the rates measured in the same process.";
+
+/// `descant bench`
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) what: Measured,
+}
+
+/// What `descant bench` measures.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Measured {
+    /// Time training steps
+    #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Step(BenchStep),
+    /// Time generation: time to first token, tokens a second, and the share of the memory-bandwidth limit
+    #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Generate(BenchGenerate),
+}
+
+/// What both measure, and where.
+#[derive(Debug, Args)]
+pub(crate) struct BenchOn {
+    /// Model directory [default: the embedded one, fixtures/tiny-gpt-oss]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
+    /// GPU memory limit, CUDA context included: bytes, or such as 14.5GiB [default: all of it]
+    #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
+    pub(crate) memory: Option<u64>,
+    /// Print one JSON object [default: a table]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `descant bench generate`
+#[derive(Debug, Args)]
+pub(crate) struct BenchGenerate {
+    #[command(flatten)]
+    pub(crate) on: BenchOn,
+    /// Prompts at once
+    #[arg(long, value_name = "B", default_value_t = 1, value_parser = positive)]
+    pub(crate) batch: usize,
+    /// Prompts in all; one that ends makes room for the next [default: as many as at once]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) prompts: Option<usize>,
+    /// Tokens in each prompt
+    #[arg(long, value_name = "T", default_value_t = 64, value_parser = positive)]
+    pub(crate) context: usize,
+    /// New tokens for each prompt
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = several)]
+    pub(crate) new: usize,
+    /// Apply this adapter [default: base only]
+    #[arg(long, value_name = "DIR", conflicts_with = "rank")]
+    pub(crate) adapter: Option<PathBuf>,
+    /// Apply an untrained adapter of this rank on attention; it costs as much as a trained one [default: none]
+    #[arg(long, value_name = "R", value_parser = positive)]
+    pub(crate) rank: Option<usize>,
+    /// Put that adapter on router and experts too [default: attention only]
+    #[arg(long, requires = "rank")]
+    pub(crate) experts: bool,
+}
+
+/// `descant bench step`
+#[derive(Debug, Args)]
+pub(crate) struct BenchStep {
+    #[command(flatten)]
+    pub(crate) on: BenchOn,
+    /// Sequences in a micro-batch
+    #[arg(long, value_name = "B", default_value_t = 1, value_parser = positive)]
+    pub(crate) batch: usize,
+    /// Tokens in each sequence
+    #[arg(long, value_name = "T", default_value_t = 1024, value_parser = positive)]
+    pub(crate) sequence: usize,
+    /// Micro-batches in one optimizer step
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive)]
+    pub(crate) accumulate: usize,
+    /// Train the experts too [default: attention only]
+    #[arg(long)]
+    pub(crate) experts: bool,
+    /// Stream weights from host memory as if the bus had this many bytes a second, such as 25GB [default: the real bus]
+    #[arg(long, value_name = "RATE", value_parser = crate::settings::bytes)]
+    pub(crate) bus: Option<u64>,
+    /// Use the kernels for GPUs before Hopper on any GPU [default: the GPU's own]
+    #[arg(long)]
+    pub(crate) portable: bool,
+    /// Activations to keep from forward to backward: auto, minimal, balanced, all, or a number of bytes
+    #[arg(long, value_name = "POLICY", default_value = "auto")]
+    pub(crate) keep: descant_kernels::Keep,
+    /// Timed steps
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = positive)]
+    pub(crate) steps: usize,
+    /// Untimed steps before them
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = count)]
+    pub(crate) warmup: usize,
+}
