@@ -287,7 +287,7 @@ fn tokens(run: &RunFiles) -> String {
 
 fn limits(run: &RunFiles) -> String {
     let mut text = "## Limits\n\n* One seed. How much the figures move from seed to seed was not measured.\n\
-                    * The figures speak of questions like those that were asked.\n\
+                    * The figures apply to questions like those that were asked.\n\
                     * Which language the reasoning is in was measured, not how well it is written.\n"
         .to_owned();
     if run.evaluations.is_none() {

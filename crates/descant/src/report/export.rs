@@ -35,7 +35,7 @@ pub(crate) fn export_table(report: &Report, out: &Path, width: usize) -> String 
         line(
             "experts",
             &format!(
-                "packed anew: {along} % along the update, {lost} % lost of what the adapter reads, rounding {error} %"
+                "repacked: {along} % along the update, {lost} % lost of what the adapter reads, rounding {error} %"
             ),
         );
     }
@@ -93,7 +93,7 @@ fn proved(report: &Report, proof: &Proof, line: &mut dyn FnMut(&str, &str)) {
         ),
     );
     let good = if proof.gain_kept.is_none() && report.experts_survival.is_some() {
-        "open: the adapter gains nothing on these rows, so they do not show what is kept of it"
+        "open: the adapter gains nothing on these rows, so they do not show how much of it is kept"
     } else {
         "as good as base and adapter"
     };

@@ -59,13 +59,20 @@ const UNITS: [(&str, f64); 7] = [
     ("", 1.0),
 ];
 
+/// Less than this without a unit is taken for a forgotten unit.
+const LEAST_WITHOUT_UNIT: f64 = 1024.0;
+
 /// An amount such as `14.5GiB`, in bytes.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    let (number, factor) = UNITS
+    let (number, unit, factor) = UNITS
         .iter()
-        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)))
+        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, *unit, factor)))
         .expect("the empty unit ends every text");
     match number.trim().parse::<f64>() {
+        // Nobody means 24 bytes by 24.
+        Ok(number) if unit.is_empty() && number > 0.0 && number < LEAST_WITHOUT_UNIT => {
+            Err(format!("{text} is a number of bytes; write {text}GB"))
+        }
         Ok(number) if number > 0.0 && number.is_finite() => Ok((number * factor) as u64),
         _ => Err("expected an amount such as 14.5GiB, 900MB or a number of bytes".into()),
     }
@@ -85,13 +92,14 @@ mod tests {
         for wrong in ["", "GiB", "-1", "0", "nan", "inf", "12 parsecs"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(bytes("24").unwrap_err(), "24 is a number of bytes; write 24GB");
     }
 
     #[test]
     fn policies_are_names_or_amounts_and_errors_name_the_key() {
         let of = |keep: &str| Memory { limit: None, keep: keep.into() }.keep();
         assert_eq!((of("auto"), of("all")), (Ok(Keep::Auto), Ok(Keep::All)));
-        assert_eq!((of("2GiB"), of("77")), (Ok(Keep::Bytes(2 << 30)), Ok(Keep::Bytes(77))));
+        assert_eq!((of("2GiB"), of("7700")), (Ok(Keep::Bytes(2 << 30)), Ok(Keep::Bytes(7700))));
         assert!(of("most").unwrap_err().contains("memory.keep"));
         let limit = Memory { limit: Some("much".into()), ..Memory::default() }.limit();
         assert!(limit.unwrap_err().contains("memory.limit is `much`"));

@@ -113,6 +113,14 @@ fn one_command_goes_from_an_empty_cache_to_a_report() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_found_before_anything_is_fetched() {
+    let world = World::new();
+    let ran = world.run(&["train", "--recipe", "multilingual-thinking", "--set", "data.path=mine.jsonl"]);
+    assert_eq!((ran.code, world.hub.connections()), (2, 0), "{}", ran.err);
+    assert!(ran.err.contains("error: mine.jsonl does not exist\nhint: nothing was fetched"), "{}", ran.err);
+}
+
+#[test]
 fn download_prints_where_it_is_and_verifies() {
     let world = World::new();
     let ran = world.run(&["download"]);

@@ -69,10 +69,10 @@ pub(super) fn conversation(tokenizer: &Tokenizer, example: &Example, width: Opti
 pub(super) fn lengths(lengths: &Lengths) -> String {
     let count: u64 = lengths.buckets.iter().map(|(_, count)| *count).sum();
     if count == 1 {
-        return format!("{BOLD}lengths{BOLD:#}    1 example of {} tokens\n", grouped(lengths.max as u64));
+        return format!("{BOLD}lengths{BOLD:#}     1 example of {} tokens\n", grouped(lengths.max as u64));
     }
     let mut text = format!(
-        "{BOLD}lengths{BOLD:#}    {} examples of {} to {} tokens, half at most {}, 95 of 100 at most {}\n",
+        "{BOLD}lengths{BOLD:#}     {} examples of {} to {} tokens, half at most {}, 95 of 100 at most {}\n",
         grouped(count),
         grouped(lengths.min as u64),
         grouped(lengths.max as u64),
@@ -189,7 +189,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[0],
-            "lengths    5 examples of 10 to 30 tokens, half at most 10, 95 of 100 at most 30"
+            "lengths     5 examples of 10 to 30 tokens, half at most 10, 95 of 100 at most 30"
         );
         assert_eq!(lines[1], format!("        < 20  {} 4", "█".repeat(40)));
         assert_eq!(lines[2], "        < 30  0");

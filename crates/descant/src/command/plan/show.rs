@@ -8,7 +8,7 @@ use crate::command::room::size;
 use crate::command::train::at_once_in_words;
 use crate::settings::{Resolved, Settings};
 use crate::talk::Talk;
-use crate::words::{duration, grouped, significant};
+use crate::words::{counted, duration, grouped, significant};
 use crate::wrap::{LABEL, hanging};
 
 /// Version of the JSON object.
@@ -103,7 +103,7 @@ impl Answer {
         };
         let about = if self.rows.ahead().is_some() { "about " } else { "" };
         let a_step = grouped(tokens / self.steps.max(1));
-        let of = self.rows.examples().map_or_else(String::new, |n| format!(" of {} examples", grouped(n)));
+        let of = self.rows.examples().map_or_else(String::new, |n| format!(" of {}", counted(n, "example")));
         format!("{steps}; {about}{} tokens{of}, {a_step} a step", grouped(tokens))
     }
 

@@ -187,7 +187,7 @@ pub(super) fn trained(run: &RunFiles) -> Option<Section> {
     let (rank, alpha) =
         (run.setting("lora.r").unwrap_or_default(), run.setting("lora.alpha").unwrap_or_default());
     let caption = format!(
-        "LoRA <span class=\"unit\">rank {}, alpha {}; B after A beside each frozen matrix</span>",
+        "LoRA <span class=\"unit\">rank {}, alpha {}; the product B A is added to each frozen matrix</span>",
         escape(&rank),
         escape(&alpha)
     );
@@ -262,8 +262,8 @@ pub(super) fn reproduce(run: &RunFiles) -> Section {
 /// What the page cannot know.
 pub(super) fn limits(run: &RunFiles) -> Section {
     let mut items = vec![
-        ("Another seed.", "One was run. How much the figures move from seed to seed is not in the intervals.".to_owned()),
-        ("Other tasks.", "The figures speak of questions like those that were asked.".to_owned()),
+        ("Another seed.", "One was run. The intervals do not include the variation from seed to seed.".to_owned()),
+        ("Other tasks.", "The figures apply to questions like those that were asked.".to_owned()),
         (
             "How good the language is.",
             "Which language the reasoning is in was measured, not whether it is well written. Close neighbours of the \
@@ -275,12 +275,12 @@ pub(super) fn limits(run: &RunFiles) -> Section {
     if run.steps.iter().all(|step| step.validation.is_none()) {
         items.push((
             "Between the steps.",
-            "The loss on rows that are not trained on was measured before and after alone; data.validation draws a curve."
+            "The loss on rows that are not trained on was measured only before and after; data.validation draws a curve."
                 .to_owned(),
         ));
     }
     if run.experts.is_none() && run.summary.is_some() {
-        items.push(("Routing.", "Where tokens go among the experts was not counted.".to_owned()));
+        items.push(("Routing.", "The load of the experts was not counted.".to_owned()));
     }
     if let Some((_, _)) = main_evaluation(run) {
         let tokens = run.setting("evaluate.max_new_tokens").unwrap_or_default();
@@ -297,5 +297,5 @@ pub(super) fn limits(run: &RunFiles) -> Section {
     let items: Vec<String> =
         items.iter().map(|(what, text)| format!("<li><b>{what}</b> {}</li>", escape(text))).collect();
     let matter = format!("<ul class=\"plain\">{}</ul>\n", items.join("\n"));
-    Section { id: "limits", title: "Limits", rail: "What this page cannot tell.".into(), matter }
+    Section { id: "limits", title: "Limits", rail: "What this page does not show.".into(), matter }
 }

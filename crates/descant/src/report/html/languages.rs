@@ -177,7 +177,7 @@ fn whole(evaluation: &Evaluation, asked: &BTreeSet<&str>) -> String {
     let codes = found(evaluation);
     let rows: Vec<&str> = asked.iter().copied().collect();
     if rows.len() > LARGEST || codes.len() > LARGEST + LAST.len() {
-        return "<p class=\"note\">Every language asked against every one found: evaluation.json.</p>\n"
+        return "<p class=\"note\">Every requested language with every language found: evaluation.json.</p>\n"
             .into();
     }
     let names = |codes: &[&str]| -> Vec<String> {
@@ -199,7 +199,7 @@ fn whole(evaluation: &Evaluation, asked: &BTreeSet<&str>) -> String {
             rows: &down,
             columns: &across,
             few: false,
-            axes: "asked, down; found, across; framed: as asked",
+            axes: "requested: rows; found: columns; framed: as requested",
         };
         let of = |row: usize, column: usize| {
             let cell = cells[row].as_ref()?;

@@ -48,7 +48,7 @@ pub(super) fn samples(run: &RunFiles) -> Option<Section> {
             write!(matter, " {left_out} more prompts are in samples-before.jsonl and samples-after.jsonl.");
     }
     matter += "</p>\n";
-    let rail = "The first questions of the file, not a choice, at each effort.".to_owned();
+    let rail = "The first questions of the file, not selected, at each effort.".to_owned();
     Some(Section { id: "samples", title: "Samples", rail, matter })
 }
 
@@ -163,7 +163,7 @@ pub(super) fn worse(run: &RunFiles) -> Option<Section> {
     }
     matter += &reasoning(main);
     matter += &lost(run, main);
-    let rail = "Everything measured that moved the wrong way, or moved though nobody asked.".to_owned();
+    let rail = "Every figure that got worse, and every change that was not requested.".to_owned();
     Some(Section { id: "worse", title: "What got worse", rail, matter })
 }
 

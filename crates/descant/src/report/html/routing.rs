@@ -106,7 +106,7 @@ fn moved(before: &[Vec<u64>], after: &[Vec<u64>]) -> String {
         ("unused, base", "r"),
         ("with the adapter", "r"),
     ];
-    let caption = "Layers whose routing moved most <span class=\"unit\">moved: share of choices that go elsewhere</span>";
+    let caption = "Layers whose routing moved most <span class=\"unit\">moved: share of choices that go to another expert</span>";
     table(caption, &titles, &rows, false)
 }
 
