@@ -9,8 +9,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 /// A phrase in lower case, and what to write instead.
-const PHRASES: [(&str, &str); 32] = [
-    ("goes on", "continues, or resumes"),
+const PHRASES: [(&str, &str); 37] = [
+    ("goes on after", "continues after"),
+    ("goes on as", "continues as"),
+    ("goes on while", "continues while"),
+    ("goes on with", "continues with, or resumes"),
+    ("goes on where", "continues where, or resumes"),
+    ("the run goes on", "the run continues"),
     ("go on", "continue, or resume"),
     ("went on", "continued, or resumed"),
     ("gone on", "continued, or resumed"),
@@ -159,7 +164,10 @@ mod tests {
     #[test]
     fn a_phrase_is_found_in_its_line_also_across_a_break_and_its_words_elsewhere_are_not() {
         let found = |text: &str| phrases(text).map(|(line, phrase, _)| (line, phrase)).collect::<Vec<_>>();
-        assert_eq!(found("a\n// The run goes\n// on with the next step."), [(2, "goes on")]);
+        assert_eq!(
+            found("a\n// The run goes\n// on with the next step."),
+            [(2, "goes on with"), (2, "the run goes on")]
+        );
         assert_eq!(found("`Is no number`, and they are no numbers."), [(1, "are no"), (1, "is no")]);
         assert_eq!(found("a value that was no\n/// finite one"), [(1, "was no")]);
         for good in [
