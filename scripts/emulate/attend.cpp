@@ -71,7 +71,7 @@ int main() {
             for (int i = 0; i < KH * D; i++)
                 K[row_of(b, pos[b]) * KH * D + i] = V[row_of(b, pos[b]) * KH * D + i] = 0x7fc0;
         int tiles = ((c.win ? std::min(c.ctx + 1, c.win) : c.ctx + 1) + KEYS - 1) / KEYS,
-            grid = std::min(tiles, MOST_SPLITS);
+            splits = std::min(tiles, MOST_SPLITS), grid = c.B > 1 ? (splits + 2) / 3 : splits;
         run(
             {grid, KH, c.B}, THREADS,
             [&] {

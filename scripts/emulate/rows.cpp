@@ -56,7 +56,7 @@ int main() {
                             bool ad = R || fine;
                             const auto route = fine ? route_fine : R ? route_adapted : route_rows;
                             run(
-                                {(E + ROUTE_EXPERTS - 1) / ROUTE_EXPERTS, B, 1}, ROUTE_THREADS,
+                                {(E + ROUTE_EXPERTS - 1) / ROUTE_EXPERTS / (B > 1 ? 2 : 1), B, 1}, ROUTE_THREADS,
                                 [&] {
                                     route(prod.data(), x.data(), bias.data(), u.data(), v.data(), norm.data(),
                                           router.data(), fine ? fr.data() : nullptr, rbias.data(), adapted.data(),

@@ -3,19 +3,20 @@
 // before: bias, low-rank part and rotary embedding of the queries, in the registers of those who need them, and of the
 // new key and value, which the last split writes to the cache.
 //
-// A block has one key head with its GROUP query heads, one sequence and one split, which it goes through in tiles of
-// KEYS keys: scores by mma.sync, a warp 32 keys, heads as columns; the softmax's running largest and total a head;
-// scores transposed in registers into the right operand of the values' product, whose left operand is the values
-// transposed; and the next tile's keys and values are on their way meanwhile. Where there are several splits, the last
-// block to finish puts them together in their order (flash decoding, Dao et al. 2023), and the sink's term comes in
-// once.
+// A block has one key head with its GROUP query heads, one sequence and one split of it or several in a row, which it
+// goes through in tiles of KEYS keys: scores by mma.sync, a warp 32 keys, heads as columns; the softmax's running
+// largest and total a head; scores transposed in registers into the right operand of the values' product, whose left
+// operand is the values transposed; and the next tile's keys and values are on their way meanwhile. Where there are
+// several splits, the last block to finish puts them together in their order (flash decoding, Dao et al. 2023), and the
+// sink's term comes in once.
 //
 // qkv f32 [B, (H + 2 n_kv) D], queries first; bias bf16; u bf16 [B, R] and v bf16 [(H + 2 n_kv) D, R], R 0 for none;
 // cos, sin f32 [*, D / 2] by position; adapted i32 [B], 0 for rows without the low-rank part; keys, values bf16 [rows,
 // n_kv * D], rows as cache.cuh says; sinks f32 [H]; slots, positions i32 [B], the new token's; pages i32, tables of all
 // sequences, that of sequence b from first_page[b] on, which is even; out bf16 [B, H * D]; parts f32 [splits of all
 // tables, n_kv, GROUP, D + 2]; counters u32 [B, n_kv], zero, and zero again on return. What is of the step before or of
-// the host (cache, positions, tables) is read before the kernel before is done. Grid: (splits, n_kv, B). Block: 128.
+// the host (cache, positions, tables) is read before the kernel before is done. Grid: (blocks of a sequence, n_kv, B).
+// Block: 128.
 #include "mma.cuh"
 #include "step.cuh"
 
@@ -64,13 +65,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     __shared__ float largest_of[WARPS][HEADS], total_of[WARPS][HEADS], sink_of[GROUP];
     __shared__ u32 arrived;
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, g = lane >> 2, c = lane & 3;
-    const int split = blockIdx.x, head = blockIdx.y, b = blockIdx.z, width = n_kv * D;
+    const int head = blockIdx.y, b = blockIdx.z, width = n_kv * D;
     next_may_start();
     const int position = positions[b], length = position + 1, begin = window > 0 ? max(0, length - window) : 0;
     const int tiles = (length - begin + KEYS - 1) / KEYS, per_split = (tiles + MOST_SPLITS - 1) / MOST_SPLITS;
     const int splits = (tiles + per_split - 1) / per_split;
-    if (split >= splits) return;
-    const int first_tile = split * per_split, last_tile = min(tiles, first_tile + per_split);
+    const int of_block = (splits + gridDim.x - 1) / gridDim.x, first_split = blockIdx.x * of_block;
+    if (first_split >= splits) return;
+    const int last_split = min(splits, first_split + of_block);
+    const int first_tile = first_split * per_split, last_tile = min(tiles, last_split * per_split);
     const int* table = pages + first_page[b];
     keys += head * D, values += head * D;
     auto load = [&](u8* to, const bf16* from, int tile, const CacheRows& rows) {
@@ -161,6 +164,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
 #pragma unroll
         for (int j = 0; j < 2; j++) of_q[i][j] = g < GROUP ? *(const u32*)(made + g * D + i * 16 + j * 8 + c * 2) : 0;
 
+    // A table has a split for every two pages.
+    float* const all_parts = parts + ((u64)(first_page[b] / 2) * n_kv + head * splits) * GROUP * (D + 2);
     // Of heads 2c and 2c + 1.
     float largest[2] = {LOWEST, LOWEST}, total[2] = {}, acc[D / 16][4] = {};
 #pragma unroll 1
@@ -242,47 +247,52 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
         __syncthreads();
         load(value_rows, values, tile + 1, next_rows);
         put(value_rows, GROUP + 1, tile + 1);
-    }
-    copy_wait<0>();
-    // The warps' sums, in their order.
+        if ((tile + 1) % per_split && tile + 1 < tiles) continue;
+        // The end of a split.
+        // The warps' sums, in their order.
 #pragma unroll
-    for (int j = 0; j < 2; j++) {
+        for (int j = 0; j < 2; j++) {
 #pragma unroll
-        for (int lanes = 4; lanes < 32; lanes *= 2) total[j] += __shfl_xor_sync(FULL_WARP, total[j], lanes);
-        if (g == 0) total_of[warp][c * 2 + j] = total[j];
-        if (g == 0 && warp == 0) largest_of[0][c * 2 + j] = largest[j];
-    }
-#pragma unroll
-    for (int i = 0; i < D / 16; i++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) sums[warp][c * 2 + (j & 1)][i * 16 + g + (j >> 1) * 8] = acc[i][j];
-    __syncthreads();
-
-    // A table has a split for every two pages.
-    float* const all_parts = parts + ((u64)(first_page[b] / 2) * n_kv + head * splits) * GROUP * (D + 2);
-    float* const part = all_parts + (u64)split * GROUP * (D + 2);
-#pragma unroll 1
-    for (int i = t; i < GROUP * D / 2; i += THREADS) {
-        const int h = i / (D / 2), d = i % (D / 2) * 2;
-        float x = 0.0f, y = 0.0f, all = 0.0f;
-#pragma unroll
-        for (int w = 0; w < WARPS; w++) x += sums[w][h][d], y += sums[w][h][d + 1], all += total_of[w][h];
-        const float most = largest_of[0][h];
-        if (splits > 1) {
-            *(float2*)(part + h * (D + 2) + d) = make_float2(x, y);
-            if (d == 0) *(float2*)(part + h * (D + 2) + D) = make_float2(most, all);
-            continue;
+            for (int lanes = 4; lanes < 32; lanes *= 2) total[j] += __shfl_xor_sync(FULL_WARP, total[j], lanes);
+            if (g == 0) total_of[warp][c * 2 + j] = total[j];
+            if (g == 0 && warp == 0) largest_of[0][c * 2 + j] = largest[j];
         }
-        const float sink = sink_of[h], whole_most = fmaxf(most, sink), by = expf(most - whole_most);
-        const float whole = all * by + expf(sink - whole_most);
-        *(u32*)(out + query + h * D + d) = to_bf16x2(x * by / whole, y * by / whole);
+#pragma unroll
+        for (int i = 0; i < D / 16; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) sums[warp][c * 2 + (j & 1)][i * 16 + g + (j >> 1) * 8] = acc[i][j];
+        __syncthreads();
+
+        float* const part = all_parts + (u64)(tile / per_split) * GROUP * (D + 2);
+#pragma unroll 1
+        for (int i = t; i < GROUP * D / 2; i += THREADS) {
+            const int h = i / (D / 2), d = i % (D / 2) * 2;
+            float x = 0.0f, y = 0.0f, all = 0.0f;
+#pragma unroll
+            for (int w = 0; w < WARPS; w++) x += sums[w][h][d], y += sums[w][h][d + 1], all += total_of[w][h];
+            const float most = largest_of[0][h];
+            if (splits > 1) {
+                *(float2*)(part + h * (D + 2) + d) = make_float2(x, y);
+                if (d == 0) *(float2*)(part + h * (D + 2) + D) = make_float2(most, all);
+                continue;
+            }
+            const float sink = sink_of[h], whole_most = fmaxf(most, sink), by = expf(most - whole_most);
+            const float whole = all * by + expf(sink - whole_most);
+            *(u32*)(out + query + h * D + d) = to_bf16x2(x * by / whole, y * by / whole);
+        }
+#pragma unroll
+        for (int j = 0; j < 2; j++) largest[j] = LOWEST, total[j] = 0.0f;
+#pragma unroll
+        for (int i = 0; i < D / 16; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) acc[i][j] = 0.0f;
     }
     if (splits == 1) return;
     __threadfence();
     __syncthreads();
-    if (t == 0) arrived = atomicAdd(counters + b * n_kv + head, 1);
+    if (t == 0) arrived = atomicAdd(counters + b * n_kv + head, last_split - first_split);
     __syncthreads();
-    if (arrived != splits - 1) return;
+    if (arrived != splits - (last_split - first_split)) return;
     __threadfence();
     if (t == 0) counters[b * n_kv + head] = 0;
 #pragma unroll 1

@@ -66,13 +66,13 @@ __device__ __forceinline__ void choose(const float* logits, int E, int k, int& e
 }
 
 // The end of attention and the choice of experts: middle = x + bias + attention's product + its low-rank part; its
-// norm; the router's logits, a block for each few experts, and of each row the last of these blocks chooses. product
+// norm; the router's logits, some experts a block at a time, and of each row the last of its blocks chooses. product
 // f32 [B, D]; x bf16 [B, D]; bias bf16 [D]; u bf16 [B, R], v bf16 [D, R], R 0 for none; norm f32 [D]; router bf16 or,
 // with FINE, f32 [E, D]; router_bias f32 [E]; middle, normed bf16 [B, D]; logits f32 [B, E]; experts i32 and weights
 // f32 [B, k]; adapted i32 [B], 0 for rows without low-rank part and FINE router, set before the step begins; pairs,
 // places i32 [k] and offsets i32 [E + 1] are written where there is one row; counters u32 [B], zero, and zero again on
 // return. D a multiple of 8 up to MAX_WIDTH, E at most MAX_EXPERTS, k at most
-// 8. Grid: (ceil(E / ROUTE_EXPERTS), B). Dynamic shared memory: ROUTE_EXPERTS rows of the router, the norm and the
+// 8. Grid: (blocks of a row, B). Dynamic shared memory: ROUTE_EXPERTS rows of the router, the norm and the
 // bias.
 template <bool FINE, bool ADAPTED>
 __device__ __forceinline__ void route(const float* product, const bf16* x, const bf16* bias, const bf16* u,
@@ -80,16 +80,21 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
                                       bf16* middle, bf16* normed, float* logits, int* experts, float* weights,
                                       int* pairs, int* places, int* offsets, u32* counters, int D, int E, int k, int R,
                                       float epsilon, u8* routers, bf16* row) {
-    __shared__ float parts[ROUTE_THREADS / 32], shares[ROUTE_THREADS / 32];
+    __shared__ float parts[ROUTE_THREADS / 32], shares[ROUTE_THREADS / 32], of_bias[ROUTE_EXPERTS];
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, b = blockIdx.y, own = warp / SHARES, share = warp % SHARES;
-    const int expert = blockIdx.x * ROUTE_EXPERTS + own, row_bytes = D * (FINE ? 4 : 2);
+    const int row_bytes = D * (FINE ? 4 : 2);
     // What is frozen comes while the product before is still at work: the router's rows, the norm, and, to where it can
     // be read soon, this block's part of the factor.
     const u8* const by = routers + ROUTE_EXPERTS * row_bytes;
-    if (expert < E)
+    auto stage = [&](int group) {
+        const int expert = group * ROUTE_EXPERTS + own;
+        if (share == 0 && lane == 0 && expert < E) of_bias[own] = router_bias[expert];
 #pragma unroll 1
-        for (int i = share * 32 + lane; i < row_bytes / 16; i += SHARES * 32)
+        for (int i = share * 32 + lane; expert < E && i < row_bytes / 16; i += SHARES * 32)
             copy_async16(shared_address(routers) + own * row_bytes + i * 16, router + (u64)expert * row_bytes + i * 16);
+        copy_commit();
+    };
+    stage(blockIdx.x);
 #pragma unroll 1
     for (int i = t; i < D / 4; i += ROUTE_THREADS) copy_async16(shared_address(by) + i * 16, (const u8*)norm + i * 16);
     const u8* const added = by + D * 4;
@@ -100,7 +105,6 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
 #pragma unroll 1
         for (int at = (blockIdx.x * ROUTE_THREADS + t) * 128; at < D * R * 2; at += gridDim.x * ROUTE_THREADS * 128)
             prefetch((const u8*)v + at);
-    const float of_bias = expert < E ? router_bias[expert] : 0.0f;
     next_may_start();
     wait_for_earlier();
     copy_wait<0>();
@@ -153,26 +157,35 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
         if (blockIdx.x == 0) store16(normed + (u64)b * D + p * 8, packed);
     }
     __syncthreads();
-    float logit = 0.0f;
 #pragma unroll 1
-    for (int p = share * 32 + lane; expert < E && p < D / 8; p += SHARES * 32) {
-        float a[8], w[8];
-        unpack8(*(const uint4*)(row + p * 8), a);
-        const u8* from = routers + own * row_bytes;
-        if (FINE)
-            ((float4*)w)[0] = ((const float4*)from)[p * 2], ((float4*)w)[1] = ((const float4*)from)[p * 2 + 1];
-        else
-            unpack8(((const uint4*)from)[p], w);
+    for (int group = blockIdx.x; group * ROUTE_EXPERTS < E; group += gridDim.x) {
+        const int expert = group * ROUTE_EXPERTS + own;
+        if (group >= gridDim.x) {
+            stage(group);
+            copy_wait<0>();
+            __syncthreads();
+        }
+        float logit = 0.0f;
+#pragma unroll 1
+        for (int p = share * 32 + lane; expert < E && p < D / 8; p += SHARES * 32) {
+            float a[8], w[8];
+            unpack8(*(const uint4*)(row + p * 8), a);
+            const u8* from = routers + own * row_bytes;
+            if (FINE)
+                ((float4*)w)[0] = ((const float4*)from)[p * 2], ((float4*)w)[1] = ((const float4*)from)[p * 2 + 1];
+            else
+                unpack8(((const uint4*)from)[p], w);
 #pragma unroll
-        for (int j = 0; j < 8; j++) logit += a[j] * w[j];
-    }
-    logit = warp_sum(logit);
-    if (lane == 0) shares[warp] = logit;
-    __syncthreads();
-    if (share == 0 && lane == 0 && expert < E) {
+            for (int j = 0; j < 8; j++) logit += a[j] * w[j];
+        }
+        logit = warp_sum(logit);
+        if (lane == 0) shares[warp] = logit;
+        __syncthreads();
+        if (share == 0 && lane == 0 && expert < E) {
 #pragma unroll 1
-        for (int s = 1; s < SHARES; s++) logit += shares[warp + s];
-        __stcg(logits + b * E + expert, logit + of_bias);
+            for (int s = 1; s < SHARES; s++) logit += shares[warp + s];
+            __stcg(logits + b * E + expert, logit + of_bias[own]);
+        }
     }
     __threadfence();
     __syncthreads();

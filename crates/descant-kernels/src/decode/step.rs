@@ -58,8 +58,10 @@ enum To {
     Bf16(u64),
 }
 
-/// Blocks a multiprocessor of a thin product.
+/// Blocks a multiprocessor of a thin product, and those of attention and routing beyond which each does more instead.
 const THIN_BLOCKS: u32 = 2;
+const BLOCKS_OF_ATTENTION: u32 = 4;
+const BLOCKS_OF_ROUTING: u32 = 2;
 
 impl Program {
     /// The whole step; `told` is where the host reads the ids.
@@ -161,7 +163,12 @@ impl Program {
         run.stage(name, 0.0, 0.0, || {
             let defines = [("HEAD_DIM", of.head_dim as i64), ("GROUP", (of.heads / of.key_heads) as i64)];
             let kernel = run.kernel("decode/attend", "attend", &defines)?;
-            let grid = [splits as u32, of.key_heads as u32, rows as u32];
+            // Whoever goes through several splits has the bits of those who have one each.
+            let grid = [
+                blocks(run, BLOCKS_OF_ATTENTION, rows * of.key_heads, splits),
+                of.key_heads as u32,
+                rows as u32,
+            ];
             run.launch_early(kernel, grid, ATTEND.threads, 0, &arguments)
         })?;
         let columns = layer.paths.output;
@@ -215,7 +222,8 @@ impl Program {
             let kernel = run.kernel("decode/rows", entry, &[])?;
             let number = if is_fine { size_of::<f32>() } else { size_of::<u16>() };
             let shared = of.hidden * (ROUTE_EXPERTS * number + size_of::<f32>() + size_of::<u16>());
-            let grid = (of.experts.div_ceil(ROUTE_EXPERTS), rows);
+            let grid =
+                [blocks(run, BLOCKS_OF_ROUTING, rows, of.experts.div_ceil(ROUTE_EXPERTS)), rows as u32, 1];
             run.launch_early(kernel, grid, ROUTE_ROWS.threads, shared as u32, &arguments)?;
             if rows == 1 {
                 return Ok(());
@@ -324,6 +332,12 @@ impl Program {
             None => Ok(()),
         }
     }
+}
+
+/// Among how many blocks each of `of` equal pieces of work that has `parts` is shared out: as many as keep the card busy.
+fn blocks(run: &Run<'_>, per_multiprocessor: u32, of: usize, parts: usize) -> u32 {
+    let all = per_multiprocessor * run.gpu().multiprocessors();
+    (all / of as u32).clamp(1, parts as u32)
 }
 
 /// With a kernel that reads the matrix once.
