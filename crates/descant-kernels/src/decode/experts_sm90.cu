@@ -75,6 +75,7 @@ struct TileOrder {
         tile = {expert, row, min(ROWS, offsets[expert + 1] - row), first % across * COLUMNS};
         this->group = 0;
     }
+    // To the next tile, which there is.
     __device__ __forceinline__ void next() {
         tile.column += COLUMNS;
         if (tile.column < n_out) return;
@@ -128,7 +129,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
 #pragma unroll
         for (int c = 0; c < PER; c++) line_at[c] = g * WIDE + min(first + c * (WARPS / 2 * 8), WIDE - 1);
         int staged = -1;
-        for (int i = 0; i < count; i++, order.next()) {
+        for (int i = 0; i < count; i++) {
+            // Not behind the last tile: beyond the last expert there are no offsets to stop at.
+            if (i > 0) order.next();
             const Tile tile = order.tile;
             if (staged != tile.row) {
                 threads_sync(1, WARPS * 32);
