@@ -132,3 +132,13 @@ pub enum Error {
         reason: String,
     },
 }
+
+impl Error {
+    /// Whether a card had no room for what was asked of it.
+    pub fn is_full_card(&self) -> bool {
+        match self {
+            Self::Device(error) | Self::Model(descant_model::Error::Device(error)) => error.out_of_memory,
+            _ => false,
+        }
+    }
+}

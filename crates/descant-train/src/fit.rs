@@ -105,7 +105,8 @@ pub fn fit(
 /// Trains to the last step or until asked to stop, from the start or from a checkpoint.
 ///
 /// # Errors
-/// As [`fit`], and where a checkpoint cannot be made. The last checkpoint is untouched by any of them.
+/// As [`fit`], and where a checkpoint cannot be made. The last checkpoint is untouched by any of them. Where a step could
+/// not be computed (a card that others filled, data that is gone), what was done before it is saved first.
 pub fn fit_kept(
     course: Course<'_>,
     adapters: LoraAdapters,
@@ -129,11 +130,18 @@ pub fn fit_kept(
     if let Some(checkpoint) = from {
         run.trainer.restore(&checkpoint.trainer)?;
         run.progress = checkpoint.progress;
+        run.saved = run.trainer.steps();
     }
     let max_steps = course.config.max_steps;
     observer.on(&Event::Phase { name: "train", total: Some(max_steps) });
     while run.trainer.steps() < max_steps && !run.is_over() {
-        run.step(Some(store), observer)?;
+        let before = (run.trainer.steps(), run.progress.position);
+        if let Err(error) = run.step(Some(store), observer) {
+            if !is_of_the_data(&error) {
+                run.save_before(before, store, observer);
+            }
+            return Err(error);
+        }
         let step = run.trainer.steps();
         let last = step == max_steps || run.is_over();
         // Everybody stops after the same step, whoever was asked to.
@@ -152,12 +160,25 @@ pub fn fit_kept(
     Ok(Ended::Done(run.trainer.into_adapters()?))
 }
 
+/// Whether an error says something of data or settings, so that the next attempt fails at the same step.
+fn is_of_the_data(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::NotFinite { .. }
+            | Error::NothingTrained { .. }
+            | Error::Sample { .. }
+            | Error::ZeroGradient { .. }
+    )
+}
+
 /// A run between two steps.
 struct Run<'a> {
     course: Course<'a>,
     feed: Feed<'a>,
     trainer: Trainer<'a>,
     progress: Progress,
+    /// Steps of the newest checkpoint.
+    saved: u64,
     validator: Option<Validator<'a>>,
     /// Tokens of the longest micro-batch.
     longest: usize,
@@ -180,7 +201,17 @@ impl<'a> Run<'a> {
             trainer = trainer.shared(workers);
         }
         let progress = Progress { seed, ..Progress::default() };
-        Ok(Self { course, feed, trainer, progress, validator: None, longest, plan: None, _memory: memory })
+        Ok(Self {
+            course,
+            feed,
+            trainer,
+            progress,
+            saved: 0,
+            validator: None,
+            longest,
+            plan: None,
+            _memory: memory,
+        })
     }
 
     /// One step, or one that is passed over.
@@ -334,14 +365,28 @@ impl<'a> Run<'a> {
         workers.compare(step, self.trainer.adapters(), &self.trainer.state()?)
     }
 
-    fn save(&self, store: &Store, observer: &mut dyn Observer) -> Result<()> {
+    /// Saves what was done before a step that failed, if it changed nothing and no checkpoint has that yet. A failure of
+    /// this is a warning: the step's own is what ends the run, and the last checkpoint is still there.
+    fn save_before(&mut self, (steps, position): (u64, u64), store: &Store, observer: &mut dyn Observer) {
+        if self.trainer.steps() != steps || self.saved == steps {
+            return;
+        }
+        self.progress.position = position;
+        if let Err(error) = self.save(store, observer) {
+            let text = format!("step {steps} could not be saved, the last checkpoint is older: {error}");
+            observer.on(&Event::Warning(&text));
+        }
+    }
+
+    fn save(&mut self, store: &Store, observer: &mut dyn Observer) -> Result<()> {
         if !self.is_first() {
             return Ok(());
         }
         let logs = observer.logs()?;
         let mut told = |text: &str| observer.on(&Event::Warning(text));
         store.save(self.trainer.adapters(), &self.trainer.state()?, &self.progress, logs, &mut told)?;
-        observer.on(&Event::Note { label: "saved", text: &format!("step {}", self.trainer.steps()) });
+        self.saved = self.trainer.steps();
+        observer.on(&Event::Note { label: "saved", text: &format!("step {}", self.saved) });
         Ok(())
     }
 

@@ -1,9 +1,11 @@
 //! A run that is stopped and continues is the run that was not stopped, byte for byte; and what becomes of it when the
 //! disk is full, breaks, or loses power.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::Device;
 use descant_files::fault::{Effect, Fault, with};
@@ -15,8 +17,8 @@ use descant_testkit::{Dice, scratch};
 use descant_train::checkpoint::{Checkpoint, LogLengths, Store};
 use descant_train::memory::Arrangement;
 use descant_train::{
-    Course, Ended, Error, Event, GuardConfig, Keeping, Observer, OptimizerKind, Result, Sample, Schedule,
-    TrainConfig, Trainer, fit_kept,
+    Course, Ended, Error, Event, GuardConfig, Keeping, Observer, OptimizerKind, Result, Sample, Samples,
+    Schedule, TrainConfig, Trainer, fit_kept,
 };
 
 /// Steps of a run; warm-up ends at 5, and an epoch of 11 samples never ends with a step of 2 x 2.
@@ -122,7 +124,17 @@ pub(crate) fn run(folder: &Path, steps: u64, every: u64, stop_after: Option<u64>
 }
 
 fn run_as(folder: &Path, config: &TrainConfig, every: u64, stop_after: Option<u64>) -> Result<Ended> {
-    let (model, samples, guard) = (model(), samples(), GuardConfig::default());
+    run_on(&samples(), folder, config, every, stop_after)
+}
+
+fn run_on(
+    samples: &dyn Samples,
+    folder: &Path,
+    config: &TrainConfig,
+    every: u64,
+    stop_after: Option<u64>,
+) -> Result<Ended> {
+    let (model, guard) = (model(), GuardConfig::default());
     let store = store(folder);
     let adapters = fresh(model);
     let from = store.newest(&adapters, &mut |_| ())?;
@@ -132,14 +144,8 @@ fn run_as(folder: &Path, config: &TrainConfig, every: u64, stop_after: Option<u6
         left.set(left.get().map(|n| n - 1));
         left.get() == Some(0)
     };
-    let course = Course {
-        model,
-        samples: &samples,
-        config,
-        guard: &guard,
-        arrangement: Arrangement::default(),
-        workers: None,
-    };
+    let course =
+        Course { model, samples, config, guard: &guard, arrangement: Arrangement::default(), workers: None };
     fit_kept(
         course,
         adapters,
@@ -177,6 +183,56 @@ fn a_run_stopped_after_every_single_step_is_the_run_that_was_not_stopped() {
     assert_eq!(&bytes(dir.path(), STEPS), reference());
     let left = list(&dir.path().join("checkpoints")).expect("a folder");
     assert_eq!(left, ["step-000063", "step-000064"], "two are kept");
+}
+
+/// Samples that are there so many times.
+#[derive(Debug)]
+struct Vanishing(Vec<Sample>, AtomicUsize);
+
+impl Samples for Vanishing {
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    fn tokens(&self, at: usize) -> usize {
+        self.0.tokens(at)
+    }
+
+    fn trained(&self, at: usize) -> usize {
+        self.0.trained(at)
+    }
+
+    fn row(&self, at: usize) -> usize {
+        self.0.row(at)
+    }
+
+    fn get(&self, at: usize) -> Result<Cow<'_, Sample>> {
+        let is_left = self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        is_left.map_err(|_| Error::Unreadable { at, reason: "the disk is gone".to_owned() })?;
+        self.0.get(at)
+    }
+}
+
+#[test]
+fn what_was_done_before_a_step_that_cannot_be_computed_is_saved() {
+    let dir = scratch();
+    let mut done = 0;
+    // A step reads four samples: some runs end between the samples of a step, one before its first step.
+    for reads in [41, 4, 3, 90, 0] {
+        let samples = Vanishing(samples(), AtomicUsize::new(reads));
+        let error = run_on(&samples, dir.path(), &config(STEPS), 0, None).expect_err("data is gone");
+        assert!(matches!(error, Error::Unreadable { .. }), "{error}");
+        done += reads as u64 / 4;
+        let newest = store(dir.path()).newest(&fresh(model()), &mut |_| ()).expect("checkpoints");
+        assert_eq!(newest.map(|checkpoint| checkpoint.trainer.steps), Some(done), "{reads} reads");
+    }
+    assert!(matches!(run(dir.path(), STEPS, 0, None), Ok(Ended::Done(_))));
+    assert_eq!(&bytes(dir.path(), STEPS), reference());
+    // Nothing to save before the first step.
+    let other = scratch();
+    let none = Vanishing(samples(), AtomicUsize::new(2));
+    run_on(&none, other.path(), &config(STEPS), 0, None).expect_err("data is gone");
+    assert!(!other.path().join("checkpoints").exists());
 }
 
 #[test]

@@ -60,6 +60,9 @@ fn turns_of_a_conversation_are_what_each_prompt_gets_alone() {
     portable_kernels(is_portable());
 }
 
+/// The longest context of the published models, but for a reply.
+const LONGEST: usize = 131_072 - NEW;
+
 /// Prompts of several chunks: the later ones attend to what lies in the cache.
 #[test]
 #[ignore = "needs a card"]
@@ -72,7 +75,7 @@ fn a_prompt_of_several_chunks_is_that_of_the_whole_forward() {
     for portable in [false, true] {
         portable_kernels(portable || is_portable());
         // Short ones beside it, so that its chunks go through the model with theirs.
-        let prompts: Vec<Vec<u32>> = [9001, 300, 4097, 4096, 4098, 77]
+        let prompts: Vec<Vec<u32>> = [9001, 300, 4097, 4096, 4098, 77, LONGEST]
             .into_iter()
             .map(|length| ids.iter().cycle().take(length).copied().collect())
             .collect();

@@ -41,11 +41,11 @@ pub(crate) fn wrong(
     for (prompt, reply) in prompts.iter().zip(replies) {
         let ids = [&prompt[..], reply].concat();
         let batch = Batch::new([ids.as_slice()], model.config.vocab_size).expect("a batch");
-        let logits = model.logits(model.hidden(&batch, overlay));
+        let hidden = model.hidden(&batch, overlay).narrow(0, prompt.len() - 1, reply.len());
+        let logits = model.logits(hidden);
         let width = logits.dims()[1];
         let values = read_floats(logits).expect("values");
-        for (step, id) in reply.iter().enumerate() {
-            let row = &values[(prompt.len() + step - 1) * width..][..width];
+        for (row, id) in values.chunks_exact(width).zip(reply) {
             let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let scale = row.iter().map(|x| x.abs()).fold(0.0, f32::max);
             counts[0] += usize::from(largest - row[*id as usize] > NEAR * scale);

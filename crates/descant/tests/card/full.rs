@@ -1,10 +1,17 @@
 //! A card that another program fills while steps are made.
 
+use std::path::Path;
+
 use burn::tensor::Device;
 use descant_kernels::cuda::{Gpu, Occupied};
 use descant_kernels::{Keep, gauge, read_floats};
 use descant_model::GptOss;
-use descant_train::{Error, Sample, StepResult, TrainConfig, Trainer};
+use descant_train::checkpoint::Store;
+use descant_train::memory::Arrangement;
+use descant_train::{
+    Course, Ended, Error, Event, GuardConfig, Keeping, Observer, Sample, StepResult, TrainConfig, Trainer,
+    fit_kept,
+};
 
 use crate::card;
 use crate::models::{Case, varied};
@@ -25,14 +32,6 @@ fn step(trainer: &mut Trainer<'_>, number: usize, tokens: usize) -> Result<StepR
     };
     let samples = [sample(2 * number), sample(2 * number + 1)];
     trainer.step(&[vec![&samples[0]], vec![&samples[1]]])
-}
-
-/// Whether an error says, by its code, that the card is full.
-fn is_full(error: &Error) -> bool {
-    match error {
-        Error::Device(error) | Error::Model(descant_model::Error::Device(error)) => error.out_of_memory,
-        _ => false,
-    }
 }
 
 fn bits(trainer: &Trainer<'_>) -> Vec<Vec<u32>> {
@@ -79,7 +78,7 @@ fn a_card_that_others_fill_ends_a_step_in_words_and_loses_nothing() {
     let kept = trainer.state().expect("a state");
     let error = step(&mut trainer, 3, steps[3]).expect_err("there is no room for it");
     println!("{error}");
-    assert!(is_full(&error) && error.to_string().contains("the card is full"), "{error:?}");
+    assert!(error.is_full_card() && error.to_string().contains("the card is full"), "{error:?}");
     // Once there is room again the run resumes from its last state, to the same bits.
     drop(other);
     drop(trainer);
@@ -101,10 +100,84 @@ fn a_card_that_is_full_from_the_first_step_is_no_panic() {
     let other = Occupied::all_but(&gpu, LEFT).expect("the rest of the card");
     let error = step(&mut first, 0, 700).expect_err("there is no room");
     println!("{error}");
-    assert!(is_full(&error), "{error:?}");
+    assert!(error.is_full_card(), "{error:?}");
     drop(other);
     drop(first);
     let mut again = trainer(&case, &model);
     step(&mut again, 0, 700).expect("a step with room");
     assert_eq!(bits(&again), expected);
+}
+
+/// Lets another program fill the card after a step, while the layers have given their memory back.
+struct Filling<'a> {
+    model: &'a GptOss,
+    gpu: Gpu,
+    after: u64,
+    other: Option<Occupied>,
+    warnings: Vec<String>,
+}
+
+impl Observer for Filling<'_> {
+    fn on(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Step { metrics, .. } if metrics.step == self.after => {
+                self.model.workspace().make_way(self.model.device()).expect("memory is given back");
+                self.other = Some(Occupied::all_but(&self.gpu, LEFT).expect("the rest of the card"));
+            }
+            Event::Warning(text) => self.warnings.push((*text).to_owned()),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a card"]
+fn the_last_step_of_a_run_that_a_full_card_ends_is_saved() {
+    let card = card();
+    let case = varied();
+    let model = case.load(&card);
+    let samples: Vec<Sample> = (0..8)
+        .map(|row| {
+            let ids: Vec<u32> = (0..200 + 10 * row).map(|at| ((at * 7 + row * 13) % 1000) as u32).collect();
+            Sample { row, weights: vec![1.0; ids.len()], ids, first_analysis: None }
+        })
+        .collect();
+    let config = TrainConfig { max_steps: 5, warmup_steps: 1, ..TrainConfig::default() };
+    let train = |run: &Path, after| {
+        let guard = GuardConfig::default();
+        let store = Store { run: run.to_owned(), identity: Vec::new(), keep: 2 };
+        let adapters = case.adapter(&model);
+        let from = store.newest(&adapters, &mut |_| ()).expect("checkpoints");
+        let begun = from.as_ref().map_or(0, |checkpoint| checkpoint.trainer.steps);
+        let course = Course {
+            model: &model,
+            samples: &samples,
+            config: &config,
+            guard: &guard,
+            arrangement: Arrangement::default(),
+            workers: None,
+        };
+        let gpu = Gpu::of(0).expect("the card");
+        let mut filling = Filling { model: &model, gpu, after, other: None, warnings: Vec::new() };
+        let keeping = Keeping { store: &store, every: 0, from, stop: &|| false, validation: None };
+        let ended = fit_kept(course, adapters, keeping, &mut filling);
+        (begun, ended, filling.warnings)
+    };
+    let [plain, filled] = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let bits = |ended: Result<Ended, Error>| match ended.expect("a run") {
+        Ended::Done(adapters) => adapters
+            .tensors()
+            .map(|tensor| {
+                read_floats(tensor.clone()).expect("values").into_iter().map(f32::to_bits).collect()
+            })
+            .collect::<Vec<Vec<u32>>>(),
+        Ended::Stopped { .. } => panic!("nobody stops it"),
+    };
+    let expected = bits(train(plain.path(), 0).1);
+    let (_, ended, warnings) = train(filled.path(), 2);
+    let error = ended.expect_err("there is no room");
+    println!("{error}; {warnings:?}");
+    assert!(error.is_full_card() && warnings.is_empty(), "{error:?}, {warnings:?}");
+    let (begun, ended, _) = train(filled.path(), 0);
+    assert_eq!((begun, bits(ended)), (2, expected));
 }
