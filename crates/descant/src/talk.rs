@@ -272,7 +272,7 @@ const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
 const CYAN: Style = AnsiColor::Cyan.on_default().bold();
 
 /// Error, causes and hints as lines; no colour.
-fn describe(error: &anyhow::Error) -> String {
+pub(crate) fn describe(error: &anyhow::Error) -> String {
     let mut lines = vec![error.to_string()];
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();

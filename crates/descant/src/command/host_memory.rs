@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 /// Longest file of the system that is read here.
 const LONGEST: u64 = 1 << 16;
 
+/// Where the system shows groups.
+const GROUPS: &str = "/sys/fs/cgroup";
+
 /// A line of this process's status.
 pub(crate) fn resident(name: &str) -> Option<u64> {
     kib(Path::new("/proc/self/status"), name)
@@ -17,9 +20,19 @@ pub(crate) fn resident(name: &str) -> Option<u64> {
 pub(crate) fn available() -> Option<u64> {
     let system = kib(Path::new("/proc/meminfo"), "MemAvailable");
     let groups = text(Path::new("/proc/self/cgroup")).map(|groups| places(&groups)).unwrap_or_default();
-    let groups =
-        groups.iter().filter_map(|(kind, path)| left(Path::new("/sys/fs/cgroup"), *kind, path)).min();
+    let groups = groups.iter().filter_map(|(kind, path)| left(Path::new(GROUPS), *kind, path)).min();
     [system, groups].into_iter().flatten().min()
+}
+
+/// Such a file of the group of memory that this process is in, and of those above it, the innermost first; they need not
+/// exist.
+pub(crate) fn group_files(name: &str) -> Vec<PathBuf> {
+    let groups = text(Path::new("/proc/self/cgroup")).map(|groups| places(&groups)).unwrap_or_default();
+    let of = |(kind, path): &(Kind, PathBuf)| -> Vec<PathBuf> {
+        let place = Path::new(GROUPS).join(kind.files().0);
+        path.ancestors().map(|group| place.join(group).join(name)).collect()
+    };
+    groups.iter().flat_map(of).collect()
 }
 
 /// The value of `NAME:   123 kB` in such a file, in bytes.

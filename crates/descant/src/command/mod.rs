@@ -46,6 +46,7 @@ mod sample;
 mod score;
 mod shell;
 mod speaker;
+mod stalls;
 mod stamps;
 mod summary;
 mod tokenizer;

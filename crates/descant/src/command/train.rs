@@ -27,6 +27,7 @@ use super::figures::Figures;
 use super::identity::identity;
 use super::pages::Pages;
 use super::room::{Found, Room, in_use, size};
+use super::stalls::Stalls;
 use super::summary::{Outcome, Phases, Summary};
 use super::{best, load, preflight, rows};
 use crate::cli::Train;
@@ -102,11 +103,12 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
     let best = |step: u64, adapters: &LoraAdapters| {
         best::keep(&folder, step, adapters, &model.config, resolved).map_err(best::refused)
     };
+    let stalls = Stalls::new();
     let keeping = Keeping {
         store: &store,
         every: settings.run.save_every,
         from,
-        stop: &|| signals.came().is_some(),
+        stop: &|| signals.came().is_some() || stalls.come(talk),
         validation: validation(settings, &watched, past, &best),
     };
     let ended = fit_kept(course, adapters, keeping, &mut observer).map_err(|e| explained(e, &device))?;
@@ -117,8 +119,7 @@ pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit>
         Ended::Done(adapters) => adapters,
         Ended::Stopped { step } => {
             progress.finish();
-            stopped(step, settings, talk);
-            return Ok(signals.came().unwrap_or(Exit::Interrupted));
+            return stopped(step, &signals, &stalls, settings, talk);
         }
     };
     let saved = folder.join("adapter");
@@ -251,11 +252,15 @@ fn count_experts(
     Ok(())
 }
 
-/// Says where a run was stopped.
-fn stopped(step: u64, settings: &Settings, talk: Talk) {
+/// Says where a run was stopped, which is an error where the host stalled.
+fn stopped(step: u64, signals: &Signals, stalls: &Stalls, settings: &Settings, talk: Talk) -> Result<Exit> {
+    if let Some(error) = stalls.error(step) {
+        return Err(error);
+    }
     let left = settings.train.max_steps - step;
     talk.warn(format_args!("stopped after step {step}, which is saved; {left} are left"));
     talk.hint("the same command again resumes from there");
+    Ok(signals.came().unwrap_or(Exit::Interrupted))
 }
 
 /// The questions of a run, and where its replies go.
@@ -358,11 +363,7 @@ fn going_on(folder: &RunFolder, from: Option<&Checkpoint>, talk: Talk) {
 
 /// What can be done about steps that failed; of a card that is full, who has it.
 fn explained(error: Error, device: &load::Chosen) -> anyhow::Error {
-    let is_full = match &error {
-        Error::Device(error) | Error::Model(descant_model::Error::Device(error)) => error.out_of_memory,
-        _ => false,
-    };
-    match is_full.then(|| gauge::shares(&device.device)).flatten() {
+    match error.is_full_card().then(|| gauge::shares(&device.device)).flatten() {
         Some(shares) => Hinted::new(error, full(&shares)).into(),
         None => hinted(error),
     }
