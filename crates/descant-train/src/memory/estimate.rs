@@ -36,6 +36,8 @@ const RUNTIME: u64 = 340 << 20;
 const POOLED: f64 = 3.45;
 /// The same where there are many: so many bytes, and fewer copies.
 const POOLED_MANY: (f64, f64) = (0.95 * (1_u64 << 30) as f64, 0.45);
+/// What a page of burn's pool has beyond the tensor that it was made for, and the unit of its size.
+const PAGE_SLACK: u64 = 1 << 20;
 /// Micro-batches that are looked at for the longest; a run of more is taken for one of so many.
 const MOST_LOOKED_AT: u64 = 100_000;
 
@@ -256,7 +258,13 @@ pub fn estimate(
         }
         Place::Card { free, keep, in_order, arrangement } => {
             let copy = adapter as f64;
-            let pooled = (POOLED * copy).min(POOLED_MANY.0 + POOLED_MANY.1 * copy);
+            let (few, many) = (POOLED * copy, POOLED_MANY.0 + POOLED_MANY.1 * copy);
+            let pooled = if few < many {
+                few
+            } else {
+                let holes = holes(config, &kinds, lora.r, load.tokens);
+                many + holes * (adapter + gradients + optimizer) as f64
+            };
             let runtime = RUNTIME + pooled as u64;
             let others = base + adapter + gradients + optimizer + runtime;
             let layers = LayerLoad {
@@ -274,6 +282,28 @@ pub fn estimate(
             Memory { activations, kept, runtime, on_host: on_host + of_layers.on_host, ..none }
         }
     }
+}
+
+/// What the pages of burn's pool leave empty between the tensors of an adapter, in parts of these: a page is as large as
+/// the largest tensor that was asked for, which may be the stream of so many tokens, and holds whole tensors.
+fn holes(config: &Config, kinds: &[SiteKind], rank: usize, tokens: u64) -> f64 {
+    let factors = |kind: &SiteKind| {
+        let dims = config.site_dims(*kind);
+        [dims.d_in, dims.d_out].map(|width| (dims.n_matrices * width * rank) as u64 * FULL)
+    };
+    let of_layer: Vec<u64> = kinds.iter().flat_map(factors).collect();
+    let stream = tokens * config.hidden_size as u64 * HALF;
+    let largest = of_layer.iter().copied().max().unwrap_or(0).max(stream);
+    let page = (largest + PAGE_SLACK).next_multiple_of(PAGE_SLACK);
+    let mut pages: Vec<u64> = Vec::new();
+    for bytes in (0..config.num_hidden_layers).flat_map(|_| &of_layer) {
+        match pages.iter_mut().find(|left| **left >= *bytes) {
+            Some(left) => *left -= bytes,
+            None => pages.push(page - bytes),
+        }
+    }
+    let held = (config.num_hidden_layers as u64 * of_layer.iter().sum::<u64>()).max(1);
+    pages.iter().sum::<u64>() as f64 / held as f64
 }
 
 /// What goes through the layers of a model.
@@ -384,6 +414,17 @@ mod tests {
     fn of(train: &TrainConfig, lora: &LoraConfig, tokens: u64) -> Memory {
         let load = Load { tokens, trained: tokens / 2, longest: tokens, in_all: tokens };
         estimate(&config("gpt-oss-20b.json"), lora, train, load, None, Place::Cpu { threads: 2 })
+    }
+
+    #[test]
+    fn pages_as_large_as_a_tensor_and_a_half_leave_a_quarter_empty() {
+        use SiteKind::{Down, GateUp, Key, Output, Query, Value};
+        let kinds = [Query, Key, Value, Output, GateUp, Down];
+        let of = |tokens| holes(&config("gpt-oss-20b.json"), &kinds, 8, tokens);
+        // Factors of experts are 2.9 and 5.9e6 bytes, pages 11, 13 and 24 MiB.
+        assert!((0.24..0.26).contains(&of(1700)), "{}", of(1700));
+        assert!((0.10..0.12).contains(&of(2048)), "{}", of(2048));
+        assert!(of(4096) < 0.03, "{}", of(4096));
     }
 
     #[test]
