@@ -14,7 +14,7 @@ use descant_testkit::micro::Options;
 use descant_testkit::scratch;
 
 const USAGE: &str =
-    "usage: crash BINARY [kills=100] [signals=50] [soak=0] [seed=1] [control=0] [folder=PATH]";
+    "usage: crash BINARY [kills=100] [signals=50] [soak=0] [seed=1] [cards=1] [control=0] [folder=PATH]";
 /// Steps of a run that is killed or sent signals.
 const STEPS: u64 = 60;
 /// Too small for the settings, for the log, for the first checkpoint, for a third beside two.
@@ -28,6 +28,8 @@ struct Wanted {
     signals: usize,
     soak: u64,
     seed: u64,
+    /// Processes that share each run.
+    cards: usize,
     control: bool,
     /// Where runs are made: in memory when absent, which is fast; a disk makes saves long.
     folder: Option<PathBuf>,
@@ -48,7 +50,7 @@ fn wanted() -> Result<Wanted, String> {
     let mut arguments = std::env::args().skip(1);
     let binary = arguments.next().ok_or(USAGE)?.into();
     let mut wanted =
-        Wanted { binary, kills: 100, signals: 50, soak: 0, seed: 1, control: false, folder: None };
+        Wanted { binary, kills: 100, signals: 50, soak: 0, seed: 1, cards: 1, control: false, folder: None };
     for argument in arguments {
         let (key, value) = argument.split_once('=').ok_or(USAGE)?;
         if key == "folder" {
@@ -61,6 +63,7 @@ fn wanted() -> Result<Wanted, String> {
             "signals" => wanted.signals = value as usize,
             "soak" => wanted.soak = value,
             "seed" => wanted.seed = value,
+            "cards" => wanted.cards = value as usize,
             "control" => wanted.control = value > 0,
             _ => return Err(USAGE.to_owned()),
         }
@@ -80,7 +83,17 @@ impl Undisturbed {
         let subject = subject(wanted, dir, "subject", STEPS)?;
         let start = Instant::now();
         let bytes = subject.run(&dir.join("whole"))?;
-        let length = start.elapsed();
+        let mut length = start.elapsed();
+        let mut subject = subject;
+        if wanted.cards > 1 {
+            // What is disturbed is shared; what it must end with is what one process makes.
+            subject.cards = Some(wanted.cards);
+            let start = Instant::now();
+            if subject.run(&dir.join("shared"))? != bytes {
+                return Err(format!("{} processes end with other bytes than one", wanted.cards));
+            }
+            length = start.elapsed();
+        }
         say(&format!("a run: {STEPS} steps in {:.2} s", length.as_secs_f64()));
         Ok(Self { subject, bytes, length })
     }
@@ -126,7 +139,9 @@ fn run(wanted: &Wanted) -> Result<(), String> {
             start.elapsed().as_secs_f64()
         ));
     }
-    say(&full_disks(&micro, dir, &bytes, &SMALL_DISKS)?);
+    if wanted.cards == 1 {
+        say(&full_disks(&micro, dir, &bytes, &SMALL_DISKS)?);
+    }
     if wanted.soak > 0 {
         let micro = subject(wanted, dir, "soak", wanted.soak)?;
         say(&soak(&micro, dir, wanted.soak, wanted.seed)?);

@@ -34,6 +34,8 @@ pub struct Subject {
     pub sets: Vec<String>,
     /// A rule that the program breaks on purpose, as `DESCANT_FAULT` takes it.
     pub broken: Option<&'static str>,
+    /// Processes that share a run, where it is more than one.
+    pub cards: Option<usize>,
 }
 
 /// What a run leaves that must not depend on how often it was disturbed.
@@ -74,7 +76,7 @@ impl Subject {
             "lora.targets=[\"q_proj\", \"down_proj\"]".to_owned(),
             "run.save_every=3".to_owned(),
         ];
-        Ok(Self { binary: binary.to_owned(), micro, sets: sets.to_vec(), broken: None })
+        Ok(Self { binary: binary.to_owned(), micro, sets: sets.to_vec(), broken: None, cards: None })
     }
 
     /// The command that trains into `folder`.
@@ -94,6 +96,7 @@ impl Subject {
         for set in self.sets.iter().chain(&paths) {
             command.args(["--set", set]);
         }
+        command.args(self.cards.map(|cards| format!("--cards={cards}")));
         for name in ["RUST_LOG", "RUST_BACKTRACE", "DESCANT_FAULT"] {
             command.env_remove(name);
         }
@@ -141,7 +144,7 @@ impl Subject {
                 let moment = length.mul_f64(dice.unit());
                 let moment = wait_for_moment(&mut child, &folder, moment, in_save).map_err(wrong)?;
                 let Moment::Come { swept } = moment else { break };
-                child.kill().and_then(|()| child.wait()).map_err(|e| e.to_string())?;
+                kill_one(child, &mut dice).map_err(wrong)?;
                 tally.kills += 1;
                 tally.in_save += usize::from(swept && save_is_under_way(&folder));
             }
@@ -154,6 +157,45 @@ impl Subject {
         }
         Ok(tally)
     }
+}
+
+/// Kills the process, or where there are several any one of them, and waits until all have ended.
+fn kill_one(mut child: Child, dice: &mut Dice) -> Result<(), String> {
+    let members = members(child.id());
+    let everybody = [&members[..], &[child.id()]].concat();
+    let who = *dice.pick(&everybody);
+    if who == child.id() {
+        child.kill().map_err(|e| e.to_string())?;
+    } else {
+        // It may have ended since.
+        let _ = Command::new("kill").args(["-s", "KILL", &who.to_string()]).stderr(Stdio::null()).status();
+    }
+    child.wait().map_err(|e| e.to_string())?;
+    let start = Instant::now();
+    while members.iter().any(|member| is_at_work(*member)) {
+        if start.elapsed() > PATIENCE {
+            return Err("processes of the run are left".to_owned());
+        }
+        std::thread::sleep(GLANCE * 20);
+    }
+    Ok(())
+}
+
+/// The processes that a launcher has started, by rank.
+pub fn members(launcher: u32) -> Vec<u32> {
+    let place = Path::new("/proc").join(launcher.to_string());
+    let children = std::fs::read_to_string(place.join("task").join(launcher.to_string()).join("children"));
+    // They are started in the order of their ranks.
+    let mut members: Vec<u32> =
+        children.unwrap_or_default().split_whitespace().filter_map(|id| id.parse().ok()).collect();
+    members.sort_unstable();
+    members
+}
+
+/// Whether a process is there and has not ended.
+fn is_at_work(process: u32) -> bool {
+    let files = Path::new("/proc").join(process.to_string()).join("fd").read_dir();
+    files.is_ok_and(|mut files| files.next().is_some())
 }
 
 /// What came first.

@@ -153,6 +153,8 @@ pub fn fit_kept(
             run.save(store, observer)?;
         }
         if stopped {
+            // Who ended before the step is saved would be missed.
+            course.workers.map_or(Ok(()), |workers| workers.meet("saved"))?;
             return Ok(Ended::Stopped { step });
         }
     }
@@ -236,6 +238,8 @@ impl<'a> Run<'a> {
             Ok(result) => result,
             Err(Error::NotFinite { step, what, value, rows }) => {
                 self.incident(store, &batches, (step, what, value), observer)?;
+                // It takes rank 0 a while, and the others would end before it.
+                self.course.workers.map_or(Ok(()), |workers| workers.meet("incident"))?;
                 if self.progress.non_finite >= guard.skip_non_finite {
                     return Err(Error::NotFinite { step, what, value, rows });
                 }

@@ -141,6 +141,11 @@ impl Workers<'_> {
         serde_json::from_slice(&bytes).map_err(|error| differs(0, format!("{name}: {error}")))
     }
 
+    /// Waits for everybody, however long they take.
+    pub(crate) fn meet(&self, name: &str) -> Result<()> {
+        Ok(self.group.barrier(name, Wait::Long)?)
+    }
+
     /// Whether anybody wishes to stop.
     pub(crate) fn any(&self, wish: bool) -> Result<bool> {
         let all = self.group.all_gather("stop", &[u8::from(wish)], Wait::Step)?;
@@ -193,7 +198,7 @@ impl Workers<'_> {
 
 /// Something that must be equal everywhere and is not.
 pub(crate) fn differs(rank: usize, text: String) -> Error {
-    Error::Workers(descant_workers::Error::Member(Cause { rank, text, status: None }))
+    Error::Workers(descant_workers::Error::Member(Cause { rank, by: rank, text, status: None }))
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ impl Group {
 
     /// Tells everybody that this process fails, and how.
     pub fn fail(&self, text: &str, status: Option<u8>) {
-        self.watch.fail(Cause { rank: self.rank(), text: text.to_owned(), status }, None);
+        self.watch.fail(Cause { rank: self.rank(), by: self.rank(), text: text.to_owned(), status }, None);
     }
 
     /// Everybody's bytes, by rank, to everybody.
@@ -190,7 +190,8 @@ impl Group {
             let theirs: Facts = serde_json::from_slice(theirs).unwrap_or_default();
             let here: Facts = serde_json::from_slice(&all[0]).unwrap_or_default();
             if let Some(text) = difference(rank, &here, &theirs) {
-                return Err(Error::Member(Cause { rank, text: format!("it differs: {text}"), status: None }));
+                let text = format!("it differs: {text}");
+                return Err(Error::Member(Cause { rank, by: rank, text, status: None }));
             }
         }
         Ok(())
@@ -254,7 +255,7 @@ impl Group {
 
     /// Records why the group ends; the cause that counts.
     fn failed(&self, rank: usize, text: String, origin: Option<usize>) -> Error {
-        Error::Member(self.watch.fail(Cause { rank, text, status: None }, origin))
+        Error::Member(self.watch.fail(Cause { rank, by: self.rank(), text, status: None }, origin))
     }
 
     /// The parts of what rank 0 joined.

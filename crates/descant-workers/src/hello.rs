@@ -157,7 +157,7 @@ fn greet(mut stream: TcpStream, sender: &Sender<(TcpStream, Hello)>) {
 /// Whether a process may take part.
 fn admit(place: &Place, here: &Member, there: &[Option<(TcpStream, Member)>], hello: &Hello) -> Result<()> {
     let Hello { rank, world, member, .. } = hello;
-    let fail = |text: String| Err(Error::Member(Cause { rank: *rank, text, status: None }));
+    let fail = |text: String| Err(Error::Member(Cause { rank: *rank, by: 0, text, status: None }));
     if hello.protocol != PROTOCOL {
         return fail(format!("it speaks `{}`, rank 0 `{PROTOCOL}`", hello.protocol));
     }
@@ -184,7 +184,7 @@ fn admit(place: &Place, here: &Member, there: &[Option<(TcpStream, Member)>], he
 fn refuse(there: Vec<Option<(TcpStream, Member)>>, last: Option<TcpStream>, error: Error) -> Error {
     let cause = match &error {
         Error::Member(cause) => cause.clone(),
-        other => Cause { rank: 0, text: other.to_string(), status: None },
+        other => Cause { rank: 0, by: 0, text: other.to_string(), status: None },
     };
     let bytes = serde_json::to_vec(&cause).expect("texts and numbers are JSON");
     for mut stream in there.into_iter().flatten().map(|(stream, _)| stream).chain(last) {
@@ -195,7 +195,8 @@ fn refuse(there: Vec<Option<(TcpStream, Member)>>, last: Option<TcpStream>, erro
 }
 
 fn gone(rank: usize, error: &std::io::Error) -> Error {
-    Error::Member(Cause { rank, text: format!("it left before the run began: {error}"), status: None })
+    let text = format!("it left before the run began: {error}");
+    Error::Member(Cause { rank, by: 0, text, status: None })
 }
 
 /// Another rank: connects to rank 0.

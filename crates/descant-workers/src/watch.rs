@@ -32,6 +32,8 @@ const WRITER: Duration = Duration::from_secs(1);
 pub struct Cause {
     /// Whose fault it is.
     pub rank: usize,
+    /// Who says so: the rank itself, or another that misses it.
+    pub by: usize,
     /// What happened.
     pub text: String,
     /// The exit status that the failure has at its origin.
@@ -190,7 +192,7 @@ impl Watch {
     /// Reads what a member sends until it is gone.
     fn listen(self: Arc<Self>, at: usize, mut stream: TcpStream, inbox: &Sender<Frame>) {
         let link = &self.links[at];
-        let lost = |text: String| Cause { rank: link.rank, text, status: None };
+        let lost = |text: String| Cause { rank: link.rank, by: self.rank, text, status: None };
         loop {
             match read(&mut stream, MAX_BYTES, || *locked(&link.seen) = Instant::now()) {
                 Ok(Frame { head: Head { kind: Kind::Beat, .. }, .. }) => {}
@@ -242,7 +244,8 @@ impl Watch {
                 let silent = locked(&link.seen).elapsed();
                 if silent > SILENCE {
                     let text = format!("nothing was heard of it for {} s; it hangs", silent.as_secs());
-                    self.fail(Cause { rank: link.rank, text, status: None }, Some(link.rank));
+                    let cause = Cause { rank: link.rank, by: self.rank, text, status: None };
+                    self.fail(cause, Some(link.rank));
                     break;
                 }
             }

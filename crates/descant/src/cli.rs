@@ -31,6 +31,7 @@ Examples:
   descant train run.toml                    run it again to resume a stopped run
   descant train run.toml --dry-run          print the resolved settings
   descant train --recipe multilingual-thinking
+  descant train run.toml --cards 2          the same run on two GPUs (docs/cluster.md)
   cargo xtask train                         from the repository: the embedded default
 
 Settings are resolved in three layers: defaults, the file, then each --set in order.
@@ -271,7 +272,12 @@ pub(crate) struct Train {
     /// Run a recipe instead of a settings file: tiny or multilingual-thinking [default: none]
     #[arg(long, value_name = "NAME", conflicts_with = "file")]
     pub(crate) recipe: Option<String>,
-    /// Use only the cache and open no socket [default: HF_HUB_OFFLINE, or off]
+    /// Use several GPUs of this machine, one process each: a number, `all`, or indices such as 0,3. The result is the
+    /// same for any number. With the device `cpu`, so many worker processes [default: one; torchrun and Slurm are
+    /// understood]
+    #[arg(long, value_name = "CARDS")]
+    pub(crate) cards: Option<crate::cards::Cards>,
+    /// Use only the cache and open no socket to a network [default: HF_HUB_OFFLINE, or off]
     #[arg(long)]
     pub(crate) offline: bool,
     /// Check and print the resolved settings, then exit [default: off]
@@ -323,6 +329,10 @@ pub(crate) struct Evaluate {
     /// repeated. With --from, where the questions are [default: as in the settings or samples]
     #[arg(long, value_name = "NAME")]
     pub(crate) suite: Vec<String>,
+    /// Spread the questions over several GPUs of this machine, one process each: a number, `all`, or indices such as
+    /// 0,3; with the device `cpu`, over so many workers [default: one; torchrun and Slurm are understood]
+    #[arg(long, value_name = "CARDS", conflicts_with_all = ["from", "judge"])]
+    pub(crate) cards: Option<crate::cards::Cards>,
     /// Ask only questions with this tag [default: all]
     #[arg(long, value_name = "TAG")]
     pub(crate) tag: Option<String>,

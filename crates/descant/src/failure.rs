@@ -29,6 +29,13 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
+    /// The way to end of a process that ended with this number.
+    pub(crate) fn of_code(code: i32) -> Self {
+        let all =
+            [Self::Success, Self::No, Self::Diverged, Self::OutOfMemory, Self::Interrupted, Self::Terminated];
+        all.into_iter().find(|exit| i32::from(exit.code()) == code).unwrap_or(Self::Error)
+    }
+
     /// The number the shell sees.
     pub(crate) fn code(self) -> u8 {
         match self {
@@ -49,6 +56,14 @@ impl Exit {
         let status = |cause: &(dyn StdError + 'static)| {
             if let Some(hinted) = cause.downcast_ref::<Hinted>() {
                 return Some(Self::of(&hinted.error)).filter(|exit| *exit != Self::Error);
+            }
+            // Another process failed: its status is this one's.
+            let member = match cause.downcast_ref() {
+                Some(descant_train::Error::Workers(error)) => Some(error),
+                _ => cause.downcast_ref::<descant_workers::Error>(),
+            };
+            if let Some(descant_workers::Error::Member(cause)) = member {
+                return cause.status.map(|status| Self::of_code(i32::from(status)));
             }
             // A transparent error hides its cause from the chain: both are asked for by name.
             let device = match cause.downcast_ref() {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use clap::error::ErrorKind;
 
+mod cards;
 mod cli;
 mod command;
 mod experts;

@@ -19,6 +19,8 @@ use crate::wrap::{LABEL, NARROW, WIDE, wrap, wrap_command};
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Level {
+    /// Nothing but errors: another process talks.
+    Silent,
     /// Results, warnings, errors.
     Quiet,
     /// What a run always says.
@@ -81,6 +83,11 @@ impl Talk {
             (false, _) => Level::Verbose,
         };
         Self { level, progress: progress && level > Level::Quiet, plain: global.plain }
+    }
+
+    /// The same, where another process says it.
+    pub(crate) fn silenced(self) -> Self {
+        Self { level: Level::Silent, progress: false, ..self }
     }
 
     /// Whether to show progress at all.
@@ -163,6 +170,9 @@ impl Talk {
 
     /// Something that is not an error and must be seen.
     pub(crate) fn warn(self, text: impl Display) {
+        if self.level == Level::Silent {
+            return;
+        }
         let text = self.fitted(&text.to_string(), "warning: ".len());
         err(&format!("{YELLOW}warning:{YELLOW:#} {text}\n"));
     }

@@ -65,6 +65,19 @@ impl Card {
     }
 }
 
+/// Cards that the driver shows; none where there is no driver.
+#[expect(unsafe_code, reason = "calls the driver")]
+pub fn cards() -> usize {
+    let mut count = 0;
+    let counted = require(Library::Driver).and_then(|()| {
+        // SAFETY: no conditions; initializing twice is allowed.
+        check("cuInit", unsafe { sys::cuInit(0) })?;
+        // SAFETY: the pointer is to a variable that lives through the call.
+        check("cuDeviceGetCount", unsafe { sys::cuDeviceGetCount(&raw mut count) })
+    });
+    counted.map_or(0, |()| count.max(0) as usize)
+}
+
 /// The card's primary context, which CubeCL uses too; kept for the process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Context(sys::CUcontext);

@@ -56,6 +56,14 @@ pub enum CudaError {
         /// The product that was asked for.
         product: String,
     },
+    /// NCCL refused a call, or another card failed.
+    #[error("{call}: {text}")]
+    Nccl {
+        /// The library's function.
+        call: &'static str,
+        /// The library's own words.
+        text: String,
+    },
     /// A name that the table of kernel files does not have.
     #[error("there is no kernel file `{unit}`")]
     NoUnit {
@@ -146,6 +154,8 @@ pub enum Library {
     Nvrtc,
     /// Matrix products.
     CublasLt,
+    /// Between cards; only runs of several need it.
+    Nccl,
 }
 
 impl std::fmt::Display for Library {
@@ -154,6 +164,7 @@ impl std::fmt::Display for Library {
             Self::Driver => "libcuda (NVIDIA's driver)",
             Self::Nvrtc => "libnvrtc (CUDA's run-time compiler)",
             Self::CublasLt => "libcublasLt (CUDA's matrix products)",
+            Self::Nccl => "libnccl.so.2 (NCCL, which connects several cards)",
         })
     }
 }
@@ -172,6 +183,10 @@ impl CudaError {
             Self::NoLibrary { library: Library::CublasLt } => Some(
                 "install CUDA 12.8 or later, or `pip install nvidia-cublas`, and put the folder of \
                  libcublasLt.so on LD_LIBRARY_PATH",
+            ),
+            Self::NoLibrary { library: Library::Nccl } => Some(
+                "install NCCL 2 (`pip install nvidia-nccl-cu13`, or the package libnccl2), and put the folder of \
+                 libnccl.so.2 on LD_LIBRARY_PATH; a run with one card needs none",
             ),
             Self::Driver {
                 code: CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION | CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU,
@@ -233,7 +248,7 @@ pub type Result<T> = std::result::Result<T, CudaError>;
 /// It is not found.
 pub fn require(library: Library) -> Result<()> {
     use std::sync::OnceLock;
-    static FOUND: [OnceLock<bool>; 3] = [const { OnceLock::new() }; 3];
+    static FOUND: [OnceLock<bool>; 4] = [const { OnceLock::new() }; 4];
     #[expect(unsafe_code, reason = "loading a library runs its initializers")]
     let found = *FOUND[library as usize].get_or_init(|| match library {
         // SAFETY: these are NVIDIA's own libraries under their fixed names; their initializers have no conditions.
@@ -242,6 +257,10 @@ pub fn require(library: Library) -> Result<()> {
         Library::Nvrtc => unsafe { cudarc::nvrtc::sys::is_culib_present() },
         // SAFETY: as above.
         Library::CublasLt => unsafe { cudarc::cublaslt::sys::is_culib_present() },
+        #[cfg(feature = "cuda")]
+        Library::Nccl => super::nccl::version().is_ok(),
+        #[cfg(not(feature = "cuda"))]
+        Library::Nccl => false,
     });
     if found { Ok(()) } else { Err(CudaError::NoLibrary { library }) }
 }

@@ -46,6 +46,8 @@ mod lt;
 #[cfg(feature = "cuda")]
 mod memory;
 #[cfg(feature = "cuda")]
+pub mod nccl;
+#[cfg(feature = "cuda")]
 mod recorder;
 #[cfg(feature = "cuda")]
 mod tensor;
@@ -62,6 +64,8 @@ pub use table::Define;
 pub(crate) use blas::Matrices;
 #[cfg(feature = "cuda")]
 pub(crate) use brake::Brake;
+#[cfg(feature = "cuda")]
+pub use driver::cards;
 #[cfg(feature = "cuda")]
 pub(crate) use driver::{Event, OwnStream, Stream, StreamOrder, copy_from_host};
 #[cfg(feature = "cuda")]

@@ -114,7 +114,7 @@ mod tests {
     fn placed(sequences: u64, length: u64, may: u64, host: Option<u64>) -> (Placement, Memory) {
         let config = config();
         let (lora, train) = (LoraConfig::default(), TrainConfig::default());
-        let load = Load { tokens: sequences * length, trained: 0, longest: length, in_all: 0 };
+        let load = Load { tokens: sequences * length, trained: 0, longest: length, in_all: 0, copies: 0 };
         let needs = |place| Ok::<_, Error>(estimate(&config, &lora, &train, load, None, place));
         let (arrangement, needs) =
             arrange(&config, card(may), 1, host, needs, |needs| needs.least() <= may).unwrap();
@@ -156,7 +156,7 @@ mod tests {
     fn inputs_of_layers_go_to_the_host_where_weights_are_not_enough() {
         let config = config();
         let of = |tokens: u64, may: u64| {
-            let load = Load { tokens, trained: 0, longest: tokens, in_all: 0 };
+            let load = Load { tokens, trained: 0, longest: tokens, in_all: 0, copies: 0 };
             let (lora, train) = (LoraConfig::default(), TrainConfig::default());
             let needs = |place| Ok::<_, Error>(estimate(&config, &lora, &train, load, None, place));
             arrange(&config, card(may), 1, None, needs, |needs| needs.least() <= may).unwrap()
@@ -190,7 +190,7 @@ mod tests {
         let config = config();
         let of = |micro_batches: usize, may: u64, keep: Keep| {
             let train = TrainConfig { accumulation: micro_batches, ..TrainConfig::default() };
-            let load = Load { tokens: 1024, trained: 0, longest: 1024, in_all: 0 };
+            let load = Load { tokens: 1024, trained: 0, longest: 1024, in_all: 0, copies: 0 };
             let needs =
                 |place| Ok::<_, Error>(estimate(&config, &LoraConfig::default(), &train, load, None, place));
             let arrangement = Arrangement::default();

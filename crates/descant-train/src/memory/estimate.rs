@@ -14,6 +14,7 @@ use crate::config::{OptimizerKind, TrainConfig};
 use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::sample::Samples;
+use crate::workers::copies;
 
 /// Bytes of a number on the CPU, and of adapters everywhere.
 const FULL: u64 = 4;
@@ -52,6 +53,8 @@ pub struct Load {
     pub longest: u64,
     /// Tokens of all steps.
     pub in_all: u64,
+    /// Copies of the adapters' gradients that are kept beside those of a process alone; see [`Load::shared`].
+    pub copies: u64,
 }
 
 /// Where a run is to take place.
@@ -174,12 +177,21 @@ impl Load {
                 trained: longest.trained.max(trained),
                 longest: longest.longest.max(of_one),
                 in_all: longest.in_all + tokens,
+                copies: 0,
             };
         }
         // The rest of a long run is taken to be like what was looked at.
         let in_all = longest.in_all as f64 * of_run as f64 / looked_at.max(1) as f64;
         longest.in_all = in_all as u64;
         Ok(longest)
+    }
+}
+
+impl Load {
+    /// The same in each of so many processes that share steps of so many micro-batches.
+    #[must_use]
+    pub fn shared(self, micro_batches: usize, workers: usize) -> Self {
+        Self { copies: copies(micro_batches, workers) as u64, ..self }
     }
 }
 
@@ -239,7 +251,7 @@ pub fn estimate(
     let layers = config.num_hidden_layers as u64;
     let on_card = matches!(place, Place::Card { .. });
     // The sum of earlier micro-batches lies beside the gradients of the one at work.
-    let gradients = adapter * if train.accumulation > 1 { 2 } else { 1 };
+    let gradients = adapter * (load.copies + if train.accumulation > 1 { 2 } else { 1 });
     let optimizer = match train.optimizer {
         OptimizerKind::AdamW => 2 * adapter,
         OptimizerKind::AdamW8bit => 2 * (parameters + parameters.div_ceil(256) * FULL),
@@ -412,7 +424,7 @@ mod tests {
     }
 
     fn of(train: &TrainConfig, lora: &LoraConfig, tokens: u64) -> Memory {
-        let load = Load { tokens, trained: tokens / 2, longest: tokens, in_all: tokens };
+        let load = Load { tokens, trained: tokens / 2, longest: tokens, in_all: tokens, copies: 0 };
         estimate(&config("gpt-oss-20b.json"), lora, train, load, None, Place::Cpu { threads: 2 })
     }
 
@@ -484,7 +496,7 @@ mod tests {
                 lora.targets.extend(["gate_up_proj", "down_proj"].map(str::to_owned));
             }
             let train = TrainConfig { accumulation, ..TrainConfig::default() };
-            let load = Load { tokens: sequences * length, trained: 0, longest: length, in_all: 0 };
+            let load = Load { tokens: sequences * length, trained: 0, longest: length, in_all: 0, copies: 0 };
             let free = ((limit - held) * gib) as u64;
             let arrangement = Arrangement::default();
             let place = Place::Card { free, keep: keep.parse().unwrap(), in_order: true, arrangement };

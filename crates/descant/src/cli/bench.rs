@@ -12,6 +12,7 @@ Examples:
   descant bench step --batch 2 --sequence 128 --device cpu                 the embedded model
   descant bench step --model gpt-oss-20b --batch 4 --sequence 4096 --json
   descant bench step --model gpt-oss-20b --accumulate 4 --sequence 1024 --memory 14.5GiB
+  descant bench step --model gpt-oss-20b --cards 2 --accumulate 8 --sequence 4096
   descant bench generate --model gpt-oss-20b --batch 32 --context 1024 --rank 8
 
 A step is forward, backward, clipping and optimizer on random ids; every position has a label. The operator table
@@ -97,6 +98,10 @@ pub(crate) struct BenchStep {
     /// Train the experts too [default: attention only]
     #[arg(long)]
     pub(crate) experts: bool,
+    /// Measure the same step on one card, then shared by several: a number, `all`, or indices such as 0,3; with the
+    /// device `cpu`, by so many workers. The micro-batches of --accumulate are dealt to them [default: one]
+    #[arg(long, value_name = "CARDS")]
+    pub(crate) cards: Option<crate::cards::Cards>,
     /// Stream weights from host memory as if the bus had this many bytes a second, such as 25GB [default: the real bus]
     #[arg(long, value_name = "RATE", value_parser = crate::settings::bytes)]
     pub(crate) bus: Option<u64>,

@@ -15,9 +15,12 @@ use descant_train::memory::{Arrangement, Load, estimate};
 use descant_train::{Sample, Schedule, TrainConfig, Trainer};
 use serde::Serialize;
 
+use super::bench_cards::{Scaled, Scaling};
 use super::load;
 use super::random_ids::{ID_LIMIT, MersenneTwister};
 use super::room::{self, Found};
+use super::timed::{digest, median};
+use crate::cards::{self, Role, Team};
 use crate::cli::BenchStep;
 use crate::failure::Exit;
 use crate::talk::Talk;
@@ -59,6 +62,8 @@ struct Answer {
     /// SHA-256 of the adapter's f32 values after the steps: equal runs end with equal bytes.
     adapter_sha256: String,
     operators: Vec<Operator>,
+    /// The same step by several cards, where that was asked for; everything above is of one.
+    cards: Option<Scaling>,
 }
 
 /// A row of the table.
@@ -73,29 +78,36 @@ struct Operator {
     gb_per_second: f64,
 }
 
-/// Measures and prints.
+/// Measures and prints: alone, as one of several processes, or as the one that starts them.
 pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
-    let device = load::said_device(&args.on.device.name, talk)?;
+    match cards::role(args.cards.as_ref(), cards::place()?, &args.on.device.name)? {
+        Role::Alone(device) => {
+            work(args, model, device.as_deref().unwrap_or(&args.on.device.name), None, talk)
+        }
+        Role::Starts(devices) => cards::launch(&devices),
+        Role::Member(place) => {
+            let (batch, sequence) = (args.batch.to_string(), args.sequence.to_string());
+            let facts =
+                [("--batch", batch), ("--sequence", sequence), ("--accumulate", args.accumulate.to_string())];
+            let facts = facts.map(|(name, value)| (name.to_owned(), value)).to_vec();
+            cards::in_team(&place, facts, talk, |team, _, talk| {
+                work(args, model, &team.device(&args.on.device.name)?, Some(team), talk)
+            })
+        }
+    }
+}
+
+/// The same in one process.
+fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk: Talk) -> Result<Exit> {
+    let device = load::said_device(device, talk)?;
     load::check_dir(model)?;
     if descant_kernels::is_cpu(&device.device) && (args.on.memory.is_some() || args.keep != Keep::Auto) {
         return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));
     }
     let architecture = load::config(model)?;
-    let mut lora = LoraConfig::default();
-    if args.experts {
-        lora.targets.extend([SiteKind::GateUp, SiteKind::Down].map(|kind| kind.name().to_owned()));
-    }
-    let config = TrainConfig {
-        micro_batch: args.batch.into(),
-        accumulation: args.accumulate,
-        max_sequence: args.sequence,
-        max_steps: args.steps as u64 + args.warmup as u64,
-        schedule: Schedule::Constant,
-        warmup_steps: 1,
-        ..TrainConfig::default()
-    };
+    let (lora, config) = trained(args);
     take_kernels(args, &device, talk);
-    let (arrangement, planned) = arranged(args, &architecture, &lora, &config, &device)?;
+    let (arrangement, planned) = arranged(args, &architecture, &lora, &config, &device, team)?;
     let started = Instant::now();
     let placement = arrangement.placement;
     let model = load::model(model, &device.device, placement)?;
@@ -103,10 +115,23 @@ pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
     let bus = slow_bus(args.bus, &model, arrangement, talk);
     gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
-    let adapters = LoraAdapters::init(&model.config, &lora, config.seed, &device.device.clone().autodiff())?;
+    let fresh = || LoraAdapters::init(&model.config, &lora, config.seed, &device.device.clone().autodiff());
+    let samples = samples(args, model.config.vocab_size);
+    let link = team.map(|team| team.link(&device.device)).transpose()?;
+    // Algorithms of products that were found by one are those of all.
+    let scaled = match team.zip(link.as_deref()) {
+        Some((team, link)) => {
+            let bench = Scaled { args, team, link, model: &model, samples: &samples, device: &device.device };
+            Some(bench.measure(&config, arrangement, &fresh)?)
+        }
+        None => None,
+    };
+    if team.is_some_and(|team| !team.is_first()) {
+        return Ok(Exit::Success);
+    }
+    let adapters = fresh()?;
     let trained_parameters = adapters.n_parameters();
     let mut trainer = Trainer::new(&model, adapters, config)?.arranged(arrangement);
-    let samples = samples(args, model.config.vocab_size);
     let micro_batches: Vec<Vec<&Sample>> =
         samples.chunks(args.batch).map(|chunk| chunk.iter().collect()).collect();
     let (mut seconds, mut losses, mut peak) = (Vec::new(), Vec::new(), None);
@@ -166,6 +191,7 @@ pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
         losses,
         adapter_sha256,
         operators: operators.iter().map(|operator| row(operator, &rates)).collect(),
+        cards: scaled,
     };
     if args.on.json {
         talk.data(serde_json::to_string(&answer)?)?;
@@ -173,6 +199,24 @@ pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
         print(&answer, talk)?;
     }
     Ok(Exit::Success)
+}
+
+/// What is trained, and how.
+fn trained(args: &BenchStep) -> (LoraConfig, TrainConfig) {
+    let mut lora = LoraConfig::default();
+    if args.experts {
+        lora.targets.extend([SiteKind::GateUp, SiteKind::Down].map(|kind| kind.name().to_owned()));
+    }
+    let config = TrainConfig {
+        micro_batch: args.batch.into(),
+        accumulation: args.accumulate,
+        max_sequence: args.sequence,
+        max_steps: args.steps as u64 + args.warmup as u64,
+        schedule: Schedule::Constant,
+        warmup_steps: 1,
+        ..TrainConfig::default()
+    };
+    (lora, config)
 }
 
 /// Takes the kernels that were asked for; says so where there are no others.
@@ -191,10 +235,14 @@ fn arranged(
     lora: &LoraConfig,
     config: &TrainConfig,
     device: &load::Chosen,
+    team: Option<&Team>,
 ) -> Result<(Arrangement, u64)> {
     let found = Found::on(device, args.on.memory, args.keep);
+    let (workers, of_host) = team.map_or((1, 1), |team| (team.group.world(), team.on_this_host()));
+    let found = found.among(workers, of_host);
     let tokens = (args.batch * args.sequence) as u64;
-    let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0 };
+    let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0, copies: 0 };
+    let load = load.shared(args.accumulate, workers);
     let (arrangement, needs) = found.arranged(architecture, args.accumulate, found.host, |place| {
         Ok(estimate(architecture, lora, config, load, None, place))
     })?;
@@ -252,6 +300,9 @@ fn print(answer: &Answer, talk: Talk) -> Result<()> {
         answer.load_seconds,
         answer.first_step_seconds
     ))?;
+    if let Some(cards) = &answer.cards {
+        talk.data(cards.words())?;
+    }
     if !answer.operators.is_empty() {
         talk.data(format_args!(
             "{:<28} {:>6} {:>10} {:>10} {:>6}",
@@ -265,26 +316,6 @@ fn print(answer: &Answer, talk: Talk) -> Result<()> {
         ))?;
     }
     Ok(())
-}
-
-/// Of the values as they lie in memory, tensor by tensor.
-fn digest(adapters: &LoraAdapters) -> Result<String> {
-    let mut bytes = Vec::with_capacity(adapters.n_parameters() * size_of::<f32>());
-    for tensor in adapters.tensors() {
-        let values = descant_kernels::read_floats(tensor.clone())?;
-        bytes.extend(values.into_iter().flat_map(f32::to_le_bytes));
-    }
-    Ok(descant_files::sha256(&bytes))
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
-    }
 }
 
 /// Operations that a token needs: forward and backward to the activations through every weight that it meets, and
@@ -334,11 +365,5 @@ mod tests {
             let measured = flops_per_token(&config, sequence) / 1e9;
             assert!((measured - billions).abs() < 0.06, "{sequence}: {measured}");
         }
-    }
-
-    #[test]
-    fn a_median_is_between_the_halves() {
-        assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
-        assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < f64::EPSILON);
     }
 }

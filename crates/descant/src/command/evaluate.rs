@@ -9,8 +9,10 @@ use descant_model::Bare;
 
 use super::examination::{Answering, Examination};
 use super::figures::Figures;
+use super::identity::settings_of_all;
 use super::load;
 use super::room::{fewer_at_once, place_for_asking};
+use crate::cards::{self, Role, Team};
 use crate::cli::Evaluate;
 use crate::failure::{Exit, Hinted};
 use crate::observe::Progress;
@@ -22,10 +24,34 @@ use crate::talk::Talk;
 use crate::words::counted;
 use crate::wrap::wrap;
 
-/// Loads, asks, prints.
-pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result<Exit> {
+/// Loads, asks, prints: alone, as one of several processes, or as the one that starts them.
+pub(crate) fn run(args: &Evaluate, resolved: Resolved, talk: Talk) -> Result<Exit> {
+    let wanted = resolved.settings.model.device.clone();
+    match cards::role(args.cards.as_ref(), cards::place()?, &wanted)? {
+        Role::Alone(device) => {
+            let _signals = Signals::catch()?;
+            work(args, resolved, &device.unwrap_or(wanted), None, talk)
+        }
+        Role::Starts(devices) => cards::launch(&devices),
+        Role::Member(place) => {
+            let facts = settings_of_all(&resolved)?;
+            cards::in_team(&place, facts, talk, |team, _, talk| {
+                work(args, resolved, &team.device(&wanted)?, Some(team), talk)
+            })
+        }
+    }
+}
+
+/// The same in one process.
+fn work(
+    args: &Evaluate,
+    mut resolved: Resolved,
+    device: &str,
+    team: Option<&Team>,
+    talk: Talk,
+) -> Result<Exit> {
     let thresholds = thresholds(args)?;
-    let _signals = Signals::catch()?;
+    let (is_first, group) = (team.is_none_or(Team::is_first), team.map(|team| &team.group));
     if !args.suite.is_empty() {
         resolved.settings.evaluate.suites.clone_from(&args.suite);
         resolved.settings.data.held_out = None;
@@ -36,7 +62,7 @@ pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result
         );
     }
     let settings = &resolved.settings;
-    let device = load::device(&settings.model.device)?;
+    let device = load::device(device)?;
     let renderer = load::renderer(settings)?;
     let mut examination =
         Examination::new(&resolved, &renderer, args.tag.as_deref(), None)?.ok_or_else(|| {
@@ -69,17 +95,23 @@ pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result
     for suite in &examination.suites {
         talk.item("questions", format_args!("{} of {}", suite.questions.len(), suite.source));
     }
-    if let Some(dir) = &args.out {
+    if let Some(dir) = args.out.as_ref().filter(|_| is_first) {
         descant_files::create_dirs(dir)?;
     }
-    let place = |name: &str| args.out.as_ref().map(|dir| dir.join(name));
+    let place = |name: &str| args.out.as_ref().filter(|_| is_first).map(|dir| dir.join(name));
     let mut progress = Progress::new(talk);
     let mut ask = |name: &str, path: Option<PathBuf>, adapter: Option<&Path>| {
         let overlay: &dyn descant_model::Overlay = match (&overlay, adapter) {
             (Some(adapters), Some(_)) => adapters,
             _ => &Bare,
         };
-        examination.ask(name, path.as_deref(), &Answering { model: &model, overlay, adapter }, &mut progress)
+        examination.ask(
+            name,
+            path.as_deref(),
+            &Answering { model: &model, overlay, adapter },
+            group,
+            &mut progress,
+        )
     };
     let (before, after) = match (args.base, adapter) {
         (true, _) => {
@@ -90,6 +122,9 @@ pub(crate) fn run(args: &Evaluate, mut resolved: Resolved, talk: Talk) -> Result
         (false, None) => (ask("base", place("samples.jsonl"), None)?, None),
     };
     progress.finish();
+    if !is_first {
+        return Ok(Exit::Success);
+    }
     let suites = examination.suites.clone();
     let figures = Figures::new(suites, before, after, renderer.tokenizer(), Some(&resolved.sha256))?;
     show(&figures, args, &thresholds, talk)

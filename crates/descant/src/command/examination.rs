@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use descant_evaluate::{
-    AskedHow, First, Header, Language, Loss, Nats, Prompt, Question, Samples, Suite, Writer, check_ids,
+    AskedHow, First, Header, Key, Language, Loss, Nats, Prompt, Question, Samples, Suite, Writer, check_ids,
     missing, prompts, reply,
 };
 use descant_harmony::{Channel, Date, RenderOptions, Renderer, StreamParser, Tokenizer};
 use descant_model::{Ended, GenerateOptions, GptOss, InOrder, Overlay, Request, Sampling, stop_ids};
 use descant_train::memory::Asking;
 use descant_train::{Event, Observer, Sample as Row, score_ranked};
+use descant_workers::{Group, Wait, deal};
 
 use super::rows;
 use crate::failure::Hinted;
@@ -153,12 +154,13 @@ impl<'a> Examination<'a> {
     }
 
     /// Asks everything that a file of samples does not hold yet; without a path nothing is kept. `name` is what the
-    /// phase is called on the screen.
+    /// phase is called on the screen. Where several processes answer, all call this, and rank 0 has what all replied.
     pub(crate) fn ask(
         &self,
         name: &str,
         path: Option<&Path>,
         answering: &Answering<'_>,
+        group: Option<&Group>,
         observer: &mut dyn Observer,
     ) -> Result<Samples> {
         let mut header = self.header.clone();
@@ -169,23 +171,20 @@ impl<'a> Examination<'a> {
             None => Writer::in_memory(&header),
         };
         observer.on(&Event::Phase { name, total: Some(self.prompts.len() as u64) });
-        self.losses(&mut writer, answering).with_context(|| name.to_owned())?;
+        self.losses(&mut writer, answering, group).with_context(|| name.to_owned())?;
         let waiting: Vec<Prompt> = missing(&self.prompts, writer.samples()).into_iter().cloned().collect();
-        self.answer(&waiting, &mut writer, answering, observer).with_context(|| name.to_owned())?;
+        let asked = match group {
+            Some(group) => self.answer_together(&waiting, &mut writer, answering, group, observer),
+            None => self.answer(&waiting, &mut writer, answering, observer),
+        };
+        asked.with_context(|| name.to_owned())?;
         Ok(writer.finish()?)
     }
 
-    /// Replies to these prompts, kept as they come, so many at a time.
-    fn answer(
-        &self,
-        waiting: &[Prompt],
-        writer: &mut Writer,
-        answering: &Answering<'_>,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
+    /// What to ask for a prompt. Each reply has a seed of its own, so that it does not depend on the others.
+    fn request(&self, prompt: &Prompt) -> Request {
         let how = &self.header.settings;
-        // Each reply has a seed of its own, so that it does not depend on the others.
-        let request = |prompt: &Prompt| Request {
+        Request {
             prompt: prompt.ids.clone(),
             max_new_tokens: how.max_new_tokens,
             adapter: true,
@@ -196,13 +195,27 @@ impl<'a> Examination<'a> {
                 ..Sampling::default()
             },
             stream: 0,
-        };
-        let requests: Vec<Request> = waiting.iter().map(request).collect();
-        let options = GenerateOptions {
+        }
+    }
+
+    /// How they are asked.
+    fn options(&self) -> GenerateOptions {
+        GenerateOptions {
             stop_ids: self.stop_ids.clone(),
             at_once: Some(self.batch),
             ..GenerateOptions::default()
-        };
+        }
+    }
+
+    /// Replies to these prompts, kept as they come, so many at a time.
+    fn answer(
+        &self,
+        waiting: &[Prompt],
+        writer: &mut Writer,
+        answering: &Answering<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let requests: Vec<Request> = waiting.iter().map(|prompt| self.request(prompt)).collect();
         let before = (self.prompts.len() - waiting.len()) as u64;
         let (mut since, mut ready, mut new_tokens) = (Instant::now(), Vec::new(), 0);
         let mut failed = None;
@@ -228,22 +241,144 @@ impl<'a> Examination<'a> {
             failed = keep().err();
             failed.is_none()
         });
-        answering.model.generate(&requests, answering.overlay, &options, &mut watch)?;
+        answering.model.generate(&requests, answering.overlay, &self.options(), &mut watch)?;
         failed.map_or(Ok(()), Err)
     }
 
-    /// Losses on the held-out rows that are not there yet.
-    fn losses(&self, writer: &mut Writer, answering: &Answering<'_>) -> Result<()> {
-        for row in &self.held_out {
-            if writer.samples().losses.contains_key(&row.id) {
+    /// The same by several processes: rank 0 says which prompts wait, they are dealt in rounds, and rank 0 keeps the
+    /// replies of a round in the order of the prompts.
+    fn answer_together(
+        &self,
+        waiting: &[Prompt],
+        writer: &mut Writer,
+        answering: &Answering<'_>,
+        group: &Group,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let keys: Vec<&Key> = waiting.iter().map(|prompt| &prompt.key).collect();
+        let waiting: Vec<Key> = told(group, "prompts", &keys)?;
+        let known: BTreeMap<&Key, &Prompt> =
+            self.prompts.iter().map(|prompt| (&prompt.key, prompt)).collect();
+        let prompt =
+            |key: &Key| known.get(key).copied().context("rank 0 asks a prompt that is not known here");
+        let waiting: Vec<&Prompt> = waiting.iter().map(prompt).collect::<Result<_>>()?;
+        let mut done = self.prompts.len() - waiting.len();
+        let batch: usize = told(group, "batch", &self.batch)?;
+        for round in waiting.chunks(ROUND * batch * group.world()) {
+            let costs: Vec<u64> = round.iter().map(|prompt| prompt.ids.len() as u64 + REPLY).collect();
+            let dealt = deal(&costs, group.world());
+            let mine: Vec<Request> = dealt.of(group.rank()).map(|at| self.request(round[at])).collect();
+            let since = Instant::now();
+            let mut replies: Vec<Vec<u32>> = vec![Vec::new(); mine.len()];
+            let mut watch = InOrder::new(mine.len(), |ended| {
+                match ended {
+                    // As if the others were as quick.
+                    Ended::Count(count) => {
+                        let all = (done + count * group.world()).min(done + round.len());
+                        observer.on(&Event::Progress { done: all as u64 });
+                    }
+                    Ended::Next(at, made) => replies[at].clone_from(&made.ids),
+                }
+                true
+            });
+            answering.model.generate(&mine, answering.overlay, &self.options(), &mut watch)?;
+            let Some(all) = group.gather("replies", &serde_json::to_vec(&replies)?, Wait::Long)? else {
                 continue;
+            };
+            let mut ordered: Vec<Vec<u32>> = vec![Vec::new(); round.len()];
+            for (rank, bytes) in all.iter().enumerate() {
+                let replies: Vec<Vec<u32>> =
+                    serde_json::from_slice(bytes).context("replies of another rank")?;
+                for (at, ids) in dealt.of(rank).zip(replies) {
+                    ordered[at] = ids;
+                }
             }
-            let loss = row.loss(answering.model, answering.overlay)?;
+            let new_tokens = ordered.iter().map(Vec::len).sum();
+            let replies =
+                round.iter().zip(ordered).map(|(prompt, ids)| reply(&prompt.key, ids, self.renderer));
+            writer.add(replies.collect::<Result<_, _>>()?, new_tokens, since.elapsed().as_secs_f64())?;
+            done += round.len();
+            observer.on(&Event::Progress { done: done as u64 });
+        }
+        Ok(())
+    }
+
+    /// Losses on the held-out rows that are not there yet.
+    fn losses(&self, writer: &mut Writer, answering: &Answering<'_>, group: Option<&Group>) -> Result<()> {
+        let waits = |row: &&HeldOut| !writer.samples().losses.contains_key(&row.id);
+        let waiting: Vec<&HeldOut> = self.held_out.iter().filter(waits).collect();
+        let Some(group) = group else {
+            for row in waiting {
+                let loss = row.loss(answering.model, answering.overlay)?;
+                writer.add_loss(loss)?;
+            }
+            return Ok(());
+        };
+        let ids: Vec<&str> = waiting.iter().map(|row| row.id.as_str()).collect();
+        let ids: Vec<String> = told(group, "rows", &ids)?;
+        let rows: Vec<&HeldOut> = self.held_out.iter().filter(|row| ids.contains(&row.id)).collect();
+        let costs: Vec<u64> = rows.iter().map(|row| row.ids.len() as u64).collect();
+        let dealt = deal(&costs, group.world());
+        let mine = dealt.of(group.rank()).map(|at| rows[at].loss(answering.model, answering.overlay));
+        let mine: Vec<SentLoss> = mine.map(|loss| loss.map(SentLoss::new)).collect::<Result<_, _>>()?;
+        let Some(all) = group.gather("row losses", &serde_json::to_vec(&mine)?, Wait::Long)? else {
+            return Ok(());
+        };
+        let mut ordered: BTreeMap<usize, Loss> = BTreeMap::new();
+        for (rank, bytes) in all.iter().enumerate() {
+            let losses: Vec<SentLoss> = serde_json::from_slice(bytes).context("losses of another rank")?;
+            let losses = dealt.of(rank).zip(losses);
+            ordered.extend(losses.map(|(at, loss)| (at, loss.read(rows[at].id.clone()))));
+        }
+        for loss in ordered.into_values() {
             writer.add_loss(loss)?;
         }
         Ok(())
     }
 }
+
+/// A loss on its way to rank 0, to the bit: JSON's decimals may be read with another last digit.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct SentLoss {
+    /// Bits of nats and tokens.
+    channels: Vec<(String, u64, u64)>,
+    /// Bits of nats, and the rank of the token.
+    first: Option<(u64, u64)>,
+}
+
+impl SentLoss {
+    fn new(loss: Loss) -> Self {
+        let bits = |(name, nats): (String, Nats)| (name, nats.nats.to_bits(), nats.tokens.to_bits());
+        Self {
+            channels: loss.channels.into_iter().map(bits).collect(),
+            first: loss.first.map(|first| (first.nats.to_bits(), first.rank)),
+        }
+    }
+
+    fn read(self, id: String) -> Loss {
+        let of = |(name, nats, tokens): (String, u64, u64)| {
+            (name, Nats { nats: f64::from_bits(nats), tokens: f64::from_bits(tokens) })
+        };
+        let first = self.first.map(|(nats, rank)| First { nats: f64::from_bits(nats), rank });
+        Loss { id, channels: self.channels.into_iter().map(of).collect(), first }
+    }
+}
+
+/// What rank 0 says, everywhere.
+fn told<T: serde::Serialize + ?Sized, R: serde::de::DeserializeOwned>(
+    group: &Group,
+    name: &str,
+    mine: &T,
+) -> Result<R> {
+    let bytes = group.broadcast(name, 0, serde_json::to_vec(mine)?, Wait::Long)?;
+    serde_json::from_slice(&bytes).with_context(|| format!("read `{name}` of rank 0"))
+}
+
+/// Where several processes answer, a round gives each so many times the prompts that it answers at once: the replies of
+/// a round are lost with the process, and between rounds who is quicker waits.
+const ROUND: usize = 8;
+/// What a reply costs beside its prompt, for dealing: all are of unknown length.
+const REPLY: u64 = 1024;
 
 /// What a token of a reply costs, in tokens of a training step: measured 20 on an H100 with a 20b (1,150 replied tokens
 /// a second in batches of 32, 20,000 trained), and less on the CPU.

@@ -35,6 +35,25 @@ pub(crate) fn identity(
     Ok(identity)
 }
 
+/// Keys whose values may differ between the hosts of a run: what they lead to is compared by hash.
+const OF_A_HOST: [&str; 5] =
+    ["model.path", "model.device", "data.path", "data.held_out", "model.chat_template"];
+
+/// The settings that all processes of a run must have in common, whatever each host has where.
+pub(super) fn settings_of_all(resolved: &Resolved) -> Result<Identity> {
+    let table: toml::Table = toml::from_str(&resolved.text).context("reading the settings back")?;
+    let mut settings = Identity::new();
+    for (section, values) in table.iter().filter(|(section, _)| *section != "memory") {
+        flatten(section, values, &mut settings);
+    }
+    Ok(of_all(&settings))
+}
+
+/// What of an identity must be the same on all hosts.
+pub(super) fn of_all(identity: &Identity) -> Identity {
+    identity.iter().filter(|(name, _)| !OF_A_HOST.contains(&name.as_str())).cloned().collect()
+}
+
 /// Every value under a name, with the names of the tables that it is in.
 fn flatten(name: &str, value: &toml::Value, identity: &mut Identity) {
     match value.as_table() {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
 
+use crate::cards;
 use crate::cli::{Cli, Command, Files, Measured, Plan, SettingsArgs};
 use crate::failure::Exit;
 use crate::hub::Places;
@@ -13,6 +14,7 @@ use crate::talk::Talk;
 
 mod account;
 mod bench;
+mod bench_cards;
 mod bench_generate;
 mod best;
 mod chat;
@@ -49,6 +51,7 @@ mod speaker;
 mod stalls;
 mod stamps;
 mod summary;
+mod timed;
 mod tokenizer;
 mod train;
 mod validation;
@@ -57,16 +60,21 @@ mod validation;
 pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
     let root = &cli.global.root;
     // Only these two may go to the network; the others take what the cache has.
-    let online = |offline| Places::new(true, offline, talk);
     let cached = Places::new(false, true, talk);
     match &cli.command {
         Command::Train(args) if args.dry_run => {
             train::dry_run(&settings(&args.settings, args.recipe.as_deref(), root, None)?, talk)
         }
         Command::Train(args) => {
-            let places = online(args.offline);
-            let resolved = settings(&args.settings, args.recipe.as_deref(), root, Some((&places, talk)))?;
-            train::run(args, &resolved, talk)
+            let place = cards::place()?;
+            // Once for all processes: the launcher, or rank 0.
+            let speaks =
+                !cards::is_launched(place.as_ref()) && place.as_ref().is_none_or(|place| place.rank == 0);
+            let talk_before = if speaks { talk } else { talk.silenced() };
+            let places = Places::new(true, args.offline, talk_before);
+            let resolved =
+                settings(&args.settings, args.recipe.as_deref(), root, Some((&places, talk_before)))?;
+            train::run(args, &resolved, place, talk)
         }
         Command::Plan(args) => plan::run(args, &planned(args, root, &cached, talk)?, &cached, talk),
         Command::Evaluate(args) => match (&args.judge, &args.from) {

@@ -125,12 +125,15 @@ impl Room {
             let one = asking.map(|asking| Asking { batch: 1, ..asking });
             found.arranged(config, train.accumulation, host, |place| Ok(estimated(train, load, one, place)))
         };
-        let needs = |train: &TrainConfig| Ok(placed(train, Load::of_run(samples, train)?, found.host)?.1);
+        let load_of = |train: &TrainConfig| {
+            Ok::<_, anyhow::Error>(Load::of_run(samples, train)?.shared(train.accumulation, found.workers))
+        };
+        let needs = |train: &TrainConfig| Ok(placed(train, load_of(train)?, found.host)?.1);
         let fits = |needs: &Memory| found.fits(needs);
-        let mut candidates = at_once(&settings.train, begun);
+        let mut candidates = at_once(&settings.train, begun, found.workers);
         let (train, load, arrangement, least) = loop {
             let train = candidates.next().expect("one at once is the last");
-            let load = Load::of_run(samples, &train)?;
+            let load = load_of(&train)?;
             let is_last = candidates.peek().is_none();
             if !is_last && load.tokens > MERGED_TOKENS {
                 continue;
@@ -266,14 +269,20 @@ fn refusal(needs: &Memory, free: Option<u64>, device: &Chosen, advice: &str) -> 
 }
 
 /// The settings with each number of sequences at once that may be tried, the best first.
-fn at_once(train: &TrainConfig, begun: Option<usize>) -> Peekable<std::vec::IntoIter<TrainConfig>> {
+fn at_once(
+    train: &TrainConfig,
+    begun: Option<usize>,
+    workers: usize,
+) -> Peekable<std::vec::IntoIter<TrainConfig>> {
     let candidates: Vec<TrainConfig> = match (train.micro_batch, begun) {
         (MicroBatch::Of(_), _) => vec![train.clone()],
         (MicroBatch::Auto, Some(sequences)) if train.units().is_multiple_of(sequences) => {
             vec![train.with_at_once(sequences)]
         }
         (MicroBatch::Auto, _) => {
-            train.divisors(train.units()).map(|sequences| train.with_at_once(sequences)).collect()
+            // Each of several processes has something to do, where there is enough for all.
+            let most = (train.units() / workers).max(1);
+            train.divisors(most).map(|sequences| train.with_at_once(sequences)).collect()
         }
     };
     candidates.into_iter().peekable()
@@ -325,6 +334,8 @@ pub(crate) struct Found {
     card: Option<Device>,
     /// For an estimate.
     pub(crate) place: Place,
+    /// Processes that share the run.
+    workers: usize,
 }
 
 impl Found {
@@ -363,6 +374,14 @@ impl Found {
         )
     }
 
+    /// The same for one of so many processes that share a run, of which so many share this host's memory.
+    pub(crate) fn among(self, workers: usize, of_host: usize) -> Self {
+        let part = |bytes: Option<u64>| bytes.map(|bytes| bytes / of_host.max(1) as u64);
+        let on_cpu = matches!(self.place, Place::Cpu { .. });
+        let (free, may) = if on_cpu { (part(self.free), part(self.may)) } else { (self.free, self.may) };
+        Self { free, may, host: part(self.host), workers, ..self }
+    }
+
     /// Asks the device, with what the settings say of it.
     pub(crate) fn by(settings: &Settings, device: &Chosen) -> Result<Self> {
         let (limit, keep) = settings.memory.limit_and_keep()?;
@@ -375,7 +394,7 @@ impl Found {
         // Which card it is nobody knows; the larger of both layouts fits either.
         let place = Place::Card { free, keep, in_order: true, arrangement: Arrangement::default() };
         let may = Some((SHARE * free as f64) as u64);
-        Self { held: CONTEXT.min(card), free: Some(free), may, host: None, card: None, place }
+        Self { held: CONTEXT.min(card), free: Some(free), may, host: None, card: None, place, workers: 1 }
     }
 
     /// Asks the device.
@@ -387,7 +406,7 @@ impl Found {
             let limit = limit.map(|limit| limit.saturating_sub(held));
             let free = [available(), limit].into_iter().flatten().min();
             let place = Place::Cpu { threads };
-            return Self { held, free, may: free.map(share), host: None, card: None, place };
+            return Self { held, free, may: free.map(share), host: None, card: None, place, workers: 1 };
         }
         let held = gauge::memory_in_use(&device.device).unwrap_or(0);
         let limit = limit.map(|limit| limit.saturating_sub(held));
@@ -398,7 +417,15 @@ impl Found {
         let in_order = descant_kernels::wants_rows_in_order(&device.device);
         let arrangement = Arrangement::default();
         let place = Place::Card { free: free.unwrap_or(0), keep, in_order, arrangement };
-        Self { held, free, may, host: available().map(share), card: Some(device.device.clone()), place }
+        Self {
+            held,
+            free,
+            may,
+            host: available().map(share),
+            card: Some(device.device.clone()),
+            place,
+            workers: 1,
+        }
     }
 }
 

@@ -13,23 +13,26 @@ use descant_harmony::Renderer;
 use descant_kernels::gauge;
 use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
-use descant_model::{Bare, GptOss};
+use descant_model::{Bare, Config, GptOss, Overlay};
 use descant_train::checkpoint::{Checkpoint, Identity, Store};
-use descant_train::memory::Load;
+use descant_train::memory::{Asking, Load};
 use descant_train::{
-    Course, Ended, Error, Event, Keeping, MicroBatch, Observer, TrainConfig, Validation, Watched, fit_kept,
+    Course, Ended, Error, Event, Keeping, MicroBatch, Observer, Silent, TrainConfig, Validation, Watched,
+    Workers, fit_kept,
 };
+use descant_workers::{Group, Place, Wait};
 
 use super::account::{DataAccount, Validated};
 use super::examination::{Answering, Examination};
 use super::figures::Figures;
 
-use super::identity::identity;
+use super::identity::{identity, of_all, settings_of_all};
 use super::pages::Pages;
 use super::room::{Found, Room, in_use, size};
 use super::stalls::Stalls;
 use super::summary::{Outcome, Phases, Summary};
 use super::{best, load, preflight, rows};
+use crate::cards::{self, Begin, Role, Shares, Team};
 use crate::cli::Train;
 use crate::experts::Loads;
 use crate::failure::{Exit, Hinted};
@@ -47,109 +50,210 @@ pub(crate) fn dry_run(resolved: &Resolved, talk: Talk) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-/// The main job.
-pub(crate) fn run(args: &Train, resolved: &Resolved, talk: Talk) -> Result<Exit> {
+/// The main job: alone, as one of several processes, or as the one that starts them.
+pub(crate) fn run(args: &Train, resolved: &Resolved, place: Option<Place>, talk: Talk) -> Result<Exit> {
+    let wanted = &resolved.settings.model.device;
+    match cards::role(args.cards.as_ref(), place, wanted)? {
+        Role::Alone(device) => {
+            let signals = Signals::catch()?;
+            work(args, resolved, &device.unwrap_or_else(|| wanted.clone()), None, &signals, talk)
+        }
+        Role::Starts(devices) => {
+            // Before anything is started that would only be stopped again.
+            resolved.settings.run.folder.as_deref().map_or(Ok(()), RunFolder::refuse_if_held)?;
+            cards::launch(&devices)
+        }
+        Role::Member(place) => {
+            cards::in_team(&place, settings_of_all(resolved)?, talk, |team, signals, talk| {
+                work(args, resolved, &team.device(wanted)?, Some(team), signals, talk)
+            })
+        }
+    }
+}
+
+/// The main job in one process.
+fn work(
+    args: &Train,
+    resolved: &Resolved,
+    device: &str,
+    team: Option<&Team>,
+    signals: &Signals,
+    talk: Talk,
+) -> Result<Exit> {
     let settings = &resolved.settings;
     let started = Instant::now();
-    let signals = Signals::catch()?;
-    settings.run.folder.as_deref().map_or(Ok(()), RunFolder::refuse_if_held)?;
-    let device = load::device(&settings.model.device)?;
+    let is_first = team.is_none_or(Team::is_first);
+    if is_first {
+        settings.run.folder.as_deref().map_or(Ok(()), RunFolder::refuse_if_held)?;
+    }
+    let device = load::device(device)?;
     let dir = settings.model.path.as_path();
     let renderer = load::renderer(settings)?;
+    // One prepares the data, and the others find what it has put into the cache.
+    let prepared = |team: &Team| team.group.barrier("data", Wait::Long);
+    team.filter(|_| !is_first).map_or(Ok(()), prepared)?;
     let rows::Training { examples: samples, watched, account } = rows::training(settings, &renderer, talk)?;
+    team.filter(|_| is_first).map_or(Ok(()), prepared)?;
     let tokens = Load::of_run(&samples, &settings.train)?.in_all;
     let examination = Examination::new(resolved, &renderer, None, Some(tokens))?;
     let config = load::config(dir)?;
     let identity = identity(resolved, dir, &samples.sha256(), &device.name)?;
-    let begun = begun_with(resolved, args.force, &identity);
-    let (asking, found) = (examination.as_ref().map(Examination::asking), Found::by(settings, &device)?);
-    let room = Room::find(settings, &config, &samples, asking, &found, begun)?;
+    let asking = examination.as_ref().map(Examination::asking);
+    let (room, found) = room_for(args, resolved, &config, &samples, asking, &device, &identity, team)?;
     room.refuse(&device)?;
     let examination = examination.map(|examination| as_fits(examination, &room));
     let identity = with_choice(identity, settings, &room.train);
+    // All have measured what is free before anybody takes of it.
+    team.map_or(Ok(()), |team| team.agree(&of_all(&identity)))?;
+    drop(found);
     let model = base(settings, &device, &room, &renderer, talk)?;
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
-    let manifest = adapters.manifest(&model.config);
-    let folder =
-        RunFolder::open(settings.run.folder.as_deref(), &resolved.model_name(), args.force, &identity)?;
-    if let Some(summary) = folder.read(SUMMARY)? {
-        return already_done(&folder, &summary, args.json, talk);
+    let link = team.map(|team| team.link(&device.device)).transpose()?;
+    let workers = team.zip(link.as_deref()).map(|(team, link)| Workers { group: &team.group, link });
+    if let Some(team) = team.filter(|_| !is_first) {
+        let others = Others { team, settings, room: &room, signals, watched: &watched, talk };
+        let examination = examination.as_ref();
+        return others
+            .work(&model, &samples, adapters, workers, examination)
+            .map_err(|e| with_shares(e, &device));
     }
-    let store = Store { run: folder.path().to_owned(), identity, keep: settings.run.keep };
-    #[cfg(feature = "cuda")]
-    let _choices = super::kept::keep_choices(&folder.join("choices"));
-    let from = store.newest(&adapters, &mut |text| talk.warn(text)).map_err(hinted)?;
-    describe(&folder, resolved, &manifest, &account)?;
-    first_lines(talk, resolved, &device, &model, &manifest, &account, &room, examination.as_ref(), &folder);
-    going_on(&folder, from.as_ref(), talk);
-
-    let mut progress = Progress::new(talk);
-    let mut records = records(&folder, from.as_ref())?;
-    progress.replay(records.told());
-    let past = records.validations();
-    let mut phases = Phases::since(started, &device);
-    phases.end("reading and loading", room.planned_load());
-    let asked = examination.is_some().then(|| room.planned_for(room.prompts()));
-    let mut pages = Pages::new(folder.path());
-    let mut kept = Both(&mut records, &mut pages);
-    let mut observer = Both(&mut progress, &mut kept);
-    let examining =
-        examination.as_ref().map(|examination| Examining { examination, resolved, folder: &folder });
-    let before = examining.as_ref().map(|examining| examining.before(&model, &mut observer)).transpose()?;
-    phases.end("questions before", asked);
-    signals.hold_steps(talk);
-    let course = course(&model, &samples, settings, &room);
-    let best = |step: u64, adapters: &LoraAdapters| {
-        best::keep(&folder, step, adapters, &model.config, resolved).map_err(best::refused)
-    };
-    let stalls = Stalls::new();
-    let keeping = Keeping {
-        store: &store,
-        every: settings.run.save_every,
-        from,
-        stop: &|| signals.came().is_some() || stalls.come(talk),
-        validation: validation(settings, &watched, past, &best),
-    };
-    let ended = fit_kept(course, adapters, keeping, &mut observer).map_err(|e| explained(e, &device))?;
-    signals.release();
-    let trained_in = in_use(&device);
-    phases.end("steps and saving", Some(room.planned_for(room.steps())));
-    let adapters = match ended {
-        Ended::Done(adapters) => adapters,
-        Ended::Stopped { step } => {
-            progress.finish();
-            return stopped(step, &signals, &stalls, settings, talk);
-        }
-    };
-    let saved = folder.join("adapter");
-    let adapters = saved_and_read_back(&adapters, &saved, &model, resolved)?;
-    let measured = match examining.zip(before) {
-        Some((examining, before)) => {
-            Some(examining.after(before, &model, &adapters, &saved, &mut observer)?)
-        }
-        None => None,
-    };
-    phases.end("questions after", asked);
-    count_experts(&model, &adapters, &samples, &folder, talk)?;
-    phases.end("counting experts", None);
-    progress.finish();
-    records.finish()?;
-    let outcome = Outcome {
-        settings,
+    let kept = Kept {
+        args,
         resolved,
-        folder: &folder,
-        manifest: &manifest,
-        records: &records,
-        measured: measured.as_ref(),
-        wall_seconds: started.elapsed().as_secs_f64(),
-        phases: phases.all(),
+        device: &device,
         room: &room,
-        peak: trained_in.max(in_use(&device)),
+        team,
+        signals,
+        account: &account,
+        started,
+        talk,
     };
-    let summary = Summary::write(&outcome)?;
-    summary.print(&outcome, args.json, args.table, talk)?;
-    Ok(Exit::Success)
+    kept.work(&model, &samples, &watched, adapters, workers, examination.as_ref(), identity)
+}
+
+/// The run of the process that prints and writes.
+struct Kept<'a> {
+    args: &'a Train,
+    resolved: &'a Resolved,
+    device: &'a load::Chosen,
+    room: &'a Room,
+    team: Option<&'a Team>,
+    signals: &'a Signals,
+    account: &'a DataAccount,
+    started: Instant,
+    talk: Talk,
+}
+
+impl Kept<'_> {
+    fn work(
+        &self,
+        model: &GptOss,
+        samples: &dyn descant_train::Samples,
+        watched: &[Watched],
+        adapters: LoraAdapters,
+        workers: Option<Workers<'_>>,
+        examination: Option<&Examination<'_>>,
+        identity: Identity,
+    ) -> Result<Exit> {
+        let &Self { args, resolved, device, room, team, signals, account, started, talk } = self;
+        let settings = &resolved.settings;
+        let manifest = adapters.manifest(&model.config);
+        let folder =
+            RunFolder::open(settings.run.folder.as_deref(), &resolved.model_name(), args.force, &identity)?;
+        let summary = folder.read(SUMMARY)?;
+        if let Some(team) = team {
+            let begin = Begin { done: summary.is_some(), folder: absolute(folder.path())? };
+            team.tell("begin", Some(begin))?;
+        }
+        if let Some(summary) = summary {
+            return already_done(&folder, &summary, args.json, talk);
+        }
+        let store = Store { run: folder.path().to_owned(), identity, keep: settings.run.keep };
+        #[cfg(feature = "cuda")]
+        let _choices = super::kept::keep_choices(&folder.join("choices"));
+        let from = store.newest(&adapters, &mut |text| talk.warn(text)).map_err(hinted)?;
+        describe(&folder, resolved, &manifest, account)?;
+        first_lines(talk, resolved, device, model, &manifest, account, room, examination, &folder);
+        if let Some(team) = team {
+            several(team, device, room, talk);
+        }
+        going_on(&folder, from.as_ref(), talk);
+
+        let mut progress = Progress::new(talk);
+        let mut records = records(&folder, from.as_ref())?;
+        progress.replay(records.told());
+        let past = records.validations();
+        let mut phases = Phases::since(started, device);
+        phases.end("reading and loading", room.planned_load());
+        let asked = examination.is_some().then(|| room.planned_for(room.prompts()));
+        let mut pages = Pages::new(folder.path());
+        let mut shares = Shares::default();
+        let mut kept = Both(&mut records, &mut pages);
+        let mut kept = Both(&mut shares, &mut kept);
+        let mut observer = Both(&mut progress, &mut kept);
+        let group = team.map(|team| &team.group);
+        let examining =
+            examination.map(|examination| Examining { examination, resolved, folder: &folder, group });
+        let before =
+            examining.as_ref().map(|examining| examining.before(model, &mut observer)).transpose()?;
+        phases.end("questions before", asked);
+        signals.hold_steps(talk);
+        let course = course(model, samples, settings, room, workers);
+        let best = |step: u64, adapters: &LoraAdapters| {
+            best::keep(&folder, step, adapters, &model.config, resolved).map_err(best::refused)
+        };
+        let stalls = Stalls::new();
+        let keeping = Keeping {
+            store: &store,
+            every: settings.run.save_every,
+            from,
+            stop: &|| signals.came().is_some() || stalls.come(talk),
+            validation: validation(settings, watched, past, &best),
+        };
+        let ended = fit_kept(course, adapters, keeping, &mut observer).map_err(|e| explained(e, device))?;
+        signals.release();
+        let trained_in = in_use(device);
+        phases.end("steps and saving", Some(room.planned_for(room.steps())));
+        let adapters = match ended {
+            Ended::Done(adapters) => adapters,
+            Ended::Stopped { step } => {
+                progress.finish();
+                return stopped(step, signals, &stalls, settings, talk);
+            }
+        };
+        let saved = folder.join("adapter");
+        let adapters = saved_and_read_back(&adapters, &saved, model, resolved)?;
+        let measured = match examining.zip(before) {
+            Some((examining, before)) => {
+                Some(examining.after(before, model, &adapters, &saved, &mut observer)?)
+            }
+            None => None,
+        };
+        phases.end("questions after", asked);
+        count_experts(model, &adapters, samples, &folder, talk)?;
+        phases.end("counting experts", None);
+        progress.finish();
+        if let Some(words) = shares.words() {
+            talk.item("processes", words);
+        }
+        records.finish()?;
+        let outcome = Outcome {
+            settings,
+            resolved,
+            folder: &folder,
+            manifest: &manifest,
+            records: &records,
+            measured: measured.as_ref(),
+            wall_seconds: started.elapsed().as_secs_f64(),
+            phases: phases.all(),
+            room,
+            peak: trained_in.max(in_use(device)),
+        };
+        let summary = Summary::write(&outcome)?;
+        summary.print(&outcome, args.json, args.table, talk)?;
+        Ok(Exit::Success)
+    }
 }
 
 /// As many prompts at once as there is room for.
@@ -166,9 +270,10 @@ fn course<'a>(
     samples: &'a dyn descant_train::Samples,
     settings: &'a Settings,
     room: &'a Room,
+    workers: Option<Workers<'a>>,
 ) -> Course<'a> {
     let Room { train, arrangement, .. } = room;
-    Course { model, samples, config: train, guard: &settings.guard, arrangement: *arrangement, workers: None }
+    Course { model, samples, config: train, guard: &settings.guard, arrangement: *arrangement, workers }
 }
 
 /// How the examples that are not trained on are looked at, where there are any.
@@ -180,6 +285,116 @@ fn validation<'a>(
 ) -> Option<Validation<'a>> {
     let Validate { every, patience, .. } = settings.validate;
     (!watched.is_empty()).then_some(Validation { watched, every, patience, past, best })
+}
+
+/// What a run needs and what there is. Where it chooses the sequences at once by itself, rank 0 chooses for all.
+fn room_for(
+    args: &Train,
+    resolved: &Resolved,
+    config: &Config,
+    samples: &dyn descant_train::Samples,
+    asking: Option<Asking>,
+    device: &load::Chosen,
+    identity: &Identity,
+    team: Option<&Team>,
+) -> Result<(Room, Found)> {
+    let settings = &resolved.settings;
+    let found = Found::by(settings, device)?;
+    let found = match team {
+        Some(team) => found.among(team.group.world(), team.on_this_host()),
+        None => found,
+    };
+    let chooses = settings.train.micro_batch == MicroBatch::Auto;
+    let begun = match team.filter(|team| chooses && !team.is_first()) {
+        Some(team) => Some(team.tell("sequences at once", None)?),
+        None => begun_with(resolved, args.force, identity),
+    };
+    let room = Room::find(settings, config, samples, asking, &found, begun)?;
+    if let Some(team) = team.filter(|team| chooses && team.is_first()) {
+        team.tell("sequences at once", Some(room.train.at_once()))?;
+    }
+    Ok((room, found))
+}
+
+/// A process that is not rank 0: it computes its share, and keeps and says nothing.
+struct Others<'a> {
+    team: &'a Team,
+    settings: &'a Settings,
+    room: &'a Room,
+    signals: &'a Signals,
+    watched: &'a [Watched],
+    talk: Talk,
+}
+
+impl Others<'_> {
+    fn work(
+        &self,
+        model: &GptOss,
+        samples: &dyn descant_train::Samples,
+        adapters: LoraAdapters,
+        workers: Option<Workers<'_>>,
+        examination: Option<&Examination<'_>>,
+    ) -> Result<Exit> {
+        let talk = self.talk;
+        let Begin { done, folder } = self.team.tell("begin", None)?;
+        if done {
+            return Ok(Exit::Success);
+        }
+        #[cfg(feature = "cuda")]
+        let _choices = super::kept::keep_choices(&folder.join("choices"));
+        let group = Some(&self.team.group);
+        let ask = |name: &str, overlay: &dyn Overlay| {
+            let answering = Answering { model, overlay, adapter: None };
+            let asked = examination.map(|all| all.ask(name, None, &answering, group, &mut Silent));
+            asked.transpose().map(drop)
+        };
+        ask("before", &Bare)?;
+        self.signals.hold();
+        let stalls = Stalls::new();
+        // Rank 0 keeps what is kept.
+        let store = Store { run: folder, identity: Identity::new(), keep: 0 };
+        let keeping = Keeping {
+            store: &store,
+            every: self.settings.run.save_every,
+            from: None,
+            stop: &|| self.signals.came().is_some() || stalls.come(talk),
+            validation: validation(self.settings, self.watched, Vec::new(), &|_, _| Ok(())),
+        };
+        let course = course(model, samples, self.settings, self.room, workers);
+        let ended = fit_kept(course, adapters, keeping, &mut Silent)?;
+        self.signals.release();
+        match ended {
+            Ended::Done(adapters) => ask("after", &adapters.frozen())?,
+            Ended::Stopped { step } => return stopped(step, self.signals, &stalls, self.settings, talk),
+        }
+        Ok(Exit::Success)
+    }
+}
+
+/// An error of another rank with what its card has, where that is what lacks.
+fn with_shares(error: anyhow::Error, device: &load::Chosen) -> anyhow::Error {
+    match error.downcast::<Error>() {
+        Ok(error) => explained(error, device),
+        Err(error) => error,
+    }
+}
+
+/// Says how the run is shared, and where that leaves somebody without work.
+fn several(team: &Team, device: &load::Chosen, room: &Room, talk: Talk) {
+    let (world, micro_batches) = (team.group.world(), room.train.accumulation);
+    talk.item("processes", team.words(&device.device, micro_batches));
+    if micro_batches < world {
+        talk.warn(format_args!(
+            "a step has {} for {world} processes, so that some always wait; set a smaller train.micro_batch and a larger \
+             train.accumulation",
+            counted(micro_batches as u64, "micro-batch")
+        ));
+    }
+}
+
+/// A path that other processes can use, whatever folder they are in.
+fn absolute(path: &Path) -> Result<std::path::PathBuf> {
+    std::path::absolute(path).with_context(|| path.display().to_string())
 }
 
 /// What the identity calls the sequences at once of a run that chose them itself.
@@ -268,6 +483,8 @@ struct Examining<'a> {
     examination: &'a Examination<'a>,
     resolved: &'a Resolved,
     folder: &'a RunFolder,
+    /// Those who answer too.
+    group: Option<&'a Group>,
 }
 
 impl Examining<'_> {
@@ -279,7 +496,8 @@ impl Examining<'_> {
     /// What the base replies; an earlier process of the run may have asked already.
     fn before(&self, model: &GptOss, observer: &mut dyn Observer) -> Result<Samples> {
         let base = Answering { model, overlay: &Bare, adapter: None };
-        let before = self.examination.ask("before", Some(&self.folder.join(BEFORE)), &base, observer)?;
+        let before =
+            self.examination.ask("before", Some(&self.folder.join(BEFORE)), &base, self.group, observer)?;
         let figures = self.figures(before.clone(), None)?;
         // For whoever looks at the run before its end.
         self.folder.write_json(EVALUATION, &figures.evaluations)?;
@@ -297,7 +515,13 @@ impl Examining<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Figures> {
         let answering = Answering { model, overlay: adapters, adapter: Some(saved) };
-        let after = self.examination.ask("after", Some(&self.folder.join(AFTER)), &answering, observer)?;
+        let after = self.examination.ask(
+            "after",
+            Some(&self.folder.join(AFTER)),
+            &answering,
+            self.group,
+            observer,
+        )?;
         let figures = self.figures(before, Some(after))?;
         observer.on(&Event::Note { label: "after", text: &figures.outcome() });
         Ok(figures)

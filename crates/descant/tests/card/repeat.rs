@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use descant_kernels::read_floats;
 use descant_train::memory::Arrangement;
-use descant_train::{OptimizerKind, Sample, TrainConfig, Trainer};
+use descant_train::{OptimizerKind, Sample, TrainConfig, Trainer, Workers};
 
 use crate::card;
 use crate::models::{Case, varied};
@@ -27,6 +27,18 @@ pub(crate) fn train(
     optimizer: OptimizerKind,
     stop: Option<usize>,
 ) -> Done {
+    train_among(case, card, how, optimizer, stop, None)
+}
+
+/// The same as one of the processes that share the steps.
+pub(crate) fn train_among(
+    case: &Case,
+    card: &Device,
+    how: Arrangement,
+    optimizer: OptimizerKind,
+    stop: Option<usize>,
+    workers: Option<Workers<'_>>,
+) -> Done {
     let model = case.load_placed(card, how.placement);
     let config = TrainConfig {
         optimizer,
@@ -37,7 +49,11 @@ pub(crate) fn train(
     };
     let trainer = || {
         let trainer = Trainer::new(&model, case.adapter(&model), config.clone()).expect("valid");
-        trainer.arranged(how)
+        let trainer = trainer.arranged(how);
+        match workers {
+            Some(workers) => trainer.shared(workers),
+            None => trainer,
+        }
     };
     let mut current = trainer();
     let ids = case.sequences(model.config.vocab_size);

@@ -5,6 +5,7 @@
 mod ahead;
 mod base;
 mod binary;
+mod cards;
 mod circles;
 mod data;
 mod doctor;

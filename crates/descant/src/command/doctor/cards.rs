@@ -131,9 +131,12 @@ fn of_build(_has_card: bool) -> Vec<Check> {
     use descant_kernels::cuda::error::{Library, require};
     let mut checks = Vec::new();
     let mut has_driver = false;
-    for (name, library) in
-        [("libcuda", Library::Driver), ("nvrtc", Library::Nvrtc), ("cublaslt", Library::CublasLt)]
-    {
+    for (name, library) in [
+        ("libcuda", Library::Driver),
+        ("nvrtc", Library::Nvrtc),
+        ("cublaslt", Library::CublasLt),
+        ("nccl", Library::Nccl),
+    ] {
         let facts = |found: bool| json!({"library": library.to_string(), "found": found});
         checks.push(match require(library) {
             Ok(()) => {
@@ -144,7 +147,9 @@ fn of_build(_has_card: bool) -> Vec<Check> {
                 let check = Check::note(name, error.to_string(), facts(false));
                 let todo = error.hint().unwrap_or_default();
                 // Without a driver there is no card to be used, and the CPU trains without the libraries.
-                if has_driver { check.bad(todo) } else { check.or_note(todo) }
+                // One card does without NCCL.
+                let needed = has_driver && library != Library::Nccl;
+                if needed { check.bad(todo) } else { check.or_note(todo) }
             }
         });
     }
@@ -159,6 +164,8 @@ fn version(library: descant_kernels::cuda::error::Library) -> String {
     use descant_kernels::cuda::{error::Library, nvrtc};
     match (library, nvrtc::version()) {
         (Library::Nvrtc, Ok((major, minor))) => format!(", version {major}.{minor}"),
+        (Library::Nccl, _) => descant_kernels::cuda::nccl::version()
+            .map_or_else(|_| String::new(), |v| format!(", version {v}")),
         _ => String::new(),
     }
 }

@@ -1,0 +1,250 @@
+//! NCCL, which carries tensors from one card to the others: the few calls that we make, found by name when the program
+//! runs.
+//!
+//! One process has one card. Calls are queued in burn's stream, so that they come behind whatever made the tensors. The
+//! library reads its own environment (`NCCL_*`), which is not touched here.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use burn::backend::TensorMetadata as _;
+use burn::tensor::{DType, Device, Tensor};
+use cudarc::driver::sys;
+use libloading::Library as Shared;
+
+use super::driver::Stream;
+use super::error::{CudaError, Library, Result};
+use super::gpu::Gpu;
+use super::tensor::{contiguous, empty, index_of, primitive, tensor};
+
+/// Names of the library, the usual one first.
+const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
+/// NCCL's number for f32.
+const FLOAT32: c_int = 7;
+/// NCCL's status where all is well, and where it is still at work.
+const SUCCESS: c_int = 0;
+const IN_PROGRESS: c_int = 7;
+/// How long tensors may be on their way once everybody has computed them.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a thread that waits looks.
+const GLANCE: Duration = Duration::from_micros(50);
+
+/// What tells one group of cards from another; made by one of them and given to all.
+pub const ID_BYTES: usize = 128;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct UniqueId([u8; ID_BYTES]);
+
+type Comm = *mut c_void;
+
+/// The library's functions, by their names in `nccl.h`.
+struct Nccl {
+    version: unsafe extern "C" fn(*mut c_int) -> c_int,
+    unique_id: unsafe extern "C" fn(*mut UniqueId) -> c_int,
+    init_rank: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int) -> c_int,
+    abort: unsafe extern "C" fn(Comm) -> c_int,
+    async_error: unsafe extern "C" fn(Comm, *mut c_int) -> c_int,
+    error_string: unsafe extern "C" fn(c_int) -> *const c_char,
+    broadcast: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, Stream) -> c_int,
+    group_start: unsafe extern "C" fn() -> c_int,
+    group_end: unsafe extern "C" fn() -> c_int,
+    /// Never unloaded: the functions are used until the process ends.
+    _library: Shared,
+}
+
+#[expect(unsafe_code, reason = "calls NCCL")]
+impl Nccl {
+    fn get() -> Result<&'static Self> {
+        static FOUND: OnceLock<Option<Nccl>> = OnceLock::new();
+        let found = FOUND.get_or_init(|| NAMES.into_iter().find_map(Self::load));
+        found.as_ref().ok_or(CudaError::NoLibrary { library: Library::Nccl })
+    }
+
+    fn load(name: &str) -> Option<Self> {
+        // SAFETY: this is NVIDIA's own library under its fixed name; its initializers have no conditions.
+        let library = unsafe { Shared::new(name) }.ok()?;
+        macro_rules! named {
+            ($name:literal) => {
+                // SAFETY: the type is that of the function in nccl.h, which has kept it since 2.0 (abort: 2.4).
+                *unsafe { library.get(concat!($name, "\0").as_bytes()) }.ok()?
+            };
+        }
+        Some(Self {
+            version: named!("ncclGetVersion"),
+            unique_id: named!("ncclGetUniqueId"),
+            init_rank: named!("ncclCommInitRank"),
+            abort: named!("ncclCommAbort"),
+            async_error: named!("ncclCommGetAsyncError"),
+            error_string: named!("ncclGetErrorString"),
+            broadcast: named!("ncclBroadcast"),
+            group_start: named!("ncclGroupStart"),
+            group_end: named!("ncclGroupEnd"),
+            _library: library,
+        })
+    }
+
+    fn check(&self, call: &'static str, status: c_int) -> Result<()> {
+        if status == SUCCESS || status == IN_PROGRESS {
+            return Ok(());
+        }
+        // SAFETY: the library returns a text of its own for every number.
+        let text = unsafe { (self.error_string)(status) };
+        let text = if text.is_null() {
+            format!("status {status}")
+        } else {
+            // SAFETY: it is not null, ends with a zero, and lives as long as the library.
+            unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+        };
+        Err(CudaError::Nccl { call, text })
+    }
+}
+
+/// The version of the library, such as 2.28.3.
+///
+/// # Errors
+/// It is not found.
+#[expect(unsafe_code, reason = "calls NCCL")]
+pub fn version() -> Result<String> {
+    let nccl = Nccl::get()?;
+    let mut number = 0;
+    // SAFETY: the pointer is to a variable that lives through the call.
+    nccl.check("ncclGetVersion", unsafe { (nccl.version)(&raw mut number) })?;
+    Ok(format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100))
+}
+
+/// A name for a new group of cards.
+///
+/// # Errors
+/// The library is not found, or refuses.
+#[expect(unsafe_code, reason = "calls NCCL")]
+pub fn new_group() -> Result<Vec<u8>> {
+    let nccl = Nccl::get()?;
+    let mut id = UniqueId([0; ID_BYTES]);
+    // SAFETY: the pointer is to a variable that lives through the call.
+    nccl.check("ncclGetUniqueId", unsafe { (nccl.unique_id)(&raw mut id) })?;
+    Ok(id.0.to_vec())
+}
+
+/// A card among others.
+pub struct CardGroup {
+    nccl: &'static Nccl,
+    gpu: Gpu,
+    comm: Address,
+    rank: usize,
+}
+
+/// NCCL's handle, as a number, so that closures can take it to the card's thread.
+#[derive(Clone, Copy)]
+struct Address(usize);
+
+impl Address {
+    fn comm(self) -> Comm {
+        self.0 as Comm
+    }
+}
+
+impl std::fmt::Debug for CardGroup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CardGroup(rank {} on card {})", self.rank, self.gpu.index())
+    }
+}
+
+#[expect(unsafe_code, reason = "calls NCCL")]
+impl CardGroup {
+    /// Joins the others; returns when all have.
+    ///
+    /// # Errors
+    /// The library is not found or refuses, as where two processes have one card.
+    pub fn join(device: &Device, id: &[u8], rank: usize, world: usize) -> Result<Self> {
+        let nccl = Nccl::get()?;
+        let wrong = |text: &str| CudaError::Nccl { call: "ncclCommInitRank", text: text.to_owned() };
+        let index = index_of(device).ok_or_else(|| wrong("the device is no CUDA card"))?;
+        let id: [u8; ID_BYTES] = id.try_into().map_err(|_| wrong("the name of the group is cut"))?;
+        let gpu = Gpu::of(index)?;
+        let comm = gpu.call(Vec::new(), move |_, _| {
+            let mut comm: Comm = std::ptr::null_mut();
+            // SAFETY: the pointer is to a variable that lives through the call; this thread's context is the card's.
+            let status =
+                unsafe { (nccl.init_rank)(&raw mut comm, world as c_int, UniqueId(id), rank as c_int) };
+            nccl.check("ncclCommInitRank", status)?;
+            Ok(Address(comm as usize))
+        })?;
+        Ok(Self { nccl, gpu, comm, rank })
+    }
+
+    /// Queues the sending of `root`'s tensors to all others, which give the shapes. Nothing waits.
+    ///
+    /// # Errors
+    /// A tensor is not on a card. What the library refuses is told by [`finish`](Self::finish).
+    pub fn broadcast(&self, root: usize, tensors: Vec<Tensor<3>>) -> Result<Vec<Tensor<3>>> {
+        let mut all = Vec::with_capacity(tensors.len());
+        for one in tensors {
+            let one = primitive(one)?;
+            all.push(if root == self.rank {
+                contiguous(one)
+            } else {
+                empty(one.shape(), DType::F32, &one.device)
+            });
+        }
+        let (nccl, comm) = (self.nccl, self.comm);
+        let counts: Vec<usize> = all.iter().map(|one| one.shape().num_elements()).collect();
+        let handles = all.iter().map(|one| one.handle.clone()).collect();
+        self.gpu.enqueue(handles, move |run, addresses| {
+            // SAFETY: no conditions.
+            nccl.check("ncclGroupStart", unsafe { (nccl.group_start)() })?;
+            let mut sent = Ok(());
+            for (address, count) in addresses.iter().zip(counts) {
+                // SAFETY: the buffer holds so many f32, in place is allowed, and CubeCL hands it only to later work of
+                // this stream.
+                let status = unsafe {
+                    let (from, to) = (*address as *const c_void, *address as *mut c_void);
+                    (nccl.broadcast)(from, to, count, FLOAT32, root as c_int, comm.comm(), run.stream)
+                };
+                sent = sent.and_then(|()| nccl.check("ncclBroadcast", status));
+            }
+            // A group that was begun is ended, or the library waits for ever.
+            // SAFETY: no conditions.
+            let ended = nccl.check("ncclGroupEnd", unsafe { (nccl.group_end)() });
+            sent.and(ended)
+        });
+        Ok(all.into_iter().map(tensor).collect())
+    }
+
+    /// Waits until all that was queued has arrived.
+    ///
+    /// # Errors
+    /// The library or the card failed, or a tensor did not arrive in time. The group is of no use then.
+    pub fn finish(&self) -> Result<()> {
+        if let Some(error) = self.gpu.take_error() {
+            return Err(error);
+        }
+        let (nccl, comm) = (self.nccl, self.comm);
+        self.gpu.call(Vec::new(), move |stream, _| {
+            let start = Instant::now();
+            loop {
+                // SAFETY: the stream is burn's, and alive.
+                match unsafe { sys::cuStreamQuery(stream.stream) } {
+                    sys::CUresult::CUDA_SUCCESS => return Ok(()),
+                    sys::CUresult::CUDA_ERROR_NOT_READY => {}
+                    other => return super::driver::check("cuStreamQuery", other),
+                }
+                let mut status = SUCCESS;
+                // SAFETY: the handle is alive, and the pointer is to a variable that lives through the call.
+                let asked = unsafe { (nccl.async_error)(comm.comm(), &raw mut status) };
+                let failed = nccl.check("ncclCommGetAsyncError", asked);
+                let failed = failed.and_then(|()| nccl.check("a card of another rank", status));
+                let late = start.elapsed() > PATIENCE;
+                if failed.is_err() || late {
+                    // SAFETY: the handle is alive; nobody uses it once this function has failed.
+                    let _ = unsafe { (nccl.abort)(comm.comm()) };
+                    failed?;
+                    let text = format!("gradients did not arrive within {} s", PATIENCE.as_secs());
+                    return Err(CudaError::Nccl { call: "ncclBroadcast", text });
+                }
+                std::thread::sleep(GLANCE);
+            }
+        })
+    }
+}
