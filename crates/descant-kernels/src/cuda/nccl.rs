@@ -160,7 +160,7 @@ impl CardGroup {
     pub fn join(device: &Device, id: &[u8], rank: usize, world: usize) -> Result<Self> {
         let nccl = Nccl::get()?;
         let wrong = |text: &str| CudaError::Nccl { call: "ncclCommInitRank", text: text.to_owned() };
-        let index = index_of(device).ok_or_else(|| wrong("the device is no CUDA card"))?;
+        let index = index_of(device).ok_or_else(|| wrong("the device is not a CUDA card"))?;
         let id: [u8; ID_BYTES] = id.try_into().map_err(|_| wrong("the name of the group is cut"))?;
         let gpu = Gpu::of(index)?;
         let comm = gpu.call(Vec::new(), move |_, _| {
@@ -177,7 +177,7 @@ impl CardGroup {
     /// Queues the sending of `root`'s tensors to all others, which give the shapes. Nothing waits.
     ///
     /// # Errors
-    /// A tensor is not on a card. What the library refuses is told by [`finish`](Self::finish).
+    /// A tensor is not on a card. What the library refuses is returned by [`finish`](Self::finish).
     pub fn broadcast(&self, root: usize, tensors: Vec<Tensor<3>>) -> Result<Vec<Tensor<3>>> {
         let mut all = Vec::with_capacity(tensors.len());
         for one in tensors {

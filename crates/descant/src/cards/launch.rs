@@ -1,6 +1,6 @@
 //! Starts a process for each card with this command's own arguments, and watches them until all have ended.
 //!
-//! Each is told its place by the variables that torchrun sets too, and holds a pipe to this process, by which it hears of
+//! Each gets its place by the variables that torchrun sets too, and holds a pipe to this process, by which it hears of
 //! signals and of this process's end. When one ends badly the others learn it from their group and end by themselves;
 //! who does not is killed. Rank 0 says what happened; this process speaks only where nobody else can.
 
@@ -39,7 +39,7 @@ pub(crate) fn launch(devices: &[String]) -> Result<Exit> {
     signals.hold();
     let mut all = Vec::new();
     let port = port()?;
-    // Distinct for each launch, so that two that meet at one port are told apart.
+    // Distinct for each launch, so that two that meet at one port are distinguished.
     let run = format!("{}-{port}", std::process::id());
     for (rank, device) in devices.iter().enumerate() {
         let place = Place {

@@ -86,7 +86,7 @@ fn speaks(rank: usize, cause: Option<&Cause>) -> bool {
     }
 }
 
-/// How a process ends that cannot go on.
+/// How a process ends that cannot continue.
 fn ended(rank: usize, error: anyhow::Error, signals: &Signals) -> Result<Exit> {
     let exit = Exit::of(&error);
     let cause = cause_in(&error).cloned();
