@@ -145,7 +145,7 @@ inline float warp_max(float x) {
     for (int o = 16; o > 0; o >>= 1) x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, o));
     return x;
 }
-inline char shared_base;
+alignas(1024) inline char shared_base;  // as shared memory is aligned
 inline u32 shared_address(const void* p) { return (u32)(int)((const char*)p - &shared_base); }
 inline char* shared_pointer(u32 a) { return &shared_base + (int)a; }
 inline void copy_async16(u32 to, const void* from, bool valid = true) {

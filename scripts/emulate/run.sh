@@ -1,8 +1,9 @@
 #!/bin/sh
-# Runs kernels of the decoder on the host (see block.h): sh scripts/emulate/run.sh [--control]
+# Runs kernels of the decoder and of the experts on the host (see block.h): sh scripts/emulate/run.sh [--control]
 # With --control a mask of attention is off by one, and the run must fail. Takes some minutes: each block is 128 threads.
 set -eu
 here=$(dirname "$0"); kernels=$here/../../crates/descant-kernels/src/decode
+experts=$kernels/../op/experts
 build=$(mktemp -d); trap 'rm -rf "$build"' EXIT
 text() { # a file without its includes, attributes, and what block.h has
   sed -e '/^#include/d' -e '/^#pragma once/d' -e 's/__launch_bounds__([^)]*)//' \
@@ -35,3 +36,20 @@ done
 { echo 'alignas(128) static u8 routers[400000];'; text "$kernels/rows.cu"; } > "$build/kernels.h"
 compile $route "$here/rows.cpp" -o "$build/rows"
 "$build/rows"
+# The store of grouped.cuh is the other forms', and what is PTX has another text in packed.cpp.
+without() { # functions of these names
+  for name in "$@"; do set -- "$@" -e "/^__device__ __forceinline__ [a-z0-9A-Z]* $name(/,/^}/d"; shift; done
+  sed "$@"
+}
+packed() { # the packing's file, and what else the compiler is given
+  { text "$experts/$1"; text "$experts/grouped.cuh" | sed '/^\/\/ 16 rows and COLUMNS/,$d'; text "$experts/packed.cu"; } |
+    without multiply_bf16x2 load_scale level_of load_packed copy_rows copy_weights copy_word load16_here load_byte \
+      barrier_init barrier_arrive barrier_wait |
+    sed -e '/extern __shared__/d' -e 's/extern "C"//' > "$build/kernels.h"
+  if [ "${3:-}" = --control ]; then sed -i 's/(t \& 7) \* 4 +/(t \& 7) * 4 + 1 -/' "$build/kernels.h"; fi
+  # shellcheck disable=SC2086
+  compile -w -DMAX_EXPERTS=256 -DRANK_WIDTH=64 -DTHREADS=256 $2 "$here/packed.cpp" -o "$build/packed"
+  "$build/packed"
+}
+packed mxfp4.cuh -DSHARED=79904 "$@"
+packed nf4.cuh "-DSHARED=82976 -DNF4=1" "$@"

@@ -306,9 +306,10 @@ pub(crate) struct Plan {
     /// settings of `descant init` and no data [default: the model in the settings]
     #[arg(long, value_name = "MODEL")]
     pub(crate) model: Option<String>,
-    /// Plan for a hypothetical CUDA GPU with this much memory, such as 24GB [default: the device in the settings]
-    #[arg(long, value_name = "MEMORY", value_parser = crate::settings::bytes, conflicts_with = "device")]
-    pub(crate) card: Option<u64>,
+    /// Plan for a CUDA GPU that is not here: its name, such as "RTX 3060", or its memory, such as 24GB
+    /// [default: the device in the settings]
+    #[arg(long, value_name = "CARD", value_parser = crate::command::card, conflicts_with = "device")]
+    pub(crate) card: Option<crate::command::WantedCard>,
     /// Print one JSON object [default: a table]
     #[arg(long)]
     pub(crate) json: bool,

@@ -17,6 +17,7 @@ use super::args::{Arg, Extent};
 use super::blas::Blas;
 use super::driver::{self, Card, Context, Event, Stream};
 use super::error::{CudaError, Result, guarded};
+use super::family::{FAMILIES, Family, Row};
 use super::interop::{InPlace, Thread};
 use super::launch::{Function, Kernels, launch};
 use super::recorder::{Recorded, Recorder};
@@ -71,8 +72,8 @@ thread_local! {
     static TESTING: Cell<Testing> = const { Cell::new(Testing { portable: false, poison: false, pinned: None }) };
 }
 
-/// For tests: to what this thread queues, Hopper takes the kernels of the other cards, which are then seen to be right
-/// on a card at hand.
+/// To what this thread queues, a card takes the portable kernels, whatever it is: they can then be tested and measured on
+/// a card at hand.
 pub fn portable_kernels(on: bool) {
     TESTING.set(Testing { portable: on, ..TESTING.get() });
 }
@@ -185,7 +186,14 @@ impl Gpu {
 
     /// Whether to use the kernels that only Hopper has.
     pub(crate) fn is_hopper(&self) -> bool {
-        self.architecture().number == 90 && !TESTING.get().portable
+        self.kernels().is_some_and(|row| row.family == Family::Hopper)
+    }
+
+    /// Which kernels it takes, by the table or because they were asked for; none where it is too old.
+    pub fn kernels(&self) -> Option<&'static Row> {
+        let own = Row::of(self.capability())?;
+        let portable = || FAMILIES.iter().find(|row| row.family == Family::Portable);
+        if TESTING.get().portable { portable() } else { Some(own) }
     }
 
     /// Streaming multiprocessors.

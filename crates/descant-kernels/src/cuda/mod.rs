@@ -14,6 +14,7 @@
 
 pub mod args;
 pub mod error;
+pub mod family;
 pub mod geometry;
 pub mod nvrtc;
 pub mod resources;

@@ -81,6 +81,15 @@ pub(crate) struct BenchGenerate {
     pub(crate) experts: bool,
 }
 
+/// Which kernels a GPU runs
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum KernelChoice {
+    /// By compute capability
+    Auto,
+    /// For every GPU since Ampere
+    Portable,
+}
+
 /// `descant bench step`
 #[derive(Debug, Args)]
 pub(crate) struct BenchStep {
@@ -105,9 +114,9 @@ pub(crate) struct BenchStep {
     /// Stream weights from host memory as if the bus had this many bytes a second, such as 25GB [default: the real bus]
     #[arg(long, value_name = "RATE", value_parser = crate::settings::bytes)]
     pub(crate) bus: Option<u64>,
-    /// Use the kernels for GPUs before Hopper on any GPU [default: the GPU's own]
-    #[arg(long)]
-    pub(crate) portable: bool,
+    /// Kernels to use: those that the GPU's table chooses, or the portable ones, which every GPU since Ampere can run
+    #[arg(long, value_name = "KERNELS", value_enum, default_value_t = KernelChoice::Auto)]
+    pub(crate) kernels: KernelChoice,
     /// Activations to keep from forward to backward: auto, minimal, balanced, all, or a number of bytes
     #[arg(long, value_name = "POLICY", default_value = "auto")]
     pub(crate) keep: descant_kernels::Keep,

@@ -21,7 +21,7 @@ use super::random_ids::{ID_LIMIT, MersenneTwister};
 use super::room::{self, Found};
 use super::timed::{digest, median};
 use crate::cards::{self, Role, Team};
-use crate::cli::BenchStep;
+use crate::cli::{BenchStep, KernelChoice};
 use crate::failure::Exit;
 use crate::talk::Talk;
 use crate::words::{GIB, grouped};
@@ -35,8 +35,8 @@ struct Answer {
     sequence: usize,
     accumulate: usize,
     experts: bool,
-    /// Whether it took the kernels of cards before Hopper.
-    portable: bool,
+    /// `auto` or `portable`.
+    kernels: &'static str,
     keep: String,
     trained_parameters: usize,
     tokens_per_step: usize,
@@ -99,14 +99,13 @@ pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
 
 /// The same in one process.
 fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk: Talk) -> Result<Exit> {
-    let device = load::said_device(device, talk)?;
+    let device = chosen(args, device, talk)?;
     load::check_dir(model)?;
     if descant_kernels::is_cpu(&device.device) && (args.on.memory.is_some() || args.keep != Keep::Auto) {
         return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));
     }
     let architecture = load::config(model)?;
     let (lora, config) = trained(args);
-    take_kernels(args, &device, talk);
     let (arrangement, planned) = arranged(args, &architecture, &lora, &config, &device, team)?;
     let started = Instant::now();
     let placement = arrangement.placement;
@@ -168,7 +167,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
         sequence: args.sequence,
         accumulate: args.accumulate,
         experts: args.experts,
-        portable: args.portable,
+        kernels: if args.kernels == KernelChoice::Portable { "portable" } else { "auto" },
         keep: args.keep.to_string(),
         trained_parameters,
         tokens_per_step: tokens,
@@ -219,13 +218,16 @@ fn trained(args: &BenchStep) -> (LoraConfig, TrainConfig) {
     (lora, config)
 }
 
-/// Takes the kernels that were asked for; says so where there are no others.
-fn take_kernels(args: &BenchStep, device: &load::Chosen, talk: Talk) {
+/// The device, with the kernels that were asked for; says so where there are no others.
+fn chosen(args: &BenchStep, device: &str, talk: Talk) -> Result<load::Chosen> {
+    // First, because the device is named with its kernels.
     #[cfg(feature = "cuda")]
-    descant_kernels::cuda::portable_kernels(args.portable);
-    if args.portable && descant_kernels::is_cpu(&device.device) {
-        talk.warn("--portable changes nothing: the device is the CPU");
+    descant_kernels::cuda::portable_kernels(args.kernels == KernelChoice::Portable);
+    let device = load::said_device(device, talk)?;
+    if args.kernels == KernelChoice::Portable && descant_kernels::is_cpu(&device.device) {
+        talk.warn("--kernels portable changes nothing: the device is the CPU");
     }
+    Ok(device)
 }
 
 /// Where everything is, and the bytes that are planned; refuses what does not fit.

@@ -67,11 +67,19 @@ pub(crate) fn device(wanted: &str) -> Result<Chosen> {
     }
 }
 
+/// Which kernels a card takes, behind its name.
+#[cfg(feature = "cuda")]
+fn kernels(card: usize) -> String {
+    let gpu = descant_kernels::cuda::Gpu::of(card).ok();
+    let row = gpu.as_ref().and_then(descant_kernels::cuda::Gpu::kernels);
+    row.map_or_else(String::new, |row| format!("; {}", row.words()))
+}
+
 /// The first CUDA card, or why there is none to be used.
 #[cfg(feature = "cuda")]
 fn first_card() -> Result<Chosen, String> {
     let name = super::kept::open(0).map_err(|error| format!("no CUDA card: {error:#}"))?;
-    let why = format!("cuda:0, {name}");
+    let why = format!("cuda:0, {name}{}", kernels(0));
     Ok(Chosen { device: Device::cuda(0), name, why, card: Some(0) })
 }
 
@@ -87,7 +95,7 @@ fn cuda(wanted: &str, index: &str) -> Result<Chosen> {
         index => index.parse().with_context(|| format!("device is `{wanted}`; expected cuda or cuda:N"))?,
     };
     let name = super::kept::open(index).with_context(|| format!("cuda:{index}"))?;
-    let why = format!("cuda:{index}, {name} (as asked)");
+    let why = format!("cuda:{index}, {name} (as asked){}", kernels(index));
     Ok(Chosen { device: Device::cuda(index), name, why, card: Some(index) })
 }
 

@@ -79,7 +79,7 @@ impl Bus {
         let passes = micro_batches.div_ceil(arrangement.together) as u64;
         let bytes = arrangement.bus_bytes(config, micro_batches) + 2 * passes * inputs;
         let measured = (bytes > 0).then(|| found.card.as_ref().and_then(gauge::bus_rate))?;
-        Some(Self { bytes, rate: measured.unwrap_or(BUS), is_measured: measured.is_some() })
+        Some(Self { bytes, rate: measured.or(found.bus).unwrap_or(BUS), is_measured: measured.is_some() })
     }
 
     /// Seconds of a step, at least, where nothing hides them.
@@ -332,6 +332,8 @@ pub(crate) struct Found {
     pub(crate) host: Option<u64>,
     /// The card, where it is here.
     card: Option<Device>,
+    /// Bytes a second of its bus, where the card is not here and the rate is known.
+    bus: Option<f64>,
     /// For an estimate.
     pub(crate) place: Place,
     /// Processes that share the run.
@@ -389,12 +391,12 @@ impl Found {
     }
 
     /// A card that is not here, of so many bytes.
-    pub(crate) fn imagined(card: u64, keep: Keep) -> Self {
+    pub(crate) fn imagined(card: u64, keep: Keep, bus: Option<f64>) -> Self {
         let free = card.saturating_sub(CONTEXT);
         // Which card it is nobody knows; the larger of both layouts fits either.
         let place = Place::Card { free, keep, in_order: true, arrangement: Arrangement::default() };
         let may = Some((SHARE * free as f64) as u64);
-        Self { held: CONTEXT.min(card), free: Some(free), may, host: None, card: None, place, workers: 1 }
+        Self { held: CONTEXT.min(card), free: Some(free), may, host: None, card: None, bus, place, workers: 1 }
     }
 
     /// Asks the device.
@@ -406,7 +408,7 @@ impl Found {
             let limit = limit.map(|limit| limit.saturating_sub(held));
             let free = [available(), limit].into_iter().flatten().min();
             let place = Place::Cpu { threads };
-            return Self { held, free, may: free.map(share), host: None, card: None, place, workers: 1 };
+            return Self { held, free, may: free.map(share), host: None, card: None, bus: None, place, workers: 1 };
         }
         let held = gauge::memory_in_use(&device.device).unwrap_or(0);
         let limit = limit.map(|limit| limit.saturating_sub(held));
@@ -423,6 +425,7 @@ impl Found {
             may,
             host: available().map(share),
             card: Some(device.device.clone()),
+            bus: None,
             place,
             workers: 1,
         }

@@ -77,6 +77,25 @@ fn a_model_is_planned_for_cards_that_are_not_here() {
 }
 
 #[test]
+fn a_card_is_planned_by_its_name_and_the_time_is_marked_as_predicted() {
+    let empty = Empty::new();
+    let arguments = |card| ["--recipe", "multilingual-thinking", "--card", card];
+    let (small, code) = empty.json(&arguments("RTX 3060 12GB"));
+    assert_eq!((code, &small["fits"]), (0, &Value::Bool(true)), "{small}");
+    let (large, _) = empty.json(&arguments("geforce rtx 4090"));
+    let seconds = |plan: &Value, key: &str| plan[key].as_f64().unwrap();
+    assert!(seconds(&small, "seconds_predicted") > 2.0 * seconds(&large, "seconds_predicted"));
+    let least = large["seconds_at_least_on"][0]["seconds"].as_f64().unwrap();
+    assert!(seconds(&large, "seconds_predicted") > least);
+    let said = empty.run(&arguments("RTX 3060")).out.replace("\n            ", " ");
+    for words in ["RTX 3060 that is not here", "360 GB/s, PCIe 4.0 x16", "predicted, from"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let unknown = empty.run(&arguments("GTX 1080"));
+    assert!(unknown.err.contains("RTX 5090") && unknown.code == 2, "{}", unknown.err);
+}
+
+#[test]
 fn without_a_card_every_size_of_cards_is_looked_at() {
     let empty = Empty::new();
     let (plan, _) = empty.json(&["--recipe", "multilingual-thinking", "--device", "cpu"]);

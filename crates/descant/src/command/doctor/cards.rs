@@ -193,19 +193,21 @@ fn opened() -> Vec<Check> {
         let bus = descant_kernels::gauge::bus_rate(&burn::tensor::Device::cuda(index));
         let facts = json!({
             "index": index, "name": gpu.name(), "capability": number, "free_bytes": free, "total_bytes": total,
-            "bus_bytes_per_second": bus,
+            "bus_bytes_per_second": bus, "kernels": gpu.kernels().map(|row| row.words()),
         });
         let bus =
             bus.map_or_else(String::new, |rate| format!(", bus {} GB/s measured", significant(rate / 1e9)));
         let shown = |bytes: Option<usize>| bytes.map_or_else(|| "?".to_owned(), |bytes| size(bytes as u64));
+        let kernels = gpu.kernels().map_or_else(String::new, |row| format!(", {}", row.words()));
         let text = format!(
-            "cuda:{index}, {}, capability {number}, {} of {} free{bus}",
+            "cuda:{index}, {}, capability {number}, {} multiprocessors, {} of {} free{bus}{kernels}",
             gpu.name(),
+            gpu.multiprocessors(),
             shown(free),
             shown(total)
         );
         let check = Check::ok("card", text, facts);
-        checks.push(if capability.major < LEAST_MAJOR {
+        checks.push(if gpu.kernels().is_none() {
             check.bad("cards before Ampere (capability 8.0) are not supported")
         } else {
             check
@@ -213,10 +215,6 @@ fn opened() -> Vec<Check> {
     }
     checks
 }
-
-/// Ampere: the first with the instructions that the kernels use.
-#[cfg(feature = "cuda")]
-const LEAST_MAJOR: u8 = 8;
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use descant_train::memory::{Load, Memory};
 
 use super::bench::flops_per_token;
 use super::load::{self, Chosen};
-use super::room::{Found, Room, size};
+use super::room::{Found, Room};
 use crate::cli::Plan;
 use crate::failure::Exit;
 use crate::hub::Places;
@@ -19,11 +19,11 @@ use crate::settings::{Recipe, Resolved, Settings};
 use crate::talk::Talk;
 
 mod ahead;
-mod cards;
+pub(crate) mod cards;
 mod show;
 
 use ahead::{Base, Rows};
-use cards::{Floor, Verdict};
+use cards::{Card, Floor, Predicted, Verdict, Wanted};
 
 /// Smallest base for which the sizes of cards are looked at: any card holds a smaller one.
 const WORTH_A_CARD: u64 = 1 << 30;
@@ -46,6 +46,8 @@ struct Answer {
     rate: Option<f64>,
     /// The least time on cards like the one that was asked for.
     floors: Vec<Floor>,
+    /// What the steps are expected to take on the card that was named.
+    predicted: Option<Predicted>,
     /// Cards that are not here, where none was asked for.
     cards: Vec<Verdict>,
     /// Bytes of the host that stay in place for the card.
@@ -96,8 +98,8 @@ fn answer(args: &Plan, resolved: &Resolved, places: &Places, talk: Talk) -> Resu
     let expected = tokens.unwrap_or(in_all.in_all);
     let recipe = args.recipe.as_deref().map(Recipe::find).transpose()?;
     let asking = rows.asking(resolved, recipe, &base, expected)?;
-    let (found, device) = if let Some(card) = args.card {
-        (imagined(settings, card)?, None)
+    let (found, device) = if let Some(wanted) = args.card {
+        (imagined(settings, wanted.bytes, wanted.card)?, None)
     } else {
         let device = load::device(&settings.model.device)?;
         (Found::by(settings, &device)?, Some(device))
@@ -112,14 +114,15 @@ fn answer(args: &Plan, resolved: &Resolved, places: &Places, talk: Talk) -> Resu
     let operations = flops_per_token(&base.config, rows.a_sample()) * expected as f64;
     let on_cpu = device.as_ref().is_some_and(|chosen| descant_kernels::is_cpu(&chosen.device));
     let cards = if on_cpu && of_device.needs.base >= WORTH_A_CARD {
-        let find = |card: u64| imagined(settings, card).and_then(|found| room(&found));
+        let find = |card: u64| imagined(settings, card, None).and_then(|found| room(&found));
         cards::verdicts(operations, find)?
     } else {
         Vec::new()
     };
+    let bus_seconds = of_device.bus.map_or(0.0, |bus| bus.seconds() * settings.train.max_steps as f64);
     Ok(Answer {
         device: device.as_ref().map_or_else(
-            || format!("hypothetical GPU with {}", size(args.card.unwrap_or(0))),
+            || args.card.map_or_else(String::new, Wanted::words),
             |device| device.why.clone(),
         ),
         trained_parameters: of_device.needs.adapter / 4,
@@ -129,7 +132,8 @@ fn answer(args: &Plan, resolved: &Resolved, places: &Places, talk: Talk) -> Resu
         disk: Disk::of(args, settings, &of_device.needs, (&base, &rows), places)?,
         operations,
         rate: device.as_ref().map(|Chosen { device, .. }| gauge::rates(device).flops).filter(|r| *r > 0.0),
-        floors: args.card.map_or_else(Vec::new, |card| cards::floors(card, operations)),
+        floors: args.card.map_or_else(Vec::new, |wanted| wanted.floors(operations)),
+        predicted: args.card.and_then(|wanted| wanted.predicted(operations, bus_seconds)),
         cards,
         host_bytes: of_device.needs.on_host,
         room: of_device,
@@ -138,10 +142,10 @@ fn answer(args: &Plan, resolved: &Resolved, places: &Places, talk: Talk) -> Resu
     })
 }
 
-/// A card that is not here.
-fn imagined(settings: &Settings, card: u64) -> Result<Found> {
+/// A card that is not here, of so many bytes.
+fn imagined(settings: &Settings, bytes: u64, card: Option<&Card>) -> Result<Found> {
     let (_, keep) = settings.memory.limit_and_keep()?;
-    Ok(Found::imagined(card, keep))
+    Ok(Found::imagined(bytes, keep, card.map(Card::bus)))
 }
 
 impl Disk {

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use super::cards::Predicted;
 use super::{Answer, cards};
 use crate::command::room::size;
 use crate::command::train::at_once_in_words;
@@ -118,7 +119,8 @@ impl Answer {
             ),
             None => match cards::floors_in_words(&self.floors) {
                 Some(floors) => {
-                    format!("{floors} for the steps: {operations} at the makers' peaks; {}", cards::MEASURED)
+                    let how = self.predicted.as_ref().map_or_else(|| cards::MEASURED.to_owned(), Predicted::words);
+                    format!("{floors} for the steps: {operations} at the makers' peaks; {how}")
                 }
                 None => format!(
                     "not known without the device, for {operations}; `descant bench step` measures it there"
@@ -210,6 +212,7 @@ impl Answer {
             "operations": self.operations,
             "seconds_at_least": self.rate.map(|rate| self.operations / rate),
             "seconds_at_least_on": cards::floors_in_json(&self.floors),
+            "seconds_predicted": self.predicted.as_ref().map(|predicted| predicted.seconds),
             "cards": self.cards.iter().map(cards::Verdict::to_json).collect::<Vec<_>>(),
             "advice": self.room.advice,
         })
