@@ -103,26 +103,35 @@ mod tests {
                 given.map(|value| value.parse::<i64>().unwrap())
             };
             let of = |part: &str| unit.constants.iter().filter(move |(name, _)| name.contains(part));
-            let feature = |name: &str| if name.ends_with("OF_FEATURE") { constant("HEAD_DIM").unwrap() } else { 1 };
+            let feature =
+                |name: &str| if name.ends_with("OF_FEATURE") { constant("HEAD_DIM").unwrap() } else { 1 };
             let dynamic = of("SHARED").map(|(name, bytes)| bytes * feature(name)).max().unwrap_or(0);
             let threads = of("THREADS").map(|(_, threads)| *threads).min().unwrap_or(0);
             for (architecture, cell) in ARCHITECTURES.iter().zip(cells) {
                 let Some([registers, fixed, _]) = cell else { continue };
-                let capability =
-                    sm((architecture.number / 10) as u8, (architecture.number % 10) as u8);
+                let capability = sm((architecture.number / 10) as u8, (architecture.number % 10) as u8);
                 let row = match unit.only {
                     Some(_) => Row::of(capability).unwrap(),
                     None => FAMILIES.iter().find(|row| row.family == Family::Portable).unwrap(),
                 };
                 let room = i64::from(row.shared_memory);
-                assert!(fixed + dynamic <= room, "{file} on {architecture}: {fixed} + {dynamic} of {room} bytes");
+                assert!(
+                    fixed + dynamic <= room,
+                    "{file} on {architecture}: {fixed} + {dynamic} of {room} bytes"
+                );
                 // Hopper's blocks hand registers from warps that copy to warps that multiply.
-                assert!(registers * threads <= REGISTERS, "{file} on {architecture}: {registers} x {threads}");
+                assert!(
+                    registers * threads <= REGISTERS,
+                    "{file} on {architecture}: {registers} x {threads}"
+                );
                 checked += 1;
             }
         }
         assert!(checked > 300, "{checked} kernels");
-        assert!(UNITS.iter().all(|unit| record.iter().any(|(file, ..)| file == unit.id)), "all files are recorded");
+        assert!(
+            UNITS.iter().all(|unit| record.iter().any(|(file, ..)| file == unit.id)),
+            "all files are recorded"
+        );
     }
 
     #[test]

@@ -150,7 +150,8 @@ pub(crate) fn wanted(text: &str) -> Result<Wanted, String> {
         return Ok(Wanted { bytes, card: None });
     }
     let name = plain(text);
-    let is = |card: &&Card| name == plain(card.name) || name == format!("{}{}gb", plain(card.name), card.memory);
+    let is =
+        |card: &&Card| name == plain(card.name) || name == format!("{}{}gb", plain(card.name), card.memory);
     if let Some(card) = ALL.iter().find(is) {
         return Ok(Wanted { bytes: card.bytes(), card: Some(card) });
     }

@@ -121,10 +121,9 @@ fn answer(args: &Plan, resolved: &Resolved, places: &Places, talk: Talk) -> Resu
     };
     let bus_seconds = of_device.bus.map_or(0.0, |bus| bus.seconds() * settings.train.max_steps as f64);
     Ok(Answer {
-        device: device.as_ref().map_or_else(
-            || args.card.map_or_else(String::new, Wanted::words),
-            |device| device.why.clone(),
-        ),
+        device: device
+            .as_ref()
+            .map_or_else(|| args.card.map_or_else(String::new, Wanted::words), |device| device.why.clone()),
         trained_parameters: of_device.needs.adapter / 4,
         steps: settings.train.max_steps,
         units: settings.train.units() as u64,

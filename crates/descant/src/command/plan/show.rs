@@ -119,7 +119,8 @@ impl Answer {
             ),
             None => match cards::floors_in_words(&self.floors) {
                 Some(floors) => {
-                    let how = self.predicted.as_ref().map_or_else(|| cards::MEASURED.to_owned(), Predicted::words);
+                    let how =
+                        self.predicted.as_ref().map_or_else(|| cards::MEASURED.to_owned(), Predicted::words);
                     format!("{floors} for the steps: {operations} at the makers' peaks; {how}")
                 }
                 None => format!(
