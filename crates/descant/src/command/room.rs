@@ -396,7 +396,16 @@ impl Found {
         // Which card it is nobody knows; the larger of both layouts fits either.
         let place = Place::Card { free, keep, in_order: true, arrangement: Arrangement::default() };
         let may = Some((SHARE * free as f64) as u64);
-        Self { held: CONTEXT.min(card), free: Some(free), may, host: None, card: None, bus, place, workers: 1 }
+        Self {
+            held: CONTEXT.min(card),
+            free: Some(free),
+            may,
+            host: None,
+            card: None,
+            bus,
+            place,
+            workers: 1,
+        }
     }
 
     /// Asks the device.
@@ -408,7 +417,16 @@ impl Found {
             let limit = limit.map(|limit| limit.saturating_sub(held));
             let free = [available(), limit].into_iter().flatten().min();
             let place = Place::Cpu { threads };
-            return Self { held, free, may: free.map(share), host: None, card: None, bus: None, place, workers: 1 };
+            return Self {
+                held,
+                free,
+                may: free.map(share),
+                host: None,
+                card: None,
+                bus: None,
+                place,
+                workers: 1,
+            };
         }
         let held = gauge::memory_in_use(&device.device).unwrap_or(0);
         let limit = limit.map(|limit| limit.saturating_sub(held));
