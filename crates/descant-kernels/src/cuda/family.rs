@@ -102,7 +102,7 @@ mod tests {
                 let given = constants.split(' ').find_map(|one| one.strip_prefix(name)?.strip_prefix('='));
                 given.map(|value| value.parse::<i64>().unwrap())
             };
-            let of = |part: &str| unit.constants.iter().filter(move |(name, _)| name.contains(part));
+            let of = |part: &'static str| unit.constants.iter().filter(move |(name, _)| name.contains(part));
             let feature =
                 |name: &str| if name.ends_with("OF_FEATURE") { constant("HEAD_DIM").unwrap() } else { 1 };
             let dynamic = of("SHARED").map(|(name, bytes)| bytes * feature(name)).max().unwrap_or(0);
