@@ -242,6 +242,10 @@ impl CudaError {
 /// Results of this module.
 pub type Result<T> = std::result::Result<T, CudaError>;
 
+/// Names of NCCL, the usual one first.
+#[cfg(feature = "cuda")]
+pub(crate) const NCCL: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
+
 /// Whether a library can be loaded, as an error where it cannot: cudarc panics on first use instead.
 ///
 /// # Errors
@@ -258,7 +262,8 @@ pub fn require(library: Library) -> Result<()> {
         // SAFETY: as above.
         Library::CublasLt => unsafe { cudarc::cublaslt::sys::is_culib_present() },
         #[cfg(feature = "cuda")]
-        Library::Nccl => super::nccl::version().is_ok(),
+        // SAFETY: as above.
+        Library::Nccl => NCCL.iter().any(|name| unsafe { libloading::Library::new(*name) }.is_ok()),
         #[cfg(not(feature = "cuda"))]
         Library::Nccl => false,
     });

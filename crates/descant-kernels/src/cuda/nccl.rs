@@ -14,12 +14,10 @@ use cudarc::driver::sys;
 use libloading::Library as Shared;
 
 use super::driver::Stream;
-use super::error::{CudaError, Library, Result};
+use super::error::{CudaError, Library, NCCL, Result};
 use super::gpu::Gpu;
 use super::tensor::{contiguous, empty, index_of, primitive, tensor};
 
-/// Names of the library, the usual one first.
-const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 /// NCCL's number for f32.
 const FLOAT32: c_int = 7;
 /// NCCL's status where all is well, and where it is still at work.
@@ -58,7 +56,7 @@ struct Nccl {
 impl Nccl {
     fn get() -> Result<&'static Self> {
         static FOUND: OnceLock<Option<Nccl>> = OnceLock::new();
-        let found = FOUND.get_or_init(|| NAMES.into_iter().find_map(Self::load));
+        let found = FOUND.get_or_init(|| NCCL.into_iter().find_map(Self::load));
         found.as_ref().ok_or(CudaError::NoLibrary { library: Library::Nccl })
     }
 
