@@ -308,8 +308,8 @@ pub(crate) struct Plan {
     pub(crate) model: Option<String>,
     /// Plan for a CUDA GPU that is not here: its name, such as "RTX 3060", or its memory, such as 24GB
     /// [default: the device in the settings]
-    #[arg(long, value_name = "CARD", value_parser = crate::command::card, conflicts_with = "device")]
-    pub(crate) card: Option<crate::command::WantedCard>,
+    #[arg(long, value_name = "CARD", value_parser = crate::gpus::wanted, conflicts_with = "device")]
+    pub(crate) card: Option<crate::gpus::Wanted>,
     /// Print one JSON object [default: a table]
     #[arg(long)]
     pub(crate) json: bool,

@@ -13,6 +13,7 @@ mod cli;
 mod command;
 mod experts;
 mod failure;
+mod gpus;
 mod hub;
 mod observe;
 mod published;

@@ -56,8 +56,6 @@ mod tokenizer;
 mod train;
 mod validation;
 
-pub(crate) use plan::cards::{Wanted as WantedCard, wanted as card};
-
 /// Runs the command that was asked for.
 pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
     let root = &cli.global.root;

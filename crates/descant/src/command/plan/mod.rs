@@ -14,16 +14,17 @@ use super::load::{self, Chosen};
 use super::room::{Found, Room};
 use crate::cli::Plan;
 use crate::failure::Exit;
+use crate::gpus::Card;
 use crate::hub::Places;
 use crate::settings::{Recipe, Resolved, Settings};
 use crate::talk::Talk;
 
 mod ahead;
-pub(crate) mod cards;
+mod cards;
 mod show;
 
 use ahead::{Base, Rows};
-use cards::{Card, Floor, Predicted, Verdict, Wanted};
+use cards::{Floor, Predicted, Verdict};
 
 /// Smallest base for which the sizes of cards are looked at: any card holds a smaller one.
 const WORTH_A_CARD: u64 = 1 << 30;
@@ -123,7 +124,7 @@ fn answer(args: &Plan, resolved: &Resolved, places: &Places, talk: Talk) -> Resu
     Ok(Answer {
         device: device
             .as_ref()
-            .map_or_else(|| args.card.map_or_else(String::new, Wanted::words), |device| device.why.clone()),
+            .map_or_else(|| args.card.map_or_else(String::new, cards::words), |device| device.why.clone()),
         trained_parameters: of_device.needs.adapter / 4,
         steps: settings.train.max_steps,
         units: settings.train.units() as u64,
@@ -131,8 +132,8 @@ fn answer(args: &Plan, resolved: &Resolved, places: &Places, talk: Talk) -> Resu
         disk: Disk::of(args, settings, &of_device.needs, (&base, &rows), places)?,
         operations,
         rate: device.as_ref().map(|Chosen { device, .. }| gauge::rates(device).flops).filter(|r| *r > 0.0),
-        floors: args.card.map_or_else(Vec::new, |wanted| wanted.floors(operations)),
-        predicted: args.card.and_then(|wanted| wanted.predicted(operations, bus_seconds)),
+        floors: args.card.map_or_else(Vec::new, |wanted| cards::floors_of(wanted, operations)),
+        predicted: args.card.and_then(|wanted| cards::predicted(wanted, operations, bus_seconds)),
         cards,
         host_bytes: of_device.needs.on_host,
         room: of_device,
