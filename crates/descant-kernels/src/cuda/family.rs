@@ -75,8 +75,10 @@ mod tests {
     /// Registers of a multiprocessor.
     const REGISTERS: i64 = 65_536;
 
+    type Resources = Option<[i64; 3]>;
+
     /// The record's rows: file, constants, and for each architecture registers, static shared memory and spills.
-    fn record() -> Vec<(String, String, Vec<Option<[i64; 3]>>)> {
+    fn record() -> Vec<(String, String, Vec<Resources>)> {
         let text = include_str!("../../../../docs/kernels.md");
         let rows = text.lines().filter(|line| line.starts_with("| ") && line.contains('/'));
         let row = |line: &str| {
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_portable_products_of_packed_experts_spill_nothing() {
+    fn the_products_of_packed_experts_spill_nothing() {
         let all = record();
         let packed: Vec<_> = all.iter().filter(|(file, ..)| file == "experts/packed").collect();
         assert_eq!(packed.len(), 2);

@@ -100,6 +100,9 @@ const HEADS: &[&[Define]] = &[
 ];
 const HEADS_SM90: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_DIM", 64), ("GROUP", 3)]];
 
+/// Packed MXFP4 and bf16 experts.
+const EXPERTS: &[&[Define]] = &[&[], &[("UNPACKED", 1)]];
+
 /// Columns of an adapter's rows in a step of generation.
 const STEP_EXPERTS: &[&[Define]] = &[&[("RANK", 16)], &[("RANK", 64)]];
 
@@ -145,7 +148,7 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 32] = [
+pub const UNITS: [Unit; 33] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
@@ -172,7 +175,8 @@ pub const UNITS: [Unit; 32] = [
         constants::BACKWARD_SM90,
     )),
     tiled("linear/unpack", include_str!("../op/linear/unpack.cu"), PLAIN, constants::UNPACK),
-    tiled("experts/grouped", include_str!("../op/experts/grouped.cu"), PLAIN, constants::GROUPED),
+    tiled("experts/grouped", include_str!("../op/experts/grouped.cu"), EXPERTS, constants::GROUPED),
+    tiled("experts/grouped_nf4", include_str!("../op/experts/grouped.cu"), PLAIN, constants::GROUPED_NF4),
     tiled("experts/packed", include_str!("../op/experts/packed.cu"), PLAIN, constants::PACKED),
     tiled("experts/packed_nf4", include_str!("../op/experts/packed.cu"), PLAIN, constants::PACKED_NF4),
     sm90(tiled(

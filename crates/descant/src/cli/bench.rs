@@ -88,6 +88,19 @@ pub(crate) enum KernelChoice {
     Auto,
     /// For every GPU since Ampere
     Portable,
+    /// Portable, with products of packed experts that are to replace them and did not run on a GPU in their last form
+    Candidate,
+}
+
+impl KernelChoice {
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Portable => "portable",
+            Self::Candidate => "candidate",
+        }
+    }
 }
 
 /// `descant bench step`

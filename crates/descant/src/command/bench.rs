@@ -35,7 +35,7 @@ struct Answer {
     sequence: usize,
     accumulate: usize,
     experts: bool,
-    /// `auto` or `portable`.
+    /// `auto`, `portable` or `candidate`.
     kernels: &'static str,
     keep: String,
     trained_parameters: usize,
@@ -167,7 +167,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
         sequence: args.sequence,
         accumulate: args.accumulate,
         experts: args.experts,
-        kernels: if args.kernels == KernelChoice::Portable { "portable" } else { "auto" },
+        kernels: args.kernels.name(),
         keep: args.keep.to_string(),
         trained_parameters,
         tokens_per_step: tokens,
@@ -222,10 +222,14 @@ fn trained(args: &BenchStep) -> (LoraConfig, TrainConfig) {
 fn chosen(args: &BenchStep, device: &str, talk: Talk) -> Result<load::Chosen> {
     // First, because the device is named with its kernels.
     #[cfg(feature = "cuda")]
-    descant_kernels::cuda::portable_kernels(args.kernels == KernelChoice::Portable);
+    {
+        descant_kernels::cuda::portable_kernels(args.kernels != KernelChoice::Auto);
+        descant_kernels::cuda::candidate_kernels(args.kernels == KernelChoice::Candidate);
+    }
     let device = load::said_device(device, talk)?;
-    if args.kernels == KernelChoice::Portable && descant_kernels::is_cpu(&device.device) {
-        talk.warn("--kernels portable changes nothing: the device is the CPU");
+    if args.kernels != KernelChoice::Auto && descant_kernels::is_cpu(&device.device) {
+        let name = args.kernels.name();
+        talk.warn(format_args!("--kernels {name} changes nothing: the device is the CPU"));
     }
     Ok(device)
 }

@@ -193,7 +193,7 @@ fn opened() -> Vec<Check> {
         let bus = descant_kernels::gauge::bus_rate(&burn::tensor::Device::cuda(index));
         let facts = json!({
             "index": index, "name": gpu.name(), "capability": number, "free_bytes": free, "total_bytes": total,
-            "bus_bytes_per_second": bus, "kernels": gpu.kernels().map(|row| row.words()),
+            "bus_bytes_per_second": bus, "kernels": gpu.kernels().map(descant_kernels::cuda::family::Row::words),
         });
         let bus =
             bus.map_or_else(String::new, |rate| format!(", bus {} GB/s measured", significant(rate / 1e9)));
