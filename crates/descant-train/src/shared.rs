@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use descant_workers::{Dealt, Wait, deal};
+use descant_workers::{Dealt, Group, Wait, deal};
 
 use crate::error::Result;
 use crate::trainer::{Trainer, added};
@@ -28,7 +28,7 @@ impl Trainer<'_> {
         told.extend(read_losses(losses)?);
         told[0][0] = start.elapsed().as_secs_f32();
         let all = group.all_gather("losses", &packed(&told), Wait::Step)?;
-        let (seconds, losses) = timed(&dealt, all)?;
+        let (seconds, losses) = timed(group, &dealt, all)?;
         let start = Instant::now();
         let mut each = each.into_iter();
         let mut sum = None;
@@ -53,17 +53,21 @@ impl Trainer<'_> {
 }
 
 /// The seconds that each rank put in front, and the rest in order.
-fn timed(dealt: &Dealt, all: Vec<Vec<u8>>) -> Result<(Vec<f64>, Vec<Vec<f32>>)> {
+fn timed(group: &Group, dealt: &Dealt, all: Vec<Vec<u8>>) -> Result<(Vec<f64>, Vec<Vec<f32>>)> {
     /// Bytes of a list of one number.
     const FRONT: usize = 8;
     let mut seconds = Vec::new();
     let mut rest = Vec::new();
     for (rank, bytes) in all.into_iter().enumerate() {
-        let (front, behind) =
-            bytes.split_at_checked(FRONT).ok_or_else(|| differs(rank, "it sent no losses".to_owned()))?;
+        let (front, behind) = bytes
+            .split_at_checked(FRONT)
+            .ok_or_else(|| differs(group, rank, "it sent no losses".to_owned()))?;
         seconds.push(f64::from(floats(&front[4..])[0]));
         rest.push(behind.to_vec());
     }
     let losses = put_in_order(dealt, rest);
-    Ok((seconds, losses.map_err(|rank| differs(rank, "it sent losses of other micro-batches".to_owned()))?))
+    Ok((
+        seconds,
+        losses.map_err(|rank| differs(group, rank, "it sent losses of other micro-batches".to_owned()))?,
+    ))
 }

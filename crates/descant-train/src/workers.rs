@@ -17,7 +17,7 @@ use std::fmt::Debug;
 use burn::tensor::{DType, Tensor, TensorData};
 use descant_kernels::read_floats;
 use descant_lora::LoraAdapters;
-use descant_workers::{Cause, Facts, Group, Wait, deal};
+use descant_workers::{Facts, Group, Wait, deal};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, pack, unpack};
@@ -73,7 +73,7 @@ impl Link for OverGroup<'_> {
         };
         let read: Option<Vec<Tensor<3>>> = tensors.iter().map(of).collect();
         let read = read.filter(|_| values.next().is_none());
-        read.ok_or_else(|| differs(root, "it sent gradients of other shapes".to_owned()))
+        read.ok_or_else(|| differs(self.0, root, "it sent gradients of other shapes".to_owned()))
     }
 }
 
@@ -127,7 +127,8 @@ impl Workers<'_> {
         if self.is_first() || bytes.is_empty() {
             return Ok(from.filter(|_| self.is_first()));
         }
-        let unusable = |defect| differs(0, format!("its checkpoint cannot be used here: {defect}"));
+        let unusable =
+            |defect| differs(self.group, 0, format!("its checkpoint cannot be used here: {defect}"));
         unpack(adapters, &bytes).map(Some).map_err(unusable)
     }
 
@@ -138,7 +139,7 @@ impl Workers<'_> {
         if self.is_first() {
             return Ok(mine);
         }
-        serde_json::from_slice(&bytes).map_err(|error| differs(0, format!("{name}: {error}")))
+        serde_json::from_slice(&bytes).map_err(|error| differs(self.group, 0, format!("{name}: {error}")))
     }
 
     /// Waits for everybody, however long they take.
@@ -162,7 +163,7 @@ impl Workers<'_> {
         let dealt = deal(costs, self.group.world());
         let mine: Vec<Vec<f32>> = dealt.of(self.group.rank()).map(&mut compute).collect::<Result<_>>()?;
         let all = self.group.all_gather(name, &packed(&mine), Wait::Step)?;
-        put_in_order(&dealt, all).map_err(|rank| differs(rank, lists::OTHERS.to_owned()))
+        put_in_order(&dealt, all).map_err(|rank| differs(self.group, rank, lists::OTHERS.to_owned()))
     }
 
     /// Compares everything that a step changes with rank 0's, by hash.
@@ -178,10 +179,14 @@ impl Workers<'_> {
             if let Some(at) = pairs.into_iter().position(|(there, here)| there != here) {
                 let name = names.get(at).map_or("the count of updates", String::as_str);
                 let text = format!("after step {step} its {name} is not that of rank 0; nothing was saved");
-                return Err(differs(rank, text));
+                return Err(differs(self.group, rank, text));
             }
             if theirs.len() != all[0].len() {
-                return Err(differs(rank, format!("after step {step} it has other tensors than rank 0")));
+                return Err(differs(
+                    self.group,
+                    rank,
+                    format!("after step {step} it has other tensors than rank 0"),
+                ));
             }
         }
         Ok(())
@@ -196,9 +201,9 @@ impl Workers<'_> {
     }
 }
 
-/// Something that must be equal everywhere and is not.
-pub(crate) fn differs(rank: usize, text: String) -> Error {
-    Error::Workers(descant_workers::Error::Member(Cause { rank, by: rank, text, status: None }))
+/// Something that must be equal everywhere and is not; all processes end with it.
+pub(crate) fn differs(group: &Group, rank: usize, text: String) -> Error {
+    Error::Workers(group.blame(rank, text))
 }
 
 #[cfg(test)]

@@ -110,6 +110,12 @@ impl Group {
         self.watch.fail(Cause { rank: self.rank(), by: self.rank(), text: text.to_owned(), status }, None);
     }
 
+    /// Tells everybody that a process is not as the others are, and how; the cause that counts. What this process then
+    /// fails with adds nothing.
+    pub fn blame(&self, rank: usize, text: String) -> Error {
+        self.failed(rank, text, None)
+    }
+
     /// Everybody's bytes, by rank, to everybody.
     ///
     /// # Errors

@@ -129,8 +129,8 @@ impl Watch for Clock {
 
 /// Measures and prints.
 pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit> {
-    let device = load::said_device(&args.on.device.name, talk)?;
     load::check_dir(model)?;
+    let device = load::said_device(&args.on.device.name, talk)?;
     let architecture = load::config(model)?;
     let tokens = (args.context + args.new) as u64;
     let asking = Asking { batch: args.batch as u64, tokens, scored: 0 };

@@ -28,8 +28,8 @@ struct Line {
 
 /// Scores line by line; the answer to each comes before the next is read.
 pub(crate) fn run(args: &Score, model: &Path, talk: Talk) -> Result<Exit> {
-    let device = load::said_device(&args.model.device.name, talk)?;
     load::check_dir(model)?;
+    let device = load::said_device(&args.model.device.name, talk)?;
     let mut input = open(&args.input)?;
     // Sequences come one at a time, and none is known before the model is loaded; a layer that would break the limit
     // is an error then.
