@@ -123,6 +123,12 @@ inline void unpack8(uint4 v, float* f) {
 inline uint4 pack8(const float* f) {
     return {to_bf16x2(f[0], f[1]), to_bf16x2(f[2], f[3]), to_bf16x2(f[4], f[5]), to_bf16x2(f[6], f[7])};
 }
+inline float dot8(const float (&u)[8], uint4 v) {
+    float w[8], sum = 0.0f;
+    unpack8(v, w);
+    for (int i = 0; i < 8; i++) sum += u[i] * w[i];
+    return sum;
+}
 inline uint4 load16(const void* p) {
     if ((uintptr_t)p % 16) {
         puts("unaligned load16");

@@ -84,6 +84,14 @@ __device__ __forceinline__ void unpack8(uint4 v, float* f) {
 __device__ __forceinline__ uint4 pack8(const float* f) {
     return make_uint4(to_bf16x2(f[0], f[1]), to_bf16x2(f[2], f[3]), to_bf16x2(f[4], f[5]), to_bf16x2(f[6], f[7]));
 }
+// sum of u[i] v[i] over eight numbers, bf16.
+__device__ __forceinline__ float dot8(const float (&u)[8], uint4 v) {
+    float w[8], sum = 0.0f;
+    unpack8(v, w);
+#pragma unroll
+    for (int i = 0; i < 8; i++) sum += u[i] * w[i];
+    return sum;
+}
 // Asks for the 128 bytes around an address, which are read soon.
 __device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 __device__ __forceinline__ uint4 load16(const void* p) { return *(const uint4*)p; }

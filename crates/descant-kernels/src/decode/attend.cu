@@ -38,15 +38,6 @@ __device__ __forceinline__ u32 transposed(u32 x) {
     return y;
 }
 
-// sum of u[i] v[i] over eight numbers, bf16.
-__device__ __forceinline__ float dot8(const float (&u)[8], uint4 v) {
-    float w[8], sum = 0.0f;
-    unpack8(v, w);
-#pragma unroll
-    for (int i = 0; i < 8; i++) sum += u[i] * w[i];
-    return sum;
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
     attend(const float* qkv, const bf16* bias, const bf16* u, const bf16* v, const float* cos, const float* sin,
            const int* adapted, bf16* keys, bf16* values, const float* sinks, const int* slots, const int* positions,

@@ -9,15 +9,6 @@ extern "C" __global__ void __launch_bounds__(128) embed(const bf16* table, const
     for (int i = threadIdx.x; i < D / 8; i += 128) ((uint4*)(x + (u64)blockIdx.x * D))[i] = from[i];
 }
 
-// sum of u[i] v[i] over eight numbers, bf16.
-__device__ __forceinline__ float dot8(const float (&u)[8], uint4 v) {
-    float w[8], sum = 0.0f;
-    unpack8(v, w);
-#pragma unroll
-    for (int i = 0; i < 8; i++) sum += u[i] * w[i];
-    return sum;
-}
-
 #define MAX_EXPERTS 256
 #define SHARES (ROUTE_THREADS / 32 / ROUTE_EXPERTS)  // warps of an expert
 #define PIECES (MAX_WIDTH / 8 / ROUTE_THREADS)
