@@ -94,6 +94,12 @@ __device__ __forceinline__ float dot8(const float (&u)[8], uint4 v) {
 }
 // Asks for the 128 bytes around an address, which are read soon.
 __device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+// A byte of memory that nobody writes.
+__device__ __forceinline__ u32 load_byte(const u8* from) {
+    u32 x;
+    asm volatile("{\n.reg .u16 s;\nld.global.nc.u8 s, [%1];\ncvt.u32.u16 %0, s;\n}" : "=r"(x) : "l"(from));
+    return x;
+}
 __device__ __forceinline__ uint4 load16(const void* p) { return *(const uint4*)p; }
 __device__ __forceinline__ void store16(void* p, uint4 v) { *(uint4*)p = v; }
 // Sum over the block, the same bits in every thread. `scratch` is 32 floats of shared memory, free again on return.

@@ -50,11 +50,9 @@ pub const WEIGHT_BOX: u32 = 64;
 /// Blocks a multiprocessor of the product for few rows.
 pub const FEW_BLOCKS: u32 = 3;
 
-/// Grouped products on every card.
+/// Grouped products of bf16 on every card.
 pub const GROUPED: Block = Block { threads: 256, shared: 77_060 };
-/// The same of NF4, which looks its numbers up.
-pub const GROUPED_NF4: Block = Block { threads: 256, shared: 80_132 };
-/// Those of packed matrices that are on trial: MXFP4.
+/// Those of MXFP4 on every card.
 pub const PACKED: Block = Block { threads: 256, shared: 79_904 };
 /// Those of NF4, which looks its numbers up.
 pub const PACKED_NF4: Block = Block { threads: 256, shared: 82_976 };
@@ -174,8 +172,6 @@ pub(super) mod constants {
     ];
     pub(crate) const GROUPED: &[Define] =
         &[EXPERTS, WIDTH, super::GROUPED.threads("THREADS"), super::GROUPED.shared("SHARED")];
-    pub(crate) const GROUPED_NF4: &[Define] =
-        &[NF4, EXPERTS, WIDTH, super::GROUPED_NF4.threads("THREADS"), super::GROUPED_NF4.shared("SHARED")];
     pub(crate) const PACKED: &[Define] =
         &[WIDTH, super::PACKED.threads("THREADS"), super::PACKED.shared("SHARED")];
     pub(crate) const PACKED_NF4: &[Define] =

@@ -63,7 +63,6 @@ impl std::fmt::Debug for Gpu {
 #[derive(Debug, Clone, Copy, Default)]
 struct Testing {
     portable: bool,
-    candidates: bool,
     poison: bool,
     /// Bytes of a piece that may be pinned; `None` for as many as the system lets us.
     pinned: Option<usize>,
@@ -71,19 +70,13 @@ struct Testing {
 
 thread_local! {
     static TESTING: Cell<Testing> =
-        const { Cell::new(Testing { portable: false, candidates: false, poison: false, pinned: None }) };
+        const { Cell::new(Testing { portable: false, poison: false, pinned: None }) };
 }
 
 /// To what this thread queues, a card takes the portable kernels, whatever it is: they can then be tested and measured on
 /// a card at hand.
 pub fn portable_kernels(on: bool) {
     TESTING.set(Testing { portable: on, ..TESTING.get() });
-}
-
-/// To what this thread queues, a card takes kernels that are to replace others and did not run on a card in their last
-/// form: the portable products of packed experts. They must be as fast as predicted and pass the tests there first.
-pub fn candidate_kernels(on: bool) {
-    TESTING.set(Testing { candidates: on, ..TESTING.get() });
 }
 
 /// For tests: fills every buffer that an operator of this thread is given to write with values that no result survives,
@@ -195,11 +188,6 @@ impl Gpu {
     /// Whether to use the kernels that only Hopper has.
     pub(crate) fn is_hopper(&self) -> bool {
         self.kernels().is_some_and(|row| row.family == Family::Hopper)
-    }
-
-    /// Whether to use kernels that are on trial.
-    pub(crate) fn tries_candidates() -> bool {
-        TESTING.get().candidates
     }
 
     /// Which kernels it takes, by the table or because they were asked for; none where it is too old.

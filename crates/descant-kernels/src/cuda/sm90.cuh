@@ -3,7 +3,7 @@
 //
 // Tiles are rows of 64 bf16 (128 bytes) in the 128-byte swizzle, groups of 8 rows behind each other, 1024-aligned.
 #pragma once
-#include "common.cuh"
+#include "barrier.cuh"
 
 // Which warpgroup, and which warp of it: the same in all lanes, and made known to the compiler, because what depends on
 // them goes into uniform registers.
@@ -17,14 +17,8 @@ __device__ __forceinline__ void threads_sync(int name, int threads) {
 }
 
 // ---- barriers
-__device__ __forceinline__ void barrier_init(u32 barrier, u32 arrivals) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
 // After the last barrier_init, before the block meets.
 __device__ __forceinline__ void barriers_made() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-__device__ __forceinline__ void barrier_arrive(u32 barrier) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
 // Arrives when all copies of this thread so far have landed; one of the arrivals that the barrier expects.
 __device__ __forceinline__ void barrier_arrive_copies(u32 barrier) {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
@@ -32,11 +26,6 @@ __device__ __forceinline__ void barrier_arrive_copies(u32 barrier) {
 // One arrival, and so many bytes of tensor copies that the phase waits for.
 __device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-// One arrival of a warp, when all its lanes are here: what they read may be overwritten, what they wrote be read.
-__device__ __forceinline__ void barrier_arrive_warp(u32 barrier) {
-    __syncwarp();
-    if ((threadIdx.x & 31) == 0) barrier_arrive(barrier);
 }
 // Whether the phase with this parity is complete.
 __device__ __forceinline__ bool barrier_try(u32 barrier, u32 parity) {

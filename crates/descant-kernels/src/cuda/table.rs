@@ -73,8 +73,9 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 13] = [
+pub const HEADERS: [(&str, &str); 14] = [
     ("common.cuh", include_str!("common.cuh")),
+    ("barrier.cuh", include_str!("barrier.cuh")),
     ("mma.cuh", include_str!("mma.cuh")),
     ("sm90.cuh", include_str!("sm90.cuh")),
     ("step.cuh", include_str!("../decode/step.cuh")),
@@ -99,9 +100,6 @@ const HEADS: &[&[Define]] = &[
     &[("HEAD_DIM", 16), ("GROUP", 3)],
 ];
 const HEADS_SM90: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_DIM", 64), ("GROUP", 3)]];
-
-/// Packed MXFP4 and bf16 experts.
-const EXPERTS: &[&[Define]] = &[&[], &[("UNPACKED", 1)]];
 
 /// Columns of an adapter's rows in a step of generation.
 const STEP_EXPERTS: &[&[Define]] = &[&[("RANK", 16)], &[("RANK", 64)]];
@@ -148,7 +146,7 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 33] = [
+pub const UNITS: [Unit; 32] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
@@ -175,8 +173,7 @@ pub const UNITS: [Unit; 33] = [
         constants::BACKWARD_SM90,
     )),
     tiled("linear/unpack", include_str!("../op/linear/unpack.cu"), PLAIN, constants::UNPACK),
-    tiled("experts/grouped", include_str!("../op/experts/grouped.cu"), EXPERTS, constants::GROUPED),
-    tiled("experts/grouped_nf4", include_str!("../op/experts/grouped.cu"), PLAIN, constants::GROUPED_NF4),
+    tiled("experts/grouped", include_str!("../op/experts/grouped.cu"), PLAIN, constants::GROUPED),
     tiled("experts/packed", include_str!("../op/experts/packed.cu"), PLAIN, constants::PACKED),
     tiled("experts/packed_nf4", include_str!("../op/experts/packed.cu"), PLAIN, constants::PACKED_NF4),
     sm90(tiled(

@@ -88,8 +88,6 @@ pub(crate) enum KernelChoice {
     Auto,
     /// For every GPU since Ampere
     Portable,
-    /// Portable, with products of packed experts that are to replace them and did not run on a GPU in their last form
-    Candidate,
 }
 
 impl KernelChoice {
@@ -98,7 +96,6 @@ impl KernelChoice {
         match self {
             Self::Auto => "auto",
             Self::Portable => "portable",
-            Self::Candidate => "candidate",
         }
     }
 }

@@ -35,7 +35,7 @@ struct Answer {
     sequence: usize,
     accumulate: usize,
     experts: bool,
-    /// `auto`, `portable` or `candidate`.
+    /// `auto` or `portable`.
     kernels: &'static str,
     keep: String,
     trained_parameters: usize,
@@ -222,10 +222,7 @@ fn trained(args: &BenchStep) -> (LoraConfig, TrainConfig) {
 fn chosen(args: &BenchStep, device: &str, talk: Talk) -> Result<load::Chosen> {
     // First, because the device is named with its kernels.
     #[cfg(feature = "cuda")]
-    {
-        descant_kernels::cuda::portable_kernels(args.kernels != KernelChoice::Auto);
-        descant_kernels::cuda::candidate_kernels(args.kernels == KernelChoice::Candidate);
-    }
+    descant_kernels::cuda::portable_kernels(args.kernels == KernelChoice::Portable);
     let device = load::said_device(device, talk)?;
     if args.kernels != KernelChoice::Auto && descant_kernels::is_cpu(&device.device) {
         let name = args.kernels.name();

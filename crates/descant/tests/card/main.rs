@@ -25,12 +25,7 @@ use descant_kernels::cuda::Gpu;
 
 /// Whether the portable kernels are wanted everywhere.
 fn is_portable() -> bool {
-    is_candidate() || std::env::var_os("DESCANT_CARD").is_some_and(|value| value == "portable")
-}
-
-/// Whether those among them are wanted that are to replace others.
-fn is_candidate() -> bool {
-    std::env::var_os("DESCANT_CARD").is_some_and(|value| value == "candidate")
+    std::env::var_os("DESCANT_CARD").is_some_and(|value| value == "portable")
 }
 
 /// The first card, with poisoned buffers.
@@ -40,6 +35,5 @@ fn card() -> Device {
     }
     descant_kernels::cuda::poison_buffers(true);
     descant_kernels::cuda::portable_kernels(is_portable());
-    descant_kernels::cuda::candidate_kernels(is_candidate());
     Device::cuda(0)
 }

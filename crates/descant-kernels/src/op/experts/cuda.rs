@@ -5,7 +5,6 @@ use descant_quant::{Packing, nf4};
 use super::{GRADIENT_COLUMNS, LowRank, RANK_WIDTH};
 use crate::cuda::boxes::{BoxElement, Boxes};
 use crate::cuda::geometry::{self, Block, FEW_BLOCKS, LOW_RANK_SUM, MAX_EXPERTS, ROW_BOX, WEIGHT_BOX};
-use crate::cuda::table::Define;
 use crate::cuda::{Arg, CudaError, Extent, Function, Gpu, Result, Run};
 
 /// Frozen matrices of all experts of a layer, `[experts, rows, columns]`.
@@ -191,9 +190,6 @@ pub(crate) fn is_few(places: usize, experts: usize, side: Side) -> bool {
     side == Side::Columns && places / experts.max(1) <= FEW_ROWS
 }
 
-/// Hopper's form for matrices that are not packed; it knows no others.
-const BF16_SM90: &str = "experts/grouped_sm90";
-
 fn form(run: &Run<'_>, experts: &Experts, side: Side, places: usize) -> Form {
     let packing = experts.data.packing();
     if packing.is_packed() && is_few(places, experts.count, side) {
@@ -201,11 +197,10 @@ fn form(run: &Run<'_>, experts: &Experts, side: Side, places: usize) -> Form {
         return Form { unit, entry: "experts_forward_few", block: geometry::FEW, blocks: FEW_BLOCKS };
     }
     let (unit, block) = match packing {
-        Packing::Mxfp4 if Gpu::tries_candidates() => ("experts/packed", geometry::PACKED),
-        Packing::Nf4 if Gpu::tries_candidates() => ("experts/packed_nf4", geometry::PACKED_NF4),
-        Packing::Nf4 => ("experts/grouped_nf4", geometry::GROUPED_NF4),
-        Packing::Plain if run.gpu().is_hopper() => (BF16_SM90, geometry::GROUPED_SM90),
-        Packing::Plain | Packing::Mxfp4 => ("experts/grouped", geometry::GROUPED),
+        Packing::Mxfp4 => ("experts/packed", geometry::PACKED),
+        Packing::Nf4 => ("experts/packed_nf4", geometry::PACKED_NF4),
+        Packing::Plain if run.gpu().is_hopper() => ("experts/grouped_sm90", geometry::GROUPED_SM90),
+        Packing::Plain => ("experts/grouped", geometry::GROUPED),
     };
     Form { unit, entry: side.entry(), block, blocks: 1 }
 }
@@ -237,16 +232,15 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
         return product_in_order(run, a, experts, &data, side, to);
     }
     let form = form(run, experts, side, a.places);
-    let ([data, scales, tables], defines): (_, &[Define]) = match experts.data {
-        ExpertData::Packed(data) => (data.pieces(), &[]),
-        ExpertData::Bf16(data) if form.unit == BF16_SM90 => ([data, 0, 0], &[]),
-        ExpertData::Bf16(data) => ([data, 0, 0], &[("UNPACKED", 1)]),
+    let pieces = match experts.data {
+        ExpertData::Packed(data) => data.pieces(),
+        ExpertData::Bf16(data) => [data, 0, 0],
         ExpertData::Streamed(_) => {
             return Err(CudaError::backend("experts that stream were used without their slot"));
         }
     };
-    let kernel = run.kernel(form.unit, form.entry, defines)?;
-    let arguments = grouped_arguments(a, [data, scales, tables], experts.count, [n_in, n_out], to);
+    let kernel = run.kernel(form.unit, form.entry, &[])?;
+    let arguments = grouped_arguments(a, pieces, experts.count, [n_in, n_out], to);
     let grid = run.gpu().multiprocessors() * form.blocks;
     launch(run, kernel, grid, form.block, &arguments)
 }

@@ -1,9 +1,8 @@
-// The grouped products of grouped_sm90.cu for every card from sm_80 on, with mma.sync: the same arguments, the same
-// results within rounding.
+// Products of rows, sorted by expert, with frozen bf16 experts, for every card from sm_80 on, with mma.sync: the same
+// arguments and, within rounding, the same results as grouped_sm90.cu. Packed experts are packed.cu's.
 //
 // A CTA of eight warps makes a tile of 128 rows and 128 columns, each warp 64 x 32 of it. Two buffers: while the tensor
-// cores work on one, A arrives in the other by asynchronous copies and the packed blocks arrive in registers; they are
-// decoded into the other buffer after the products. 66 KB of shared memory, so that it fits every card.
+// cores work on one, asynchronous copies fill the other. 75 KB of shared memory, so that it fits every card.
 //
 // Launch: grid = multiprocessors.
 #include "grouped.cuh"
@@ -13,8 +12,7 @@
 #define BUFFER (TILE * 128)  // bytes of A's or B's tile: 128 x 64 bf16
 #define STAGED (4 * BUFFER)
 #define BIAS (STAGED + 8 * 16 * 80)
-#define TABLES (BIAS + TILE * 2)
-#define OFFSETS (TABLES + TABLE_BYTES)
+#define OFFSETS (BIAS + TILE * 2)
 static_assert(THREADS == 256, "eight warps");
 static_assert(SHARED == OFFSETS + OFFSETS_BYTES, "what lies there");
 
@@ -55,10 +53,9 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
     const int warp_row = (warp & 1) * 64, warp_column = (warp >> 1) * 32;
     const u32 bias = shared + BIAS, staged = shared + STAGED + warp * 16 * 80;
     for (int i = t; i <= g.n_experts; i += THREADS) offsets[i] = g.offsets[i];
-    fill_tables(g.tables, shared + TABLES);
     __syncthreads();
 
-    // A: 16 bytes, `chunk`, of rows t / 8 + 32 i. B: one block of 32 elements.
+    // A: 16 bytes, `chunk`, of rows t / 8 + 32 i. B: 32 elements of a line.
     const int chunk = t & 7, a_row = t >> 3;
     const int b_row = TRANSPOSED ? t >> 2 : t >> 1, b_at = TRANSPOSED ? t & 3 : t & 1;
     const u32 b_to = TRANSPOSED ? (b_at >> 1) * (STEP * 128) : 0;
@@ -68,7 +65,6 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
 
     Walk<TILE, TILE> walk;
     for (int tile = blockIdx.x; walk.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
-        const Scales scales = scales_of(g.scales, g.tables, walk.expert, g.n_experts, (u32)(lines * wide) / 2);
         u32 rows[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
@@ -85,7 +81,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
             *(u32*)(dynamic + BIAS + t * 4) = pair;
         }
         // The low-rank step brings both of its factors by copies, B as [column][64].
-        auto fetch = [&](int step, u32 a, u32 b, Packed& block) {
+        auto fetch = [&](int step, u32 a, u32 b) {
             if (step < steps) {
                 bool inside = step * STEP + chunk * 8 < g.n_in;
 #pragma unroll
@@ -98,14 +94,10 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
                 int at = TRANSPOSED ? walk.column / 32 + b_at : step * 2 + b_at;
                 u64 from = ((u64)walk.expert * lines + line) * wide + at;
                 bool valid = line < lines && at < wide;
-#ifdef UNPACKED
 #pragma unroll
                 for (int j = 0; j < 4; j++)
                     copy_async16(b + b_to + swizzled(b_row, b_chunk + j),
                                  (const bf16*)g.blocks + (valid ? from * 32 + j * 8 : 0), valid);
-#else
-                block = load_packed(g.blocks, scales, from, valid);
-#endif
             } else if (step < all_steps) {
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
@@ -119,35 +111,24 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
             }
             copy_commit();
         };
-        auto decode = [&](const Packed& block, u32 b) {
-#ifndef UNPACKED
-            u32 values[4][4];
-            decode_block(block.words, factor_of(block.scale, scales, shared + TABLES), shared + TABLES, values);
-#pragma unroll
-            for (int j = 0; j < 4; j++) shared_store(b + b_to + swizzled(b_row, b_chunk + j), values[j]);
-#endif
-        };
 
         float acc[4][16];
 #pragma unroll
         for (int m = 0; m < 4; m++)
 #pragma unroll
             for (int i = 0; i < 16; i++) acc[m][i] = 0.0f;
-        Packed block;
-        fetch(0, shared, shared + BUFFER, block);
-        decode(block, shared + BUFFER);
+        fetch(0, shared, shared + BUFFER);
         copy_wait<0>();
         __syncthreads();
         for (int step = 0; step < all_steps; step++) {
             const u32 now = shared + (step & 1) * 2 * BUFFER, soon = shared + ((step + 1) & 1) * 2 * BUFFER;
-            fetch(step + 1, soon, soon + BUFFER, block);
+            fetch(step + 1, soon, soon + BUFFER);
             if (warp_row < walk.n_rows) {
                 if (!TRANSPOSED || step < steps)
                     multiply_step<TRANSPOSED>(acc, now, now + BUFFER, warp_row, warp_column);
                 else
                     multiply_step<false>(acc, now, now + BUFFER, warp_row, warp_column);
             }
-            if (step + 1 < steps) decode(block, soon + BUFFER);
             copy_wait<0>();
             __syncthreads();
         }

@@ -67,9 +67,7 @@ struct Scale {
 __device__ __forceinline__ Scale load_scale(const Scales& scales, u64 block) {
     const u32 pair = (u32)(block / 2);
     Scale scale;
-    asm volatile("{\n.reg .u16 s;\nld.global.nc.u8 s, [%1];\ncvt.u32.u16 %0, s;\n}"
-                 : "=r"(scale.code)
-                 : "l"(scales.codes + pair));
+    scale.code = load_byte(scales.codes + pair);
     asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(scale.nested) : "l"(scales.nested + (pair - scales.first) / 256));
     return scale;
 }
@@ -77,17 +75,6 @@ __device__ __forceinline__ Scale load_scale(const Scales& scales, u64 block) {
 using Factor = float;
 __device__ __forceinline__ Factor factor_of(const Scale& scale, const Scales& scales, u32 tables) {
     return absmax_of(scale.code, scale.nested, scales.offset, tables);
-}
-// A block's 32 numbers in order, two in a register.
-__device__ __forceinline__ void decode_block(const u32 (&words)[4], Factor absmax, u32 tables, u32 (&out)[4][4]) {
-    const u32 levels = levels_of_lane(tables);
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        const u32 low = low_nibbles(words[j]), high = high_nibbles(words[j]);
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            out[j][i] = numbers(level_of(low, pick(i), levels), level_of(high, pick(i), levels), absmax, absmax);
-    }
 }
 // Numbers (i, i + 4) of a word.
 __device__ __forceinline__ void decode_pairs(u32 word, Factor absmax, u32 tables, u32 (&out)[1][4]) {

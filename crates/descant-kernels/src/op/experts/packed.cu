@@ -1,5 +1,5 @@
 // Products of rows, sorted by expert, with frozen packed experts, for every card from sm_80 on, with mma.sync: MXFP4,
-// or NF4 where that is defined. The same arguments and, within rounding, the same results as grouped.cu.
+// or NF4 where that is defined. The same arguments and, within rounding, the same results as packed_sm90.cu.
 //
 // A CTA of eight warps computes tiles of 128 rows and 256 columns, each warp all rows of 32 columns, so that a weight
 // is decoded once a tile, into the very registers that are multiplied. A and the packed weights come by asynchronous
@@ -12,6 +12,7 @@
 // neighbors of a row in either direction, which it stores without help.
 //
 // Sums have one order: two runs give the same bytes. Launch: grid = multiprocessors.
+#include "barrier.cuh"
 #include "grouped.cuh"
 #include "mma.cuh"
 
@@ -65,28 +66,6 @@ __device__ __forceinline__ uint4 load16_here(const void* from) {
                  : "l"(from)
                  : "memory");
     return x;
-}
-__device__ __forceinline__ u32 load_byte(const u8* from) {
-    u32 x;
-    asm volatile("{\n.reg .u16 s;\nld.global.nc.u8 s, [%1];\ncvt.u32.u16 %0, s;\n}" : "=r"(x) : "l"(from));
-    return x;
-}
-
-// ---- a barrier at which warps arrive before they wait
-__device__ __forceinline__ void barrier_init(u32 barrier, u32 count) {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
-}
-__device__ __forceinline__ void barrier_arrive(u32 barrier) {
-    asm volatile("{\n.reg .b64 unused;\nmbarrier.arrive.shared.b64 unused, [%0];\n}" ::"r"(barrier) : "memory");
-}
-__device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
-    u32 done;
-    do
-        asm volatile("{\n.reg .pred p;\nmbarrier.test_wait.parity.shared.b64 p, [%1], %2;\nselp.u32 %0, 1, 0, p;\n}"
-                     : "=r"(done)
-                     : "r"(barrier), "r"(parity)
-                     : "memory");
-    while (!done);
 }
 
 template <bool B> struct Bool {
@@ -322,11 +301,10 @@ __device__ __forceinline__ bool multiply(const Problem& g, const Tiles& tile, u3
                 if (c == 2) {
                     // This thread's part of the next step has arrived, and its warp is done with the last one.
                     copy_wait<0>();
-                    __syncwarp();
-                    if (lane == 0) barrier_arrive(shared + ARRIVED);
+                    barrier_arrive_warp(shared + ARRIVED);
                 }
                 if (c == 3) {
-                    barrier_wait(shared + ARRIVED, parity);
+                    barrier_poll(shared + ARRIVED, parity);
                     parity ^= 1;
                 }
                 if (WORKS && c == 1) load_unit(unit, step, now, 1);
