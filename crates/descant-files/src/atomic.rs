@@ -34,6 +34,24 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     ops::sync_dir(ops::folder_of(path))
 }
 
+/// Makes the file at `path` unless something is there. Of several who try at once one does, and all others find its
+/// content. Where the file system has no hard links, two at the very same moment may both believe that they were first.
+///
+/// Returns whether this call made it.
+///
+/// # Errors
+/// An operation was refused. Nothing is at `path`, or a whole content, and nothing else is left.
+pub fn write_first(path: &Path, bytes: &[u8]) -> Result<bool> {
+    let temporary = ops::temporary_beside(path)?;
+    let made = write_synced(&temporary, bytes).and_then(|()| ops::rename_first(&temporary, path));
+    ops::clean_up(&temporary);
+    if made? {
+        ops::sync_dir(ops::folder_of(path))?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
 /// A folder of files on its way to its name.
 ///
 /// Dropped before [`commit`](Self::commit), it leaves nothing.

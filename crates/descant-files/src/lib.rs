@@ -23,7 +23,7 @@ mod share;
 mod unnamed;
 
 pub use append::Appender;
-pub use atomic::{Growing, NewDir, sweep_stopped, sweep_stopped_in, write_atomic};
+pub use atomic::{Growing, NewDir, sweep_stopped, sweep_stopped_in, write_atomic, write_first};
 pub use error::{Error, NameDefect, Result};
 pub use folder::{is_temporary, list, make, remove, rename, sweep};
 pub use hash::{fingerprint, sha256, sha256_file};

@@ -69,6 +69,30 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Gives a file a second name unless something has it; returns whether it did. The first name is left where that is a
+/// hard link, and gone where the file system has none.
+pub(crate) fn rename_first(from: &Path, to: &Path) -> Result<bool> {
+    use std::io::ErrorKind;
+    let made = run("link", to, || match std::fs::hard_link(from, to) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        // What vfat, and shares of other systems, say.
+        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
+            if to.symlink_metadata().is_ok() {
+                return Ok(false);
+            }
+            std::fs::rename(from, to).map(|()| true)
+        }
+        Err(error) => Err(error),
+    })?;
+    #[cfg(any(test, feature = "fault"))]
+    if made {
+        shim::created(to);
+        shim::synced(to);
+    }
+    Ok(made)
+}
+
 /// Cuts a file to `length`.
 pub(crate) fn set_len(path: &Path, file: &File, length: u64) -> Result<()> {
     #[cfg(any(test, feature = "fault"))]

@@ -74,6 +74,36 @@ fn a_file_is_old_or_new_whichever_operation_fails() {
 }
 
 #[test]
+fn a_file_is_made_once_whichever_operation_fails_and_whoever_comes_at_the_same_time() {
+    let write = |root: &Path| write_first(&root.join("choice"), b"new content").map(drop);
+    assert_eq!(first_damage(|_| (), write, &[("choice", b"new content")]), None);
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("choice");
+    for round in 0..20_u8 {
+        let all = std::sync::Barrier::new(8);
+        let firsts = std::thread::scope(|scope| {
+            let (all, path) = (&all, &path);
+            let one = |who: u8| {
+                all.wait();
+                let first = write_first(path, &[round, who]).unwrap();
+                (first, crate::read_bounded(path, 10).unwrap(), who)
+            };
+            let threads: Vec<_> = (0..8).map(|who| scope.spawn(move || one(who))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        let winners: Vec<u8> = firsts.iter().filter(|(first, ..)| *first).map(|(.., who)| *who).collect();
+        assert_eq!(winners.len(), 1, "{firsts:?}");
+        assert!(firsts.iter().all(|(_, found, _)| *found == [round, winners[0]]), "{firsts:?}");
+        assert_eq!(listing(root.path()).len(), 1, "no temporary name is left");
+        // The control: who replaces is no first.
+        write_atomic(&path, b"another").unwrap();
+        assert!(!write_first(&path, b"late").unwrap());
+        assert_eq!(crate::read_bounded(&path, 10).unwrap(), b"another");
+        crate::remove(&path).unwrap();
+    }
+}
+
+#[test]
 fn a_folder_is_whole_or_absent_whichever_operation_fails() {
     let write = |root: &Path| {
         let mut dir = NewDir::create(&root.join("adapter"))?;

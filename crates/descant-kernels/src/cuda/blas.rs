@@ -2,7 +2,8 @@
 //!
 //! The library's first guess is up to a third slower than its best one. Guesses are timed once a shape, on the
 //! product's own operands, and the choice is kept in the process and in the store: two algorithms may add in another
-//! order, so that a choice made again could change the last bits of a run that is repeated.
+//! order, so that a choice made again could change the last bits of a run that is repeated. Of several processes that
+//! choose at the same time, all compute with what the first has kept.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -119,27 +120,36 @@ impl Products<'_> {
             let name = key(spec, sizes, aligned, workspace.1, Handle::version(), self.card);
             let key = (self.choices.map_or(0, Choices::id), name);
             let kept = || store::load_choice(self.choices, &key.1).and_then(|bytes| decode(&bytes));
-            let known = state.chosen.get(&key).copied().or_else(kept);
-            if let Some(known) = known {
-                state.chosen.insert(key.clone(), known);
-            }
-            let algorithm = match known {
-                Some(known) if description.fits(&known, workspace.1) => known,
-                Some(_) if sizes == Sizes::Octave => continue,
-                _ => {
-                    let guesses = description.guesses(aligned, workspace.1, GUESSES)?;
-                    let first = *guesses.first().ok_or_else(|| wrong("no algorithm"))?;
-                    let work = 2.0 * spec.count as f64 * spec.m as f64 * spec.n as f64 * spec.k as f64;
-                    let best =
-                        if work < SMALL { first } else { self.fastest(&description, &guesses, spec, &at)? };
-                    store::save_choice(self.choices, &key.1, &encode(&best));
-                    best
-                }
+            let known = if let Some(known) = state.chosen.get(&key).copied().or_else(kept) {
+                known
+            } else {
+                let best = self.choose(&description, aligned, spec, &at)?;
+                // Another process of the run may have been quicker, with another sequence of this octave.
+                decode(&store::publish_choice(self.choices, &key.1, &encode(&best))).unwrap_or(best)
             };
-            state.chosen.insert(key, algorithm);
-            return description.run(self.stream, &algorithm, &at);
+            state.chosen.insert(key, known);
+            if description.fits(&known, workspace.1) {
+                return description.run(self.stream, &known, &at);
+            }
         }
-        Err(wrong("no algorithm"))
+        // What was kept for these very sizes does not fit them: it is of no use to anybody.
+        let best = self.choose(&description, aligned, spec, &at)?;
+        description.run(self.stream, &best, &at)
+    }
+
+    /// The best guess for a product; small ones are not timed.
+    fn choose(
+        &self,
+        description: &Description<'_>,
+        aligned: u32,
+        spec: &MatmulSpec,
+        at: &Addresses,
+    ) -> Result<Algorithm> {
+        let guesses = description.guesses(aligned, at.workspace_bytes, GUESSES)?;
+        let none = || CudaError::Product { product: spec.to_string(), what: "no algorithm" };
+        let first = *guesses.first().ok_or_else(none)?;
+        let work = 2.0 * spec.count as f64 * spec.m as f64 * spec.n as f64 * spec.k as f64;
+        if work < SMALL { Ok(first) } else { self.fastest(description, &guesses, spec, at) }
     }
 
     /// The fastest of the guesses on these operands; D is computed again afterwards.

@@ -14,8 +14,12 @@ use sha2::{Digest as _, Sha256};
 pub trait Store: Send + Sync {
     /// What was saved under `name`, or `None`: absence and failure are the same, the piece is made again.
     fn load(&self, name: &str) -> Option<Vec<u8>>;
-    /// Keeps `bytes` under `name`, completely or not at all. A failure costs time on the next start and no more.
+    /// Keeps `bytes` under `name`, completely or not at all, in place of what is there. A failure costs time on the next
+    /// start and no more.
     fn save(&self, name: &str, bytes: &[u8]);
+    /// Keeps `bytes` under `name` unless something is there, and returns what is there then: all who publish at the same
+    /// time get the bytes of the first. `None` where nothing could be kept.
+    fn publish(&self, name: &str, bytes: &[u8]) -> Option<Vec<u8>>;
 }
 
 /// The cache of this process. Kernels and the algorithms that nobody keeps for a run of his own are the same for all
@@ -87,26 +91,34 @@ impl Drop for Entered {
     }
 }
 
-/// The algorithm of this name: the run's own, then that of the process, which becomes the run's.
+/// The algorithm of this name: the run's own, then that of the process, which becomes the run's unless another process
+/// of the run was first.
 #[cfg(any(feature = "cuda", test))]
 pub(crate) fn load_choice(run: Option<&Choices>, name: &str) -> Option<Vec<u8>> {
     if let Some(found) = run.and_then(|run| unseal(run.store.load(name)?)) {
         return Some(found);
     }
     let found = load(name)?;
-    if let Some(run) = run {
-        run.store.save(name, &seal(&found));
-    }
-    Some(found)
+    Some(run.map_or_else(|| found.clone(), |run| publish(&*run.store, name, &found)))
 }
 
-/// Keeps an algorithm that was chosen.
+/// Keeps an algorithm that was chosen, and returns the one to compute with: where several processes choose at the same
+/// time, and time tells them different ones, all get what the first of them has kept.
 #[cfg(any(feature = "cuda", test))]
-pub(crate) fn save_choice(run: Option<&Choices>, name: &str, bytes: &[u8]) {
-    if let Some(run) = run {
-        run.store.save(name, &seal(bytes));
-    }
-    save(name, bytes);
+pub(crate) fn publish_choice(run: Option<&Choices>, name: &str, bytes: &[u8]) -> Vec<u8> {
+    let stores = STORE.get().into_iter().chain(run.map(|run| &run.store));
+    stores.fold(bytes.to_vec(), |bytes, store| publish(&**store, name, &bytes))
+}
+
+#[cfg(any(feature = "cuda", test))]
+fn publish(store: &dyn Store, name: &str, bytes: &[u8]) -> Vec<u8> {
+    let sealed = seal(bytes);
+    let Some(kept) = store.publish(name, &sealed) else { return bytes.to_vec() };
+    unseal(kept).unwrap_or_else(|| {
+        // Damaged: nobody reads it, and it would be in everybody's way.
+        store.save(name, &sealed);
+        bytes.to_vec()
+    })
 }
 
 /// What the process has kept under `name`, if it is whole.
@@ -153,6 +165,11 @@ mod tests {
         fn save(&self, name: &str, bytes: &[u8]) {
             self.0.lock().unwrap().insert(name.to_owned(), bytes.to_vec());
         }
+
+        fn publish(&self, name: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+            let mut pieces = self.0.lock().unwrap();
+            Some(pieces.entry(name.to_owned()).or_insert_with(|| bytes.to_vec()).clone())
+        }
     }
 
     #[test]
@@ -160,10 +177,10 @@ mod tests {
         let (process, one, other) =
             (Arc::new(InMemory::default()), Arc::new(InMemory::default()), Arc::new(InMemory::default()));
         set_store(process.clone());
-        save_choice(None, "a.algo", b"before the run");
+        assert_eq!(publish_choice(None, "a.algo", b"before the run"), b"before the run");
         let (run, second) = (Choices::new(one.clone()), Choices::new(other.clone()));
         assert_eq!(load_choice(Some(&run), "a.algo").as_deref(), Some(&b"before the run"[..]));
-        save_choice(Some(&run), "b.algo", b"of the run");
+        assert_eq!(publish_choice(Some(&run), "b.algo", b"of the run"), b"of the run");
         save("c.cubin", b"a kernel");
         assert_eq!(one.0.lock().unwrap().keys().collect::<Vec<_>>(), ["a.algo", "b.algo"]);
         process.save("a.algo", &seal(b"of another process"));
@@ -171,6 +188,26 @@ mod tests {
         assert_eq!(load_choice(Some(&second), "a.algo").as_deref(), Some(&b"of another process"[..]));
         one.save("a.algo", b"damaged");
         assert_eq!(load_choice(Some(&run), "a.algo").as_deref(), Some(&b"of another process"[..]));
+        assert_eq!(one.load("a.algo"), Some(seal(b"of another process")), "what is damaged is replaced");
+    }
+
+    #[test]
+    fn processes_of_one_run_that_choose_at_the_same_time_compute_with_the_choice_of_the_first() {
+        // Two processes of one run, on hosts with caches of their own: what they share is the run's folder. Neither has
+        // found a choice, and each has timed another.
+        let run: Arc<InMemory> = Arc::default();
+        let (first, second) = (Choices::new(run.clone()), Choices::new(run.clone()));
+        assert_eq!((load_choice(Some(&first), "c.algo"), load_choice(Some(&second), "c.algo")), (None, None));
+        let all = [(&first, b"one"), (&second, b"two"), (&first, b"six")]
+            .map(|(rank, timed)| publish(&*rank.store, "c.algo", timed));
+        assert_eq!(all, [b"one", b"one", b"one"]);
+        assert_eq!(load_choice(Some(&second), "c.algo").as_deref(), Some(&b"one"[..]));
+        // What a process knew before is not what the run computes with, either.
+        set_store(Arc::new(InMemory::default()));
+        save("d.algo", b"of this host");
+        run.save("d.algo", &seal(b"of the run"));
+        assert_eq!(publish_choice(Some(&first), "d.algo", b"timed"), b"of the run");
+        assert_eq!(load_choice(Some(&second), "d.algo").as_deref(), Some(&b"of the run"[..]));
     }
 
     #[test]
