@@ -6,6 +6,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::backend::TensorMetadata as _;
@@ -55,21 +56,32 @@ struct Nccl {
 #[expect(unsafe_code, reason = "calls NCCL")]
 impl Nccl {
     fn get() -> Result<&'static Self> {
-        static FOUND: OnceLock<Option<Nccl>> = OnceLock::new();
-        let found = FOUND.get_or_init(|| NCCL.into_iter().find_map(Self::load));
-        found.as_ref().ok_or(CudaError::NoLibrary { library: Library::Nccl })
+        static FOUND: OnceLock<Result<Nccl>> = OnceLock::new();
+        FOUND.get_or_init(|| Self::find(&NCCL)).as_ref().map_err(Clone::clone)
     }
 
-    fn load(name: &str) -> Option<Self> {
-        // SAFETY: this is NVIDIA's own library under its fixed name; its initializers have no conditions.
-        let library = unsafe { Shared::new(name) }.ok()?;
+    /// The library under the first of these names that is there.
+    fn find(names: &[&str]) -> Result<Self> {
+        for name in names {
+            // SAFETY: this is NVIDIA's own library under its fixed name; its initializers have no conditions.
+            if let Ok(library) = unsafe { Shared::new(*name) } {
+                return Self::of(name, library);
+            }
+        }
+        Err(CudaError::NoLibrary { library: Library::Nccl })
+    }
+
+    fn of(file: &str, library: Shared) -> Result<Self> {
         macro_rules! named {
             ($name:literal) => {
                 // SAFETY: the type is that of the function in nccl.h, which has kept it since 2.0 (abort: 2.4).
-                *unsafe { library.get(concat!($name, "\0").as_bytes()) }.ok()?
+                *unsafe { library.get(concat!($name, "\0").as_bytes()) }.map_err(|_| CudaError::Nccl {
+                    call: $name,
+                    text: format!("{file} does not have it; NCCL 2.4 or later is needed"),
+                })?
             };
         }
-        Some(Self {
+        Ok(Self {
             version: named!("ncclGetVersion"),
             unique_id: named!("ncclGetUniqueId"),
             init_rank: named!("ncclCommInitRank"),
@@ -131,6 +143,9 @@ pub struct CardGroup {
     gpu: Gpu,
     comm: Address,
     rank: usize,
+    patience: Duration,
+    /// Whether the library has ended the group: the handle is of no use then.
+    is_over: AtomicBool,
 }
 
 /// NCCL's handle, as a number, so that closures can take it to the card's thread.
@@ -169,14 +184,38 @@ impl CardGroup {
             nccl.check("ncclCommInitRank", status)?;
             Ok(Address(comm as usize))
         })?;
-        Ok(Self { nccl, gpu, comm, rank })
+        Ok(Self { nccl, gpu, comm, rank, patience: PATIENCE, is_over: AtomicBool::new(false) })
+    }
+
+    /// The same, which waits so long for tensors.
+    #[must_use]
+    pub fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    fn check_alive(&self, call: &'static str) -> Result<()> {
+        if self.is_over.load(Ordering::Relaxed) {
+            let text = "the group has ended by an error before".to_owned();
+            return Err(CudaError::Nccl { call, text });
+        }
+        Ok(())
+    }
+
+    /// Ends the group, here and, by what they miss, everywhere; once.
+    fn abort(&self) {
+        if !self.is_over.swap(true, Ordering::Relaxed) {
+            // SAFETY: the handle is alive, and nobody uses it behind the mark.
+            let _ = unsafe { (self.nccl.abort)(self.comm.comm()) };
+        }
     }
 
     /// Queues the sending of `root`'s tensors to all others, which give the shapes. Nothing waits.
     ///
     /// # Errors
-    /// A tensor is not on a card. What the library refuses is returned by [`finish`](Self::finish).
+    /// A tensor is not on a card, or the group has ended by an error. What the library refuses is returned by [`finish`](Self::finish).
     pub fn broadcast(&self, root: usize, tensors: Vec<Tensor<3>>) -> Result<Vec<Tensor<3>>> {
+        self.check_alive("ncclBroadcast")?;
         let mut all = Vec::with_capacity(tensors.len());
         for one in tensors {
             let one = primitive(one)?;
@@ -213,13 +252,15 @@ impl CardGroup {
     /// Waits until all that was queued has arrived.
     ///
     /// # Errors
-    /// The library or the card failed, or a tensor did not arrive in time. The group is of no use then.
+    /// The library or the card failed, or a tensor did not arrive in time. The group has ended then.
     pub fn finish(&self) -> Result<()> {
+        self.check_alive("ncclBroadcast")?;
         if let Some(error) = self.gpu.take_error() {
             return Err(error);
         }
         let (nccl, comm) = (self.nccl, self.comm);
-        self.gpu.call(Vec::new(), move |stream, _| {
+        let patience = self.patience;
+        let finished = self.gpu.call(Vec::new(), move |stream, _| {
             let start = Instant::now();
             loop {
                 // SAFETY: the stream is burn's, and alive.
@@ -232,17 +273,77 @@ impl CardGroup {
                 // SAFETY: the handle is alive, and the pointer is to a variable that lives through the call.
                 let asked = unsafe { (nccl.async_error)(comm.comm(), &raw mut status) };
                 let failed = nccl.check("ncclCommGetAsyncError", asked);
-                let failed = failed.and_then(|()| nccl.check("a card of another rank", status));
-                let late = start.elapsed() > PATIENCE;
-                if failed.is_err() || late {
-                    // SAFETY: the handle is alive; nobody uses it once this function has failed.
-                    let _ = unsafe { (nccl.abort)(comm.comm()) };
-                    failed?;
-                    let text = format!("gradients did not arrive within {} s", PATIENCE.as_secs());
+                failed.and_then(|()| nccl.check("a card of another rank", status))?;
+                if start.elapsed() > patience {
+                    let text = format!("tensors did not arrive within {:.0} s", patience.as_secs_f64());
                     return Err(CudaError::Nccl { call: "ncclBroadcast", text });
                 }
                 std::thread::sleep(GLANCE);
             }
-        })
+        });
+        finished.inspect_err(|_| self.abort())
+    }
+}
+
+impl Drop for CardGroup {
+    fn drop(&mut self) {
+        self.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::*;
+    use crate::cuda::driver::check;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let absent = Nccl::find(&["libnccl-of-nobody.so.2", "libnccl-of-nobody.so"]).err().unwrap();
+        assert_eq!(absent, CudaError::NoLibrary { library: Library::Nccl });
+        assert!(absent.to_string().contains("libnccl.so.2"), "{absent}");
+        assert!(absent.hint().unwrap().contains("LD_LIBRARY_PATH"));
+        // A library of that name that is none.
+        let other = Nccl::find(&["libnccl-of-nobody.so.2", "libm.so.6"]).err().unwrap();
+        assert!(other.to_string().contains("ncclGetVersion: libm.so.6 does not have it"), "{other}");
+    }
+
+    extern "C" fn sleep(_: *mut c_void) {
+        std::thread::sleep(Duration::from_secs(3));
+    }
+
+    #[test]
+    #[ignore = "needs a card"]
+    #[expect(unsafe_code, reason = "calls the driver")]
+    fn tensors_that_do_not_arrive_in_time_end_the_group_in_words() {
+        let device = Device::cuda(0);
+        let join = || CardGroup::join(&device, &new_group().unwrap(), 0, 1).unwrap();
+        let group = join().patient(Duration::from_millis(200));
+        let sent = || vec![Tensor::<3>::ones([1, 1, 4096], &device)];
+        drop(group.broadcast(0, sent()).unwrap());
+        group.finish().unwrap();
+        // Somebody whom the tensors wait for, as another card would be.
+        group.gpu.enqueue(Vec::new(), |run, _| {
+            // SAFETY: the function takes nothing and calls nothing of CUDA.
+            check("cuLaunchHostFunc", unsafe {
+                sys::cuLaunchHostFunc(run.stream, Some(sleep), std::ptr::null_mut())
+            })
+        });
+        drop(group.broadcast(0, sent()).unwrap());
+        let start = Instant::now();
+        let late = group.finish().unwrap_err();
+        assert!(late.to_string().contains("did not arrive within"), "{late}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        for after in [group.finish().err(), group.broadcast(0, sent()).err()] {
+            assert!(after.unwrap().to_string().contains("has ended by an error before"));
+        }
+        drop(group);
+        // The card is as good as before.
+        let again = join();
+        let came = again.broadcast(0, sent()).unwrap();
+        again.finish().unwrap();
+        let values = crate::read_floats(came.into_iter().next().unwrap()).unwrap();
+        assert_eq!(values, vec![1.0; 4096]);
     }
 }
