@@ -11,8 +11,9 @@ pub mod disk;
 pub mod signals;
 pub mod soak;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Dice;
@@ -135,6 +136,7 @@ impl Subject {
     ) -> Result<Tally, String> {
         let mut dice = Dice::new(seed);
         let mut tally = Tally::default();
+        let mut killer = Killer::new()?;
         while tally.kills < kills {
             let folder = dir.join(format!("run-{}", tally.runs));
             let wrong = |e: String| format!("seed {seed}, run {}: {e}", folder.display());
@@ -142,9 +144,12 @@ impl Subject {
                 let mut child = self.start(&folder)?;
                 let in_save = dice.below(4) > 0;
                 let moment = length.mul_f64(dice.unit());
+                // Of several, rank 0 saves; now and then another is killed while it does.
+                let who =
+                    if in_save && dice.below(8) > 0 { Who::Saves } else { Who::Any(dice.below(1 << 16)) };
                 let moment = wait_for_moment(&mut child, &folder, moment, in_save).map_err(wrong)?;
                 let Moment::Come { swept } = moment else { break };
-                kill_one(child, &mut dice).map_err(wrong)?;
+                killer.kill_one(child, who).map_err(wrong)?;
                 tally.kills += 1;
                 tally.in_save += usize::from(swept && save_is_under_way(&folder));
             }
@@ -159,26 +164,63 @@ impl Subject {
     }
 }
 
-/// Kills the process, or where there are several any one of them, and waits until all have ended.
-fn kill_one(mut child: Child, dice: &mut Dice) -> Result<(), String> {
-    let members = members(child.id());
-    let everybody = [&members[..], &[child.id()]].concat();
-    let who = *dice.pick(&everybody);
-    if who == child.id() {
-        child.kill().map_err(|e| e.to_string())?;
-    } else {
-        // It may have ended since.
-        let _ = Command::new("kill").args(["-s", "KILL", &who.to_string()]).stderr(Stdio::null()).status();
+/// Whom to kill.
+#[derive(Debug, Clone, Copy)]
+enum Who {
+    /// The process that saves.
+    Saves,
+    /// Any of them, by a number that was drawn.
+    Any(usize),
+}
+
+/// A shell that sends signals: starting a program for each takes longer than most saves.
+struct Killer {
+    shell: Child,
+    lines: ChildStdin,
+}
+
+impl Killer {
+    fn new() -> Result<Self, String> {
+        let mut command = Command::new("sh");
+        // Whoever is to be killed may have ended since.
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut shell = command.spawn().map_err(|e| format!("sh: {e}"))?;
+        let lines = shell.stdin.take().ok_or("a pipe to sh")?;
+        Ok(Self { shell, lines })
     }
-    child.wait().map_err(|e| e.to_string())?;
-    let start = Instant::now();
-    while members.iter().any(|member| is_at_work(*member)) {
-        if start.elapsed() > PATIENCE {
-            return Err("processes of the run are left".to_owned());
+
+    /// Kills one process of a run, and waits until all have ended.
+    fn kill_one(&mut self, mut child: Child, who: Who) -> Result<(), String> {
+        let members = members(child.id());
+        let chosen = match who {
+            Who::Saves => members.first().copied(),
+            Who::Any(drawn) => members.get(drawn % (members.len() + 1)).copied(),
+        };
+        match chosen {
+            Some(member) => {
+                let line = format!("kill -s KILL {member}\n");
+                self.lines.write_all(line.as_bytes()).map_err(|e| format!("sh: {e}"))?;
+            }
+            // It is alone, or the launcher is chosen.
+            None => child.kill().map_err(|e| e.to_string())?,
         }
-        std::thread::sleep(GLANCE * 20);
+        child.wait().map_err(|e| e.to_string())?;
+        let start = Instant::now();
+        while members.iter().any(|member| is_at_work(*member)) {
+            if start.elapsed() > PATIENCE {
+                return Err("processes of the run are left".to_owned());
+            }
+            std::thread::sleep(GLANCE * 20);
+        }
+        Ok(())
     }
-    Ok(())
+}
+
+impl Drop for Killer {
+    fn drop(&mut self) {
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+    }
 }
 
 /// The processes that a launcher has started, by rank.
