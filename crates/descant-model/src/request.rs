@@ -3,7 +3,7 @@
 //! This is the interface that every engine serves: the one of this crate's forward pass, and whatever a device has of its
 //! own behind [`GptOss::generate`](crate::GptOss::generate).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::sample::Sampling;
 
@@ -118,7 +118,7 @@ impl<F: FnMut(usize)> Watch for CountDone<F> {
 }
 
 /// Why a sequence ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StopReason {
     /// A stop id came; it is the last of the new tokens.

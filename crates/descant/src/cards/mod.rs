@@ -1,14 +1,15 @@
 //! Several cards, one run: `--cards` starts a process for each, and torchrun and Slurm are understood.
 //!
 //! `choice.rs` reads `--cards`, `launch.rs` starts processes and watches them, `leash.rs` ties a process to whoever
-//! started it, `team.rs` is a process among others, and `shares.rs` sums up what their steps were. What they compute is
-//! descant-train's, and what they send each other descant-workers'.
+//! started it, `team.rs` is a process among others, `replies.rs` deals prompts to them, and `shares.rs` sums up what their
+//! steps were. What they compute is descant-train's, and what they send each other descant-workers'.
 
 mod choice;
 mod launch;
 mod leash;
 #[cfg(feature = "cuda")]
 mod nccl;
+mod replies;
 mod shares;
 mod team;
 
@@ -19,8 +20,9 @@ use crate::failure::Hinted;
 
 pub(crate) use choice::Cards;
 pub(crate) use launch::launch;
+pub(crate) use replies::{Answerers, Told};
 pub(crate) use shares::Shares;
-pub(crate) use team::{Begin, Team, in_team};
+pub(crate) use team::{Begin, Team, in_team, told};
 
 /// What this process is in a run.
 pub(crate) enum Role {

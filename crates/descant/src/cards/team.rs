@@ -184,11 +184,8 @@ impl Team {
         name: &str,
         mine: Option<T>,
     ) -> Result<T> {
-        let bytes = serde_json::to_vec(&mine).context("write a message")?;
-        let bytes = self.group.broadcast(name, 0, bytes, Wait::Long)?;
-        let told: Option<T> =
-            serde_json::from_slice(&bytes).with_context(|| format!("read `{name}` of rank 0"))?;
-        told.with_context(|| format!("rank 0 had nothing to say about `{name}`"))
+        let found: Option<T> = told(&self.group, name, &mine)?;
+        found.with_context(|| format!("rank 0 had nothing to say about `{name}`"))
     }
 
     /// For people.
@@ -201,4 +198,15 @@ impl Team {
         let how = if descant_kernels::is_cpu(device) { "on the CPU" } else { "one a card" };
         format!("{world} processes{where_}, {how}; {micro_batches} micro-batches a step are dealt to them")
     }
+}
+
+/// What rank 0 says, everywhere.
+pub(crate) fn told<T: Serialize + ?Sized, R: for<'de> Deserialize<'de>>(
+    group: &Group,
+    name: &str,
+    mine: &T,
+) -> Result<R> {
+    let bytes = serde_json::to_vec(mine).context("write a message")?;
+    let bytes = group.broadcast(name, 0, bytes, Wait::Long)?;
+    serde_json::from_slice(&bytes).with_context(|| format!("read `{name}` of rank 0"))
 }

@@ -12,6 +12,7 @@ Examples:
   descant generate --model gpt-oss-20b --effort low,medium,high 'What is 71 + 26?' 'Compute 88 + 10.'
   descant generate --model gpt-oss-20b --stream --language German 'What is 71 + 26?'
   descant generate --model gpt-oss-20b --input questions.jsonl --out replies.jsonl --n 4
+  descant generate --model gpt-oss-20b --input questions.jsonl --out replies.jsonl --cards 2
   descant generate --model gpt-oss-20b --ids 200006,77944 --max-new-tokens 64 --greedy --json
 
 --json prints {\"ids\": [new tokens only], \"stop\": REASON}, and with a PROMPT also \"text\"; several replies are printed
@@ -111,6 +112,10 @@ pub(crate) struct Generate {
     /// Replies in a batch
     #[arg(long, value_name = "B", default_value_t = 32, value_parser = positive)]
     pub(crate) batch: usize,
+    /// Spread the prompts over several GPUs of this machine, one process each: a number, `all`, or indices such as 0,3;
+    /// with the device `cpu`, over so many workers [default: one; torchrun and Slurm are understood]
+    #[arg(long, value_name = "CARDS", conflicts_with = "stream")]
+    pub(crate) cards: Option<crate::cards::Cards>,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     /// Continue past ids that end a reply [default: stop]

@@ -134,7 +134,7 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
     let architecture = load::config(model)?;
     let tokens = (args.context + args.new) as u64;
     let asking = Asking { batch: args.batch as u64, tokens, scored: 0 };
-    let (placement, fits) = place_for_asking(&device, args.on.memory, &architecture, asking)?;
+    let (placement, fits) = place_for_asking(&device, args.on.memory, &architecture, asking, 1)?;
     if fits.batch < asking.batch {
         let error = NotEnoughMemory(format!(
             "not enough memory on {} for {} prompts at once",

@@ -76,7 +76,8 @@ fn work(
     }
     let (limit, keep) = settings.memory.limit_and_keep()?;
     let config = load::config(&settings.model.path)?;
-    let (placement, fits) = place_for_asking(&device, limit, &config, examination.asking())?;
+    let of_host = team.map_or(1, Team::on_this_host);
+    let (placement, fits) = place_for_asking(&device, limit, &config, examination.asking(), of_host)?;
     if fits.batch < examination.asking().batch {
         talk.warn(fewer_at_once(fits, examination.asking()));
     }

@@ -298,14 +298,16 @@ fn begun_with(train: &TrainConfig) -> String {
 }
 
 /// Where the weights lie so that prompts can be answered within a limit, or within what is free, and how many at once:
-/// as many as are wanted, or fewer where those do not fit. Refuses where one alone does not.
+/// as many as are wanted, or fewer where those do not fit. Refuses where one alone does not. So many processes of this
+/// host do so.
 pub(crate) fn place_for_asking(
     device: &Chosen,
     limit: Option<u64>,
     config: &Config,
     wanted: Asking,
+    of_host: usize,
 ) -> Result<(Placement, Asking)> {
-    let found = Found::on(device, limit, Keep::Auto);
+    let found = Found::on(device, limit, Keep::Auto).among(of_host, of_host);
     let arranged = |asking: Asking, host: Option<u64>| {
         found.arranged(config, 1, host, |place| anyhow::Ok(estimate_asking(config, asking, place)))
     };

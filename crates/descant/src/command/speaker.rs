@@ -24,11 +24,18 @@ pub(crate) struct Speaker {
 }
 
 impl Speaker {
-    /// Loads the model and its adapter, so placed that so much can be asked at once.
-    pub(crate) fn load(args: &ModelArgs, dir: &Path, asking: Asking, talk: Talk) -> Result<Self> {
+    /// Loads the model and its adapter, so placed that so much can be asked at once, by each of so many processes of this
+    /// host.
+    pub(crate) fn load(
+        args: &ModelArgs,
+        dir: &Path,
+        asking: Asking,
+        (device, of_host): (&str, usize),
+        talk: Talk,
+    ) -> Result<Self> {
         let stop_ids = stop_ids(dir)?;
-        let device = load::said_device(&args.device.name, talk)?;
-        let (placement, fits) = place_for_asking(&device, args.memory, &load::config(dir)?, asking)?;
+        let device = load::said_device(device, talk)?;
+        let (placement, fits) = place_for_asking(&device, args.memory, &load::config(dir)?, asking, of_host)?;
         if fits.batch < asking.batch {
             talk.warn(fewer_at_once(fits, asking));
         }

@@ -30,5 +30,6 @@ mod settings;
 #[cfg(target_os = "linux")]
 mod signals;
 mod speaking;
+mod together;
 #[cfg(feature = "hub")]
 mod tutorial;

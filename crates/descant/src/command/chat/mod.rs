@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Chat, dir: &Path, talk: Talk) -> Result<Exit> {
     let batch = if args.model.adapter.is_some() { 2 } else { 1 };
     let asking = Asking { batch, tokens, scored: 0 };
     let began = Instant::now();
-    let speaker = Speaker::load(&args.model, dir, asking, talk)?;
+    let speaker = Speaker::load(&args.model, dir, asking, (&args.model.device.name, 1), talk)?;
     talk.item("model", format_args!("{} in {:.1} s", dir.display(), began.elapsed().as_secs_f64()));
     let adapter =
         args.model.adapter.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string());

@@ -9,15 +9,14 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use descant_evaluate::{Question, Suite};
-use descant_files::{Appender, sha256, sha256_file};
+use descant_files::{Appender, sha256};
 use descant_harmony::{Conversation, Date, Renderer, TextEncoder as _};
-use descant_model::{Ended, Generated, InOrder, identity_files};
+use descant_model::Generated;
 use serde_json::{Map, Value as Json, json};
 
 use super::asked::{Asked, EFFORT};
-use super::asking::{options, request, sides, speaker};
+use super::asking::{Here, answer_each, sides, speaker, speaks};
 use crate::cli::Generate;
-use crate::command::examination::adapter_sha256;
 use crate::command::speaker::prompt_ids;
 use crate::failure::{Exit, Hinted};
 use crate::reply::Turn;
@@ -36,13 +35,14 @@ struct Wanted {
     made: String,
 }
 
-/// Asks what is missing.
+/// Asks what is missing. Of several processes rank 0 has the file.
 pub(super) fn run(
     args: &Generate,
     dir: &Path,
     renderer: &Renderer,
     date: Date,
     (input, out): (&Path, &Path),
+    here: &Here<'_>,
     talk: Talk,
 ) -> Result<Exit> {
     let suite = Suite::from_file(input)?;
@@ -55,7 +55,13 @@ pub(super) fn run(
     }
     let how = how(args, dir, renderer)?;
     let wanted = wanted(args, &suite, renderer, date, &how)?;
-    let (mut file, done) = begin(out, &wanted, args.force)?;
+    let is_first = here.is_first();
+    let begun = if is_first { Some(begin(out, &wanted, args.force)?) } else { None };
+    let (mut file, done) = begun.map_or((None, None), |(file, done)| (Some(file), Some(done)));
+    let done = match here.team {
+        Some(team) => team.tell("replies that exist", done)?,
+        None => done.unwrap_or(0),
+    };
     talk.item(
         "prompts",
         format_args!("{} of {}", counted(suite.questions.len() as u64, "conversation"), input.display()),
@@ -63,59 +69,38 @@ pub(super) fn run(
     if done > 0 {
         talk.item("resumed", format_args!("{done} of {} replies already exist", wanted.len()));
     }
-    let missing = &wanted[done..];
+    let missing = wanted.get(done..).context("rank 0 has more replies than are asked for here")?;
     if !missing.is_empty() {
         let asked: Vec<Asked> = missing.iter().map(|wanted| wanted.asked.clone()).collect();
-        let speaker = speaker(args, dir, &asked, talk)?;
-        let options = options(args, &speaker);
-        let requests =
-            missing.iter().map(|wanted| request(args, &wanted.asked)).collect::<Result<Vec<_>>>()?;
-        let (started, mut tokens, mut failed) = (Instant::now(), 0, None);
-        let mut watch = InOrder::new(requests.len(), |ended| {
-            let Ended::Next(at, reply) = ended else { return true };
+        let speaker = speaker(args, dir, &asked, here, talk)?;
+        let (started, mut tokens) = (Instant::now(), 0);
+        let mut keep = |at: usize, reply: &Generated| -> Result<()> {
+            let Some(file) = &mut file else { return Ok(()) };
             tokens += reply.ids.len();
             let ready = done + at + 1;
-            let is_last = at + 1 == missing.len();
-            let mut keep = || -> Result<()> {
-                file.append(&row(&missing[at], reply, renderer)?.to_string())?;
-                if is_last || (at + 1).is_multiple_of(args.batch) {
-                    file.sync()?;
-                    if talk.shows_progress() {
-                        let speed = tokens as f64 / started.elapsed().as_secs_f64();
-                        talk.item(
-                            "replies",
-                            format_args!("{ready} of {}, {speed:.0} tokens/s", wanted.len()),
-                        );
-                    }
+            file.append(&row(&missing[at], reply, renderer)?.to_string())?;
+            if at + 1 == missing.len() || (at + 1).is_multiple_of(args.batch) {
+                file.sync()?;
+                if talk.shows_progress() {
+                    let speed = tokens as f64 / started.elapsed().as_secs_f64();
+                    talk.item("replies", format_args!("{ready} of {}, {speed:.0} tokens/s", wanted.len()));
                 }
-                Ok(())
-            };
-            failed = keep().err();
-            failed.is_none()
-        });
-        speaker.model.generate(&requests, &*speaker.overlay, &options, &mut watch)?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
+            }
+            Ok(())
+        };
+        answer_each(args, &speaker, &asked, here, &mut keep)?;
     }
-    talk.data(format_args!("{}", out.display()))?;
+    if is_first {
+        talk.data(format_args!("{}", out.display()))?;
+    }
     Ok(Exit::Success)
 }
 
 /// Everything beside the prompt that a reply depends on.
 fn how(args: &Generate, dir: &Path, renderer: &Renderer) -> Result<Json> {
     let sampling = &args.sampling;
-    let mut model = Map::new();
-    for path in identity_files(dir)? {
-        let name = path.file_name().and_then(std::ffi::OsStr::to_str).unwrap_or_default();
-        model.insert(name.to_owned(), descant_files::fingerprint(&path)?.into());
-    }
-    let adapter = args.model.adapter.as_deref();
-    let config = adapter.map(|folder| sha256_file(&folder.join("adapter_config.json"))).transpose()?;
-    Ok(json!({
-        "model": model,
-        "adapter": adapter.map(adapter_sha256).transpose()?,
-        "adapter_config": config,
+    let mut how = speaks(args, dir)?;
+    let more = json!({
         "template": renderer.template().sha256(),
         "tokenizer": renderer.tokenizer().sha256(),
         "greedy": sampling.greedy,
@@ -128,7 +113,11 @@ fn how(args: &Generate, dir: &Path, renderer: &Renderer) -> Result<Json> {
         "max_new_tokens": args.max_new_tokens,
         "ignore_eos": args.ignore_eos,
         "logprobs": args.logprobs,
-    }))
+    });
+    if let Json::Object(more) = more {
+        how.extend(more);
+    }
+    Ok(how.into())
 }
 
 /// The replies that are wanted, in the order of their rows.
