@@ -14,6 +14,7 @@ Examples:
   descant bench step --model gpt-oss-20b --accumulate 4 --sequence 1024 --memory 14.5GiB
   descant bench step --model gpt-oss-20b --cards 2 --accumulate 8 --sequence 4096
   descant bench generate --model gpt-oss-20b --batch 32 --context 1024 --rank 8
+  descant bench --self-test                                                check this GPU
 
 A step is forward, backward, clipping and optimizer on random ids; every position has a label. The operator table
 (CUDA only) comes from one more step that records their times. A floor is the minimum time for an operator's
@@ -21,9 +22,30 @@ operations and bytes at the rates measured in the same process.";
 
 /// `descant bench`
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) self_test: SelfTest,
     #[command(subcommand)]
-    pub(crate) what: Measured,
+    pub(crate) what: Option<Measured>,
+}
+
+/// `descant bench --self-test`
+#[derive(Debug, Args)]
+pub(crate) struct SelfTest {
+    /// Check this GPU, in five minutes at most and with no download: operators and training steps against the CPU, the
+    /// same bits twice, rates against the GPU's own products; ends with a block of text to paste into an issue [default:
+    /// measure what a command names]
+    #[arg(long = "self-test", required = true)]
+    wanted: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
+    /// Kernels to test: those that the GPU's table chooses, or the portable ones, which every GPU since Ampere can run
+    #[arg(long, value_enum, default_value_t = KernelChoice::Auto)]
+    pub(crate) kernels: KernelChoice,
+    /// Print one JSON object [default: a block of text]
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What `descant bench` measures.

@@ -46,6 +46,7 @@ mod room;
 mod rows;
 mod sample;
 mod score;
+mod self_test;
 mod shell;
 mod speaker;
 mod stalls;
@@ -111,8 +112,11 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
         }
         Command::Init(args) => init::run(args, talk),
         Command::Bench(args) => match &args.what {
-            Measured::Step(args) => bench::run(args, &model(args.on.model.as_ref(), root, &cached)?, talk),
-            Measured::Generate(args) => {
+            None => self_test::run(&args.self_test, talk),
+            Some(Measured::Step(args)) => {
+                bench::run(args, &model(args.on.model.as_ref(), root, &cached)?, talk)
+            }
+            Some(Measured::Generate(args)) => {
                 bench_generate::run(args, &model(args.on.model.as_ref(), root, &cached)?, talk)
             }
         },

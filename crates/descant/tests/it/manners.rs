@@ -29,6 +29,22 @@ fn wrong_arguments_end_with_2_and_say_nothing_on_standard_output() {
 }
 
 #[test]
+fn a_self_test_wants_a_gpu_and_no_other_command_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = descant(dir.path(), &["bench", "--self-test", "--device", "cpu"]);
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{}", ran.err);
+    let said = "error: --self-test compares a GPU with the CPU, and the device is the cpu, ";
+    assert!(ran.err.starts_with(said), "{}", ran.err);
+    assert!(ran.err.contains("hint: run it where `descant doctor` finds a GPU"), "{}", ran.err);
+    for arguments in [&["bench"][..], &["bench", "--kernels", "portable"], &["bench", "--self-test", "step"]]
+    {
+        let ran = descant(dir.path(), arguments);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{arguments:?}\n{}", ran.err);
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was left behind");
+}
+
+#[test]
 fn errors_say_what_where_and_what_now() {
     let dir = tempfile::tempdir().unwrap();
     let commands: [&[&str]; 6] = [

@@ -25,6 +25,12 @@ pub(super) fn checks() -> Vec<Check> {
     checks
 }
 
+/// Which driver of NVIDIA's is loaded, in its own words.
+pub(in crate::command) fn driver() -> Option<String> {
+    let line = System { root: Path::new("/").to_owned() }.driver_line()?;
+    Some(line.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
 /// A card on the bus.
 #[derive(Debug, PartialEq)]
 struct Bus {
@@ -46,10 +52,14 @@ impl System {
     }
 
     /// The driver's own words.
+    fn driver_line(&self) -> Option<String> {
+        let version = self.read("proc/driver/nvidia/version")?;
+        let line = version.lines().next()?.trim_start_matches("NVRM version:").trim().to_owned();
+        Some(line)
+    }
+
     fn driver(&self) -> Check {
-        let version = self.read("proc/driver/nvidia/version");
-        let line = version.as_deref().and_then(|text| text.lines().next());
-        let line = line.map(|line| line.trim_start_matches("NVRM version:").trim().to_owned());
+        let line = self.driver_line();
         let facts = json!({"driver": line});
         if let Some(line) = line {
             return Check::ok("driver", line.split_whitespace().collect::<Vec<_>>().join(" "), facts);
