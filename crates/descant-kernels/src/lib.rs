@@ -18,6 +18,7 @@ mod cpu;
 pub mod cuda;
 mod decode;
 mod device;
+mod flat;
 pub mod gauge;
 mod layer;
 mod load;
@@ -34,6 +35,7 @@ pub use decode::{
     StepRow, StepTable, THIN_ROWS,
 };
 pub use device::{compact, compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
+pub use flat::{divided, flattened};
 pub use layer::{
     Angles, DecoderLayer, DenseWeight, KeptForward, LayerPairs, LayerPlace, LayerSpec, LayerTensors,
     LowRankPair, PairGradients, PlacedBatch, StepPlaces,

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
+use descant_kernels::{divided, flattened};
 use descant_workers::{Dealt, Group, Wait, deal};
 
 use crate::error::Result;
@@ -23,6 +24,8 @@ impl Trainer<'_> {
         let start = Instant::now();
         let mine: Vec<&Work> = dealt.of(group.rank()).map(|at| &works[at]).collect();
         let (each, losses) = self.compute_each(&mine)?;
+        // In one piece each: a message a tensor takes as long as a hundred times its bytes.
+        let mut each = each.into_iter().map(flattened).collect::<Vec<_>>().into_iter();
         // Waits for the device: from here on everybody has something to send.
         let mut told = vec![vec![0.0]];
         told.extend(read_losses(losses)?);
@@ -30,15 +33,15 @@ impl Trainer<'_> {
         let all = group.all_gather("losses", &packed(&told), Wait::Step)?;
         let (seconds, losses) = timed(group, &dealt, all)?;
         let start = Instant::now();
-        let mut each = each.into_iter();
+        let (numbers, device) = (self.adapters().n_parameters(), self.device());
         let mut sum = None;
         for owner in &dealt.owners {
-            let given = if *owner == group.rank() { each.next() } else { None };
-            // The shapes of gradients are those of the adapters.
-            let given =
-                given.unwrap_or_else(|| self.adapters().tensors().map(|t| t.clone().inner()).collect());
-            sum = Some(added(sum, link.broadcast(*owner, given)?));
+            let mine = if *owner == group.rank() { each.next() } else { None };
+            sum = Some(added(sum, vec![link.broadcast(*owner, mine, numbers, device)?]));
         }
+        let sum = sum.and_then(|sum| sum.into_iter().next());
+        let sum = sum.expect("weight is not zero, so some micro-batch was trained");
+        let sum = divided(sum, &self.adapters().tensors().map(Tensor::dims).collect::<Vec<_>>());
         link.finish()?;
         let (most, mean) =
             (seconds.iter().copied().fold(0.0, f64::max), seconds.iter().sum::<f64>() / seconds.len() as f64);
@@ -48,7 +51,7 @@ impl Trainer<'_> {
             exchange_seconds: start.elapsed().as_secs_f64(),
             exchange_bytes: (works.len() * self.adapters().n_parameters() * size_of::<f32>()) as u64,
         };
-        Ok((sum.expect("weight is not zero, so some micro-batch was trained"), losses, shared))
+        Ok((sum, losses, shared))
     }
 }
 

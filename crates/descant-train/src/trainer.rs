@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, Gradients, Tensor, TensorData};
+use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 use descant_kernels::{Claim, Reservation, accumulate, compact, gauge, grad_norm, reached, read_floats};
 use descant_lora::LoraAdapters;
 use descant_model::{GptOss, Site, gradient_of};
@@ -144,6 +144,11 @@ impl<'a> Trainer<'a> {
     /// The adapters as they are now.
     pub fn adapters(&self) -> &LoraAdapters {
         &self.adapters
+    }
+
+    /// Where it computes.
+    pub(crate) fn device(&self) -> &Device {
+        self.model.device()
     }
 
     /// The adapters, at the end.

@@ -14,7 +14,7 @@ mod lists;
 
 use std::fmt::Debug;
 
-use burn::tensor::{DType, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use descant_kernels::read_floats;
 use descant_lora::LoraAdapters;
 use descant_workers::{Facts, Group, Wait, deal};
@@ -32,12 +32,17 @@ pub(crate) const COMPARED_EVERY: u64 = 50;
 
 /// How gradients go from one process to all others.
 pub trait Link: Debug {
-    /// The tensors of `root`, everywhere. The others give the shapes with tensors of their own, whose values are not
-    /// looked at.
+    /// The tensor of `root`, everywhere: f32 `[1, 1, numbers]`, which is `mine` there and none elsewhere.
     ///
     /// # Errors
     /// The link failed.
-    fn broadcast(&self, root: usize, tensors: Vec<Tensor<3>>) -> Result<Vec<Tensor<3>>>;
+    fn broadcast(
+        &self,
+        root: usize,
+        mine: Option<Tensor<3>>,
+        numbers: usize,
+        device: &Device,
+    ) -> Result<Tensor<3>>;
 
     /// Waits until all that was sent has arrived.
     ///
@@ -53,27 +58,24 @@ pub trait Link: Debug {
 pub struct OverGroup<'a>(pub &'a Group);
 
 impl Link for OverGroup<'_> {
-    fn broadcast(&self, root: usize, tensors: Vec<Tensor<3>>) -> Result<Vec<Tensor<3>>> {
+    fn broadcast(
+        &self,
+        root: usize,
+        mine: Option<Tensor<3>>,
+        numbers: usize,
+        device: &Device,
+    ) -> Result<Tensor<3>> {
         const NAME: &str = "gradients";
-        if self.0.rank() == root {
-            let mut bytes = Vec::new();
-            for tensor in &tensors {
-                bytes.extend(read_floats(tensor.clone())?.into_iter().flat_map(f32::to_le_bytes));
-            }
+        if let Some(mine) = mine {
+            let bytes = read_floats(mine.clone())?.into_iter().flat_map(f32::to_le_bytes).collect();
             self.0.broadcast(NAME, root, bytes, Wait::Step)?;
-            return Ok(tensors);
+            return Ok(mine);
         }
-        let bytes = self.0.broadcast(NAME, root, Vec::new(), Wait::Step)?;
-        let mut values = floats(&bytes).into_iter();
-        let of = |tensor: &Tensor<3>| {
-            let (dims, device) = (tensor.dims(), tensor.device());
-            let values: Vec<f32> = values.by_ref().take(dims.iter().product()).collect();
-            let whole = values.len() == dims.iter().product::<usize>();
-            whole.then(|| Tensor::from_data(TensorData::new(values, dims), (&device, DType::F32)))
-        };
-        let read: Option<Vec<Tensor<3>>> = tensors.iter().map(of).collect();
-        let read = read.filter(|_| values.next().is_none());
-        read.ok_or_else(|| differs(self.0, root, "it sent gradients of other shapes".to_owned()))
+        let values = floats(&self.0.broadcast(NAME, root, Vec::new(), Wait::Step)?);
+        if values.len() != numbers {
+            return Err(differs(self.0, root, "it sent gradients of other shapes".to_owned()));
+        }
+        Ok(Tensor::from_data(TensorData::new(values, [1, 1, numbers]), (device, DType::F32)))
     }
 }
 

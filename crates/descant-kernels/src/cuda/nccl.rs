@@ -9,15 +9,16 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use burn::backend::TensorMetadata as _;
+use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device, Tensor};
+use burn_cubecl::CubeDevice;
 use cudarc::driver::sys;
 use libloading::Library as Shared;
 
 use super::driver::Stream;
 use super::error::{CudaError, Library, NCCL, Result};
 use super::gpu::Gpu;
-use super::tensor::{contiguous, empty, index_of, primitive, tensor};
+use super::tensor::{empty, floats, gpu_of_device, primitive, tensor};
 
 /// NCCL's number for f32.
 const FLOAT32: c_int = 7;
@@ -47,8 +48,6 @@ struct Nccl {
     async_error: unsafe extern "C" fn(Comm, *mut c_int) -> c_int,
     error_string: unsafe extern "C" fn(c_int) -> *const c_char,
     broadcast: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, Stream) -> c_int,
-    group_start: unsafe extern "C" fn() -> c_int,
-    group_end: unsafe extern "C" fn() -> c_int,
     /// Never unloaded: the functions are used until the process ends.
     _library: Shared,
 }
@@ -89,8 +88,6 @@ impl Nccl {
             async_error: named!("ncclCommGetAsyncError"),
             error_string: named!("ncclGetErrorString"),
             broadcast: named!("ncclBroadcast"),
-            group_start: named!("ncclGroupStart"),
-            group_end: named!("ncclGroupEnd"),
             _library: library,
         })
     }
@@ -141,6 +138,7 @@ pub fn new_group() -> Result<Vec<u8>> {
 pub struct CardGroup {
     nccl: &'static Nccl,
     gpu: Gpu,
+    device: CubeDevice,
     comm: Address,
     rank: usize,
     patience: Duration,
@@ -173,9 +171,12 @@ impl CardGroup {
     pub fn join(device: &Device, id: &[u8], rank: usize, world: usize) -> Result<Self> {
         let nccl = Nccl::get()?;
         let wrong = |text: &str| CudaError::Nccl { call: "ncclCommInitRank", text: text.to_owned() };
-        let index = index_of(device).ok_or_else(|| wrong("the device is not a CUDA card"))?;
+        let inner = device.clone().inner();
+        let DispatchDevice::Cube(card) = inner.as_dispatch() else {
+            return Err(wrong("the device is not a CUDA card"));
+        };
         let id: [u8; ID_BYTES] = id.try_into().map_err(|_| wrong("the name of the group is cut"))?;
-        let gpu = Gpu::of(index)?;
+        let gpu = gpu_of_device(card)?;
         let comm = gpu.call(Vec::new(), move |_, _| {
             let mut comm: Comm = std::ptr::null_mut();
             // SAFETY: the pointer is to a variable that lives through the call; this thread's context is the card's.
@@ -184,7 +185,8 @@ impl CardGroup {
             nccl.check("ncclCommInitRank", status)?;
             Ok(Address(comm as usize))
         })?;
-        Ok(Self { nccl, gpu, comm, rank, patience: PATIENCE, is_over: AtomicBool::new(false) })
+        let (device, is_over) = (card.clone(), AtomicBool::new(false));
+        Ok(Self { nccl, gpu, device, comm, rank, patience: PATIENCE, is_over })
     }
 
     /// The same, which waits so long for tensors.
@@ -210,43 +212,33 @@ impl CardGroup {
         }
     }
 
-    /// Queues the sending of `root`'s tensors to all others, which give the shapes. Nothing waits.
+    /// Queues the sending of `root`'s tensor of so many numbers, f32 `[1, 1, numbers]`, to all others. Nothing waits.
     ///
     /// # Errors
-    /// A tensor is not on a card, or the group has ended by an error. What the library refuses is returned by [`finish`](Self::finish).
-    pub fn broadcast(&self, root: usize, tensors: Vec<Tensor<3>>) -> Result<Vec<Tensor<3>>> {
+    /// The tensor is not on a card or missing, or the group has ended by an error. What the library refuses is returned
+    /// by [`finish`](Self::finish).
+    pub fn broadcast(&self, root: usize, mine: Option<Tensor<3>>, numbers: usize) -> Result<Tensor<3>> {
         self.check_alive("ncclBroadcast")?;
-        let mut all = Vec::with_capacity(tensors.len());
-        for one in tensors {
-            let one = primitive(one)?;
-            all.push(if root == self.rank {
-                contiguous(one)
-            } else {
-                empty(one.shape(), DType::F32, &one.device)
-            });
-        }
-        let (nccl, comm) = (self.nccl, self.comm);
-        let counts: Vec<usize> = all.iter().map(|one| one.shape().num_elements()).collect();
-        let handles = all.iter().map(|one| one.handle.clone()).collect();
-        self.gpu.enqueue(handles, move |run, addresses| {
-            // SAFETY: no conditions.
-            nccl.check("ncclGroupStart", unsafe { (nccl.group_start)() })?;
-            let mut sent = Ok(());
-            for (address, count) in addresses.iter().zip(counts) {
-                // SAFETY: the buffer holds so many f32, in place is allowed, and CubeCL hands it only to later work of
-                // this stream.
-                let status = unsafe {
-                    let (from, to) = (*address as *const c_void, *address as *mut c_void);
-                    (nccl.broadcast)(from, to, count, FLOAT32, root as c_int, comm.comm(), run.stream)
-                };
-                sent = sent.and_then(|()| nccl.check("ncclBroadcast", status));
+        let shape = [1, 1, numbers];
+        let one = match mine.filter(|_| root == self.rank) {
+            Some(mine) if mine.dims() == shape => floats(primitive(mine)?),
+            None if root != self.rank => empty(shape, DType::F32, &self.device),
+            _ => {
+                let text = format!("rank {root} has no tensor of {numbers} numbers to send");
+                return Err(CudaError::Nccl { call: "ncclBroadcast", text });
             }
-            // A group that was begun is ended, or the library waits for ever.
-            // SAFETY: no conditions.
-            let ended = nccl.check("ncclGroupEnd", unsafe { (nccl.group_end)() });
-            sent.and(ended)
+        };
+        let (nccl, comm) = (self.nccl, self.comm);
+        self.gpu.enqueue(vec![one.handle.clone()], move |run, at| {
+            let (from, to) = (at[0] as *const c_void, at[0] as *mut c_void);
+            // SAFETY: the buffer holds so many f32, in place is allowed, and CubeCL hands it only to later work of this
+            // stream.
+            let status = unsafe {
+                (nccl.broadcast)(from, to, numbers, FLOAT32, root as c_int, comm.comm(), run.stream)
+            };
+            nccl.check("ncclBroadcast", status)
         });
-        Ok(all.into_iter().map(tensor).collect())
+        Ok(tensor(one))
     }
 
     /// Waits until all that was queued has arrived.
@@ -320,9 +312,12 @@ mod tests {
         let device = Device::cuda(0);
         let join = || CardGroup::join(&device, &new_group().unwrap(), 0, 1).unwrap();
         let group = join().patient(Duration::from_millis(200));
-        let sent = || vec![Tensor::<3>::ones([1, 1, 4096], &device)];
-        drop(group.broadcast(0, sent()).unwrap());
+        let sent = || Some(Tensor::<3>::ones([1, 1, 4096], &device));
+        drop(group.broadcast(0, sent(), 4096).unwrap());
         group.finish().unwrap();
+        for wrong in [group.broadcast(0, None, 4096), group.broadcast(0, sent(), 4095)] {
+            assert!(wrong.unwrap_err().to_string().contains("rank 0 has no tensor of 409"));
+        }
         // Somebody whom the tensors wait for, as another card would be.
         group.gpu.enqueue(Vec::new(), |run, _| {
             // SAFETY: the function takes nothing and calls nothing of CUDA.
@@ -330,20 +325,20 @@ mod tests {
                 sys::cuLaunchHostFunc(run.stream, Some(sleep), std::ptr::null_mut())
             })
         });
-        drop(group.broadcast(0, sent()).unwrap());
+        drop(group.broadcast(0, sent(), 4096).unwrap());
         let start = Instant::now();
         let late = group.finish().unwrap_err();
         assert!(late.to_string().contains("did not arrive within"), "{late}");
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-        for after in [group.finish().err(), group.broadcast(0, sent()).err()] {
+        for after in [group.finish().err(), group.broadcast(0, sent(), 4096).err()] {
             assert!(after.unwrap().to_string().contains("has ended by an error before"));
         }
         drop(group);
         // The card is as good as before.
         let again = join();
-        let came = again.broadcast(0, sent()).unwrap();
+        let came = again.broadcast(0, sent(), 4096).unwrap();
         again.finish().unwrap();
-        let values = crate::read_floats(came.into_iter().next().unwrap()).unwrap();
+        let values = crate::read_floats(came).unwrap();
         assert_eq!(values, vec![1.0; 4096]);
     }
 }

@@ -33,8 +33,14 @@ impl OverNccl {
 }
 
 impl Link for OverNccl {
-    fn broadcast(&self, root: usize, tensors: Vec<Tensor<3>>) -> descant_train::Result<Vec<Tensor<3>>> {
-        Ok(self.0.broadcast(root, tensors).map_err(DeviceError::from)?)
+    fn broadcast(
+        &self,
+        root: usize,
+        mine: Option<Tensor<3>>,
+        numbers: usize,
+        _: &Device,
+    ) -> descant_train::Result<Tensor<3>> {
+        Ok(self.0.broadcast(root, mine, numbers).map_err(DeviceError::from)?)
     }
 
     fn finish(&self) -> descant_train::Result<()> {
