@@ -83,8 +83,8 @@ struct Asked {
 /// When tokens came.
 #[derive(Debug, Default)]
 struct Clock {
-    /// Where operators are timed, from when all sequences are at work; some steps later all end.
-    profiled: Option<Device>,
+    /// Where operators are timed, and so many steps from when all sequences are at work; some steps later all end.
+    profiled: Option<(Device, usize)>,
     sequences: usize,
     begun: usize,
     /// When all sequences had their first token.
@@ -113,13 +113,15 @@ impl Watch for Clock {
             self.begun += 1;
             if self.begun == self.sequences {
                 self.first = Some(now);
-                if let Some(device) = &self.profiled {
-                    gauge::profile(device, true);
-                }
             }
         }
-        let is_enough = self.profiled.is_some() && self.tokens >= PROFILED * self.sequences;
-        if is_enough { Go::EndAll } else { Go::On }
+        let Some((device, before)) = self.profiled.as_ref().filter(|_| self.first.is_some()) else {
+            return Go::On;
+        };
+        if self.tokens == before * self.sequences {
+            gauge::profile(device, true);
+        }
+        if self.tokens >= (before + PROFILED) * self.sequences { Go::EndAll } else { Go::On }
     }
 
     fn ended(&mut self, _: usize, _: StopReason) {
@@ -157,7 +159,7 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
             Request { adapter: true, ..Request::greedy(prompt, args.new) }
         })
         .collect();
-    let ask = |prompts: usize, new: usize, profiled: Option<Device>| -> Result<Asked> {
+    let ask = |prompts: usize, new: usize, profiled: Option<(Device, usize)>| -> Result<Asked> {
         let requests: Vec<Request> =
             requests[..prompts].iter().map(|one| Request { max_new_tokens: new, ..one.clone() }).collect();
         let options = GenerateOptions { at_once: Some(args.batch), ..GenerateOptions::default() };
@@ -175,7 +177,9 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
         "the first replies end before the last prompts are read: raise --new, or lower --batch or --context"
     );
     let peak = room::in_use(&device);
-    ask(args.batch, args.new, Some(device.device.clone()))?;
+    // In the middle of the replies, where sequences are as long as on the average.
+    let before = (args.new / 2).saturating_sub(PROFILED);
+    ask(args.batch, args.new, Some((device.device.clone(), before)))?;
     let operators = gauge::profiled(&device.device);
     gauge::profile(&device.device, false);
     // Each step chooses once.
