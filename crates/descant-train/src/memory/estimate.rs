@@ -32,6 +32,8 @@ const PROGRAM: u64 = 4 << 20;
 /// What a card's driver takes for kernels, libraries and their workspaces, and what lies unused in the pages of burn's
 /// pool.
 const RUNTIME: u64 = 340 << 20;
+/// What NCCL takes of a card that is one of several: 0.52 and 0.59 GiB with two H200s (NCCL 2.28.9, NVLink).
+const BETWEEN_CARDS: u64 = 560 << 20;
 /// What burn's pool holds on a card beside the tensors of adapters that are counted, in copies of the adapter. Its pages
 /// are as large as the largest tensor, so that little ones leave holes; the more there are, the fewer.
 const POOLED: f64 = 3.45;
@@ -277,7 +279,8 @@ pub fn estimate(
                 let holes = holes(config, &kinds, lora.r, load.tokens);
                 many + holes * (adapter + gradients + optimizer) as f64
             };
-            let runtime = RUNTIME + pooled as u64;
+            let between = if load.copies > 0 { BETWEEN_CARDS } else { 0 };
+            let runtime = RUNTIME + between + pooled as u64;
             let others = base + adapter + gradients + optimizer + runtime;
             let layers = LayerLoad {
                 together: arrangement.together,
