@@ -13,7 +13,7 @@ mod generate;
 mod model;
 mod status;
 
-pub(crate) use bench::{Bench, BenchGenerate, BenchStep, KernelChoice, Measured, SelfTest};
+pub(crate) use bench::{Bench, BenchCompare, BenchGenerate, BenchStep, KernelChoice, Measured, SelfTest};
 pub(crate) use data::{
     Data, DataCommand, Files, Preview, Render, Tokenizer, TokenizerBuild, TokenizerCommand,
 };

@@ -15,6 +15,7 @@ Examples:
   descant bench step --model gpt-oss-20b --cards 2 --accumulate 8 --sequence 4096
   descant bench generate --model gpt-oss-20b --batch 32 --context 1024 --rank 8
   descant bench --self-test                                                check this GPU
+  descant bench compare kept.jsonl new.jsonl                               exits with 1 if something got slower
 
 A step is forward, backward, clipping and optimizer on random ids; every position has a label. The operator table
 (CUDA only) comes from one more step that records their times. A floor is the minimum time for an operator's
@@ -57,6 +58,31 @@ pub(crate) enum Measured {
     /// Time generation: time to first token, tokens a second, and the share of the memory-bandwidth limit
     #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
     Generate(BenchGenerate),
+    /// Compare two files of rows that --json printed, and name what got slower; no GPU is needed
+    #[command(after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_STATUS}"))]
+    Compare(BenchCompare),
+}
+
+/// `descant bench compare`
+#[derive(Debug, Args)]
+pub(crate) struct BenchCompare {
+    /// The rows that were kept, one JSON object a line
+    #[arg(value_name = "OLD")]
+    pub(crate) old: PathBuf,
+    /// The new rows
+    #[arg(value_name = "NEW")]
+    pub(crate) new: PathBuf,
+    /// Differences up to this are noise, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 3.0, value_parser = percent)]
+    pub(crate) slower: f64,
+}
+
+/// A share that noise may have.
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..100.0).contains(&share) => Ok(share),
+        _ => Err("expected a number of percent from 0 to below 100".to_owned()),
+    }
 }
 
 /// What both measure, and where.

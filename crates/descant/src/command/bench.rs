@@ -45,6 +45,8 @@ struct Answer {
     step_seconds: Vec<f64>,
     step_seconds_median: f64,
     tokens_per_second: f64,
+    /// Bytes, where there was a limit.
+    memory_limit: Option<u64>,
     planned_memory_gib: f64,
     peak_memory_gib: Option<f64>,
     memory_plan: Option<String>,
@@ -151,7 +153,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
     }
     let adapter_sha256 = digest(trainer.adapters())?;
     gauge::profile(&device.device, true);
-    run_step(&mut trainer, &mut Vec::new())?;
+    let whole = run_step(&mut trainer, &mut Vec::new())?;
     let operators = gauge::profiled(&device.device);
     gauge::profile(&device.device, false);
     let rates = gauge::rates(&device.device);
@@ -176,6 +178,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
         step_seconds_median: median,
         step_seconds: timed,
         tokens_per_second: tokens as f64 / median,
+        memory_limit: args.on.memory,
         planned_memory_gib: planned as f64 / GIB,
         peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
         memory_plan: model.workspace().words(),
@@ -189,7 +192,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
         copy_gb_per_second: rates.bytes / 1e9,
         losses,
         adapter_sha256,
-        operators: operators.iter().map(|operator| row(operator, &rates)).collect(),
+        operators: rows(&operators, whole, &rates),
         cards: scaled,
     };
     if args.on.json {
@@ -262,6 +265,15 @@ fn slow_bus(wanted: Option<u64>, model: &GptOss, arrangement: Arrangement, talk:
     }
     model.slow_bus(wanted as f64);
     Some(wanted)
+}
+
+/// A row an operator, and one for what is left of the step that they were recorded in: the rows sum to that step, which
+/// recording has made a little slower. None where nothing is recorded.
+fn rows(operators: &[gauge::OperatorTime], whole: f64, rates: &gauge::Rates) -> Vec<Operator> {
+    let seconds = whole - operators.iter().map(|operator| operator.seconds).sum::<f64>();
+    let rest = gauge::OperatorTime { name: "between operators", count: 1, seconds, flops: 0.0, bytes: 0.0 };
+    let rest = Some(rest).filter(|_| !operators.is_empty());
+    operators.iter().chain(&rest).map(|operator| row(operator, rates)).collect()
 }
 
 fn row(operator: &gauge::OperatorTime, rates: &gauge::Rates) -> Operator {

@@ -38,6 +38,8 @@ struct Answer {
     prompts: usize,
     context: usize,
     new_tokens: usize,
+    /// Bytes, where there was a limit.
+    memory_limit: Option<u64>,
     adapter: String,
     load_seconds: f64,
     /// From the prompts to the first token of each, in the first run of the process and in the one that is measured.
@@ -195,6 +197,7 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
         prompts,
         context: args.context,
         new_tokens: args.new,
+        memory_limit: args.on.memory,
         adapter: words,
         load_seconds,
         cold_first_token_seconds,

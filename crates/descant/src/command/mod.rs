@@ -15,6 +15,7 @@ use crate::talk::Talk;
 mod account;
 mod bench;
 mod bench_cards;
+mod bench_compare;
 mod bench_generate;
 mod best;
 mod chat;
@@ -119,6 +120,7 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
             Some(Measured::Generate(args)) => {
                 bench_generate::run(args, &model(args.on.model.as_ref(), root, &cached)?, talk)
             }
+            Measured::Compare(args) => bench_compare::run(args, talk),
         },
         Command::Download(args) => download::run(args, talk),
         Command::Doctor(args) => doctor::run(args, talk),

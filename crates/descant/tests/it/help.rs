@@ -23,8 +23,11 @@ pub(crate) const COMMANDS: [&str; 16] = [
     "man",
 ];
 /// Those that have commands of their own.
-pub(crate) const INNER: [(&str, &[&str]); 3] =
-    [("data", &["preview", "render"]), ("tokenizer", &["build"]), ("bench", &["step", "generate"])];
+pub(crate) const INNER: [(&str, &[&str]); 3] = [
+    ("data", &["preview", "render"]),
+    ("tokenizer", &["build"]),
+    ("bench", &["step", "generate", "compare"]),
+];
 
 /// Every command as its words, groups before what is in them.
 fn pages() -> Vec<Vec<&'static str>> {

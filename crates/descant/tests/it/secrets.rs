@@ -11,7 +11,7 @@ struct Case {
     bad: &'static str,
 }
 
-const CASES: [Case; 18] = [
+const CASES: [Case; 19] = [
     Case {
         good: "train --recipe multilingual-thinking --set run.folder=run",
         bad: "train --recipe multilingual-thinking --set train.max_steps=x",
@@ -54,6 +54,10 @@ const CASES: [Case; 18] = [
         good: "bench generate --model {ROOT}/fixtures/tiny-gpt-oss --context 8 --new 2 --json",
         bad: "bench generate --model no/such",
     },
+    Case {
+        good: "bench compare rows-of-bench.jsonl rows-of-bench.jsonl",
+        bad: "bench compare no/such ids.jsonl",
+    },
     Case { good: "download", bad: "download openai/nothing" },
     Case { good: "doctor --json", bad: "doctor --model no/such" },
     Case { good: "completions bash", bad: "completions no-such-shell" },
@@ -73,6 +77,7 @@ fn no_command_shows_or_writes_a_token_however_it_ends() {
         "rows.jsonl",
         br#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}"#,
     );
+    put("rows-of-bench.jsonl", b"{\"batch\": 1, \"sequence\": 8, \"tokens_per_second\": 5.0}\n");
     let loud = [("HF_TOKEN", CANARY), ("RUST_LOG", "trace"), ("RUST_BACKTRACE", "full")];
     let mut all = String::new();
     let mut run = |line: &str, fault: &str| -> Ran {
@@ -98,7 +103,7 @@ fn no_command_shows_or_writes_a_token_however_it_ends() {
     }
     named.dedup();
     assert_eq!(named, COMMANDS, "every command is among them");
-    assert_eq!(INNER.iter().map(|(_, inner)| inner.len()).sum::<usize>(), 5, "and every one inside them");
+    assert_eq!(INNER.iter().map(|(_, inner)| inner.len()).sum::<usize>(), 6, "and every one inside them");
     // Those that change files panic at the first change and at a later one.
     for (line, at) in [
         ("train --recipe multilingual-thinking --set run.folder=panics", 0),
