@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs kernels of the decoder and of the experts on the host (see block.h): sh scripts/emulate/run.sh [--control]
+# Runs kernels of the decoder, of the experts and of a layer on the host (see block.h):
+# sh scripts/emulate/run.sh [--control]
 # With --control a mask of attention is off by one, and the run must fail. Takes some minutes: each block is 128 threads.
 set -eu
 here=$(dirname "$0"); kernels=$here/../../crates/descant-kernels/src/decode
@@ -51,5 +52,18 @@ packed() { # the packing's file, and what else the compiler is given
   compile -w -DMAX_EXPERTS=256 -DRANK_WIDTH=64 -DTHREADS=256 $2 "$here/packed.cpp" -o "$build/packed"
   "$build/packed"
 }
+# A layer's thin products and routing, in namespaces of their own: helpers of one name differ.
+for file in layer/gradients layer/thin op/route/route; do
+  text "$experts/../../$file.cu" | without multiply | sed -e 's/extern "C"//' > "$build/$(basename "$file").h"
+done
+if [ "${1:-}" = --control ]; then sed -i 's/rank \* job.width + c/rank * job.width + c + 1/' "$build/gradients.h"; fi
+sed -i "s/THREADS/$(number "$geometry" 'const THIN_ROWS: Block = Block { threads: ')/g" "$build/thin.h"
+thin="-DTHREADS=$(number "$geometry" 'const PAIR_GRADIENTS: Block = Block { threads: ')"
+thin="$thin -DJOBS=$(number "$geometry" 'const PAIR_JOBS: usize = ')"
+thin="$thin -DFEW_PAIRS=$(number "$geometry" 'const FEW_PAIRS: usize = ')"
+thin="$thin -DFEW_EXPERTS=$(number "$geometry" 'const FEW_PAIRS_EXPERTS: usize = ')"
+# shellcheck disable=SC2086
+compile -w $thin "$here/layer.cpp" -o "$build/layer"
+"$build/layer"
 packed mxfp4.cuh -DSHARED=79904 "$@"
 packed nf4.cuh "-DSHARED=82976 -DNF4=1" "$@"

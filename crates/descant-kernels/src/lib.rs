@@ -55,6 +55,7 @@ pub use op::optimizer::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulat
 pub use op::pick::{Draw, Drawn, DrawnRow, best_tokens, draw_tokens};
 pub use op::rotary::rotary;
 pub use op::route::{Routing, combine_experts, expert_weights, route, take_tokens};
+pub use op::select::{gather_rows, select_rows};
 pub use op::swiglu::swiglu;
 pub use read::{DeviceError, read_floats};
 pub use site::{PerSite, SiteKind};
@@ -73,5 +74,6 @@ pub mod reference {
     pub use crate::op::pick::reference::best_token;
     pub use crate::op::rotary::reference::rotary;
     pub use crate::op::route::reference::{combine_experts, expert_weights, route, take_tokens};
+    pub use crate::op::select::reference::select_rows;
     pub use crate::op::swiglu::reference::swiglu;
 }

@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use descant_kernels::{
     Angles, AttentionSpec, FrozenWeight, Groups, LogitsRoom, Segments, SiteKind, Workspace, attention,
-    combine_experts, compile_ahead, expert_weights, linear, rms_norm, rotary, route, swiglu, take_tokens,
-    token_losses, wants_rows_in_order,
+    combine_experts, compact, compile_ahead, expert_weights, gather_rows, linear, rms_norm, rotary, route,
+    select_rows, swiglu, take_tokens, token_losses, wants_rows_in_order,
 };
 
 use crate::batch::Batch;
@@ -33,8 +33,8 @@ pub struct GptOss {
     workspace: Workspace,
     /// Whether products of packed experts want the rows of tokens copied in their order.
     rows_in_order: bool,
-    /// Cosines and sines of positions from 0, grown when a longer sequence comes.
-    angles: Mutex<(Vec<f32>, Vec<f32>)>,
+    /// Cosines and sines of positions from 0 on the device, grown when a longer sequence comes.
+    angles: Mutex<Option<Angles>>,
 }
 
 /// Tokens of one forward pass, and their positions.
@@ -69,14 +69,7 @@ impl GptOss {
             tracing::warn!("{note}");
         }
         let rows_in_order = config.has_packed_experts() && wants_rows_in_order(&device);
-        Ok(Self {
-            config,
-            device,
-            weights,
-            workspace,
-            rows_in_order,
-            angles: Mutex::new((Vec::new(), Vec::new())),
-        })
+        Ok(Self { config, device, weights, workspace, rows_in_order, angles: Mutex::default() })
     }
 
     /// Where the weights lie; a plain device, without a graph.
@@ -133,9 +126,8 @@ impl GptOss {
         );
         let sizes = self.config.layer_sizes();
         let room = LogitsRoom::within(&self.workspace, &sizes, hidden.dims()[0], self.rows_in_order);
-        let rows = self.indices(rows.iter().map(|&r| r as i32).collect());
         let targets = self.indices(targets.iter().map(|&t| t as i32).collect());
-        token_losses(hidden.select(0, rows), &self.weights.head, &targets, &room)
+        token_losses(select_rows(hidden, rows), &self.weights.head, &targets, &room)
     }
 
     /// An i32 index tensor on the model's device.
@@ -202,18 +194,23 @@ impl GptOss {
 
     /// Cosines and sines of these positions, each `[tokens, head_dim / 2]`.
     pub(crate) fn angles(&self, positions: &[usize]) -> Angles {
-        let half = self.config.head_dim / 2;
         let needed = positions.iter().max().map_or(0, |p| p + 1);
         let mut table = self.angles.lock().expect("no thread panics while it holds the table");
-        if table.0.len() < needed * half {
-            *table = self.config.rope.table(self.config.head_dim, needed.next_power_of_two());
-        }
-        let rows = |from: &[f32]| {
-            let values: Vec<f32> =
-                positions.iter().flat_map(|&p| &from[p * half..][..half]).copied().collect();
-            Tensor::from_data(TensorData::new(values, [positions.len(), half]), (&self.device, DType::F32))
+        let table = match &*table {
+            Some(table) if table.cos.dims()[0] >= needed => table,
+            _ => table.insert(self.angle_table(needed.next_power_of_two())),
         };
-        Angles { cos: rows(&table.0), sin: rows(&table.1) }
+        Angles { cos: gather_rows(&table.cos, positions), sin: gather_rows(&table.sin, positions) }
+    }
+
+    /// Those of positions from 0 to below `count`.
+    fn angle_table(&self, count: usize) -> Angles {
+        let (cos, sin) = self.config.rope.table(self.config.head_dim, count);
+        let on_device = |values: Vec<f32>| {
+            let data = TensorData::new(values, [count, self.config.head_dim / 2]);
+            compact(Tensor::from_data(data, (&self.device, DType::F32)))
+        };
+        Angles { cos: on_device(cos), sin: on_device(sin) }
     }
 }
 

@@ -58,6 +58,9 @@ __device__ __forceinline__ void shared_store(u32 to, u32 x) {
 __device__ __forceinline__ void shared_store(u32 to, bf16 x) {
     asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(x) : "memory");
 }
+__device__ __forceinline__ void shared_store8(u32 to, float a, float b) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(a), "f"(b) : "memory");
+}
 __device__ __forceinline__ void shared_store(u32 to, const u32 (&x)[4]) {
     asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
                  : "memory");

@@ -40,9 +40,17 @@ pub const FORWARD_SM90: Block = Block { threads: 512, shared: 132_096 };
 pub const BACKWARD_Q_SM90: Block = Block { threads: 512, shared: 189_440 };
 /// The pass over keys.
 pub const BACKWARD_KV_SM90: Block = Block { threads: 384, shared: 132_096 };
+/// Blocks that share a tile of keys there, where tiles are few.
+pub const KEY_PARTS_SM90: usize = 4;
+/// Tiles of keys times key heads up to which they do: with more, multiprocessors are busy without.
+pub const FEW_KEY_ITEMS_SM90: usize = 192;
 
 /// Experts of a layer at most: their offsets lie in shared memory.
 pub const MAX_EXPERTS: usize = 256;
+/// Pairs of a token and an expert that one block sorts alone, and experts there at most.
+pub const FEW_PAIRS: usize = 4096;
+/// See [`FEW_PAIRS`].
+pub const FEW_PAIRS_EXPERTS: usize = 128;
 /// Rows of an activation that a tensor copy brings.
 pub const ROW_BOX: u32 = 32;
 /// Lines of packed weights that one brings.
@@ -109,6 +117,14 @@ pub const STEP_WIDTH: usize = 4096;
 pub const UNPACK: Block = Block { threads: 256, shared: 0 };
 /// Rows times a factor of an adapter.
 pub const LOW_RANK_ROWS: Block = Block { threads: 128, shared: 66_564 };
+/// Rows times a factor of a dense pair of a layer; its shared memory is static.
+pub const THIN_ROWS: Block = Block { threads: 512, shared: 0 };
+/// The gradients of the dense pairs of a layer; its shared memory is static.
+pub const PAIR_GRADIENTS: Block = Block { threads: 128, shared: 0 };
+/// Sums of one launch there: B at q, k, v and A for them, both at the output.
+pub const PAIR_JOBS: usize = 6;
+/// Rows put in order by bulk copies; its shared memory is that of two rows a warp.
+pub const TAKE_ROWS_SM90: Block = Block { threads: 256, shared: 0 };
 /// The gradient of a factor.
 pub const LOW_RANK_GRADIENT: Block = Block { threads: 128, shared: 65_536 };
 /// The sum of its parts.
@@ -133,9 +149,9 @@ impl Block {
 /// What the files are compiled with.
 pub(super) mod constants {
     use super::{
-        BACKWARD_KV_SM90, BACKWARD_Q_SM90, Define, FEW_BLOCKS, GRADIENT_COLUMNS, KEY_ROWS, LOW_RANK_FEW,
-        LOW_RANK_GRADIENT, LOW_RANK_ROWS, LOW_RANK_SUM, MAX_EXPERTS, MOST_SPLITS, PAGE_TOKENS, QUERY_ROWS,
-        QUERY_ROWS_SM90, RANK_WIDTH, ROW_BOX, STEP_KEYS, TILE_INTS, WEIGHT_BOX,
+        BACKWARD_KV_SM90, BACKWARD_Q_SM90, Define, FEW_BLOCKS, GRADIENT_COLUMNS, KEY_PARTS_SM90, KEY_ROWS,
+        LOW_RANK_FEW, LOW_RANK_GRADIENT, LOW_RANK_ROWS, LOW_RANK_SUM, MAX_EXPERTS, MOST_SPLITS, PAGE_TOKENS,
+        QUERY_ROWS, QUERY_ROWS_SM90, RANK_WIDTH, ROW_BOX, STEP_KEYS, TILE_INTS, WEIGHT_BOX,
     };
 
     const QUERIES: Define = ("QUERY_ROWS", QUERY_ROWS as i64);
@@ -169,6 +185,7 @@ pub(super) mod constants {
         BACKWARD_Q_SM90.shared("Q_SHARED"),
         BACKWARD_KV_SM90.threads("KV_THREADS"),
         BACKWARD_KV_SM90.shared("KV_SHARED"),
+        ("KV_PARTS", KEY_PARTS_SM90 as i64),
     ];
     pub(crate) const GROUPED: &[Define] =
         &[EXPERTS, WIDTH, super::GROUPED.threads("THREADS"), super::GROUPED.shared("SHARED")];
@@ -195,6 +212,12 @@ pub(super) mod constants {
         super::PACKED_NF4_SM90.threads("THREADS"),
         super::PACKED_NF4_SM90.shared("SHARED"),
     ];
+    pub(crate) const THIN_ROWS: &[Define] = &[super::THIN_ROWS.threads("THREADS")];
+    pub(crate) const PAIR_GRADIENTS: &[Define] =
+        &[super::PAIR_GRADIENTS.threads("THREADS"), ("JOBS", super::PAIR_JOBS as i64)];
+    pub(crate) const TAKE_ROWS_SM90: &[Define] = &[super::TAKE_ROWS_SM90.threads("THREADS")];
+    pub(crate) const ROUTE: &[Define] =
+        &[("FEW_PAIRS", super::FEW_PAIRS as i64), ("FEW_EXPERTS", super::FEW_PAIRS_EXPERTS as i64)];
     pub(crate) const FEW: &[Define] =
         &[EXPERTS, WIDTH, super::FEW.threads("THREADS"), ("BLOCKS", FEW_BLOCKS as i64)];
     pub(crate) const FEW_LOW_RANK: &[Define] = &[EXPERTS, WIDTH, LOW_RANK_FEW.threads("THREADS")];

@@ -43,6 +43,10 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
         "r"(parity)
         : "memory");
 }
+// barrier_wait with a loop that the compiler sees: around the assembler's it schedules these kernels otherwise.
+__device__ __forceinline__ void barrier_spin(u32 barrier, u32 parity) {
+    while (!barrier_try(barrier, parity)) {}
+}
 // A place in a ring of `N` stages, and the parity of the phase of its barriers that is waited for. Who fills begins
 // with 1: the stages are empty, and nobody had to empty them.
 template <int N> struct Ring {
@@ -55,6 +59,23 @@ template <int N> struct Ring {
 };
 // Ordinary stores and asynchronous copies to shared memory become visible to the tensor cores.
 __device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// ---- blocks of a cluster, which see each other's shared memory
+// Returns when all threads of all its blocks are here; what they wrote can be read.
+__device__ __forceinline__ void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+// 16 bytes of block `rank`, at the place that `from` is in this one.
+__device__ __forceinline__ float4 cluster_load16(u32 from, u32 rank) {
+    float4 x;
+    asm volatile(
+        "{ .reg .u32 at;\nmapa.shared::cluster.u32 at, %4, %5;\n"
+        "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [at]; }"
+        : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+        : "r"(from), "r"(rank)
+        : "memory");
+    return x;
+}
 
 // ---- tensor copies
 // A tensor in device memory as the host describes it.

@@ -146,18 +146,27 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 32] = [
+pub const UNITS: [Unit; 36] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
-    plain("route", include_str!("../op/route/route.cu")),
+    tiled("route", include_str!("../op/route/route.cu"), PLAIN, constants::ROUTE),
     plain("route/rows", include_str!("../op/route/rows.cu")),
     plain("loss", include_str!("../op/loss/loss.cu")),
     plain("pick", include_str!("../op/pick/pick.cu")),
     plain("pick/draw", include_str!("../op/pick/draw.cu")),
     plain("cache", include_str!("../op/cache/rows.cu")),
+    plain("select", include_str!("../op/select/select.cu")),
     plain("optimizer", include_str!("../op/optimizer/optimizer.cu")),
     plain("layer/lora", include_str!("../layer/lora.cu")),
+    tiled("layer/thin", include_str!("../layer/thin.cu"), PLAIN, constants::THIN_ROWS),
+    tiled("layer/gradients", include_str!("../layer/gradients.cu"), PLAIN, constants::PAIR_GRADIENTS),
+    sm90(tiled(
+        "route/rows_sm90",
+        include_str!("../op/route/rows_sm90.cu"),
+        PLAIN,
+        constants::TAKE_ROWS_SM90,
+    )),
     tiled("attention/forward", include_str!("../op/attention/forward.cu"), HEADS, constants::FORWARD),
     tiled("attention/backward", include_str!("../op/attention/backward.cu"), HEADS, constants::BACKWARD),
     sm90(tiled(

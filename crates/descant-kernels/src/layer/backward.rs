@@ -4,7 +4,7 @@
 use super::frame::{Frame, Product};
 use super::lora;
 use super::operands::{Factors, Gradients};
-use super::pairs::{Dense, ExpertBuffers};
+use super::pairs::ExpertBuffers;
 use crate::cuda::{MatmulSpec, Result};
 use crate::memory::keep::Kept;
 use crate::memory::table::{Buffer, Phase};
@@ -34,7 +34,7 @@ impl Frame<'_> {
             experts.gate_up_backward(to)?;
             experts.route_backward(to, dx)
         })?;
-        attention.output_backward(to, dx)?;
+        attention.output_backward(dx)?;
         attention.input_backward(to, x, dx)
     }
 
@@ -163,26 +163,13 @@ impl Frame<'_> {
     }
 
     /// From the gradient of `middle` in `dx` to that of attention's result.
-    fn output_backward(&self, to: &Gradients<u64>, dx: u64) -> Result<()> {
+    fn output_backward(&self, dx: u64) -> Result<()> {
         let s = &self.plan.sizes;
         let d_attended = self.at(Buffer::DAttended)?;
         let mut product = MatmulSpec::backward(self.tokens(), s.query, s.hidden);
         let mut of = Product::new(dx, 0, d_attended);
-        if let (Some(pair), Some(to)) = (&self.pair(SiteKind::Output), to.pairs[SiteKind::Output]) {
-            self.output_u()?;
-            let path = Dense {
-                grad: dx,
-                outputs: s.hidden,
-                x: self.at(Buffer::Attended)?,
-                inputs: s.query,
-                columns: self.plan.paths.output,
-                a: Buffer::OutputA,
-                b: Buffer::OutputB,
-                u: Buffer::OutputU,
-                du: Buffer::DOutputU,
-            };
-            self.dense_low_rank_backward(&path, d_attended)?;
-            self.unpack_output(pair, to)?;
+        if self.plan.paths.output > 0 {
+            self.output_low_rank_backward(dx, d_attended)?;
             product.beta = 1.0;
             of.c = Some(d_attended);
         }
@@ -221,25 +208,13 @@ impl Frame<'_> {
         let mut product = MatmulSpec::backward(t, s.hidden, s.qkv());
         let mut of = Product::new(d_qkv, 0, d_normed);
         if self.plan.paths.input > 0 {
-            self.input_u()?;
-            let path = Dense {
-                grad: d_qkv,
-                outputs: s.qkv(),
-                x: self.at(Buffer::Normed)?,
-                inputs: s.hidden,
-                columns: self.plan.paths.input,
-                a: Buffer::InputA,
-                b: Buffer::InputB,
-                u: Buffer::InputU,
-                du: Buffer::DInputU,
-            };
-            self.dense_low_rank_backward(&path, d_normed)?;
-            self.unpack_input(|kind| to.pairs[kind])?;
+            self.input_low_rank_backward(d_qkv, d_normed)?;
             product.beta = 1.0;
             of.c = Some(d_normed);
         }
         of.b = self.dense(&frozen.qkv)?;
         self.matmul("q k v, back", &product, of)?;
+        self.dense_gradients(to, dx)?;
         let rms = Some(self.at(Buffer::FirstRms)?);
         self.run.stage("norm, back", 0.0, 8.0 * (t * s.hidden) as f64, || {
             norm::backward(self.run, x, frozen.input_norm, rms, d_normed, Some(dx), dx, self.norm_rows())

@@ -46,9 +46,8 @@ impl Frame<'_> {
         // would take time of its own.
         if self.plan.paths.input > 0 {
             self.input_u()?;
-            let low = MatmulSpec::forward(t, s.qkv(), self.plan.paths.input);
             let (u, b) = (self.at(Buffer::InputU)?, self.at(Buffer::InputB)?);
-            self.matmul("low rank", &low, Product::new(u, b, qkv))?;
+            self.expanded([u, b, qkv], None, [self.plan.paths.input, s.qkv()])?;
             product.beta = 1.0;
             of.c = Some(qkv);
         }
@@ -83,10 +82,8 @@ impl Frame<'_> {
         let mut residual = x;
         if self.plan.paths.output > 0 {
             self.output_u()?;
-            let mut low = MatmulSpec::forward(t, s.hidden, self.plan.paths.output);
-            low.beta = 1.0;
             let (u, b) = (self.at(Buffer::OutputU)?, self.at(Buffer::OutputB)?);
-            self.matmul("low rank", &low, Product { c: Some(x), ..Product::new(u, b, middle) })?;
+            self.expanded([u, b, middle], Some(x), [self.plan.paths.output, s.hidden])?;
             residual = middle;
         }
         let (bias, weight) = (Some(frozen.output_bias), self.dense(&frozen.output)?);
@@ -107,9 +104,8 @@ impl Frame<'_> {
         let (offsets, scratch, router) =
             (self.at(Buffer::Offsets)?, self.at(Buffer::Sort)?, self.router_weight()?);
         self.run.stage("router", flops, 2.0 * (t * s.hidden) as f64, || {
-            let sizes = [t, s.hidden, s.n_experts];
-            route::router(self.run, normed, router, frozen.router_bias, logits, sizes, s.hidden)?;
-            route::choose(self.run, logits, experts, weights, [t, s.n_experts, s.top_k])?;
+            let (to, sizes) = ([logits, experts, weights], [t, s.hidden, s.n_experts, s.top_k]);
+            route::router_choice(self.run, normed, router, frozen.router_bias, to, sizes)?;
             let sizes = [self.n_pairs(), s.n_experts];
             route::sort(self.run, experts, pairs, places, offsets, scratch, sizes)
         })

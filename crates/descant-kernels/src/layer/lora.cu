@@ -3,13 +3,14 @@
 //
 // Matrices are small (a rank is a few columns), so each thread moves one element; grids cover elements, blocks have 256
 // threads. All of a layer's pairs at one product are in one matrix: A below each other, B in blocks of its diagonal.
-#include "common.cuh"
+#include "step.cuh"
 
-// A small f32 matrix, and its place in a larger one.
+// A small f32 matrix of rows x columns there, stored so or transposed, and its place in a larger one.
 struct Part {
     const float* from;
     int row, column, rows, columns;
     float factor;
+    int transposed;
 };
 // A bf16 matrix with rows of `ld`, made of parts that do not overlap; zero where none is.
 struct Packed {
@@ -22,6 +23,7 @@ struct AllPacked {
 };
 // Grid: (elements of the largest / 256, matrices).
 extern "C" __global__ void pack(const __grid_constant__ AllPacked matrices) {
+    wait_for_earlier();
     const Packed& m = matrices.all[blockIdx.y];
     int n = blockIdx.x * blockDim.x + threadIdx.x;
     if (n >= m.rows * m.ld) return;
@@ -31,28 +33,9 @@ extern "C" __global__ void pack(const __grid_constant__ AllPacked matrices) {
         const Part& part = m.parts[p];
         int r = i - part.row, c = j - part.column;
         if (r >= 0 && r < part.rows && c >= 0 && c < part.columns)
-            value = part.from[r * part.columns + c] * part.factor;
+            value = part.from[part.transposed ? c * part.rows + r : r * part.columns + c] * part.factor;
     }
     m.to[n] = to_bf16(value);
-}
-
-// A part of an f32 matrix with rows of `ld`, to be taken out: to[i, j] = from[row + i, column + j] * factor.
-struct Taken {
-    const float* from;
-    float* to;
-    int row, column, rows, columns, ld;
-    float factor;
-};
-struct AllTaken {
-    Taken all[6];
-};
-// Grid: (elements of the largest / 256, parts).
-extern "C" __global__ void unpack(const __grid_constant__ AllTaken parts) {
-    const Taken& part = parts.all[blockIdx.y];
-    int n = blockIdx.x * blockDim.x + threadIdx.x;
-    if (n >= part.rows * part.columns) return;
-    int i = n / part.columns, j = n % part.columns;
-    part.to[n] = part.from[(u64)(part.row + i) * part.ld + part.column + j] * part.factor;
 }
 
 // One matrix an expert (blockIdx.y): to[e][i, j] = from[e][i, j] * factor, or from[e][j, i] where

@@ -30,68 +30,68 @@ pub(crate) struct Whole {
 
 /// Bytes of a C struct whose fields are written one after the other.
 #[derive(Debug, Default)]
-struct Fields(Vec<u8>);
+pub(super) struct Fields(pub(super) Vec<u8>);
 
 impl Fields {
-    fn pointer(&mut self, address: u64) -> &mut Self {
+    pub(super) fn pointer(&mut self, address: u64) -> &mut Self {
         self.0.extend(address.to_le_bytes());
         self
     }
 
-    fn sizes(&mut self, sizes: &[usize]) -> &mut Self {
+    pub(super) fn sizes(&mut self, sizes: &[usize]) -> &mut Self {
         let bytes = |n: &usize| i32::try_from(*n).expect("adapters are small").to_le_bytes();
         self.0.extend(sizes.iter().flat_map(bytes));
         self
     }
 
-    fn factor(&mut self, factor: f32) -> &mut Self {
+    pub(super) fn factor(&mut self, factor: f32) -> &mut Self {
         self.0.extend(factor.to_le_bytes());
         self
     }
 
     /// Zeros up to where a struct of so many bytes ends.
-    fn fill(&mut self, bytes: usize) {
+    pub(super) fn fill(&mut self, bytes: usize) {
         assert!(self.0.len() <= bytes, "more parts than the kernel has room for");
         self.0.resize(bytes, 0);
     }
 }
 
-/// Parts of a packed matrix, packed matrices, and parts taken out, of one launch; and bytes of each.
+/// Parts of a packed matrix, and packed matrices, of one launch; and bytes of each.
 const PARTS: usize = 3;
 const PACKED: usize = 4;
-const TAKEN: usize = 6;
 const PART_BYTES: usize = 32;
 const PACKED_BYTES: usize = 24 + PARTS * PART_BYTES;
-const TAKEN_BYTES: usize = 40;
+
+/// How a part is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// As it comes to lie.
+    Plain,
+    /// As the transpose of that.
+    Transposed,
+}
 
 /// Writes each whole as bf16, zero where there is no part.
 pub(crate) fn pack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
+    let wholes: Vec<_> = wholes.iter().map(|whole| (whole, Stored::Plain)).collect();
+    pack_stored(run, &wholes)
+}
+
+/// The same of parts that are stored one way or the other.
+pub(super) fn pack_stored(run: &Run<'_>, wholes: &[(&Whole, Stored)]) -> Result<()> {
     let mut fields = Fields::default();
-    for (n, whole) in wholes.iter().enumerate() {
+    for (n, (whole, stored)) in wholes.iter().enumerate() {
         fields.pointer(whole.address).sizes(&whole.shape).sizes(&[whole.parts.len(), 0]);
         for part in &whole.parts {
-            fields.pointer(part.address).sizes(&part.at).sizes(&part.shape).factor(part.factor).sizes(&[0]);
+            fields.pointer(part.address).sizes(&part.at).sizes(&part.shape).factor(part.factor);
+            fields.sizes(&[usize::from(*stored == Stored::Transposed)]);
         }
         fields.fill((n + 1) * PACKED_BYTES);
     }
     fields.fill(PACKED * PACKED_BYTES);
-    let largest = wholes.iter().map(|whole| whole.shape[0] * whole.shape[1]).max().unwrap_or(0);
+    let largest = wholes.iter().map(|(whole, _)| whole.shape[0] * whole.shape[1]).max().unwrap_or(0);
     let grid = (blocks(largest), wholes.len());
-    run.launch(run.kernel(UNIT, "pack", &[])?, grid, BLOCK, 0, &[Arg::Struct(&fields.0)])
-}
-
-/// Reads the parts of each f32 whole; a part's address is where it goes.
-pub(super) fn unpack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
-    let mut fields = Fields::default();
-    let parts = || wholes.iter().flat_map(|whole| whole.parts.iter().map(move |part| (whole, part)));
-    for (whole, part) in parts() {
-        fields.pointer(whole.address).pointer(part.address).sizes(&part.at).sizes(&part.shape);
-        fields.sizes(&whole.shape[1..]).factor(part.factor);
-    }
-    fields.fill(TAKEN * TAKEN_BYTES);
-    let largest = parts().map(|(_, part)| part.shape[0] * part.shape[1]).max().unwrap_or(0);
-    let grid = (blocks(largest), parts().count());
-    run.launch(run.kernel(UNIT, "unpack", &[])?, grid, BLOCK, 0, &[Arg::Struct(&fields.0)])
+    run.launch_closely(run.kernel(UNIT, "pack", &[])?, grid, BLOCK, 0, &[Arg::Struct(&fields.0)])
 }
 
 /// Writes an expert matrix, one an expert, of `shape` (after transposing) as bf16 with columns padded to `width`.

@@ -17,6 +17,8 @@ pub(crate) mod frame;
 #[cfg(feature = "cuda")]
 pub(crate) mod frozen;
 #[cfg(feature = "cuda")]
+mod gradients;
+#[cfg(feature = "cuda")]
 mod kernel;
 #[cfg(feature = "cuda")]
 pub(crate) mod lora;
@@ -28,6 +30,8 @@ mod operands;
 mod pairs;
 #[cfg(feature = "cuda")]
 mod placed;
+#[cfg(feature = "cuda")]
+mod thin;
 mod types;
 
 use burn::tensor::Tensor;

@@ -4,13 +4,18 @@
 //! scaling, `a` without.
 
 use super::frame::{Frame, Pair, Product};
-use super::lora;
-use super::operands::Factors;
+use super::gradients::{self, Job, pair_gradients};
+use super::lora::{self, Stored};
+use super::operands::{Factors, Gradients};
+use super::thin::{Part, thin_rows};
 use crate::cuda::{Element, MatmulSpec, Result};
 use crate::memory::table::Buffer;
 use crate::op::experts::RANK_WIDTH;
 use crate::op::experts::cuda::{self as experts, Factor, Gradient, Sorted};
 use crate::site::SiteKind;
+
+/// Up to so many tokens rows go through a factor in a kernel of ours: the library's products have few blocks then.
+const FEW_TOKENS: usize = 4096;
 
 impl Pair {
     /// A, `[rank, inputs]`, at a place in a larger matrix.
@@ -18,20 +23,15 @@ impl Pair {
         lora::Part { address: self.a, at, shape: [self.rank, inputs], factor: 1.0 }
     }
 
-    /// s B, `[outputs, rank]`.
+    /// s B transposed, `[rank, outputs]`.
     fn part_b(&self, at: [usize; 2], outputs: usize) -> lora::Part {
-        lora::Part { address: self.b, at, shape: [outputs, self.rank], factor: self.scaling }
+        lora::Part { address: self.b, at, shape: [self.rank, outputs], factor: self.scaling }
     }
 
-    /// Where the gradients of A and B go, from common ones.
-    fn gradients(
-        &self,
-        to: Factors<u64>,
-        [row, column]: [usize; 2],
-        [outputs, inputs]: [usize; 2],
-    ) -> [lora::Part; 2] {
-        let of = Self { a: to.a, b: to.b, ..*self };
-        [of.part_a([column, 0], inputs), of.part_b([row, column], outputs)]
+    /// Where the gradients of A and B go; its columns begin at `first`.
+    fn gradients(&self, to: Factors<u64>, first: usize) -> [gradients::Part; 2] {
+        let part = |to, factor, alpha| gradients::Part { to, factor, first, rank: self.rank, alpha };
+        [part(to.a, gradients::Factor::A, 1.0), part(to.b, gradients::Factor::B, self.scaling)]
     }
 }
 
@@ -55,47 +55,34 @@ impl ExpertBuffers {
         Self { v: Buffer::DownV, dv: Buffer::DownDv, u: Buffer::DownU, du: Buffer::DownDu };
 }
 
-/// A dense product's low-rank path in the backward.
-pub(super) struct Dense {
-    /// Gradient of the product, `[tokens, outputs]`.
-    pub(super) grad: u64,
-    pub(super) outputs: usize,
-    /// What the product read, `[tokens, inputs]`.
-    pub(super) x: u64,
-    pub(super) inputs: usize,
-    pub(super) columns: usize,
-    pub(super) a: Buffer,
-    pub(super) b: Buffer,
-    pub(super) u: Buffer,
-    pub(super) du: Buffer,
-}
-
 impl Frame<'_> {
     /// The pairs of attention and router in the form that products read.
     pub(super) fn pack(&self) -> Result<()> {
         self.run.stage("pack pairs", 0.0, 0.0, || {
             let (s, paths) = (&self.plan.sizes, &self.plan.paths);
-            let mut wholes = Vec::new();
+            let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
             if paths.input > 0 {
                 let (mut column, mut a, mut b) = (0, Vec::new(), Vec::new());
                 for (kind, row, rows) in self.input_rows() {
                     let Some(pair) = self.pair(kind) else { continue };
                     a.push(pair.part_a([column, 0], s.hidden));
-                    b.push(pair.part_b([row, column], rows));
+                    b.push(pair.part_b([column, row], rows));
                     column += pair.rank;
                 }
                 let (address, shape) = (self.at(Buffer::InputA)?, [paths.input, s.hidden]);
-                wholes.push(lora::Whole { address, shape, parts: a });
-                let (address, shape) = (self.at(Buffer::InputB)?, [s.qkv(), paths.input]);
-                wholes.push(lora::Whole { address, shape, parts: b });
+                of_a.push(lora::Whole { address, shape, parts: a });
+                let (address, shape) = (self.at(Buffer::InputB)?, [paths.input, s.qkv()]);
+                of_b.push(lora::Whole { address, shape, parts: b });
             }
             if let Some(pair) = self.pair(SiteKind::Output) {
                 let (address, shape) = (self.at(Buffer::OutputA)?, [paths.output, s.query]);
-                wholes.push(lora::Whole { address, shape, parts: vec![pair.part_a([0, 0], s.query)] });
-                let (address, shape) = (self.at(Buffer::OutputB)?, [s.hidden, paths.output]);
-                wholes.push(lora::Whole { address, shape, parts: vec![pair.part_b([0, 0], s.hidden)] });
+                of_a.push(lora::Whole { address, shape, parts: vec![pair.part_a([0, 0], s.query)] });
+                let (address, shape) = (self.at(Buffer::OutputB)?, [paths.output, s.hidden]);
+                of_b.push(lora::Whole { address, shape, parts: vec![pair.part_b([0, 0], s.hidden)] });
             }
-            lora::pack(self.run, &wholes)?;
+            let of_a = of_a.iter().map(|whole| (whole, Stored::Plain));
+            let of_b = of_b.iter().map(|whole| (whole, Stored::Transposed));
+            lora::pack_stored(self.run, &of_a.chain(of_b).collect::<Vec<_>>())?;
             if let Some(pair) = self.pair(SiteKind::Router) {
                 let (weight, to) = (self.operands.frozen.router, self.at(Buffer::MergedRouter)?);
                 lora::merge_router(self.run, weight, pair, to, s.n_experts, s.hidden)?;
@@ -106,16 +93,41 @@ impl Frame<'_> {
 
     /// What the path at q, k and v reads: normed x by A.
     pub(super) fn input_u(&self) -> Result<()> {
-        let product = MatmulSpec::forward(self.tokens(), self.plan.paths.input, self.plan.sizes.hidden);
-        let (x, a, u) = (self.at(Buffer::Normed)?, self.at(Buffer::InputA)?, self.at(Buffer::InputU)?);
-        self.matmul("low rank", &product, Product::new(x, a, u))
+        let [x, a, u] = [self.at(Buffer::Normed)?, self.at(Buffer::InputA)?, self.at(Buffer::InputU)?];
+        let (width, columns) = (self.plan.sizes.hidden, self.plan.paths.input);
+        self.thin([x, a, u], [width, columns], &[Part::whole(width, columns)])
     }
 
     /// What the path at the output reads: attention's result by A.
     pub(super) fn output_u(&self) -> Result<()> {
-        let product = MatmulSpec::forward(self.tokens(), self.plan.paths.output, self.plan.sizes.query);
-        let (x, a, u) = (self.at(Buffer::Attended)?, self.at(Buffer::OutputA)?, self.at(Buffer::OutputU)?);
-        self.matmul("low rank", &product, Product::new(x, a, u))
+        let [x, a, u] = [self.at(Buffer::Attended)?, self.at(Buffer::OutputA)?, self.at(Buffer::OutputU)?];
+        let (width, columns) = (self.plan.sizes.query, self.plan.paths.output);
+        self.thin([x, a, u], [width, columns], &[Part::whole(width, columns)])
+    }
+
+    /// Rows of `width` times the `columns` rows of a factor.
+    fn thin(&self, at: [u64; 3], [width, columns]: [usize; 2], parts: &[Part]) -> Result<()> {
+        let t = self.tokens();
+        let (flops, bytes) =
+            (2.0 * (t * width * columns) as f64, 2.0 * (t * (width + columns) + width * columns) as f64);
+        if t > FEW_TOKENS {
+            let [x, w, u] = at;
+            let product = MatmulSpec::forward(t, columns, width);
+            return self.matmul("low rank, in", &product, Product::new(x, w, u));
+        }
+        self.run.stage("low rank, in", flops, bytes, || thin_rows(self.run, at, [t, width, columns], parts))
+    }
+
+    /// d = u b, for u `[tokens, columns]` and a factor b `[columns, outputs]`, to which `c` is added.
+    pub(super) fn expanded(
+        &self,
+        [u, b, d]: [u64; 3],
+        c: Option<u64>,
+        [columns, outputs]: [usize; 2],
+    ) -> Result<()> {
+        let mut product = MatmulSpec::backward(self.tokens(), outputs, columns);
+        product.beta = if c.is_some() { 1.0 } else { 0.0 };
+        self.matmul("low rank, out", &product, Product { c, ..Product::new(u, b, d) })
     }
 
     /// An expert pair in the form that products read.
@@ -192,61 +204,73 @@ impl Frame<'_> {
         })
     }
 
-    /// du = grad B, d_x = du A, and the gradients of A and B for all columns.
-    pub(super) fn dense_low_rank_backward(&self, of: &Dense, d_x: u64) -> Result<()> {
-        let t = self.tokens();
-        let (a, b) = (self.at(of.a)?, self.at(of.b)?);
-        let (u, du) = (self.at(of.u)?, self.at(of.du)?);
-        let product = MatmulSpec::backward(t, of.columns, of.outputs);
-        self.matmul("low rank", &product, Product::new(of.grad, b, du))?;
-        let product = MatmulSpec::backward(t, of.inputs, of.columns);
-        self.matmul("low rank", &product, Product::new(du, a, d_x))?;
-        let product = gradient(of.columns, of.inputs, t);
-        self.matmul("low rank gradients", &product, Product::new(du, of.x, self.at(Buffer::DDenseA)?))?;
-        let product = gradient(of.outputs, of.columns, t);
-        self.matmul("low rank gradients", &product, Product::new(of.grad, u, self.at(Buffer::DDenseB)?))
-    }
-
-    /// The gradient of the output's pair, out of the common ones.
-    pub(super) fn unpack_output(&self, pair: &Pair, to: Factors<u64>) -> Result<()> {
-        let s = &self.plan.sizes;
-        let [a, b] = pair.gradients(to, [0, 0], [s.hidden, s.query]);
-        self.unpack(vec![a], vec![b], [s.hidden, s.query], self.plan.paths.output)
-    }
-
-    /// The gradients of the pairs at q, k and v, out of the common ones.
-    pub(super) fn unpack_input(&self, to: impl Fn(SiteKind) -> Option<Factors<u64>>) -> Result<()> {
-        let s = &self.plan.sizes;
-        let (mut column, mut a, mut b) = (0, Vec::new(), Vec::new());
+    /// du = grad (s B), d_x = du A, where the gradient is that of q, k and v.
+    pub(super) fn input_low_rank_backward(&self, grad: u64, d_x: u64) -> Result<()> {
+        let (s, columns) = (&self.plan.sizes, self.plan.paths.input);
+        let (mut column, mut parts) = (0, Vec::new());
         for (kind, row, rows) in self.input_rows() {
             let Some(pair) = self.pair(kind) else { continue };
-            if let Some(to) = to(kind) {
-                let [of_a, of_b] = pair.gradients(to, [row, column], [rows, s.hidden]);
-                a.push(of_a);
-                b.push(of_b);
+            parts.push(Part { rows: [column, pair.rank], columns: [row, rows] });
+            column += pair.rank;
+        }
+        let (a, b, du) = (self.at(Buffer::InputA)?, self.at(Buffer::InputB)?, self.at(Buffer::DInputU)?);
+        self.thin([grad, b, du], [s.qkv(), columns], &parts)?;
+        self.expanded([du, a, d_x], None, [columns, s.hidden])
+    }
+
+    /// The same where it is that of the output.
+    pub(super) fn output_low_rank_backward(&self, grad: u64, d_x: u64) -> Result<()> {
+        let (s, columns) = (&self.plan.sizes, self.plan.paths.output);
+        let (a, b, du) = (self.at(Buffer::OutputA)?, self.at(Buffer::OutputB)?, self.at(Buffer::DOutputU)?);
+        self.thin([grad, b, du], [s.hidden, columns], &[Part::whole(s.hidden, columns)])?;
+        self.expanded([du, a, d_x], None, [columns, s.query])
+    }
+
+    /// The gradients of the pairs at q, k, v and output, once both of the above are done; `grad` is that of the
+    /// residual stream behind attention.
+    pub(super) fn dense_gradients(&self, to: &Gradients<u64>, grad: u64) -> Result<()> {
+        let (s, paths, mut jobs) = (&self.plan.sizes, &self.plan.paths, Vec::new());
+        let (mut of_a, mut column) = (Vec::new(), 0);
+        for (kind, row, rows) in self.input_rows() {
+            let Some(pair) = self.pair(kind) else { continue };
+            if let Some(to) = to.pairs[kind] {
+                let [a, b] = pair.gradients(to, column);
+                of_a.push(a);
+                jobs.push(Job {
+                    wide: self.at(Buffer::DQkv)? + (row * Element::Bf16.bytes()) as u64,
+                    width: rows,
+                    wide_stride: s.qkv(),
+                    thin: self.at(Buffer::InputU)?,
+                    ranks: paths.input,
+                    parts: vec![b],
+                });
             }
             column += pair.rank;
         }
-        self.unpack(a, b, [s.qkv(), s.hidden], self.plan.paths.input)
+        if !of_a.is_empty() {
+            jobs.push(Job {
+                wide: self.at(Buffer::Normed)?,
+                width: s.hidden,
+                wide_stride: s.hidden,
+                thin: self.at(Buffer::DInputU)?,
+                ranks: paths.input,
+                parts: of_a,
+            });
+        }
+        if let (Some(pair), Some(to)) = (self.pair(SiteKind::Output), to.pairs[SiteKind::Output]) {
+            let [a, b] = pair.gradients(to, 0);
+            let job = |wide, width, thin: Buffer, part| {
+                let (thin, ranks) = (self.at(thin)?, paths.output);
+                Ok(Job { wide, width, wide_stride: width, thin, ranks, parts: vec![part] })
+            };
+            jobs.push(job(self.at(Buffer::Attended)?, s.query, Buffer::DOutputU, a)?);
+            jobs.push(job(grad, s.hidden, Buffer::OutputU, b)?);
+        }
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let columns: usize = jobs.iter().map(|job| job.width + job.ranks).sum();
+        let bytes = 2.0 * (self.tokens() * columns) as f64;
+        self.run.stage("low rank gradients", 0.0, bytes, || pair_gradients(self.run, &jobs, self.tokens()))
     }
-
-    fn unpack(
-        &self,
-        a: Vec<lora::Part>,
-        b: Vec<lora::Part>,
-        [outputs, inputs]: [usize; 2],
-        columns: usize,
-    ) -> Result<()> {
-        let of_a = lora::Whole { address: self.at(Buffer::DDenseA)?, shape: [columns, inputs], parts: a };
-        let of_b = lora::Whole { address: self.at(Buffer::DDenseB)?, shape: [outputs, columns], parts: b };
-        lora::unpack(self.run, &[of_a, of_b])
-    }
-}
-
-/// D `[m, n]` in f32 = A^T B over `tokens` rows of A `[tokens, m]` and B `[tokens, n]`.
-fn gradient(m: usize, n: usize, tokens: usize) -> MatmulSpec {
-    let mut spec = MatmulSpec::backward(m, n, tokens);
-    (spec.a.transposed, spec.a.stride) = (true, m);
-    (spec.c.element, spec.d.element) = (Element::F32, Element::F32);
-    spec
 }

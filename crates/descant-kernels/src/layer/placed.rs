@@ -48,9 +48,11 @@ impl Prepared {
         let bytes = x.shape().num_elements() * DType::BF16.size();
         let (to, memory, hosted) = (places.address(layer, batch), places.memory(), places.hosted());
         self.gpu.enqueue(vec![x.handle.clone()], move |run, from| {
-            let Some(hosted) = &hosted else { return run.copy(to, from[0], bytes) };
+            let copy =
+                || run.stage("copy the stream", 0.0, 2.0 * bytes as f64, || run.copy(to, from[0], bytes));
+            let Some(hosted) = &hosted else { return copy() };
             hosted.enter(run, layer, batch)?;
-            run.copy(to, from[0], bytes)?;
+            copy()?;
             hosted.wrote(run, memory.address(), layer, batch, bytes)
         });
     }
@@ -62,7 +64,7 @@ impl Prepared {
         let (from, memory) = (places.address(layer, batch), places.memory());
         self.gpu.enqueue(vec![out.handle.clone()], move |run, to| {
             let _held = &memory;
-            run.copy(to[0], from, bytes)
+            run.stage("copy the stream", 0.0, 2.0 * bytes as f64, || run.copy(to[0], from, bytes))
         });
         tensor(out)
     }

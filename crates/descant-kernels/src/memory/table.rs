@@ -102,6 +102,10 @@ buffers! {
     Lse = row(EVERYWHERE, |p| p.tokens * p.sizes.n_heads * F32).kept(Kept::Attention);
     /// Queries, keys and values, rotated.
     Qkv = row(EVERYWHERE, |p| p.tokens * p.sizes.qkv() * BF16).kept(Kept::Projections);
+    /// The input behind its norm, by the A of q, k and v.
+    InputU = row(EVERYWHERE, |p| p.tokens * p.paths.input * BF16).kept(Kept::Projections);
+    /// `Attended` by the A of the output.
+    OutputU = row(EVERYWHERE, |p| p.tokens * p.paths.output * BF16).kept(Kept::Attention);
     /// Expert of each pair.
     Experts = row(EXPERTS, |p| p.pairs() * I32).kept(Kept::Experts);
     /// The router's weight of each pair.
@@ -127,10 +131,6 @@ buffers! {
     /// The input behind its norm.
     Normed = row(ATTENTION, |p| p.tokens * p.sizes.hidden * BF16);
     FirstRms = row(ATTENTION, |p| p.tokens * F32);
-    /// `Normed` by the A of q, k and v.
-    InputU = row(ATTENTION, |p| p.tokens * p.paths.input * BF16);
-    /// `Attended` by the A of the output.
-    OutputU = row(ATTENTION, |p| p.tokens * p.paths.output * BF16);
 
     /// A packed matrix of attention, for the product that follows.
     Unpacked = row(ATTENTION, |p| if p.sizes.packed_attention { p.sizes.dense_numbers() * BF16 } else { 0 });
@@ -182,13 +182,6 @@ buffers! {
     DNormed = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.hidden * BF16);
     DInputU = row(BACKWARD_ATTENTION, |p| p.tokens * p.paths.input * BF16);
     DOutputU = row(BACKWARD_ATTENTION, |p| p.tokens * p.paths.output * BF16);
-    /// The common gradients of A and B of q, k and v, and of the output, one after the other.
-    DDenseA = row(BACKWARD_ATTENTION, |p| {
-        p.paths.input.max(p.paths.output) * p.sizes.hidden.max(p.sizes.query) * F32
-    });
-    DDenseB = row(BACKWARD_ATTENTION, |p| {
-        p.paths.input.max(p.paths.output) * p.sizes.hidden.max(p.sizes.qkv()) * F32
-    });
 }
 
 fn router_bytes(p: &Plan) -> usize {

@@ -20,4 +20,5 @@ pub(crate) mod optimizer;
 pub(crate) mod pick;
 pub(crate) mod rotary;
 pub(crate) mod route;
+pub(crate) mod select;
 pub(crate) mod swiglu;

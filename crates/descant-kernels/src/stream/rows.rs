@@ -6,7 +6,8 @@ use burn::backend::TensorMetadata as _;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
-use crate::cuda::{Arg, CudaError, HostStore, contiguous, empty, gpu_of, handles, int_primitive, tensor};
+use crate::cuda::{CudaError, HostStore, contiguous, empty, gpu_of, handles, int_primitive, tensor};
+use crate::op::select::cuda::gather as gather_rows;
 
 /// `table[indices]`, bf16 rows of `width`.
 pub(super) fn gather(table: &Arc<HostStore>, indices: &Tensor<1, Int>, width: usize) -> Tensor<2> {
@@ -15,12 +16,9 @@ pub(super) fn gather(table: &Arc<HostStore>, indices: &Tensor<1, Int>, width: us
     let out = empty([count, width], DType::BF16, &indices.device);
     let table = Arc::clone(table);
     gpu_of(&out).enqueue(handles([&indices, &out]), move |run, p| {
-        let vectors = count * width / 8;
         let address =
             table.address().ok_or_else(|| CudaError::backend("a table that is not pinned has no address"))?;
-        let mut arguments = [address, p[0], p[1]].map(Arg::Ptr).to_vec();
-        arguments.extend([Arg::I64(vectors as i64), Arg::size(width)]);
-        run.launch(run.kernel("cache", "gather_rows", &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
+        gather_rows(run, address, p[0], p[1], [count, width])
     });
     tensor(out)
 }

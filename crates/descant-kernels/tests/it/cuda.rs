@@ -55,10 +55,18 @@ fn same<const D: usize, const N: usize, const O: usize>(
     k::cuda::portable_kernels(true);
     let portable = run(card, dtypes, inputs, seed, &own);
     k::cuda::portable_kernels(false);
+    k::cuda::candidate_kernels(true);
+    let candidates = [0, 1].map(|_| run(card, dtypes, inputs, seed, &own));
+    k::cuda::candidate_kernels(false);
     let slow = run(&Device::flex(), [DType::F32; N], inputs, seed, &definition);
     for (i, (a, b)) in portable.iter().zip(&slow).enumerate() {
         let e = error(a, b);
         assert!(e <= TOLERANCE, "{what}, portable: tensor {i} (0 is the output) differs by {e:e}");
+    }
+    assert_eq!(candidates[0], candidates[1], "{what}: candidates, other values");
+    for (i, (a, b)) in candidates[0].iter().zip(&slow).enumerate() {
+        let e = error(a, b);
+        assert!(e <= TOLERANCE, "{what}, candidates: tensor {i} (0 is the output) differs by {e:e}");
     }
     for (i, ((a, again), b)) in first.iter().zip(&again).zip(&slow).enumerate() {
         let e = error(a, b);
@@ -119,6 +127,34 @@ fn rows_on_a_card_equal_their_definitions() {
                 k::reference::rotary(x, &cos, &sin)
             };
             same(&card, &format!("rotary {rows}x{dim}"), [BF16], [&x], &seed, own, definition);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a card"]
+fn rows_by_index_on_a_card_equal_their_definition() {
+    let card = card();
+    let mut random = Random(39);
+    let every_third: Vec<usize> = (0..1000).filter(|row| row % 3 != 1).collect();
+    // Rows that rise, all of them, and such as no kernel takes: with one twice, and too narrow.
+    for (count, width, rows) in [
+        (1000, 96, every_third),
+        (9, 64, vec![8]),
+        (9, 64, (0..9).collect()),
+        (9, 64, vec![3, 3, 1]),
+        (9, 6, vec![0, 5]),
+    ] {
+        let x = rounded(random.floats([count, width]));
+        let seed = rounded(random.floats([rows.len(), width]));
+        let what = format!("{} of {count} rows", rows.len());
+        let own = |[x]: [Tensor<2>; 1], _: &Device| k::select_rows(x, &rows);
+        let definition = |[x]: [Tensor<2>; 1], _: &Device| k::reference::select_rows(x, &rows);
+        same(&card, &what, [BF16], [&x], &seed, own, definition);
+        for dtype in [BF16, DType::F32] {
+            let table = on(&x, &card, dtype);
+            let expected = floats(definition([x.clone()], &card));
+            assert_eq!(floats(k::gather_rows(&table, &rows)), expected, "{what}, {dtype:?}");
         }
     }
 }
@@ -385,12 +421,20 @@ fn routing_on_a_card_equals_its_definition() {
 fn attention_on_a_card_equals_its_definition() {
     let card = card();
     let mut random = Random(36);
-    for (dim, heads, n_kv, window) in
-        [(64, 8, 1, None), (64, 16, 2, Some(128)), (16, 6, 2, Some(5)), (32, 4, 1, None)]
-    {
-        let lengths = [1usize, 150, 7, 300];
+    // The last are long enough for several runs of queries a tile of keys, and so many that none is divided.
+    let (some, long, many) = (vec![1usize, 150, 7, 300], vec![1100], (1..=110).collect::<Vec<usize>>());
+    for (dim, heads, n_kv, window, lengths) in [
+        (64, 8, 1, None, &some),
+        (64, 16, 2, Some(128), &some),
+        (16, 6, 2, Some(5), &some),
+        (32, 4, 1, None, &some),
+        (64, 8, 1, None, &long),
+        (64, 8, 1, Some(128), &long),
+        (64, 16, 2, None, &many),
+        (64, 16, 2, Some(40), &many),
+    ] {
         let start: usize = lengths.iter().sum();
-        let segments = Segments::from_lengths(&lengths);
+        let segments = Segments::from_lengths(lengths);
         let (q, kv) = ([start, heads, dim], [start, n_kv, dim]);
         let (q, key, value) =
             (rounded(random.floats(q)), rounded(random.floats(kv)), rounded(random.floats(kv)));
@@ -399,7 +443,7 @@ fn attention_on_a_card_equals_its_definition() {
         let f = |[q, key, value]: [Tensor<3>; 3], d: &Device| {
             k::attention(q, key, value, &on(&sinks, d, DType::F32), spec, &segments)
         };
-        let what = format!("attention {heads}/{n_kv} of {dim}, window {window:?}");
+        let what = format!("attention {heads}/{n_kv} of {dim}, window {window:?}, {start} tokens");
         same(&card, &what, [BF16; 3], [&q, &key, &value], &seed, f, f);
     }
 }

@@ -280,18 +280,23 @@ fn a_layer_equals_its_definition_whatever_is_kept() {
     ] {
         let case = Case::new(packed, sites, window, &LENGTHS, 41);
         let what = format!("packed {packed}, {} sites, window {window:?}", sites.len());
-        for portable in [false, true] {
-            k::cuda::portable_kernels(portable);
+        for kernels in ["own", "portable", "candidate"] {
+            k::cuda::portable_kernels(kernels == "portable");
+            k::cuda::candidate_kernels(kernels == "candidate");
             let mut all: Option<Vec<(String, Vec<u32>)>> = None;
             for keep in [Keep::All, Keep::Balanced, Keep::Minimal] {
                 let workspace = Workspace::default();
                 workspace.set(None, keep);
                 let own = case.own(&card, &case.prepared(&card, &workspace));
-                found.extend(case.far(&format!("{what}, {keep}, portable {portable}"), &own));
+                found.extend(case.far(&format!("{what}, {keep}, {kernels}"), &own));
                 let own = bits(&own);
-                assert!(all.get_or_insert_with(|| own.clone()) == &own, "{what}, {keep}: other bits");
+                assert!(
+                    all.get_or_insert_with(|| own.clone()) == &own,
+                    "{what}, {keep}, {kernels}: other bits"
+                );
             }
             k::cuda::portable_kernels(false);
+            k::cuda::candidate_kernels(false);
         }
     }
     assert!(found.is_empty(), "{found:#?}");
@@ -302,6 +307,19 @@ fn a_layer_equals_its_definition_whatever_is_kept() {
     );
     let own = other.own(&card, &other.prepared(&card, &Workspace::default()));
     assert_eq!(one.far("another", &own).len(), own.len());
+}
+
+/// So many tokens that other blocks serve them.
+#[test]
+#[ignore = "needs a card"]
+fn a_batch_of_many_tokens_equals_its_definition() {
+    let card = card();
+    for sites in [&SiteKind::ALL[..], &[SiteKind::Value][..]] {
+        let case = Case::new(true, sites, Some(64), &[140; 31], 43);
+        let own = case.own(&card, &case.prepared(&card, &Workspace::default()));
+        let found = case.far("many tokens", &own);
+        assert!(found.is_empty(), "{found:#?}");
+    }
 }
 
 /// A long batch goes through the experts in chunks: it equals its halves, each of which is one chunk.

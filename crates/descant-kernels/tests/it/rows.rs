@@ -95,6 +95,32 @@ fn cache_rows_are_written_and_the_rest_stays() {
 }
 
 #[test]
+fn rows_by_index_are_those_rows_and_their_gradient_is_elsewhere_zero() {
+    let mut random = Random(9);
+    let (x, rows) = (random.floats([7, 4]), [1, 2, 6]);
+    let seed = random.floats([3, 4]);
+    let all = run([&x], &seed, |[x]| k::select_rows(x, &rows));
+    let (x, seed) = (values(&x), values(&seed));
+    let (taken, gradient) = (values(&all[0]), values(&all[1]));
+    for row in 0..7 {
+        let place = rows.iter().position(|&taken| taken == row);
+        let expected = place.map_or(&[0.0; 4][..], |place| &seed[4 * place..][..4]);
+        assert_eq!(&gradient[4 * row..][..4], expected);
+        if let Some(place) = place {
+            assert_eq!(&taken[4 * place..][..4], &x[4 * row..][..4]);
+        }
+    }
+    let table = random.floats([5, 3]);
+    assert_eq!(values(&k::gather_rows(&table, &[4, 0, 4]))[6..], values(&table)[12..]);
+}
+
+#[test]
+#[should_panic(expected = "a row beyond the last")]
+fn a_row_by_index_must_be_there() {
+    drop(k::select_rows(Random(9).floats([7, 4]), &[1, 7]));
+}
+
+#[test]
 fn results_do_not_depend_on_threads() {
     let mut random = Random(8);
     let (x, weight) = (random.floats([1500, 96]), random.floats([1, 200, 96]));

@@ -15,7 +15,7 @@ Examples:
   descant bench step --model gpt-oss-20b --cards 2 --accumulate 8 --sequence 4096
   descant bench generate --model gpt-oss-20b --batch 32 --context 1024 --rank 8
   descant bench --self-test                                                check this GPU
-  descant bench compare kept.jsonl new.jsonl                               exits with 1 if something got slower
+  descant bench compare kept.jsonl new.jsonl                               name what got slower
 
 A step is forward, backward, clipping and optimizer on random ids; every position has a label. The operator table
 (CUDA only) comes from one more step that records their times. A floor is the minimum time for an operator's
@@ -136,14 +136,27 @@ pub(crate) enum KernelChoice {
     Auto,
     /// For every GPU since Ampere
     Portable,
+    /// As auto; on Hopper with forms that are to replace others once a GPU has checked and timed them
+    Candidate,
 }
 
 impl KernelChoice {
+    /// Has what this thread queues from here on take them.
+    pub(crate) fn take(self) {
+        #[cfg(feature = "cuda")]
+        {
+            descant_kernels::cuda::portable_kernels(self == Self::Portable);
+            descant_kernels::cuda::candidate_kernels(self == Self::Candidate);
+        }
+        let _ = self;
+    }
+
     /// As it is written.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Portable => "portable",
+            Self::Candidate => "candidate",
         }
     }
 }

@@ -35,7 +35,7 @@ struct Answer {
     sequence: usize,
     accumulate: usize,
     experts: bool,
-    /// `auto` or `portable`.
+    /// `auto`, `portable` or `candidate`.
     kernels: &'static str,
     keep: String,
     trained_parameters: usize,
@@ -224,8 +224,7 @@ fn trained(args: &BenchStep) -> (LoraConfig, TrainConfig) {
 /// The device, with the kernels that were asked for; says so where there are no others.
 fn chosen(args: &BenchStep, device: &str, talk: Talk) -> Result<load::Chosen> {
     // First, because the device is named with its kernels.
-    #[cfg(feature = "cuda")]
-    descant_kernels::cuda::portable_kernels(args.kernels == KernelChoice::Portable);
+    args.kernels.take();
     let device = load::said_device(device, talk)?;
     if args.kernels != KernelChoice::Auto && descant_kernels::is_cpu(&device.device) {
         let name = args.kernels.name();

@@ -120,7 +120,7 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
             Some(Measured::Generate(args)) => {
                 bench_generate::run(args, &model(args.on.model.as_ref(), root, &cached)?, talk)
             }
-            Measured::Compare(args) => bench_compare::run(args, talk),
+            Some(Measured::Compare(args)) => bench_compare::run(args, talk),
         },
         Command::Download(args) => download::run(args, talk),
         Command::Doctor(args) => doctor::run(args, talk),

@@ -8,10 +8,6 @@
 #include "sm90.cuh"
 static_assert(HEAD_DIM == 64, "the swizzle and the products below are those of 128-byte rows");
 
-// barrier_wait with a loop that the compiler sees: around the assembler's it schedules these kernels otherwise.
-__device__ __forceinline__ void barrier_spin(u32 barrier, u32 parity) {
-    while (!barrier_try(barrier, parity)) {}
-}
 // The producer's copies in flight: the barrier of a stage is signalled when its copies have landed and are visible
 // to the tensor cores, one stage late so that two are in flight, and at once when the producer must wait itself.
 struct Announcer {

@@ -3,6 +3,9 @@
 // In both passes the tile that stays gives the rows of every result, so P and dS go from accumulator to left operand
 // without leaving registers, and each product of a step is issued before the previous one is waited for.
 #include "attention_sm90.cuh"
+#include "step.cuh"
+
+extern __shared__ u8 shared[];
 
 // ---- dq: three warpgroups of 64 stacked query rows, 64 keys a step
 constexpr int ROWS = QUERY_ROWS, WORKERS = ROWS / 64, POSITIONS = ROWS / GROUP, KEYS = 64, STAGES = 4;
@@ -19,7 +22,6 @@ extern "C" __global__ void __launch_bounds__(Q_THREADS, 1)
                          bf16* __restrict__ dq, float* __restrict__ delta, const int* __restrict__ tiles, int q_ld,
                          int kv_ld, int out_ld, int dout_ld, int dq_ld, int n_rows, int window, float scale,
                          int n_items, int kv_heads) {
-    extern __shared__ u8 shared[];
     __shared__ __align__(8) u64 barriers[6 + 2 * STAGES];
     __shared__ float lses[2][ROWS], deltas[ROWS];
     // Q and out are read once, into registers; dout stays, so it has two places, to be loaded ahead.
@@ -40,6 +42,7 @@ extern "C" __global__ void __launch_bounds__(Q_THREADS, 1)
         }
         barriers_made();
     }
+    follow_closely();
     __syncthreads();
     Ring<1> qr;
     Ring<2> dor;
@@ -227,15 +230,31 @@ constexpr int TILE_BYTES = KV_ROWS * 128, Q_BYTES = QUERIES * 128;
 static_assert(KV_ROWS == 64 * KV_WORKERS && KV_THREADS == 128 * (KV_WORKERS + 1), "the same with 64 keys each");
 static_assert(KV_SHARED == 1024 + 4 * TILE_BYTES + Q_STAGES * 2 * Q_BYTES, "k, v, dk, dv, and the ring; 1024-aligned");
 
-// Arguments as backward.cu's attention_backward_kv, then the number of tiles times key heads, and of key heads. Tiles
-// of keys, `first` a multiple of KEY_ROWS. Grid at most the number of multiprocessors.
-extern "C" __global__ void __launch_bounds__(KV_THREADS, 1)
-    attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                          const bf16* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
-                          bf16* __restrict__ dk, bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld,
-                          int kv_ld, int dout_ld, int dkv_ld, int n_rows, int window, float scale, int n_items,
-                          int kv_heads) {
-    extern __shared__ u8 shared[];
+// Where blocks of a cluster leave their sums for each other: f32, 64 a row, pairs in an order without bank conflicts.
+static_assert(2 * KV_ROWS * 64 * 4 == Q_STAGES * 2 * Q_BYTES, "the sums of keys and values lie in the ring");
+__device__ __forceinline__ u32 sum_place(u32 sums, int row, int pair) {
+    return sums + row * 256 + (pair ^ ((row & 7) << 2)) * 8;
+}
+
+// With PARTS > 1 a cluster of so many blocks has one tile of keys, each block a run of the queries that see it, and the
+// sums are added in the order of the runs.
+template <int PARTS>
+__device__ __forceinline__ void backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k,
+                                            const bf16* __restrict__ v, const bf16* __restrict__ dout,
+                                            const float* __restrict__ lse, const float* __restrict__ delta,
+                                            bf16* __restrict__ dk, bf16* __restrict__ dv, const int* __restrict__ tiles,
+                                            int q_ld, int kv_ld, int dout_ld, int dkv_ld, int n_rows, int window,
+                                            float scale, int n_items, int kv_heads) {
+    const int part = blockIdx.x % PARTS;
+    const auto item_of = [&](int round) { return PARTS > 1 ? (int)blockIdx.x / PARTS : item_of_round(round); };
+    const auto another = [&](int round) { return PARTS > 1 ? round == 0 : round * (int)gridDim.x < n_items; };
+    // This block's run of the queries from `begin` to `end`.
+    const auto run = [&](int& begin, int& end) {
+        if (PARTS == 1) return;
+        const int steps = max(0, (end - begin + STEP_POSITIONS - 1) / STEP_POSITIONS), first = begin;
+        begin = first + steps * part / PARTS * STEP_POSITIONS;
+        end = min(end, first + steps * (part + 1) / PARTS * STEP_POSITIONS);
+    };
     __shared__ __align__(8) u64 barriers[2 + 2 * Q_STAGES];
     __shared__ __align__(16) float2 rows[Q_STAGES][QUERIES];
     const u32 k_tile = tile_aligned(shared_address(shared)), v_tile = k_tile + TILE_BYTES,
@@ -251,6 +270,7 @@ extern "C" __global__ void __launch_bounds__(KV_THREADS, 1)
         }
         barriers_made();
     }
+    follow_closely();
     __syncthreads();
     Ring<1> kvr;
     Ring<Q_STAGES> qr;
@@ -259,14 +279,15 @@ extern "C" __global__ void __launch_bounds__(KV_THREADS, 1)
     if (worker < 0) {
         registers_lower<40>();
         Announcer announcer;
-        for (int round = 0; round * (int)gridDim.x < n_items; round++) {
-            const int item = item_of_round(round);
+        for (int round = 0; another(round); round++) {
+            const int item = item_of(round);
             if (item >= n_items) continue;
             const int kv = item % kv_heads, column = kv * GROUP * HEAD_DIM;
             const Tile tile = read_tile(tiles, item / kv_heads);
             const int offset = tile.key_len - tile.query_len, key_end = min(tile.first + KV_ROWS, tile.key_len);
-            const int begin = max(tile.first - offset, 0);
-            const int end = window > 0 ? min(tile.query_len, key_end - 1 + window - offset) : tile.query_len;
+            int begin = max(tile.first - offset, 0);
+            int end = window > 0 ? min(tile.query_len, key_end - 1 + window - offset) : tile.query_len;
+            run(begin, end);
             const u64 from = (u64)tile.key_start * kv_ld + kv * HEAD_DIM;
             announcer.acquire(kv_empty, kvr.parity ^ 1);
             produce_keys<KV_ROWS>(k_tile, k + from, kv_ld, tile.first, tile.key_len);
@@ -292,18 +313,23 @@ extern "C" __global__ void __launch_bounds__(KV_THREADS, 1)
             }
         }
         announcer.flush();
+        if (PARTS > 1) {
+            cluster_sync();
+            cluster_sync();
+        }
     } else {
         registers_raise<232>();
         const int lane = threadIdx.x & 31, row0 = worker * 64 + warp_of_group() * 16, row_a = row0 + lane / 4;
         const float factor = scale * LOG2E;
-        for (int round = 0; round * (int)gridDim.x < n_items; round++) {
-            const int item = item_of_round(round);
+        for (int round = 0; another(round); round++) {
+            const int item = item_of(round);
             if (item >= n_items) continue;
             const int kv = item % kv_heads;
             const Tile tile = read_tile(tiles, item / kv_heads);
             const int offset = tile.key_len - tile.query_len, key_end = min(tile.first + KV_ROWS, tile.key_len);
-            const int begin = max(tile.first - offset, 0);
-            const int end = window > 0 ? min(tile.query_len, key_end - 1 + window - offset) : tile.query_len;
+            int begin = max(tile.first - offset, 0);
+            int end = window > 0 ? min(tile.query_len, key_end - 1 + window - offset) : tile.query_len;
+            run(begin, end);
             const int steps = max(0, (end - begin + STEP_POSITIONS - 1) / STEP_POSITIONS);
             // Steps in which a query sees one of this warpgroup's 64 keys; in the others it only hands the stage on.
             const int key0 = tile.first + worker * 64;
@@ -450,27 +476,83 @@ extern "C" __global__ void __launch_bounds__(KV_THREADS, 1)
                 qr.next();
             }
             hand_on(steps - own_end);
+            if constexpr (PARTS > 1) {
+                const u32 sums = q_tiles;
+                threads_sync(1, 128 * KV_WORKERS); // Nobody reads the ring any more.
 #pragma unroll
-            for (int h = 0; h < 2; h++)
+                for (int h = 0; h < 2; h++)
 #pragma unroll
-                for (int n = 0; n < 8; n++) {
-                    const u32 at = swizzled(row_a + 8 * h, n) + (lane & 3) * 4;
-                    shared_store(dk_tile + at,
-                                 to_bf16x2(dk_acc[4 * n + 2 * h] * scale, dk_acc[4 * n + 2 * h + 1] * scale));
-                    shared_store(dv_tile + at, to_bf16x2(dv_acc[4 * n + 2 * h], dv_acc[4 * n + 2 * h + 1]));
+                    for (int n = 0; n < 8; n++) {
+                        const int at = 4 * n + 2 * h;
+                        const u32 to = sum_place(sums, row_a + 8 * h, n * 4 + (lane & 3));
+                        shared_store8(to, dk_acc[at], dk_acc[at + 1]);
+                        shared_store8(to + KV_ROWS * 256, dv_acc[at], dv_acc[at + 1]);
+                    }
+                cluster_sync();
+                constexpr int SHARE = KV_ROWS / PARTS;
+                const u64 to = (u64)tile.key_start * dkv_ld + kv * HEAD_DIM;
+                for (int i = threadIdx.x - 128; i < 2 * SHARE * 8; i += 128 * KV_WORKERS) {
+                    const int row = part * SHARE + i / 8 % SHARE, chunk = i % 8;
+                    const bool values = i >= SHARE * 8;
+                    const u32 from = sum_place(sums, row, chunk * 4) + (values ? KV_ROWS * 256 : 0);
+                    float sum[8] = {};
+#pragma unroll
+                    for (int p = 0; p < PARTS; p++) {
+                        const float4 a = cluster_load16(from, p), b = cluster_load16(from + 16, p);
+                        sum[0] += a.x, sum[1] += a.y, sum[2] += a.z, sum[3] += a.w;
+                        sum[4] += b.x, sum[5] += b.y, sum[6] += b.z, sum[7] += b.w;
+                    }
+                    if (!values)
+#pragma unroll
+                        for (int j = 0; j < 8; j++) sum[j] *= scale;
+                    if (tile.first + row < tile.key_len)
+                        store16((values ? dv : dk) + to + (u64)(tile.first + row) * dkv_ld + chunk * 8, pack8(sum));
                 }
-            __syncwarp();
-            const u64 to = (u64)tile.key_start * dkv_ld + kv * HEAD_DIM;
+                // The others may still read here.
+                cluster_sync();
+            } else {
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int row = row0 + i * 4 + lane / 8, chunk = lane & 7;
-                if (tile.first + row < tile.key_len) {
-                    const u64 place = to + (u64)(tile.first + row) * dkv_ld + chunk * 8;
-                    *reinterpret_cast<uint4*>(dk + place) = shared_load16(dk_tile + swizzled(row, chunk));
-                    *reinterpret_cast<uint4*>(dv + place) = shared_load16(dv_tile + swizzled(row, chunk));
+                for (int h = 0; h < 2; h++)
+#pragma unroll
+                    for (int n = 0; n < 8; n++) {
+                        const u32 at = swizzled(row_a + 8 * h, n) + (lane & 3) * 4;
+                        shared_store(dk_tile + at,
+                                     to_bf16x2(dk_acc[4 * n + 2 * h] * scale, dk_acc[4 * n + 2 * h + 1] * scale));
+                        shared_store(dv_tile + at, to_bf16x2(dv_acc[4 * n + 2 * h], dv_acc[4 * n + 2 * h + 1]));
+                    }
+                __syncwarp();
+                const u64 to = (u64)tile.key_start * dkv_ld + kv * HEAD_DIM;
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const int row = row0 + i * 4 + lane / 8, chunk = lane & 7;
+                    if (tile.first + row < tile.key_len) {
+                        const u64 place = to + (u64)(tile.first + row) * dkv_ld + chunk * 8;
+                        *reinterpret_cast<uint4*>(dk + place) = shared_load16(dk_tile + swizzled(row, chunk));
+                        *reinterpret_cast<uint4*>(dv + place) = shared_load16(dv_tile + swizzled(row, chunk));
+                    }
                 }
+                __syncwarp();
             }
-            __syncwarp();
         }
     }
+}
+
+// Arguments as backward.cu's attention_backward_kv, then the number of tiles times key heads, and of key heads. Tiles
+// of keys, `first` a multiple of KEY_ROWS. Grid at most the number of multiprocessors.
+extern "C" __global__ void __launch_bounds__(KV_THREADS, 1)
+    attention_backward_kv(const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float* lse,
+                          const float* delta, bf16* dk, bf16* dv, const int* tiles, int q_ld, int kv_ld, int dout_ld,
+                          int dkv_ld, int n_rows, int window, float scale, int n_items, int kv_heads) {
+    backward_kv<1>(q, k, v, dout, lse, delta, dk, dv, tiles, q_ld, kv_ld, dout_ld, dkv_ld, n_rows, window, scale,
+                   n_items, kv_heads);
+}
+
+// The same where tiles are too few for all multiprocessors. Grid: KV_PARTS blocks an item.
+extern "C" __global__ void __cluster_dims__(KV_PARTS, 1, 1) __launch_bounds__(KV_THREADS, 1)
+    attention_backward_kv_parts(const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float* lse,
+                                const float* delta, bf16* dk, bf16* dv, const int* tiles, int q_ld, int kv_ld,
+                                int dout_ld, int dkv_ld, int n_rows, int window, float scale, int n_items,
+                                int kv_heads) {
+    backward_kv<KV_PARTS>(q, k, v, dout, lse, delta, dk, dv, tiles, q_ld, kv_ld, dout_ld, dkv_ld, n_rows, window, scale,
+                          n_items, kv_heads);
 }

@@ -12,7 +12,9 @@ use super::node::{AttentionKernel, AttentionOp, Saved};
 use super::segments::Segments;
 use super::spec::AttentionSpec;
 use super::table::{Sequences, Table};
-use crate::cuda::geometry::{self, Block, MAX_GROUP, QUERY_ROWS, QUERY_ROWS_SM90};
+use crate::cuda::geometry::{
+    self, Block, FEW_KEY_ITEMS_SM90, KEY_PARTS_SM90, MAX_GROUP, QUERY_ROWS, QUERY_ROWS_SM90,
+};
 use crate::cuda::table::Define;
 use crate::cuda::{self, Arg, CudaError, Result, Run};
 
@@ -127,7 +129,7 @@ fn launch(
         let items = n_tiles * shape.n_kv;
         arguments.extend([Arg::size(items), Arg::size(shape.n_kv)]);
         let grid = items.min(run.gpu().multiprocessors() as usize);
-        return run.launch(function, grid, block.threads, block.shared, &arguments);
+        return run.launch_closely(function, grid, block.threads, block.shared, &arguments);
     }
     run.launch(function, (shape.n_kv, n_tiles), block.threads, block.shared, &arguments)
 }
@@ -211,6 +213,19 @@ pub(crate) fn backward(
     arguments.extend(strides);
     arguments.extend([Arg::size(given.stride), Arg::size(to.key_stride)]);
     arguments.extend(rest);
+    let items = work.n_keys * shape.n_kv;
+    // Sizes alone decide, because the sums' last bits depend on it.
+    if form.sm90 && items <= FEW_KEY_ITEMS_SM90 && run.gpu().tries_candidates() {
+        arguments.extend([Arg::size(items), Arg::size(shape.n_kv)]);
+        let function = run.kernel(unit, "attention_backward_kv_parts", &defines)?;
+        return run.launch_closely(
+            function,
+            items * KEY_PARTS_SM90,
+            blocks[1].threads,
+            blocks[1].shared,
+            &arguments,
+        );
+    }
     let kernel = (unit, "attention_backward_kv", &defines[..]);
     launch(run, form, shape, kernel, blocks[1], work.n_keys, arguments)
 }

@@ -4,6 +4,7 @@
 // The scores of the next keys are multiplied while the softmax of these runs, as in Shah et al. 2024,
 // "FlashAttention-3"; three warpgroups keep the tensor cores busy without an order among them.
 #include "attention_sm90.cuh"
+#include "step.cuh"
 
 // Keys a step: 80 leaves the registers for one step's scores beside the last one's probabilities (128: 357 TFLOP/s
 // on an H100, 80: 455), and two steps cover what 24 positions see through a window of 128.
@@ -38,6 +39,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         }
         barriers_made();
     }
+    follow_closely();
     __syncthreads();
     Ring<2> qr;
     Ring<STAGES> kvr;

@@ -1,4 +1,4 @@
-// Rows by index: the writes of a key-value cache, and reads of a table.
+// Rows by index: the writes of a key-value cache.
 #include "common.cuh"
 
 // cache[rows[i]] = values[i], for distinct rows. values bf16 rows of stride ld (a part of packed q k v rows, for
@@ -10,14 +10,4 @@ extern "C" __global__ void __launch_bounds__(256)
     if (item >= n) return;
     store16(cache + (u64)rows[item / width] * D + item % width * 8,
             load16(values + item / width * ld + item % width * 8));
-}
-
-// out[i] = table[rows[i]]; bf16 rows of D, dense. The table may lie in mapped host memory. n = count * D / 8.
-// Grid: ceil(n / 256). Block: 256.
-extern "C" __global__ void __launch_bounds__(256)
-    gather_rows(const bf16* __restrict__ table, const int* __restrict__ rows, bf16* out, u64 n, int D) {
-    int width = D / 8;
-    u64 item = (u64)blockIdx.x * 256 + threadIdx.x;
-    if (item >= n) return;
-    store16(out + item * 8, load16(table + (u64)rows[item / width] * D + item % width * 8));
 }

@@ -79,12 +79,18 @@ pub(crate) fn losses(run: &Run<'_>, at: &Losses, [rows, width, vocabulary]: [usi
         let product = MatmulSpec::forward(n, vocabulary, width);
         let matrices =
             Matrices { a: hidden, b: at.head, c: None, d: at.logits, bias: None, workspace: at.workspace };
-        run.blas().matmul(&product, &matrices)?;
+        let (flops, numbers) = (2.0 * (n * width * vocabulary) as f64, (n * vocabulary) as f64);
+        let bytes = 2.0 * ((vocabulary + n) * width) as f64 + 2.0 * numbers;
+        run.stage("lm_head", flops, bytes, || run.blas().matmul(&product, &matrices))?;
         let (targets, factor, losses) = (row(at.targets, 4), row(at.factor, 4), row(at.values, 4));
-        cross_entropy(run, at.logits, targets, factor, losses, [n, vocabulary], gradient != 0)?;
+        let passes = if gradient == 0 { 1.0 } else { 2.0 };
+        run.stage("cross-entropy", 0.0, 2.0 * passes * numbers, || {
+            cross_entropy(run, at.logits, targets, factor, losses, [n, vocabulary], gradient != 0)
+        })?;
         if gradient != 0 {
             let product = MatmulSpec::backward(n, width, vocabulary);
-            run.blas().matmul(&product, &Matrices { a: at.logits, d: gradient, ..matrices })?;
+            let matrices = Matrices { a: at.logits, d: gradient, ..matrices };
+            run.stage("lm_head, back", flops, bytes, || run.blas().matmul(&product, &matrices))?;
         }
     }
     Ok(())
@@ -145,7 +151,8 @@ impl LossKernel for CubeBackend {
         let sizes = cuda::matrix(&x);
         let out = cuda::empty(x.shape(), DType::BF16, &x.device);
         cuda::gpu_of(&x).enqueue(cuda::handles([&x, &factors, &out]), move |run, p| {
-            scale_rows(run, p[0], p[1], p[2], sizes)
+            let bytes = 4.0 * (sizes[0] * sizes[1]) as f64;
+            run.stage("scale rows", 0.0, bytes, || scale_rows(run, p[0], p[1], p[2], sizes))
         });
         out
     }

@@ -29,6 +29,11 @@ impl Rows {
         [Arg::size(self.count), Arg::size(self.width), Arg::size(self.stride), Arg::F32(self.epsilon as f32)]
     }
 
+    /// Bytes of so many such matrices of bf16.
+    fn bytes(&self, matrices: usize) -> f64 {
+        2.0 * (matrices * self.count * self.width) as f64
+    }
+
     /// The kernels move 16 bytes at a time.
     fn check(&self) -> Result<()> {
         if self.width.is_multiple_of(8) && self.stride.is_multiple_of(8) {
@@ -57,7 +62,7 @@ pub(crate) fn forward(
     let kernel = run.kernel("norm", "rms_norm", &[])?;
     let mut arguments = vec![Arg::Ptr(x), Arg::Ptr(weight), Arg::Ptr(out), Arg::maybe(inv_rms)];
     arguments.extend(rows.sizes());
-    run.launch(kernel, rows.grid(run, 16), THREADS, 0, &arguments)
+    run.launch_closely(kernel, rows.grid(run, 16), THREADS, 0, &arguments)
 }
 
 /// `dx = residual + J^T dy`; without `inv_rms` the factors are computed again. `dx` may be `residual`.
@@ -76,7 +81,7 @@ pub(crate) fn backward(
     let mut arguments = vec![Arg::Ptr(x), Arg::Ptr(weight), Arg::maybe(inv_rms), Arg::Ptr(dy)];
     arguments.extend([Arg::maybe(residual), Arg::Ptr(dx)]);
     arguments.extend(rows.sizes());
-    run.launch(kernel, rows.grid(run, 8), THREADS, 0, &arguments)
+    run.launch_closely(kernel, rows.grid(run, 8), THREADS, 0, &arguments)
 }
 
 impl NormKernel for CubeBackend {
@@ -86,7 +91,7 @@ impl NormKernel for CubeBackend {
         let y = cuda::empty(x.shape(), DType::BF16, &x.device);
         let rows = Rows { count, width, stride: width, epsilon };
         cuda::gpu_of(&x).enqueue(cuda::handles([&x, &weight, &y]), move |run, p| {
-            forward(run, p[0], p[1], p[2], None, rows)
+            run.stage("norm", 0.0, rows.bytes(2), || forward(run, p[0], p[1], p[2], None, rows))
         });
         y
     }
@@ -97,7 +102,9 @@ impl NormKernel for CubeBackend {
         let dx = cuda::empty(x.shape(), DType::BF16, &x.device);
         let rows = Rows { count, width, stride: width, epsilon };
         cuda::gpu_of(&x).enqueue(cuda::handles([&x, &weight, &grad, &dx]), move |run, p| {
-            backward(run, p[0], p[1], None, p[2], None, p[3], rows)
+            run.stage("norm, back", 0.0, rows.bytes(3), || {
+                backward(run, p[0], p[1], None, p[2], None, p[3], rows)
+            })
         });
         dx
     }

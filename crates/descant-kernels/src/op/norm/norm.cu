@@ -4,7 +4,7 @@
 // 128 threads owns a row and continues with the row gridDim.x further, with its part of the weight kept in registers.
 // Rows longer than 4096 are read twice, the second time from cache. Sums have one order for each row, whatever the
 // grid.
-#include "common.cuh"
+#include "step.cuh"
 
 #define THREADS 128
 
@@ -89,6 +89,7 @@ __device__ __forceinline__ void norm_long_rows(const bf16* x, const float* w, bf
 // 16-byte rows. Grid: any, at most T (16 blocks a multiprocessor are enough). Block: 128.
 extern "C" __global__ void __launch_bounds__(THREADS, 6)
     rms_norm(const bf16* x, const float* w, bf16* out, float* inv_rms, int T, int D, int ld, float eps) {
+    wait_for_earlier();
     int v = (D / 8 + THREADS - 1) / THREADS;
     if (v == 1)
         norm_rows<1>(x, w, out, inv_rms, T, D, ld, eps);
@@ -197,6 +198,7 @@ __device__ __forceinline__ void backward_long_rows(const bf16* x, const float* w
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
     rms_norm_backward(const bf16* x, const float* w, const float* inv_rms, const bf16* dy, const bf16* residual,
                       bf16* dx, int T, int D, int ld, float eps) {
+    wait_for_earlier();
     int v = (D / 8 + THREADS - 1) / THREADS;
     if (v == 1)
         backward_rows<1>(x, w, inv_rms, dy, residual, dx, T, D, ld, eps);

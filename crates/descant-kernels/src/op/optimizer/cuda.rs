@@ -52,6 +52,12 @@ impl Buffers {
     }
 }
 
+/// Bytes that so many f32 numbers for each element are.
+fn bytes(entries: &[([Option<usize>; 7], usize)], numbers: usize) -> f64 {
+    let elements: usize = entries.iter().map(|(_, elements)| elements).sum();
+    (numbers * elements * size_of::<f32>()) as f64
+}
+
 /// Blocks that fill the card.
 fn grid(run: &Run<'_>, table: &Table) -> usize {
     table.chunks.min(run.gpu().multiprocessors() as usize * 8)
@@ -74,15 +80,17 @@ pub(super) fn grad_norm(grads: &[Tensor<3>]) -> Tensor<1> {
     let gpu: Gpu = cuda::gpu_of(&norm);
     gpu.enqueue(handles, move |run, p| {
         let [.., norm, partials] = p else { unreachable!("the last two are ours") };
-        let mut done = 0;
-        for table in Buffers::tables(&entries, p) {
-            let arguments = [Arg::Struct(&table.bytes), Arg::Ptr(*partials), Arg::U32(done)];
-            let kernel = run.kernel("optimizer", "square_sums", &[])?;
-            run.launch(kernel, grid(run, &table), THREADS, 0, &arguments)?;
-            done += table.chunks as u32;
-        }
-        let arguments = [Arg::Ptr(*partials), Arg::Ptr(*norm), Arg::U32(done)];
-        run.launch(run.kernel("optimizer", "norm_of_sums", &[])?, 1usize, 1024u32, 0, &arguments)
+        run.stage("gradient norm", 0.0, bytes(&entries, 1), || {
+            let mut done = 0;
+            for table in Buffers::tables(&entries, p) {
+                let arguments = [Arg::Struct(&table.bytes), Arg::Ptr(*partials), Arg::U32(done)];
+                let kernel = run.kernel("optimizer", "square_sums", &[])?;
+                run.launch(kernel, grid(run, &table), THREADS, 0, &arguments)?;
+                done += table.chunks as u32;
+            }
+            let arguments = [Arg::Ptr(*partials), Arg::Ptr(*norm), Arg::U32(done)];
+            run.launch(run.kernel("optimizer", "norm_of_sums", &[])?, 1usize, 1024u32, 0, &arguments)
+        })
     });
     cuda::tensor(norm)
 }
@@ -124,11 +132,13 @@ pub(super) fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor
     let Some(first) = sums.first() else { return Vec::new() };
     let Buffers { handles, entries } = buffers;
     cuda::gpu_of(first).enqueue(handles, move |run, p| {
-        for table in Buffers::tables(&entries, p) {
-            let kernel = run.kernel("optimizer", "accumulate", &[])?;
-            run.launch(kernel, grid(run, &table), THREADS, 0, &[Arg::Struct(&table.bytes)])?;
-        }
-        Ok(())
+        run.stage("sum of gradients", 0.0, bytes(&entries, 3), || {
+            for table in Buffers::tables(&entries, p) {
+                let kernel = run.kernel("optimizer", "accumulate", &[])?;
+                run.launch(kernel, grid(run, &table), THREADS, 0, &[Arg::Struct(&table.bytes)])?;
+            }
+            Ok(())
+        })
     });
     sums.into_iter().map(cuda::tensor).collect()
 }
@@ -182,7 +192,11 @@ pub(super) fn update(
     gpu.enqueue(handles, move |run, p| {
         let norm = norm.map(|norm| p[norm]);
         let entry = if blocks { "adamw8" } else { "adamw" };
-        launch(run, entry, &Buffers::tables(&entries, p), norm, &step(numbers, max_norm))
+        // Gradients, and parameters and moments both ways.
+        let bytes = bytes(&entries, if blocks { 4 } else { 7 });
+        run.stage("optimizer", 0.0, bytes, || {
+            launch(run, entry, &Buffers::tables(&entries, p), norm, &step(numbers, max_norm))
+        })
     });
     (results.into_iter().map(cuda::tensor).collect(), kept)
 }

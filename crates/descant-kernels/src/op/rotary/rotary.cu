@@ -2,7 +2,7 @@
 //
 // A thread turns eight pairs (i, i + d/2) of up to four heads of one token, so that the angles are read once for the
 // four and eight 16-byte loads are under way at a time.
-#include "common.cuh"
+#include "step.cuh"
 
 #define HEADS 4
 
@@ -12,6 +12,7 @@
 extern "C" __global__ void __launch_bounds__(256)
     rotary(const bf16* x, const float* __restrict__ cos, const float* __restrict__ sin, bf16* out, int T, int n_heads,
            int d, int ld, int out_ld, float sign) {
+    follow_closely();
     int half = d / 2, vectors = half / 8, groups = (n_heads + HEADS - 1) / HEADS;
     u64 item = (u64)blockIdx.x * blockDim.x + threadIdx.x;
     if (item >= (u64)T * groups * vectors) return;

@@ -1,6 +1,7 @@
 //! Routing on a CUDA card: the launches. The operators made of them are in `cuda_ops.rs`.
 
 use super::sizes::CHUNK;
+use crate::cuda::geometry::{FEW_PAIRS, FEW_PAIRS_EXPERTS, TAKE_ROWS_SM90};
 use crate::cuda::{Arg, CudaError, Result, Run};
 
 /// Most experts that the kernels sort, and most that a token may go to.
@@ -10,6 +11,14 @@ const MAX_TOP_K: usize = 8;
 /// Whether the kernels choose `top_k` of so many experts.
 pub(crate) const fn can_choose(top_k: usize, n_experts: usize) -> bool {
     n_experts <= MAX_EXPERTS && top_k <= MAX_TOP_K && top_k <= n_experts
+}
+
+fn check(top_k: usize, n_experts: usize) -> Result<()> {
+    if can_choose(top_k, n_experts) {
+        return Ok(());
+    }
+    let what = format!("{top_k} of {n_experts} experts; at most {MAX_TOP_K} of {MAX_EXPERTS}");
+    Err(CudaError::NoKernel { operator: "route", what })
 }
 
 /// The router's weight, `[experts, hidden]`.
@@ -29,31 +38,33 @@ impl RouterWeight {
     }
 }
 
-/// `logits = x · weight^T + bias`, f32 `[tokens, experts]`; rows of `x` are `stride` apart.
-pub(crate) fn router(
+/// Tokens of a block that looks for experts, and of one where there are few.
+const ROUTED: usize = 32;
+const FEW_ROUTED: usize = 16;
+/// Up to so many tokens, blocks have few: more would leave multiprocessors without work.
+const FEW_TOKENS: usize = 4096;
+
+/// `logits = x · weight^T + bias`, f32 `[tokens, experts]`, and of each token what [`choose`] chooses.
+pub(crate) fn router_choice(
     run: &Run<'_>,
     x: u64,
     weight: RouterWeight,
     bias: u64,
-    logits: u64,
-    [n_tokens, hidden, n_experts]: [usize; 3],
-    stride: usize,
+    [logits, experts, weights]: [u64; 3],
+    [n_tokens, hidden, n_experts, top_k]: [usize; 4],
 ) -> Result<()> {
-    let entry = match weight {
-        RouterWeight::Bf16(_) => "router",
-        RouterWeight::F32(_) => "router_f32",
+    check(top_k, n_experts)?;
+    let is_few = n_tokens <= FEW_TOKENS;
+    let entry = match (weight, is_few) {
+        (RouterWeight::Bf16(_), false) => "router_choice",
+        (RouterWeight::Bf16(_), true) => "router_choice_few",
+        (RouterWeight::F32(_), false) => "router_choice_f32",
+        (RouterWeight::F32(_), true) => "router_choice_few_f32",
     };
-    let arguments = [
-        Arg::Ptr(x),
-        Arg::Ptr(weight.address()),
-        Arg::Ptr(bias),
-        Arg::Ptr(logits),
-        Arg::size(n_tokens),
-        Arg::size(hidden),
-        Arg::size(stride),
-        Arg::size(n_experts),
-    ];
-    run.launch(run.kernel("route", entry, &[])?, n_tokens.div_ceil(32), 256u32, 0, &arguments)
+    let mut arguments = [x, weight.address(), bias, logits, experts, weights].map(Arg::Ptr).to_vec();
+    arguments.extend([n_tokens, hidden, n_experts, top_k].map(Arg::size));
+    let blocks = n_tokens.div_ceil(if is_few { FEW_ROUTED } else { ROUTED });
+    run.launch_closely(run.kernel("route", entry, &[])?, blocks, 256u32, 0, &arguments)
 }
 
 /// The `top_k` experts with the largest logits, and the softmax over them.
@@ -64,10 +75,7 @@ pub(crate) fn choose(
     weights: u64,
     [n_tokens, n_experts, top_k]: [usize; 3],
 ) -> Result<()> {
-    if !can_choose(top_k, n_experts) {
-        let what = format!("{top_k} of {n_experts} experts; at most {MAX_TOP_K} of {MAX_EXPERTS}");
-        return Err(CudaError::NoKernel { operator: "route", what });
-    }
+    check(top_k, n_experts)?;
     let arguments = [
         Arg::Ptr(logits),
         Arg::Ptr(experts),
@@ -89,13 +97,18 @@ pub(crate) fn sort(
     scratch: u64,
     [n_pairs, n_experts]: [usize; 2],
 ) -> Result<()> {
+    if n_pairs <= FEW_PAIRS && n_experts <= FEW_PAIRS_EXPERTS {
+        let mut arguments = [experts, pairs, places, offsets].map(Arg::Ptr).to_vec();
+        arguments.extend([n_pairs, n_experts].map(Arg::size));
+        return run.launch_closely(run.kernel("route", "sort_few_pairs", &[])?, 1usize, CHUNK, 0, &arguments);
+    }
     let blocks = n_pairs.div_ceil(CHUNK).max(1);
     let sizes = [Arg::size(n_pairs), Arg::size(n_experts)];
     let arguments = [&[Arg::Ptr(experts), Arg::Ptr(scratch)][..], &sizes].concat();
-    run.launch(run.kernel("route", "count_pairs", &[])?, blocks, CHUNK, 0, &arguments)?;
+    run.launch_closely(run.kernel("route", "count_pairs", &[])?, blocks, CHUNK, 0, &arguments)?;
     let to = [Arg::Ptr(pairs), Arg::Ptr(places), Arg::Ptr(offsets)];
     let arguments = [&[Arg::Ptr(experts), Arg::Ptr(scratch)][..], &to, &sizes].concat();
-    run.launch(run.kernel("route", "sort_pairs", &[])?, blocks, CHUNK, 0, &arguments)
+    run.launch_closely(run.kernel("route", "sort_pairs", &[])?, blocks, CHUNK, 0, &arguments)
 }
 
 /// `out = residual + sum of a token's rows of y by their weights`; weights and residual may be none (0).
@@ -119,7 +132,13 @@ pub(crate) fn combine(
         Arg::size(hidden),
         Arg::size(top_k),
     ];
-    run.launch(run.kernel("route/rows", "combine", &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
+    run.launch_closely(
+        run.kernel("route/rows", "combine", &[])?,
+        vectors.div_ceil(256),
+        256u32,
+        0,
+        &arguments,
+    )
 }
 
 /// Addresses of [`combine_backward`].
@@ -171,7 +190,8 @@ pub(crate) fn combine_backward(
         Arg::size(top_k),
         Arg::I32(matches!(at.router, RouterWeight::F32(_)).into()),
     ];
-    run.launch(run.kernel("route/rows", "combine_backward", &[])?, n_tokens, 128u32, 0, &arguments)
+    let entry = if top_k <= 4 { "combine_backward" } else { "combine_backward_many" };
+    run.launch_closely(run.kernel("route/rows", entry, &[])?, n_tokens, 128u32, 0, &arguments)
 }
 
 /// `weights = softmax of the chosen logits`, f32 `[tokens, k]`.
@@ -212,6 +232,14 @@ pub(crate) fn take(
 ) -> Result<()> {
     let sizes = [n_tokens, hidden, top_k].map(Arg::size);
     let arguments = [[x, places, out].map(Arg::Ptr), sizes].concat();
+    // Two rows for each warp.
+    let shared = TAKE_ROWS_SM90.threads as usize / 32 * 2 * 2 * hidden;
+    if run.gpu().is_hopper() && 2 * shared <= run.gpu().architecture().shared_memory() as usize {
+        let warps = TAKE_ROWS_SM90.threads as usize / 32;
+        let grid = n_tokens.div_ceil(warps).min(2 * run.gpu().multiprocessors() as usize);
+        let kernel = run.kernel("route/rows_sm90", "take_tokens", &[])?;
+        return run.launch_closely(kernel, grid, TAKE_ROWS_SM90.threads, shared as u32, &arguments);
+    }
     run.launch(run.kernel("route/rows", "take_tokens", &[])?, n_tokens.div_ceil(8), 256u32, 0, &arguments)
 }
 

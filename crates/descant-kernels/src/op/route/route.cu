@@ -2,7 +2,7 @@
 //
 // No atomics on floats and none that decide an order: a pair's place is the number of pairs before it, counted by
 // ballots within a chunk of 1024 pairs and by sums over the chunks before. Index arrays are i32.
-#include "common.cuh"
+#include "step.cuh"
 
 #define EXPERT_TILE 32
 
@@ -25,23 +25,27 @@ __device__ __forceinline__ uint4 split(float* f) {
     return lead;
 }
 
-template <bool F32>
+// logits[t, e] = dot(x[t], w[e]) + bias[e], on tensor cores with f32 accumulators: products of bf16 are exact in f32.
+//
+// A block owns 16 M tokens; its eight warps take the columns in turns of 32 and are summed in order. Within a turn a
+// lane loads 16 bytes of a row; both operands use the same order of columns, which a dot product does not see. With w
+// in f32 (a router with its low-rank part added) it is the sum of three bf16 products.
+template <bool F32, int M>
 __device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const void* __restrict__ w,
-                                              const float* __restrict__ bias, float* __restrict__ logits, int T, int D,
-                                              int ld, int E) {
-    __shared__ float partial[8][32][EXPERT_TILE];
+                                              const float* __restrict__ bias, float* logits, int T, int D, int E) {
+    __shared__ float partial[8][16 * M][EXPERT_TILE];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
-    int first = blockIdx.x * 32;
+    int first = blockIdx.x * 16 * M;
     for (int e0 = 0; e0 < E; e0 += EXPERT_TILE) {
-        float acc[2][4][4] = {};
+        float acc[M][4][4] = {};
 #pragma unroll 2
         for (int turn = warp; turn < D / 32; turn += 8) {
             int column = turn * 32 + t * 8;
-            uint4 a[2][2];
+            uint4 a[M][2];
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
+            for (int i = 0; i < 2 * M; i++) {
                 int token = first + i * 8 + g;
-                a[i >> 1][i & 1] = token < T ? load16(x + (u64)token * ld + column) : make_uint4(0, 0, 0, 0);
+                a[i >> 1][i & 1] = token < T ? load16(x + (u64)token * D + column) : make_uint4(0, 0, 0, 0);
             }
 #pragma unroll
             for (int n = 0; n < 4; n++) {
@@ -55,26 +59,26 @@ __device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const 
 #pragma unroll
                     for (int part = 0; part < 3; part++) {
                         uint4 b = split(f);
-                        multiply(acc[0][n], a[0][0], a[0][1], b);
-                        multiply(acc[1][n], a[1][0], a[1][1], b);
+#pragma unroll
+                        for (int m = 0; m < M; m++) multiply(acc[m][n], a[m][0], a[m][1], b);
                     }
                 } else {
                     uint4 b = make_uint4(0, 0, 0, 0);
                     if (expert < E) b = load16((const bf16*)w + (u64)expert * D + column);
-                    multiply(acc[0][n], a[0][0], a[0][1], b);
-                    multiply(acc[1][n], a[1][0], a[1][1], b);
+#pragma unroll
+                    for (int m = 0; m < M; m++) multiply(acc[m][n], a[m][0], a[m][1], b);
                 }
             }
         }
 #pragma unroll
-        for (int m = 0; m < 2; m++)
+        for (int m = 0; m < M; m++)
 #pragma unroll
             for (int n = 0; n < 4; n++)
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     partial[warp][m * 16 + (i >> 1) * 8 + g][n * 8 + t * 2 + (i & 1)] = acc[m][n][i];
         __syncthreads();
-        for (int i = threadIdx.x; i < 32 * EXPERT_TILE; i += 256) {
+        for (int i = threadIdx.x; i < 16 * M * EXPERT_TILE; i += 256) {
             int token = first + i / EXPERT_TILE, expert = e0 + i % EXPERT_TILE;
             if (token >= T || expert >= E) continue;
             float sum = 0.0f;
@@ -84,23 +88,6 @@ __device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const 
         }
         __syncthreads();
     }
-}
-
-// logits[t, e] = dot(x[t], w[e]) + bias[e], on tensor cores with f32 accumulators: products of bf16 are exact in f32.
-//
-// A block owns 32 tokens; its eight warps take the columns in turns of 32 and are summed in order. Within a turn a lane
-// loads 16 bytes of a row; both operands use the same order of columns, which a dot product does not see.
-// x bf16 rows of stride ld; w bf16 [E, D]; bias f32 [E] or null; logits f32 [T, E]. D a multiple of 32, any E.
-// Grid: ceil(T / 32). Block: 256.
-extern "C" __global__ void __launch_bounds__(256)
-    router(const bf16* x, const bf16* w, const float* bias, float* logits, int T, int D, int ld, int E) {
-    router_logits<false>(x, w, bias, logits, T, D, ld, E);
-}
-
-// The same with w f32 [E, D] (a router with its low-rank part added), as the sum of three bf16 products.
-extern "C" __global__ void __launch_bounds__(256)
-    router_f32(const bf16* x, const float* w, const float* bias, float* logits, int T, int D, int ld, int E) {
-    router_logits<true>(x, w, bias, logits, T, D, ld, E);
 }
 
 #define CHUNK 1024
@@ -113,13 +100,10 @@ __device__ __forceinline__ u32 ordered(float x) {
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// The k largest logits of each token, largest first, ties to the lower expert, and their softmax.
-// logits f32 [T, E]; experts i32 [T, k]; weights f32 [T, k] or null. k <= 32, k <= E <= 256.
-// Grid: ceil(T / 8). Block: 256, a warp a token.
-extern "C" __global__ void __launch_bounds__(256)
-    choose(const float* __restrict__ logits, int* experts, float* weights, int T, int E, int k) {
-    int lane = threadIdx.x & 31, token = blockIdx.x * 8 + (threadIdx.x >> 5);
-    if (token >= T) return;
+// A warp's choice for one token, as `choose` describes it.
+__device__ __forceinline__ void choose_token(const float* logits, int* experts, float* weights, int token, int E,
+                                             int k) {
+    int lane = threadIdx.x & 31;
     // A key is the logit above and the reversed expert below, never 0; a lane keeps up to eight.
     u64 keys[MAX_EXPERTS / 32];
 #pragma unroll
@@ -151,10 +135,58 @@ extern "C" __global__ void __launch_bounds__(256)
     if (weights) weights[(u64)token * k + lane] = p / sum;
 }
 
+// The k largest logits of each token, largest first, ties to the lower expert, and their softmax.
+// logits f32 [T, E]; experts i32 [T, k]; weights f32 [T, k] or null. k <= 32, k <= E <= 256.
+// Grid: ceil(T / 8). Block: 256, a warp a token.
+extern "C" __global__ void __launch_bounds__(256)
+    choose(const float* __restrict__ logits, int* experts, float* weights, int T, int E, int k) {
+    int token = blockIdx.x * 8 + (threadIdx.x >> 5);
+    if (token < T) choose_token(logits, experts, weights, token, E, k);
+}
+
+// A block chooses for its own tokens.
+template <bool F32, int M>
+__device__ __forceinline__ void logits_and_choice(const bf16* __restrict__ x, const void* __restrict__ w,
+                                                  const float* __restrict__ bias, float* logits, int* experts,
+                                                  float* weights, int T, int D, int E, int k) {
+    router_logits<F32, M>(x, w, bias, logits, T, D, E);
+    int first = blockIdx.x * 16 * M, end = min(T, first + 16 * M);
+    for (int token = first + (threadIdx.x >> 5); token < end; token += 8)
+        choose_token(logits, experts, weights, token, E, k);
+}
+
+// x bf16 [T, D]; w [E, D]; bias f32 [E] or null; logits f32 [T, E]; experts and weights as `choose` has them. D a
+// multiple of 32, any E. Grid: ceil(T / 32), or ceil(T / 16) of those for few tokens. Block: 256.
+extern "C" __global__ void __launch_bounds__(256, 2)
+    router_choice(const bf16* x, const bf16* w, const float* bias, float* logits, int* experts, float* weights, int T,
+                  int D, int E, int k) {
+    follow_closely();
+    logits_and_choice<false, 2>(x, w, bias, logits, experts, weights, T, D, E, k);
+}
+extern "C" __global__ void __launch_bounds__(256, 2)
+    router_choice_few(const bf16* x, const bf16* w, const float* bias, float* logits, int* experts, float* weights,
+                      int T, int D, int E, int k) {
+    follow_closely();
+    logits_and_choice<false, 1>(x, w, bias, logits, experts, weights, T, D, E, k);
+}
+extern "C" __global__ void __launch_bounds__(256, 2)
+    router_choice_f32(const bf16* x, const float* w, const float* bias, float* logits, int* experts, float* weights,
+                      int T, int D, int E, int k) {
+    follow_closely();
+    logits_and_choice<true, 2>(x, w, bias, logits, experts, weights, T, D, E, k);
+}
+extern "C" __global__ void __launch_bounds__(256, 2)
+    router_choice_few_f32(const bf16* x, const float* w, const float* bias, float* logits, int* experts, float* weights,
+                          int T, int D, int E, int k) {
+    follow_closely();
+    logits_and_choice<true, 1>(x, w, bias, logits, experts, weights, T, D, E, k);
+}
+
 // How often each expert occurs in each chunk of 1024 pairs. experts i32 [P]; counts i32 [ceil(P / 1024), E]. E <= 256.
 // Grid: ceil(P / 1024). Block: 1024.
 extern "C" __global__ void __launch_bounds__(1024)
     count_pairs(const int* __restrict__ experts, int* counts, int P, int E) {
+    follow_closely();
     __shared__ int chosen[MAX_EXPERTS];
     for (int e = threadIdx.x; e < E; e += 1024) chosen[e] = 0;
     __syncthreads();
@@ -170,6 +202,7 @@ extern "C" __global__ void __launch_bounds__(1024)
 extern "C" __global__ void __launch_bounds__(1024)
     sort_pairs(const int* __restrict__ experts, const int* __restrict__ counts, int* pairs, int* places, int* offsets,
                int P, int E) {
+    follow_closely();
     __shared__ int before[MAX_EXPERTS], total[MAX_EXPERTS], by_warp[WARPS][MAX_EXPERTS];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_chunks = (P + CHUNK - 1) / CHUNK, chunk = blockIdx.x;
     // Counts of all chunks, and of those before this one: warps take chunks in turns, then one thread an expert sums.
@@ -217,6 +250,76 @@ extern "C" __global__ void __launch_bounds__(1024)
     int place = by_warp[warp][e] + rank;
     places[pair] = place;
     pairs[place] = pair;
+}
+
+#define FEW_CHUNKS (FEW_PAIRS / CHUNK)
+
+// `count_pairs` and `sort_pairs` in one block. P <= FEW_PAIRS, E <= FEW_EXPERTS. Grid: 1. Block: 1024.
+extern "C" __global__ void __launch_bounds__(1024)
+    sort_few_pairs(const int* __restrict__ experts, int* pairs, int* places, int* offsets, int P, int E) {
+    follow_closely();
+    // Pairs of each expert in each run of 32, then those in the runs before.
+    __shared__ unsigned short counts[FEW_CHUNKS * WARPS][FEW_EXPERTS];
+    __shared__ int first[FEW_EXPERTS];
+    static_assert(FEW_CHUNKS * WARPS == 4 * 32 && FEW_EXPERTS == 4 * 32, "four a lane");
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    for (int i = threadIdx.x; i < FEW_CHUNKS * WARPS * FEW_EXPERTS; i += 1024) (&counts[0][0])[i] = 0;
+    __syncthreads();
+    int mine[FEW_CHUNKS], rank[FEW_CHUNKS];
+#pragma unroll
+    for (int c = 0; c < FEW_CHUNKS; c++) {
+        int pair = c * CHUNK + threadIdx.x;
+        mine[c] = pair < P ? experts[pair] : -1;
+        u32 same = __match_any_sync(FULL_WARP, mine[c]);
+        rank[c] = __popc(same & ((1u << lane) - 1));
+        if (mine[c] >= 0 && rank[c] == 0) counts[c * WARPS + warp][mine[c]] = __popc(same);
+    }
+    __syncthreads();
+    // A warp an expert, four runs a lane.
+    for (int e = warp; e < E; e += WARPS) {
+        int n[4], sum = 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++) n[i] = counts[4 * lane + i][e], sum += n[i];
+        int before = sum;
+#pragma unroll
+        for (int offset = 1; offset < 32; offset <<= 1) {
+            int other = __shfl_up_sync(FULL_WARP, before, offset);
+            if (lane >= offset) before += other;
+        }
+        if (lane == 31) first[e] = before;
+        before -= sum;
+#pragma unroll
+        for (int i = 0; i < 4; i++) counts[4 * lane + i][e] = before, before += n[i];
+    }
+    __syncthreads();
+    // One warp, four experts a lane.
+    if (warp == 0) {
+        int n[4], sum = 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++) n[i] = 4 * lane + i < E ? first[4 * lane + i] : 0, sum += n[i];
+        int before = sum;
+#pragma unroll
+        for (int offset = 1; offset < 32; offset <<= 1) {
+            int other = __shfl_up_sync(FULL_WARP, before, offset);
+            if (lane >= offset) before += other;
+        }
+        if (lane == 31) offsets[E] = before;
+        before -= sum;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int e = 4 * lane + i;
+            if (e < E) first[e] = before, offsets[e] = before;
+            before += n[i];
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int c = 0; c < FEW_CHUNKS; c++) {
+        if (mine[c] < 0) continue;
+        int pair = c * CHUNK + threadIdx.x, place = first[mine[c]] + counts[c * WARPS + warp][mine[c]] + rank[c];
+        places[pair] = place;
+        pairs[place] = pair;
+    }
 }
 
 // weights[t] = softmax(logits[t, experts[t]]). logits f32 [T, E], experts i32 [T, k], weights f32 [T, k].

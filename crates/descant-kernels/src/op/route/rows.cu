@@ -1,6 +1,6 @@
 // Rows between tokens and sorted pairs: gather, weighted sum, their gradients, and the fused end of the expert half's
 // backward. All sums over a token's pairs run in slot order.
-#include "common.cuh"
+#include "step.cuh"
 
 #define THREADS 128
 #define MAX_K 8
@@ -34,6 +34,7 @@ extern "C" __global__ void __launch_bounds__(256)
 extern "C" __global__ void __launch_bounds__(256)
     combine(const bf16* __restrict__ y, const float* __restrict__ weights, const int* __restrict__ places,
             const bf16* residual, bf16* out, u64 n, int D, int k) {
+    follow_closely();
     u64 item = (u64)blockIdx.x * 256 + threadIdx.x;
     if (item >= n) return;
     int width = D / 8, column = item % width * 8;
@@ -85,20 +86,22 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x == 0) d_weights[pair] = sum;
 }
 
-struct Token {
+// Of a token with up to K pairs.
+template <int K> struct Token {
     const bf16* dxp;
     const void* router_w;
     bool router_is_f32;
-    int places[MAX_K], experts[MAX_K];
-    float d_logits[MAX_K];
+    int places[K], experts[K];
+    float d_logits[K];
 };
 
 // Gradient of the norm's output at eight columns: sum of the pairs' rows and of the router's part.
-__device__ __forceinline__ void normed_gradient(const Token& token, int D, int k, int c, float* g) {
+template <int K>
+__device__ __forceinline__ void normed_gradient(const Token<K>& token, int D, int k, int c, float* g) {
 #pragma unroll
     for (int j = 0; j < 8; j++) g[j] = 0.0f;
 #pragma unroll
-    for (int start = 0; start < MAX_K; start += 4) {
+    for (int start = 0; start < K; start += 4) {
         if (start >= k) break;
         uint4 v[4];
 #pragma unroll
@@ -124,19 +127,25 @@ __device__ __forceinline__ void normed_gradient(const Token& token, int D, int k
 }
 
 // V vectors a thread stay in registers between the two passes; with V = 0 the second pass computes them again.
-template <int V>
-__device__ __forceinline__ void finish_token(const Token& token, const bf16* x, const float* w, const bf16* grad,
+template <int V, int K>
+__device__ __forceinline__ void finish_token(const Token<K>& token, const bf16* x, const float* w, const bf16* grad,
                                              bf16* out, float scale, int D, int k, float* scratch) {
     float kept[V > 0 ? V : 1][8];
-    uint4 rows[V > 0 ? V : 1];
+    uint4 rows[V > 0 ? V : 1], rest[V > 0 ? V : 1];
     float sum = 0.0f;
     int n = D / 8;
+    // Under way beside the rest.
+#pragma unroll
+    for (int i = 0; i < V; i++) {
+        int c = threadIdx.x + i * THREADS;
+        if (c < n) rows[i] = load16(x + 8 * c), rest[i] = load16(grad + 8 * c);
+    }
 #pragma unroll
     for (int i = 0; i < (V > 0 ? V : (n + THREADS - 1) / THREADS); i++) {
         int c = threadIdx.x + i * THREADS;
         if (c >= n) break;
         float g[8], f[8];
-        uint4 row = load16(x + 8 * c);
+        uint4 row = V > 0 ? rows[V > 0 ? i : 0] : load16(x + 8 * c);
         normed_gradient(token, D, k, c, g);
         unpack8(row, f);
         const float4* from = (const float4*)w + 2 * c;
@@ -148,7 +157,6 @@ __device__ __forceinline__ void finish_token(const Token& token, const bf16* x, 
             sum += g[j] * f[j];
         }
         if (V > 0) {
-            rows[V > 0 ? i : 0] = row;
 #pragma unroll
             for (int j = 0; j < 8; j++) kept[V > 0 ? i : 0][j] = g[j];
         }
@@ -168,7 +176,7 @@ __device__ __forceinline__ void finish_token(const Token& token, const bf16* x, 
             for (int j = 0; j < 8; j++) g[j] *= w[8 * c + j];
             unpack8(load16(x + 8 * c), f);
         }
-        unpack8(load16(grad + 8 * c), r);
+        unpack8(V > 0 ? rest[V > 0 ? i : 0] : load16(grad + 8 * c), r);
 #pragma unroll
         for (int j = 0; j < 8; j++) r[j] += scale * (g[j] - f[j] * along);
         store16(out + 8 * c, pack8(r));
@@ -181,21 +189,21 @@ __device__ __forceinline__ void finish_token(const Token& token, const bf16* x, 
 //   dxn    = sum_i dxp[places[t, i]] + sum_i dl_i router_w[e_i]
 //   out[t] = grad[t] + gradient of RMSNorm (x_mid, inv_rms, norm_w) at dxn
 // dxp bf16 [P, D]; places, experts i32 [T, k]; d_weights, weights, d_logits f32 [T, k]; router_w [E, D], f32 or bf16;
-// down_bias bf16 [E, D]; x_mid bf16 [T, D]; inv_rms f32 [T]; norm_w f32 [D]; grad, out bf16 [T, D], may be one. k <= 8.
-// Grid: T. Block: 128.
-extern "C" __global__ void __launch_bounds__(THREADS, 4)
-    combine_backward(const bf16* dxp, const int* places, const int* experts, const float* d_weights,
-                     const float* weights, const void* router_w, const bf16* down_bias, const bf16* x_mid,
-                     const float* inv_rms, const float* norm_w, const bf16* grad, bf16* out, float* d_logits, int D,
-                     int k, int router_is_f32) {
+// down_bias bf16 [E, D]; x_mid bf16 [T, D]; inv_rms f32 [T]; norm_w f32 [D]; grad, out bf16 [T, D], may be one. k <= K.
+template <int K>
+__device__ __forceinline__ void end_of_experts(const bf16* dxp, const int* places, const int* experts,
+                                               const float* d_weights, const float* weights, const void* router_w,
+                                               const bf16* down_bias, const bf16* x_mid, const float* inv_rms,
+                                               const float* norm_w, const bf16* grad, bf16* out, float* d_logits, int D,
+                                               int k, int router_is_f32) {
     __shared__ float scratch[32];
     u64 t = blockIdx.x;
-    Token token;
+    Token<K> token;
     token.dxp = dxp, token.router_w = router_w, token.router_is_f32 = router_is_f32;
     grad += t * D, out += t * D;
-    float dw[MAX_K], mean = 0.0f;
+    float dw[K], mean = 0.0f;
 #pragma unroll
-    for (int i = 0; i < MAX_K; i++) {
+    for (int i = 0; i < K; i++) {
         dw[i] = 0.0f;
         if (i < k) token.places[i] = places[t * k + i], token.experts[i] = experts[t * k + i];
     }
@@ -204,7 +212,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
             float f[8];
             unpack8(load16(grad + 8 * c), f);
 #pragma unroll
-            for (int i = 0; i < MAX_K; i++) {
+            for (int i = 0; i < K; i++) {
                 if (i >= k) break;
                 float b[8];
                 unpack8(load16(down_bias + (u64)token.experts[i] * D + 8 * c), b);
@@ -213,14 +221,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
             }
         }
 #pragma unroll
-        for (int i = 0; i < MAX_K; i++)
+        for (int i = 0; i < K; i++)
             if (i < k) dw[i] = block_sum(dw[i], scratch);
     }
 #pragma unroll
-    for (int i = 0; i < MAX_K; i++)
+    for (int i = 0; i < K; i++)
         if (i < k) dw[i] += d_weights[t * k + i], mean += weights[t * k + i] * dw[i];
 #pragma unroll
-    for (int i = 0; i < MAX_K; i++) {
+    for (int i = 0; i < K; i++) {
         if (i >= k) break;
         token.d_logits[i] = weights[t * k + i] * (dw[i] - mean);
         if (threadIdx.x == 0 && d_logits) d_logits[t * k + i] = token.d_logits[i];
@@ -233,4 +241,25 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
         finish_token<3>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
     else
         finish_token<0>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
+}
+
+// The above with k <= 4. Grid: T. Block: 128.
+extern "C" __global__ void __launch_bounds__(THREADS, 5)
+    combine_backward(const bf16* dxp, const int* places, const int* experts, const float* d_weights,
+                     const float* weights, const void* router_w, const bf16* down_bias, const bf16* x_mid,
+                     const float* inv_rms, const float* norm_w, const bf16* grad, bf16* out, float* d_logits, int D,
+                     int k, int router_is_f32) {
+    follow_closely();
+    end_of_experts<4>(dxp, places, experts, d_weights, weights, router_w, down_bias, x_mid, inv_rms, norm_w, grad, out,
+                      d_logits, D, k, router_is_f32);
+}
+// The same with k <= 8.
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
+    combine_backward_many(const bf16* dxp, const int* places, const int* experts, const float* d_weights,
+                          const float* weights, const void* router_w, const bf16* down_bias, const bf16* x_mid,
+                          const float* inv_rms, const float* norm_w, const bf16* grad, bf16* out, float* d_logits,
+                          int D, int k, int router_is_f32) {
+    follow_closely();
+    end_of_experts<MAX_K>(dxp, places, experts, d_weights, weights, router_w, down_bias, x_mid, inv_rms, norm_w, grad,
+                          out, d_logits, D, k, router_is_f32);
 }

@@ -3,7 +3,7 @@
 // Both are bound by bytes. The backward rebuilds the activation from its input, so that nothing but the input is kept:
 // one pass gives the input's gradient (over the input itself), the router weights' gradients, and where the low-rank
 // path asks for it the activation.
-#include "common.cuh"
+#include "step.cuh"
 
 #define ALPHA 1.702f
 #define VECTORS 3
@@ -54,6 +54,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 6)
     swiglu_backward(const bf16* pre, const bf16* dh, bf16* dpre, bf16* h_out, const int* pairs, const int* experts,
                     const float* weights, const bf16* d_out, const bf16* bias, float* d_weights, int F, int D, int k,
                     float limit) {
+    follow_closely();
     __shared__ float scratch[32];
     u64 place = blockIdx.x;
     int pair = pairs ? pairs[place] : 0;

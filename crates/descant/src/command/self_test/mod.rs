@@ -20,8 +20,7 @@ use crate::talk::Talk;
 
 pub(super) fn run(args: &SelfTest, talk: Talk) -> Result<Exit> {
     // First, because the device is named with its kernels.
-    #[cfg(feature = "cuda")]
-    descant_kernels::cuda::portable_kernels(args.kernels == KernelChoice::Portable);
+    args.kernels.take();
     let chosen = load::device(&args.device.name)?;
     let device = &chosen.device;
     if descant_kernels::is_cpu(device) {
@@ -36,7 +35,11 @@ pub(super) fn run(args: &SelfTest, talk: Talk) -> Result<Exit> {
     let steps = steps::run(device, &made::LIKE_20B, talk)?;
     talk.item("rates", "the GPU's own products and copies");
     let rates = gauge::rates(device);
-    let kernels = if args.kernels == KernelChoice::Portable { "portable, as asked" } else { "by capability" };
+    let kernels = match args.kernels {
+        KernelChoice::Auto => "by capability",
+        KernelChoice::Portable => "portable, as asked",
+        KernelChoice::Candidate => "by capability, with candidates",
+    };
     let report = shown::Report {
         facts: shown::Facts::of(&chosen, kernels),
         operators,

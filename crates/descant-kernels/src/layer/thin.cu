@@ -1,0 +1,77 @@
+// Rows times the few rows of a factor: u = x w^T, which is what a low-rank path has in its middle.
+//
+// A block owns 16 M tokens and 32 columns of u; its warps take the columns of x in turns of 32, and their sums are
+// added in order. Both operands are read in the order of memory, which a dot product does not see.
+#include "step.cuh"
+
+// Columns of x in which some rows of w are not zero: rows `first` to before `end`, columns `from` to before `to`.
+struct Part {
+    int first, end, from, to;
+};
+struct Parts {
+    Part all[3];
+};
+
+__device__ __forceinline__ void multiply(float* c, uint4 a0, uint4 a1, uint4 b) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0.x), "r"(a1.x), "r"(a0.y), "r"(a1.y), "r"(b.x), "r"(b.y));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a0.z), "r"(a1.z), "r"(a0.w), "r"(a1.w), "r"(b.z), "r"(b.w));
+}
+
+constexpr int WARPS = THREADS / 32;
+
+// x bf16 [T, K]; w bf16 [C, K]; u bf16 [T, C]; K a multiple of 8. Rows of w that are in none of the parts are zero.
+// Grid (ceil(T / 16), ceil(C / 32)). Block: THREADS.
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    thin_rows(const bf16* __restrict__ x, const bf16* __restrict__ w, bf16* __restrict__ u, int T, int K, int C,
+              const __grid_constant__ Parts parts) {
+    __shared__ float partial[WARPS][16][32];
+    follow_closely();
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
+    const int token0 = blockIdx.x * 16, c0 = blockIdx.y * 32;
+    int from[4], to[4];
+#pragma unroll
+    for (int n = 0; n < 4; n++) {
+        from[n] = K, to[n] = 0;
+#pragma unroll
+        for (int p = 0; p < 3; p++) {
+            const Part& part = parts.all[p];
+            if (part.first < c0 + n * 8 + 8 && part.end > c0 + n * 8)
+                from[n] = min(from[n], part.from), to[n] = max(to[n], part.to);
+        }
+    }
+    float sums[4][4] = {};
+#pragma unroll 4
+    for (int turn = warp; turn < (K + 31) / 32; turn += WARPS) {
+        const int column = turn * 32 + t * 8;
+        uint4 a[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int token = token0 + i * 8 + g;
+            a[i] = token < T && column < K ? load16(x + (u64)token * K + column) : make_uint4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            if (turn * 32 + 32 <= from[n] || turn * 32 >= to[n]) continue;
+            const int c = c0 + n * 8 + g;
+            const uint4 b = c < C && column < K ? load16(w + (u64)c * K + column) : make_uint4(0, 0, 0, 0);
+            multiply(sums[n], a[0], a[1], b);
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < 4; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) partial[warp][(i >> 1) * 8 + g][n * 8 + t * 2 + (i & 1)] = sums[n][i];
+    __syncthreads();
+    for (int i = threadIdx.x; i < 16 * 32; i += THREADS) {
+        const int token = token0 + i / 32, c = c0 + i % 32;
+        if (token >= T || c >= C) continue;
+        float sum = 0.0f;
+#pragma unroll
+        for (int p = 0; p < WARPS; p++) sum += partial[p][i / 32][i % 32];
+        u[(u64)token * C + c] = to_bf16(sum);
+    }
+}

@@ -1,0 +1,47 @@
+//! The launches of `thin.cu`: rows times the few rows of a factor.
+
+use super::lora::Fields;
+use crate::cuda::geometry::THIN_ROWS;
+use crate::cuda::{Arg, Result, Run};
+
+const PARTS: usize = 3;
+const PART_BYTES: usize = 16;
+/// Tokens of a block.
+const ROWS: usize = 16;
+/// Columns of a block.
+const COLUMNS: usize = 32;
+
+/// Rows of a factor that are zero outside of some columns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    /// The first, and how many.
+    pub(super) rows: [usize; 2],
+    /// The first column, and how many.
+    pub(super) columns: [usize; 2],
+}
+
+impl Part {
+    /// All of a factor.
+    pub(super) fn whole(width: usize, rows: usize) -> Self {
+        Self { rows: [0, rows], columns: [0, width] }
+    }
+}
+
+/// `u = x w^T`: x bf16 `[tokens, width]`, w bf16 `[columns, width]`, u bf16 `[tokens, columns]`.
+pub(super) fn thin_rows(
+    run: &Run<'_>,
+    [x, w, u]: [u64; 3],
+    [tokens, width, columns]: [usize; 3],
+    parts: &[Part],
+) -> Result<()> {
+    let mut fields = Fields::default();
+    for Part { rows, columns } in parts {
+        fields.sizes(&[rows[0], rows[0] + rows[1], columns[0], columns[0] + columns[1]]);
+    }
+    fields.fill(PARTS * PART_BYTES);
+    let mut arguments = [x, w, u].map(Arg::Ptr).to_vec();
+    arguments.extend([tokens, width, columns].map(Arg::size));
+    arguments.push(Arg::Struct(&fields.0));
+    let grid = (tokens.div_ceil(ROWS), columns.div_ceil(COLUMNS));
+    run.launch_closely(run.kernel("layer/thin", "thin_rows", &[])?, grid, THIN_ROWS.threads, 0, &arguments)
+}

@@ -1,0 +1,100 @@
+//! Rows by index on a CUDA card: the launches, and the operators made of them.
+
+use burn::backend::TensorMetadata as _;
+use burn::backend::tensor::Device;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::node::SelectKernel;
+use crate::cuda::{self, Arg, Result, Run};
+
+/// Numbers of two bytes that the kernels move at a time.
+const VECTOR: usize = 8;
+
+/// Whether the kernels move such rows, 16 bytes at a time.
+pub(super) fn fits(x: &Tensor<2>) -> bool {
+    matches!(x.dtype(), DType::BF16 | DType::F32) && halves(x.dims()[1], x.dtype()).is_multiple_of(VECTOR)
+}
+
+/// Numbers of two bytes that such a row is as long as.
+fn halves(width: usize, dtype: DType) -> usize {
+    width * dtype.size() / DType::BF16.size()
+}
+
+/// Rows that were chosen, and for each row the place at which it was, or -1.
+#[derive(Debug, Clone)]
+pub(super) struct Choice {
+    rows: CubeTensor,
+    places: CubeTensor,
+}
+
+impl Choice {
+    /// Of `count` rows, on the card of a device.
+    pub(super) fn new(rows: &[usize], count: usize, device: &burn::tensor::Device) -> Self {
+        let mut places = vec![-1; count];
+        for (place, &row) in rows.iter().enumerate() {
+            places[row] = place as i32;
+        }
+        Self {
+            rows: indices(rows.iter().map(|&row| row as i32).collect(), device),
+            places: indices(places, device),
+        }
+    }
+}
+
+fn indices(values: Vec<i32>, device: &burn::tensor::Device) -> CubeTensor {
+    let data = TensorData::new(values.clone(), [values.len()]);
+    let tensor = Tensor::<1, Int>::from_data(data, (&device.clone().inner(), DType::I32));
+    cuda::contiguous(cuda::int_primitive(tensor).expect("the device is a card"))
+}
+
+/// `out[i] = table[rows[i]]`, rows of `width` bf16.
+pub(crate) fn gather(
+    run: &Run<'_>,
+    table: u64,
+    rows: u64,
+    out: u64,
+    [count, width]: [usize; 2],
+) -> Result<()> {
+    launch(run, "gather_rows", [table, rows, out], [count, width])
+}
+
+fn launch(run: &Run<'_>, entry: &'static str, at: [u64; 3], [count, width]: [usize; 2]) -> Result<()> {
+    let vectors = count * width / VECTOR;
+    let mut arguments = at.map(Arg::Ptr).to_vec();
+    arguments.extend([Arg::I64(vectors as i64), Arg::size(width)]);
+    let bytes = 4.0 * (count * width) as f64;
+    run.stage("rows by index", 0.0, bytes, || {
+        run.launch_closely(run.kernel("select", entry, &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
+    })
+}
+
+/// One of the kernels over whole tensors.
+fn rows_of(x: CubeTensor, indices: &CubeTensor, entry: &'static str) -> CubeTensor {
+    let x = cuda::contiguous(x);
+    let ([_, width], count, dtype) = (cuda::matrix(&x), indices.shape().num_elements(), x.dtype);
+    let device: &Device<CubeBackend> = &x.device;
+    let out = cuda::empty([count, width], dtype, device);
+    cuda::gpu_of(&x).enqueue(cuda::handles([&x, indices, &out]), move |run, p| {
+        launch(run, entry, [p[0], p[1], p[2]], [count, halves(width, dtype)])
+    });
+    out
+}
+
+/// See [`super::gather_rows`].
+pub(super) fn gather_rows(table: &Tensor<2>, rows: &[usize]) -> Tensor<2> {
+    let rows = indices(rows.iter().map(|&row| row as i32).collect(), &table.device());
+    let table = cuda::primitive(table.clone()).expect("a table on a card is in no graph");
+    cuda::tensor(rows_of(table, &rows, "gather_rows"))
+}
+
+impl SelectKernel for CubeBackend {
+    fn chosen(x: CubeTensor, choice: &Choice) -> CubeTensor {
+        rows_of(x, &choice.rows, "gather_rows")
+    }
+
+    fn spread(grad: CubeTensor, choice: &Choice) -> CubeTensor {
+        rows_of(grad, &choice.places, "spread_rows")
+    }
+}
