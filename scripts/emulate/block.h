@@ -40,6 +40,12 @@ struct alignas(8) float2 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
+template <bool B> struct Bool {
+    static constexpr bool value = B;
+};
 inline uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
 inline uint4 make_uint4(u32 a, u32 b, u32 c, u32 d) { return {a, b, c, d}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
@@ -106,6 +112,7 @@ inline float __uint_as_float(u32 x) {
     memcpy(&y, &x, 4);
     return y;
 }
+inline float __int_as_float(int x) { return __uint_as_float(x); }
 inline float to_float(bf16 x) { return __uint_as_float((u32)x << 16); }
 inline float low_float(u32 p) { return __uint_as_float(p << 16); }
 inline float high_float(u32 p) { return __uint_as_float(p & 0xffff0000u); }
@@ -154,6 +161,18 @@ inline float warp_max(float x) {
 alignas(1024) inline char shared_base;  // as shared memory is aligned
 inline u32 shared_address(const void* p) { return (u32)(int)((const char*)p - &shared_base); }
 inline char* shared_pointer(u32 a) { return &shared_base + (int)a; }
+template <class T> T loaded(u32 from) {
+    if ((uintptr_t)shared_pointer(from) % sizeof(T)) puts("unaligned load"), abort();
+    T x;
+    memcpy(&x, shared_pointer(from), sizeof x);
+    return x;
+}
+inline u32 shared_load(u32 from) { return loaded<u32>(from); }
+inline uint4 shared_load16(u32 from) { return loaded<uint4>(from); }
+inline void shared_load8(u32 from, float (&x)[2]) { memcpy(x, shared_pointer(from), 8); }
+inline void shared_store(u32 to, u32 x) { memcpy(shared_pointer(to), &x, 4); }
+inline void shared_store(u32 to, bf16 x) { memcpy(shared_pointer(to), &x, 2); }
+inline u32 load_byte(const u8* from) { return *from; }
 inline void copy_async16(u32 to, const void* from, bool valid = true) {
     char* p = shared_pointer(to);
     if ((uintptr_t)p % 16 || (uintptr_t)from % 16) {
@@ -201,6 +220,10 @@ inline void multiply16(float* d, const u32 (&a)[4], u32 b0, u32 b1) {
         d[i] += s;
     }
     __syncwarp();
+}
+inline void multiply16_onto(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, const float* c) {
+    for (int i = 0; i < 4; i++) d[i] = c[i];
+    multiply16(d, a, b0, b1);
 }
 inline void ldm(u32 (&r)[4], u32 from, bool t) {
     auto& w = W();

@@ -26,17 +26,6 @@ inline int __syncthreads_or(int x) {
     __syncthreads();
     return all;
 }
-template <class T> T loaded(u32 from) {
-    if ((uintptr_t)shared_pointer(from) % sizeof(T)) puts("unaligned load"), abort();
-    T x;
-    memcpy(&x, shared_pointer(from), sizeof x);
-    return x;
-}
-inline u32 shared_load(u32 from) { return loaded<u32>(from); }
-inline uint4 shared_load16(u32 from) { return loaded<uint4>(from); }
-inline void shared_load8(u32 from, float (&x)[2]) { memcpy(x, shared_pointer(from), 8); }
-inline void shared_store(u32 to, u32 x) { memcpy(shared_pointer(to), &x, 4); }
-inline void shared_store(u32 to, bf16 x) { memcpy(shared_pointer(to), &x, 2); }
 static const u8 *weights_begin, *weights_end;
 inline void copy_rows(u32 to, const void* from, bool inside, bool wanted) {
     if (wanted) copy_async16(to, from, inside);
@@ -51,14 +40,14 @@ inline void copy_word(u32 to, const void* from, bool wanted) {
     if (wanted) memcpy(shared_pointer(to), from, 4);
 }
 inline uint4 load16_here(const void* from) { return load16(from); }
-inline u32 load_byte(const u8* from) { return *from; }
 static std::atomic<u32> arrived, phase;
 static u32 expected;
 inline void barrier_init(u32, u32 count) { expected = count, arrived = 0, phase = 0; }
-inline void barrier_arrive(u32) {
-    if (++arrived == expected) arrived = 0, phase++;
+inline void barrier_arrive_warp(u32) {
+    __syncwarp();
+    if (LANE() == 0 && ++arrived == expected) arrived = 0, phase++;
 }
-inline void barrier_wait(u32, u32 parity) {
+inline void barrier_poll(u32, u32 parity) {
     while ((phase & 1) == parity) std::this_thread::yield();
 }
 inline float level_of(u32 nibbles, u32 picked, u32 levels) {

@@ -44,8 +44,7 @@ without() { # functions of these names
 }
 packed() { # the packing's file, and what else the compiler is given
   { text "$experts/$1"; text "$experts/grouped.cuh" | sed '/^\/\/ 16 rows and COLUMNS/,$d'; text "$experts/packed.cu"; } |
-    without multiply_bf16x2 load_scale level_of load_packed copy_rows copy_weights copy_word load16_here load_byte \
-      barrier_init barrier_arrive barrier_wait |
+    without multiply_bf16x2 load_scale level_of load_packed copy_rows copy_weights copy_word load16_here |
     sed -e '/extern __shared__/d' -e 's/extern "C"//' > "$build/kernels.h"
   if [ "${3:-}" = --control ]; then sed -i 's/(t \& 7) \* 4 +/(t \& 7) * 4 + 1 -/' "$build/kernels.h"; fi
   # shellcheck disable=SC2086
@@ -65,5 +64,24 @@ thin="$thin -DFEW_EXPERTS=$(number "$geometry" 'const FEW_PAIRS_EXPERTS: usize =
 # shellcheck disable=SC2086
 compile -w $thin "$here/layer.cpp" -o "$build/layer"
 "$build/layer"
+# Attention's forward and backward.
+attention=$kernels/../op/attention
+tiles="-DTILE_INTS=$(number "$geometry" 'const TILE_INTS: usize = ')"
+tiles="$tiles -DQUERY_ROWS=$(number "$geometry" 'const QUERY_ROWS: usize = ')"
+tiles="$tiles -DKEY_ROWS=$(number "$geometry" 'const KEY_ROWS: usize = ')"
+for shape in "64 8" "32 4" "16 3"; do
+  for pass in forward backward; do
+    name=$(echo "$pass" | tr '[:lower:]' '[:upper:]')
+    { text "$attention/attention.cuh" | without exp2_fast; text "$attention/$pass.cu"; } |
+      sed -e '/extern __shared__/d' -e 's/extern "C"//' -e 's/__restrict__//g' > "$build/kernels.h"
+    if [ "${1:-}" = --control ]; then sed -i 's/>= span/> span/' "$build/kernels.h"; fi
+    threads=$(number "$geometry" "const $name: Block = Block { threads: ")
+    bytes=$(number "$geometry" "const $name: Block = Block { threads: $threads, shared: ")
+    # shellcheck disable=SC2086
+    compile -w $tiles -DTHREADS="$threads" -DSHARED_OF_FEATURE="$bytes" -D"$name" \
+      -DHEAD_DIM="${shape% *}" -DGROUP="${shape#* }" "$here/attention.cpp" -o "$build/attention"
+    "$build/attention"
+  done
+done
 packed mxfp4.cuh -DSHARED=79904 "$@"
 packed nf4.cuh "-DSHARED=82976 -DNF4=1" "$@"

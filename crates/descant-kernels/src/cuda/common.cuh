@@ -11,6 +11,11 @@ typedef unsigned long long u64;
 
 #define FULL_WARP 0xffffffffu
 
+// A constant as an argument.
+template <bool B> struct Bool {
+    static constexpr bool value = B;
+};
+
 __device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float((u32)x << 16); }
 __device__ __forceinline__ float low_float(u32 pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float high_float(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }

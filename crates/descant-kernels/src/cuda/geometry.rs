@@ -33,7 +33,7 @@ pub const TILE_INTS: usize = 8;
 /// Attention for every card. Its shared memory is that of one feature of a head.
 pub const FORWARD: Block = Block { threads: 128, shared: 768 };
 /// Both passes of its backward, as above.
-pub const BACKWARD: Block = Block { threads: 128, shared: 1024 };
+pub const BACKWARD: Block = Block { threads: 128, shared: 768 };
 /// Attention on Hopper.
 pub const FORWARD_SM90: Block = Block { threads: 512, shared: 132_096 };
 /// The pass over queries of its backward.

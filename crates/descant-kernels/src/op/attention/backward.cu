@@ -4,15 +4,21 @@
 // for 5), and in return nothing is added across blocks: no atomics, no order to enforce, no f32 copy of dq, and P and
 // dS never leave registers. Dao 2023, "FlashAttention-2", with the loops split. The dq pass comes first: it writes
 // delta = rowsum(dout * out), which the other reads.
+//
+// Rows that stay are in registers, those that pass come by asynchronous copies, 64 a step; 48 KB of shared memory, so
+// that two blocks fit a multiprocessor of every card. Exponentials are between the products of dP, which do not need
+// them.
 #include "attention.cuh"
 
 constexpr int ROWS = QUERY_ROWS;
 constexpr int POSITIONS = ROWS / GROUP;
-constexpr int KEYS = 64;     // keys a step of the dq pass
-constexpr int QUERIES = 64;  // stacked rows a step of the dk, dv pass
-constexpr int STEP_POSITIONS = QUERIES / GROUP;
+constexpr int STEP = 64;     // keys of a step of the dq pass, stacked rows of one of the dk, dv pass
+constexpr int UNIT = 32;     // of the former that are computed at once, so that all fragments stay in registers
+constexpr int STEP_POSITIONS = STEP / GROUP;
+constexpr int STAGES = 3;
+constexpr u32 TILE_BYTES = STEP * ROW_BYTES, STAGE = 2 * TILE_BYTES;
 static_assert(THREADS == ROWS && KEY_ROWS == ROWS, "a warp has 32 rows, of queries or of keys");
-static_assert(SHARED_OF_FEATURE == (2 * ROWS + 4 * KEYS) * 2 && KEYS == QUERIES, "what stays, and two stages of steps");
+static_assert(SHARED_OF_FEATURE == STAGES * 2 * STEP * 2 && 2 * STEP == ROWS, "three stages; two hold what stays");
 
 // dq = scale * dS K with dS = P * (dout v - delta); also delta[h, t] = rowsum(dout * out).
 //
@@ -26,29 +32,36 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                          int kv_ld, int out_ld, int dout_ld, int dq_ld, int n_rows, int window, float scale) {
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ float deltas[ROWS];
-    const u32 q_tile = shared_address(shared), do_tile = q_tile + ROWS * ROW_BYTES,
-              kv_tiles = do_tile + ROWS * ROW_BYTES;
+    const u32 ring = shared_address(shared), q_tile = ring + STAGE, do_tile = q_tile + STAGE;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, row0 = warp * 32;
     const int kv = blockIdx.x;
     const Tile tile = read_tile(tiles, blockIdx.y);
     const int offset = tile.key_len - tile.query_len;
     const int last = min(tile.first + POSITIONS, tile.query_len) - 1 + offset;
     const int low = window > 0 ? max(0, tile.first + offset - window + 1) : 0;
-    const int steps = (last + 1 - low + KEYS - 1) / KEYS;
+    const int steps = (last + 1 - low + STEP - 1) / STEP;
     const int column = kv * GROUP * HEAD_DIM;
     k += (u64)tile.key_start * kv_ld + kv * HEAD_DIM;
     v += (u64)tile.key_start * kv_ld + kv * HEAD_DIM;
     out += (u64)tile.query_start * out_ld + column;
     const float factor = scale * LOG2E;
+    const u32 span = window > 0 ? window : 0x7fffffff;  // keys that a query sees
 
     load_queries<ROWS, THREADS>(q_tile, q + (u64)tile.query_start * q_ld + column, q_ld, tile.first, tile.query_len,
                                 threadIdx.x);
     load_queries<ROWS, THREADS>(do_tile, dout + (u64)tile.query_start * dout_ld + column, dout_ld, tile.first,
                                 tile.query_len, threadIdx.x);
-    load_keys<KEYS, THREADS>(kv_tiles, k, kv_ld, low, last + 1, threadIdx.x);
-    load_keys<KEYS, THREADS>(kv_tiles + KEYS * ROW_BYTES, v, kv_ld, low, last + 1, threadIdx.x);
     copy_commit();
-    copy_wait<0>();
+    auto fetch = [&](int step, int slot) {
+        if (step < steps) {
+            const u32 to = ring + slot * STAGE;
+            load_keys<STEP, THREADS>(to, k, kv_ld, low + step * STEP, last + 1, threadIdx.x);
+            load_keys<STEP, THREADS>(to + TILE_BYTES, v, kv_ld, low + step * STEP, last + 1, threadIdx.x);
+        }
+        copy_commit();
+    };
+    fetch(0, 0);
+    copy_wait<1>();
     __syncthreads();
 
     // delta: the lanes of a row have a chunk each.
@@ -59,11 +72,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         const bool valid = row / GROUP < POSITIONS && query < tile.query_len;
         float x = 0.0f;
         if (valid) {
-            const uint4 a = shared_load16(do_tile + swizzled(row, chunk));
-            const uint4 b = *reinterpret_cast<const uint4*>(out + (u64)query * out_ld + head * HEAD_DIM + chunk * 8);
-            x = low_float(a.x) * low_float(b.x) + high_float(a.x) * high_float(b.x) + low_float(a.y) * low_float(b.y) +
-                high_float(a.y) * high_float(b.y) + low_float(a.z) * low_float(b.z) +
-                high_float(a.z) * high_float(b.z) + low_float(a.w) * low_float(b.w) + high_float(a.w) * high_float(b.w);
+            float a[8];
+            unpack8(shared_load16(do_tile + swizzled(row, chunk)), a);
+            x = dot8(a, load16(out + (u64)query * out_ld + head * HEAD_DIM + chunk * 8));
         }
 #pragma unroll
         for (int mask = 1; mask < CHUNKS; mask <<= 1) x += __shfl_xor_sync(FULL_WARP, x, mask);
@@ -72,93 +83,96 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             if (valid) delta[(u64)(kv * GROUP + head) * n_rows + tile.query_start + query] = x;
         }
     }
-    __syncthreads();
-
     u32 qf[2][STEPS][4], dof[2][STEPS][4];
-    float lse2[2][2], del[2][2];
-    int position[2][2];
 #pragma unroll
-    for (int m = 0; m < 2; m++) {
+    for (int m = 0; m < 2; m++)
 #pragma unroll
         for (int s = 0; s < STEPS; s++) {
             load_a(qf[m][s], q_tile, row0 + m * 16, s, lane);
             load_a(dof[m][s], do_tile, row0 + m * 16, s, lane);
         }
+    __syncthreads();
+    fetch(1, 1);
+    float lse2[2][2], less[2][4];  // less: minus delta, where dP begins
+    int position[2][2];
+#pragma unroll
+    for (int m = 0; m < 2; m++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int row = row0 + m * 16 + h * 8 + lane / 4, query = tile.first + row / GROUP;
             const bool valid = row / GROUP < POSITIONS && query < tile.query_len;
             // A row that is not there has probability zero.
             lse2[m][h] = valid ? lse[(u64)(kv * GROUP + row % GROUP) * n_rows + tile.query_start + query] : INFINITY_F;
-            del[m][h] = deltas[row];
+            less[m][2 * h] = less[m][2 * h + 1] = -deltas[row];
             position[m][h] = query + offset;
         }
-    }
     float acc[2][CHUNKS][4] = {};
 
+    int slot = 0;
+#pragma unroll 1
     for (int step = 0; step < steps; step++) {
-        const int key0 = low + step * KEYS;
-        const u32 k_tile = kv_tiles + (step & 1) * 2 * KEYS * ROW_BYTES, v_tile = k_tile + KEYS * ROW_BYTES;
-        if (step > 0) {
-            copy_wait<0>();
-            __syncthreads();
-        }
-        if (step + 1 < steps) {
-            const u32 next = kv_tiles + ((step + 1) & 1) * 2 * KEYS * ROW_BYTES;
-            load_keys<KEYS, THREADS>(next, k, kv_ld, key0 + KEYS, last + 1, threadIdx.x);
-            load_keys<KEYS, THREADS>(next + KEYS * ROW_BYTES, v, kv_ld, key0 + KEYS, last + 1, threadIdx.x);
-        }
-        copy_commit();
-        const bool mask = key0 + KEYS - 1 > tile.first + offset || (window > 0 && key0 <= last - window);
-        // Halves of 32 keys, so that all fragments stay in registers.
-#pragma unroll
-        for (int half = 0; half < KEYS; half += 32) {
-            float s[2][4][4] = {}, dp[2][4][4] = {};
+        const int key0 = low + step * STEP;
+        const u32 k_tile = ring + slot * STAGE, v_tile = k_tile + TILE_BYTES;
+        copy_wait<1>();
+        __syncthreads();
+        fetch(step + 2, slot == 0 ? STAGES - 1 : slot - 1);
+        slot = slot + 1 == STAGES ? 0 : slot + 1;
+        const bool mask = key0 + STEP - 1 > tile.first + offset || (window > 0 && key0 <= last - window);
+        auto unit = [&](int first, auto masked) {
+            constexpr int N = UNIT / 8;
+            float s[2][N][4], dp[2][N][4];
+            const float zero[4] = {};
 #pragma unroll
             for (int d = 0; d < STEPS; d++)
 #pragma unroll
-                for (int n = 0; n < 2; n++) {
+                for (int n = 0; n < N / 2; n++) {
                     u32 b[4];
-                    load_b(b, k_tile, half + n * 16, d, lane);
+                    load_b(b, k_tile, first + n * 16, d, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
-                        multiply16(s[m][2 * n], qf[m][d], b[0], b[1]);
-                        multiply16(s[m][2 * n + 1], qf[m][d], b[2], b[3]);
-                    }
-                    load_b(b, v_tile, half + n * 16, d, lane);
-#pragma unroll
-                    for (int m = 0; m < 2; m++) {
-                        multiply16(dp[m][2 * n], dof[m][d], b[0], b[1]);
-                        multiply16(dp[m][2 * n + 1], dof[m][d], b[2], b[3]);
+                        multiply16_onto(s[m][2 * n], qf[m][d], b[0], b[1], d == 0 ? zero : s[m][2 * n]);
+                        multiply16_onto(s[m][2 * n + 1], qf[m][d], b[2], b[3], d == 0 ? zero : s[m][2 * n + 1]);
                     }
                 }
+            constexpr int TURNS = STEPS * (N / 2), ALL = 2 * N * 4;
 #pragma unroll
-            for (int m = 0; m < 2; m++)
+            for (int d = 0; d < STEPS; d++)
 #pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    const int high = position[m][h] - key0 - half, low = window > 0 ? high - window : -1 - half - KEYS;
+                for (int n = 0; n < N / 2; n++) {
+                    u32 b[4];
+                    load_b(b, v_tile, first + n * 16, d, lane);
 #pragma unroll
-                    for (int n = 0; n < 4; n++)
+                    for (int m = 0; m < 2; m++) {
+                        multiply16_onto(dp[m][2 * n], dof[m][d], b[0], b[1], d == 0 ? less[m] : dp[m][2 * n]);
+                        multiply16_onto(dp[m][2 * n + 1], dof[m][d], b[2], b[3], d == 0 ? less[m] : dp[m][2 * n + 1]);
+                    }
+                    const int turn = d * (N / 2) + n;
 #pragma unroll
-                        for (int e = 0; e < 2; e++) {
-                            float p = exp2_fast(s[m][n][2 * h + e] * factor - lse2[m][h]);
-                            const int key = n * 8 + 2 * (lane & 3) + e;
-                            if (mask && (key > high || key <= low)) p = 0.0f;
-                            s[m][n][2 * h + e] = p * (dp[m][n][2 * h + e] - del[m][h]);
+                    for (int at = turn * ALL / TURNS; at < (turn + 1) * ALL / TURNS; at++) {
+                        const int c = at / 8, m = at / 4 % 2, i = at % 4;
+                        float p = exp2_fast(s[m][c][i] * factor - lse2[m][i / 2]);
+                        if (decltype(masked)::value) {
+                            const int key = key0 + first + c * 8 + 2 * (lane & 3) + i % 2;
+                            if ((u32)(position[m][i / 2] - key) >= span) p = 0.0f;
                         }
+                        s[m][c][i] = p;
+                    }
                 }
 #pragma unroll
-            for (int n = 0; n < 2; n++) {
+            for (int n = 0; n < N / 2; n++) {
                 u32 ds[2][4];
 #pragma unroll
                 for (int m = 0; m < 2; m++)
 #pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        ds[m][i] = to_bf16x2(s[m][2 * n + i / 2][2 * (i & 1)], s[m][2 * n + i / 2][2 * (i & 1) + 1]);
+                    for (int i = 0; i < 4; i++) {
+                        const float* p = s[m][2 * n + i / 2] + 2 * (i & 1);
+                        const float* x = dp[m][2 * n + i / 2] + 2 * (i & 1);
+                        ds[m][i] = to_bf16x2(p[0] * x[0], p[1] * x[1]);
+                    }
 #pragma unroll
                 for (int c = 0; c < CHUNKS / 2; c++) {
                     u32 b[4];
-                    load_b_transposed(b, k_tile, half + n * 16, c, lane);
+                    load_b_transposed(b, k_tile, first + n * 16, c, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
                         multiply16(acc[m][2 * c], ds[m], b[0], b[1]);
@@ -166,38 +180,52 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                     }
                 }
             }
+        };
+        // Only the diagonal and the window's edge hide keys from some rows.
+        if (mask) {
+#pragma unroll 1
+            for (int first = 0; first < STEP; first += UNIT)
+                if (key0 + first <= last) unit(first, Bool<true>{});
+        } else {
+#pragma unroll 1
+            for (int first = 0; first < STEP; first += UNIT) unit(first, Bool<false>{});
         }
     }
+    copy_wait<0>();
+    __syncthreads();
 #pragma unroll
     for (int m = 0; m < 2; m++)
 #pragma unroll
         for (int n = 0; n < CHUNKS; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++) acc[m][n][i] *= scale;
-    stage(q_tile, row0, acc, lane);
+    stage(ring, row0, acc, lane);
     __syncwarp();
-    store_queries<32>(dq + (u64)tile.query_start * dq_ld + column, dq_ld, q_tile, row0, POSITIONS, tile.first,
+    store_queries<32>(dq + (u64)tile.query_start * dq_ld + column, dq_ld, ring, row0, POSITIONS, tile.first,
                       tile.query_len, lane);
 }
 
-// dv = P^T dout and dk = scale * dS^T q, summed over the group's heads and the queries that see the key.
-//
-// Arguments as above; dk, dv [*, dkv_ld], every key row of the tiles is written. tiles: of keys, `first` a multiple of
-// KEY_ROWS. Scores are computed transposed, keys by stacked query rows, so that they are the left operand of the second
-// products without leaving registers. Grid (key heads, tiles).
+// Arguments as above; dk, dv [*, dkv_ld], every key row of the tiles is written. tiles: of keys: `split`, 1, 2 or 4,
+// warps share 32 keys, each with its own 16 rows of so many, and their sums are added in order at the end; a tile has
+// KEY_ROWS / split keys. Scores are computed transposed, keys by stacked query rows, so that they are the left operand
+// of the second products without leaving registers. Grid (key heads, tiles).
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
     attention_backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
                           const bf16* __restrict__ dout, const float* __restrict__ lse, const float* __restrict__ delta,
                           bf16* __restrict__ dk, bf16* __restrict__ dv, const int* __restrict__ tiles, int q_ld,
                           int kv_ld, int dout_ld, int dkv_ld, int n_rows, int window, float scale) {
     extern __shared__ __align__(1024) u8 shared[];
-    __shared__ float2 rows[2][QUERIES];  // their lse and delta
-    const u32 k_tile = shared_address(shared), v_tile = k_tile + ROWS * ROW_BYTES, q_tiles = v_tile + ROWS * ROW_BYTES;
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, row0 = warp * 32;
+    __shared__ float2 rows[2][STEP];  // their lse and delta
+    const u32 ring = shared_address(shared);
+    // Values stay in shared memory, the sums leave no registers for them. The second stage has the keys first.
+    const u32 v_tile = ring, steps_at = ring + STAGE, k_tile = steps_at + STAGE;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int kv = blockIdx.x;
     const Tile tile = read_tile(tiles, blockIdx.y);
+    const int split = tile.split;
+    const int part = warp & (split - 1), group = warp / split, row0 = group * 32;
     const int offset = tile.key_len - tile.query_len;
-    const int key_end = min(tile.first + ROWS, tile.key_len);
+    const int key_end = min(tile.first + ROWS / split, tile.key_len);
     // Queries that see a key of the tile: none before the first key, none a window behind the last.
     const int begin = max(tile.first - offset, 0);
     const int end = window > 0 ? min(tile.query_len, key_end - 1 + window - offset) : tile.query_len;
@@ -207,120 +235,166 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     dout += (u64)tile.query_start * dout_ld + column;
     const u64 kv_at = (u64)tile.key_start * kv_ld + kv * HEAD_DIM;
     const float factor = scale * LOG2E;
+    const u32 span = window > 0 ? window : 0x7fffffff;  // keys that a query sees
 
     // The first 64 threads fetch what belongs to a row.
     const int own = threadIdx.x;
-    const u64 own_row = (u64)(kv * GROUP + own % GROUP) * n_rows + tile.query_start;
-    auto fetch = [&](int first) {
+    const u32 own_row = (u32)(kv * GROUP + own % GROUP) * n_rows + tile.query_start;
+    auto fetch_row = [&](int first) {
         const int query = first + own / GROUP;
         // A row that is not there has probability zero.
         return own / GROUP < STEP_POSITIONS && query < end ? make_float2(lse[own_row + query], delta[own_row + query])
                                                            : make_float2(INFINITY_F, 0.0f);
     };
+    // As load_queries, of both tensors at once and with few registers.
+    auto fetch = [&](int step) {
+        if (step < steps) {
+            const u32 to = steps_at + (step & 1) * STAGE;
+#pragma unroll
+            for (int i = 0; i < STEP * CHUNKS / THREADS; i++) {
+                const int at = threadIdx.x + i * THREADS, row = at / CHUNKS, chunk = at % CHUNKS;
+                const int query = begin + step * STEP_POSITIONS + row / GROUP;
+                const bool valid = row / GROUP < STEP_POSITIONS && query < end;
+                const u32 column = row % GROUP * HEAD_DIM + chunk * 8, from = min(query, end - 1);
+                copy_async16(to + swizzled(row, chunk), q + (from * q_ld + column), valid);
+                copy_async16(to + TILE_BYTES + swizzled(row, chunk), dout + (from * dout_ld + column), valid);
+            }
+        }
+        copy_commit();
+    };
 
-    load_keys<ROWS, THREADS>(k_tile, k + kv_at, kv_ld, tile.first, tile.key_len, threadIdx.x);
-    load_keys<ROWS, THREADS>(v_tile, v + kv_at, kv_ld, tile.first, tile.key_len, threadIdx.x);
-    load_queries<QUERIES, THREADS>(q_tiles, q, q_ld, begin, end, threadIdx.x);
-    load_queries<QUERIES, THREADS>(q_tiles + QUERIES * ROW_BYTES, dout, dout_ld, begin, end, threadIdx.x);
+    load_keys<ROWS, THREADS>(k_tile, k + kv_at, kv_ld, tile.first, key_end, threadIdx.x);
+    load_keys<ROWS, THREADS>(v_tile, v + kv_at, kv_ld, tile.first, key_end, threadIdx.x);
     copy_commit();
-    if (own < QUERIES) rows[0][own] = fetch(begin);
-    copy_wait<0>();
+    fetch(0);
+    if (own < STEP) rows[0][own] = fetch_row(begin);
+    copy_wait<1>();
     __syncthreads();
 
-    u32 kf[2][STEPS][4], vf[2][STEPS][4];
+    u32 kf[2][STEPS][4];
 #pragma unroll
     for (int m = 0; m < 2; m++)
 #pragma unroll
-        for (int s = 0; s < STEPS; s++) {
-            load_a(kf[m][s], k_tile, row0 + m * 16, s, lane);
-            load_a(vf[m][s], v_tile, row0 + m * 16, s, lane);
-        }
+        for (int s = 0; s < STEPS; s++) load_a(kf[m][s], k_tile, row0 + m * 16, s, lane);
     float dk_acc[2][CHUNKS][4] = {}, dv_acc[2][CHUNKS][4] = {};
 
+#pragma unroll 1
     for (int step = 0; step < steps; step++) {
         const int query0 = begin + step * STEP_POSITIONS;
-        const u32 q_tile = q_tiles + (step & 1) * 2 * QUERIES * ROW_BYTES, do_tile = q_tile + QUERIES * ROW_BYTES;
-        if (step > 0) {
-            copy_wait<0>();
-            __syncthreads();
-        }
+        const u32 q_tile = steps_at + (step & 1) * STAGE, do_tile = q_tile + TILE_BYTES;
+        copy_wait<0>();
+        __syncthreads();
+        fetch(step + 1);
         float2 next_row = {};
-        if (step + 1 < steps) {
-            const u32 next = q_tiles + ((step + 1) & 1) * 2 * QUERIES * ROW_BYTES;
-            load_queries<QUERIES, THREADS>(next, q, q_ld, query0 + STEP_POSITIONS, end, threadIdx.x);
-            load_queries<QUERIES, THREADS>(next + QUERIES * ROW_BYTES, dout, dout_ld, query0 + STEP_POSITIONS, end,
-                                           threadIdx.x);
-            if (own < QUERIES) next_row = fetch(query0 + STEP_POSITIONS);
-        }
-        copy_commit();
-        const int position0 = query0 + offset, key0 = tile.first + row0;
-        const bool mask = position0 < key0 + 31 || (window > 0 && position0 + STEP_POSITIONS - 1 - window >= key0);
-        // Keys of this warp that no query of the step sees need no work.
-        const bool hidden = position0 + STEP_POSITIONS - 1 < key0 || (window > 0 && position0 - window >= key0 + 31);
-        if (!hidden) {
+        if (step + 1 < steps && own < STEP) next_row = fetch_row(query0 + STEP_POSITIONS);
+        const int key0 = tile.first + row0;
+        // 16 stacked rows.
+        auto unit = [&](int r, auto masked) {
+            float s[2][2][4], dp[2][2][4], rows_lse[2][2];
+            const float zero[4] = {};
 #pragma unroll
-            for (int r = 0; r < QUERIES; r += 16) {
-                float s[2][2][4] = {}, dp[2][2][4] = {};
+            for (int d = 0; d < STEPS; d++) {
+                u32 b[4];
+                load_b(b, q_tile, r, d, lane);
 #pragma unroll
-                for (int d = 0; d < STEPS; d++) {
-                    u32 b[4];
-                    load_b(b, q_tile, r, d, lane);
-#pragma unroll
-                    for (int m = 0; m < 2; m++) {
-                        multiply16(s[m][0], kf[m][d], b[0], b[1]);
-                        multiply16(s[m][1], kf[m][d], b[2], b[3]);
-                    }
-                    load_b(b, do_tile, r, d, lane);
-#pragma unroll
-                    for (int m = 0; m < 2; m++) {
-                        multiply16(dp[m][0], vf[m][d], b[0], b[1]);
-                        multiply16(dp[m][1], vf[m][d], b[2], b[3]);
-                    }
+                for (int m = 0; m < 2; m++) {
+                    multiply16_onto(s[m][0], kf[m][d], b[0], b[1], d == 0 ? zero : s[m][0]);
+                    multiply16_onto(s[m][1], kf[m][d], b[2], b[3], d == 0 ? zero : s[m][1]);
                 }
-                u32 pf[2][4], dsf[2][4];
+            }
+            float less[2][4];  // minus delta, where dP begins
 #pragma unroll
-                for (int n = 0; n < 2; n++) {
-                    const int row = r + n * 8 + 2 * (lane & 3);
-                    const float4 stats = *reinterpret_cast<const float4*>(&rows[step & 1][row]);
+            for (int n = 0; n < 2; n++) {
+                const float4 x = *reinterpret_cast<const float4*>(&rows[step & 1][r + n * 8 + 2 * (lane & 3)]);
+                rows_lse[n][0] = x.x, rows_lse[n][1] = x.z;
+                less[n][0] = less[n][2] = -x.y, less[n][1] = less[n][3] = -x.w;
+            }
 #pragma unroll
-                    for (int m = 0; m < 2; m++) {
+            for (int d = 0; d < STEPS; d++) {
+                u32 a[2][4], b[4];
+                load_b(b, do_tile, r, d, lane);
 #pragma unroll
-                        for (int h = 0; h < 2; h++) {
-                            float p[2], ds[2];
+                for (int m = 0; m < 2; m++) load_a(a[m], v_tile, row0 + m * 16, d, lane);
 #pragma unroll
-                            for (int e = 0; e < 2; e++) {
-                                p[e] = exp2_fast(s[m][n][2 * h + e] * factor - (e ? stats.z : stats.x));
-                                if (mask) {
-                                    const int key = key0 + m * 16 + h * 8 + lane / 4,
-                                              position = position0 + (row + e) / GROUP;
-                                    if (key > position || (window > 0 && key <= position - window)) p[e] = 0.0f;
-                                }
-                                ds[e] = p[e] * (dp[m][n][2 * h + e] - (e ? stats.w : stats.y));
-                            }
-                            pf[m][2 * n + h] = to_bf16x2(p[0], p[1]);
-                            dsf[m][2 * n + h] = to_bf16x2(ds[0], ds[1]);
-                        }
-                    }
+                for (int m = 0; m < 2; m++) {
+                    multiply16_onto(dp[m][0], a[m], b[0], b[1], d == 0 ? less[0] : dp[m][0]);
+                    multiply16_onto(dp[m][1], a[m], b[2], b[3], d == 0 ? less[1] : dp[m][1]);
                 }
+#pragma unroll
+                for (int at = d * 16 / STEPS; at < (d + 1) * 16 / STEPS; at++) {
+                    const int n = at / 8, m = at / 4 % 2, i = at % 4;
+                    float p = exp2_fast(s[m][n][i] * factor - rows_lse[n][i % 2]);
+                    if (decltype(masked)::value) {
+                        const int key = key0 + m * 16 + i / 2 * 8 + lane / 4,
+                                  position = query0 + offset + (r + n * 8 + 2 * (lane & 3) + i % 2) / GROUP;
+                        if ((u32)(position - key) >= span) p = 0.0f;
+                    }
+                    s[m][n][i] = p;
+                }
+            }
+            u32 pf[2][4], dsf[2][4];
+#pragma unroll
+            for (int m = 0; m < 2; m++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const float *p = s[m][i / 2] + 2 * (i & 1), *x = dp[m][i / 2] + 2 * (i & 1);
+                    pf[m][i] = to_bf16x2(p[0], p[1]);
+                    dsf[m][i] = to_bf16x2(p[0] * x[0], p[1] * x[1]);
+                }
+            auto add = [&](float (&acc)[2][CHUNKS][4], const u32(&left)[2][4], u32 right) {
 #pragma unroll
                 for (int c = 0; c < CHUNKS / 2; c++) {
                     u32 b[4];
-                    load_b_transposed(b, do_tile, r, c, lane);
+                    load_b_transposed(b, right, r, c, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
-                        multiply16(dv_acc[m][2 * c], pf[m], b[0], b[1]);
-                        multiply16(dv_acc[m][2 * c + 1], pf[m], b[2], b[3]);
-                    }
-                    load_b_transposed(b, q_tile, r, c, lane);
-#pragma unroll
-                    for (int m = 0; m < 2; m++) {
-                        multiply16(dk_acc[m][2 * c], dsf[m], b[0], b[1]);
-                        multiply16(dk_acc[m][2 * c + 1], dsf[m], b[2], b[3]);
+                        multiply16(acc[m][2 * c], left[m], b[0], b[1]);
+                        multiply16(acc[m][2 * c + 1], left[m], b[2], b[3]);
                     }
                 }
-            }
+            };
+            add(dv_acc, pf, do_tile);
+            add(dk_acc, dsf, q_tile);
+        };
+#pragma unroll 1
+        for (int r = part * 16; r < STEP; r += split * 16) {
+            // Keys of this warp that no query of the rows sees need no work.
+            const int from = query0 + offset + r / GROUP, to = query0 + offset + (r + 15) / GROUP;
+            if (to < key0 || (window > 0 && from - window >= key0 + 31)) continue;
+            if (from < key0 + 31 || (window > 0 && to - window >= key0))
+                unit(r, Bool<true>{});
+            else
+                unit(r, Bool<false>{});
         }
-        if (step + 1 < steps && own < QUERIES) rows[(step + 1) & 1][own] = next_row;
+        if (step + 1 < steps && own < STEP) rows[(step + 1) & 1][own] = next_row;
+    }
+    copy_wait<0>();
+    __syncthreads();
+    // The sums of warps that share keys, in order.
+    u32 mine = ring + warp * TILE_BYTES;
+    if (split > 1) {
+        constexpr int NUMBERS = 2 * CHUNKS * 4;
+        constexpr u32 SLOT = 2 * NUMBERS * 128;
+        static_assert(3 * SLOT <= STAGES * STAGE, "sums of three warps");
+        float (&x)[NUMBERS] = *(float (*)[NUMBERS])dk_acc, (&y)[NUMBERS] = *(float (*)[NUMBERS])dv_acc;
+        mine = ring + (group * (split - 1) + max(part - 1, 0)) * SLOT + lane * 4;
+        if (part > 0)
+#pragma unroll
+            for (int i = 0; i < NUMBERS; i++) {
+                shared_store(mine + i * 128, __float_as_uint(x[i]));
+                shared_store(mine + (NUMBERS + i) * 128, __float_as_uint(y[i]));
+            }
+        __syncthreads();
+        if (part > 0) return;
+#pragma unroll 1
+        for (int other = 0; other < split - 1; other++)
+#pragma unroll
+            for (int i = 0; i < NUMBERS; i++) {
+                x[i] += __uint_as_float(shared_load(mine + other * SLOT + i * 128));
+                y[i] += __uint_as_float(shared_load(mine + other * SLOT + (NUMBERS + i) * 128));
+            }
+        mine -= lane * 4;
+        __syncwarp();
     }
 #pragma unroll
     for (int m = 0; m < 2; m++)
@@ -328,17 +402,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         for (int n = 0; n < CHUNKS; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++) dk_acc[m][n][i] *= scale;
-    stage(k_tile, row0, dk_acc, lane);
-    stage(v_tile, row0, dv_acc, lane);
+    stage(mine, 0, dk_acc, lane);
+    stage(mine + 32 * ROW_BYTES, 0, dv_acc, lane);
     __syncwarp();
     const u64 to = (u64)tile.key_start * dkv_ld + kv * HEAD_DIM;
 #pragma unroll
     for (int i = 0; i < 32 * CHUNKS / 32; i++) {
-        const int at = lane + i * 32, row = row0 + at / CHUNKS, chunk = at % CHUNKS;
-        if (tile.first + row < tile.key_len) {
-            const u64 place = to + (u64)(tile.first + row) * dkv_ld + chunk * 8;
-            *reinterpret_cast<uint4*>(dk + place) = shared_load16(k_tile + swizzled(row, chunk));
-            *reinterpret_cast<uint4*>(dv + place) = shared_load16(v_tile + swizzled(row, chunk));
+        const int at = lane + i * 32, row = at / CHUNKS, chunk = at % CHUNKS;
+        if (tile.first + row0 + row < key_end) {
+            const u64 place = to + (u64)(tile.first + row0 + row) * dkv_ld + chunk * 8;
+            *reinterpret_cast<uint4*>(dk + place) = shared_load16(mine + swizzled(row, chunk));
+            *reinterpret_cast<uint4*>(dv + place) = shared_load16(mine + 32 * ROW_BYTES + swizzled(row, chunk));
         }
     }
 }

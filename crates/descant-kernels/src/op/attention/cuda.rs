@@ -12,6 +12,7 @@ use super::node::{AttentionKernel, AttentionOp, Saved};
 use super::segments::Segments;
 use super::spec::AttentionSpec;
 use super::table::{Sequences, Table};
+use super::tiles::Split;
 use crate::cuda::geometry::{
     self, Block, FEW_KEY_ITEMS_SM90, KEY_PARTS_SM90, MAX_GROUP, QUERY_ROWS, QUERY_ROWS_SM90,
 };
@@ -108,6 +109,11 @@ impl Form {
         (if self.sm90 { QUERY_ROWS_SM90 } else { QUERY_ROWS }) / self.group
     }
 
+    /// How tiles of keys are split: Hopper's kernels walk over theirs.
+    fn split(self) -> Split {
+        if self.sm90 { Split::Whole } else { Split::ByLength }
+    }
+
     fn defines(self) -> [Define; 2] {
         [("HEAD_DIM", self.head_dim as i64), ("GROUP", self.group as i64)]
     }
@@ -148,7 +154,7 @@ pub(crate) fn forward(
 ) -> Result<()> {
     let rows = rows.into();
     let form = Form::new(run, shape, &[rows.query_stride, rows.key_stride, out_stride])?;
-    let work = sequences.work(run, form.positions())?;
+    let work = sequences.work(run, form.positions(), form.split())?;
     let arguments = vec![
         Arg::Ptr(rows.query),
         Arg::Ptr(rows.key),
@@ -186,7 +192,7 @@ pub(crate) fn backward(
     let (rows, to) = (rows.into(), gradients.into());
     let strides = [rows.query_stride, rows.key_stride, given.stride, to.query_stride, to.key_stride];
     let form = Form::new(run, shape, &strides)?;
-    let work = sequences.work(run, form.positions())?;
+    let work = sequences.work(run, form.positions(), form.split())?;
     let inputs = [Arg::Ptr(rows.query), Arg::Ptr(rows.key), Arg::Ptr(rows.value)];
     let strides = [Arg::size(rows.query_stride), Arg::size(rows.key_stride)];
     let rest = [Arg::size(shape.n_tokens), Arg::size(shape.window.unwrap_or(0)), Arg::F32(shape.scale)];

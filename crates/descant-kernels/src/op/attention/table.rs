@@ -14,7 +14,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::segments::Segments;
-use super::tiles;
+use super::tiles::{self, Split};
 use crate::cuda::geometry::{KEY_ROWS, MAX_GROUP, QUERY_ROWS, TILE_INTS};
 use crate::cuda::{self, Result, Run};
 
@@ -40,6 +40,7 @@ pub(crate) struct Table {
 #[derive(Debug, Clone, Copy)]
 struct Lists {
     positions: usize,
+    split: Split,
     n_queries: usize,
     n_keys: usize,
 }
@@ -52,7 +53,7 @@ impl Table {
             let table = if let Some(place) = known {
                 tables.remove(place)
             } else {
-                let entries = tiles::at_most(segments, LEAST_POSITIONS, KEY_ROWS);
+                let entries = tiles::at_most(segments, LEAST_POSITIONS, KEY_ROWS / tiles::MOST_SPLIT);
                 let tensor = cuda::empty([entries.max(1) * tiles::ENTRY], DType::I32, device);
                 Self { segments: segments.clone(), tensor, filled: Arc::default() }
             };
@@ -95,20 +96,20 @@ pub(crate) struct Work {
 }
 
 impl Sequences {
-    /// The lists for tiles of so many positions; brought to the card where they are not there yet.
-    pub(crate) fn work(&self, run: &Run<'_>, positions: usize) -> Result<Work> {
+    /// The lists for tiles of so many positions, and of keys as they are split; brought to the card where they are not there yet.
+    pub(crate) fn work(&self, run: &Run<'_>, positions: usize, split: Split) -> Result<Work> {
         let bytes = |entries: usize| (entries * tiles::ENTRY * size_of::<i32>()) as u64;
         let mut filled = self.table.filled.lock().unwrap_or_else(PoisonError::into_inner);
         let lists = match *filled {
-            Some(lists) if lists.positions == positions => lists,
+            Some(lists) if (lists.positions, lists.split) == (positions, split) => lists,
             _ => {
                 let mut all = tiles::of_queries(&self.table.segments, positions);
                 let n_queries = all.len() / tiles::ENTRY;
-                all.extend(tiles::of_keys(&self.table.segments, KEY_ROWS));
+                all.extend(tiles::of_keys(&self.table.segments, KEY_ROWS, split));
                 let n_keys = all.len() / tiles::ENTRY - n_queries;
                 let raw: Vec<u8> = all.iter().flat_map(|n| n.to_le_bytes()).collect();
                 run.upload(self.address, &raw)?;
-                *filled.insert(Lists { positions, n_queries, n_keys })
+                *filled.insert(Lists { positions, split, n_queries, n_keys })
             }
         };
         let Lists { n_queries, n_keys, .. } = lists;

@@ -1,7 +1,8 @@
 //! The work lists of the CUDA kernels: tiles of queries and of keys, the largest work first.
 //!
-//! An entry is 8 numbers, `struct Tile` of `attention.cuh`: where the segment's queries and keys lie, and the first
-//! query or key of the tile. Order decides only who works when, never a result: every tile is computed by itself.
+//! An entry is 8 numbers, `struct Tile` of `attention.cuh`: where the segment's queries and keys lie, the first query or
+//! key of the tile, and into how many a tile of keys was split. Order decides only who works when, never a result: every
+//! tile is computed by itself, and its size depends on its own segment alone.
 
 use super::segments::{Segment, Segments};
 
@@ -13,20 +14,44 @@ pub(crate) fn of_queries(segments: &Segments, positions: usize) -> Vec<i32> {
     // The later a query, the more keys it sees.
     list(
         segments,
-        positions,
-        |s| s.query_len,
+        |s| (positions, s.query_len, 1),
         |s, first| s.first_position() + (first + positions).min(s.query_len),
     )
 }
 
-/// Tiles of `keys` keys each.
-pub(crate) fn of_keys(segments: &Segments, keys: usize) -> Vec<i32> {
+/// How tiles of keys are split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Split {
+    /// Not at all.
+    Whole,
+    /// Those of short segments, which have few and unequal ones.
+    ByLength,
+}
+
+/// Into how many a tile is split at most.
+pub(crate) const MOST_SPLIT: usize = 4;
+
+impl Split {
+    /// Segments up to which length are split so finely: measured on an H200, where a batch of one such segment is
+    /// faster and one of many hardly slower.
+    const LENGTHS: [(usize, usize); 2] = [(2048, MOST_SPLIT), (4096, 2)];
+
+    fn of(self, segment: &Segment) -> usize {
+        let fine = Self::LENGTHS.iter().find(|(longest, _)| segment.query_len <= *longest);
+        match (self, fine) {
+            (Self::ByLength, Some((_, split))) => *split,
+            _ => 1,
+        }
+    }
+}
+
+/// Tiles of `keys` keys each, or of fewer where they are split.
+pub(crate) fn of_keys(segments: &Segments, keys: usize, split: Split) -> Vec<i32> {
     // The earlier a key, the more queries see it.
     list(
         segments,
-        keys,
-        |s| s.key_len,
-        |s, first| s.query_len - first.saturating_sub(s.first_position()).min(s.query_len),
+        |s| (keys / split.of(s), s.key_len, split.of(s)),
+        |s, first| (s.query_len - first.saturating_sub(s.first_position()).min(s.query_len)) / split.of(s),
     )
 }
 
@@ -35,16 +60,17 @@ pub(crate) fn at_most(segments: &Segments, positions: usize, keys: usize) -> usi
     segments.as_slice().iter().map(|s| s.query_len.div_ceil(positions) + s.key_len.div_ceil(keys)).sum()
 }
 
+/// `shape`: rows of a tile, of all, and the split. `work`: of the tile that begins at a row.
 fn list(
     segments: &Segments,
-    step: usize,
-    len: impl Fn(&Segment) -> usize,
+    shape: impl Fn(&Segment) -> (usize, usize, usize),
     work: impl Fn(&Segment, usize) -> usize,
 ) -> Vec<i32> {
     let mut tiles: Vec<(usize, [usize; ENTRY])> = Vec::new();
     for s in segments.as_slice() {
-        for first in (0..len(s)).step_by(step) {
-            let entry = [s.query_start, s.query_len, s.key_start, s.key_len, first, 0, 0, 0];
+        let (step, len, split) = shape(s);
+        for first in (0..len).step_by(step) {
+            let entry = [s.query_start, s.query_len, s.key_start, s.key_len, first, split, 0, 0];
             tiles.push((work(s, first), entry));
         }
     }
@@ -88,7 +114,8 @@ mod tests {
     fn tiles_cover_every_query_and_key_once() {
         let segments = some();
         for step in [1, 16, 24, 128] {
-            for (tiles, keys) in [(of_queries(&segments, step), false), (of_keys(&segments, step), true)] {
+            let keys = of_keys(&segments, step, Split::Whole);
+            for (tiles, keys) in [(of_queries(&segments, step), false), (keys, true)] {
                 let mut covered = vec![0; 1000];
                 for tile in tiles.chunks_exact(ENTRY) {
                     let [query_start, query_len, key_start, key_len, first] =
@@ -113,11 +140,29 @@ mod tests {
         // The query behind 699 keys, then the last tile of the sequence of 129.
         assert_eq!(queries[..5], [50, 1, 50, 700, 0]);
         assert_eq!(queries[ENTRY..ENTRY + 5], [51, 129, 750, 129, 128]);
-        let keys = of_keys(&segments, 128);
+        let keys = of_keys(&segments, 128, Split::Whole);
         assert_eq!(keys[..5], [51, 129, 750, 129, 0]);
         let n = (queries.len() + keys.len()) / ENTRY;
         assert_eq!(at_most(&segments, 16, 128), n);
         assert!(at_most(&segments, 2, 128) > n);
+    }
+
+    #[test]
+    fn short_segments_are_split_whatever_is_beside_them() {
+        let one = |start, len| Segment { query_start: start, query_len: len, key_start: start, key_len: len };
+        let segments = Segments::new([one(0, 5000), one(5000, 4096), one(9096, 2048), one(11144, 70)]);
+        let tiles = of_keys(&segments, 128, Split::ByLength);
+        let mut covered = vec![0; segments.as_slice().iter().map(|s| s.key_len).sum()];
+        for tile in tiles.chunks_exact(ENTRY) {
+            let [_, len, start, key_len, first, split] = std::array::from_fn(|i| tile[i] as usize);
+            let wanted = [(5000, 1), (4096, 2), (2048, 4), (70, 4)].iter().find(|(one, _)| *one == len);
+            assert_eq!(Some(split), wanted.map(|(_, split)| *split));
+            assert_eq!(first % (128 / split), 0);
+            covered[start + first..start + key_len.min(first + 128 / split)].iter_mut().for_each(|n| *n += 1);
+        }
+        assert!(covered.iter().all(|n| *n == 1));
+        assert!(tiles.len() / ENTRY <= at_most(&segments, usize::MAX, 128 / MOST_SPLIT));
+        assert!(of_keys(&segments, 128, Split::Whole).chunks_exact(ENTRY).all(|tile| tile[5] == 1));
     }
 
     #[test]

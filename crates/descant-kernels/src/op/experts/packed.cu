@@ -68,10 +68,6 @@ __device__ __forceinline__ uint4 load16_here(const void* from) {
     return x;
 }
 
-template <bool B> struct Bool {
-    static constexpr bool value = B;
-};
-
 // What a thread loads of a step's scales: the scales of two blocks of 32, or of NF4 a code and its nested scale.
 struct Raw {
     u32 first, second;

@@ -18,7 +18,9 @@ const MOST_ENTRIES: usize = 1_000_000;
 const LIMITS_BYTES: u64 = 1 << 16;
 
 pub(super) fn checks() -> Vec<Check> {
-    let looked = [Some(program()), Some(processor()), Some(memory()), pinning(), disk(), Some(cache())];
+    let windows = kernel().as_deref().and_then(windows);
+    let looked =
+        [Some(program()), Some(processor()), Some(memory()), windows, pinning(), disk(), Some(cache())];
     looked.into_iter().flatten().collect()
 }
 
@@ -81,6 +83,22 @@ fn memory() -> Check {
     } else {
         check
     }
+}
+
+/// The kernel's release.
+fn kernel() -> Option<String> {
+    let bytes = descant_files::read_bounded(Path::new("/proc/sys/kernel/osrelease"), LIMITS_BYTES).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
+/// Windows' Linux, where the driver is that of Windows; `release` is the kernel's.
+fn windows(release: &str) -> Option<Check> {
+    let release = release.trim();
+    let facts = json!({"kernel": release});
+    let check = release.to_lowercase().contains("microsoft").then(|| Check::ok("wsl", release, facts))?;
+    Some(check.or_note(
+        "WSL2 limits pinned host memory, and Windows may move a full GPU's memory to the host, which is slow: keep 1 GiB of the GPU free with `--memory`",
+    ))
 }
 
 /// What a process may lock; the driver pins memory for weights that have no room on a card.
@@ -176,6 +194,14 @@ mod tests {
         assert_eq!(locked(&table("8388608")), Some(Locked::Bytes(8 << 20)));
         assert_eq!(locked(&table("unlimited")), Some(Locked::Unlimited));
         assert_eq!((locked(&table("much")), locked("")), (None, None));
+    }
+
+    #[test]
+    fn the_kernel_of_wsl_is_known_by_its_name() {
+        let check = windows("5.15.153.1-microsoft-standard-WSL2\n").unwrap();
+        assert_eq!((check.name, check.text.as_str()), ("wsl", "5.15.153.1-microsoft-standard-WSL2"));
+        assert!(check.todo.unwrap().contains("--memory"));
+        assert!(windows("6.8.0-45-generic\n").is_none());
     }
 
     #[test]
