@@ -28,9 +28,15 @@ pub(crate) fn available() -> Option<u64> {
 /// exist.
 pub(crate) fn group_files(name: &str) -> Vec<PathBuf> {
     let groups = text(Path::new("/proc/self/cgroup")).map(|groups| places(&groups)).unwrap_or_default();
+    files_of(&groups, name)
+}
+
+fn files_of(groups: &[(Kind, PathBuf)], name: &str) -> Vec<PathBuf> {
     let of = |(kind, path): &(Kind, PathBuf)| -> Vec<PathBuf> {
-        let place = Path::new(GROUPS).join(kind.files().0);
-        path.ancestors().map(|group| place.join(group).join(name)).collect()
+        // Where both hierarchies are there, the unified one lies in a folder of its own too.
+        let folders: &[&str] = if *kind == Kind::V2 { &["", "unified"] } else { &["memory"] };
+        let places = folders.iter().map(|folder| Path::new(GROUPS).join(folder));
+        places.flat_map(|place| path.ancestors().map(move |group| place.join(group).join(name))).collect()
     };
     groups.iter().flat_map(of).collect()
 }
@@ -119,6 +125,15 @@ mod tests {
         let old = "9:name=systemd:/\n4:memory:/jobs/7\n3:cpu,cpuacct:/x\nnonsense\n";
         assert_eq!(places(old), [(Kind::V1, PathBuf::from("jobs/7"))]);
         assert_eq!(places("2:cpu,memory:/"), [(Kind::V1, PathBuf::new())]);
+    }
+
+    #[test]
+    fn files_of_a_group_are_looked_for_in_both_hierarchies_the_innermost_first() {
+        let files = files_of(&places("0::/a/b\n4:memory:/jobs/7\n"), "memory.pressure");
+        let of = |path: &str| Path::new(GROUPS).join(path).join("memory.pressure");
+        let v2 = ["a/b", "a", "", "unified/a/b", "unified/a", "unified"].map(of);
+        assert_eq!(files[..6], v2);
+        assert_eq!(files[6..], ["memory/jobs/7", "memory/jobs", "memory"].map(of));
     }
 
     #[test]
