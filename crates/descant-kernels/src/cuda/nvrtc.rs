@@ -238,7 +238,7 @@ mod tests {
     }
 
     /// What a file takes as it is given, so that host and file cannot disagree.
-    const FOLLOWED: [(&str, &str); 9] = [
+    const FOLLOWED: [(&str, &str); 10] = [
         ("decode/attend", "MOST_SPLITS"),
         ("decode/experts", "MAX_EXPERTS"),
         ("decode/experts_nf4", "MAX_EXPERTS"),
@@ -247,6 +247,7 @@ mod tests {
         ("experts/few", "BLOCKS"),
         ("experts/few_nf4", "MAX_EXPERTS"),
         ("experts/few_nf4", "BLOCKS"),
+        ("layer/gradients", "JOBS"),
         ("low_rank/few", "RANK_WIDTH"),
     ];
 

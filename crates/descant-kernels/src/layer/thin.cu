@@ -22,6 +22,7 @@ __device__ __forceinline__ void multiply(float* c, uint4 a0, uint4 a1, uint4 b) 
 }
 
 constexpr int WARPS = THREADS / 32;
+static_assert(THREADS % 32 == 0, "whole warps");
 
 // x bf16 [T, K]; w bf16 [C, K]; u bf16 [T, C]; K a multiple of 8. Rows of w that are in none of the parts are zero.
 // Grid (ceil(T / 16), ceil(C / 32)). Block: THREADS.

@@ -231,6 +231,7 @@ static_assert(KV_ROWS == 64 * KV_WORKERS && KV_THREADS == 128 * (KV_WORKERS + 1)
 static_assert(KV_SHARED == 1024 + 4 * TILE_BYTES + Q_STAGES * 2 * Q_BYTES, "k, v, dk, dv, and the ring; 1024-aligned");
 
 // Where blocks of a cluster leave their sums for each other: f32, 64 a row, pairs in an order without bank conflicts.
+static_assert(KV_ROWS % KV_PARTS == 0, "a block adds a part of the rows");
 static_assert(2 * KV_ROWS * 64 * 4 == Q_STAGES * 2 * Q_BYTES, "the sums of keys and values lie in the ring");
 __device__ __forceinline__ u32 sum_place(u32 sums, int row, int pair) {
     return sums + row * 256 + (pair ^ ((row & 7) << 2)) * 8;

@@ -253,6 +253,7 @@ extern "C" __global__ void __launch_bounds__(1024)
 }
 
 #define FEW_CHUNKS (FEW_PAIRS / CHUNK)
+static_assert(FEW_PAIRS % CHUNK == 0, "whole chunks");
 
 // `count_pairs` and `sort_pairs` in one block. P <= FEW_PAIRS, E <= FEW_EXPERTS. Grid: 1. Block: 1024.
 extern "C" __global__ void __launch_bounds__(1024)

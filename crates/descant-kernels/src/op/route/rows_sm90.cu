@@ -4,6 +4,7 @@
 #include "step.cuh"
 
 constexpr int WARPS = THREADS / 32, STAGES = 2, MAX_K = 8;
+static_assert(THREADS % 32 == 0, "whole warps");
 
 __device__ __forceinline__ void bulk_store(void* to, u32 from, u32 bytes) {
     asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(to), "r"(from), "r"(bytes)
