@@ -13,6 +13,7 @@ mod decode;
 mod encode;
 mod feedback;
 mod ggml;
+pub mod tiles;
 
 pub use decode::{decode, validate_scales};
 pub use encode::{best_scale, encode};
