@@ -113,6 +113,16 @@ pub enum Error {
         /// First such element.
         element: usize,
     },
+    /// Packed matrices that the kernels of a GPU cannot read.
+    #[error("{path}: tensor `{name}`: {reason}")]
+    NotTiled {
+        /// The shard.
+        path: String,
+        /// The tensor.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
     /// What is beside a packed matrix does not describe one that this crate can unpack.
     #[error("{path}: tensor `{name}`: {reason}")]
     QuantState {

@@ -35,6 +35,7 @@ mod expected;
 mod floats;
 mod formats;
 mod nf4_matrix;
+mod packed;
 mod stored;
 
 use bitsandbytes::{Kept, Made, Taken, Unpacker};
@@ -43,6 +44,7 @@ use expected::{Kind, Role, expected};
 use floats::floats;
 pub use formats::Formats;
 pub use nf4_matrix::unpack_nf4;
+use packed::PackedPiece;
 
 /// The projections that become one matrix on a GPU, in its order, and what that matrix is called here.
 const JOINED: [SiteKind; 3] = [SiteKind::Query, SiteKind::Key, SiteKind::Value];
@@ -119,7 +121,7 @@ impl Weights {
             tracing::warn!("{left_over}");
         }
         let expected = expected(config);
-        let fused = !descant_kernels::is_cpu(device);
+        let on_card = !descant_kernels::is_cpu(device);
         let upload = |path: &Path, name: &str, source| Error::Upload {
             path: path.display().to_string(),
             name: name.to_owned(),
@@ -128,7 +130,7 @@ impl Weights {
         let mut loader = Loader::new(device).map_err(|source| upload(dir, "any", source))?;
         let joined_rows = [config.query_width(), config.key_value_width(), config.key_value_width()];
         let mut read =
-            Read { dir, fused, joined_rows, tensors: BTreeMap::new(), formats: Formats::default() };
+            Read { dir, on_card, joined_rows, tensors: BTreeMap::new(), formats: Formats::default() };
         let on_host = |name: &str| is_on_host(name, config, placement);
         let mut load = |path: &Path, name: &str, came: Came<'_>| {
             let file = || path.display().to_string();
@@ -155,7 +157,7 @@ impl Weights {
             read.tensors.insert(name.to_owned(), loaded);
             read.join(name, &mut loader).map_err(|source| upload(path, name, source))
         };
-        let mut unpacker = (config.packing == Packing::Nf4).then(|| Unpacker::new(config, fused));
+        let mut unpacker = (config.packing == Packing::Nf4).then(|| Unpacker::new(config, on_card));
         visit_tensors(dir, |path, name, view, bytes| {
             let taken = unpacker
                 .as_mut()
@@ -292,13 +294,14 @@ fn load_tensor(
             if let (true, Some(element)) = (scales, view.data().iter().position(|&s| s == NAN_SCALE)) {
                 return Err(not_finite(element));
             }
+            let packed = PackedPiece::new(view.data(), shape, *scales, device)
+                .map_err(|reason| Error::NotTiled { path: path(), name: name.to_owned(), reason })?;
+            let write = |first: usize, out: &mut [u8]| packed.write(first, out);
+            let source = Source::made(view.data().len(), &write);
             if on_host {
-                return Ok(Loaded::Host(
-                    shape.clone(),
-                    loader.beside(&Source::from(view.data())).map_err(upload)?,
-                ));
+                return Ok(Loaded::Host(packed.shape(), loader.beside(&source).map_err(upload)?));
             }
-            Ok(Loaded::Bytes(shape.clone(), loader.bytes(&Source::from(view.data())).map_err(upload)?))
+            Ok(Loaded::Bytes(packed.shape(), loader.bytes(&source).map_err(upload)?))
         }
     }
 }
@@ -316,8 +319,8 @@ fn first_not_finite_bf16(bytes: &[u8]) -> Option<usize> {
 /// Tensors that were read, and how the layers take them.
 struct Read<'a> {
     dir: &'a Path,
-    /// Whether query, key and value become one matrix.
-    fused: bool,
+    /// Where the device is a card: query, key and value become one matrix, and MXFP4 lies in tiles.
+    on_card: bool,
     /// Rows of each.
     joined_rows: [usize; 3],
     tensors: BTreeMap<String, Loaded>,
@@ -341,7 +344,7 @@ impl Read<'_> {
             for kind in JOINED {
                 parts.push(self.dense(site(kind))?);
             }
-            let attention_input = if self.fused { Some(self.attention_input(n, &parts)?) } else { None };
+            let attention_input = if self.on_card { Some(self.attention_input(n, &parts)?) } else { None };
             let [query, key, value] = parts.try_into().expect("three were pushed");
             let mut layer = LayerWeights {
                 input_norm: self.float(part(LayerPart::InputNorm))?,
@@ -537,6 +540,11 @@ impl Read<'_> {
         let part = Part::weight(site);
         let weight = if let Some(weight) = streamed.remove(&site) {
             weight
+        } else if packing == Packing::Mxfp4 && self.on_card {
+            FrozenWeight::Mxfp4Tiles {
+                blocks: self.bytes(part, Piece::Blocks)?,
+                scales: self.bytes(part, Piece::Scales)?,
+            }
         } else if packing == Packing::Mxfp4 {
             FrozenWeight::Mxfp4 {
                 blocks: self.bytes(part, Piece::Blocks)?,

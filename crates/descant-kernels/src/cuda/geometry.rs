@@ -53,23 +53,27 @@ pub const FEW_PAIRS: usize = 4096;
 pub const FEW_PAIRS_EXPERTS: usize = 128;
 /// Rows of an activation that a tensor copy brings.
 pub const ROW_BOX: u32 = 32;
-/// Lines of packed weights that one brings.
+/// Lines of packed NF4 weights that one brings.
 pub const WEIGHT_BOX: u32 = 64;
+/// Columns of a tile of the products of packed matrices on Hopper.
+pub const PACKED_COLUMNS: u32 = 192;
+/// Numbers of the sum in a step there.
+pub const PACKED_STEP: u32 = 64;
 /// Blocks a multiprocessor of the product for few rows.
 pub const FEW_BLOCKS: u32 = 3;
 
 /// Grouped products of bf16 on every card.
 pub const GROUPED: Block = Block { threads: 256, shared: 77_060 };
 /// Those of MXFP4 on every card.
-pub const PACKED: Block = Block { threads: 256, shared: 79_904 };
+pub const PACKED: Block = Block { threads: 256, shared: 75_296 };
 /// Those of NF4, which looks its numbers up.
 pub const PACKED_NF4: Block = Block { threads: 256, shared: 82_976 };
 /// Those of bf16 on Hopper.
 pub const GROUPED_SM90: Block = Block { threads: 512, shared: 217_668 };
 /// Those of MXFP4 on Hopper.
-pub const PACKED_SM90: Block = Block { threads: 512, shared: 224_868 };
+pub const PACKED_SM90: Block = Block { threads: 512, shared: 212_580 };
 /// Those of NF4 on Hopper.
-pub const PACKED_NF4_SM90: Block = Block { threads: 512, shared: 227_940 };
+pub const PACKED_NF4_SM90: Block = Block { threads: 512, shared: 221_796 };
 /// Those for few rows an expert; the rest of its shared memory is static.
 pub const FEW: Block = Block { threads: 256, shared: 0 };
 /// Few rows times both factors of an adapter.
@@ -88,6 +92,10 @@ pub const STEP_WARPS: u32 = 12;
 pub const STEP_STAGES: u32 = 3;
 /// Columns of a tile there.
 pub const STEP_COLUMNS: usize = 16;
+/// Dynamic shared memory of a block there at least, so that no multiprocessor has room for two. The next such kernel
+/// begins early, while this one is at work: its blocks would go two to a multiprocessor wherever there is room, and
+/// others would have none.
+pub const STEP_ALONE: u32 = 84 << 10;
 
 /// Bytes of a stage there, for lines of `n_in` numbers and so many columns of low-rank rows: a tile's packed weights with
 /// their scales, its biases, and the factor's rows.
@@ -96,9 +104,9 @@ pub const fn step_stage(n_in: usize, rank: usize) -> usize {
     (STEP_COLUMNS * line).next_multiple_of(128)
 }
 
-/// Bytes of a row in shared memory there: in whole groups of eight blocks.
+/// Bytes of a row in shared memory there: in pairs of blocks.
 pub const fn step_row(n_in: usize) -> usize {
-    n_in.div_ceil(256) * 512
+    n_in.div_ceil(64) * 128
 }
 
 /// Attention of a step; its shared memory is static.
@@ -150,7 +158,8 @@ impl Block {
 pub(super) mod constants {
     use super::{
         BACKWARD_KV_SM90, BACKWARD_Q_SM90, Define, FEW_BLOCKS, GRADIENT_COLUMNS, KEY_PARTS_SM90, KEY_ROWS,
-        LOW_RANK_FEW, LOW_RANK_GRADIENT, LOW_RANK_ROWS, LOW_RANK_SUM, MAX_EXPERTS, MOST_SPLITS, PAGE_TOKENS,
+        LOW_RANK_FEW, LOW_RANK_GRADIENT, LOW_RANK_ROWS, LOW_RANK_SUM, MAX_EXPERTS, MOST_SPLITS, PACKED_COLUMNS,
+        PACKED_STEP, PAGE_TOKENS,
         QUERY_ROWS, QUERY_ROWS_SM90, RANK_WIDTH, ROW_BOX, STEP_KEYS, TILE_INTS, WEIGHT_BOX,
     };
 
@@ -163,6 +172,8 @@ pub(super) mod constants {
     const NF4: Define = ("NF4", 1);
     const BOX: Define = ("ROW_BOX", ROW_BOX as i64);
     const LINES: Define = ("WEIGHT_BOX", WEIGHT_BOX as i64);
+    const COLUMNS: Define = ("TILE_COLUMNS", PACKED_COLUMNS as i64);
+    const STEP: Define = ("SUM_STEP", PACKED_STEP as i64);
     const WIDTH: Define = ("RANK_WIDTH", RANK_WIDTH as i64);
     const PAGE: Define = ("PAGE", PAGE_TOKENS as i64);
 
@@ -199,7 +210,8 @@ pub(super) mod constants {
         EXPERTS,
         WIDTH,
         BOX,
-        LINES,
+        COLUMNS,
+        STEP,
         super::PACKED_SM90.threads("THREADS"),
         super::PACKED_SM90.shared("SHARED"),
     ];
@@ -209,6 +221,8 @@ pub(super) mod constants {
         WIDTH,
         BOX,
         LINES,
+        COLUMNS,
+        STEP,
         super::PACKED_NF4_SM90.threads("THREADS"),
         super::PACKED_NF4_SM90.shared("SHARED"),
     ];

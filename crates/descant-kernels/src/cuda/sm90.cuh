@@ -11,6 +11,12 @@ __device__ __forceinline__ int warpgroup() { return __shfl_sync(FULL_WARP, (int)
 __device__ __forceinline__ int warp_of_group() { return __shfl_sync(FULL_WARP, ((int)threadIdx.x >> 5) & 3, 0); }
 // The first address from here on where a tile may begin.
 __device__ __forceinline__ u32 tile_aligned(u32 address) { return (address + 1023) & ~1023u; }
+// One lane of a warp whose lanes are all here, known to the compiler as one: what it issues needs no loop over lanes.
+__device__ __forceinline__ bool is_elected() {
+    u32 elected;
+    asm volatile("{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.b32 %0, 1, 0, p; }" : "=r"(elected));
+    return elected;
+}
 // Threads of one named barrier.
 __device__ __forceinline__ void threads_sync(int name, int threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");

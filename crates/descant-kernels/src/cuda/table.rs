@@ -73,7 +73,7 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 14] = [
+pub const HEADERS: [(&str, &str); 17] = [
     ("common.cuh", include_str!("common.cuh")),
     ("barrier.cuh", include_str!("barrier.cuh")),
     ("mma.cuh", include_str!("mma.cuh")),
@@ -88,6 +88,9 @@ pub const HEADERS: [(&str, &str); 14] = [
     ("packed_sm90.cuh", include_str!("../op/experts/packed_sm90.cuh")),
     ("packed_mxfp4.cuh", include_str!("../op/experts/packed_mxfp4.cuh")),
     ("packed_nf4.cuh", include_str!("../op/experts/packed_nf4.cuh")),
+    ("packed.cuh", include_str!("../op/experts/packed.cuh")),
+    ("portable_mxfp4.cuh", include_str!("../op/experts/portable_mxfp4.cuh")),
+    ("portable_nf4.cuh", include_str!("../op/experts/portable_nf4.cuh")),
 ];
 
 /// Without constants.

@@ -48,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     for (int i = t; i <= n_experts; i += THREADS) offsets[i] = expert_offsets[i];
     fill_tables(tables, looked_up);
     __syncthreads();
-    const int wide = n_in / 32, chunks = (wide + 3) / 4, of_columns = (n_out + COLUMNS - 1) / COLUMNS;
+    const int chunks = (n_in + CHUNK - 1) / CHUNK, of_columns = (n_out + COLUMNS - 1) / COLUMNS;
 
     int all = 0;
     for (int e = 0; e < n_experts; e++) all += (offsets[e + 1] - offsets[e] + ROWS - 1) / ROWS;
@@ -84,20 +84,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             copy_async16(shared_address(&factors[buffer][i * 8]), v + column * RANK + i * 8);
         copy_commit();
     };
-    auto load = [&](const Tile& of, int first, Packed(&upper)[AHEAD], Packed(&lower)[AHEAD]) {
-        const Scales places = scales_of(scales, tables, of.expert, n_experts, (u32)(n_out * wide) / 2);
-        const u64 line = ((u64)of.expert * n_out + of.column + g) * wide;
-#pragma unroll
-        for (int i = 0; i < AHEAD; i++) {
-            const int block = (first + i * WARPS) * 4 + q;
-            upper[i] = load_packed(blocks, places, line + block, block < wide);
-            lower[i] = load_packed(blocks, places, line + (u64)8 * wide + block, block < wide);
-        }
+    auto scales_at = [&](const Tile& of) {
+        return scales_of(scales, tables, of.expert, n_experts, (u32)(n_out * (n_in / 32)) / 2);
     };
-    // Where piece p of 16 bytes of a staged row is: so that lanes that read together read different banks.
-    auto piece = [&](int row, int p) { return staged + row * n_in * 2 + (p ^ (((p >> 3) + 2 * (row & 1)) & 3)) * 16; };
+    auto load = [&](const Tile& of, int first, Chunk(&all)[AHEAD]) {
+        const u64 column = (u64)of.expert * n_out + of.column;
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) all[i] = load_chunk(blocks, scales_at(of), column, n_in, first + i * WARPS);
+    };
+    // Where a staged row has its piece p of 16 bytes.
+    auto piece = [&](int row, int p) { return staged + row * n_in * 2 + place_of_piece(row, p) * 16; };
     int staged_row = -1, buffer = 0;
-    auto multiply = [&](const Tile& of, const Tile& next, Packed(&upper)[AHEAD], Packed(&lower)[AHEAD]) {
+    auto multiply = [&](const Tile& of, const Tile& next, Chunk(&all)[AHEAD]) {
         if (staged_row != of.row) {
             __syncthreads();
             for (int i = t; i < of.n_rows * (n_in / 8); i += THREADS) {
@@ -115,27 +113,29 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             __syncthreads();
             staged_row = of.row;
         }
-        const Scales places = scales_of(scales, tables, of.expert, n_experts, (u32)(n_out * wide) / 2);
+        const Scales places = scales_at(of);
         float acc[4] = {};
         for (int first = warp; first < chunks; first += WARPS * AHEAD) {
-            if (first != warp) load(of, first, upper, lower);
+            if (first != warp) load(of, first, all);
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
-                const int block = (first + i * WARPS) * 4 + q;
-                if (first + i * WARPS >= chunks) break;
-                const Factor by_upper = factor_of(upper[i].scale, places, looked_up),
-                             by_lower = factor_of(lower[i].scale, places, looked_up);
+                const int chunk = first + i * WARPS;
+                if (chunk >= chunks) break;
 #pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    u32 x[1][4], y[1][4];
-                    decode_pairs(upper[i].words[j], by_upper, looked_up, x);
-                    decode_pairs(lower[i].words[j], by_lower, looked_up, y);
-                    const u32 one[2][4] = {{x[0][0], y[0][0], x[0][1], y[0][1]}, {x[0][2], y[0][2], x[0][3], y[0][3]}};
-                    // A row that is not there makes a column of sums that nobody reads; a block that is not there
-                    // has zeros for weights.
-                    const uint4 z = *(const uint4*)piece(g, min(block, wide - 1) * 4 + j);
-                    multiply16(acc, one[0], __byte_perm(z.x, z.z, 0x5410), __byte_perm(z.x, z.z, 0x7632));
-                    multiply16(acc, one[1], __byte_perm(z.y, z.w, 0x5410), __byte_perm(z.y, z.w, 0x7632));
+                for (int unit = 0; unit < 2; unit++) {
+                    u32 left[4][4];
+                    decode_unit(all[i], unit, places, looked_up, left);
+                    // A row that is not there makes a column of sums that nobody reads; what lies beyond k is zero in
+                    // the rows.
+                    const int p = pieces_of_unit(chunk, unit);
+                    uint4 x = make_uint4(0, 0, 0, 0), y = x;
+                    if (p * 8 < n_in) x = *(const uint4*)piece(g, p), y = *(const uint4*)piece(g, p + 1);
+#pragma unroll
+                    for (int j = 0; j < 4; j++) {
+                        u32 b0, b1;
+                        right_of(j, x, y, b0, b1);
+                        multiply16(acc, left[j], b0, b1);
+                    }
                 }
             }
         }
@@ -177,17 +177,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         buffer ^= 1;
     };
 
-    Packed upper[AHEAD], lower[AHEAD], next_upper[AHEAD], next_lower[AHEAD];
-    load(tile, warp, upper, lower);
+    Chunk here[AHEAD], there[AHEAD];
+    load(tile, warp, here);
     load_end(tile, 0);
     while (true) {
         Tile next = tile;
-        if (left > 1) next = following(tile), load(next, warp, next_upper, next_lower);
-        multiply(tile, next, upper, lower);
+        if (left > 1) next = following(tile), load(next, warp, there);
+        multiply(tile, next, here);
         if (--left == 0) break;
         tile = next;
-        if (left > 1) next = following(tile), load(next, warp, upper, lower);
-        multiply(tile, next, next_upper, next_lower);
+        if (left > 1) next = following(tile), load(next, warp, here);
+        multiply(tile, next, there);
         if (--left == 0) break;
         tile = next;
     }

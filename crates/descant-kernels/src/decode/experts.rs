@@ -3,7 +3,7 @@
 use descant_quant::{Packing, nf4};
 
 use crate::cuda::geometry::{
-    STEP_COLUMNS, STEP_EXPERTS, STEP_EXPERTS_SM90, STEP_STAGES, step_row, step_stage,
+    STEP_ALONE, STEP_COLUMNS, STEP_EXPERTS, STEP_EXPERTS_SM90, STEP_STAGES, step_row, step_stage,
 };
 use crate::cuda::table::step_experts_sm90;
 use crate::cuda::{Arg, CudaError, Define, Result, Run};
@@ -61,7 +61,7 @@ pub(super) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, to: &Output,
             kernel,
             multiprocessors,
             STEP_EXPERTS_SM90.threads,
-            shared as u32,
+            (shared as u32).max(STEP_ALONE),
             &arguments,
         );
     }

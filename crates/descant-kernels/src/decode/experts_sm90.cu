@@ -2,11 +2,10 @@
 // bulk copies. See there for the arguments; `early` says that the experts were chosen before the kernel before began.
 //
 // A tile is ROWS rows of an expert and 16 columns, whose packed weights are one piece of memory. A CTA goes through
-// neighbouring tiles: each of STAGES warps has a stage of a ring, fills it, and when twelve warps have multiplied what
-// is there, adds their sums in order of the warps, finishes the tile and fills the stage anew. So loads never stop,
-// and nobody waits for the end of a tile but who makes it. Weights are the left operand of mma.sync. A lane takes the
-// blocks of 32 of a chunk in the order 0, 1, 4, 5 or 2, 3, 6, 7 of eight, so that lanes that read together read
-// different banks. A row's result depends on that row alone.
+// neighbouring tiles: each of STAGES warps has a stage of a ring, fills it, and when the other warps have multiplied
+// what is there, adds their sums in order of the warps, finishes the tile and fills the stage anew. So loads never
+// stop, and nobody waits for the end of a tile but who makes it. Weights are the left operand of mma.sync. A row's
+// result depends on that row alone.
 //
 // Launch: as many CTAs as multiprocessors; dynamic shared memory for STAGES stages and the most rows of an expert up to
 // ROWS.
@@ -18,7 +17,7 @@
 #define COLUMNS 16
 #define ROWS (8 * GROUPS)
 #define WIDE (N_IN / 32)  // blocks of a line
-#define CHUNKS (WIDE / 8 * 2 + (WIDE % 8 > 0) + (WIDE % 8 > 2))  // of four blocks
+#define CHUNKS ((WIDE + 1) / 2)  // of two blocks
 #define PER ((CHUNKS + WARPS - 1) / WARPS)  // chunks of a warp
 #define BLOCK_BYTES (COLUMNS * WIDE * 16)
 #define SCALE_BYTES (COLUMNS * WIDE)
@@ -27,13 +26,9 @@
 #define LOW (RANK > 0)  // whether an adapter may take part
 #define SUMS (WARPS * GROUPS * COLUMNS * 8)
 static_assert(STAGE_BYTES == ((FACTOR_AT + COLUMNS * RANK * 2 + 127) & ~127), "a tile's weights, biases and factor");
-static_assert(ROW_BYTES == (WIDE + 7) / 8 * 512, "whole groups of eight blocks, zeros behind the last number");
+static_assert(ROW_BYTES == CHUNKS * 128, "whole chunks, zeros behind the last number");
 static_assert(THREADS == (WARPS + STAGES) * 32, "warps that multiply, and one for each stage");
-static_assert(WARPS % 2 == 0 && N_IN % 32 == 0, "chunks come in pairs, numbers in blocks");
-
-template <bool VALUE> struct Choice {
-    static constexpr bool value = VALUE;
-};
+static_assert(N_IN % 32 == 0, "numbers come in blocks");
 
 // Rows of one expert, and the first of their columns.
 struct Tile {
@@ -85,8 +80,9 @@ struct TileOrder {
     }
 };
 
-// Where 16-byte piece p of a staged row is: lanes that read together, of two rows, read different banks.
-__device__ __forceinline__ int piece(int row, int p) { return row * ROW_BYTES + (p ^ ((p >> 3 & 2) | (row & 1))) * 16; }
+// Where 16-byte piece p of a staged row is: four are a block of 32 numbers, and lanes that read together, of two rows,
+// read different banks.
+__device__ __forceinline__ int piece(int row, int p) { return row * ROW_BYTES + (p ^ (row & 1) << 2) * 16; }
 
 extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
     step_experts(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const float*, const bf16* bias,
@@ -123,11 +119,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
 
     if (warp < WARPS) {
         if (early) wait_for_earlier();
-        const int first = warp / 2 * 8 + warp % 2 * 2 + (q & 1) + (q >> 1) * 4;
-        // Of this lane's blocks: where the upper line's is. One that is not there is read elsewhere and meets zeros.
-        u32 line_at[PER];
-#pragma unroll
-        for (int c = 0; c < PER; c++) line_at[c] = g * WIDE + min(first + c * (WARPS / 2 * 8), WIDE - 1);
         int staged = -1;
         for (int i = 0; i < count; i++) {
             // Not behind the last tile: beyond the last expert there are no offsets to stop at.
@@ -139,11 +130,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
                     const int place = tile.row + row;
                     const bf16* from = a + (u64)(pairs ? pairs[place] / top_k : place) * a_ld;
                     for (int p = t; p < ROW_BYTES / 16; p += WARPS * 32) {
-                        // In the order in which decoded words have their numbers.
-                        const uint4 x = p < N_IN / 8 ? *(const uint4*)(from + p * 8) : make_uint4(0, 0, 0, 0);
-                        *(uint4*)(rows + piece(row, p)) =
-                            make_uint4(__byte_perm(x.x, x.z, 0x5410), __byte_perm(x.x, x.z, 0x7632),
-                                       __byte_perm(x.y, x.w, 0x5410), __byte_perm(x.y, x.w, 0x7632));
+                        // Of a block, what lane q of a product has: numbers 2q, 2q + 1, and 8, 16 and 24 further.
+                        u32 x[4];
+#pragma unroll
+                        for (int i = 0; i < 4; i++) {
+                            const int at = p / 4 * 32 + i * 8 + p % 4 * 2;
+                            x[i] = at < N_IN ? *(const u32*)(from + at) : 0;
+                        }
+                        *(uint4*)(rows + piece(row, p)) = make_uint4(x[0], x[1], x[2], x[3]);
                     }
                     // Low-rank rows for two groups in turn: who finishes tiles is fewer of them behind than a group
                     // has.
@@ -160,47 +154,38 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
             int row_at[GROUPS];
             // A row that is not there makes a column of sums that nobody reads.
 #pragma unroll
-            for (int r = 0; r < GROUPS; r++) row_at[r] = piece(min(r * 8 + g, tile.n_rows - 1), first * 4);
+            for (int r = 0; r < GROUPS; r++) row_at[r] = piece(min(r * 8 + g, tile.n_rows - 1), q);
             barrier_wait(full + stage * 8, i / STAGES & 1);
-            uint4 weights[PER][2];
-            u32 scale[PER][2];
-            bool more = false;
-#pragma unroll
+            const u32 tiles = shared_address(from) + lane * 16, scales_at = BLOCK_BYTES + g / 2 * 4;
+            const u32 select = 0x4040 + (g & 1) * 0x0101;
+// Not all of them at once: the block must fit beside another kernel's.
+#pragma unroll 2
             for (int c = 0; c < PER; c++) {
-                if (warp + c * WARPS >= CHUNKS) break;
-                weights[c][0] = *(const uint4*)(from + line_at[c] * 16);
-                weights[c][1] = *(const uint4*)(from + line_at[c] * 16 + 8 * WIDE * 16);
-                scale[c][0] = from[BLOCK_BYTES + line_at[c]], scale[c][1] = from[BLOCK_BYTES + line_at[c] + 8 * WIDE];
-                more |= max(scale[c][0], scale[c][1]) > 128;
-            }
-            auto multiply = [&](auto is_large) {
+                const int chunk = warp + c * WARPS;
+                if (chunk >= CHUNKS) break;
+                u32 words[4];
+                load_matrices(words, tiles + chunk * 4 * TILE_BYTES);
 #pragma unroll
-                for (int c = 0; c < PER; c++) {
-                    if (warp + c * WARPS >= CHUNKS) break;
-                    const Factor upper = {block_scale(scale[c][0]), is_large.value},
-                                 lower = {block_scale(scale[c][1]), is_large.value};
+                for (int half = 0; half < 2; half++) {
+                    if (WIDE % 2 && chunk * 2 + half >= WIDE) break;
+                    const u32 scales = *(const u32*)(from + scales_at + (chunk * 2 + half) * SCALE_PIECE);
+                    const u32 upper = factors(scales, select), lower = factors(scales, select + 0x0202);
+                    u32 left[2][4];
 #pragma unroll
-                    for (int j = 0; j < 4; j++) {
-                        u32 x[1][4], y[1][4];
-                        decode_pairs((&weights[c][0].x)[j], upper, 0, x);
-                        decode_pairs((&weights[c][1].x)[j], lower, 0, y);
-                        const u32 one[2][4] = {{x[0][0], y[0][0], x[0][1], y[0][1]},
-                                               {x[0][2], y[0][2], x[0][3], y[0][3]}};
+                    for (int j = 0; j < 2; j++) {
+                        spread(words[half * 2 + j], left[j]);
 #pragma unroll
-                        for (int r = 0; r < GROUPS; r++) {
-                            if (r && r * 8 >= tile.n_rows) break;
-                            const uint4 z = *(const uint4*)(rows + (row_at[r] ^ (j * 16)) + c * (WARPS / 2 * 512));
-                            multiply16_free(acc[r][0], one[0], z.x, z.y);
-                            multiply16_free(acc[r][1], one[1], z.z, z.w);
-                        }
+                        for (int k = 0; k < 4; k++) left[j][k] = multiply_bf16x2(left[j][k], k % 2 ? lower : upper);
+                    }
+#pragma unroll
+                    for (int r = 0; r < GROUPS; r++) {
+                        if (r && r * 8 >= tile.n_rows) break;
+                        const uint4 z = *(const uint4*)(rows + (row_at[r] ^ half * 64) + chunk * 128);
+                        multiply16_free(acc[r][0], left[0], z.x, z.y);
+                        multiply16_free(acc[r][1], left[1], z.z, z.w);
                     }
                 }
-            };
-            // Scales beyond 1 are rare, and the second product that they need is not made for nothing.
-            if (__any_sync(FULL_WARP, more))
-                multiply(Choice<true>());
-            else
-                multiply(Choice<false>());
+            }
 #pragma unroll
             for (int r = 0; r < GROUPS; r++) {
                 float* to = sums[stage] + (warp * GROUPS + r) * COLUMNS * 8 + g * 8 + q * 2;

@@ -123,7 +123,7 @@ fn dense(weight: &DenseWeight) -> Option<DenseData<CubeTensor>> {
 
 fn bank(weight: &FrozenWeight) -> Option<ExpertData<CubeTensor>> {
     match weight {
-        FrozenWeight::Mxfp4 { blocks, scales } => Some(ExpertData::Packed(PackedData::Mxfp4 {
+        FrozenWeight::Mxfp4Tiles { blocks, scales } => Some(ExpertData::Packed(PackedData::Mxfp4 {
             blocks: contiguous(int_primitive(blocks.clone()).ok()?),
             scales: contiguous(int_primitive(scales.clone()).ok()?),
         })),
@@ -136,6 +136,7 @@ fn bank(weight: &FrozenWeight) -> Option<ExpertData<CubeTensor>> {
             Some(ExpertData::Bf16(contiguous(primitive(weight.clone()).ok()?)))
         }
         FrozenWeight::Streamed(matrix) => Some(ExpertData::Streamed(matrix.packing)),
-        FrozenWeight::Dense(_) => None,
+        // A card reads tiles.
+        FrozenWeight::Dense(_) | FrozenWeight::Mxfp4 { .. } => None,
     }
 }

@@ -174,10 +174,7 @@ impl Case {
         let vector = |x: &Tensor<1>| on(x, card, DType::BF16);
         let fine = |x: &Tensor<1>| on(x, card, DType::F32);
         let bank = |weight: &FrozenWeight| match weight {
-            FrozenWeight::Mxfp4 { blocks, scales } => FrozenWeight::Mxfp4 {
-                blocks: crate::card::ints_on(blocks, card),
-                scales: crate::card::ints_on(scales, card),
-            },
+            FrozenWeight::Mxfp4 { .. } => crate::card::mxfp4_on(weight, card),
             FrozenWeight::Transposed(weight) => FrozenWeight::Transposed(on(weight, card, DType::BF16)),
             _ => unreachable!("no expert is stored so here"),
         };

@@ -1,10 +1,13 @@
 //! Launches of the grouped products: which form of a kernel serves which card and how many rows.
 
+use descant_quant::mxfp4::{self, tiles};
 use descant_quant::{Packing, nf4};
 
 use super::{GRADIENT_COLUMNS, LowRank, RANK_WIDTH};
 use crate::cuda::boxes::{BoxElement, Boxes};
-use crate::cuda::geometry::{self, Block, FEW_BLOCKS, LOW_RANK_SUM, MAX_EXPERTS, ROW_BOX, WEIGHT_BOX};
+use crate::cuda::geometry::{
+    self, Block, FEW_BLOCKS, LOW_RANK_SUM, MAX_EXPERTS, PACKED_COLUMNS, PACKED_STEP, ROW_BOX, WEIGHT_BOX,
+};
 use crate::cuda::{Arg, CudaError, Extent, Function, Gpu, Result, Run};
 
 /// Frozen matrices of all experts of a layer, `[experts, rows, columns]`.
@@ -32,7 +35,8 @@ pub(crate) enum ExpertData<T = u64> {
 /// The pieces of packed matrices.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum PackedData<T = u64> {
-    /// `[experts, rows, columns / 32, 16]` and `[experts, rows, columns / 32]`, u8.
+    /// In the order of [`descant_quant::mxfp4::tiles`]: `[experts, rows / 16, columns / 16, 128]` and `[experts, rows / 16,
+    /// columns / 32, 16]`, u8.
     Mxfp4 { blocks: T, scales: T },
     /// `[experts, rows, columns / 64, 32]` and `[experts, rows, columns / 64]`, u8, and what `nf4.cuh` calls tables.
     Nf4 { blocks: T, scales: T, tables: T },
@@ -293,20 +297,13 @@ fn product_in_order(
         PackedData::Mxfp4 { .. } => ("experts/packed_sm90", geometry::PACKED_SM90),
         PackedData::Nf4 { .. } => ("experts/packed_nf4_sm90", geometry::PACKED_NF4_SM90),
     };
-    let [blocks, scales, tables] = data.pieces();
+    let [_, scales, tables] = data.pieces();
     let kernel = run.kernel(unit, side.entry(), &[])?;
     let rows = |address: u64, columns: usize, stride: usize| {
         Boxes { address, element: BoxElement::Bf16, rows: a.places, columns, stride, height: ROW_BOX }.map()
     };
-    let bytes = experts.columns / 2;
-    let weights = Boxes {
-        address: blocks,
-        element: BoxElement::U8,
-        rows: experts.count * experts.rows,
-        columns: bytes,
-        stride: bytes,
-        height: WEIGHT_BOX,
-    };
+    let weights = weight_boxes(experts, data, side);
+    let [weights, of_scales] = [weights[0].map()?, weights[1].map()?];
     let a = (rows(a.data, n_in, a.stride)?, a.offsets);
     let (u, v) = match to.low_rank {
         Some((u, v)) => (rows(u, RANK_WIDTH, RANK_WIDTH)?, v),
@@ -315,7 +312,8 @@ fn product_in_order(
     let (h, limit) = to.swiglu.unwrap_or((0, 0.0));
     let arguments = [
         Arg::Tensor(a.0),
-        Arg::Tensor(weights.map()?),
+        Arg::Tensor(weights),
+        Arg::Tensor(of_scales),
         Arg::Tensor(u),
         Arg::Ptr(scales),
         Arg::Ptr(tables),
@@ -330,6 +328,43 @@ fn product_in_order(
         Arg::F32(limit),
     ];
     launch(run, kernel, run.gpu().multiprocessors(), block, &arguments)
+}
+
+/// The packed bytes of a step and their scales, as its tensor copies bring them; NF4's scales come otherwise.
+fn weight_boxes(experts: &Experts, data: &PackedData, side: Side) -> [Boxes; 2] {
+    let lines = experts.count * experts.rows;
+    match *data {
+        PackedData::Mxfp4 { blocks, scales } => {
+            // Along the sum, and across.
+            let (wide, high) = match side {
+                Side::Columns => (PACKED_STEP, PACKED_COLUMNS),
+                Side::Rows => (PACKED_COLUMNS, PACKED_STEP),
+            };
+            let boxes = |address, bytes_of_block: usize| {
+                let words = |numbers: usize| numbers / mxfp4::BLOCK * bytes_of_block / size_of::<u64>();
+                Boxes {
+                    address,
+                    element: BoxElement::U64(words(wide as usize) as u32),
+                    rows: lines / tiles::ROWS,
+                    columns: words(experts.columns),
+                    stride: words(experts.columns),
+                    height: high / tiles::ROWS as u32,
+                }
+            };
+            [boxes(blocks, mxfp4::BLOCK / tiles::COLUMNS * tiles::BYTES), boxes(scales, tiles::SCALE_BYTES)]
+        }
+        PackedData::Nf4 { blocks, .. } => {
+            let (element, bytes) = (BoxElement::U8, experts.columns / 2);
+            [Boxes {
+                address: blocks,
+                element,
+                rows: lines,
+                columns: bytes,
+                stride: bytes,
+                height: WEIGHT_BOX,
+            }; 2]
+        }
+    }
 }
 
 /// `out[place] = a[row(place)] · m[expert]`, with `m` `[experts, features, 64]` and `out` `[places, 64]`.

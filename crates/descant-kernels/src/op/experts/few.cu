@@ -1,9 +1,9 @@
 // The grouped product for few rows an expert, as in generation: bound by the packed bytes, so nothing but they matters.
 //
 // The weights are the left operand of mma.sync and go from device memory to registers, never through shared memory: a
-// lane holds whole blocks of 32 of its two rows, and the order of k within a block is permuted on both sides alike, so
-// that a nibble needs a shift and a mask only. A CTA makes 16 columns for up to 32 rows of one expert; its eight warps
-// share out k, and their sums are added in order of the warps.
+// lane holds 16 bytes of each of its two rows' numbers at once, and the order of k is permuted on both sides alike, as
+// the packing says (mxfp4.cuh, nf4.cuh). A CTA makes 16 columns for up to 32 rows of one expert; its eight warps share
+// out k, and their sums are added in order of the warps.
 //
 // Arguments as in grouped.cu, forward only. Launch: grid = BLOCKS x multiprocessors, no dynamic shared memory.
 #include "grouped.cuh"
@@ -27,12 +27,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     for (int i = t; i <= n_experts; i += THREADS) offsets[i] = expert_offsets[i];
     fill_tables(tables, looked_up);
     __syncthreads();
-    const int wide = n_in / 32, chunks = (wide + 3) / 4;
+    const int chunks = (n_in + CHUNK - 1) / CHUNK;
 
     Walk<ROWS, COLUMNS> walk;
     for (int tile = blockIdx.x; walk.go(tile, offsets, n_experts, n_out); tile += gridDim.x) {
-        const Scales places = scales_of(scales, tables, walk.expert, n_experts, (u32)(n_out * wide) / 2);
-        const u64 line = ((u64)walk.expert * n_out + walk.column + g) * wide;
+        const Scales places = scales_of(scales, tables, walk.expert, n_experts, (u32)(n_out * (n_in / 32)) / 2);
+        const u64 column = (u64)walk.expert * n_out + walk.column;
         u32 rows[ROWS / 8];  // offsets in 16 bytes
 #pragma unroll
         for (int i = 0; i < ROWS / 8; i++) {
@@ -42,33 +42,32 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         }
         float acc[ROWS / 8][4] = {};
         for (int first = warp; first < chunks; first += WARPS * AHEAD) {
-            Packed upper[AHEAD], lower[AHEAD];
+            Chunk all[AHEAD];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++) all[i] = load_chunk(blocks, places, column, n_in, first + i * WARPS);
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
-                const int block = (first + i * WARPS) * 4 + q;
-                const u64 from = line + block, below = from + (u64)8 * wide;
-                upper[i] = load_packed(blocks, places, from, block < wide);
-                lower[i] = load_packed(blocks, places, below, block < wide);
-            }
+                const int chunk = first + i * WARPS;
+                if (chunk >= chunks) break;
 #pragma unroll
-            for (int i = 0; i < AHEAD; i++) {
-                const int block = (first + i * WARPS) * 4 + q;
-                if ((first + i * WARPS) >= chunks) break;
-                const Factor by_upper = factor_of(upper[i].scale, places, looked_up),
-                             by_lower = factor_of(lower[i].scale, places, looked_up);
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    u32 x[1][4], y[1][4];
-                    decode_pairs(upper[i].words[j], by_upper, looked_up, x);
-                    decode_pairs(lower[i].words[j], by_lower, looked_up, y);
-                    const u32 left[2][4] = {{x[0][0], y[0][0], x[0][1], y[0][1]}, {x[0][2], y[0][2], x[0][3], y[0][3]}};
+                for (int unit = 0; unit < 2; unit++) {
+                    u32 left[4][4];
+                    decode_unit(all[i], unit, places, looked_up, left);
+                    const int piece = pieces_of_unit(chunk, unit);
 #pragma unroll
                     for (int r = 0; r < ROWS / 8; r++) {
                         if (r * 8 >= walk.n_rows) break;
-                        uint4 z = make_uint4(0, 0, 0, 0);
-                        if (rows[r] != ~0u && block < wide) z = ((const uint4*)a)[(u64)rows[r] + block * 4 + j];
-                        multiply16(acc[r], left[0], __byte_perm(z.x, z.z, 0x5410), __byte_perm(z.x, z.z, 0x7632));
-                        multiply16(acc[r], left[1], __byte_perm(z.y, z.w, 0x5410), __byte_perm(z.y, z.w, 0x7632));
+                        uint4 x = make_uint4(0, 0, 0, 0), y = x;
+                        if (rows[r] != ~0u && piece * 8 < n_in) {
+                            x = ((const uint4*)a)[(u64)rows[r] + piece];
+                            y = ((const uint4*)a)[(u64)rows[r] + piece + 1];
+                        }
+#pragma unroll
+                        for (int j = 0; j < 4; j++) {
+                            u32 b0, b1;
+                            right_of(j, x, y, b0, b1);
+                            multiply16(acc[r], left[j], b0, b1);
+                        }
                     }
                 }
             }

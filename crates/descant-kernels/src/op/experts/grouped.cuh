@@ -62,22 +62,6 @@ template <int ROWS, int COLUMNS> struct Walk {
     }
 };
 
-// A packed block of 32 numbers on its way.
-struct Packed {
-    u32 words[4];
-    Scale scale;
-};
-__device__ __forceinline__ Packed load_packed(const u8* blocks, const Scales& scales, u64 block, bool valid) {
-    Packed p = {{0, 0, 0, 0}, NO_SCALE};
-    if (valid) {
-        asm volatile("ld.global.nc.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
-                     : "=r"(p.words[0]), "=r"(p.words[1]), "=r"(p.words[2]), "=r"(p.words[3])
-                     : "l"(blocks + block * 16));
-        p.scale = load_scale(scales, block);
-    }
-    return p;
-}
-
 // gpt-oss' activation: (up + 1) · gate · sigmoid(1.702 · gate), clamped.
 __device__ __forceinline__ float swiglu(float gate, float up, float limit) {
     gate = fminf(gate, limit);

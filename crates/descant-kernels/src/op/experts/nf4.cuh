@@ -57,32 +57,61 @@ __device__ __forceinline__ u32 numbers(float first, float second, float by_first
     return to_bf16x2(__fmul_rn(first, by_first), __fmul_rn(second, by_second));
 }
 
-// ---- the packing of grouped.cuh, 32 numbers at a time
-// A block's scale on its way.
-struct Scale {
-    u32 code;
-    float nested;
+// ---- for products of few rows: 16 columns of a result and CHUNK of k, in the fragments of a warp
+#define CHUNK 128
+// Two units on their way. A lane has a block of 32 numbers of each of two lines, eight columns apart, so that the lanes
+// of a row have different blocks: whose numbers meet is the same on both sides.
+struct Chunk {
+    uint4 words[2];
+    u32 codes[2];
+    float nested[2];
 };
-#define NO_SCALE {0, 0.0f}
-__device__ __forceinline__ Scale load_scale(const Scales& scales, u64 block) {
-    const u32 pair = (u32)(block / 2);
-    Scale scale;
-    scale.code = load_byte(scales.codes + pair);
-    asm volatile("ld.global.nc.f32 %0, [%1];" : "=f"(scale.nested) : "l"(scales.nested + (pair - scales.first) / 256));
-    return scale;
-}
-// What its levels are multiplied with.
-using Factor = float;
-__device__ __forceinline__ Factor factor_of(const Scale& scale, const Scales& scales, u32 tables) {
-    return absmax_of(scale.code, scale.nested, scales.offset, tables);
-}
-// Numbers (i, i + 4) of a word.
-__device__ __forceinline__ void decode_pairs(u32 word, Factor absmax, u32 tables, u32 (&out)[1][4]) {
-    const u32 levels = levels_of_lane(tables), low = low_nibbles(word), high = high_nibbles(word);
+__device__ __forceinline__ int block_of_chunk(int chunk) { return chunk * 4 + (threadIdx.x & 3); }
+// Of the 16 columns from `column` on, which counts those of all experts; zeros beyond n_in.
+__device__ __forceinline__ Chunk load_chunk(const u8* blocks, const Scales& scales, u64 column, int n_in, int chunk) {
+    Chunk x = {};
+    const int block = block_of_chunk(chunk);
+    if (block * 32 >= n_in) return x;
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const u32 four = i % 2 ? high : low;
-        out[0][i] =
-            numbers(level_of(four, pick(i / 2), levels), level_of(four, pick(i / 2 + 2), levels), absmax, absmax);
+    for (int i = 0; i < 2; i++) {
+        const u64 from = (column + ((threadIdx.x & 31) >> 2) + i * 8) * (n_in / 32) + block;
+        uint4& words = x.words[i];
+        asm volatile("ld.global.nc.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+                     : "l"(blocks + from * 16));
+        const u32 pair = (u32)(from / 2);
+        x.codes[i] = load_byte(scales.codes + pair);
+        asm volatile("ld.global.nc.f32 %0, [%1];"
+                     : "=f"(x.nested[i])
+                     : "l"(scales.nested + (pair - scales.first) / 256));
     }
+    return x;
+}
+// Which 16 bytes of a row of the activation a unit meets: these and the next ones.
+__device__ __forceinline__ int pieces_of_unit(int chunk, int unit) { return block_of_chunk(chunk) * 4 + unit * 2; }
+// Where a staged row has its piece p, so that lanes that read together read different banks.
+__device__ __forceinline__ int place_of_piece(int row, int p) { return p ^ (((p >> 3) + 2 * (row & 1)) & 3); }
+// The left operands of its four products: numbers (i, i + 4) of a word are neighbours.
+__device__ __forceinline__ void decode_unit(const Chunk& x, int unit, const Scales& scales, u32 tables,
+                                            u32 (&left)[4][4]) {
+    const u32 levels = levels_of_lane(tables);
+#pragma unroll
+    for (int line = 0; line < 2; line++) {
+        // What is not there has zeros for activations.
+        const float absmax = absmax_of(x.codes[line], x.nested[line], scales.offset, tables);
+        const u32 words[2] = {unit ? x.words[line].z : x.words[line].x, unit ? x.words[line].w : x.words[line].y};
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const u32 four = i % 2 ? high_nibbles(words[i / 4]) : low_nibbles(words[i / 4]);
+            const int at = i % 4 / 2;
+            left[i / 2][i % 2 * 2 + line] =
+                numbers(level_of(four, pick(at), levels), level_of(four, pick(at + 2), levels), absmax, absmax);
+        }
+    }
+}
+// The right operand of product i.
+__device__ __forceinline__ void right_of(int i, const uint4& x, const uint4& y, u32& first, u32& second) {
+    const uint4 z = i < 2 ? x : y;
+    first = i % 2 ? __byte_perm(z.y, z.w, 0x5410) : __byte_perm(z.x, z.z, 0x5410);
+    second = i % 2 ? __byte_perm(z.y, z.w, 0x7632) : __byte_perm(z.x, z.z, 0x7632);
 }

@@ -1,145 +1,89 @@
-// MXFP4 for packed_sm90.cu: the scale of each 32 numbers becomes a bf16 factor, and a number is two shifts, two masks
-// and a product; see mxfp4.cuh.
+// MXFP4 for packed_sm90.cu, in the order of tiles: boxes bring the tiles and the scales of a step as they lie, ldmatrix
+// gives a thread the numbers of its fragments, and a number is a mask, two shifts at most and a product; see mxfp4.cuh.
 #pragma once
 #include "packed_sm90.cuh"
 
-#define AHEAD 8  // steps that scales are loaded ahead
-#define RAW_BYTES (AHEAD * 256)  // a word for each of 64 lines
-// A group's factors are [2 halves of 32 bytes' elements][64 lines], twice.
-#define FACTORS 256
-static_assert(GROUP_FACTORS == 2 * FACTORS + 16, "both, and whether the second ones are needed");
+// A stage's tiles, and its scales behind them. Forward they are [12 bands of 16 columns][64 of k], backward [4 bands of
+// 16 of k][192 columns].
+#define BANDS (COLUMNS / TILE)
+#define STEP_BANDS (STEP / TILE)
+#define TILES_BYTES (COLUMNS * STEP / 2)
+#define PACKED_BYTES (TILES_BYTES + COLUMNS * STEP / 32)
+#define BAND_BYTES(transposed) (((transposed) ? COLUMNS : STEP) / TILE * TILE_BYTES)
+#define BAND_SCALES(transposed) (((transposed) ? COLUMNS : STEP) / 32 * SCALE_PIECE)
+#define RAW_BYTES 0
+#define COPIED_BYTES PACKED_BYTES  // by tensor copies
+#define SCALE_WARPS 0  // the scales come with the tiles
+#define COPY_REGISTERS 24
+#define REGISTERS 160
 
-// A warp: the scales of a group's 64 lines, lines `lane` and `lane + 32` in a lane.
+// One thread: the tiles and scales of a step.
 template <bool TRANSPOSED>
-__device__ __forceinline__ void scale(const Places& g, u32 shared, const int* offsets, int group) {
-    const int lane = threadIdx.x & 31, steps = steps_of(g);
-    const int wide = TRANSPOSED ? g.n_out / 32 : g.n_in / 32, lines = TRANSPOSED ? g.n_in : g.n_out;
-    const u32 raw = shared + RAW + group * RAW_BYTES + lane * 4;
-    Ring<STAGES> ring(1);
-    auto publish = [&]() {
-        barrier_arrive_warp(shared + FULL + ring.stage * 8);
-        ring.next();
-    };
-    Tiles tiles;
-    for (int tile = blockIdx.x; tiles.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
-        const int first_line = lane + (TRANSPOSED ? 0 : tiles.column + group * 64);
-        const int first_block = TRANSPOSED ? tiles.column / 32 + group * 2 : 0;
-        const u32 matrix = (u32)tiles.expert * lines * wide;
-        // Where a line's scales begin, in both halves; they are in one word where rows have an even number of them.
-        auto at = [&](int step, int i) {
-            const int line = first_line + i * 32 + (TRANSPOSED ? step * STEP : 0),
-                      block = first_block + (TRANSPOSED ? 0 : step * 2);
-            return line < lines && block < wide ? matrix + (u32)line * wide + block : ~0u;
-        };
-        auto load = [&](int step) {
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const u32 from = step < steps ? at(step, i) : ~0u, to = raw + (step % AHEAD * 64 + i * 32) * 4;
-                if (wide % 2 == 0)
-                    copy_async4(to, g.scales + (from == ~0u ? 0 : from & ~3u), from != ~0u);
-                else if (from != ~0u)
-                    shared_store(to, g.scales[from] | (u32)g.scales[from + (from % wide + 1 < wide)] << 8);
-            }
-            copy_commit();
-        };
-        for (int d = 0; d < AHEAD - 1; d++) load(d);
-        for (int step = 0; step < steps; step++) {
-            load(step + AHEAD - 1);
-            copy_wait<AHEAD - 1>();
-            u32 four = 0;
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const u32 from = at(step, i), word = shared_load(raw + (step % AHEAD * 64 + i * 32) * 4);
-                const u32 both = wide % 2 == 0 && from % 4 == 2 ? word >> 16 : word & 0xffff;
-                four |= (from == ~0u ? 0 : both) << i * 16;
-            }
-            barrier_wait(shared + EMPTY + ring.stage * 8, ring.parity);
-            const u32 to = shared + ring.stage * STAGE + A_BYTES + GROUPS * W_BYTES + group * GROUP_FACTORS + lane * 2;
-            bool more = false;
-#pragma unroll
-            for (int i = 0; i < 4; i++) more |= (four >> i * 8 & 0xff) > 128;
-            more = __any_sync(FULL_WARP, more);
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const BlockScale by = block_scale(four >> i * 8 & 0xff);
-                const u32 place = to + i % 2 * 128 + i / 2 * 64;
-                shared_store(place, (bf16)by.first);
-                if (more) shared_store(place + FACTORS, (bf16)by.second);
-            }
-            if (lane == 0) shared_store(to + 2 * FACTORS, (u32)more);
-            publish();
-        }
-        if (g.v) {
-            barrier_wait(shared + EMPTY + ring.stage * 8, ring.parity);
-            publish();
-        }
-    }
-}
-
-// The fragments of 64 elements of the inner dimension, four times 16, still to be multiplied; and their factors.
-// Forward: byte q of each word of two lines is what this thread (q = lane % 4) multiplies: two elements.
-__device__ __forceinline__ void read_lines(u32 weights, u32 factors, u32 (&x)[4][4], u32 (&by)[4][4]) {
-    const int lane = threadIdx.x & 31, line = column_of_thread<false>();
-    const u32 from = weights + line * 32, swap = (line & 4) << 2, select = 0x4440 | (lane & 3);
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const uint4 first = shared_load16(from + ((half * 16) ^ swap)),
-                    second = shared_load16(from + 32 + ((half * 16) ^ swap));
-        const u32 pair = shared_load(factors + half * 128 + line * 2);
-        const u32 words[2][4] = {{first.x, first.y, first.z, first.w}, {second.x, second.y, second.z, second.w}};
-        const u32 factor[2] = {__byte_perm(pair, 0, 0x1010), __byte_perm(pair, 0, 0x3232)};
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-#pragma unroll
-            for (int l = 0; l < 2; l++) {
-                const u32 byte = __byte_perm(words[l][i], 0, select);
-                const int chunk = half * 2 + i / 2, place = i % 2 * 2 + l;
-                x[chunk][place] = ((byte * 0x40040u) & 0x01c001c0u) | ((byte * 0x1001000u) & 0x80008000u);
-                by[chunk][place] = factor[l];
-            }
-        }
-    }
-}
-// Backward: a transposed load gives each thread four columns of two lines; it and the thread of the next warp share
-// them.
-__device__ __forceinline__ void read_columns(u32 weights, u32 factors, u32 (&x)[4][4], u32 (&by)[4][4]) {
-    const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3, half = warp / 2, shift = warp % 2 * 8;
-    const u32 swap = ((half * 16) ^ ((lane & 4) << 2));
-    factors += half * 128 + (lane & 3) * 4;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        u32 units[4];
-        load_matrices_transposed(units, weights + (i * 32 + lane) * 32 + swap);
-#pragma unroll
-        for (int m = 0; m < 4; m++) {
-            const int chunk = i * 2 + m / 2, place = m % 2 * 2;
-            const u32 t = units[m] >> shift, factor = shared_load(factors + (i * 4 + m) * 16);
-            x[chunk][place] = ((t * 64) & 0x01c001c0u) | ((t * 4096) & 0x80008000u);
-            x[chunk][place + 1] = ((t * 4) & 0x01c001c0u) | ((t * 256) & 0x80008000u);
-            by[chunk][place] = by[chunk][place + 1] = factor;
-        }
-    }
+__device__ __forceinline__ void copy_packed(const Places& g, const TensorMap& w, const TensorMap& scales,
+                                            const Tiles& tiles, int step, u32 to, u32 full) {
+    const int bands = tiles.expert * ((TRANSPOSED ? g.n_in : g.n_out) / TILE);
+    const int column = TRANSPOSED ? tiles.column : step * STEP;
+    const int band = bands + (TRANSPOSED ? step * STEP : tiles.column) / TILE;
+    // In u64: a tile has 16 of them, the scales of 32 columns two.
+    tensor_copy(to, w, column, band, full);
+    tensor_copy(to + TILES_BYTES, scales, column / 16, band, full);
 }
 template <bool TRANSPOSED>
-__device__ __forceinline__ void decode(u32, u32 weights, u32 factors, u32 (&x)[4][4]) {
-    u32 by[4][4];
-    auto read = [&](u32 factors, u32(&x)[4][4]) {
-        if (TRANSPOSED)
-            read_columns(weights, factors, x, by);
-        else
-            read_lines(weights, factors, x, by);
-    };
-    read(factors, x);
+__device__ __forceinline__ void scale(const Places&, u32, const int*, int) {}
+
+// Which of its group's 64 columns a row of a warp's fragments is, of the upper eight or the lower.
+template <bool TRANSPOSED> __device__ __forceinline__ int column_of_fragment(int half) {
+    return ((threadIdx.x >> 5) & 3) * TILE + ((threadIdx.x & 31) >> 2) + half * 8;
+}
+// Which of them a thread stores, this one and the next, once neighbours have exchanged their sums: four threads of a
+// column of the upper half, and those of the next column, which store two of the lower half.
+template <bool TRANSPOSED> __device__ __forceinline__ int column_of_thread() {
+    const int r = (threadIdx.x & 31) >> 2;
+    return ((threadIdx.x >> 5) & 3) * TILE + (r & 1 ? r + 7 : r);
+}
+__device__ __forceinline__ void exchange(float* y) {
+    const bool odd = threadIdx.x & 4;
+    const float first = __shfl_xor_sync(FULL_WARP, odd ? y[0] : y[2], 4);
+    const float second = __shfl_xor_sync(FULL_WARP, odd ? y[1] : y[3], 4);
+    if (odd)
+        y[0] = first, y[1] = second;
+    else
+        y[2] = first, y[3] = second;
+}
+
+// The fragments of 64 elements of the inner dimension, four times 16.
+template <bool TRANSPOSED>
+__device__ __forceinline__ void decode(u32, u32 packed, int group, u32 (&x)[4][4]) {
+    const int lane = threadIdx.x & 31, tile = group * 4 + ((threadIdx.x >> 5) & 3), q = lane & 3;
+    u32 words[4];
+    if (TRANSPOSED) {
+        load_matrices_transposed(words, packed + (lane >> 3) * BAND_BYTES(true) + tile * TILE_BYTES + (lane & 7) * 16);
+        const u32 from = packed + TILES_BYTES + tile / 2 * SCALE_PIECE + q * 4;
 #pragma unroll
-    for (int j = 0; j < 4; j++)
+        for (int j = 0; j < 4; j++) {
+            const u32 scales = shared_load(from + j * BAND_SCALES(true));
+            const u32 upper = factors(scales, 0x4140), lower = factors(scales, 0x4342);
+            u32 y[4];
+            spread(words[j], y);
+            // Rows of a tile are of the inner dimension here, and columns are those of the result.
+            x[j][0] = multiply_bf16x2(y[0], upper), x[j][1] = multiply_bf16x2(y[2], upper);
+            x[j][2] = multiply_bf16x2(y[1], lower), x[j][3] = multiply_bf16x2(y[3], lower);
+        }
+    } else {
+        load_matrices(words, packed + tile * BAND_BYTES(false) + lane * 16);
+        const u32 from = packed + TILES_BYTES + tile * BAND_SCALES(false) + (lane >> 3) * 4;
+        const u32 select = 0x4040 + (lane >> 2 & 1) * 0x0101;
 #pragma unroll
-        for (int i = 0; i < 4; i++) x[j][i] = multiply_bf16x2(x[j][i], by[j][i]);
-    if (shared_load(factors + 2 * FACTORS)) {
-        u32 unused[4][4];
-        read(factors + FACTORS, unused);
+        for (int half = 0; half < 2; half++) {
+            const u32 scales = shared_load(from + half * SCALE_PIECE);
+            const u32 upper = factors(scales, select), lower = factors(scales, select + 0x0202);
 #pragma unroll
-        for (int j = 0; j < 4; j++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) x[j][i] = multiply_bf16x2(x[j][i], by[j][i]);
+            for (int j = half * 2; j < half * 2 + 2; j++) {
+                u32 y[4];
+                spread(words[j], y);
+                x[j][0] = multiply_bf16x2(y[0], upper), x[j][1] = multiply_bf16x2(y[1], lower);
+                x[j][2] = multiply_bf16x2(y[2], upper), x[j][3] = multiply_bf16x2(y[3], lower);
+            }
+        }
     }
 }

@@ -3,11 +3,42 @@
 #pragma once
 #include "packed_sm90.cuh"
 
+// A group's packed weights are 64 lines of 32 bytes: columns by k forward, k by columns backward; behind those of all
+// groups are the factors.
+#define W_BYTES 2048
+#define GROUP_FACTORS (64 * 4)  // f32 of 64 lines
+#define PACKED_BYTES (GROUPS * (W_BYTES + GROUP_FACTORS))
+#define COPIED_BYTES (GROUPS * W_BYTES)  // by tensor copies
+#define SCALE_WARPS GROUPS
+#define COPY_REGISTERS 56
+#define REGISTERS 152
+static_assert(WEIGHT_BOX == 64, "a group's lines");
 #define AHEAD 4  // steps that scales are loaded ahead
 #define RAW_STEP 512  // two words for each of 64 lines: the one that has its code, and its nested scale
 #define RAW_BYTES (AHEAD * RAW_STEP)
-// A group's factors are [64 lines], f32.
-static_assert(GROUP_FACTORS >= 64 * 4, "room for them");
+
+// One thread: the packed weights of a step.
+template <bool TRANSPOSED>
+__device__ __forceinline__ void copy_packed(const Places& g, const TensorMap& w, const TensorMap&, const Tiles& tiles,
+                                            int step, u32 to, u32 full) {
+#pragma unroll
+    for (int i = 0; i < GROUPS; i++)
+        tensor_copy(to + i * W_BYTES, w, TRANSPOSED ? tiles.column / 2 + i * 32 : step * STEP / 2,
+                    TRANSPOSED ? tiles.expert * g.n_in + step * STEP : tiles.expert * g.n_out + tiles.column + i * 64,
+                    full);
+}
+
+// Which of its group's 64 columns a thread has: this one and the next. They are rows lane / 4 and 8 below of its
+// warp's fragments; the order is ours to choose, and with this one gate and up meet in a thread, forward, and a thread
+// finds its columns in what a transposed load gives it, backward.
+template <bool TRANSPOSED> __device__ __forceinline__ int column_of_thread() {
+    const int r = (threadIdx.x & 31) >> 2, warp = (threadIdx.x >> 5) & 3;
+    return TRANSPOSED ? warp / 2 * 32 + r * 4 + warp % 2 * 2 : warp * 16 + r * 2;
+}
+template <bool TRANSPOSED> __device__ __forceinline__ int column_of_fragment(int half) {
+    return column_of_thread<TRANSPOSED>() + half;
+}
+__device__ __forceinline__ void exchange(float*) {}
 
 // A warp: the scales of a group's 64 lines, lines `lane` and `lane + 32` in a lane.
 template <bool TRANSPOSED>
@@ -114,7 +145,8 @@ __device__ __forceinline__ void decode_columns(u32 tables, u32 weights, u32 fact
     }
 }
 template <bool TRANSPOSED>
-__device__ __forceinline__ void decode(u32 tables, u32 weights, u32 factors, u32 (&x)[4][4]) {
+__device__ __forceinline__ void decode(u32 tables, u32 packed, int group, u32 (&x)[4][4]) {
+    const u32 weights = packed + group * W_BYTES, factors = packed + GROUPS * W_BYTES + group * GROUP_FACTORS;
     if (TRANSPOSED)
         decode_columns(tables, weights, factors, x);
     else

@@ -15,17 +15,18 @@
 // 192 columns in an order that depends on `offsets` alone, so nothing is read back to the host. The warps have roles:
 //
 //   1 copies         rows of A, packed weights: tensor copies into a ring of stages
-//   3 scale          load the blocks' scales and write them as factors, each for one of
+//   3 scale          of NF4: load the blocks' scales and write them as factors, each for one of
 //   3 x 4 multiply   warpgroups with 64 columns each: while one decodes, the others keep the tensor cores busy
 //
 // Sums have one order: two runs give the same bytes.
 //
 // Launch: grid = multiprocessors.
-// Shapes: `a` a map of bf16 [rows, n_in] in boxes of 64 x ROW_BOX with 128-byte swizzle; `w` of u8 [E · rows of W,
-// columns of W / 2] in boxes of 32 x WEIGHT_BOX with 32-byte swizzle; `u` as `a`, of bf16 [P, 64]; scales u8 [E, rows
-// of W, columns of W / 32], of NF4 / 64; tables null, of NF4 as nf4.cuh says; bias bf16 [E, n_out] or null; v bf16 [E,
-// n_out, 64] or null, then without `u`; offsets i32 [E + 1]; out bf16 [P, n_out] or null; h bf16 [P, n_out / 2] or
-// null. n_in and n_out are multiples of 32, E at most 256.
+// Shapes: `a` a map of bf16 [rows, n_in] in boxes of 64 x ROW_BOX with 128-byte swizzle; `u` as `a`, of bf16 [P, 64].
+// MXFP4 in tiles: `w` a map of u64 [E · rows of W / 16, columns of W] in boxes of what a step takes, `s` of u64 [E ·
+// rows of W / 16, columns of W / 16] likewise, scales and tables null. NF4: `w` of u8 [E · rows of W, columns of W / 2]
+// in boxes of 32 x WEIGHT_BOX with 32-byte swizzle, `s` unused, scales u8 [E, rows of W, columns of W / 64], tables as
+// nf4.cuh says. bias bf16 [E, n_out] or null; v bf16 [E, n_out, 64] or null, then without `u`; offsets i32 [E + 1]; out
+// bf16 [P, n_out] or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, E at most 256.
 #ifdef NF4
 #include "packed_nf4.cuh"
 #else
@@ -34,10 +35,10 @@
 
 static_assert(SHARED == OFFSETS + OFFSETS_BYTES + 1024, "what lies there, 1024-aligned");
 
-// One thread: rows of A and packed weights.
+// A warp: rows of A and packed weights.
 template <bool TRANSPOSED>
-__device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const TensorMap& w, const TensorMap& u,
-                                     u32 shared, const int* offsets) {
+__device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const TensorMap& w, const TensorMap& s,
+                                     const TensorMap& u, u32 shared, const int* offsets) {
     const int steps = steps_of(g);
     Ring<STAGES> ring(1);
     Tiles tiles;
@@ -47,18 +48,14 @@ __device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const 
             barrier_wait(shared + EMPTY + ring.stage * 8, ring.parity);
             const u32 base = shared + ring.stage * STAGE, full = shared + FULL + ring.stage * 8;
             const bool low_rank = step == steps;
-            barrier_expect(full, boxes * ROW_BOX * 128 + (low_rank ? 0 : GROUPS * W_BYTES));
-            for (int i = 0; i < boxes; i++)
-                tensor_copy(base + i * ROW_BOX * 128, low_rank ? u : a, low_rank ? 0 : step * STEP,
-                            tiles.row + i * ROW_BOX, full);
-            if (!low_rank)
-#pragma unroll
-                for (int i = 0; i < GROUPS; i++)
-                    tensor_copy(base + A_BYTES + i * W_BYTES, w,
-                                TRANSPOSED ? tiles.column / 2 + i * 32 : step * STEP / 2,
-                                TRANSPOSED ? tiles.expert * g.n_in + step * STEP
-                                           : tiles.expert * g.n_out + tiles.column + i * 64,
-                                full);
+            if (is_elected()) {
+                barrier_expect(full, boxes * ROW_BOX * 128 + (low_rank ? 0 : COPIED_BYTES));
+                for (int i = 0; i < boxes; i++)
+                    tensor_copy(base + i * ROW_BOX * 128, low_rank ? u : a, low_rank ? 0 : step * STEP,
+                                tiles.row + i * ROW_BOX, full);
+                if (!low_rank) copy_packed<TRANSPOSED>(g, w, s, tiles, step, base + A_BYTES, full);
+            }
+            __syncwarp();
             ring.next();
         }
     }
@@ -69,9 +66,8 @@ __device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u3
                                          Ring<STAGES>& ring) {
     const int lane = threadIdx.x & 31, steps = steps_of(g);
     const int mine = column_of_thread<TRANSPOSED>(), column = tiles.column + group * 64 + mine;
-    const bool here = column < g.n_out;
-    const u64 first = (u64)tiles.expert * g.n_out + column;
-    const u32 bias = g.bias && here ? *(const u32*)(g.bias + first) : 0;
+    const u64 matrix = (u64)tiles.expert * g.n_out;
+    const u32 bias = g.bias && column < g.n_out ? *(const u32*)(g.bias + matrix + column) : 0;
     float acc[N / 2];
 #pragma unroll
     for (int i = 0; i < N / 2; i++) acc[i] = 0.0f;
@@ -79,8 +75,9 @@ __device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u3
     u32 x[4][4];
     auto step = [&](u32 base) {
         products_begin();
+        const u64 rows = operand(base);  // counts in 16 bytes; 16 of k are 32
 #pragma unroll
-        for (int j = 0; j < 4; j++) product<N>(acc, x[j], operand(base + j * 32));
+        for (int j = 0; j < 4; j++) product<N>(acc, x[j], rows + j * 2);
         products_commit();
         products_wait<0>();
         if (lane == 0) barrier_arrive(shared + EMPTY + ring.stage * 8);
@@ -90,15 +87,15 @@ __device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u3
     for (int s = 0; s < steps; s++) {
         barrier_wait(shared + FULL + ring.stage * 8, ring.parity);
         const u32 base = shared + ring.stage * STAGE;
-        decode<TRANSPOSED>(shared + TABLES, base + A_BYTES + group * W_BYTES,
-                           base + A_BYTES + GROUPS * W_BYTES + group * GROUP_FACTORS, x);
+        decode<TRANSPOSED>(shared + TABLES, base + A_BYTES, group, x);
         step(base);
     }
     if (g.v) {
 #pragma unroll
         for (int i = 0; i < 16; i++) {
-            const bf16* from = g.v + (first + i % 2) * 64 + i / 4 * 16 + i / 2 % 2 * 8 + (lane & 3) * 2;
-            x[i / 4][i % 4] = here ? *(const u32*)from : 0;
+            const int from = tiles.column + group * 64 + column_of_fragment<TRANSPOSED>(i % 2);
+            const bf16* at = g.v + (matrix + from) * 64 + i / 4 * 16 + i / 2 % 2 * 8 + (lane & 3) * 2;
+            x[i / 4][i % 4] = from < g.n_out ? *(const u32*)at : 0;
         }
         barrier_wait(shared + FULL + ring.stage * 8, ring.parity);
         step(shared + ring.stage * STAGE);
@@ -114,6 +111,7 @@ __device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u3
         for (int i = 0; i < 4; i++) {
             if (part * 4 + i >= N / 8) break;
             float* y = &acc[(part * 4 + i) * 4];
+            exchange(y);
             y[0] += low_float(bias), y[1] += low_float(bias), y[2] += high_float(bias), y[3] += high_float(bias);
             const u32 to = staged + (i * 8 + q * 2) * ROW_LD + mine * 2;
             if (g.out) {
@@ -166,8 +164,8 @@ template <bool TRANSPOSED> __device__ __forceinline__ void consume(const Places&
 }
 
 template <bool TRANSPOSED>
-__device__ __forceinline__ void grouped(const Places& g, const TensorMap& a, const TensorMap& w, const TensorMap& u,
-                                        const int* expert_offsets) {
+__device__ __forceinline__ void grouped(const Places& g, const TensorMap& a, const TensorMap& w, const TensorMap& s,
+                                        const TensorMap& u, const int* expert_offsets) {
     extern __shared__ u8 dynamic[];
     const u32 start = shared_address(dynamic), shared = tile_aligned(start);
     int* offsets = (int*)(dynamic + (shared - start) + OFFSETS);
@@ -175,30 +173,31 @@ __device__ __forceinline__ void grouped(const Places& g, const TensorMap& a, con
     for (int i = t; i <= g.n_experts; i += THREADS) offsets[i] = expert_offsets[i];
     fill_tables(g.tables, shared + TABLES);
     if (t == 0) {
-        for (int s = 0; s < STAGES; s++) {
-            barrier_init(shared + FULL + s * 8, 1 + GROUPS);  // the copies, and each warp that scales
-            barrier_init(shared + EMPTY + s * 8, GROUPS * 4);  // each warp that multiplies
+        for (int i = 0; i < STAGES; i++) {
+            barrier_init(shared + FULL + i * 8, 1 + SCALE_WARPS);  // the copies, and each warp that scales
+            barrier_init(shared + EMPTY + i * 8, GROUPS * 4);  // each warp that multiplies
         }
         barriers_made();
     }
     __syncthreads();
     if (group == 0) {
-        registers_lower<56>();
-        if (t == 0) copy<TRANSPOSED>(g, a, w, u, shared, offsets);
-        if (t >= 32) scale<TRANSPOSED>(g, shared, offsets, t / 32 - 1);
+        registers_lower<COPY_REGISTERS>();
+        const int warp = warp_of_group();
+        if (warp == 0) copy<TRANSPOSED>(g, a, w, s, u, shared, offsets);
+        if (SCALE_WARPS && warp > 0) scale<TRANSPOSED>(g, shared, offsets, warp - 1);
     } else {
-        registers_raise<152>();
+        registers_raise<REGISTERS>();
         consume<TRANSPOSED>(g, shared, offsets, group - 1);
     }
 }
 
 #define KERNEL(name, transposed)                                                                                       \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                           \
-        name(const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap w,                                 \
-             const __grid_constant__ TensorMap u, const u8* scales, const float* tables, const bf16* bias,             \
-             const bf16* v, const int* offsets, bf16* out, bf16* h, int n_experts, int n_out, int n_in, float limit) { \
+    extern "C" __global__ void __launch_bounds__(THREADS, 1) name(                                                     \
+        const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap s, \
+        const __grid_constant__ TensorMap u, const u8* scales, const float* tables, const bf16* bias, const bf16* v,   \
+        const int* offsets, bf16* out, bf16* h, int n_experts, int n_out, int n_in, float limit) {                     \
         Places g = {scales, tables, bias, v, out, h, n_experts, n_out, n_in, limit};                                   \
-        grouped<transposed>(g, a, w, u, offsets);                                                                      \
+        grouped<transposed>(g, a, w, s, u, offsets);                                                                   \
     }
 
 KERNEL(experts_forward, false)

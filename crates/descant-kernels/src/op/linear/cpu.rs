@@ -17,8 +17,8 @@ const BAND: usize = 128;
 const LARGE_TASK: usize = 512;
 /// Rows of a task on small inputs, so that decoding a batch keeps all cores busy.
 const SMALL_TASK: usize = 32;
-/// Why a weight that streams is not met here.
-const NO_CARD: &str = "weights stream to a card alone";
+/// Why a weight that streams, or that lies in tiles, is not met here.
+const NO_CARD: &str = "only a card reads weights that stream or lie in tiles";
 
 impl LinearKernel for Flex {
     fn linear_forward(
@@ -107,7 +107,7 @@ impl WeightPrimitive<Flex> {
             Self::Transposed { weight } => weight.shape()[1],
             Self::Mxfp4 { scales, .. } => scales.shape()[2] * super::weight::BLOCK,
             Self::Nf4 { scales, .. } => scales.shape()[2] * nf4::BLOCK,
-            Self::Streamed { .. } => unreachable!("{NO_CARD}"),
+            Self::Streamed { .. } | Self::Mxfp4Tiles { .. } => unreachable!("{NO_CARD}"),
         }
     }
 
@@ -123,7 +123,7 @@ impl WeightPrimitive<Flex> {
                 scales: contiguous(scales),
                 tables: contiguous(tables),
             },
-            Self::Streamed { .. } => unreachable!("{NO_CARD}"),
+            Self::Streamed { .. } | Self::Mxfp4Tiles { .. } => unreachable!("{NO_CARD}"),
         }
     }
 
@@ -136,7 +136,7 @@ impl WeightPrimitive<Flex> {
                 matrices: scales.shape()[0],
                 stack: nf4::View { blocks: u8s(blocks), scales: u8s(scales), tables: f32s(tables) },
             },
-            Self::Streamed { .. } => unreachable!("{NO_CARD}"),
+            Self::Streamed { .. } | Self::Mxfp4Tiles { .. } => unreachable!("{NO_CARD}"),
         };
         Bank { form, d_in, d_out }
     }

@@ -6,6 +6,7 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
+use descant_quant::mxfp4::tiles;
 use descant_quant::nf4;
 
 use super::{LinearKernel, LinearOp, RowGroups, WeightPrimitive};
@@ -45,14 +46,15 @@ impl Matrices {
         match weight {
             WeightPrimitive::Dense { weight } => dense(weight, true),
             WeightPrimitive::Transposed { weight } => dense(weight, false),
-            WeightPrimitive::Mxfp4 { blocks, scales } => {
+            WeightPrimitive::Mxfp4Tiles { blocks, scales } => {
                 let (blocks, scales) = (cuda::contiguous(blocks), cuda::contiguous(scales));
-                let [count, rows, parts] = scales.shape().dims();
-                let columns = parts * super::weight::BLOCK;
+                let [count, bands, parts, _] = scales.shape().dims();
+                let (rows, columns) = (bands * tiles::ROWS, parts * super::weight::BLOCK);
                 let buffers = vec![blocks.handle, scales.handle];
                 let data = ExpertData::Packed(PackedData::Mxfp4 { blocks: (), scales: () });
                 Self { data, buffers, streamed: None, count, rows, columns, rows_are_out: true }
             }
+            WeightPrimitive::Mxfp4 { .. } => unreachable!("only the CPU reads MXFP4 as published"),
             WeightPrimitive::Nf4 { blocks, scales, tables } => {
                 let [blocks, scales, tables] = [blocks, scales, tables].map(cuda::contiguous);
                 let [count, rows, parts] = scales.shape().dims();

@@ -50,6 +50,15 @@ fn transposed_matrix(weight: &FrozenWeight, e: usize) -> Tensor<2> {
             let data = TensorData::new(values, [weight.d_out(), weight.d_in()]);
             Tensor::<2>::from_data(data, &weight.device()).transpose()
         }
+        FrozenWeight::Mxfp4Tiles { blocks, scales } => {
+            let (blocks, scales) =
+                (bytes(blocks.clone().narrow(0, e, 1)), bytes(scales.clone().narrow(0, e, 1)));
+            let (blocks, scales) = descant_quant::mxfp4::tiles::read(&blocks, &scales, weight.d_in());
+            let mut values = vec![0.0f32; scales.len() * BLOCK];
+            descant_quant::mxfp4::decode(&blocks, &scales, &mut values);
+            let data = TensorData::new(values, [weight.d_out(), weight.d_in()]);
+            Tensor::<2>::from_data(data, &weight.device()).transpose()
+        }
         FrozenWeight::Nf4 { blocks, scales, tables } => {
             let (blocks, scales) = (bytes(blocks.clone()), bytes(scales.clone()));
             let tables: Vec<f32> = tables.clone().into_data().iter().collect();

@@ -3,9 +3,11 @@
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use descant_quant::mxfp4::tiles;
 use descant_quant::nf4;
 
+use crate::DeviceError;
 use crate::stream::StreamedMatrix;
 
 /// Elements of an MXFP4 block.
@@ -19,12 +21,20 @@ pub enum FrozenWeight {
     Dense(Tensor<3>),
     /// `[matrices, in, out]`, as transformers stores unpacked gpt-oss experts.
     Transposed(Tensor<3>),
-    /// Packed MXFP4 as published: 32 values of a row in 16 bytes, low nibble first, and a power of two a block.
+    /// Packed MXFP4 as published: 32 values of a row in 16 bytes, low nibble first, and a power of two a block. Only the CPU
+    /// reads it; [`mxfp4`](Self::mxfp4) makes what the device reads.
     Mxfp4 {
         /// `[matrices, out, in / 32, 16]`, u8.
         blocks: Tensor<4, Int>,
         /// `[matrices, out, in / 32]`, u8; the exponent plus 127.
         scales: Tensor<3, Int>,
+    },
+    /// The same bytes in the order of [`descant_quant::mxfp4::tiles`]; only a card reads them.
+    Mxfp4Tiles {
+        /// `[matrices, out / 16, in / 16, 128]`, u8.
+        blocks: Tensor<4, Int>,
+        /// `[matrices, out / 16, in / 32, 16]`, u8.
+        scales: Tensor<4, Int>,
     },
     /// Packed NF4, as [`descant_quant::nf4::Stack`] has it: 64 values of a row in 32 bytes and a code.
     Nf4 {
@@ -40,11 +50,52 @@ pub enum FrozenWeight {
 }
 
 impl FrozenWeight {
+    /// MXFP4 matrices `[matrices, out, in]` from their published bytes, in the form that the device reads.
+    ///
+    /// # Errors
+    /// A card has no kernel for the shape, or a scale is too large for one.
+    pub fn mxfp4(
+        blocks: &[u8],
+        scales: &[u8],
+        shape: [usize; 3],
+        device: &Device,
+    ) -> Result<Self, DeviceError> {
+        let [count, d_out, d_in] = shape;
+        let tensor = |bytes: Vec<u8>| {
+            let length = bytes.len();
+            Tensor::<1, Int>::from_data(TensorData::new(bytes, [length]), (device, DType::U8))
+        };
+        if crate::is_cpu(device) {
+            return Ok(Self::Mxfp4 {
+                blocks: tensor(blocks.to_vec()).reshape([count, d_out, d_in / BLOCK, BLOCK / 2]),
+                scales: tensor(scales.to_vec()).reshape([count, d_out, d_in / BLOCK]),
+            });
+        }
+        if !tiles::divide(d_out, d_in) {
+            return Err(DeviceError::new(format!("no kernel reads MXFP4 matrices of {d_out} by {d_in}")));
+        }
+        if let Some(block) = tiles::too_large(scales) {
+            let (scale, most) = (scales[block], tiles::LARGEST_SCALE);
+            return Err(DeviceError::new(format!(
+                "block {block} has the scale {scale}, kernels take {most}"
+            )));
+        }
+        let (mut of_blocks, mut of_scales) = (vec![0; blocks.len()], vec![0; scales.len()]);
+        tiles::write_blocks(blocks, d_in, 0, &mut of_blocks);
+        tiles::write_scales(scales, d_in, 0, &mut of_scales);
+        let bands = d_out / tiles::ROWS;
+        Ok(Self::Mxfp4Tiles {
+            blocks: tensor(of_blocks).reshape([count, bands, d_in / tiles::COLUMNS, tiles::BYTES]),
+            scales: tensor(of_scales).reshape([count, bands, d_in / BLOCK, tiles::SCALE_BYTES]),
+        })
+    }
+
     /// Number of matrices.
     pub fn n_matrices(&self) -> usize {
         match self {
             Self::Dense(w) | Self::Transposed(w) => w.dims()[0],
             Self::Mxfp4 { scales, .. } | Self::Nf4 { scales, .. } => scales.dims()[0],
+            Self::Mxfp4Tiles { scales, .. } => scales.dims()[0],
             Self::Streamed(matrix) => matrix.shape[0],
         }
     }
@@ -55,6 +106,7 @@ impl FrozenWeight {
             Self::Dense(w) => w.dims()[2],
             Self::Transposed(w) => w.dims()[1],
             Self::Mxfp4 { scales, .. } => scales.dims()[2] * BLOCK,
+            Self::Mxfp4Tiles { scales, .. } => scales.dims()[2] * BLOCK,
             Self::Nf4 { scales, .. } => scales.dims()[2] * nf4::BLOCK,
             Self::Streamed(matrix) => matrix.shape[2],
         }
@@ -66,6 +118,7 @@ impl FrozenWeight {
             Self::Dense(w) => w.dims()[1],
             Self::Transposed(w) => w.dims()[2],
             Self::Mxfp4 { scales, .. } | Self::Nf4 { scales, .. } => scales.dims()[1],
+            Self::Mxfp4Tiles { scales, .. } => scales.dims()[1] * tiles::ROWS,
             Self::Streamed(matrix) => matrix.shape[1],
         }
     }
@@ -74,7 +127,9 @@ impl FrozenWeight {
     pub(crate) fn device(&self) -> Device {
         match self {
             Self::Dense(w) | Self::Transposed(w) => w.device(),
-            Self::Mxfp4 { blocks, .. } | Self::Nf4 { blocks, .. } => blocks.device(),
+            Self::Mxfp4 { blocks, .. } | Self::Mxfp4Tiles { blocks, .. } | Self::Nf4 { blocks, .. } => {
+                blocks.device()
+            }
             Self::Streamed(matrix) => matrix.device(),
         }
     }
@@ -86,6 +141,10 @@ impl FrozenWeight {
                 WeightPrimitive::Transposed { weight: weight.clone().into_dispatch() }
             }
             Self::Mxfp4 { blocks, scales } => WeightPrimitive::Mxfp4 {
+                blocks: blocks.clone().into_dispatch(),
+                scales: scales.clone().into_dispatch(),
+            },
+            Self::Mxfp4Tiles { blocks, scales } => WeightPrimitive::Mxfp4Tiles {
                 blocks: blocks.clone().into_dispatch(),
                 scales: scales.clone().into_dispatch(),
             },
@@ -127,6 +186,7 @@ pub(crate) enum WeightPrimitive<B: Backend> {
     Dense { weight: FloatTensor<B> },
     Transposed { weight: FloatTensor<B> },
     Mxfp4 { blocks: IntTensor<B>, scales: IntTensor<B> },
+    Mxfp4Tiles { blocks: IntTensor<B>, scales: IntTensor<B> },
     Nf4 { blocks: IntTensor<B>, scales: IntTensor<B>, tables: FloatTensor<B> },
     Streamed { matrix: StreamedMatrix },
 }
@@ -138,6 +198,7 @@ impl<B: Backend, C: CheckpointStrategy> WeightPrimitive<Autodiff<B, C>> {
             Self::Dense { weight } => WeightPrimitive::Dense { weight: weight.into_primitive() },
             Self::Transposed { weight } => WeightPrimitive::Transposed { weight: weight.into_primitive() },
             Self::Mxfp4 { blocks, scales } => WeightPrimitive::Mxfp4 { blocks, scales },
+            Self::Mxfp4Tiles { blocks, scales } => WeightPrimitive::Mxfp4Tiles { blocks, scales },
             Self::Nf4 { blocks, scales, tables } => {
                 WeightPrimitive::Nf4 { blocks, scales, tables: tables.into_primitive() }
             }
