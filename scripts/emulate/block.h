@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <mutex>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -276,4 +278,72 @@ inline void run(Dim grid, int threads, std::function<void()> f, bool reverse = f
             });
         for (auto& t : ts) t.join();
     }
+}
+// ---- what is PTX in common.cuh, grouped.cuh's packings, barrier.cuh and sm90.cuh
+inline u32 __byte_perm(u32 a, u32 b, u32 select) {
+    u64 bytes = (u64)b << 32 | a;
+    u32 r = 0;
+    for (int i = 0; i < 4; i++) r |= (u32)(bytes >> 8 * (select >> 4 * i & 7) & 0xff) << 8 * i;
+    return r;
+}
+inline float __fdividef(float a, float b) { return a / b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline u32 multiply_bf16x2(u32 a, u32 b) {
+    return to_bf16x2(low_float(a) * low_float(b), high_float(a) * high_float(b));
+}
+// A barrier in shared memory, by its address: arrivals, and bytes of copies that a phase waits for. Copies land at
+// once.
+struct Phases {
+    u32 expected = 0, arrived = 0, phase = 0;
+};
+inline std::mutex phases_lock;
+inline std::map<u32, Phases> phases;
+inline void barrier_init(u32 barrier, u32 arrivals) {
+    std::lock_guard lock(phases_lock);
+    phases[barrier] = {arrivals, 0, 0};
+}
+inline void barrier_arrive(u32 barrier) {
+    std::lock_guard lock(phases_lock);
+    Phases& p = phases[barrier];
+    if (++p.arrived == p.expected) p.arrived = 0, p.phase++;
+}
+inline void barrier_arrive_warp(u32 barrier) {
+    __syncwarp();
+    if (LANE() == 0) barrier_arrive(barrier);
+}
+inline void barrier_wait(u32 barrier, u32 parity) {
+    for (;;) {
+        {
+            std::lock_guard lock(phases_lock);
+            if ((phases[barrier].phase & 1) != parity) return;
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
+}
+inline void barrier_poll(u32 barrier, u32 parity) { barrier_wait(barrier, parity); }
+inline void barriers_made() {}
+// Memory as a card aligns it.
+template <class T> T* aligned(size_t n) { return (T*)aligned_alloc(128, (n * sizeof(T) + 256) / 128 * 128); }
+// Published MXFP4 in the order of tiles, as descant-quant's mxfp4/tiles.rs describes it.
+inline void tile(const u8* blocks, const u8* scales, size_t rows, int columns, u8* tiles, u8* of_tiles) {
+    static const int magnitude[4] = {6, 3, 0, 9}, sign[4] = {15, 12, 14, 13};
+    for (size_t row = 0; row < rows; row += 16)
+        for (int column = 0; column < columns; column += 16)
+            for (int x = 0; x < 8; x++)
+                for (int y = 0; y < 8; y++) {
+                    u32 four = 0;
+                    for (int i = 0; i < 4; i++) {
+                        const size_t at = (row + x + i % 2 * 8) * columns + column + y + i / 2 * 8;
+                        const u32 nibble = blocks[at / 2] >> at % 2 * 4 & 15;
+                        four |= (nibble & 7) << magnitude[i] | nibble >> 3 << sign[i];
+                    }
+                    const size_t to = row * columns / 2 + column * 8 + x * 16 + y * 2;
+                    tiles[to] = (u8)four, tiles[to + 1] = (u8)(four >> 8);
+                }
+    for (size_t row = 0; row < rows; row++)
+        for (int block = 0; block < columns / 32; block++) {
+            const int in = (int)(row % 16), at = in % 8 / 2 * 4 + in / 8 * 2 + in % 2;
+            of_tiles[(row / 16 * (columns / 32) + block) * 16 + at] = scales[row * (columns / 32) + block] + 126;
+        }
 }

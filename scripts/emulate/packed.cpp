@@ -1,38 +1,17 @@
 // op/experts/packed.cu against sums in f64, MXFP4 and NF4: tiles with few rows and with more than one tile's, columns
-// behind the last, inner dimensions that are no multiple of a step, scales that need two factors. run.sh makes
-// kernels.h.
+// behind the last, inner dimensions that are no multiple of a step. run.sh makes kernels.h.
 #include "block.h"
 alignas(1024) static u8 dynamic[100000];
-// ---- what block.h does not have, and the functions of packed.cu that are PTX
-inline u32 __byte_perm(u32 a, u32 b, u32 select) {
-    u64 bytes = (u64)b << 32 | a;
-    u32 r = 0;
-    for (int i = 0; i < 4; i++) r |= (u32)(bytes >> 8 * (select >> 4 * i & 7) & 0xff) << 8 * i;
-    return r;
-}
-inline float __fdividef(float a, float b) { return a / b; }
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline u32 multiply_bf16x2(u32 a, u32 b) {
-    return to_bf16x2(low_float(a) * low_float(b), high_float(a) * high_float(b));
-}
-inline int __syncthreads_or(int x) {
-    static std::atomic<int> any;
-    if (threadIdx.x == 0) any = 0;
-    __syncthreads();
-    if (x) any = 1;
-    __syncthreads();
-    int all = any;
-    __syncthreads();
-    return all;
-}
-static const u8 *weights_begin, *weights_end;
+// ---- the functions of packed.cu that are PTX
+static const u8 *weights_begin, *weights_end, *scales_begin, *scales_end;
 inline void copy_rows(u32 to, const void* from, bool inside, bool wanted) {
     if (wanted) copy_async16(to, from, inside);
 }
 inline void copy_weights(u32 to, const void* from, bool wanted) {
     if (!wanted) return;
-    if ((const u8*)from < weights_begin || (const u8*)from + 16 > weights_end) puts("outside of the weights"), abort();
+    const u8* at = (const u8*)from;
+    if ((at < weights_begin || at + 16 > weights_end) && (at < scales_begin || at + 16 > scales_end))
+        puts("outside of the weights"), abort();
     copy_async16(to, from);
 }
 inline void copy_word(u32 to, const void* from, bool wanted) {
@@ -40,24 +19,11 @@ inline void copy_word(u32 to, const void* from, bool wanted) {
     if (wanted) memcpy(shared_pointer(to), from, 4);
 }
 inline uint4 load16_here(const void* from) { return load16(from); }
-static std::atomic<u32> arrived, phase;
-static u32 expected;
-inline void barrier_init(u32, u32 count) { expected = count, arrived = 0, phase = 0; }
-inline void barrier_arrive_warp(u32) {
-    __syncwarp();
-    if (LANE() == 0 && ++arrived == expected) arrived = 0, phase++;
-}
-inline void barrier_poll(u32, u32 parity) {
-    while ((phase & 1) == parity) std::this_thread::yield();
-}
 inline float level_of(u32 nibbles, u32 picked, u32 levels) {
     for (int i = 0; i < 4; i++) levels += (nibbles >> 8 * i & 255) * (picked >> 8 * i & 255);
     return __uint_as_float(shared_load(levels));
 }
 #include "kernels.h"
-
-// Memory as a card aligns it.
-template <class T> T* aligned(size_t n) { return (T*)aligned_alloc(64, (n * sizeof(T) + 128) / 64 * 64); }
 
 int main() {
     std::mt19937 rng(3);
@@ -66,17 +32,17 @@ int main() {
     struct Case {
         int n_out, n_in;
         std::vector<int> rows;
-        bool all, large;  // pairs, low rank and SwiGLU; scales of two factors
+        bool all;  // pairs, low rank and SwiGLU
     };
     double worst = 0;
-    for (Case c : {Case{64, 64, {0, 5}, false, false},
-                   {64, 32, {2, 0, 3}, false, false},
-                   {320, 96, {40, 1}, true, false},
-                   {448, 192, {130}, true, false},
-                   {128, 192, {33, 3}, false, true}})
+    for (Case c : {Case{64, 64, {0, 5}, false},
+                   {64, 32, {2, 0, 3}, false},
+                   {320, 96, {40, 1}, true},
+                   {448, 192, {130}, true},
+                   {128, 192, {33, 3}, false}})
         for (int back = 0; back < 2; back++) {
 #ifdef NF4
-            if (c.n_in % 64 || c.n_out % 64 || c.large) continue;
+            if (c.n_in % 64 || c.n_out % 64) continue;
 #endif
             const int E = c.rows.size(), lines = back ? c.n_in : c.n_out, columns = back ? c.n_out : c.n_in;
             std::vector<int> offsets{0};
@@ -85,16 +51,19 @@ int main() {
             const size_t numbers = (size_t)E * lines * columns;
             auto blocks = aligned<u8>(numbers / 2), scales = aligned<u8>(numbers / 32 + 8);
             for (size_t i = 0; i < numbers / 2; i++) blocks[i] = rng();
-            weights_begin = blocks, weights_end = blocks + numbers / 2;
+            u8 *packed = blocks, *packed_scales = scales;
             const int in_matrix = lines * columns / 64, nested = (in_matrix + 255) / 256;
             std::vector<float> tables(16 + 256 + E + E * nested);
             for (auto& x : tables) x = normal(rng) * .3f;
 #ifdef NF4
             for (size_t i = 0; i < numbers / 64; i++) scales[i] = rng();
 #else
-            for (size_t i = 0; i < numbers / 32; i++) scales[i] = 120 + rng() % 5;
-            if (c.large) scales[7] = 131, scales[numbers / 64] = 129;
+            for (size_t i = 0; i < numbers / 32; i++) scales[i] = 120 + rng() % 9;
+            packed = aligned<u8>(numbers / 2), packed_scales = aligned<u8>(numbers / 32);
+            tile(blocks, scales, (size_t)E * lines, columns, packed, packed_scales);
 #endif
+            weights_begin = packed, weights_end = packed + numbers / 2;
+            scales_begin = packed_scales, scales_end = packed_scales + numbers / 32;
             auto halves = [&](size_t n, float k) {
                 auto x = aligned<bf16>(n);
                 for (size_t i = 0; i < n; i++) x[i] = k ? to_bf16(normal(rng) * k) : 0x7fc0;
@@ -109,7 +78,7 @@ int main() {
             memset(dynamic, 0xff, sizeof dynamic);
             auto kernel = back ? experts_backward : experts_forward;
             run({2, 1, 1}, THREADS, [&] {
-                kernel(a, c.all ? pairs.data() : nullptr, blocks, scales, tables.data(), back ? nullptr : bias,
+                kernel(a, c.all ? pairs.data() : nullptr, packed, packed_scales, tables.data(), back ? nullptr : bias,
                        c.all ? u : nullptr, c.all ? v : nullptr, offsets.data(), out, c.all ? h : nullptr, c.n_in, 4, E,
                        c.n_out, c.n_in, 7.0f);
             });

@@ -37,15 +37,19 @@ done
 { echo 'alignas(128) static u8 routers[400000];'; text "$kernels/rows.cu"; } > "$build/kernels.h"
 compile $route "$here/rows.cpp" -o "$build/rows"
 "$build/rows"
-# The store of grouped.cuh is the other forms', and what is PTX has another text in packed.cpp.
+# The store of grouped.cuh is another kernel's, and what is PTX has another text in block.h and packed.cpp.
 without() { # functions of these names
   for name in "$@"; do set -- "$@" -e "/^__device__ __forceinline__ [a-z0-9A-Z]* $name(/,/^}/d"; shift; done
   sed "$@"
 }
-packed() { # the packing's file, and what else the compiler is given
-  { text "$experts/$1"; text "$experts/grouped.cuh" | sed '/^\/\/ 16 rows and COLUMNS/,$d'; text "$experts/packed.cu"; } |
-    without multiply_bf16x2 load_scale level_of load_packed copy_rows copy_weights copy_word load16_here |
-    sed -e '/extern __shared__/d' -e 's/extern "C"//' > "$build/kernels.h"
+body() { # a kernel's file: shared memory is the host's, and its entry a function of C++
+  sed -e '/extern __shared__/d' -e 's/extern "C"//' "$1" | text /dev/stdin
+}
+products() { text "$experts/grouped.cuh" | sed '/^\/\/ 16 rows and COLUMNS/,$d'; }
+packed() { # the packing's names, and what else the compiler is given
+  { text "$experts/$1.cuh"; products; text "$experts/packed.cuh"; text "$experts/portable_$1.cuh"
+    body "$experts/packed.cu"; } |
+    without multiply_bf16x2 load_chunk level_of copy_rows copy_weights copy_word load16_here > "$build/kernels.h"
   if [ "${3:-}" = --control ]; then sed -i 's/(t \& 7) \* 4 +/(t \& 7) * 4 + 1 -/' "$build/kernels.h"; fi
   # shellcheck disable=SC2086
   compile -w -DMAX_EXPERTS=256 -DRANK_WIDTH=64 -DTHREADS=256 $2 "$here/packed.cpp" -o "$build/packed"
@@ -83,5 +87,12 @@ for shape in "64 8" "32 4" "16 3"; do
     "$build/attention"
   done
 done
-packed mxfp4.cuh -DSHARED=79904 "$@"
-packed nf4.cuh "-DSHARED=82976 -DNF4=1" "$@"
+packed mxfp4 "-DSHARED=$(number "$geometry" 'const PACKED: Block = Block { threads: 256, shared: ' | head -1)" "$@"
+packed nf4 "-DNF4=1 -DSHARED=$(number "$geometry" 'const PACKED_NF4: Block = Block { threads: 256, shared: ' | head -1)" "$@"
+{ text "$experts/mxfp4.cuh"; products; body "$kernels/experts_sm90.cu"; } | without multiply_bf16x2 load_chunk > "$build/kernels.h"
+for shape in "160 0 1" "192 16 2"; do
+  # shellcheck disable=SC2086
+  set -- $shape
+  compile -w -DMAX_EXPERTS=256 -DN_IN="$1" -DRANK="$2" -DGROUPS="$3" "$here/experts.cpp" -o "$build/experts"
+  "$build/experts"
+done
