@@ -13,7 +13,7 @@
 #define ROWS 32
 #define COLUMNS 16
 static_assert(THREADS == 32 * WARPS, "eight warps");
-#define AHEAD 3  // chunks of a warp that are loaded together: all of 2880
+#define AHEAD 2  // chunks of a warp that are loaded together: with three there are not enough registers
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     experts_forward_few(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const float* tables,
