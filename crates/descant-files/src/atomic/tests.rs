@@ -95,7 +95,7 @@ fn a_file_is_made_once_whichever_operation_fails_and_whoever_comes_at_the_same_t
         assert_eq!(winners.len(), 1, "{firsts:?}");
         assert!(firsts.iter().all(|(_, found, _)| *found == [round, winners[0]]), "{firsts:?}");
         assert_eq!(listing(root.path()).len(), 1, "no temporary name is left");
-        // The control: who replaces is no first.
+        // The control: who replaces is not the first.
         write_atomic(&path, b"another").unwrap();
         assert!(!write_first(&path, b"late").unwrap());
         assert_eq!(crate::read_bounded(&path, 10).unwrap(), b"another");

@@ -25,7 +25,7 @@ pub(crate) struct Answerers<'a> {
     pub(crate) options: GenerateOptions,
 }
 
-/// What is told while prompts are answered.
+/// What is reported while prompts are answered.
 pub(crate) enum Told {
     /// About so many replies are done, in all processes, as if the others were as quick.
     Count(usize),
