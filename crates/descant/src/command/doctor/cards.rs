@@ -26,7 +26,7 @@ pub(super) fn checks() -> Vec<Check> {
 }
 
 /// Which driver of NVIDIA's is loaded, in its own words.
-pub(in crate::command) fn driver() -> Option<String> {
+pub(crate) fn driver() -> Option<String> {
     let line = System { root: Path::new("/").to_owned() }.driver_line()?;
     Some(line.split_whitespace().collect::<Vec<_>>().join(" "))
 }

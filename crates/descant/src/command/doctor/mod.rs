@@ -22,7 +22,7 @@ mod check;
 mod hub;
 mod machine;
 
-pub(in crate::command) use cards::driver;
+pub(crate) use cards::driver;
 use check::{Check, State};
 
 /// Version of the JSON object.
