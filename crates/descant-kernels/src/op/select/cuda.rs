@@ -2,10 +2,11 @@
 
 use burn::backend::TensorMetadata as _;
 use burn::backend::tensor::Device;
-use burn::tensor::{DType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Tensor};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::choice::{Choice, indices};
 use super::node::SelectKernel;
 use crate::cuda::{self, Arg, Result, Run};
 
@@ -20,33 +21,6 @@ pub(super) fn fits(x: &Tensor<2>) -> bool {
 /// Numbers of two bytes that such a row is as long as.
 fn halves(width: usize, dtype: DType) -> usize {
     width * dtype.size() / DType::BF16.size()
-}
-
-/// Rows that were chosen, and for each row the place at which it was, or -1.
-#[derive(Debug, Clone)]
-pub(super) struct Choice {
-    rows: CubeTensor,
-    places: CubeTensor,
-}
-
-impl Choice {
-    /// Of `count` rows, on the card of a device.
-    pub(super) fn new(rows: &[usize], count: usize, device: &burn::tensor::Device) -> Self {
-        let mut places = vec![-1; count];
-        for (place, &row) in rows.iter().enumerate() {
-            places[row] = place as i32;
-        }
-        Self {
-            rows: indices(rows.iter().map(|&row| row as i32).collect(), device),
-            places: indices(places, device),
-        }
-    }
-}
-
-fn indices(values: Vec<i32>, device: &burn::tensor::Device) -> CubeTensor {
-    let data = TensorData::new(values.clone(), [values.len()]);
-    let tensor = Tensor::<1, Int>::from_data(data, (&device.clone().inner(), DType::I32));
-    cuda::contiguous(cuda::int_primitive(tensor).expect("the device is a card"))
 }
 
 /// `out[i] = table[rows[i]]`, rows of `width` bf16.

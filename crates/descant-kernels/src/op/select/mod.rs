@@ -2,6 +2,8 @@
 //! same; here none is taken twice, so that each row of the gradient is written once, by whoever is free.
 
 #[cfg(feature = "cuda")]
+mod choice;
+#[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 #[cfg(feature = "cuda")]
 mod node;

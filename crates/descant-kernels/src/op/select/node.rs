@@ -7,7 +7,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
-use super::cuda::Choice;
+use super::choice::Choice;
 
 /// See [`super::select_rows`]; `rows` rise.
 pub(super) fn select_rows(x: Tensor<2>, rows: &[usize]) -> Tensor<2> {
