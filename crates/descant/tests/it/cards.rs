@@ -14,8 +14,8 @@ use crate::lives::{BINARY, said};
 
 /// Longest that anything may take until every process has ended.
 const SOON: Duration = Duration::from_secs(30);
-/// Steps of a run; long enough that something can happen in the middle.
-const STEPS: u64 = 40;
+/// Steps of a run; so many that it is still at work when something happens to it, on an idle machine too.
+const STEPS: u64 = 160;
 
 fn subject(dir: &Path, steps: u64, cards: usize) -> Subject {
     let mut subject = Subject::new(Path::new(BINARY), dir, &Options::default(), steps).unwrap();
