@@ -2,9 +2,9 @@
 //!
 //! Every tensor of the files is accounted for: one that is missing, extra, misshapen or mistyped is an error.
 //! `weights/bitsandbytes.rs` turns the tensors of that layout into those expected here.
-//! MXFP4 stays packed, and on a card NF4 does; `formats.rs` says what came and what did not stay as it came. On the CPU
-//! everything else becomes f32; on a GPU the matrices become bf16, which is what is published, and only what is small
-//! and summed (norms, sinks, biases of router and experts) is f32.
+//! MXFP4 stays packed, on a card in tiles (`weights/packed.rs`), and on a card NF4 does; `formats.rs` says what came and
+//! what did not stay as it came. On the CPU everything else becomes f32; on a GPU the matrices become bf16, which is what
+//! is published, and only what is small and summed (norms, sinks, biases of router and experts) is f32.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
