@@ -6,6 +6,7 @@ mod inflate;
 mod kind;
 mod lines;
 mod parquet;
+mod parquet_pages;
 mod passed_over;
 pub(crate) mod raw;
 mod readme;

@@ -1,11 +1,13 @@
 //! Rows of a parquet file, all columns or only those that are used.
 //!
 //! Uses the record interface of the `parquet` crate, which gives a row as nested fields and needs no arrow. Its reader
-//! trusts what a file says of itself more than it should, so it runs guarded: a panic in it is a bad file.
+//! trusts what a file says of itself more than it should, so it runs guarded: a panic in it is a bad file, and what pages
+//! say of their size is looked at before (`parquet_pages.rs`).
 
 use crate::error::{Error, Result, chain};
 use crate::file::open_regular;
 use crate::limits;
+use crate::read::parquet_pages;
 use crate::row::mark::mark;
 use crate::row::unfit;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -32,13 +34,16 @@ pub(crate) fn each_row(
     if length > limits::PARQUET_BYTES {
         return Err(Error::FileTooLarge { path: path.to_path_buf(), limit: limits::PARQUET_BYTES });
     }
+    let most = length.saturating_mul(limits::INFLATE_RATIO).max(limits::INFLATE_FREE_BYTES);
+    let pages = file.try_clone().map_err(|source| Error::Io { path: path.to_path_buf(), source })?;
     let reader = guarded(|| SerializedFileReader::new(file)).map_err(bad)?;
+    parquet_pages::check(&pages, reader.metadata(), columns, most.min(limits::INFLATED_BYTES))
+        .map_err(bad)?;
     let stated = reader.metadata().file_metadata().num_rows().unsigned_abs();
     let schema = reader.metadata().file_metadata().schema();
     let projection = columns.map(|columns| projection(schema, columns)).transpose().map_err(bad)?;
     let mut rows = guarded(|| RowIter::from_file(projection, &reader)).map_err(bad)?;
     let (mut number, mut unpacked) = (0, 0);
-    let most = length.saturating_mul(limits::INFLATE_RATIO).max(limits::INFLATE_FREE_BYTES);
     while let Some(row) =
         guarded(|| rows.next().transpose()).map_err(|r| bad(format!("row {}: {r}", number + 1)))?
     {

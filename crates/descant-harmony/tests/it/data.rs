@@ -264,6 +264,21 @@ fn damaged_parquet_is_an_error_and_never_a_panic() {
     }
 }
 
+#[test]
+fn what_a_page_says_of_its_size_is_looked_at_before_anything_is_allocated() {
+    // A size in 27 bytes, of which the reader would make a gigabyte: found by the fuzzer.
+    let case = fixtures().join("../fuzz/parquet/page-with-a-long-number");
+    let error = read(&case, OnBadRow::Fail).unwrap_err().to_string();
+    assert!(error.contains("row group 1, column `messages.list.element.thinking`"), "{error}");
+    assert!(error.contains("the header of a page makes no sense"), "{error}");
+    // The first page of the good file, with another header in the place of its own.
+    let mut bytes = std::fs::read(fixtures().join("data/multilingual-thinking-24.parquet")).unwrap();
+    bytes[4..14].copy_from_slice(&[0x15, 0x04, 0x15, 0xfe, 0xff, 0xff, 0x7f, 0x15, 0x02, 0x00]);
+    let error = read(written(&bytes).path(), OnBadRow::Fail).unwrap_err().to_string();
+    assert!(error.contains("row group 1, column `reasoning_language`"), "{error}");
+    assert!(error.contains("a page says that it unpacks to 134217727 bytes"), "{error}");
+}
+
 /// A parquet file with one column `text`, a row for each text.
 fn parquet_of(texts: &[String]) -> tempfile::NamedTempFile {
     use parquet::basic::{Compression, ZstdLevel};
