@@ -19,7 +19,7 @@ template <> u64 __shfl_xor_sync(u32, u64 v, int x) {
     u32 low = exchange((u32)v, LANE() ^ x), high = exchange((u32)(v >> 32), LANE() ^ x);
     return (u64)high << 32 | low;
 }
-inline void multiply(float* c, uint4 a0, uint4 a1, uint4 b) {
+inline void multiply32_free(float* c, uint4 a0, uint4 a1, uint4 b) {
     u32 first[4] = {a0.x, a1.x, a0.y, a1.y}, second[4] = {a0.z, a1.z, a0.w, a1.w};
     multiply16(c, first, b.x, b.y);
     multiply16(c, second, b.z, b.w);

@@ -57,7 +57,7 @@ packed() { # the packing's names, and what else the compiler is given
 }
 # A layer's thin products and routing, in namespaces of their own: helpers of one name differ.
 for file in layer/gradients layer/thin op/route/route; do
-  text "$experts/../../$file.cu" | without multiply | sed -e 's/extern "C"//' > "$build/$(basename "$file").h"
+  text "$experts/../../$file.cu" | sed -e 's/extern "C"//' > "$build/$(basename "$file").h"
 done
 if [ "${1:-}" = --control ]; then sed -i 's/rank \* job.width + c/rank * job.width + c + 1/' "$build/gradients.h"; fi
 sed -i "s/THREADS/$(number "$geometry" 'const THIN_ROWS: Block = Block { threads: ')/g" "$build/thin.h"

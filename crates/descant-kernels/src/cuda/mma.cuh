@@ -37,3 +37,10 @@ __device__ __forceinline__ void multiply16_free(float* d, const u32 (&a)[4], u32
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+// d[16 x 8] += a[16 x 32] · b[32 x 8], where a lane has 16 bytes of its two rows of a and of its column of b as they
+// lie in memory: an order of k that is the same on both sides.
+__device__ __forceinline__ void multiply32_free(float* d, uint4 a0, uint4 a1, uint4 b) {
+    const u32 first[4] = {a0.x, a1.x, a0.y, a1.y}, second[4] = {a0.z, a1.z, a0.w, a1.w};
+    multiply16_free(d, first, b.x, b.y);
+    multiply16_free(d, second, b.z, b.w);
+}

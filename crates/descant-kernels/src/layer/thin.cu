@@ -2,6 +2,7 @@
 //
 // A block owns 16 M tokens and 32 columns of u; its warps take the columns of x in turns of 32, and their sums are
 // added in order. Both operands are read in the order of memory, which a dot product does not see.
+#include "mma.cuh"
 #include "step.cuh"
 
 // Columns of x in which some rows of w are not zero: rows `first` to before `end`, columns `from` to before `to`.
@@ -11,15 +12,6 @@ struct Part {
 struct Parts {
     Part all[3];
 };
-
-__device__ __forceinline__ void multiply(float* c, uint4 a0, uint4 a1, uint4 b) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a0.x), "r"(a1.x), "r"(a0.y), "r"(a1.y), "r"(b.x), "r"(b.y));
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a0.z), "r"(a1.z), "r"(a0.w), "r"(a1.w), "r"(b.z), "r"(b.w));
-}
 
 constexpr int WARPS = THREADS / 32;
 static_assert(THREADS % 32 == 0, "whole warps");
@@ -59,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             if (turn * 32 + 32 <= from[n] || turn * 32 >= to[n]) continue;
             const int c = c0 + n * 8 + g;
             const uint4 b = c < C && column < K ? load16(w + (u64)c * K + column) : make_uint4(0, 0, 0, 0);
-            multiply(sums[n], a[0], a[1], b);
+            multiply32_free(sums[n], a[0], a[1], b);
         }
     }
 #pragma unroll

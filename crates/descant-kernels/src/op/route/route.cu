@@ -2,18 +2,10 @@
 //
 // No atomics on floats and none that decide an order: a pair's place is the number of pairs before it, counted by
 // ballots within a chunk of 1024 pairs and by sums over the chunks before. Index arrays are i32.
+#include "mma.cuh"
 #include "step.cuh"
 
 #define EXPERT_TILE 32
-
-__device__ __forceinline__ void multiply(float* c, uint4 a0, uint4 a1, uint4 b) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a0.x), "r"(a1.x), "r"(a0.y), "r"(a1.y), "r"(b.x), "r"(b.y));
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a0.z), "r"(a1.z), "r"(a0.w), "r"(a1.w), "r"(b.z), "r"(b.w));
-}
 
 // Takes the leading bf16 of eight floats, and leaves what is missing in them.
 __device__ __forceinline__ uint4 split(float* f) {
@@ -60,13 +52,13 @@ __device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const 
                     for (int part = 0; part < 3; part++) {
                         uint4 b = split(f);
 #pragma unroll
-                        for (int m = 0; m < M; m++) multiply(acc[m][n], a[m][0], a[m][1], b);
+                        for (int m = 0; m < M; m++) multiply32_free(acc[m][n], a[m][0], a[m][1], b);
                     }
                 } else {
                     uint4 b = make_uint4(0, 0, 0, 0);
                     if (expert < E) b = load16((const bf16*)w + (u64)expert * D + column);
 #pragma unroll
-                    for (int m = 0; m < M; m++) multiply(acc[m][n], a[m][0], a[m][1], b);
+                    for (int m = 0; m < M; m++) multiply32_free(acc[m][n], a[m][0], a[m][1], b);
                 }
             }
         }
