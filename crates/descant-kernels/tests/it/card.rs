@@ -1,7 +1,7 @@
 //! What tests on a CUDA card share. They are ignored where none is asked for: `--include-ignored` runs them, and then
 //! a missing card is a failure.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor};
 use descant_kernels::FrozenWeight;
 use descant_kernels::cuda::{Gpu, poison_buffers};
 
@@ -32,11 +32,7 @@ pub(crate) fn ints_on<const D: usize>(x: &Tensor<D, Int>, device: &Device) -> Te
 
 /// MXFP4 as it was published, in the form that a card reads.
 pub(crate) fn mxfp4_on(weight: &FrozenWeight, device: &Device) -> FrozenWeight {
-    let FrozenWeight::Mxfp4 { blocks, scales } = weight else { unreachable!("only MXFP4 is asked for") };
-    let bytes = |data: TensorData| data.iter::<i64>().map(|byte| byte as u8).collect::<Vec<u8>>();
-    let (blocks, scales) = (bytes(blocks.clone().into_data()), bytes(scales.clone().into_data()));
-    let shape = [weight.n_matrices(), weight.d_out(), weight.d_in()];
-    FrozenWeight::mxfp4(&blocks, &scales, shape, device).expect("a shape and scales that kernels know")
+    weight.mxfp4_on(device).expect("a shape and scales that kernels know")
 }
 
 /// Its values in f32.

@@ -90,6 +90,19 @@ impl FrozenWeight {
         })
     }
 
+    /// Published MXFP4 from the CPU, in the form that another device reads.
+    ///
+    /// # Errors
+    /// As [`mxfp4`](Self::mxfp4); it is something else.
+    pub fn mxfp4_on(&self, device: &Device) -> Result<Self, DeviceError> {
+        let Self::Mxfp4 { blocks, scales } = self else {
+            return Err(DeviceError::new("only MXFP4 as published is brought to another device like this"));
+        };
+        let bytes = |data: TensorData| data.iter::<i64>().map(|byte| byte as u8).collect::<Vec<u8>>();
+        let (blocks, scales) = (bytes(blocks.clone().into_data()), bytes(scales.clone().into_data()));
+        Self::mxfp4(&blocks, &scales, [self.n_matrices(), self.d_out(), self.d_in()], device)
+    }
+
     /// Number of matrices.
     pub fn n_matrices(&self) -> usize {
         match self {

@@ -275,12 +275,7 @@ fn placed(weight: &FrozenWeight, device: &Device) -> FrozenWeight {
     let bytes = |x: &Tensor<4, Int>| Tensor::from_data(x.clone().into_data(), (device, DType::U8));
     let scale = |x: &Tensor<3, Int>| Tensor::from_data(x.clone().into_data(), (device, DType::U8));
     match weight {
-        FrozenWeight::Mxfp4 { blocks, scales } => {
-            let bytes = |data: TensorData| data.iter::<i64>().map(|byte| byte as u8).collect::<Vec<u8>>();
-            let (blocks, scales) = (bytes(blocks.clone().into_data()), bytes(scales.clone().into_data()));
-            let shape = [weight.n_matrices(), weight.d_out(), weight.d_in()];
-            FrozenWeight::mxfp4(&blocks, &scales, shape, device).expect("sizes that kernels know")
-        }
+        FrozenWeight::Mxfp4 { .. } => weight.mxfp4_on(device).expect("sizes that kernels know"),
         FrozenWeight::Nf4 { blocks, scales, tables } => FrozenWeight::Nf4 {
             blocks: bytes(blocks),
             scales: scale(scales),
