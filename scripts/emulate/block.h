@@ -1,18 +1,16 @@
-// A block of CUDA threads as threads of the host, so that the text of a kernel runs where there is no card: shuffles,
-// ballots, reductions, barriers, mma.sync, ldmatrix and movmatrix as PTX defines them; asynchronous copies at once.
+// A block of CUDA threads as contexts of one thread of the host, which change places where they wait, so that the text
+// of a kernel runs where there is no card: shuffles, ballots, reductions, barriers, mma.sync, ldmatrix and movmatrix as
+// PTX defines them; asynchronous copies at once.
 //
 // What it does not show: races that a card's order of work has and this one has not, programmatic launches, speed.
 #pragma once
-#include <atomic>
-#include <barrier>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <map>
-#include <mutex>
 #include <memory>
-#include <thread>
+#include <ucontext.h>
 #include <vector>
 #include <cstdio>
 #include <cstdlib>
@@ -54,17 +52,54 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 struct Dim {
     int x, y, z;
 };
-inline thread_local Dim threadIdx, blockIdx;
+inline Dim threadIdx, blockIdx;
 inline Dim gridDim, blockDim;
+// The threads of a block, and who is on.
+struct Context {
+    ucontext_t state;
+    std::unique_ptr<char[]> stack;
+    bool done = false;
+};
+inline std::vector<Context> contexts;
+inline ucontext_t outside;
+inline int current;
+inline std::function<void()> body;
+// The next thread that is not done takes over; in the end whoever began.
+inline void pass() {
+    const int from = current, n = (int)contexts.size();
+    for (int i = 1; i <= n; i++) {
+        const int to = (from + i) % n;
+        if (contexts[to].done) continue;
+        if (to == from) return;
+        current = to, threadIdx = {to, 0, 0};
+        swapcontext(&contexts[from].state, &contexts[to].state);
+        return;
+    }
+    swapcontext(&contexts[from].state, &outside);
+}
+struct Barrier {
+    int expected, arrived = 0;
+    long phase = 0;
+    explicit Barrier(int expected) : expected(expected) {}
+    void complete() {
+        if (arrived == expected) arrived = 0, phase++;
+    }
+    void arrive_and_wait() {
+        const long mine = phase;
+        arrived++, complete();
+        while (phase == mine) pass();
+    }
+    void arrive_and_drop() { expected--, complete(); }
+};
 struct Warp {
-    std::barrier<> bar{32};
+    Barrier bar{32};
     u32 slot[32];
     uint4 wide[32];
     float f[32][8];
     u32 a[32][4], b[32][2];
 };
 inline std::vector<std::unique_ptr<Warp>> warps;
-inline std::unique_ptr<std::barrier<>> block_bar;
+inline std::unique_ptr<Barrier> block_bar;
 inline Warp& W() { return *warps[threadIdx.x / 32]; }
 inline int LANE() { return threadIdx.x & 31; }
 inline void __syncwarp() { W().bar.arrive_and_wait(); }
@@ -173,6 +208,7 @@ inline u32 shared_load(u32 from) { return loaded<u32>(from); }
 inline uint4 shared_load16(u32 from) { return loaded<uint4>(from); }
 inline void shared_load8(u32 from, float (&x)[2]) { memcpy(x, shared_pointer(from), 8); }
 inline void shared_store(u32 to, u32 x) { memcpy(shared_pointer(to), &x, 4); }
+inline void shared_store(u32 to, const u32 (&x)[4]) { memcpy(shared_pointer(to), x, 16); }
 inline void shared_store(u32 to, bf16 x) { memcpy(shared_pointer(to), &x, 2); }
 inline u32 load_byte(const u8* from) { return *from; }
 inline void copy_async16(u32 to, const void* from, bool valid = true) {
@@ -266,17 +302,26 @@ inline void run(Dim grid, int threads, std::function<void()> f, bool reverse = f
         long i = reverse ? n - 1 - j : j;
         warps.clear();
         for (int w = 0; w < threads / 32; w++) warps.push_back(std::make_unique<Warp>());
-        block_bar = std::make_unique<std::barrier<>>(threads);
-        std::vector<std::thread> ts;
-        for (int t = 0; t < threads; t++)
-            ts.emplace_back([&, t] {
-                threadIdx = {t, 0, 0};
-                blockIdx = {(int)(i % grid.x), (int)(i / grid.x % grid.y), (int)(i / grid.x / grid.y)};
-                f();
+        block_bar = std::make_unique<Barrier>(threads);
+        blockIdx = {(int)(i % grid.x), (int)(i / grid.x % grid.y), (int)(i / grid.x / grid.y)};
+        body = f;
+        contexts = std::vector<Context>(threads);
+        for (Context& context : contexts) {
+            constexpr size_t BYTES = 1 << 18;
+            context.stack = std::make_unique<char[]>(BYTES);
+            getcontext(&context.state);
+            context.state.uc_stack.ss_sp = context.stack.get(), context.state.uc_stack.ss_size = BYTES;
+            context.state.uc_link = nullptr;
+            makecontext(&context.state, [] {
+                body();
                 W().bar.arrive_and_drop();
                 block_bar->arrive_and_drop();
-            });
-        for (auto& t : ts) t.join();
+                contexts[current].done = true;
+                pass();
+            }, 0);
+        }
+        current = 0, threadIdx = {0, 0, 0};
+        swapcontext(&outside, &contexts[0].state);
     }
 }
 // ---- what is PTX in common.cuh, grouped.cuh's packings, barrier.cuh and sm90.cuh
@@ -297,14 +342,11 @@ inline u32 multiply_bf16x2(u32 a, u32 b) {
 struct Phases {
     u32 expected = 0, arrived = 0, phase = 0;
 };
-inline std::mutex phases_lock;
 inline std::map<u32, Phases> phases;
 inline void barrier_init(u32 barrier, u32 arrivals) {
-    std::lock_guard lock(phases_lock);
     phases[barrier] = {arrivals, 0, 0};
 }
 inline void barrier_arrive(u32 barrier) {
-    std::lock_guard lock(phases_lock);
     Phases& p = phases[barrier];
     if (++p.arrived == p.expected) p.arrived = 0, p.phase++;
 }
@@ -314,11 +356,8 @@ inline void barrier_arrive_warp(u32 barrier) {
 }
 inline void barrier_wait(u32 barrier, u32 parity) {
     for (;;) {
-        {
-            std::lock_guard lock(phases_lock);
-            if ((phases[barrier].phase & 1) != parity) return;
-        }
-        std::this_thread::sleep_for(std::chrono::microseconds(20));
+        if ((phases[barrier].phase & 1) != parity) return;
+        pass();
     }
 }
 inline void barrier_poll(u32 barrier, u32 parity) { barrier_wait(barrier, parity); }

@@ -8,13 +8,12 @@
 #define ROW_BYTES ((N_IN + 63) / 64 * 128)
 alignas(1024) static u8 memory[100000];
 // ---- what is PTX in sm90.cuh and mma.cuh
-static std::mutex bytes_lock;
 inline void barrier_expect(u32 barrier, u32) { barrier_arrive(barrier); }
 inline void bulk_copy(u32 to, const void* from, u32 bytes, u32) {
     if (bytes % 16 || (uintptr_t)shared_pointer(to) % 16 || (uintptr_t)from % 16) puts("unaligned copy"), abort();
     memcpy(shared_pointer(to), from, bytes);
 }
-static std::unique_ptr<std::barrier<>> named;
+static std::unique_ptr<Barrier> named;
 inline void threads_sync(int, int threads) {
     if (threads != WARPS * 32) puts("another number of threads"), abort();
     named->arrive_and_wait();
@@ -61,7 +60,7 @@ int main() {
             // Blocks one after the other: what is static in them is made anew.
             for (int block = 0; block < 3; block++) {
                 memset(memory, 0xff, sizeof memory);
-                named = std::make_unique<std::barrier<>>(WARPS * 32);
+                named = std::make_unique<Barrier>(WARPS * 32);
                 phases.clear();
                 run({1, 1, 1}, THREADS, [&] {
                     gridDim = {3, 1, 1}, blockIdx = {block, 0, 0};

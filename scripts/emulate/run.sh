@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs kernels of the decoder, of the experts and of a layer on the host (see block.h):
+# Runs kernels of the decoder, of the experts, of a layer and of attention on the host (see block.h):
 # sh scripts/emulate/run.sh [--control]
-# With --control a mask of attention is off by one, and the run must fail. Takes some minutes: each block is 128 threads.
+# With --control a mask of attention is off by one, and the run must fail. Takes some minutes.
 set -eu
 here=$(dirname "$0"); kernels=$here/../../crates/descant-kernels/src/decode
 experts=$kernels/../op/experts
@@ -18,7 +18,7 @@ if [ "${1:-}" = --control ]; then
 fi
 geometry=$here/../../crates/descant-kernels/src/cuda/geometry.rs split=$kernels/split.rs
 number() { # the number that follows a pattern in a file of the host: sizes are written there alone
-  found=$(sed -n "s/.*$2\([0-9][0-9]*\).*/\1/p" "$1"); [ -n "$found" ] || { echo "$1 has no $2" >&2; exit 2; }
+  found=$(sed -n "s/.*$2\([0-9][0-9_]*\).*/\1/p" "$1" | tr -d _); [ -n "$found" ] || { echo "$1 has no $2" >&2; exit 2; }
   echo "$found"
 }
 page=$(number "$split" 'const PAGE_TOKENS: usize = ')
@@ -93,6 +93,6 @@ packed nf4 "-DNF4=1 -DSHARED=$(number "$geometry" 'const PACKED_NF4: Block = Blo
 for shape in "160 0 1" "192 16 2"; do
   # shellcheck disable=SC2086
   set -- $shape
-  compile -w -DMAX_EXPERTS=256 -DN_IN="$1" -DRANK="$2" -DGROUPS="$3" "$here/experts.cpp" -o "$build/experts"
+  compile -w -DMAX_EXPERTS=256 -DRANK_WIDTH=64 -DN_IN="$1" -DRANK="$2" -DGROUPS="$3" "$here/experts.cpp" -o "$build/experts"
   "$build/experts"
 done
