@@ -47,7 +47,7 @@ pub use memory::{
 pub use op::attention::{AttentionSpec, Segment, Segments, attention};
 pub use op::cache::write_rows;
 pub use op::experts::MAX_EXPERT_RANK;
-pub use op::linear::{FrozenWeight, Groups, linear};
+pub use op::linear::{FrozenWeight, Groups, Mxfp4Layout, NotTiled, linear};
 pub use op::loss::{LogitsRoom, token_losses};
 pub use op::low_rank::low_rank;
 pub use op::norm::rms_norm;

@@ -1,4 +1,4 @@
-//! The products of a layer that an adapter may change, and a value for each of them.
+//! The products of a layer that an adapter may change, a value for each of them, and the low-rank paths beside them.
 //!
 //! What is said of each product is asked for by its name and never by its place in a list.
 
@@ -30,6 +30,9 @@ impl SiteKind {
     pub const ALL: [Self; 7] =
         [Self::Query, Self::Key, Self::Value, Self::Output, Self::Router, Self::GateUp, Self::Down];
 
+    /// Those that read the same rows: a card has their matrices below each other as one, in this order.
+    pub const ATTENTION_INPUTS: [Self; 3] = [Self::Query, Self::Key, Self::Value];
+
     /// The name users write in a target list: the module's name in the published layout.
     pub fn name(self) -> &'static str {
         match self {
@@ -51,6 +54,16 @@ impl SiteKind {
     /// Whether there is one matrix for each expert.
     pub fn is_expert(self) -> bool {
         matches!(self, Self::GateUp | Self::Down)
+    }
+
+    /// Whether it is one of attention's.
+    pub fn is_attention(self) -> bool {
+        matches!(self, Self::Query | Self::Key | Self::Value | Self::Output)
+    }
+
+    /// Whether there are kernels that read a packed matrix here; a router is small and stays plain.
+    pub fn may_be_packed(self) -> bool {
+        self != Self::Router
     }
 }
 
@@ -86,6 +99,50 @@ impl<T> Index<SiteKind> for PerSite<T> {
 impl<T> IndexMut<SiteKind> for PerSite<T> {
     fn index_mut(&mut self, kind: SiteKind) -> &mut T {
         &mut self.0[kind as usize]
+    }
+}
+
+/// Columns that low-rank paths of attention are padded to a multiple of.
+const DENSE_COLUMNS: usize = 16;
+
+/// Which low-rank paths a layer has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Paths {
+    /// Columns of all ranks at query, key and value, padded; 0 for none.
+    pub(crate) input: usize,
+    /// Columns of the rank at attention's output, padded; 0 for none.
+    pub(crate) output: usize,
+    /// Rank at the router.
+    pub(crate) router: usize,
+    /// Rank at the experts' first product.
+    pub(crate) gate_up: usize,
+    /// Rank at the experts' second product.
+    pub(crate) down: usize,
+}
+
+impl Paths {
+    /// The larger of both, everywhere.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn union(&self, other: &Self) -> Self {
+        Self {
+            input: self.input.max(other.input),
+            output: self.output.max(other.output),
+            router: self.router.max(other.router),
+            gate_up: self.gate_up.max(other.gate_up),
+            down: self.down.max(other.down),
+        }
+    }
+
+    /// Of the ranks at the sites; 0 for none.
+    pub(crate) fn new(ranks: &PerSite<usize>) -> Self {
+        let columns = |rank: usize| rank.next_multiple_of(DENSE_COLUMNS);
+        Self {
+            input: columns(SiteKind::ATTENTION_INPUTS.map(|kind| ranks[kind]).iter().sum()),
+            output: columns(ranks[SiteKind::Output]),
+            router: ranks[SiteKind::Router],
+            gate_up: ranks[SiteKind::GateUp],
+            down: ranks[SiteKind::Down],
+        }
     }
 }
 

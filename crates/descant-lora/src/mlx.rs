@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use descant_files::{MappedFile, RelPath, read_bounded};
-use descant_model::{Config, Site, SiteDims, SiteKind};
+use descant_model::{Config, Site, SiteDims, SiteKind, module_in_layer, path_in_layer};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -65,13 +65,11 @@ impl Rows {
 /// The layers of a site, below `model.layers.n.`.
 fn layers(kind: SiteKind) -> Vec<(String, Rows)> {
     match kind {
-        SiteKind::GateUp => vec![
-            ("mlp.experts.gate_proj".to_owned(), Rows::Gate),
-            ("mlp.experts.up_proj".to_owned(), Rows::Up),
-        ],
-        SiteKind::Down => vec![("mlp.experts.down_proj".to_owned(), Rows::All)],
-        SiteKind::Router => vec![("mlp.router".to_owned(), Rows::All)],
-        attention => vec![(format!("self_attn.{}", attention.name()), Rows::All)],
+        SiteKind::GateUp => {
+            let experts = module_in_layer(kind);
+            vec![(format!("{experts}.gate_proj"), Rows::Gate), (format!("{experts}.up_proj"), Rows::Up)]
+        }
+        other => vec![(path_in_layer(other), Rows::All)],
     }
 }
 

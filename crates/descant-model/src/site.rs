@@ -1,8 +1,8 @@
-//! The places in a gpt-oss model that an adapter may change, and the shape of the weight there.
+//! The places in a gpt-oss model that an adapter may change, and which of their weights stay packed.
 //!
 //! A site is named by layer and kind. Everything that counts parameters, names adapter tensors or asks the
 //! overlay for a delta speaks of sites, so that a target that matches nothing can be distinguished from one that
-//! does. Tensor names of files live elsewhere (`names.rs` for checkpoints, descant-lora for PEFT).
+//! does. Names and shapes live elsewhere (`names.rs` for checkpoints, descant-lora for PEFT).
 
 use descant_kernels::SiteKind;
 use descant_quant::{Packing, nf4};
@@ -25,33 +25,17 @@ impl std::fmt::Display for Site {
 }
 
 impl Config {
-    /// The shape of the weight at each site of this kind.
-    pub fn site_dims(&self, kind: SiteKind) -> SiteDims {
-        let hidden = self.hidden_size;
-        let query = self.query_width();
-        let key_value = self.key_value_width();
-        let (d_in, d_out) = match kind {
-            SiteKind::Query => (hidden, query),
-            SiteKind::Key | SiteKind::Value => (hidden, key_value),
-            SiteKind::Output => (query, hidden),
-            SiteKind::Router => (hidden, self.num_local_experts),
-            SiteKind::GateUp => (hidden, 2 * self.intermediate_size),
-            SiteKind::Down => (self.intermediate_size, hidden),
-        };
-        SiteDims { d_in, d_out, n_matrices: if kind.is_expert() { self.num_local_experts } else { 1 } }
-    }
-
     /// Whether a card's kernels read the weight of this site packed.
     pub fn keeps_packed(&self, site: Site) -> bool {
         let Site { layer, kind } = site;
         match self.packing {
             Packing::Plain => false,
             Packing::Mxfp4 => kind.is_expert(),
-            // A router is small, and a block must not go over the end of a row. Query, key and value are read together.
+            // A block must not go over the end of a row. Query, key and value are read together.
             Packing::Nf4 => {
-                let inputs = [SiteKind::Query, SiteKind::Key, SiteKind::Value];
+                let inputs = SiteKind::ATTENTION_INPUTS;
                 let beside = if inputs.contains(&kind) { inputs.to_vec() } else { vec![kind] };
-                kind != SiteKind::Router
+                kind.may_be_packed()
                     && self.site_dims(kind).d_in.is_multiple_of(nf4::BLOCK)
                     && !beside.into_iter().any(|kind| self.plain.has(&Site { layer, kind }.path()))
             }
@@ -73,23 +57,5 @@ impl Config {
     pub fn has_packed_experts(&self) -> bool {
         let experts = |layer| [SiteKind::GateUp, SiteKind::Down].map(|kind| Site { layer, kind });
         (0..self.num_hidden_layers).flat_map(experts).any(|site| self.keeps_packed(site))
-    }
-}
-
-/// The shape of the weight at a site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SiteDims {
-    /// Input features.
-    pub d_in: usize,
-    /// Output features.
-    pub d_out: usize,
-    /// Matrices of this shape: the number of experts, or 1.
-    pub n_matrices: usize,
-}
-
-impl SiteDims {
-    /// Parameters that a rank-`rank` adapter has here: A is `[rank, d_in]`, B is `[d_out, rank]`, each once a matrix.
-    pub fn lora_parameters(&self, rank: usize) -> usize {
-        self.n_matrices * rank * (self.d_in + self.d_out)
     }
 }

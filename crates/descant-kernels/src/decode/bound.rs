@@ -13,9 +13,8 @@ use crate::layer::frame::Pair;
 use crate::layer::frozen::{DenseData, FrozenTensors};
 use crate::layer::lora::{self, Part, Whole};
 use crate::memory::LayerSizes;
-use crate::memory::sizes::Paths;
 use crate::op::experts::cuda::ExpertData;
-use crate::site::{PerSite, SiteKind};
+use crate::site::{Paths, PerSite, SiteKind};
 use crate::stream::{Half, StreamedMatrix};
 
 /// See the head of the file.

@@ -16,7 +16,7 @@ use crate::cuda::{CudaError, DeviceMemory, Gpu, Run, contiguous, empty_within, g
 use crate::memory::arena::Lease;
 use crate::memory::budget::Need;
 use crate::memory::layout::Layout;
-use crate::memory::sizes::{Paths, Plan};
+use crate::memory::sizes::Plan;
 use crate::memory::table::Phase;
 use crate::memory::{Kept, LayerSizes, Workspace};
 use crate::op::attention::Segments;
@@ -24,7 +24,7 @@ use crate::op::attention::table::Table;
 use crate::op::experts::RANK_WIDTH;
 use crate::op::experts::cuda::{ExpertData, wants_order};
 use crate::op::linear::FrozenWeight;
-use crate::site::PerSite;
+use crate::site::{Paths, PerSite};
 use crate::stream::StreamedMatrix;
 use crate::stream::inputs::HostedInputs;
 use crate::stream::slots::Course;

@@ -17,10 +17,9 @@ use super::types::{LayerPairs, PairGradients, PlacedBatch};
 use crate::cuda::{CudaError, contiguous, empty, primitive, tensor};
 use crate::memory::arena::{Lease, Places};
 use crate::memory::budget::Need;
-use crate::memory::sizes::Paths;
 use crate::memory::table::Phase;
 use crate::op::attention::Segments;
-use crate::site::PerSite;
+use crate::site::{Paths, PerSite};
 
 impl Prepared {
     /// Lays memory out for a step, so that it need not be done between two layers, and says where inputs go.

@@ -8,9 +8,9 @@ use super::inputs::Inputs;
 use super::keep::{Keep, Kept};
 use super::layout::{Layout, kept_bytes};
 use super::plan::plan;
-use super::sizes::{LayerSizes, Paths, Plan};
+use super::sizes::{LayerSizes, Plan};
 use super::table::WORKSPACE;
-use crate::site::PerSite;
+use crate::site::{Paths, PerSite};
 
 /// Memory that is left free for what is not planned: the driver's own growth, kernels, small tensors, pages that burn's
 /// pool takes within a step. With 192 MiB runs that kept all they may were 9 and 48 MB above their limits for a moment.

@@ -117,8 +117,9 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::super::keep::Kept;
-    use super::super::sizes::{LayerSizes, Paths};
+    use super::super::sizes::LayerSizes;
     use super::*;
+    use crate::site::Paths;
 
     const ALL_PATHS: Paths = Paths { input: 32, output: 16, router: 8, gate_up: 8, down: 8 };
 

@@ -5,7 +5,8 @@
 
 use super::keep::{Keep, Kept};
 use super::layout::kept_bytes;
-use super::sizes::{LayerSizes, Paths, Plan};
+use super::sizes::{LayerSizes, Plan};
+use crate::site::Paths;
 
 /// Bytes that a layer keeps beyond its input.
 fn bytes(sizes: &LayerSizes, kept: Kept, tokens: usize) -> u64 {

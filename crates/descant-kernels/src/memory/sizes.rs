@@ -1,7 +1,7 @@
 //! What the memory of a layer depends on: its sizes, the adapters' ranks, the tokens, and what is kept.
 
 use super::keep::Kept;
-use crate::site::{PerSite, SiteKind};
+use crate::site::Paths;
 
 /// The sizes of a layer that decide bytes and operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,50 +57,6 @@ const CHUNK_TOKENS: usize = 16_384;
 const CHUNK_ROWS: usize = 1024;
 /// Chunks are of so many tokens, so that buffers of one begin where memory is aligned.
 const CHUNK_TOKENS_MULTIPLE: usize = 64;
-
-/// Columns that low-rank paths of attention are padded to a multiple of.
-const DENSE_COLUMNS: usize = 16;
-
-/// Which low-rank paths a layer has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Paths {
-    /// Columns of all ranks at query, key and value, padded; 0 for none.
-    pub(crate) input: usize,
-    /// Columns of the rank at attention's output, padded; 0 for none.
-    pub(crate) output: usize,
-    /// Rank at the router.
-    pub(crate) router: usize,
-    /// Rank at the experts' first product.
-    pub(crate) gate_up: usize,
-    /// Rank at the experts' second product.
-    pub(crate) down: usize,
-}
-
-impl Paths {
-    /// The larger of both, everywhere.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn union(&self, other: &Self) -> Self {
-        Self {
-            input: self.input.max(other.input),
-            output: self.output.max(other.output),
-            router: self.router.max(other.router),
-            gate_up: self.gate_up.max(other.gate_up),
-            down: self.down.max(other.down),
-        }
-    }
-
-    /// Of the ranks at the sites; 0 for none.
-    pub(crate) fn new(ranks: &PerSite<usize>) -> Self {
-        let columns = |rank: usize| rank.next_multiple_of(DENSE_COLUMNS);
-        Self {
-            input: columns(ranks[SiteKind::Query] + ranks[SiteKind::Key] + ranks[SiteKind::Value]),
-            output: columns(ranks[SiteKind::Output]),
-            router: ranks[SiteKind::Router],
-            gate_up: ranks[SiteKind::GateUp],
-            down: ranks[SiteKind::Down],
-        }
-    }
-}
 
 /// What is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

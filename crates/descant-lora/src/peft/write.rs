@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use descant_files::{NewDir, RelPath};
-use descant_model::{Config, Site, SiteDims, SiteKind};
+use descant_model::{Config, Site, SiteDims, SiteKind, parameter_in_layer};
 use serde_json::{Map, Value, json};
 
 use super::card::card;
@@ -154,7 +154,7 @@ impl Targets {
                 sites.keys().filter(|site| site.kind == kind).map(|site| site.layer).collect();
             let list = if is_parameter(kind) { &mut parameters } else { &mut modules };
             if layers.len() == model.num_hidden_layers {
-                list.push(ending(kind).to_owned());
+                list.push(ending(kind));
             } else {
                 list.extend(layers.into_iter().map(|layer| target(Site { layer, kind })));
             }
@@ -178,13 +178,8 @@ fn target(site: Site) -> String {
 }
 
 /// What the names of a kind have in common in all layers.
-fn ending(kind: SiteKind) -> &'static str {
-    match kind {
-        SiteKind::Router => "mlp.router.weight",
-        SiteKind::GateUp => "mlp.experts.gate_up_proj",
-        SiteKind::Down => "mlp.experts.down_proj",
-        attention => attention.name(),
-    }
+fn ending(kind: SiteKind) -> String {
+    if is_parameter(kind) { parameter_in_layer(kind) } else { kind.name().to_owned() }
 }
 
 /// Values of the sites that differ from the general one, by the site's full name.

@@ -22,7 +22,8 @@ use crate::error::{Error, Result};
 use descant_kernels::SiteKind;
 
 use super::nf4_matrix::{File, Matrix, Nf4Parts, Numbers, PARTS, STATE, State};
-use crate::names::{LinearLayer, Part};
+use crate::layouts::LinearLayer;
+use crate::names::Part;
 use crate::shards::Bytes;
 use crate::site::Site;
 
@@ -36,19 +37,27 @@ pub(super) struct Unpacked {
     pub(super) was_packed: bool,
 }
 
+impl Unpacked {
+    /// As if it had been in a file.
+    pub(super) fn view(&self) -> TensorView<'_> {
+        TensorView::new(self.dtype, self.shape.clone(), &self.bytes)
+            .expect("as many bytes were made as the shape says")
+    }
+}
+
 /// Matrices that stay packed, and go to their place from the files, which are read then.
 pub(super) struct Kept {
-    /// As that of the unpacked tensor.
-    pub(super) name: String,
+    /// Which weight they are.
+    pub(super) part: Part,
     matrices: Vec<Matrix>,
     /// Matrices, output features, input features.
     pub(super) shape: [usize; 3],
 }
 
 impl Kept {
-    fn new(name: String, matrices: Vec<Matrix>, d_out: usize, d_in: usize) -> Self {
-        let shape = [matrices.len(), d_out, d_in];
-        Self { name, matrices, shape }
+    fn new(layer: &Layer, matrices: Vec<Matrix>) -> Self {
+        let shape = [matrices.len(), layer.d_out, layer.d_in];
+        Self { part: layer.part, matrices, shape }
     }
 
     /// What kernels read.
@@ -94,9 +103,6 @@ pub(super) struct Unpacker {
     stacks: BTreeMap<String, Stack>,
 }
 
-/// Query, key and value.
-const ATTENTION_INPUTS: usize = 3;
-
 /// Matrices that products read together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Group {
@@ -111,14 +117,13 @@ enum Group {
 impl Group {
     /// That of a site, and how many matrices it has; none where no kernel reads it packed.
     fn of(site: Site, experts: usize) -> Option<(Self, usize)> {
-        match site.kind {
-            SiteKind::GateUp | SiteKind::Down => Some((Self::Experts(site), experts)),
-            SiteKind::Query | SiteKind::Key | SiteKind::Value => {
-                Some((Self::AttentionInput(site.layer), ATTENTION_INPUTS))
-            }
-            SiteKind::Output => Some((Self::Alone(site), 1)),
-            SiteKind::Router => None,
-        }
+        let inputs = SiteKind::ATTENTION_INPUTS;
+        let group = match site.kind {
+            kind if kind.is_expert() => (Self::Experts(site), experts),
+            kind if inputs.contains(&kind) => (Self::AttentionInput(site.layer), inputs.len()),
+            _ => (Self::Alone(site), 1),
+        };
+        site.kind.may_be_packed().then_some(group)
     }
 }
 
@@ -368,13 +373,10 @@ fn keep(members: Vec<(Layer, Piece)>) -> Vec<Kept> {
     let packed: Vec<(Layer, Matrix)> = packed.collect();
     match packed.first() {
         Some((layer, _)) if layer.expert.is_some() => {
-            let Layer { weight, d_out, d_in, .. } = layer.clone();
-            vec![Kept::new(weight, packed.into_iter().map(|(_, matrix)| matrix).collect(), d_out, d_in)]
+            let layer = layer.clone();
+            vec![Kept::new(&layer, packed.into_iter().map(|(_, matrix)| matrix).collect())]
         }
-        _ => packed
-            .into_iter()
-            .map(|(layer, matrix)| Kept::new(layer.weight, vec![matrix], layer.d_out, layer.d_in))
-            .collect(),
+        _ => packed.into_iter().map(|(layer, matrix)| Kept::new(&layer, vec![matrix])).collect(),
     }
 }
 

@@ -7,7 +7,8 @@ use std::fmt;
 use descant_kernels::SiteKind;
 use safetensors::Dtype;
 
-use crate::names::{LayerPart, Part, Piece, Stored};
+use crate::layouts::{Piece, Stored};
+use crate::names::{LayerPart, Part};
 
 /// Formats of the weights of products, by what they are for; their layers, where they have some.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,22 +48,18 @@ impl What {
 
 impl Formats {
     /// A tensor that is loaded from numbers of this type, which were NF4 before or not.
-    pub(super) fn add(&mut self, name: &str, dtype: Dtype, was_packed: bool) {
-        match Stored::from_name(name) {
-            Some(Stored { part, piece: Piece::Whole }) if was_packed => {
-                self.put(part, "NF4, unpacked".to_owned());
-            }
-            Some(Stored { part, piece: Piece::Blocks }) => self.put(part, "MXFP4".to_owned()),
-            Some(Stored { part, piece: Piece::Whole }) => self.put(part, format!("{dtype:?}")),
-            _ => {}
+    pub(super) fn add(&mut self, Stored { part, piece }: Stored, dtype: Dtype, was_packed: bool) {
+        match piece {
+            Piece::Whole if was_packed => self.put(part, "NF4, unpacked".to_owned()),
+            Piece::Whole => self.put(part, format!("{dtype:?}")),
+            Piece::Blocks => self.put(part, "MXFP4".to_owned()),
+            Piece::Scales => {}
         }
     }
 
-    /// A tensor that stays packed in NF4.
-    pub(super) fn add_kept(&mut self, name: &str) {
-        if let Some(part) = Part::from_name(name) {
-            self.put(part, "NF4".to_owned());
-        }
+    /// A weight that stays packed in NF4.
+    pub(super) fn add_kept(&mut self, part: Part) {
+        self.put(part, "NF4".to_owned());
     }
 
     fn put(&mut self, part: Part, format: String) {

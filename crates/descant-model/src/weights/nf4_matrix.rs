@@ -103,7 +103,7 @@ impl File<'_> {
         }
         let actual = format!("{:?}", view.dtype());
         let mistyped = Error::TensorType { path, name, expected: "BF16, F16 or F32, or packed U8", actual };
-        let values = super::floats(view).ok_or(mistyped)?;
+        let values = super::floats::floats(view).ok_or(mistyped)?;
         let dtype = if view.dtype() == Dtype::BF16 { Dtype::BF16 } else { Dtype::F32 };
         Ok(Numbers { dtype, values, was_packed: false })
     }

@@ -8,7 +8,7 @@ use safetensors::Dtype;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::names::LinearLayer;
+use crate::layouts::LinearLayer;
 use crate::plain::Plain;
 use crate::shards::{TensorPlace, tensor_places};
 use crate::site::Site;

@@ -6,6 +6,7 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod mxfp4;
 pub(crate) mod reference;
 mod weight;
 
@@ -17,6 +18,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Device, Tensor};
 
 pub(crate) use cpu::tasks;
+pub use mxfp4::{Mxfp4Layout, NotTiled};
 pub use weight::{FrozenWeight, Groups};
 pub(crate) use weight::{RowGroups, WeightPrimitive};
 

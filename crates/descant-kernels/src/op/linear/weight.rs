@@ -3,11 +3,10 @@
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor};
 use descant_quant::mxfp4::tiles;
 use descant_quant::nf4;
 
-use crate::DeviceError;
 use crate::stream::StreamedMatrix;
 
 /// Elements of an MXFP4 block.
@@ -50,59 +49,6 @@ pub enum FrozenWeight {
 }
 
 impl FrozenWeight {
-    /// MXFP4 matrices `[matrices, out, in]` from their published bytes, in the form that the device reads.
-    ///
-    /// # Errors
-    /// A card has no kernel for the shape, or a scale is too large for one.
-    pub fn mxfp4(
-        blocks: &[u8],
-        scales: &[u8],
-        shape: [usize; 3],
-        device: &Device,
-    ) -> Result<Self, DeviceError> {
-        let [count, d_out, d_in] = shape;
-        let tensor = |bytes: Vec<u8>| {
-            let length = bytes.len();
-            Tensor::<1, Int>::from_data(TensorData::new(bytes, [length]), (device, DType::U8))
-        };
-        if crate::is_cpu(device) {
-            return Ok(Self::Mxfp4 {
-                blocks: tensor(blocks.to_vec()).reshape([count, d_out, d_in / BLOCK, BLOCK / 2]),
-                scales: tensor(scales.to_vec()).reshape([count, d_out, d_in / BLOCK]),
-            });
-        }
-        if !tiles::divide(d_out, d_in) {
-            return Err(DeviceError::new(format!("no kernel reads MXFP4 matrices of {d_out} by {d_in}")));
-        }
-        if let Some(block) = tiles::too_large(scales) {
-            let (scale, most) = (scales[block], tiles::LARGEST_SCALE);
-            return Err(DeviceError::new(format!(
-                "block {block} has the scale {scale}, kernels take {most}"
-            )));
-        }
-        let (mut of_blocks, mut of_scales) = (vec![0; blocks.len()], vec![0; scales.len()]);
-        tiles::write_blocks(blocks, d_in, 0, &mut of_blocks);
-        tiles::write_scales(scales, d_in, 0, &mut of_scales);
-        let bands = d_out / tiles::ROWS;
-        Ok(Self::Mxfp4Tiles {
-            blocks: tensor(of_blocks).reshape([count, bands, d_in / tiles::COLUMNS, tiles::BYTES]),
-            scales: tensor(of_scales).reshape([count, bands, d_in / BLOCK, tiles::SCALE_BYTES]),
-        })
-    }
-
-    /// Published MXFP4 from the CPU, in the form that another device reads.
-    ///
-    /// # Errors
-    /// As [`mxfp4`](Self::mxfp4); it is something else.
-    pub fn mxfp4_on(&self, device: &Device) -> Result<Self, DeviceError> {
-        let Self::Mxfp4 { blocks, scales } = self else {
-            return Err(DeviceError::new("only MXFP4 as published is brought to another device like this"));
-        };
-        let bytes = |data: TensorData| data.iter::<i64>().map(|byte| byte as u8).collect::<Vec<u8>>();
-        let (blocks, scales) = (bytes(blocks.clone().into_data()), bytes(scales.clone().into_data()));
-        Self::mxfp4(&blocks, &scales, [self.n_matrices(), self.d_out(), self.d_in()], device)
-    }
-
     /// Number of matrices.
     pub fn n_matrices(&self) -> usize {
         match self {

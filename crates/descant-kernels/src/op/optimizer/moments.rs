@@ -14,6 +14,25 @@ pub enum MomentFormat {
     Blocks,
 }
 
+impl MomentFormat {
+    /// Scales of a moment of so many elements.
+    pub fn scales(self, elements: usize) -> usize {
+        match self {
+            Self::Float => 0,
+            Self::Blocks => elements.div_ceil(BLOCK),
+        }
+    }
+
+    /// Bytes of both moments of so many elements.
+    pub fn bytes(self, elements: u64) -> u64 {
+        let float = size_of::<f32>() as u64;
+        match self {
+            Self::Float => 2 * elements * float,
+            Self::Blocks => 2 * (elements + self.scales(elements as usize) as u64 * float),
+        }
+    }
+}
+
 /// The two moments of a tensor, its elements in row-major order.
 #[derive(Debug, Clone)]
 #[expect(clippy::large_enum_variant, reason = "a few live at a time, and a box would only hide handles")]
@@ -46,7 +65,7 @@ impl Moments {
             }
             MomentFormat::Blocks => {
                 let codes = |code: u8| Tensor::full([n], i64::from(code), (&device, DType::U8));
-                let scales = || Tensor::zeros([n.div_ceil(BLOCK)], (&device, DType::F32));
+                let scales = || Tensor::zeros([format.scales(n)], (&device, DType::F32));
                 Self::Blocks { codes: [codes(ZERO_FIRST), codes(0)], scales: [scales(), scales()] }
             }
         }

@@ -39,8 +39,8 @@ const LAYER: &str = "model.layers.1";
 fn a_card_gets_packed_what_its_kernels_read_packed() {
     let model = Model::tiny();
     let (mut kept, unpacked, mut notes) = taken(&model.packed, true).expect("consistent");
-    kept.sort_by(|a, b| a.name.cmp(&b.name));
-    let names: Vec<&str> = kept.iter().map(|kept| kept.name.as_str()).collect();
+    kept.sort_by_key(|kept| kept.part.name());
+    let names: Vec<String> = kept.iter().map(|kept| kept.part.name()).collect();
     assert_eq!(
         names,
         [
@@ -71,7 +71,7 @@ fn a_card_gets_packed_what_its_kernels_read_packed() {
     // The numbers are those that the unpacked layout has.
     let experts = &kept[0];
     let [n, d_out, d_in] = experts.shape;
-    let (.., bytes) = &model.unpacked[&experts.name];
+    let (.., bytes) = &model.unpacked[&experts.part.name()];
     let expected: Vec<f32> =
         bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
     let stacked = experts.stacked();
@@ -113,7 +113,7 @@ fn matrices_that_cannot_stay_packed_say_why() {
         [(float16, "its numbers were not bfloat16"), (huge, "some of its numbers are not finite")]
     {
         let (kept, unpacked, notes) = taken(&tensors, true).expect("consistent");
-        assert!(kept.iter().all(|kept| kept.name != name) && unpacked.contains(&name), "{reason}");
+        assert!(kept.iter().all(|kept| kept.part.name() != name) && unpacked.contains(&name), "{reason}");
         assert!(notes.contains(&format!("{name}: {reason}")), "{notes:?}");
     }
 }

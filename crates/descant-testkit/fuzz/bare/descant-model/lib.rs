@@ -5,6 +5,9 @@ mod config;
 #[path = "../../../../descant-model/src/error.rs"]
 mod error;
 #[allow(dead_code, reason = "a part of it is used here")]
+#[path = "../../../../descant-model/src/layouts.rs"]
+mod layouts;
+#[allow(dead_code, reason = "a part of it is used here")]
 #[path = "../../../../descant-model/src/names.rs"]
 mod names;
 #[allow(dead_code, reason = "a part of it is used here")]
@@ -20,11 +23,12 @@ mod weights;
 
 pub use config::{Config, LayerType, MAX_CONFIG_BYTES};
 pub use error::{Error, Result};
+pub use layouts::*;
 pub use names::*;
 pub use rope::{Rope, Yarn};
 pub use shards::{TensorPlace, identity_files, tensor_places};
 pub use descant_kernels::SiteKind;
-pub use site::{Site, SiteDims};
+pub use site::Site;
 pub use weights::{Unpacked, unpack_nf4, unpacked};
 
 /// Every tensor of a directory, as the loading of weights sees it: its name and how long it is.

@@ -12,7 +12,6 @@ mod stored;
 use std::path::Path;
 
 use bitsandbytes::{Made, Taken, Unpacker};
-use floats::floats;
 pub use nf4_matrix::unpack_nf4;
 use safetensors::Dtype;
 
@@ -42,11 +41,12 @@ fn pass(dir: &Path, config: &Config, keep: bool) -> Result<Vec<Unpacked>> {
         for made in made {
             match made {
                 Made::Unpacked(whole) => {
-                    all.push((whole.name, whole.dtype, whole.shape, whole.bytes.len()));
+                    let bytes = whole.view().data().len();
+                    all.push((whole.name, whole.dtype, whole.shape, bytes));
                 }
                 Made::Kept(kept) => {
                     let numbers: usize = kept.shape.iter().product();
-                    assert_eq!(kept.stacked().blocks_len() * 2, numbers, "{}", kept.name);
+                    assert_eq!(kept.stacked().blocks_len() * 2, numbers, "{}", kept.part.name());
                 }
             }
         }
