@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::host_memory::{group_files, resident};
-use super::room::size;
 use crate::failure::{Hinted, NotEnoughMemory};
 use crate::talk::Talk;
+use crate::words::size;
 
 /// It is judged over this long at least.
 const WINDOW: Duration = Duration::from_secs(20);

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::best;
 use super::figures::Figures;
 use super::load::Chosen;
-use super::room::{Room, in_use, size};
+use super::room::{Room, in_use};
+use crate::words::size;
 
 use crate::observe::{Records, clock};
 use crate::report::{

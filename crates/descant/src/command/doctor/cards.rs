@@ -183,7 +183,7 @@ fn version(library: descant_kernels::cuda::error::Library) -> String {
 /// Every card that the driver opens.
 #[cfg(feature = "cuda")]
 fn opened() -> Vec<Check> {
-    use crate::command::room::size;
+    use crate::words::size;
     use descant_kernels::cuda::Gpu;
     /// Most cards that a machine has.
     const MOST: usize = 64;

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::check::Check;
 use super::machine::contents;
-use crate::command::room::size;
 use crate::hub::Places;
+use crate::words::size;
 
 pub(super) fn checks(places: &Places) -> Vec<Check> {
     vec![cache(places), token(places), network(places)]

@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::check::Check;
 use crate::command::host_memory::{available, kib};
-use crate::command::room::size;
 use crate::user_cache;
 use crate::version;
+use crate::words::size;
 
 /// Least memory and disk that anything can be done with.
 const LEAST: u64 = 512 << 20;

@@ -6,9 +6,10 @@ use anyhow::Result;
 use descant_train::memory::Memory;
 use serde_json::{Value, json};
 
-use crate::command::room::{Room, size};
+use crate::command::room::Room;
 use crate::gpus::{CARDS, Card, HOPPER, Wanted};
 use crate::settings::bytes;
+use crate::words::size;
 use crate::words::{counted, duration, significant};
 
 /// Memory sizes to plan for if none is given.

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::cards::Predicted;
 use super::{Answer, cards};
-use crate::command::room::size;
 use crate::command::train::at_once_in_words;
 use crate::settings::{Resolved, Settings};
 use crate::talk::Talk;
+use crate::words::size;
 use crate::words::{counted, duration, grouped, significant};
 use crate::wrap::{LABEL, hanging};
 

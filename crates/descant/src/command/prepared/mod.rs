@@ -23,12 +23,12 @@ use descant_harmony::{Error, Renderer};
 pub(crate) use self::cache::Cache;
 use self::cache::EXAMPLES;
 use self::places::{Bounded, Growth, IN_MEMORY, room};
-use super::room::size;
 use super::stamps::content_sha256;
 use crate::failure::Hinted;
 use crate::observe::Reading;
 use crate::talk::Talk;
 use crate::user_cache;
+use crate::words::size;
 
 mod cache;
 mod places;

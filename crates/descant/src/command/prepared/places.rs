@@ -5,7 +5,7 @@ use std::path::Path;
 
 use descant_files::Growing;
 
-use crate::command::room::size;
+use crate::words::size;
 
 /// What is left free on the disk.
 const LEFT_FREE: u64 = 1 << 30;

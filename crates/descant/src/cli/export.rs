@@ -1,0 +1,102 @@
+//! The arguments of `descant export`. No behaviour.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::model::DeviceArg;
+
+pub(super) const EXPORT_EXAMPLES: &str = "\
+Examples:
+  descant export --adapter runs/first/adapter --to peft-folded --out german-lora
+  descant export --adapter runs/first/adapter --to gguf --out german.gguf
+  descant export --adapter runs/first/adapter --to mxfp4 --out german --prove
+  descant export --adapter runs/first/adapter --model gpt-oss-20b --to bf16 --out german-bf16
+
+Formats, and the programs that read them (docs/export.md has the command for each):
+  peft         the adapter as trained: PEFT, recent vLLM
+  peft-folded  one rank, scaling folded into B, both expert tensors: any vLLM, mistral.rs
+  mlx-adapter  mlx-lm
+  gguf-lora    llama.cpp's --lora
+  bf16         merged, rounded once: transformers, vLLM, SGLang
+  mxfp4        merged, published layout: the same programs, MLX and Ollama; a third of the size
+  gguf         merged: llama.cpp, LM Studio, Ollama; --out NAME.gguf names the file itself
+
+An export is complete or absent, and export.json reports how much of the update survived.
+With --prove the exit status is 1 if the export differs from base + adapter, or keeps
+less than 95 % of the loss improvement.";
+
+/// `descant export`
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// Adapter directory, as written by PEFT, Unsloth, mlx-lm or `descant train` [default: none, required]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: PathBuf,
+    /// Model directory, or a cached repository as hf://OWNER/NAME [default: the base of the run that the adapter
+    /// belongs to, else the embedded model, fixtures/tiny-gpt-oss]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Format to write [default: none, required]
+    #[arg(long, value_name = "FORM")]
+    pub(crate) to: To,
+    /// New folder; for gguf and gguf-lora, NAME.gguf names the file itself [default: none, required]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+    /// How mxfp4 and gguf write experts that the adapter changes [default: feedback]
+    #[arg(long, value_name = "RULE")]
+    pub(crate) experts: Option<ExpertRule>,
+    /// Write the export even if the update does not survive, or if packing experts that were never MXFP4 loses
+    /// precision
+    /// [default: refuse]
+    #[arg(long)]
+    pub(crate) allow_loss: bool,
+    /// Replace an existing export [default: refuse]
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Read the export back and compare it with base + adapter on the rows of FILE, or on the held-out rows of the
+    /// adapter's run [default: compare nothing]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    #[arg(value_parser = any_path)]
+    pub(crate) prove: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
+    /// Print export.json [default: a table]
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What `descant export` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum To {
+    /// The adapter as trained.
+    Peft,
+    /// One rank, alpha = rank, scaling folded into B, both expert tensors.
+    PeftFolded,
+    /// The adapter for mlx-lm.
+    MlxAdapter,
+    /// The adapter for llama.cpp.
+    GgufLora,
+    /// Merged, BF16, in the layout of transformers.
+    Bf16,
+    /// Merged, in the published layout.
+    Mxfp4,
+    /// Merged, for llama.cpp, LM Studio and Ollama.
+    Gguf,
+}
+
+/// How experts that an adapter changes are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExpertRule {
+    /// MXFP4, rounded with error feedback so that the update survives.
+    Feedback,
+    /// MXFP4, each value rounded to the nearest: small updates are lost.
+    Nearest,
+    /// BF16; gguf only.
+    Bf16,
+}
+
+/// A path, or nothing if the flag was given without one.
+#[expect(clippy::unnecessary_wraps, reason = "the shape of a parser of arguments")]
+fn any_path(text: &str) -> Result<PathBuf, String> {
+    Ok(text.into())
+}

@@ -1,0 +1,156 @@
+//! What a device has before a run, and how much of it may be planned for.
+
+use anyhow::Result;
+use burn::tensor::Device;
+use descant_kernels::{Keep, gauge};
+use descant_model::Config;
+use descant_train::memory::{Arrangement, Memory, Place, arrange};
+
+use super::refusal::refusal;
+use crate::command::host_memory::{available, resident};
+use crate::command::load::Chosen;
+use crate::settings::Settings;
+use crate::words::size;
+
+/// What a card's driver takes before anything is asked of it.
+const CONTEXT: u64 = 512 << 20;
+/// Of what is free, the share that may be planned for: others want some, and an estimate is one.
+const SHARE: f64 = 0.95;
+
+/// What a device has, before a run.
+pub(crate) struct Found {
+    /// See [`Room`].
+    pub(crate) held: u64,
+    pub(super) free: Option<u64>,
+    /// Bytes that may be planned for.
+    pub(super) may: Option<u64>,
+    /// Bytes that may lie on the host.
+    pub(crate) host: Option<u64>,
+    /// The card, where it is here.
+    pub(super) card: Option<Device>,
+    /// Bytes a second of its bus, where the card is not here and the rate is known.
+    pub(super) bus: Option<f64>,
+    /// For an estimate.
+    pub(crate) place: Place,
+    /// Processes that share the run.
+    pub(super) workers: usize,
+}
+
+impl Found {
+    /// Refuses what cannot do with what there is.
+    pub(crate) fn refuse(&self, needs: &Memory, device: &Chosen) -> Result<()> {
+        self.refuse_with(needs, device, "raise --memory, or use fewer or shorter sequences at once")
+    }
+
+    pub(super) fn refuse_with(&self, needs: &Memory, device: &Chosen, advice: &str) -> Result<()> {
+        if self.fits(needs) { Ok(()) } else { Err(refusal(needs, self.free, device, advice)) }
+    }
+
+    pub(super) fn fits(&self, needs: &Memory) -> bool {
+        self.may.is_none_or(|may| needs.least() <= may)
+    }
+
+    /// How steps of so many micro-batches are laid out so that what `needs` says fits, if it can, with so many bytes of
+    /// the host at most.
+    pub(crate) fn arranged(
+        &self,
+        config: &Config,
+        micro_batches: usize,
+        host: Option<u64>,
+        needs: impl FnMut(Place) -> Result<Memory>,
+    ) -> Result<(Arrangement, Memory)> {
+        arrange(config, self.place, micro_batches, host, needs, |needs| self.fits(needs))
+    }
+
+    /// What to do where only the host's memory lacks for what `needs` says.
+    pub(super) fn lacking_on_host(&self, needs: &Memory) -> String {
+        format!(
+            "the card would do: {} are to lie in the host's memory, which has {} available (MemAvailable and the limit of \
+             this process's group, without swap); free host memory or raise the container's limit",
+            size(needs.on_host),
+            size(self.host.unwrap_or(0))
+        )
+    }
+
+    /// The same for one of so many processes that share a run, of which so many share this host's memory.
+    pub(crate) fn among(self, workers: usize, of_host: usize) -> Self {
+        let part = |bytes: Option<u64>| bytes.map(|bytes| bytes / of_host.max(1) as u64);
+        let on_cpu = matches!(self.place, Place::Cpu { .. });
+        let (free, may) = if on_cpu { (part(self.free), part(self.may)) } else { (self.free, self.may) };
+        Self { free, may, host: part(self.host), workers, ..self }
+    }
+
+    /// Asks the device, with what the settings say of it.
+    pub(crate) fn by(settings: &Settings, device: &Chosen) -> Result<Self> {
+        let (limit, keep) = settings.memory.limit_and_keep()?;
+        Ok(Self::on(device, limit, keep))
+    }
+
+    /// A card that is not here, of so many bytes.
+    pub(crate) fn imagined(card: u64, keep: Keep, bus: Option<f64>) -> Self {
+        let free = card.saturating_sub(CONTEXT);
+        // Which card it is nobody knows; the larger of both layouts fits either.
+        let place = Place::Card { free, keep, in_order: true, arrangement: Arrangement::default() };
+        let may = Some((SHARE * free as f64) as u64);
+        Self {
+            held: CONTEXT.min(card),
+            free: Some(free),
+            may,
+            host: None,
+            card: None,
+            bus,
+            place,
+            workers: 1,
+        }
+    }
+
+    /// Asks the device.
+    pub(crate) fn on(device: &Chosen, limit: Option<u64>, keep: Keep) -> Self {
+        let share = |bytes: u64| (SHARE * bytes as f64) as u64;
+        if descant_kernels::is_cpu(&device.device) {
+            let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            let held = resident("VmRSS").unwrap_or(0);
+            let limit = limit.map(|limit| limit.saturating_sub(held));
+            let free = [available(), limit].into_iter().flatten().min();
+            let place = Place::Cpu { threads };
+            return Self {
+                held,
+                free,
+                may: free.map(share),
+                host: None,
+                card: None,
+                bus: None,
+                place,
+                workers: 1,
+            };
+        }
+        let held = gauge::memory_in_use(&device.device).unwrap_or(0);
+        let limit = limit.map(|limit| limit.saturating_sub(held));
+        let of_card = device.free();
+        let free = [of_card, limit].into_iter().flatten().min();
+        // The layers keep to a limit on their own.
+        let may = [of_card.map(share), limit].into_iter().flatten().min();
+        let in_order = descant_kernels::wants_rows_in_order(&device.device);
+        let arrangement = Arrangement::default();
+        let place = Place::Card { free: free.unwrap_or(0), keep, in_order, arrangement };
+        Self {
+            held,
+            free,
+            may,
+            host: available().map(share),
+            card: Some(device.device.clone()),
+            bus: None,
+            place,
+            workers: 1,
+        }
+    }
+}
+
+/// Most memory that this process ever used; on a card, what is in use there now, which grows to its most within a few
+/// steps. Nothing where the system does not report it.
+pub(crate) fn in_use(device: &Chosen) -> Option<u64> {
+    if descant_kernels::is_cpu(&device.device) {
+        return resident("VmHWM");
+    }
+    gauge::memory_in_use(&device.device)
+}
