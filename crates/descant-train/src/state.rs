@@ -5,9 +5,6 @@ use descant_kernels::MomentFormat;
 use descant_lora::LoraAdapters;
 use descant_model::Site;
 
-/// Elements of 8-bit moments that share a scale.
-pub(crate) const BLOCK: usize = 256;
-
 /// Both moments of a tensor, its elements in row-major order, as the optimizer keeps them.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Moments {
@@ -96,7 +93,7 @@ impl Moments {
                 if let Some(codes) = codes.iter().find(|codes| codes.len() != count) {
                     return Err(format!("{} codes of moments for {count} elements", codes.len()));
                 }
-                scales.iter().try_for_each(|values| check_values(values, count.div_ceil(BLOCK)))
+                scales.iter().try_for_each(|values| check_values(values, MomentFormat::Blocks.scales(count)))
             }
         }
     }

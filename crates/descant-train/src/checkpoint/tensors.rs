@@ -11,21 +11,19 @@
 //! ```
 
 use burn::tensor::Tensor;
+use descant_kernels::MomentFormat;
 use descant_lora::LoraAdapters;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
 use super::defect::Defect;
 use super::form::{ADAPTER, OPTIMIZER};
-use crate::state::{BLOCK, Moments, TrainerState};
+use crate::state::{Moments, TrainerState};
 
 const MOMENTS: [&str; 2] = ["first", "second"];
 
 /// Name and shape of every trainable tensor, in their one order.
 fn named(adapters: &LoraAdapters) -> Vec<(String, [usize; 3])> {
-    let names = adapters
-        .pairs()
-        .keys()
-        .flat_map(|site| ["a", "b"].map(|part| format!("layers.{}.{}.{part}", site.layer, site.kind.name())));
+    let names = adapters.pairs().keys().flat_map(|site| ["a", "b"].map(|part| format!("{site}.{part}")));
     names.zip(adapters.tensors().map(Tensor::dims)).collect()
 }
 
@@ -95,7 +93,8 @@ pub(super) fn read(
             let count = shape.iter().product::<usize>();
             let mut codes = |of: &str| optimizer.codes(&format!("{of}.codes"), count);
             let codes = [codes(&first)?, codes(&second)?];
-            let mut scales = |of: &str| optimizer.floats(&format!("{of}.scales"), &[count.div_ceil(BLOCK)]);
+            let mut scales =
+                |of: &str| optimizer.floats(&format!("{of}.scales"), &[MomentFormat::Blocks.scales(count)]);
             Moments::Blocks { codes, scales: [scales(&first)?, scales(&second)?] }
         } else {
             Moments::Float([optimizer.floats(&first, &shape)?, optimizer.floats(&second, &shape)?])

@@ -3,8 +3,8 @@
 use descant_kernels::Keep;
 use descant_model::{Config, Placement};
 
+use super::account::{Memory, Place};
 use super::arrangement::Arrangement;
-use super::estimate::{Memory, Place};
 
 /// Which weights go to the host, so that what `needs` says fits: as few as can be, but for the embedding, which goes as
 /// soon as layers keep more for it. The inputs of layers go too where that is not enough,
@@ -100,7 +100,8 @@ fn place_weights<E>(
 mod tests {
     use descant_lora::LoraConfig;
 
-    use super::super::estimate::{Load, estimate};
+    use super::super::estimate::estimate;
+    use super::super::load::Load;
     use super::*;
     use crate::config::TrainConfig;
     use crate::error::Error;
