@@ -5,6 +5,7 @@
 pub mod crash;
 mod dice;
 pub mod door;
+pub mod golden;
 pub mod heap;
 pub mod loopback;
 pub mod micro;

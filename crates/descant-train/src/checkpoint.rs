@@ -27,7 +27,7 @@ use descant_lora::LoraAdapters;
 
 pub use defect::Defect;
 use form::{ADAPTER, OPTIMIZER};
-pub use form::{FORMAT, Identity, LogLengths};
+pub use form::{FORMAT, Identity, KEEP_AT_LEAST, LogLengths};
 use manifest::Manifest;
 pub use manifest::differences;
 pub use state::Progress;
@@ -36,8 +36,6 @@ pub(crate) use wire::{pack, unpack};
 use crate::error::{Error, Result};
 use crate::state::TrainerState;
 
-/// Fewest checkpoints that are kept, so that the newest may be damaged.
-pub const KEEP_AT_LEAST: usize = 2;
 /// Longest `manifest.json` and `state.json`.
 const MAX_JSON_BYTES: u64 = 16 << 20;
 /// Longest tensor file.

@@ -5,7 +5,7 @@ use descant_kernels::{AdamWSpec, Clip, DeviceError, MomentFormat, read_floats};
 use descant_lora::LoraAdapters;
 
 use crate::config::{OptimizerKind, TrainConfig};
-use crate::state::Moments;
+use crate::state::SavedMoments;
 
 /// The optimizer between steps.
 #[derive(Debug)]
@@ -33,12 +33,12 @@ impl AdamW {
     }
 
     /// Both moments of each tensor.
-    pub(crate) fn moments(&self) -> Result<Vec<Moments>, DeviceError> {
+    pub(crate) fn moments(&self) -> Result<Vec<SavedMoments>, DeviceError> {
         let each = self.inner.moments().iter().map(|moments| match moments {
             descant_kernels::Moments::Float { first, second } => {
-                Ok(Moments::Float([read_floats(first.clone())?, read_floats(second.clone())?]))
+                Ok(SavedMoments::Float([read_floats(first.clone())?, read_floats(second.clone())?]))
             }
-            descant_kernels::Moments::Blocks { codes, scales: [first, second] } => Ok(Moments::Blocks {
+            descant_kernels::Moments::Blocks { codes, scales: [first, second] } => Ok(SavedMoments::Blocks {
                 // Before the scales, with which the device is asked whether it failed.
                 codes: codes.clone().map(|t| t.into_data().try_to_vec().expect("codes are u8")),
                 scales: [read_floats(first.clone())?, read_floats(second.clone())?],
@@ -52,7 +52,7 @@ impl AdamW {
         &mut self,
         device: &Device,
         adapters: &LoraAdapters,
-        moments: &[Moments],
+        moments: &[SavedMoments],
         updates: u32,
     ) {
         let line = |values: &Vec<f32>| {
@@ -62,11 +62,11 @@ impl AdamW {
             Tensor::from_data(TensorData::new(values.clone(), [values.len()]), (device, DType::U8))
         };
         let each = adapters.tensors().zip(moments).map(|(tensor, moments)| match moments {
-            Moments::Float(pair) => {
+            SavedMoments::Float(pair) => {
                 let [first, second] = pair.each_ref().map(|values| line(values).reshape(tensor.dims()));
                 descant_kernels::Moments::Float { first, second }
             }
-            Moments::Blocks { codes: pair, scales } => descant_kernels::Moments::Blocks {
+            SavedMoments::Blocks { codes: pair, scales } => descant_kernels::Moments::Blocks {
                 codes: pair.each_ref().map(codes),
                 scales: scales.each_ref().map(line),
             },

@@ -7,7 +7,7 @@ use descant_model::Site;
 
 /// Both moments of a tensor, its elements in row-major order, as the optimizer keeps them.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Moments {
+pub enum SavedMoments {
     /// As f32: the first moment, then the second.
     Float([Vec<f32>; 2]),
     /// In blocks of 256: a code an element, a scale a block.
@@ -29,7 +29,7 @@ pub struct TrainerState {
     /// Each trainable tensor, in the order of [`LoraAdapters::tensors`].
     pub adapters: Vec<Vec<f32>>,
     /// The moments of each.
-    pub moments: Vec<Moments>,
+    pub moments: Vec<SavedMoments>,
     /// Whether each matrix of each tensor ever had a gradient; `None` once that is proven.
     pub alive: Option<Vec<Vec<bool>>>,
     /// Experts at each site that no gradient reached.
@@ -69,14 +69,14 @@ impl TrainerState {
 
     /// Whether an optimizer that keeps its moments in this format can continue from here.
     pub(crate) fn check_format(&self, here: MomentFormat) -> Result<(), String> {
-        match self.moments.iter().map(Moments::format).find(|there| *there != here) {
+        match self.moments.iter().map(SavedMoments::format).find(|there| *there != here) {
             Some(there) => Err(format!("its moments are {}, here they are {}", told(there), told(here))),
             None => Ok(()),
         }
     }
 }
 
-impl Moments {
+impl SavedMoments {
     /// How they are kept.
     fn format(&self) -> MomentFormat {
         match self {

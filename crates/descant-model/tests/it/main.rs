@@ -1,9 +1,10 @@
-//! Reading model directories, right and wrong; rotary angles; generation.
+//! Reading model directories, right and wrong; rotary angles; generation; values of transformers.
 
 mod batches;
 mod bitsandbytes;
 mod configs;
 mod generation;
 mod loading;
+mod parity;
 mod rotary;
 mod sampling;

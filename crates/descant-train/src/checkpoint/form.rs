@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 /// Version of the form. A newer one is refused, never guessed at.
 pub const FORMAT: u32 = 1;
 
+/// Fewest checkpoints that are kept, so that the newest may be damaged.
+pub const KEEP_AT_LEAST: usize = 2;
+
 pub(super) const ADAPTER: &str = "adapter.safetensors";
 pub(super) const OPTIMIZER: &str = "optimizer.safetensors";
 

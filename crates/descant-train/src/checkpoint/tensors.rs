@@ -17,7 +17,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
 use super::defect::Defect;
 use super::form::{ADAPTER, OPTIMIZER};
-use crate::state::{Moments, TrainerState};
+use crate::state::{SavedMoments, TrainerState};
 
 const MOMENTS: [&str; 2] = ["first", "second"];
 
@@ -57,8 +57,8 @@ pub(super) fn optimizer(adapters: &LoraAdapters, state: &TrainerState) -> Vec<u8
         for (which, moment) in MOMENTS.into_iter().enumerate() {
             let name = format!("{name}.{moment}");
             match moments {
-                Moments::Float(pair) => stored.push(Stored::floats(name, &shape, &pair[which])),
-                Moments::Blocks { codes, scales } => {
+                SavedMoments::Float(pair) => stored.push(Stored::floats(name, &shape, &pair[which])),
+                SavedMoments::Blocks { codes, scales } => {
                     let (codes, scales) = (&codes[which], &scales[which]);
                     stored.push(Stored::codes(format!("{name}.codes"), codes));
                     stored.push(Stored::floats(format!("{name}.scales"), &[scales.len()], scales));
@@ -95,9 +95,9 @@ pub(super) fn read(
             let codes = [codes(&first)?, codes(&second)?];
             let mut scales =
                 |of: &str| optimizer.floats(&format!("{of}.scales"), &[MomentFormat::Blocks.scales(count)]);
-            Moments::Blocks { codes, scales: [scales(&first)?, scales(&second)?] }
+            SavedMoments::Blocks { codes, scales: [scales(&first)?, scales(&second)?] }
         } else {
-            Moments::Float([optimizer.floats(&first, &shape)?, optimizer.floats(&second, &shape)?])
+            SavedMoments::Float([optimizer.floats(&first, &shape)?, optimizer.floats(&second, &shape)?])
         });
     }
     adapter.nothing_beyond()?;

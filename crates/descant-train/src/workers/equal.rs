@@ -2,7 +2,7 @@
 
 use descant_lora::LoraAdapters;
 
-use crate::state::{Moments, TrainerState};
+use crate::state::{SavedMoments, TrainerState};
 
 /// A name for each digest.
 pub(super) fn tensor_names(adapters: &LoraAdapters) -> Vec<String> {
@@ -18,8 +18,8 @@ pub(super) fn digests(state: &TrainerState) -> Vec<u64> {
     for (values, moments) in state.adapters.iter().zip(&state.moments) {
         digests.push(hashed(0, values));
         match moments {
-            Moments::Float(pair) => digests.extend(pair.each_ref().map(|values| hashed(0, values))),
-            Moments::Blocks { codes, scales } => {
+            SavedMoments::Float(pair) => digests.extend(pair.each_ref().map(|values| hashed(0, values))),
+            SavedMoments::Blocks { codes, scales } => {
                 let of = |which: usize| {
                     let codes = codes[which].iter().fold(0, |hash, code| mixed(hash, u64::from(*code)));
                     hashed(codes, &scales[which])

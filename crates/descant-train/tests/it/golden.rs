@@ -1,50 +1,11 @@
-//! Golden files as tensors.
+//! Golden files as adapters.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use descant_lora::{LoraAdapters, Pair};
 use descant_model::{Site, SiteKind};
-use safetensors::{Dtype, SafeTensors};
-
-/// Shape and values of one tensor.
-#[derive(Debug, Clone)]
-pub(crate) struct Golden {
-    pub(crate) shape: Vec<usize>,
-    pub(crate) floats: Vec<f32>,
-    pub(crate) ints: Vec<i64>,
-}
-
-pub(crate) fn folder(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden").join(name)
-}
-
-pub(crate) fn read(path: &str) -> BTreeMap<String, Golden> {
-    let bytes = std::fs::read(folder(path)).expect("the fixture is there");
-    let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
-    let one = |name: &str| {
-        let view = file.tensor(name).expect("the name comes from the file");
-        let (mut floats, mut ints) = (Vec::new(), Vec::new());
-        let data = view.data();
-        match view.dtype() {
-            Dtype::F32 => {
-                floats = data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            }
-            Dtype::I64 => {
-                let int = |b: &[u8]| i64::from_le_bytes(b.try_into().expect("chunks of eight"));
-                ints = data.chunks_exact(8).map(int).collect();
-            }
-            other => panic!("{name} is {other:?}"),
-        }
-        Golden { shape: view.shape().to_vec(), floats, ints }
-    };
-    file.names().into_iter().map(|name| (name.to_owned(), one(name))).collect()
-}
-
-pub(crate) fn json(path: &str) -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(folder(path)).expect("the fixture is there")).expect("JSON")
-}
+pub(crate) use descant_testkit::golden::{Golden, folder, json, max_difference, read, relative_norm};
 
 /// The dense pairs of a golden file, keys `PREFIXmodel.layers.N.self_attn.X_proj.lora_ASUFFIX`.
 pub(crate) fn attention_pairs(
@@ -114,17 +75,4 @@ fn leaf(values: Vec<f32>, shape: [usize; 3], device: &Device) -> Tensor<3> {
 
 pub(crate) fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().try_to_vec().expect("f32")
-}
-
-pub(crate) fn max_difference(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).fold(0.0, |m, (x, y)| m.max((x - y).abs()))
-}
-
-/// Norm of the difference over the norm of `b`.
-pub(crate) fn relative_norm(a: &[f32], b: &[f32]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let square = |x: f32| f64::from(x) * f64::from(x);
-    let difference: f64 = a.iter().zip(b).map(|(x, y)| square(x - y)).sum();
-    (difference / b.iter().map(|x| square(*x)).sum::<f64>()).sqrt()
 }

@@ -7,7 +7,7 @@ use descant_testkit::micro::{Micro, Options};
 use descant_testkit::scratch;
 use descant_train::memory::Arrangement;
 use descant_train::{
-    Course, Ended, Error, GuardConfig, Keeping, Moments, OnSpike, Sample, Trainer, TrainerState, Window,
+    Course, Ended, Error, GuardConfig, Keeping, OnSpike, Sample, SavedMoments, Trainer, TrainerState, Window,
     fit_kept,
 };
 
@@ -47,8 +47,8 @@ fn a_number_that_is_none_anywhere_in_the_adapter_changes_nothing() {
 }
 
 /// The second moment of a pair that is kept in f32.
-fn floats(moments: &mut Moments) -> &mut Vec<f32> {
-    let Moments::Float([_, second]) = moments else { panic!("the 8-bit optimizer was not asked for") };
+fn floats(moments: &mut SavedMoments) -> &mut Vec<f32> {
+    let SavedMoments::Float([_, second]) = moments else { panic!("the 8-bit optimizer was not asked for") };
     second
 }
 

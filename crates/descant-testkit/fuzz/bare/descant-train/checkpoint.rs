@@ -11,10 +11,7 @@ mod form;
 mod manifest;
 
 pub use defect::Defect;
-pub use form::{FORMAT, Identity, LogLengths};
-
-/// As there.
-pub const KEEP_AT_LEAST: usize = 2;
+pub use form::{FORMAT, Identity, KEEP_AT_LEAST, LogLengths};
 
 /// Reads a manifest and asks it what a reader of checkpoints asks.
 ///
