@@ -3,8 +3,6 @@
 //! Where none serves a model (the CPU, attention that is packed, experts that are not, host memory that is not pinned) the caller takes the path of the
 //! separate operators; what is computed is the same up to rounding.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use burn::tensor::{DType, Tensor, TensorData};
 use descant_kernels::{
     Decoder, Drawn, FrozenWeight, PAGE_TOKENS, StepCache, StepChoice, StepModel, StepRow, StepTable,
@@ -46,9 +44,9 @@ impl CardSteps {
         match decoder(model, overlay, cache, size, longest)? {
             Ok(decoder) => Ok(Some(Self { decoder, rows: Vec::new(), choice: StepChoice::Likeliest })),
             Err(reason) => {
-                static SAID: AtomicBool = AtomicBool::new(false);
-                if !SAID.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("replies are made by the separate operators, which is slower: {reason}");
+                let words = format!("replies are made by the separate operators, which is slower: {reason}");
+                if model.said.is_new(&words) {
+                    tracing::warn!("{words}");
                 }
                 Ok(None)
             }

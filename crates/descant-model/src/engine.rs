@@ -4,8 +4,6 @@
 //! Steps are the card's own decoder's, where there is one (`decode.rs`), else the forward pass's. Prompts are always the
 //! forward pass's. A sequence has all its memory from its beginning, so that nothing fails in the middle of a reply.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use burn::tensor::Tensor;
 use descant_kernels::{
     DrawnRow, STEP_ROWS, StepChoice, StepDraw, StepRow, best_tokens, draw_tokens, is_cpu, read_floats,
@@ -25,6 +23,8 @@ const SLOTS_ON_CARD: usize = STEP_ROWS;
 const SLOTS_ON_CPU: usize = 64;
 /// Of the slots of a card, the share that is refilled together.
 const REFILLED: usize = 16;
+
+const LOGITS_ON_HOST: &str = "log-probabilities of the likeliest tokens are the host's work, which is slower";
 
 /// Whatever continues prompts, made for some of them.
 pub(crate) struct Engine<'a> {
@@ -237,10 +237,9 @@ impl<'a> Engine<'a> {
         let cache = &self.cache;
         let row = |active: &Active| step_row(active, cache, run);
         let chosen = if run.wants_logits() {
-            say_once(
-                &LOGITS_SAID,
-                "log-probabilities of the likeliest tokens are the host's work, which is slower",
-            );
+            if self.model.said.is_new(LOGITS_ON_HOST) {
+                tracing::info!("{LOGITS_ON_HOST}");
+            }
             let logits = card.logits(ready, row)?;
             ready.iter().copied().zip(self.choose(logits, ready, run)?).collect()
         } else {
@@ -303,15 +302,6 @@ impl<'a> Engine<'a> {
         let values = read_floats(logits)?;
         let rows = values.chunks_exact(width);
         active.iter().zip(rows).map(|(active, row)| run.choose(active.sequence, row)).collect()
-    }
-}
-
-static LOGITS_SAID: AtomicBool = AtomicBool::new(false);
-
-/// Says it the first time.
-fn say_once(said: &AtomicBool, what: &str) {
-    if !said.swap(true, Ordering::Relaxed) {
-        tracing::info!("{what}");
     }
 }
 

@@ -23,6 +23,7 @@ mod plain;
 mod request;
 mod rope;
 mod run;
+mod said;
 mod sample;
 mod session;
 mod shards;

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::overlay::Overlay;
 use crate::placement::Placement;
+use crate::said::Said;
 use crate::site::Site;
 use crate::weights::{Embedding, Formats, LayerWeights, Linear, Weights};
 
@@ -35,6 +36,8 @@ pub struct GptOss {
     rows_in_order: bool,
     /// Cosines and sines of positions from 0 on the device, grown when a longer sequence comes.
     angles: Mutex<Option<Angles>>,
+    /// Warnings that need not be repeated.
+    pub(crate) said: Said,
 }
 
 /// Tokens of one forward pass, and their positions.
@@ -69,7 +72,15 @@ impl GptOss {
             tracing::warn!("{note}");
         }
         let rows_in_order = config.has_packed_experts() && wants_rows_in_order(&device);
-        Ok(Self { config, device, weights, workspace, rows_in_order, angles: Mutex::default() })
+        Ok(Self {
+            config,
+            device,
+            weights,
+            workspace,
+            rows_in_order,
+            angles: Mutex::default(),
+            said: Said::default(),
+        })
     }
 
     /// Where the weights lie; a plain device, without a graph.
