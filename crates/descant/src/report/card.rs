@@ -7,8 +7,10 @@ use std::fmt::Write as _;
 
 use descant_evaluate::{Cell, Evaluation, Side, name_of};
 
-use super::key::{Survival, figures, survival, verdict, worse};
+use super::key::figures;
 use super::run_files::RunFiles;
+use super::sentences::{verdict, worse};
+use super::survival::{Survival, survival};
 use crate::settings::EMBEDDED_MODEL_NAME;
 use crate::words::{grouped, is_hub_name};
 

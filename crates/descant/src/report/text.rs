@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use descant_evaluate::{Evaluation, Evaluations, Measure, Monotone};
 
-use super::key::{figures, survival, verdict, worse};
+use super::key::figures;
+use super::sentences::{verdict, worse};
+use super::survival::survival;
 use super::table::{Long, defects, found, key_figures, long};
 use crate::wrap::{hanging, wrap};
 

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use descant_evaluate::{Claim, Evaluation, Measure};
 
 use super::markup::{Section, escape, grouped};
-use crate::report::key::{Figure, HIT, Share, Way, figures, lost_reasoning, percent, verdict, worse};
+use crate::report::key::{Figure, HIT, Share, Way, figures, lost_reasoning, percent};
 use crate::report::run_files::RunFiles;
+use crate::report::sentences::{verdict, worse};
 
 /// The evaluation that the headline speaks of, and how many replies each prompt has.
 pub(super) fn main_evaluation(run: &RunFiles) -> Option<(&Evaluation, u64)> {

@@ -7,9 +7,11 @@ use descant_evaluate::{Claim, Evaluation, Measure};
 
 use super::head::main_evaluation;
 use super::markup::{Section, escape};
-use crate::report::key::{Survival, listed, percent, survival};
+use crate::report::key::percent;
 use crate::report::run_files::RunFiles;
 use crate::report::samples::{Sample, parts};
+use crate::report::sentences::listed;
+use crate::report::survival::{Survival, survival};
 
 /// A longer text is cut in the middle.
 const LONGEST: usize = 1200;
