@@ -8,7 +8,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use descant_export::{Experts, Form, Job, Report, Result, export};
+use descant_export::{Form, Job, Report, Result, export};
 
 fn main() -> Result<()> {
     let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/golden/export"));
@@ -22,15 +22,7 @@ fn main() -> Result<()> {
 }
 
 fn fold(model: &Path, adapter: &Path, out: &Path) -> Result<Report> {
-    let job = Job {
-        adapter,
-        model,
-        form: Form::PeftFolded,
-        experts: Experts::Feedback,
-        out,
-        force: true,
-        allow_loss: false,
-    };
+    let job = Job { force: true, ..Job::new(adapter, model, Form::PeftFolded, out) };
     export(&job, &mut |_| ControlFlow::Continue(()))
 }
 

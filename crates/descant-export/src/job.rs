@@ -24,6 +24,13 @@ pub struct Job<'a> {
     pub allow_loss: bool,
 }
 
+impl<'a> Job<'a> {
+    /// One that rounds experts with feedback, replaces nothing and refuses losses.
+    pub fn new(adapter: &'a Path, model: &'a Path, form: Form, out: &'a Path) -> Self {
+        Self { adapter, model, form, experts: Experts::Feedback, out, force: false, allow_loss: false }
+    }
+}
+
 /// How far an export is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {

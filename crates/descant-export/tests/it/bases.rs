@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use descant_export::{Error, Experts, Form, Job, Report, export};
+use descant_export::{Error, Form, Job, Report, export};
 use descant_testkit::nf4;
 use descant_testkit::shard::{Dtype, Tensors, f32s, file_of};
 use half::bf16;
@@ -29,8 +29,7 @@ fn both(dir: &Path) -> (PathBuf, PathBuf) {
 
 fn run(model: &Path, form: Form, out: &Path, allow_loss: bool) -> descant_export::Result<Report> {
     let adapter = golden("../peft_tiny/adapter");
-    let job =
-        Job { adapter: &adapter, model, form, experts: Experts::Feedback, out, force: false, allow_loss };
+    let job = Job { allow_loss, ..Job::new(&adapter, model, form, out) };
     export(&job, &mut |_| ControlFlow::Continue(()))
 }
 
@@ -89,15 +88,7 @@ fn run_attention(model: &Path, out: &Path, allow_loss: bool, dir: &Path) -> desc
             descant_files::write_atomic(&adapter.join(name), &bytes).unwrap();
         }
     }
-    let job = Job {
-        adapter: &adapter,
-        model,
-        form: Form::Mxfp4,
-        experts: Experts::Feedback,
-        out,
-        force: false,
-        allow_loss,
-    };
+    let job = Job { allow_loss, ..Job::new(&adapter, model, Form::Mxfp4, out) };
     export(&job, &mut |_| ControlFlow::Continue(()))
 }
 
@@ -106,15 +97,7 @@ fn floats_that_came_from_mxfp4_are_packed_without_a_loss_and_back_to_their_bytes
     let dir = tempfile::tempdir().unwrap();
     let adapter = golden("adapter-attn");
     let run = |model: &Path, form: Form, out: &Path| {
-        let job = Job {
-            adapter: &adapter,
-            model,
-            form,
-            experts: Experts::Feedback,
-            out,
-            force: false,
-            allow_loss: false,
-        };
+        let job = Job::new(&adapter, model, form, out);
         export(&job, &mut |_| ControlFlow::Continue(())).unwrap()
     };
     let [unpacked, packed] = ["unpacked", "packed"].map(|name| dir.path().join(name));

@@ -69,13 +69,9 @@ fn an_update_that_would_be_lost_is_refused_and_feedback_keeps_it() {
     let run = |experts, allow_loss, name: &str| {
         let out = dir.path().join(name);
         let job = descant_export::Job {
-            adapter: &adapter,
-            model: &model,
-            form: Form::Mxfp4,
             experts,
-            out: &out,
-            force: false,
             allow_loss,
+            ..descant_export::Job::new(&adapter, &model, Form::Mxfp4, &out)
         };
         descant_export::export(&job, &mut |_| std::ops::ControlFlow::Continue(()))
     };

@@ -73,15 +73,7 @@ fn an_adapter_for_mlx_comes_back_to_peft() {
         let trained = read_adapter(&golden(&format!("adapter-{adapter}")), &model).unwrap().sites;
         assert_same_updates(&read_adapter(&mlx, &model).unwrap().sites, &trained, &model);
         let base = golden("base");
-        let job = descant_export::Job {
-            adapter: &mlx,
-            model: &base,
-            form: Form::Peft,
-            experts: Experts::Feedback,
-            out: &peft,
-            force: false,
-            allow_loss: false,
-        };
+        let job = descant_export::Job::new(&mlx, &base, Form::Peft, &peft);
         descant_export::export(&job, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
         assert_same_updates(&read_adapter(&peft, &model).unwrap().sites, &trained, &model);
     }
@@ -155,15 +147,7 @@ fn no_export_names_a_path_of_the_machine_that_trained() {
         .enumerate()
         {
             let out = dir.path().join(format!("out{i}"));
-            let job = descant_export::Job {
-                adapter: &adapter,
-                model: &base,
-                form,
-                experts: Experts::Feedback,
-                out: &out,
-                force: false,
-                allow_loss: false,
-            };
+            let job = descant_export::Job::new(&adapter, &base, form, &out);
             let report = descant_export::export(&job, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
             assert_eq!((report.base_model.as_str(), report.base_revision.as_deref()), (name, revision));
             assert_eq!(holding(&out, said), Vec::<String>::new(), "{form:?}");

@@ -18,7 +18,7 @@ fn changed(dir: &Path, change: impl Fn(&mut Vec<u8>)) -> std::path::PathBuf {
 }
 
 fn run(adapter: &Path, model: &Path, form: Form, out: &Path, force: bool) -> descant_export::Result<()> {
-    let job = Job { adapter, model, form, experts: Experts::Feedback, out, force, allow_loss: false };
+    let job = Job { force, ..Job::new(adapter, model, form, out) };
     export(&job, &mut |_| std::ops::ControlFlow::Continue(())).map(drop)
 }
 

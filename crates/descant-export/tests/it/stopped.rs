@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use descant_export::{Error, Experts, Form, Job, Progress, export};
+use descant_export::{Error, Form, Job, Progress, export};
 use descant_files::fault::{Effect, Fault, with};
 use descant_testkit::scratch;
 
@@ -12,15 +12,7 @@ use crate::support::golden;
 
 fn run(form: Form, out: &Path, force: bool) -> descant_export::Result<()> {
     let (adapter, model) = (golden("adapter-attn"), golden("base"));
-    let job = Job {
-        adapter: &adapter,
-        model: &model,
-        form,
-        experts: Experts::Feedback,
-        out,
-        force,
-        allow_loss: false,
-    };
+    let job = Job { force, ..Job::new(&adapter, &model, form, out) };
     export(&job, &mut |_| ControlFlow::Continue(())).map(drop)
 }
 
@@ -124,15 +116,7 @@ fn who_watches_may_stop_it_and_nothing_is_left() {
         for stop_at in 0..3 {
             let dir = scratch();
             let (adapter, model, out) = (golden("adapter-attn"), golden("base"), dir.path().join(name));
-            let job = Job {
-                adapter: &adapter,
-                model: &model,
-                form,
-                experts: Experts::Feedback,
-                out: &out,
-                force: false,
-                allow_loss: false,
-            };
+            let job = Job::new(&adapter, &model, form, &out);
             let mut heard: Vec<Progress> = Vec::new();
             let stopped = export(&job, &mut |progress| {
                 heard.push(progress);

@@ -17,7 +17,7 @@ pub(crate) fn golden(name: &str) -> PathBuf {
 pub(crate) fn exported(adapter: &str, form: Form, experts: Experts, out: &Path) -> Result<Report> {
     let adapter = golden(&format!("adapter-{adapter}"));
     let model = golden("base");
-    let job = Job { adapter: &adapter, model: &model, form, experts, out, force: false, allow_loss: false };
+    let job = Job { experts, ..Job::new(&adapter, &model, form, out) };
     export(&job, &mut |_| std::ops::ControlFlow::Continue(()))
 }
 

@@ -32,6 +32,19 @@ pub struct DataSet {
 }
 
 impl DataSet {
+    /// Rows that nothing else is known of.
+    pub fn of(path: &Path, rows: Vec<Row>) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            files: Vec::new(),
+            format: None,
+            rows,
+            rejects: Rejects::default(),
+            ignored: Ignored::default(),
+            passed_over: PassedOver::default(),
+        }
+    }
+
     /// The file of a row, and the row's number in it.
     pub fn place(&self, number: u64) -> (&Path, u64) {
         walk::place(&self.path, &self.files, number)
@@ -53,15 +66,7 @@ pub struct ReadOptions {
 /// # Errors
 /// When a file cannot be read, and under [`OnBadRow::Fail`] at the first bad row.
 pub fn read(path: &Path, options: &ReadOptions) -> Result<DataSet> {
-    let mut set = DataSet {
-        path: path.to_path_buf(),
-        files: Vec::new(),
-        format: options.format,
-        rows: Vec::new(),
-        rejects: Rejects::default(),
-        ignored: Ignored::default(),
-        passed_over: PassedOver::default(),
-    };
+    let mut set = DataSet { format: options.format, ..DataSet::of(path, Vec::new()) };
     let walk = Walk::new(path)?;
     set.passed_over.clone_from(&walk.passed_over);
     walk.each(|chunk, files| {

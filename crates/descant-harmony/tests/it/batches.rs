@@ -2,8 +2,8 @@
 
 use crate::support::{fixtures, tiny};
 use descant_harmony::prepare::{OnTooLong, PrepareOptions, prepare};
-use descant_harmony::read::{Body, DataSet, OnBadRow, PassedOver, ReadOptions, Rejects, Row, read};
-use descant_harmony::{Conversation, Error, Ignored, MaskPolicy, Message, Order, Role, TokenClass};
+use descant_harmony::read::{Body, DataSet, OnBadRow, ReadOptions, Row, read};
+use descant_harmony::{Conversation, Error, MaskPolicy, Message, Order, Role, TokenClass};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -14,15 +14,7 @@ fn fixture() -> DataSet {
 fn set_of(bodies: Vec<Body>) -> DataSet {
     let rows = bodies.into_iter().zip(1..);
     let rows = rows.map(|(body, number)| Row::new(number, body)).collect();
-    DataSet {
-        path: "set.jsonl".into(),
-        files: Vec::new(),
-        format: None,
-        rows,
-        rejects: Rejects::default(),
-        ignored: Ignored::default(),
-        passed_over: PassedOver::default(),
-    }
+    DataSet::of("set.jsonl".as_ref(), rows)
 }
 
 fn talk(messages: Vec<Message>) -> Body {

@@ -3,9 +3,9 @@
 use crate::support::{gpt_oss, tiny};
 use descant_harmony::prepare::{PrepareOptions, prepare};
 use descant_harmony::preview::runs;
-use descant_harmony::read::{Body, DataSet, PassedOver, Rejects, Row};
+use descant_harmony::read::{Body, DataSet, Row};
 use descant_harmony::{
-    Conversation, Ignored, LossWeights, MaskPolicy, Masker, Message, RenderOptions, Role, TokenClass,
+    Conversation, LossWeights, MaskPolicy, Masker, Message, RenderOptions, Role, TokenClass,
 };
 
 #[test]
@@ -53,15 +53,7 @@ fn reasoning_languages_are_counted_by_what_rows_state() {
         row(4, Some(english), None),
         row(5, None, None),
     ];
-    let set = DataSet {
-        path: "set".into(),
-        files: Vec::new(),
-        format: None,
-        rows,
-        rejects: Rejects::default(),
-        ignored: Ignored::default(),
-        passed_over: PassedOver::default(),
-    };
+    let set = DataSet::of("set".as_ref(), rows);
     let prepared = prepare(tiny(), &set, &PrepareOptions::default()).unwrap();
     let shares = &prepared.account.languages;
     let seen: Vec<String> = shares

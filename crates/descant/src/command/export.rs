@@ -42,13 +42,10 @@ pub(crate) fn run(args: &Export, model: &Path, run: Option<&Resolved>, talk: Tal
     talk.item("model", model.display());
     talk.item("adapter", args.adapter.display());
     let job = Job {
-        adapter: &args.adapter,
-        model,
-        form: form(args.to),
         experts: experts(args)?,
-        out: &args.out,
         force: args.force,
         allow_loss: args.allow_loss,
+        ..Job::new(&args.adapter, model, form(args.to), &args.out)
     };
     // A signal ends it in between, so that nothing is left of what was not finished.
     let signals = Signals::catch()?;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use descant_export::{Experts, Form, Job, export, read_gguf_lora, unpack_gguf};
+use descant_export::{Form, Job, export, read_gguf_lora, unpack_gguf};
 use descant_model::Config;
 use descant_testkit::door::{Limits, check};
 use descant_testkit::shard::head_and_data;
@@ -38,15 +38,7 @@ impl Subject {
     /// Exports, and sees that the folder is whole or absent.
     fn export(&self, form: Form) -> bool {
         let (adapter, model, out) = (self.path("adapter"), self.path("base"), self.path("out"));
-        let job = Job {
-            adapter: &adapter,
-            model: &model,
-            form,
-            experts: Experts::Feedback,
-            out: &out,
-            force: false,
-            allow_loss: true,
-        };
+        let job = Job { allow_loss: true, ..Job::new(&adapter, &model, form, &out) };
         let done = export(&job, &mut |_| ControlFlow::Continue(()));
         let names = descant_files::list(self.dir.path()).unwrap();
         let Ok(report) = done else {

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use descant_export::{Experts, Form, Job, read_gguf_lora, unpack_gguf};
+use descant_export::{Form, Job, read_gguf_lora, unpack_gguf};
 use descant_model::Config;
 use libfuzzer_sys::arbitrary::Unstructured;
 
@@ -60,15 +60,7 @@ pub(super) fn export() -> Opened {
 
 fn run(dir: &Path, form: Form) {
     let (adapter, model, out) = (dir.join("adapter"), dir.join("base"), dir.join("out"));
-    let job = Job {
-        adapter: &adapter,
-        model: &model,
-        form,
-        experts: Experts::Feedback,
-        out: &out,
-        force: false,
-        allow_loss: true,
-    };
+    let job = Job { allow_loss: true, ..Job::new(&adapter, &model, form, &out) };
     let done = descant_export::export(&job, &mut |_| ControlFlow::Continue(()));
     let names = descant_files::list(dir).expect("a folder");
     let Ok(report) = done else {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use descant_export::{Experts, export};
+use descant_export::export;
 use descant_testkit::shard::{file_of, tensors_of};
 
 use super::*;
@@ -66,15 +66,7 @@ fn every_form_is_proved_and_a_damaged_one_is_not() {
         (Form::Gguf, "model.gguf", ""),
     ] {
         let out = dir.path().join(form.name());
-        let job = Job {
-            adapter: &adapter,
-            model: &model,
-            form,
-            experts: Experts::Feedback,
-            out: &out,
-            force: false,
-            allow_loss: false,
-        };
+        let job = Job::new(&adapter, &model, form, &out);
         let go = || ControlFlow::Continue(());
         let report = export(&job, &mut |_| go()).unwrap();
         let proved =
@@ -95,15 +87,7 @@ fn a_proof_that_is_stopped_is_none() {
     let dir = tempfile::tempdir().unwrap();
     let (adapter, model) = (fixture("golden/export/adapter-attn"), fixture("golden/export/base"));
     let out = dir.path().join("out");
-    let job = Job {
-        adapter: &adapter,
-        model: &model,
-        form: Form::PeftFolded,
-        experts: Experts::Feedback,
-        out: &out,
-        force: false,
-        allow_loss: false,
-    };
+    let job = Job::new(&adapter, &model, Form::PeftFolded, &out);
     let report = export(&job, &mut |_| ControlFlow::Continue(())).unwrap();
     let rows = fixture("tiny-gpt-oss/data/held-out.jsonl");
     let stopped = || ControlFlow::Break(());
