@@ -4,6 +4,7 @@ use super::split::{MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
 use crate::cuda::{DeviceMemory, Gpu, Result};
 use crate::memory::table::WORKSPACE;
 use crate::op::pick::cuda::{DRAW_BYTES, mask_bytes};
+use crate::site::Paths;
 
 /// Where each thing begins.
 #[derive(Debug, Clone, Copy)]
@@ -70,9 +71,9 @@ pub(super) struct Sizes {
     pub(super) vocabulary: usize,
     /// Entries of all tables of pages, each of which has an even number.
     pub(super) pages: usize,
-    /// Columns of low-rank rows: of attention's input and output, and of the experts.
-    pub(super) input_columns: usize,
-    pub(super) output_columns: usize,
+    /// The widest low-rank path of any layer at each product of attention.
+    pub(super) paths: Paths,
+    /// Columns of the experts' low-rank rows.
     pub(super) expert_columns: usize,
 }
 
@@ -116,8 +117,8 @@ impl Buffers {
             qkv: take(rows * (of.query + 2 * of.key_value) * full),
             attended: take(rows * of.query * half),
             product: take(rows * of.hidden * full),
-            input_u: take(rows * of.input_columns * half),
-            output_u: take(rows * of.output_columns * half),
+            input_u: take(rows * of.paths.input * half),
+            output_u: take(rows * of.paths.output * half),
             routes: take(rows * of.experts * full),
             routed: take(rows * full),
             experts: take(pairs * full),

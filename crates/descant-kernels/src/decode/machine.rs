@@ -20,7 +20,7 @@ use crate::cuda::{
 use crate::layer::DecoderLayer;
 use crate::op::pick::Drawn;
 use crate::op::pick::cuda::DRAWN_BYTES;
-use crate::site::SiteKind;
+use crate::site::{Paths, SiteKind};
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -83,7 +83,6 @@ impl Machine {
             memory.push(own);
             in_place.push(frozen);
         }
-        let widest = |f: fn(&Bound) -> usize| layers.iter().map(f).max().unwrap_or(0);
         let (of, spec) = (first.sizes, first.spec);
         let sizes = Sizes {
             rows,
@@ -99,8 +98,7 @@ impl Machine {
             vocabulary,
             // A table may have an entry without a page.
             pages: entries(cache.pages) + entries(1) * rows,
-            input_columns: widest(|layer| layer.paths.input),
-            output_columns: widest(|layer| layer.paths.output),
+            paths: layers.iter().fold(Paths::default(), |widest, layer| widest.union(&layer.paths)),
             expert_columns,
         };
         let mut take = |tensor: CubeTensor| -> Result<u64> {
