@@ -41,6 +41,11 @@ impl Form {
         }
     }
 
+    /// The form with this [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|form| form.name() == name)
+    }
+
     /// Whether the base's weights are part of it.
     pub fn is_merged(self) -> bool {
         matches!(self, Self::Bf16 | Self::Mxfp4 | Self::Gguf)
@@ -60,6 +65,23 @@ pub enum Experts {
 }
 
 impl Experts {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Feedback, Self::Nearest, Self::Bf16];
+
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Feedback => "feedback",
+            Self::Nearest => "nearest",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// The rule with this [`name`](Self::name).
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rule| rule.name() == name)
+    }
+
     /// Weight of the plain error beside the one in the adapter's space; see `feedback.rs` of descant-quant.
     const STRENGTH: f64 = 1.0;
 

@@ -1,5 +1,19 @@
 //! gpt-oss, frozen: configuration, weights, forward pass, key-value cache and sampling.
 //!
+//! ```no_run
+//! use burn::tensor::Device;
+//! use descant_model::{Bare, GenerateOptions, GptOss, Request, Unwatched};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = GptOss::load("gpt-oss-20b".as_ref(), &Device::flex())?;
+//! let request = Request::greedy(vec![200006, 77944], 64);
+//! let options = GenerateOptions::default();
+//! let replies = model.generate(&[request], &Bare, &options, &mut Unwatched)?;
+//! println!("{:?}", replies[0].ids);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The base model is inert data. At each [`Site`] the forward pass asks an [`Overlay`] for what to add; what is
 //! trainable lives there (descant-lora). This crate does not train, render text, or open sockets.
 

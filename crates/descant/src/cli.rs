@@ -21,7 +21,7 @@ pub(crate) use data::{
     Data, DataCommand, Files, Preview, Render, Tokenizer, TokenizerBuild, TokenizerCommand,
 };
 pub(crate) use evaluate::{Evaluate, Report, Score};
-pub(crate) use export::{ExpertRule, Export, To};
+pub(crate) use export::Export;
 pub(crate) use generate::{Chat, Generate, SamplingArgs};
 pub(crate) use model::ModelArgs;
 pub(crate) use setup::{Completions, Doctor, Download, Init, ManPages};

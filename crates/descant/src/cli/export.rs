@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use descant_export::{Experts, Form};
 
 use super::model::DeviceArg;
 
@@ -37,14 +39,14 @@ pub(crate) struct Export {
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
     /// Format to write [default: none, required]
-    #[arg(long, value_name = "FORM")]
-    pub(crate) to: To,
+    #[arg(long, value_name = "FORM", value_parser = forms())]
+    pub(crate) to: Form,
     /// New folder; for gguf and gguf-lora, NAME.gguf names the file itself [default: none, required]
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
     /// How mxfp4 and gguf write experts that the adapter changes [default: feedback]
-    #[arg(long, value_name = "RULE")]
-    pub(crate) experts: Option<ExpertRule>,
+    #[arg(long, value_name = "RULE", value_parser = rules())]
+    pub(crate) experts: Option<Experts>,
     /// Write the export even if the update does not survive, or if packing experts that were never MXFP4 loses
     /// precision
     /// [default: refuse]
@@ -65,34 +67,32 @@ pub(crate) struct Export {
     pub(crate) json: bool,
 }
 
-/// What `descant export` writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum To {
-    /// The adapter as trained.
-    Peft,
-    /// One rank, alpha = rank, scaling folded into B, both expert tensors.
-    PeftFolded,
-    /// The adapter for mlx-lm.
-    MlxAdapter,
-    /// The adapter for llama.cpp.
-    GgufLora,
-    /// Merged, BF16, in the layout of transformers.
-    Bf16,
-    /// Merged, in the published layout.
-    Mxfp4,
-    /// Merged, for llama.cpp, LM Studio and Ollama.
-    Gguf,
+/// What `descant export` writes, with what help says of each.
+fn forms() -> impl TypedValueParser<Value = Form> {
+    let help = |form| match form {
+        Form::Peft => "The adapter as trained",
+        Form::PeftFolded => "One rank, alpha = rank, scaling folded into B, both expert tensors",
+        Form::MlxAdapter => "The adapter for mlx-lm",
+        Form::GgufLora => "The adapter for llama.cpp",
+        Form::Bf16 => "Merged, BF16, in the layout of transformers",
+        Form::Mxfp4 => "Merged, in the published layout",
+        Form::Gguf => "Merged, for llama.cpp, LM Studio and Ollama",
+    };
+    let values = Form::ALL.map(|form| PossibleValue::new(form.name()).help(help(form)));
+    PossibleValuesParser::new(values)
+        .map(|name| Form::from_name(&name).expect("the parser takes these names alone"))
 }
 
 /// How experts that an adapter changes are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExpertRule {
-    /// MXFP4, rounded with error feedback so that the update survives.
-    Feedback,
-    /// MXFP4, each value rounded to the nearest: small updates are lost.
-    Nearest,
-    /// BF16; gguf only.
-    Bf16,
+fn rules() -> impl TypedValueParser<Value = Experts> {
+    let help = |rule| match rule {
+        Experts::Feedback => "MXFP4, rounded with error feedback so that the update survives",
+        Experts::Nearest => "MXFP4, each value rounded to the nearest: small updates are lost",
+        Experts::Bf16 => "BF16; gguf only",
+    };
+    let values = Experts::ALL.map(|rule| PossibleValue::new(rule.name()).help(help(rule)));
+    PossibleValuesParser::new(values)
+        .map(|name| Experts::from_name(&name).expect("the parser takes these names alone"))
 }
 
 /// A path, or nothing if the flag was given without one.

@@ -8,7 +8,7 @@ use descant_export::{Error, Experts, Form, Job, REPORT_FILE, Report, export, mod
 use descant_lora::peft::CARD_FILE;
 
 use super::{load, prove};
-use crate::cli::{ExpertRule, Export, To};
+use crate::cli::Export;
 use crate::failure::{Exit, Hinted};
 use crate::hub::Places;
 use crate::observe::Writing;
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Export, model: &Path, run: Option<&Resolved>, talk: Tal
         experts: experts(args)?,
         force: args.force,
         allow_loss: args.allow_loss,
-        ..Job::new(&args.adapter, model, form(args.to), &args.out)
+        ..Job::new(&args.adapter, model, args.to, &args.out)
     };
     // A signal ends it in between, so that nothing is left of what was not finished.
     let signals = Signals::catch()?;
@@ -120,30 +120,16 @@ fn report_path(out: &Path) -> PathBuf {
     if out.is_dir() { out.join(REPORT_FILE) } else { out.with_extension(REPORT_FILE) }
 }
 
-fn form(to: To) -> Form {
-    match to {
-        To::Peft => Form::Peft,
-        To::PeftFolded => Form::PeftFolded,
-        To::MlxAdapter => Form::MlxAdapter,
-        To::GgufLora => Form::GgufLora,
-        To::Bf16 => Form::Bf16,
-        To::Mxfp4 => Form::Mxfp4,
-        To::Gguf => Form::Gguf,
-    }
-}
-
 /// The rule for experts, which only some forms have.
 fn experts(args: &Export) -> Result<Experts> {
-    let form = form(args.to);
+    let form = args.to;
     match args.experts {
         Some(_) if !matches!(form, Form::Mxfp4 | Form::Gguf) => Err(Hinted::new(
             anyhow!("--experts says how mxfp4 and gguf write experts, and --to is {}", form.name()),
             "leave it out, or choose --to mxfp4 or --to gguf",
         )
         .into()),
-        None | Some(ExpertRule::Feedback) => Ok(Experts::Feedback),
-        Some(ExpertRule::Nearest) => Ok(Experts::Nearest),
-        Some(ExpertRule::Bf16) => Ok(Experts::Bf16),
+        rule => Ok(rule.unwrap_or(Experts::Feedback)),
     }
 }
 
