@@ -46,7 +46,7 @@ pub enum Ended {
 /// Trains to the last step, keeping nothing.
 ///
 /// # Errors
-/// There are no samples, or a step fails; see [`Trainer::step`].
+/// There are no samples, or a step fails; see [`Trainer::step`](crate::Trainer::step).
 pub fn fit(
     model: &GptOss,
     adapters: LoraAdapters,

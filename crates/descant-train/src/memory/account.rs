@@ -63,7 +63,7 @@ pub enum Place {
         free: u64,
         /// What layers keep from forward to backward.
         keep: Keep,
-        /// See [`LayerLoad::in_order`].
+        /// See [`LayerLoad::in_order`](descant_kernels::LayerLoad::in_order).
         in_order: bool,
         /// Which weights lie on the host instead, and how they cross the bus.
         arrangement: Arrangement,

@@ -19,7 +19,7 @@ const SHARE: f64 = 0.95;
 
 /// What a device has, before a run.
 pub(crate) struct Found {
-    /// See [`Room`].
+    /// What the process used before; on a card, what was in use there.
     pub(crate) held: u64,
     pub(super) free: Option<u64>,
     /// Bytes that may be planned for.
