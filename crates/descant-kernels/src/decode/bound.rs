@@ -215,13 +215,8 @@ impl Adapter {
             factor: pair.scaling,
         };
         let mut wholes = Vec::new();
-        let rows = [
-            (SiteKind::Query, 0, s.query),
-            (SiteKind::Key, s.query, s.key_value),
-            (SiteKind::Value, s.query + s.key_value, s.key_value),
-        ];
         let (mut column, mut of_a, mut of_b) = (0, Vec::new(), Vec::new());
-        for (kind, row, outputs) in rows {
+        for (kind, row, outputs) in s.input_rows() {
             let Some(pair) = &self.pairs[kind] else { continue };
             of_a.push(a(pair, column, s.hidden));
             of_b.push(b(pair, [row, column], outputs));

@@ -145,16 +145,6 @@ impl Frame<'_> {
         self.tokens() * self.plan.sizes.top_k
     }
 
-    /// First row and rows of each site of q, k, v in their common matrix.
-    pub(super) fn input_rows(&self) -> [(SiteKind, usize, usize); 3] {
-        let (query, key_value) = (self.plan.sizes.query, self.plan.sizes.key_value);
-        [
-            (SiteKind::Query, 0, query),
-            (SiteKind::Key, query, key_value),
-            (SiteKind::Value, query + key_value, key_value),
-        ]
-    }
-
     pub(super) fn matmul(&self, name: &'static str, spec: &MatmulSpec, of: Product) -> Result<()> {
         let (m, n, k) = (spec.m as f64, spec.n as f64, spec.k as f64);
         let bytes = 2.0 * (m * k + n * k)
@@ -228,7 +218,7 @@ impl Frame<'_> {
 
     /// Query, key and value in packed rows.
     pub(super) fn qkv_parts(&self, qkv: u64) -> attention::Packed {
-        let [query, key, value] = self.input_rows().map(|(_, first, _)| qkv + 2 * first as u64);
+        let [query, key, value] = self.plan.sizes.input_rows().map(|(_, first, _)| qkv + 2 * first as u64);
         attention::Packed { query, key, value, stride: self.plan.sizes.qkv() }
     }
 

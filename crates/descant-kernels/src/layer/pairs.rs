@@ -63,7 +63,7 @@ impl Frame<'_> {
             let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
             if paths.input > 0 {
                 let (mut column, mut a, mut b) = (0, Vec::new(), Vec::new());
-                for (kind, row, rows) in self.input_rows() {
+                for (kind, row, rows) in self.plan.sizes.input_rows() {
                     let Some(pair) = self.pair(kind) else { continue };
                     a.push(pair.part_a([column, 0], s.hidden));
                     b.push(pair.part_b([column, row], rows));
@@ -208,7 +208,7 @@ impl Frame<'_> {
     pub(super) fn input_low_rank_backward(&self, grad: u64, d_x: u64) -> Result<()> {
         let (s, columns) = (&self.plan.sizes, self.plan.paths.input);
         let (mut column, mut parts) = (0, Vec::new());
-        for (kind, row, rows) in self.input_rows() {
+        for (kind, row, rows) in self.plan.sizes.input_rows() {
             let Some(pair) = self.pair(kind) else { continue };
             parts.push(Part { rows: [column, pair.rank], columns: [row, rows] });
             column += pair.rank;
@@ -231,7 +231,7 @@ impl Frame<'_> {
     pub(super) fn dense_gradients(&self, to: &Gradients<u64>, grad: u64) -> Result<()> {
         let (s, paths, mut jobs) = (&self.plan.sizes, &self.plan.paths, Vec::new());
         let (mut of_a, mut column) = (Vec::new(), 0);
-        for (kind, row, rows) in self.input_rows() {
+        for (kind, row, rows) in self.plan.sizes.input_rows() {
             let Some(pair) = self.pair(kind) else { continue };
             if let Some(to) = to.pairs[kind] {
                 let [a, b] = pair.gradients(to, column);

@@ -2,6 +2,8 @@
 
 use super::keep::Kept;
 use crate::site::Paths;
+#[cfg(feature = "cuda")]
+use crate::site::SiteKind;
 
 /// The sizes of a layer that decide bytes and operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,18 @@ impl LayerSizes {
     /// Width of queries, keys and values beside each other.
     pub(crate) fn qkv(&self) -> usize {
         self.query + 2 * self.key_value
+    }
+
+    /// Query, key and value below each other in one matrix: the first row of each, and how many it has.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn input_rows(&self) -> [(SiteKind, usize, usize); 3] {
+        let mut next = 0;
+        SiteKind::ATTENTION_INPUTS.map(|kind| {
+            let rows = if kind == SiteKind::Query { self.query } else { self.key_value };
+            let first = next;
+            next += rows;
+            (kind, first, rows)
+        })
     }
 
     /// How many of so many tokens go through the experts' half of a layer at once: sizes alone decide, never what memory
