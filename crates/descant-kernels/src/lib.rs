@@ -18,7 +18,6 @@ mod cpu;
 pub mod cuda;
 mod decode;
 mod device;
-mod flat;
 pub mod gauge;
 mod layer;
 mod load;
@@ -35,7 +34,6 @@ pub use decode::{
     StepRow, StepTable, THIN_ROWS,
 };
 pub use device::{compact, compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
-pub use flat::{divided, flattened};
 pub use layer::{
     Angles, DecoderLayer, DenseWeight, KeptForward, LayerPairs, LayerPlace, LayerSpec, LayerTensors,
     LowRankPair, PairGradients, PlacedBatch, StepPlaces,
@@ -51,7 +49,9 @@ pub use op::linear::{FrozenWeight, Groups, Mxfp4Layout, NotTiled, linear};
 pub use op::loss::{LogitsRoom, token_losses};
 pub use op::low_rank::low_rank;
 pub use op::norm::rms_norm;
-pub use op::optimizer::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm, reached};
+pub use op::optimizer::{
+    AdamW, AdamWSpec, Clip, FlatSum, MomentFormat, Moments, accumulate, flattened, grad_norm, reached,
+};
 pub use op::pick::{Draw, Drawn, DrawnRow, best_tokens, draw_tokens};
 pub use op::rotary::rotary;
 pub use op::route::{Routing, combine_experts, expert_weights, route, take_tokens};

@@ -1,15 +1,15 @@
-//! The gradients of a step that several processes compute: each its own micro-batches, then one after the other to all.
+//! The gradients of a step that several processes compute: each its own micro-batches, then a few at a time to all.
 
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use descant_kernels::{divided, flattened};
+use descant_kernels::{FlatSum, flattened};
 use descant_workers::{Dealt, Group, Wait, deal};
 
 use crate::error::Result;
-use crate::trainer::{Trainer, added};
+use crate::trainer::Trainer;
 use crate::work::{Work, read_losses};
-use crate::workers::{Shared, Workers, differs, floats, packed, put_in_order};
+use crate::workers::{Shared, Workers, at_once, differs, floats, packed, put_in_order};
 
 impl Trainer<'_> {
     /// The sum of the gradients of micro-batches that several processes compute, and the losses of each.
@@ -34,22 +34,29 @@ impl Trainer<'_> {
         let (seconds, losses) = timed(group, &dealt, all)?;
         let start = Instant::now();
         let (numbers, device) = (self.adapters().n_parameters(), self.device());
-        let mut sum = None;
-        for owner in &dealt.owners {
-            let mine = if *owner == group.rank() { each.next() } else { None };
-            sum = Some(added(sum, vec![link.broadcast(*owner, mine, numbers, device)?]));
+        let shapes: Vec<[usize; 3]> = self.adapters().tensors().map(Tensor::dims).collect();
+        let mut sum: Option<FlatSum> = None;
+        for owners in dealt.owners.chunks(at_once(group.world())) {
+            let of = |owner: &usize| (*owner, if *owner == group.rank() { each.next() } else { None });
+            for piece in link.exchange(owners.iter().map(of).collect(), numbers, device)? {
+                sum = Some(match sum {
+                    None => FlatSum::of(piece, &shapes),
+                    Some(sum) => sum.plus(piece),
+                });
+            }
         }
-        let sum = sum.and_then(|sum| sum.into_iter().next());
-        let sum = sum.expect("weight is not zero, so some micro-batch was trained");
-        let sum = divided(sum, &self.adapters().tensors().map(Tensor::dims).collect::<Vec<_>>());
+        let sum = sum.expect("weight is not zero, so some micro-batch was trained").into_tensors();
         link.finish()?;
-        let (most, mean) =
-            (seconds.iter().copied().fold(0.0, f64::max), seconds.iter().sum::<f64>() / seconds.len() as f64);
+        let by_time = |a: &(usize, f64), b: &(usize, f64)| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0));
+        let (slowest, most) = seconds.iter().copied().enumerate().max_by(by_time).unwrap_or_default();
+        let mean = seconds.iter().sum::<f64>() / seconds.len() as f64;
         let shared = Shared {
             workers: group.world(),
             idle: if most > 0.0 { 1.0 - mean / most } else { 0.0 },
+            compute_seconds: most,
+            slowest,
             exchange_seconds: start.elapsed().as_secs_f64(),
-            exchange_bytes: (works.len() * self.adapters().n_parameters() * size_of::<f32>()) as u64,
+            exchange_bytes: (works.len() * numbers * size_of::<f32>()) as u64,
         };
         Ok((sum, losses, shared))
     }

@@ -361,7 +361,7 @@ impl<'a> Trainer<'a> {
 }
 
 /// A sum and what comes next.
-pub(crate) fn added(sum: Option<Vec<Tensor<3>>>, new: Vec<Tensor<3>>) -> Vec<Tensor<3>> {
+fn added(sum: Option<Vec<Tensor<3>>>, new: Vec<Tensor<3>>) -> Vec<Tensor<3>> {
     match sum {
         None => new,
         Some(old) => accumulate(old, &new),

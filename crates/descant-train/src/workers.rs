@@ -2,7 +2,7 @@
 //! would have.
 //!
 //! A step's micro-batches are those of one process, whatever the number of processes. They are dealt by their tokens;
-//! each process keeps the gradient of each of its own. Then the gradients go round, one micro-batch after the other, and
+//! each process keeps the gradient of each of its own. Then the gradients go round, a few micro-batches at a time, and
 //! everybody adds them in the order of the micro-batches: the same additions in the same order as in one process, so that
 //! the number of processes changes no bit. An all-reduce would send less, and add in an order of its own.
 //!
@@ -32,17 +32,17 @@ pub(crate) const COMPARED_EVERY: u64 = 50;
 
 /// How gradients go from one process to all others.
 pub trait Link: Debug {
-    /// The tensor of `root`, everywhere: f32 `[1, 1, numbers]`, which is `mine` there and none elsewhere.
+    /// Tensors of several ranks, everywhere and in this order: f32 `[1, 1, numbers]`, each with the rank that sends it,
+    /// where it is given, and none elsewhere.
     ///
     /// # Errors
     /// The link failed.
-    fn broadcast(
+    fn exchange(
         &self,
-        root: usize,
-        mine: Option<Tensor<3>>,
+        sent: Vec<(usize, Option<Tensor<3>>)>,
         numbers: usize,
         device: &Device,
-    ) -> Result<Tensor<3>>;
+    ) -> Result<Vec<Tensor<3>>>;
 
     /// Waits until all that was sent has arrived.
     ///
@@ -58,6 +58,17 @@ pub trait Link: Debug {
 pub struct OverGroup<'a>(pub &'a Group);
 
 impl Link for OverGroup<'_> {
+    fn exchange(
+        &self,
+        sent: Vec<(usize, Option<Tensor<3>>)>,
+        numbers: usize,
+        device: &Device,
+    ) -> Result<Vec<Tensor<3>>> {
+        sent.into_iter().map(|(root, mine)| self.broadcast(root, mine, numbers, device)).collect()
+    }
+}
+
+impl OverGroup<'_> {
     fn broadcast(
         &self,
         root: usize,
@@ -95,16 +106,30 @@ pub struct Shared {
     pub workers: usize,
     /// The share of all processes' computing time in which they waited for the slowest.
     pub idle: f64,
+    /// Seconds in which the slowest computed.
+    #[serde(default)]
+    pub compute_seconds: f64,
+    /// The rank that was the slowest.
+    #[serde(default)]
+    pub slowest: usize,
     /// Seconds in which gradients went round and were added.
     pub exchange_seconds: f64,
     /// Bytes of gradients that went to every process.
     pub exchange_bytes: u64,
 }
 
+/// Most micro-batches whose gradients go round in one call: each more is a copy in memory, and gains little.
+const AT_ONCE: usize = 4;
+
+/// Micro-batches whose gradients go round in one call: from every process in turn, so that a link is used both ways.
+pub(crate) fn at_once(world: usize) -> usize {
+    world.min(AT_ONCE)
+}
+
 /// Copies of the adapters' gradients that each of so many processes keeps beside what one process has: its own share of
-/// so many micro-batches, and the one that comes.
+/// so many micro-batches, and those that come.
 pub(crate) fn copies(micro_batches: usize, world: usize) -> usize {
-    if world > 1 { micro_batches.div_ceil(world) + 1 } else { 0 }
+    if world > 1 { micro_batches.div_ceil(world) + at_once(world).min(micro_batches) } else { 0 }
 }
 
 impl Workers<'_> {
@@ -213,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn copies_are_those_of_the_largest_share_and_the_one_that_comes() {
-        assert_eq!([copies(4, 1), copies(4, 2), copies(5, 2), copies(2, 8)], [0, 3, 4, 2]);
+    fn copies_are_those_of_the_largest_share_and_those_that_come() {
+        assert_eq!([copies(4, 1), copies(4, 2), copies(5, 2), copies(2, 8), copies(16, 8)], [0, 4, 5, 3, 6]);
     }
 }

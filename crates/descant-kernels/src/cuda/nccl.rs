@@ -27,7 +27,9 @@ const SUCCESS: c_int = 0;
 const IN_PROGRESS: c_int = 7;
 /// How long tensors may be on their way once everybody has computed them.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often a thread that waits looks.
+/// How long a thread that waits looks without a pause: a sleep ends late, and tensors mostly come within milliseconds.
+const EAGER: Duration = Duration::from_millis(20);
+/// How often it looks after that.
 const GLANCE: Duration = Duration::from_micros(50);
 
 /// What tells one group of cards from another; made by one of them and given to all.
@@ -48,6 +50,8 @@ struct Nccl {
     async_error: unsafe extern "C" fn(Comm, *mut c_int) -> c_int,
     error_string: unsafe extern "C" fn(c_int) -> *const c_char,
     broadcast: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, Stream) -> c_int,
+    group_start: unsafe extern "C" fn() -> c_int,
+    group_end: unsafe extern "C" fn() -> c_int,
     /// Never unloaded: the functions are used until the process ends.
     _library: Shared,
 }
@@ -88,6 +92,8 @@ impl Nccl {
             async_error: named!("ncclCommGetAsyncError"),
             error_string: named!("ncclGetErrorString"),
             broadcast: named!("ncclBroadcast"),
+            group_start: named!("ncclGroupStart"),
+            group_end: named!("ncclGroupEnd"),
             _library: library,
         })
     }
@@ -212,33 +218,46 @@ impl CardGroup {
         }
     }
 
-    /// Queues the sending of `root`'s tensor of so many numbers, f32 `[1, 1, numbers]`, to all others. Nothing waits.
+    /// Queues the sending of tensors of so many numbers, f32 `[1, 1, numbers]`, each from its root to all others, in one
+    /// call of the library, which sends in all directions at the same time; what everybody has then, in that order.
+    /// Nothing waits.
     ///
     /// # Errors
-    /// The tensor is not on a card or missing, or the group has ended by an error. What the library refuses is returned
+    /// A tensor is not on a card or missing, or the group has ended by an error. What the library refuses is returned
     /// by [`finish`](Self::finish).
-    pub fn broadcast(&self, root: usize, mine: Option<Tensor<3>>, numbers: usize) -> Result<Tensor<3>> {
+    pub fn exchange(&self, sent: Vec<(usize, Option<Tensor<3>>)>, numbers: usize) -> Result<Vec<Tensor<3>>> {
         self.check_alive("ncclBroadcast")?;
         let shape = [1, 1, numbers];
-        let one = match mine.filter(|_| root == self.rank) {
-            Some(mine) if mine.dims() == shape => floats(primitive(mine)?),
-            None if root != self.rank => empty(shape, DType::F32, &self.device),
+        let roots: Vec<usize> = sent.iter().map(|(root, _)| *root).collect();
+        let place = |(root, mine): (usize, Option<Tensor<3>>)| match mine.filter(|_| root == self.rank) {
+            Some(mine) if mine.dims() == shape => Ok(floats(primitive(mine)?)),
+            None if root != self.rank => Ok(empty(shape, DType::F32, &self.device)),
             _ => {
                 let text = format!("rank {root} has no tensor of {numbers} numbers to send");
-                return Err(CudaError::Nccl { call: "ncclBroadcast", text });
+                Err(CudaError::Nccl { call: "ncclBroadcast", text })
             }
         };
+        let all = sent.into_iter().map(place).collect::<Result<Vec<_>>>()?;
         let (nccl, comm) = (self.nccl, self.comm);
-        self.gpu.enqueue(vec![one.handle.clone()], move |run, at| {
-            let (from, to) = (at[0] as *const c_void, at[0] as *mut c_void);
-            // SAFETY: the buffer holds so many f32, in place is allowed, and CubeCL hands it only to later work of this
-            // stream.
-            let status = unsafe {
-                (nccl.broadcast)(from, to, numbers, FLOAT32, root as c_int, comm.comm(), run.stream)
+        let handles = all.iter().map(|one| one.handle.clone()).collect();
+        self.gpu.enqueue(handles, move |run, at| {
+            let send = |(root, at): (&usize, &u64)| {
+                let (from, to) = (*at as *const c_void, *at as *mut c_void);
+                // SAFETY: the buffer has so many f32, in place is allowed, and CubeCL gives it only to later work of
+                // this stream.
+                let status = unsafe {
+                    (nccl.broadcast)(from, to, numbers, FLOAT32, *root as c_int, comm.comm(), run.stream)
+                };
+                nccl.check("ncclBroadcast", status)
             };
-            nccl.check("ncclBroadcast", status)
+            // SAFETY: the call takes nothing; it is ended below, in this thread, whatever happens between.
+            nccl.check("ncclGroupStart", unsafe { (nccl.group_start)() })?;
+            let sent = roots.iter().zip(at).try_for_each(send);
+            // SAFETY: this thread has begun a group.
+            let ended = nccl.check("ncclGroupEnd", unsafe { (nccl.group_end)() });
+            sent.and(ended)
         });
-        Ok(tensor(one))
+        Ok(all.into_iter().map(tensor).collect())
     }
 
     /// Waits until all that was queued has arrived.
@@ -270,7 +289,11 @@ impl CardGroup {
                     let text = format!("tensors did not arrive within {:.0} s", patience.as_secs_f64());
                     return Err(CudaError::Nccl { call: "ncclBroadcast", text });
                 }
-                std::thread::sleep(GLANCE);
+                if start.elapsed() > EAGER {
+                    std::thread::sleep(GLANCE);
+                } else {
+                    std::thread::yield_now();
+                }
             }
         });
         finished.inspect_err(|_| self.abort())
@@ -313,9 +336,10 @@ mod tests {
         let join = || CardGroup::join(&device, &new_group().unwrap(), 0, 1).unwrap();
         let group = join().patient(Duration::from_millis(200));
         let sent = || Some(Tensor::<3>::ones([1, 1, 4096], &device));
-        drop(group.broadcast(0, sent(), 4096).unwrap());
+        let send = |sent: Option<Tensor<3>>, numbers| group.exchange(vec![(0, sent)], numbers);
+        drop(send(sent(), 4096).unwrap());
         group.finish().unwrap();
-        for wrong in [group.broadcast(0, None, 4096), group.broadcast(0, sent(), 4095)] {
+        for wrong in [send(None, 4096), send(sent(), 4095)] {
             assert!(wrong.unwrap_err().to_string().contains("rank 0 has no tensor of 409"));
         }
         // Somebody whom the tensors wait for, as another card would be.
@@ -325,20 +349,21 @@ mod tests {
                 sys::cuLaunchHostFunc(run.stream, Some(sleep), std::ptr::null_mut())
             })
         });
-        drop(group.broadcast(0, sent(), 4096).unwrap());
+        drop(send(sent(), 4096).unwrap());
         let start = Instant::now();
         let late = group.finish().unwrap_err();
         assert!(late.to_string().contains("did not arrive within"), "{late}");
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-        for after in [group.finish().err(), group.broadcast(0, sent(), 4096).err()] {
+        for after in [group.finish().err(), send(sent(), 4096).err()] {
             assert!(after.unwrap().to_string().contains("has ended by an error before"));
         }
         drop(group);
         // The card is as good as before.
         let again = join();
-        let came = again.broadcast(0, sent(), 4096).unwrap();
+        let both = vec![(0, sent()), (0, sent().map(|tensor| tensor + 1.0))];
+        let came = again.exchange(both, 4096).unwrap();
         again.finish().unwrap();
-        let values = crate::read_floats(came).unwrap();
-        assert_eq!(values, vec![1.0; 4096]);
+        let values: Vec<Vec<f32>> = came.into_iter().map(|one| crate::read_floats(one).unwrap()).collect();
+        assert_eq!(values, [vec![1.0; 4096], vec![2.0; 4096]]);
     }
 }

@@ -33,14 +33,13 @@ impl OverNccl {
 }
 
 impl Link for OverNccl {
-    fn broadcast(
+    fn exchange(
         &self,
-        root: usize,
-        mine: Option<Tensor<3>>,
+        sent: Vec<(usize, Option<Tensor<3>>)>,
         numbers: usize,
         _: &Device,
-    ) -> descant_train::Result<Tensor<3>> {
-        Ok(self.0.broadcast(root, mine, numbers).map_err(DeviceError::from)?)
+    ) -> descant_train::Result<Vec<Tensor<3>>> {
+        Ok(self.0.exchange(sent, numbers).map_err(DeviceError::from)?)
     }
 
     fn finish(&self) -> descant_train::Result<()> {

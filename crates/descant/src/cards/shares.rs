@@ -18,7 +18,9 @@ pub(crate) struct Shares {
 impl Observer for Shares {
     fn on(&mut self, event: &Event<'_>) {
         let Event::Step { timing, .. } = event else { return };
-        let Some(Shared { workers, idle, exchange_seconds, exchange_bytes }) = timing.shared else { return };
+        let Some(Shared { workers, idle, exchange_seconds, exchange_bytes, .. }) = timing.shared else {
+            return;
+        };
         self.steps += 1.0;
         self.seconds += timing.seconds;
         // Seconds in which they did not wait for each other weigh nothing: the share is one of all time.

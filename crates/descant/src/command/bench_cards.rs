@@ -38,6 +38,9 @@ pub(super) struct Scaling {
     tokens_per_second: f64,
     /// Share of the computing time of all that was spent waiting for the slowest.
     idle: f64,
+    /// How long the slowest computed, and which rank that was in most steps.
+    compute_milliseconds: f64,
+    slowest: usize,
     exchange_milliseconds: f64,
     exchange_bytes: u64,
     exchange_gb_per_second: f64,
@@ -53,7 +56,7 @@ impl Scaling {
     /// For people.
     pub(super) fn words(&self) -> String {
         format!(
-            "{} cards: {:.0} tok/s, {:.3} s a step, {:.2} of one card ({:.3} s); {:.1} % idle; gradients {} ms for {} MB, {} of \
+            "{} cards: {:.0} tok/s, {:.3} s a step, {:.2} of one card ({:.3} s); {:.1} % idle behind rank {}; gradients {} ms for {} MB, {} of \
              the {} GB/s of the link; adapter {} one card's",
             self.cards,
             self.tokens_per_second,
@@ -61,6 +64,7 @@ impl Scaling {
             self.times_one_card,
             self.one_card_step_seconds_median,
             100.0 * self.idle,
+            self.slowest,
             significant(self.exchange_milliseconds),
             significant(self.exchange_bytes as f64 / 1e6),
             significant(self.exchange_gb_per_second),
@@ -114,6 +118,8 @@ impl Scaled<'_> {
             times_one_card: one / step,
             tokens_per_second: tokens / step,
             idle: of(|shared| shared.idle),
+            compute_milliseconds: 1e3 * of(|shared| shared.compute_seconds),
+            slowest: of(|shared| shared.slowest as f64) as usize,
             exchange_milliseconds: 1e3 * exchange,
             exchange_bytes: bytes as u64,
             exchange_gb_per_second: bytes / exchange / 1e9,
@@ -151,7 +157,7 @@ impl Scaled<'_> {
             self.team.group.barrier("link", Wait::Long)?;
             let start = Instant::now();
             let mine = self.team.is_first().then(|| tensor.clone());
-            drop(self.link.broadcast(0, mine, numbers, self.device)?);
+            drop(self.link.exchange(vec![(0, mine)], numbers, self.device)?);
             self.link.finish()?;
             best = best.min(start.elapsed().as_secs_f64());
         }

@@ -65,17 +65,24 @@ fn nccl_brings_tensors_to_every_card() {
         let worker = move |rank: usize| {
             let device = Device::cuda(rank);
             let group = CardGroup::join(&device, id, rank, cards).expect("all join");
-            for root in 0..cards {
-                let of = |scale: usize, n: usize| {
-                    let values: Vec<f32> = (0..n).map(|i| (scale * 1000 + i) as f32).collect();
-                    Tensor::<1>::from_floats(values.as_slice(), &device).reshape([1, 1, n])
-                };
+            let of = |scale: usize, n: usize| {
+                let values: Vec<f32> = (0..n).map(|i| (scale * 1000 + i) as f32).collect();
+                Tensor::<1>::from_floats(values.as_slice(), &device).reshape([1, 1, n])
+            };
+            // One at a time, and several in one call: from each in turn, twice from one.
+            let calls =
+                (0..cards).map(|root| vec![root]).chain([(0..cards).collect(), vec![cards - 1, 0, 0]]);
+            for roots in calls {
                 for n in [5, 4096, 1 << 20] {
-                    let came = group.broadcast(root, (root == rank).then(|| of(rank, n)), n).expect("queued");
+                    let sent = roots.iter().enumerate();
+                    let sent = sent.map(|(at, root)| (*root, (*root == rank).then(|| of(10 * at + rank, n))));
+                    let came = group.exchange(sent.collect(), n).expect("queued");
                     group.finish().expect("it arrives");
-                    let values = read_floats(came).expect("values");
-                    let right: Vec<f32> = (0..n).map(|i| (root * 1000 + i) as f32).collect();
-                    assert!(values == right, "rank {rank}, root {root}, {n} numbers");
+                    for (at, (root, came)) in roots.iter().zip(came).enumerate() {
+                        let right: Vec<f32> = (0..n).map(|i| ((10 * at + root) * 1000 + i) as f32).collect();
+                        let values = read_floats(came).expect("values");
+                        assert!(values == right, "rank {rank}, {roots:?}, the one at {at}, {n} numbers");
+                    }
                 }
             }
         };

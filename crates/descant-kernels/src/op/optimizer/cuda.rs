@@ -12,7 +12,7 @@ use super::table::{Entry, Table, chunks, tables};
 use crate::cuda::{self, Arg, Gpu, Result, Run};
 
 /// Threads of a block, as `optimizer.cu` has it.
-const THREADS: u32 = 256;
+pub(super) const THREADS: u32 = 256;
 const ON_A_CARD: &str = "the caller looked where the tensors lie";
 
 fn floats(tensor: Tensor<3>) -> CubeTensor {
@@ -59,7 +59,7 @@ fn bytes(entries: &[([Option<usize>; 7], usize)], numbers: usize) -> f64 {
 }
 
 /// Blocks that fill the card.
-fn grid(run: &Run<'_>, table: &Table) -> usize {
+pub(super) fn grid(run: &Run<'_>, table: &Table) -> usize {
     table.chunks.min(run.gpu().multiprocessors() as usize * 8)
 }
 

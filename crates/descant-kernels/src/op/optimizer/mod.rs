@@ -10,6 +10,7 @@
 mod blocks;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod flat;
 mod moments;
 mod numbers;
 pub(crate) mod reference;
@@ -18,6 +19,7 @@ mod table;
 
 use burn::tensor::Tensor;
 
+pub use flat::{FlatSum, flattened};
 pub use moments::{MomentFormat, Moments};
 use numbers::StepNumbers;
 pub use numbers::{AdamWSpec, Clip};

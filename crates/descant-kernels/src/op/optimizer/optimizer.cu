@@ -1,4 +1,5 @@
-// Gradient norm, clipping and AdamW of all trainable tensors in one launch, with f32 or 8-bit moments; accumulation.
+// Gradient norm, clipping and AdamW of all trainable tensors in one launch, with f32 or 8-bit moments; accumulation;
+// tensors into one piece and back.
 //
 // The tensors come as a table in the kernel's parameters, so that nothing is copied or kept on the device for it. Work
 // is cut into chunks of 4096 elements; sums have one order whatever the grid. Every product and sum is rounded by
@@ -269,6 +270,21 @@ extern "C" __global__ void __launch_bounds__(THREADS) accumulate(const __grid_co
 #pragma unroll
             for (int j = 0; j < 4; j++) p[j] = __fadd_rn(p[j], g[j]);
             store4(e.out, at, e.n, p);
+        }
+    }
+}
+
+// out = grad for every tensor of the table: tensors into one piece and back. Grid: any, at most table.chunks. Block: 256.
+extern "C" __global__ void __launch_bounds__(THREADS) copy(const __grid_constant__ Table table) {
+    for (u32 chunk = blockIdx.x; chunk < table.chunks; chunk += gridDim.x) {
+        const Entry& e = entry_of(table, chunk);
+        u32 base = (chunk - e.first_chunk) * CHUNK + threadIdx.x * 4;
+        for (int i = 0; i < 4; i++) {
+            u32 at = base + i * THREADS * 4;
+            if (at >= e.n) break;
+            float f[4];
+            load4(e.grad, at, e.n, f);
+            store4(e.out, at, e.n, f);
         }
     }
 }

@@ -1,0 +1,220 @@
+//! Gradients in one piece, and sums of such pieces: what goes from one process to others goes in one message.
+//!
+//! On a CUDA card each of these is one launch for all tensors: a copy or an addition a tensor would take longer to
+//! prepare than to make. A sum adds piece after piece in the order given, as `accumulate` adds tensors.
+
+use burn::tensor::Tensor;
+
+/// The tensors' numbers behind each other, f32 `[1, 1, n]`.
+///
+/// # Panics
+/// If there are none.
+pub fn flattened(tensors: Vec<Tensor<3>>) -> Tensor<3> {
+    assert!(!tensors.is_empty(), "something is put together");
+    #[cfg(feature = "cuda")]
+    if super::on_card(&tensors) {
+        return on_card::flattened(tensors);
+    }
+    let flat = |tensor: Tensor<3>| {
+        let n = tensor.dims().iter().product::<usize>();
+        tensor.reshape([1, 1, n])
+    };
+    Tensor::cat(tensors.into_iter().map(flat).collect(), 2)
+}
+
+/// The sum of pieces that [`flattened`] makes, tensor by tensor. Nobody else has its tensors until it is given away, so
+/// that a card adds in place.
+#[derive(Debug)]
+pub struct FlatSum(Vec<Tensor<3>>);
+
+impl FlatSum {
+    /// The first piece, of tensors of these shapes.
+    ///
+    /// # Panics
+    /// If they have not as many numbers.
+    pub fn of(flat: Tensor<3>, shapes: &[[usize; 3]]) -> Self {
+        let numbers: usize = shapes.iter().map(|shape| shape.iter().product::<usize>()).sum();
+        assert_eq!(flat.dims(), [1, 1, numbers], "all numbers are somebody's");
+        #[cfg(feature = "cuda")]
+        if super::on_card(std::slice::from_ref(&flat)) {
+            return Self(on_card::divided(flat, shapes));
+        }
+        Self(parts(&flat, shapes))
+    }
+
+    /// The sum and another piece.
+    ///
+    /// # Panics
+    /// If it has not as many numbers.
+    #[must_use]
+    pub fn plus(self, flat: Tensor<3>) -> Self {
+        let shapes: Vec<[usize; 3]> = self.0.iter().map(Tensor::dims).collect();
+        let numbers: usize = shapes.iter().map(|shape| shape.iter().product::<usize>()).sum();
+        assert_eq!(flat.dims(), [1, 1, numbers], "a number for each of the sum");
+        #[cfg(feature = "cuda")]
+        if super::on_card(std::slice::from_ref(&flat)) {
+            return Self(on_card::plus(self.0, flat));
+        }
+        Self(super::accumulate(self.0, &parts(&flat, &shapes)))
+    }
+
+    /// Its tensors.
+    pub fn into_tensors(self) -> Vec<Tensor<3>> {
+        self.0
+    }
+}
+
+/// Tensors of these shapes, whose numbers lie behind each other.
+fn parts(flat: &Tensor<3>, shapes: &[[usize; 3]]) -> Vec<Tensor<3>> {
+    let mut end = 0;
+    let of = |shape: &[usize; 3]| {
+        let start = end;
+        end += shape.iter().product::<usize>();
+        flat.clone().slice([0..1, 0..1, start..end]).reshape(*shape)
+    };
+    shapes.iter().map(of).collect()
+}
+
+/// The same on a CUDA card.
+#[cfg(feature = "cuda")]
+mod on_card {
+    use burn::backend::TensorMetadata as _;
+    use burn::tensor::{DType, Tensor};
+    use burn_cubecl::tensor::CubeTensor;
+
+    use super::super::cuda::{THREADS, grid};
+    use super::super::table::{Entry, tables};
+    use crate::cuda::{self, Arg};
+
+    const ON_A_CARD: &str = "the caller looked where the tensors lie";
+
+    fn floats(tensor: Tensor<3>) -> CubeTensor {
+        cuda::floats(cuda::primitive(tensor).expect(ON_A_CARD))
+    }
+
+    /// What is done with a tensor and its place in the piece.
+    struct Work {
+        stage: &'static str,
+        kernel: &'static str,
+        /// Numbers that are read or written for each one.
+        moved: usize,
+        /// Of the address of a tensor and that of its place.
+        entry: fn(u64, u64) -> Entry,
+    }
+
+    const INTO_ONE: Work = Work {
+        stage: "gradients into one piece",
+        kernel: "copy",
+        moved: 2,
+        entry: |tensor, place| Entry { out: place, grad: tensor, ..Entry::default() },
+    };
+    const APART: Work = Work {
+        stage: "gradients apart",
+        kernel: "copy",
+        moved: 2,
+        entry: |tensor, place| Entry { out: tensor, grad: place, ..Entry::default() },
+    };
+    const ADDED: Work = Work {
+        stage: "sum of gradients",
+        kernel: "accumulate",
+        moved: 3,
+        entry: |tensor, place| Entry { param: tensor, out: tensor, grad: place, ..Entry::default() },
+    };
+
+    fn queue(work: &'static Work, tensors: &[CubeTensor], flat: &CubeTensor) {
+        let sizes: Vec<usize> = tensors.iter().map(|tensor| tensor.shape().num_elements()).collect();
+        let mut handles = cuda::handles([flat]);
+        handles.extend(tensors.iter().map(|tensor| tensor.handle.clone()));
+        cuda::gpu_of(flat).enqueue(handles, move |run, at| {
+            let mut place = at[0];
+            let of = |(tensor, n): (&u64, &usize)| {
+                let entry = Entry { n: *n, ..(work.entry)(*tensor, place) };
+                place += (n * size_of::<f32>()) as u64;
+                entry
+            };
+            let entries: Vec<Entry> = at[1..].iter().zip(&sizes).map(of).collect();
+            let bytes = work.moved * sizes.iter().sum::<usize>() * size_of::<f32>();
+            run.stage(work.stage, 0.0, bytes as f64, || {
+                let kernel = run.kernel("optimizer", work.kernel, &[])?;
+                for table in tables(&entries) {
+                    run.launch(kernel, grid(run, &table), THREADS, 0, &[Arg::Struct(&table.bytes)])?;
+                }
+                Ok(())
+            })
+        });
+    }
+
+    pub(super) fn flattened(tensors: Vec<Tensor<3>>) -> Tensor<3> {
+        let tensors: Vec<CubeTensor> = tensors.into_iter().map(floats).collect();
+        let numbers = tensors.iter().map(|tensor| tensor.shape().num_elements()).sum::<usize>();
+        let flat = cuda::empty([1, 1, numbers], DType::F32, &tensors[0].device);
+        queue(&INTO_ONE, &tensors, &flat);
+        cuda::tensor(flat)
+    }
+
+    pub(super) fn divided(flat: Tensor<3>, shapes: &[[usize; 3]]) -> Vec<Tensor<3>> {
+        let flat = floats(flat);
+        let tensors: Vec<CubeTensor> =
+            shapes.iter().map(|shape| cuda::empty(*shape, DType::F32, &flat.device)).collect();
+        queue(&APART, &tensors, &flat);
+        tensors.into_iter().map(cuda::tensor).collect()
+    }
+
+    /// Adds in place; the tensors are nobody else's.
+    pub(super) fn plus(sum: Vec<Tensor<3>>, flat: Tensor<3>) -> Vec<Tensor<3>> {
+        let (sum, flat): (Vec<CubeTensor>, CubeTensor) =
+            (sum.into_iter().map(floats).collect(), floats(flat));
+        queue(&ADDED, &sum, &flat);
+        sum.into_iter().map(cuda::tensor).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{DType, Device, TensorData};
+
+    use super::*;
+    use crate::read_floats;
+
+    const SHAPES: [[usize; 3]; 4] = [[1, 2, 3], [2, 1, 1], [1, 1, 5], [3, 64, 70]];
+
+    /// Numbers of every size, -0 among them.
+    fn tensors(seed: u64) -> Vec<Tensor<3>> {
+        let mut state = seed;
+        let mut next = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let value = (state >> 40) as f32 / 1e6 - 8.0;
+            if state >> 60 == 0 { -0.0 } else { value * value * value }
+        };
+        let of = |shape: [usize; 3]| {
+            let values: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
+            Tensor::from_data(TensorData::new(values, shape), (&Device::flex(), DType::F32))
+        };
+        SHAPES.map(of).to_vec()
+    }
+
+    fn bits(tensors: &[Tensor<3>]) -> Vec<Vec<u32>> {
+        let of =
+            |tensor: &Tensor<3>| read_floats(tensor.clone()).unwrap().into_iter().map(f32::to_bits).collect();
+        tensors.iter().map(of).collect()
+    }
+
+    #[test]
+    fn pieces_come_apart_and_are_summed_to_the_bit() {
+        let pieces = [1, 2, 3].map(tensors);
+        let flat = flattened(pieces[0].clone());
+        assert_eq!(bits(std::slice::from_ref(&flat))[0], bits(&pieces[0]).concat());
+        let one = FlatSum::of(flat, &SHAPES).into_tensors();
+        assert_eq!(one.iter().map(Tensor::dims).collect::<Vec<_>>(), SHAPES);
+        assert_eq!(bits(&one), bits(&pieces[0]));
+        // The bits of adding tensor to tensor, in this order and in no other.
+        let summed = |order: [usize; 3]| {
+            let [first, second, third] = order.map(|at| flattened(pieces[at].clone()));
+            bits(&FlatSum::of(first, &SHAPES).plus(second).plus(third).into_tensors())
+        };
+        let [first, second, third] = pieces.clone();
+        let right = super::super::accumulate(super::super::accumulate(first, &second), &third);
+        assert_eq!(summed([0, 1, 2]), bits(&right));
+        assert_ne!(summed([2, 1, 0]), bits(&right));
+    }
+}
