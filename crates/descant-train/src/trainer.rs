@@ -48,7 +48,9 @@ pub struct Trainer<'a> {
     /// Those who share the steps, where this process is not alone.
     workers: Option<Workers<'a>>,
     /// What the last step was to them.
-    shared: Option<Shared>,
+    pub(crate) shared: Option<Shared>,
+    /// Most seconds that a unit of [`cost`](crate::workers::cost) took the slowest of them, once there was a step.
+    pub(crate) pace: Option<f64>,
 }
 
 /// What a step did.
@@ -98,6 +100,7 @@ impl<'a> Trainer<'a> {
             claims: vec![memory],
             workers: None,
             shared: None,
+            pace: None,
         })
     }
 
@@ -250,11 +253,7 @@ impl<'a> Trainer<'a> {
         let tokens = work.iter().map(|work| work.batch.ids().len()).sum();
         let trained: Vec<Work> = work.into_iter().filter(|work| !work.rows.is_empty()).collect();
         let (gradients, losses) = match self.workers {
-            Some(workers) => {
-                let (gradients, losses, shared) = self.compute_shared(workers, &trained)?;
-                self.shared = Some(shared);
-                (gradients, losses)
-            }
+            Some(workers) => self.compute_shared(workers, &trained)?,
             None => self.compute(&trained)?,
         };
         let totals = Totals::new(tokens, &trained, &losses);

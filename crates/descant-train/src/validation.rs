@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::sample::Sample;
-use crate::workers::Workers;
+use crate::workers::{Workers, cost};
 
 /// A sequence whose loss is watched.
 #[derive(Debug, Clone, PartialEq)]
@@ -152,7 +152,7 @@ fn measure(
 ) -> Result<ValidationMetrics> {
     let batches = batches(watched, most);
     let costs: Vec<u64> =
-        batches.iter().map(|batch| batch.iter().map(|w| w.sample.ids.len() as u64).sum()).collect();
+        batches.iter().map(|batch| cost(batch.iter().map(|w| w.sample.ids.len()).sum())).collect();
     let look = |at: usize| losses(model, adapters, batches[at]);
     let losses: Vec<Vec<f32>> = match workers {
         Some(workers) => workers.spread("validation", &costs, look)?,

@@ -27,6 +27,8 @@ const GLANCE: Duration = Duration::from_millis(20);
 pub enum Wait {
     /// As long as the group's patience.
     Step,
+    /// The same, or so long if that is shorter: it is known how long the others should take.
+    Within(Duration),
     /// For ever: one of them may do something that takes hours.
     Long,
 }
@@ -221,14 +223,19 @@ impl Group {
     fn receive(&self, at: usize, due: Head, name: &str, wait: Wait) -> Result<Vec<u8>> {
         let inbox = self.inboxes[at].lock().unwrap_or_else(PoisonError::into_inner);
         let rank = self.watch.links[at].rank;
-        let patience = if self.is_first() { self.patience } else { self.patience + LONGER };
+        let longer = if self.is_first() { Duration::ZERO } else { LONGER };
+        let patience = match wait {
+            Wait::Step => Some(self.patience + longer),
+            Wait::Within(time) => Some(time.min(self.patience) + longer),
+            Wait::Long => None,
+        };
         let start = Instant::now();
         let frame = loop {
             match inbox.recv_timeout(GLANCE) {
                 Ok(frame) => break frame,
                 Err(RecvTimeoutError::Timeout) => {
                     self.watch.failed().map_or(Ok(()), |cause| Err(Error::Member(cause)))?;
-                    if wait == Wait::Step && start.elapsed() > patience {
+                    if patience.is_some_and(|patience| start.elapsed() > patience) {
                         let waited = start.elapsed().as_secs();
                         let text = format!("it did not finish its part within {waited} s, though it answers");
                         return Err(self.failed(rank, text, None));

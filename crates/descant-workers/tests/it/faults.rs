@@ -142,6 +142,22 @@ fn a_member_that_is_late_is_named_though_it_answers() {
     assert_eq!(cause(&results[0]).rank, 2);
     assert!(cause(&results[1]).text.contains("did not finish its part"), "{results:?}");
     assert!(results[2].is_err());
+    // It is known how long the others should take: the group's patience, of minutes, does not count.
+    let start = Instant::now();
+    let results = each(
+        2,
+        |_, _| (),
+        |group: Group| {
+            let wait = Wait::Within(Duration::from_millis(300));
+            group.barrier("in time", wait)?;
+            if group.rank() == 1 {
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            group.barrier("step", wait)
+        },
+    );
+    assert_eq!(cause(&results[0]).rank, 1);
+    assert!(results[1].is_err() && start.elapsed() < SOON, "{results:?}");
     // With patience without end nobody is late.
     let results = each(
         2,

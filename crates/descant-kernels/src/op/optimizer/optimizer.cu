@@ -274,7 +274,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) accumulate(const __grid_co
     }
 }
 
-// out = grad for every tensor of the table: tensors into one piece and back. Grid: any, at most table.chunks. Block: 256.
+// out = grad for every tensor of the table: tensors into one piece and back. Grid: any, at most table.chunks.
+// Block: 256.
 extern "C" __global__ void __launch_bounds__(THREADS) copy(const __grid_constant__ Table table) {
     for (u32 chunk = blockIdx.x; chunk < table.chunks; chunk += gridDim.x) {
         const Entry& e = entry_of(table, chunk);
