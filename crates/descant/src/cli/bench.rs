@@ -93,9 +93,9 @@ pub(crate) struct BenchOn {
     pub(crate) model: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArg,
-    /// GPU memory limit, CUDA context included: bytes, or such as 14.5GiB [default: all of it]
-    #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
-    pub(crate) memory: Option<u64>,
+    /// GPU memory limit, CUDA context included: bytes, or such as 14.5GiB; `max` is all of it
+    #[arg(long, value_name = "LIMIT", default_value = "max")]
+    pub(crate) memory: crate::settings::Limit,
     /// Print one JSON object [default: a table]
     #[arg(long)]
     pub(crate) json: bool,

@@ -43,7 +43,7 @@ pub(crate) struct ModelArgs {
     pub(crate) adapter: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArg,
-    /// Memory limit, CUDA context included, such as 12GB or 14.5GiB [default: all of it]
-    #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
-    pub(crate) memory: Option<u64>,
+    /// Memory limit, CUDA context included, such as 12GB or 14.5GiB; `max` is all of it
+    #[arg(long, value_name = "LIMIT", default_value = "max")]
+    pub(crate) memory: crate::settings::Limit,
 }

@@ -101,9 +101,9 @@ pub(crate) struct Doctor {
     pub(crate) model: Option<String>,
     #[command(flatten)]
     pub(crate) device: DeviceArg,
-    /// Memory limit for --model, CUDA context included, such as 12GB or 14.5GiB [default: all of it]
-    #[arg(long, value_name = "LIMIT", value_parser = crate::settings::bytes)]
-    pub(crate) memory: Option<u64>,
+    /// Memory limit for --model, CUDA context included, such as 12GB or 14.5GiB; `max` is all of it
+    #[arg(long, value_name = "LIMIT", default_value = "max")]
+    pub(crate) memory: crate::settings::Limit,
     /// Open no socket [default: HF_HUB_OFFLINE, or off]
     #[arg(long)]
     pub(crate) offline: bool,

@@ -44,8 +44,8 @@ pub(crate) struct SettingsArgs {
     /// `auto`, `cpu`, `cuda` or `cuda:N`; short for --set model.device=DEVICE [default: from the settings: auto]
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
-    /// Memory limit, CUDA context included, such as 12GB or 14.5GiB; short for --set memory.limit=LIMIT [default: from
-    /// the settings: all of it]
+    /// Memory limit, CUDA context included, such as 12GB or 14.5GiB; `max` is all of it. Short for
+    /// --set memory.limit=LIMIT [default: from the settings: all of it]
     #[arg(long, value_name = "LIMIT")]
     pub(crate) memory: Option<String>,
 }

@@ -103,7 +103,9 @@ pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
 fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk: Talk) -> Result<Exit> {
     let device = chosen(args, device, talk)?;
     load::check_dir(model)?;
-    if descant_kernels::is_cpu(&device.device) && (args.on.memory.is_some() || args.keep != Keep::Auto) {
+    if descant_kernels::is_cpu(&device.device)
+        && (args.on.memory.bytes().is_some() || args.keep != Keep::Auto)
+    {
         return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));
     }
     let architecture = load::config(model)?;
@@ -112,7 +114,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
     let started = Instant::now();
     let placement = arrangement.placement;
     let model = load::model(model, &device.device, placement)?;
-    model.workspace().set(args.on.memory, args.keep);
+    model.workspace().set(args.on.memory.bytes(), args.keep);
     let bus = slow_bus(args.bus, &model, arrangement, talk);
     gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
@@ -178,7 +180,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
         step_seconds_median: median,
         step_seconds: timed,
         tokens_per_second: tokens as f64 / median,
-        memory_limit: args.on.memory,
+        memory_limit: args.on.memory.bytes(),
         planned_memory_gib: planned as f64 / GIB,
         peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
         memory_plan: model.workspace().words(),
@@ -242,7 +244,7 @@ fn arranged(
     device: &load::Chosen,
     team: Option<&Team>,
 ) -> Result<(Arrangement, u64)> {
-    let found = Found::on(device, args.on.memory, args.keep);
+    let found = Found::on(device, args.on.memory.bytes(), args.keep);
     let (workers, of_host) = team.map_or((1, 1), |team| (team.group.world(), team.on_this_host()));
     let found = found.among(workers, of_host);
     let tokens = (args.batch * args.sequence) as u64;

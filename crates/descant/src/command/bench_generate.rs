@@ -138,7 +138,8 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
     let architecture = load::config(model)?;
     let tokens = (args.context + args.new) as u64;
     let asking = Asking { batch: args.batch as u64, tokens, scored: 0 };
-    let (placement, fits) = place_for_asking(&device, args.on.memory, &architecture, asking, 1)?;
+    let limit = args.on.memory.bytes();
+    let (placement, fits) = place_for_asking(&device, limit, &architecture, asking, 1)?;
     if fits.batch < asking.batch {
         let error = NotEnoughMemory(format!(
             "not enough memory on {} for {} prompts at once",
@@ -148,7 +149,7 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
     }
     let started = Instant::now();
     let model = load::model(model, &device.device, placement)?;
-    model.workspace().set(args.on.memory, descant_kernels::Keep::Auto);
+    model.workspace().set(limit, descant_kernels::Keep::Auto);
     gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let (overlay, words) = overlay(args, &model, &device)?;
@@ -197,7 +198,7 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
         prompts,
         context: args.context,
         new_tokens: args.new,
-        memory_limit: args.on.memory,
+        memory_limit: args.on.memory.bytes(),
         adapter: words,
         load_seconds,
         cold_first_token_seconds,

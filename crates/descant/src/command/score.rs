@@ -34,9 +34,10 @@ pub(crate) fn run(args: &Score, model: &Path, talk: Talk) -> Result<Exit> {
     // Sequences come one at a time, and none is known before the model is loaded; a layer that would break the limit
     // is an error then.
     let none = Asking { batch: 1, tokens: 1, scored: 0 };
-    let (placement, _) = place_for_asking(&device, args.model.memory, &load::config(model)?, none, 1)?;
+    let limit = args.model.memory.bytes();
+    let (placement, _) = place_for_asking(&device, limit, &load::config(model)?, none, 1)?;
     let model = load::model(model, &device.device, placement)?;
-    model.workspace().set(args.model.memory, Keep::Auto);
+    model.workspace().set(limit, Keep::Auto);
     talk.detail(format_args!("weights: {}", model.formats()));
     let overlay = load::overlay(args.model.adapter.as_deref(), &model)?;
     for number in 1_u64.. {

@@ -35,12 +35,13 @@ impl Speaker {
     ) -> Result<Self> {
         let stop_ids = stop_ids(dir)?;
         let device = load::said_device(device, talk)?;
-        let (placement, fits) = place_for_asking(&device, args.memory, &load::config(dir)?, asking, of_host)?;
+        let limit = args.memory.bytes();
+        let (placement, fits) = place_for_asking(&device, limit, &load::config(dir)?, asking, of_host)?;
         if fits.batch < asking.batch {
             talk.warn(fewer_at_once(fits, asking));
         }
         let model = load::model(dir, &device.device, placement)?;
-        model.workspace().set(args.memory, Keep::Auto);
+        model.workspace().set(limit, Keep::Auto);
         talk.detail(format_args!("weights: {}", model.formats()));
         let overlay = load::overlay(args.adapter.as_deref(), &model)?;
         let at_once = fits.batch as usize;

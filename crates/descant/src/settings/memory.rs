@@ -1,5 +1,7 @@
 //! `[memory]`: how much of a card's memory a run may use, and what for. Changes times, never results.
 
+use std::str::FromStr;
+
 use descant_kernels::Keep;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Memory {
-    /// Memory limit; all memory if absent.
+    /// Memory limit such as `12GB` or `14.5GiB`, or `max`; all memory if absent.
     pub(crate) limit: Option<String>,
     /// Activations to keep from forward to backward.
     pub(crate) keep: String,
@@ -29,9 +31,17 @@ impl Memory {
 
     /// Most bytes to use.
     pub(crate) fn limit(&self) -> Result<Option<u64>, String> {
-        let limit =
-            self.limit.as_ref().map(|text| bytes(text).map_err(|e| format!("memory.limit is `{text}`; {e}")));
-        limit.transpose()
+        let parsed =
+            |text: &String| text.parse::<Limit>().map_err(|e| format!("memory.limit is `{text}`; {e}"));
+        Ok(self.limit.as_ref().map(parsed).transpose()?.and_then(Limit::bytes))
+    }
+
+    /// The limit, for people, where one is set.
+    pub(crate) fn limit_in_words(&self) -> Option<String> {
+        self.limit.as_ref().map(|text| match text.as_str() {
+            MAX => "memory.limit is max: all of the device's memory".to_owned(),
+            amount => format!("memory.limit is {amount}, with what was in use before"),
+        })
     }
 
     /// Both, for a device.
@@ -45,6 +55,33 @@ impl Memory {
             Ok(keep) => Ok(keep),
             Err(why) => bytes(&self.keep).map(Keep::Bytes).map_err(|_| format!("memory.keep: {why}")),
         }
+    }
+}
+
+/// All memory that there is, as a limit.
+const MAX: &str = "max";
+
+/// A limit of memory: an amount, or `max`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit(Option<u64>);
+
+impl Limit {
+    /// Bytes; none for all that there is.
+    pub(crate) fn bytes(self) -> Option<u64> {
+        self.0
+    }
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == MAX {
+            return Ok(Self(None));
+        }
+        bytes(text)
+            .map(|bytes| Self(Some(bytes)))
+            .map_err(|why| format!("{why}; `{MAX}` is all of the memory"))
     }
 }
 
@@ -102,6 +139,25 @@ mod tests {
         assert_eq!((of("2GiB"), of("7700")), (Ok(Keep::Bytes(2 << 30)), Ok(Keep::Bytes(7700))));
         assert!(of("most").unwrap_err().contains("memory.keep"));
         let limit = Memory { limit: Some("much".into()), ..Memory::default() }.limit();
-        assert!(limit.unwrap_err().contains("memory.limit is `much`"));
+        let why = limit.unwrap_err();
+        assert!(
+            why.contains("memory.limit is `much`") && why.contains("`max` is all of the memory"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_limit_is_an_amount_or_max() {
+        let of = |text: &str| Memory { limit: Some(text.into()), ..Memory::default() };
+        for (text, expected) in [("max", None), ("12GB", Some(12_000_000_000)), ("8GiB", Some(8 << 30))] {
+            assert_eq!(of(text).limit(), Ok(expected), "{text}");
+            assert_eq!(text.parse::<Limit>().unwrap().bytes(), expected, "{text}");
+        }
+        for wrong in ["Max", "maximum", "12", ""] {
+            assert!(of(wrong).limit().is_err() && wrong.parse::<Limit>().is_err(), "{wrong}");
+        }
+        assert!(of("max").limit_in_words().unwrap().contains("all of the device's memory"));
+        assert!(of("12GB").limit_in_words().unwrap().contains("12GB"));
+        assert_eq!(Memory::default().limit_in_words(), None);
     }
 }

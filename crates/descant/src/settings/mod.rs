@@ -23,7 +23,7 @@ mod schema;
 pub(crate) use data::{Data, Source, Validate, ValidationData};
 pub(crate) use init::init_toml;
 pub(crate) use layers::{EMBEDDED_MODEL_NAME, RECIPE, Resolved, resolve, resolve_text};
-pub(crate) use memory::{Memory, bytes};
+pub(crate) use memory::{Limit, Memory, bytes};
 pub(crate) use recipes::Recipe;
 pub(crate) use schema::schema;
 

@@ -95,6 +95,49 @@ fn a_card_is_planned_by_its_name_and_the_time_is_marked_as_predicted() {
     assert!(unknown.err.contains("RTX 5090") && unknown.code == 2, "{}", unknown.err);
 }
 
+/// The 20b, and more arguments.
+fn asked<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["--model", "openai/gpt-oss-20b"], more].concat()
+}
+
+#[test]
+fn a_limit_bounds_the_plan_on_a_card_that_is_not_here() {
+    let empty = Empty::new();
+    let plan = |more: &[&str]| empty.json(&asked(more));
+    let peak = |plan: &Value| {
+        plan["peak_bytes"].as_object().unwrap().values().map(|bytes| bytes.as_u64().unwrap()).max().unwrap()
+    };
+    let [all, max] = [&["--card", "H200"][..], &["--card", "H200", "--memory", "max"]].map(plan);
+    for key in ["memory_bytes", "peak_bytes", "placement"] {
+        assert_eq!(all.0[key], max.0[key], "max is no limit");
+    }
+    assert!(peak(&all.0) > 20_000_000_000 && all.0["memory_bytes"]["limit"].is_null(), "{}", all.0);
+    for limited in [
+        &["--card", "H200", "--memory", "12GB"][..],
+        &["--card", "H200", "--set", "memory.limit=12GB"],
+        &["--card", "24GB", "--memory", "12GB"],
+    ] {
+        let (plan, code) = plan(limited);
+        assert_eq!((code, &plan["fits"]), (0, &Value::Bool(true)), "{plan}");
+        assert!(peak(&plan) <= 12_000_000_000, "{plan}");
+        assert_eq!(plan["memory_bytes"]["limit"], 12_000_000_000_u64);
+        assert_eq!(plan["placement"]["embedding_on_host"], true, "{plan}");
+        assert!(plan["placement"]["streamed_layers"].as_u64().unwrap() > 0, "{plan}");
+    }
+    // The smaller of both counts.
+    let [small, under] = [&["--card", "12GB"][..], &["--card", "12GB", "--memory", "24GB"]].map(plan);
+    assert_eq!(small.0["memory_bytes"]["free"], under.0["memory_bytes"]["free"]);
+    assert_eq!(small.0["placement"], under.0["placement"]);
+    let (none, code) = plan(&["--card", "H200", "--memory", "4GB"]);
+    assert_eq!((code, &none["fits"]), (1, &Value::Bool(false)), "{none}");
+    let said = empty.run(&asked(&["--card", "H200", "--memory", "12GB"])).out;
+    assert!(said.contains("memory.limit is 12GB") && said.contains("of 10.68 GiB free"), "{said}");
+    let said = empty.run(&asked(&["--card", "H200", "--memory", "max"])).out;
+    assert!(said.contains("memory.limit is max: all of the device's memory"), "{said}");
+    let wrong = empty.run(&asked(&["--card", "H200", "--memory", "most"]));
+    assert!(wrong.err.contains("`max` is all of the memory"), "{}", wrong.err);
+}
+
 #[test]
 fn without_a_card_every_size_of_cards_is_looked_at() {
     let empty = Empty::new();

@@ -66,9 +66,10 @@ fn base(args: &Doctor, model: &str, talk: Talk) -> Result<Check> {
     load::check_dir(&dir)?;
     let device = load::said_device(&args.device.name, talk)?;
     let asking = Asking { batch: 1, tokens: preflight::LONGEST, scored: 0 };
-    let (placement, _) = place_for_asking(&device, args.memory, &load::config(&dir)?, asking, 1)?;
+    let limit = args.memory.bytes();
+    let (placement, _) = place_for_asking(&device, limit, &load::config(&dir)?, asking, 1)?;
     let model = load::model(&dir, &device.device, placement)?;
-    model.workspace().set(args.memory, Keep::Auto);
+    model.workspace().set(limit, Keep::Auto);
     let renderer = load::renderer_of(&dir)?;
     let formats = model.formats().to_string();
     Ok(match preflight::measure(&model, &renderer)? {

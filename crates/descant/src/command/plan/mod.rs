@@ -142,10 +142,10 @@ fn answer(args: &Plan, resolved: &Resolved, places: &Places, talk: Talk) -> Resu
     })
 }
 
-/// A card that is not here, of so many bytes.
+/// A card that is not here, of so many bytes, under the settings' limit.
 fn imagined(settings: &Settings, bytes: u64, card: Option<&Card>) -> Result<Found> {
-    let (_, keep) = settings.memory.limit_and_keep()?;
-    Ok(Found::imagined(bytes, keep, card.map(Card::bus)))
+    let (limit, keep) = settings.memory.limit_and_keep()?;
+    Ok(Found::imagined(bytes, limit, keep, card.map(Card::bus)))
 }
 
 impl Disk {

@@ -37,6 +37,9 @@ impl Answer {
             line("data", ahead.words())?;
         }
         line("device", self.device.clone())?;
+        if let Some(limit) = &self.room.limit {
+            line("limit", limit.clone())?;
+        }
         let (trained, targets) = (grouped(self.trained_parameters), settings.lora.targets.join(", "));
         line("trained", format!("{trained} parameters: LoRA r {} on {targets}", settings.lora.r))?;
         talk.data(self.memory().trim_end())?;
@@ -183,7 +186,7 @@ impl Answer {
                 "optimizer": needs.optimizer, "activations": needs.activations,
                 "kept_because_there_is_room": needs.kept, "held_out_prompts": needs.asking,
                 "runtime": needs.runtime, "total": needs.total(), "least": needs.least(),
-                "free": self.room.free,
+                "free": self.room.free, "limit": resolved.settings.memory.limit().ok().flatten(),
             },
             "peak_bytes": self.room.peaks().map(|(part, bytes)| (part.replace([' ', '-'], "_"), json!(bytes)))
                 .collect::<serde_json::Map<_, _>>(),

@@ -87,26 +87,25 @@ impl Found {
     }
 
     /// A card that is not here, of so many bytes.
-    pub(crate) fn imagined(card: u64, keep: Keep, bus: Option<f64>) -> Self {
-        let free = card.saturating_sub(CONTEXT);
+    pub(crate) fn imagined(card: u64, limit: Option<u64>, keep: Keep, bus: Option<f64>) -> Self {
+        let held = CONTEXT.min(card);
         // Which card it is nobody knows; the larger of both layouts fits either.
-        let place = Place::Card { free, keep, in_order: true, arrangement: Arrangement::default() };
-        let may = Some((SHARE * free as f64) as u64);
-        Self {
-            held: CONTEXT.min(card),
-            free: Some(free),
-            may,
-            host: None,
-            card: None,
-            bus,
-            place,
-            workers: 1,
-        }
+        Self { bus, ..Self::of_card(held, Some(card - held), limit, keep, true) }
+    }
+
+    /// A card, here or not, where so many bytes are in use and so many free.
+    fn of_card(held: u64, free: Option<u64>, limit: Option<u64>, keep: Keep, in_order: bool) -> Self {
+        let limit = limit.map(|limit| limit.saturating_sub(held));
+        // The layers keep to a limit on their own.
+        let may = [free.map(share), limit].into_iter().flatten().min();
+        let free = [free, limit].into_iter().flatten().min();
+        let arrangement = Arrangement::default();
+        let place = Place::Card { free: free.unwrap_or(0), keep, in_order, arrangement };
+        Self { held, free, may, host: None, card: None, bus: None, place, workers: 1 }
     }
 
     /// Asks the device.
     pub(crate) fn on(device: &Chosen, limit: Option<u64>, keep: Keep) -> Self {
-        let share = |bytes: u64| (SHARE * bytes as f64) as u64;
         if descant_kernels::is_cpu(&device.device) {
             let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
             let held = resident("VmRSS").unwrap_or(0);
@@ -125,25 +124,15 @@ impl Found {
             };
         }
         let held = gauge::memory_in_use(&device.device).unwrap_or(0);
-        let limit = limit.map(|limit| limit.saturating_sub(held));
-        let of_card = device.free();
-        let free = [of_card, limit].into_iter().flatten().min();
-        // The layers keep to a limit on their own.
-        let may = [of_card.map(share), limit].into_iter().flatten().min();
         let in_order = descant_kernels::wants_rows_in_order(&device.device);
-        let arrangement = Arrangement::default();
-        let place = Place::Card { free: free.unwrap_or(0), keep, in_order, arrangement };
-        Self {
-            held,
-            free,
-            may,
-            host: available().map(share),
-            card: Some(device.device.clone()),
-            bus: None,
-            place,
-            workers: 1,
-        }
+        let found = Self::of_card(held, device.free(), limit, keep, in_order);
+        Self { host: available().map(share), card: Some(device.device.clone()), ..found }
     }
+}
+
+/// What may be planned for of so many bytes that are free.
+fn share(bytes: u64) -> u64 {
+    (SHARE * bytes as f64) as u64
 }
 
 /// Most memory that this process ever used; on a card, what is in use there now, which grows to its most within a few

@@ -38,6 +38,8 @@ pub(crate) struct Room {
     /// What the process used before; on a card, what was in use there.
     held: u64,
     pub(crate) free: Option<u64>,
+    /// The limit that was set, for people.
+    pub(crate) limit: Option<String>,
     /// What crosses the bus in a step, where anything does.
     pub(crate) bus: Option<Bus>,
     /// Where it does not fit: what to do about it.
@@ -101,9 +103,23 @@ impl Room {
         });
         let bus = Bus::of(arrangement, &all, train.accumulation, config, found);
         let (held, free, advice) = (found.held, found.free, advice.transpose()?);
+        let limit = settings.memory.limit_in_words();
         let (asking, wanted) = (asked, asking);
         let on_card = matches!(found.place, Place::Card { .. });
-        Ok(Self { on_card, needs: all, arrangement, train, load, asking, wanted, held, free, bus, advice })
+        Ok(Self {
+            on_card,
+            needs: all,
+            arrangement,
+            train,
+            load,
+            asking,
+            wanted,
+            held,
+            free,
+            limit,
+            bus,
+            advice,
+        })
     }
 
     /// Refuses a run that does not fit.
@@ -125,7 +141,8 @@ impl Room {
             String::new()
         };
         let amounts = format!("{} of {free} free: {}", size(self.needs.total()), parts_in_words(&self.needs));
-        let all: Vec<String> = std::iter::once(amounts + &both).chain(self.words()).collect();
+        let all: Vec<String> =
+            std::iter::once(amounts + &both).chain(self.limit.clone()).chain(self.words()).collect();
         all.join("; ")
     }
 
@@ -232,6 +249,6 @@ fn smaller(
     let one = TrainConfig { micro_batch: 1.into(), ..train.clone() };
     let needed = size(needs(&one)?.least());
     Ok(format!(
-        "one conversation at a time needs {needed}: lower train.max_sequence or lora.r, or free memory"
+        "one conversation at a time needs {needed}: lower train.max_sequence or lora.r, free memory or raise memory.limit"
     ))
 }
