@@ -136,6 +136,7 @@ __device__ __forceinline__ u64 operand(u32 address, u32 leading = 16) {
 #define D32 D16(0), D16(16)
 #define D40 D32, D8(32)
 #define D48 D32, D16(32)
+#define D56 D48, D8(48)
 #define D64 D48, D16(48)
 #define D72 D64, D8(64)
 #define D80 D64, D16(64)
@@ -145,6 +146,7 @@ __device__ __forceinline__ u64 operand(u32 address, u32 leading = 16) {
     "%24, %25, %26, %27, %28, %29, %30, %31"
 #define P40 P32 ", %32, %33, %34, %35, %36, %37, %38, %39"
 #define P48 P40 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define P56 P48 ", %48, %49, %50, %51, %52, %53, %54, %55"
 #define P64 P48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define P72 P64 ", %64, %65, %66, %67, %68, %69, %70, %71"
 #define P80 P72 ", %72, %73, %74, %75, %76, %77, %78, %79"
@@ -180,9 +182,11 @@ __device__ __forceinline__ void product(float (&d)[N / 2], const u32 (&a)[4], u6
 }
 template <int N, bool TRANSPOSED = false>
 __device__ __forceinline__ void product(float (&d)[N / 2], const u32 (&a)[4], u64 b) {
-    static_assert(N == 64 || N == 96 || N == 128 || N == 144 || N == 160 || N == 192, "a width that we use");
+    static_assert(N == 192 || (N % 16 == 0 && N >= 64 && N <= 160), "a width that we use");
     if constexpr (N == 64) FROM_REGISTERS(64, 32, 33, 34, 35, 36, 37, "", "1", "");
+    if constexpr (N == 80) FROM_REGISTERS(80, 40, 41, 42, 43, 44, 45, "", "1", "");
     if constexpr (N == 96) FROM_REGISTERS(96, 48, 49, 50, 51, 52, 53, "", "1", "");
+    if constexpr (N == 112) FROM_REGISTERS(112, 56, 57, 58, 59, 60, 61, "", "1", "");
     if constexpr (N == 128) FROM_REGISTERS(128, 64, 65, 66, 67, 68, 69, "", "1", "");
     if constexpr (N == 144) FROM_REGISTERS(144, 72, 73, 74, 75, 76, 77, "", "1", "");
     if constexpr (N == 160) FROM_REGISTERS(160, 80, 81, 82, 83, 84, 85, "", "1", "");

@@ -73,7 +73,7 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 17] = [
+pub const HEADERS: [(&str, &str); 18] = [
     ("common.cuh", include_str!("common.cuh")),
     ("barrier.cuh", include_str!("barrier.cuh")),
     ("mma.cuh", include_str!("mma.cuh")),
@@ -85,6 +85,7 @@ pub const HEADERS: [(&str, &str); 17] = [
     ("grouped.cuh", include_str!("../op/experts/grouped.cuh")),
     ("mxfp4.cuh", include_str!("../op/experts/mxfp4.cuh")),
     ("nf4.cuh", include_str!("../op/experts/nf4.cuh")),
+    ("balanced.cuh", include_str!("../op/experts/balanced.cuh")),
     ("packed_sm90.cuh", include_str!("../op/experts/packed_sm90.cuh")),
     ("packed_mxfp4.cuh", include_str!("../op/experts/packed_mxfp4.cuh")),
     ("packed_nf4.cuh", include_str!("../op/experts/packed_nf4.cuh")),

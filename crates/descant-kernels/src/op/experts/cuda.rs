@@ -327,7 +327,7 @@ fn product_in_order(
         Arg::size(n_in),
         Arg::F32(limit),
     ];
-    launch(run, kernel, run.gpu().multiprocessors(), block, &arguments)
+    run.launch_early(kernel, run.gpu().multiprocessors(), block.threads, block.shared, &arguments)
 }
 
 /// The packed bytes of a step and their scales, as its tensor copies bring them; NF4's scales come otherwise.

@@ -14,7 +14,7 @@
 #define RAW_BYTES 0
 #define COPIED_BYTES PACKED_BYTES  // by tensor copies
 #define SCALE_WARPS 0  // the scales come with the tiles
-#define COPY_REGISTERS 24
+#define COPY_REGISTERS 32
 #define REGISTERS 160
 
 // One thread: the tiles and scales of a step.
@@ -29,7 +29,7 @@ __device__ __forceinline__ void copy_packed(const Places& g, const TensorMap& w,
     tensor_copy(to + TILES_BYTES, scales, column / 16, band, full);
 }
 template <bool TRANSPOSED>
-__device__ __forceinline__ void scale(const Places&, u32, const int*, int) {}
+__device__ __forceinline__ void scale(const Places&, u32, int) {}
 
 // Which of its group's 64 columns a row of a warp's fragments is, of the upper eight or the lower.
 template <bool TRANSPOSED> __device__ __forceinline__ int column_of_fragment(int half) {
@@ -51,39 +51,44 @@ __device__ __forceinline__ void exchange(float* y) {
         y[2] = first, y[3] = second;
 }
 
-// The fragments of 64 elements of the inner dimension, four times 16.
+// The words of a step's four tiles of a warp.
+struct Words {
+    u32 of_tile[4];
+};
+// The fragments of one half of the 64 elements of the inner dimension, twice 16. The first half brings the words of
+// both.
 template <bool TRANSPOSED>
-__device__ __forceinline__ void decode(u32, u32 packed, int group, u32 (&x)[4][4]) {
+__device__ __forceinline__ void decode(u32, u32 packed, int group, int half, Words& words, u32 (&x)[2][4]) {
     const int lane = threadIdx.x & 31, tile = group * 4 + ((threadIdx.x >> 5) & 3), q = lane & 3;
-    u32 words[4];
     if (TRANSPOSED) {
-        load_matrices_transposed(words, packed + (lane >> 3) * BAND_BYTES(true) + tile * TILE_BYTES + (lane & 7) * 16);
+        if (half == 0) {
+            const u32 from = packed + (lane >> 3) * BAND_BYTES(true) + tile * TILE_BYTES + (lane & 7) * 16;
+            load_matrices_transposed(words.of_tile, from);
+        }
         const u32 from = packed + TILES_BYTES + tile / 2 * SCALE_PIECE + q * 4;
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
+        for (int i = 0; i < 2; i++) {
+            const int j = half * 2 + i;
             const u32 scales = shared_load(from + j * BAND_SCALES(true));
             const u32 upper = factors(scales, 0x4140), lower = factors(scales, 0x4342);
             u32 y[4];
-            spread(words[j], y);
+            spread(words.of_tile[j], y);
             // Rows of a tile are of the inner dimension here, and columns are those of the result.
-            x[j][0] = multiply_bf16x2(y[0], upper), x[j][1] = multiply_bf16x2(y[2], upper);
-            x[j][2] = multiply_bf16x2(y[1], lower), x[j][3] = multiply_bf16x2(y[3], lower);
+            x[i][0] = multiply_bf16x2(y[0], upper), x[i][1] = multiply_bf16x2(y[2], upper);
+            x[i][2] = multiply_bf16x2(y[1], lower), x[i][3] = multiply_bf16x2(y[3], lower);
         }
     } else {
-        load_matrices(words, packed + tile * BAND_BYTES(false) + lane * 16);
+        if (half == 0) load_matrices(words.of_tile, packed + tile * BAND_BYTES(false) + lane * 16);
         const u32 from = packed + TILES_BYTES + tile * BAND_SCALES(false) + (lane >> 3) * 4;
         const u32 select = 0x4040 + (lane >> 2 & 1) * 0x0101;
+        const u32 scales = shared_load(from + half * SCALE_PIECE);
+        const u32 upper = factors(scales, select), lower = factors(scales, select + 0x0202);
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const u32 scales = shared_load(from + half * SCALE_PIECE);
-            const u32 upper = factors(scales, select), lower = factors(scales, select + 0x0202);
-#pragma unroll
-            for (int j = half * 2; j < half * 2 + 2; j++) {
-                u32 y[4];
-                spread(words[j], y);
-                x[j][0] = multiply_bf16x2(y[0], upper), x[j][1] = multiply_bf16x2(y[1], lower);
-                x[j][2] = multiply_bf16x2(y[2], upper), x[j][3] = multiply_bf16x2(y[3], lower);
-            }
+        for (int i = 0; i < 2; i++) {
+            u32 y[4];
+            spread(words.of_tile[half * 2 + i], y);
+            x[i][0] = multiply_bf16x2(y[0], upper), x[i][1] = multiply_bf16x2(y[1], lower);
+            x[i][2] = multiply_bf16x2(y[2], upper), x[i][3] = multiply_bf16x2(y[3], lower);
         }
     }
 }

@@ -42,7 +42,7 @@ __device__ __forceinline__ void exchange(float*) {}
 
 // A warp: the scales of a group's 64 lines, lines `lane` and `lane + 32` in a lane.
 template <bool TRANSPOSED>
-__device__ __forceinline__ void scale(const Places& g, u32 shared, const int* offsets, int group) {
+__device__ __forceinline__ void scale(const Places& g, u32 shared, int group) {
     const int lane = threadIdx.x & 31, steps = steps_of(g);
     const int wide = TRANSPOSED ? g.n_out / 64 : g.n_in / 64, lines = TRANSPOSED ? g.n_in : g.n_out;
     const u32 raw = shared + RAW + group * RAW_BYTES + lane * 4, tables = shared + TABLES;
@@ -52,7 +52,7 @@ __device__ __forceinline__ void scale(const Places& g, u32 shared, const int* of
         ring.next();
     };
     Tiles tiles;
-    for (int tile = blockIdx.x; tiles.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
+    while (tiles.next(shared + WALK, g.n_experts, g.n_out)) {
         const Scales scales = scales_of(g.scales, g.tables, tiles.expert, g.n_experts, (u32)(lines * wide));
         const int first_line = lane + (TRANSPOSED ? 0 : tiles.column + group * 64);
         const int first_block = TRANSPOSED ? tiles.column / 64 + group : 0;
@@ -96,59 +96,58 @@ __device__ __forceinline__ void scale(const Places& g, u32 shared, const int* of
             publish();
         }
     }
+    // The stage that says that there is no tile left.
+    barrier_wait(shared + EMPTY + ring.stage * 8, ring.parity);
+    publish();
 }
 
-// The fragments of 64 elements of the inner dimension, four times 16.
+// Nothing is kept from the first half of a step for the second.
+struct Words {};
+// The fragments of one half of the 64 elements of the inner dimension, twice 16.
 // Forward: byte q of each word of two lines is what this thread (q = lane % 4) multiplies: two elements.
-__device__ __forceinline__ void decode_lines(u32 tables, u32 weights, u32 factors, u32 (&x)[4][4]) {
+__device__ __forceinline__ void decode_lines(u32 tables, u32 weights, u32 factors, int half, u32 (&x)[2][4]) {
     const int lane = threadIdx.x & 31, line = column_of_thread<false>();
     const u32 from = weights + line * 32, swap = (line & 4) << 2, select = (lane & 3) | ((lane & 3) + 4) << 4;
     const u32 levels = levels_of_lane(tables);
     float absmax[2];
     shared_load8(factors + line * 4, absmax);
 #pragma unroll
-    for (int half = 0; half < 2; half++)
+    for (int l = 0; l < 2; l++) {
+        const uint4 words = shared_load16(from + l * 32 + ((half * 16) ^ swap));
+        const u32 bytes =
+            __byte_perm(__byte_perm(words.x, words.y, select), __byte_perm(words.z, words.w, select), 0x5410);
+        const u32 low = low_nibbles(bytes), high = high_nibbles(bytes);
 #pragma unroll
-        for (int l = 0; l < 2; l++) {
-            const uint4 words = shared_load16(from + l * 32 + ((half * 16) ^ swap));
-            const u32 bytes =
-                __byte_perm(__byte_perm(words.x, words.y, select), __byte_perm(words.z, words.w, select), 0x5410);
-            const u32 low = low_nibbles(bytes), high = high_nibbles(bytes);
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                x[half * 2 + i / 2][i % 2 * 2 + l] =
-                    numbers(level_of(low, pick(i), levels), level_of(high, pick(i), levels), absmax[l], absmax[l]);
-        }
+        for (int i = 0; i < 4; i++)
+            x[i / 2][i % 2 * 2 + l] =
+                numbers(level_of(low, pick(i), levels), level_of(high, pick(i), levels), absmax[l], absmax[l]);
+    }
 }
 // Backward: a transposed load gives each thread four columns of two lines; it and the thread of the next warp share
 // them.
-__device__ __forceinline__ void decode_columns(u32 tables, u32 weights, u32 factors, u32 (&x)[4][4]) {
-    const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3, half = warp / 2, byte = warp % 2;
-    const u32 swap = ((half * 16) ^ ((lane & 4) << 2)), levels = levels_of_lane(tables);
+__device__ __forceinline__ void decode_columns(u32 tables, u32 weights, u32 factors, int half, u32 (&x)[2][4]) {
+    const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3, side = warp / 2, byte = warp % 2;
+    const u32 swap = ((side * 16) ^ ((lane & 4) << 2)), levels = levels_of_lane(tables);
     const u32 first = pick(byte), second = first << 16;
     factors += (lane & 3) * 8;
+    u32 units[4];
+    load_matrices_transposed(units, weights + (half * 32 + lane) * 32 + swap);
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-        u32 units[4];
-        load_matrices_transposed(units, weights + (i * 32 + lane) * 32 + swap);
-#pragma unroll
-        for (int m = 0; m < 4; m++) {
-            const int chunk = i * 2 + m / 2, place = m % 2 * 2;
-            const u32 low = low_nibbles(units[m]), high = high_nibbles(units[m]);
-            float absmax[2];
-            shared_load8(factors + (i * 4 + m) * 32, absmax);
-            x[chunk][place] =
-                numbers(level_of(low, first, levels), level_of(low, second, levels), absmax[0], absmax[1]);
-            x[chunk][place + 1] =
-                numbers(level_of(high, first, levels), level_of(high, second, levels), absmax[0], absmax[1]);
-        }
+    for (int m = 0; m < 4; m++) {
+        const int place = m % 2 * 2;
+        const u32 low = low_nibbles(units[m]), high = high_nibbles(units[m]);
+        float absmax[2];
+        shared_load8(factors + (half * 4 + m) * 32, absmax);
+        x[m / 2][place] = numbers(level_of(low, first, levels), level_of(low, second, levels), absmax[0], absmax[1]);
+        x[m / 2][place + 1] =
+            numbers(level_of(high, first, levels), level_of(high, second, levels), absmax[0], absmax[1]);
     }
 }
 template <bool TRANSPOSED>
-__device__ __forceinline__ void decode(u32 tables, u32 packed, int group, u32 (&x)[4][4]) {
+__device__ __forceinline__ void decode(u32 tables, u32 packed, int group, int half, Words&, u32 (&x)[2][4]) {
     const u32 weights = packed + group * W_BYTES, factors = packed + GROUPS * W_BYTES + group * GROUP_FACTORS;
     if (TRANSPOSED)
-        decode_columns(tables, weights, factors, x);
+        decode_columns(tables, weights, factors, half, x);
     else
-        decode_lines(tables, weights, factors, x);
+        decode_lines(tables, weights, factors, half, x);
 }

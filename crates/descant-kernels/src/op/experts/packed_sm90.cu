@@ -12,11 +12,13 @@
 // registers: a warp decodes the very fragments it multiplies, bf16 weights are never written anywhere, and nothing has
 // to be made visible to the tensor cores. The right operand are rows of A as tensor copies bring them, and its width
 // is the number of rows, so that a tile of few rows costs little. One CTA a multiprocessor walks tiles of 192 rows and
-// 192 columns in an order that depends on `offsets` alone, so nothing is read back to the host. The warps have roles:
+// 192 columns in an order that depends on `offsets` alone (balanced.cuh), so nothing is read back to the host. The
+// warps have roles:
 //
-//   1 copies         rows of A, packed weights: tensor copies into a ring of stages
+//   1 copies         rows of A, packed weights: tensor copies into a ring of stages. It walks, and says in the first
+//                    stage of a tile which one it is
 //   3 scale          of NF4: load the blocks' scales and write them as factors, each for one of
-//   3 x 4 multiply   warpgroups with 64 columns each: while one decodes, the others keep the tensor cores busy
+//   3 x 4 multiply   warpgroups with 64 columns each: while one half of a step is multiplied, a warp decodes the other
 //
 // Sums have one order: two runs give the same bytes.
 //
@@ -27,28 +29,35 @@
 // in boxes of 32 x WEIGHT_BOX with 32-byte swizzle, `s` unused, scales u8 [E, rows of W, columns of W / 64], tables as
 // nf4.cuh says. bias bf16 [E, n_out] or null; v bf16 [E, n_out, 64] or null, then without `u`; offsets i32 [E + 1]; out
 // bf16 [P, n_out] or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, E at most 256.
+#include "step.cuh"
 #ifdef NF4
 #include "packed_nf4.cuh"
 #else
 #include "packed_mxfp4.cuh"
 #endif
 
-static_assert(SHARED == OFFSETS + OFFSETS_BYTES + 1024, "what lies there, 1024-aligned");
+static_assert(SHARED == WALK + WALK_BYTES + 1024, "what lies there, 1024-aligned");
 
+// One thread, before the barrier of the stage.
+__device__ __forceinline__ void announce(u32 shared, int stage, const Tile& tile) {
+    const u32 all[4] = {(u32)tile.expert, (u32)tile.row, (u32)tile.n_rows, (u32)tile.column};
+    shared_store(shared + TILES + stage * 16, all);
+}
 // A warp: rows of A and packed weights.
 template <bool TRANSPOSED>
 __device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const TensorMap& w, const TensorMap& s,
-                                     const TensorMap& u, u32 shared, const int* offsets) {
+                                     const TensorMap& u, u32 shared) {
     const int steps = steps_of(g);
     Ring<STAGES> ring(1);
     Tiles tiles;
-    for (int tile = blockIdx.x; tiles.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
+    while (tiles.next(shared + WALK, g.n_experts, g.n_out)) {
         const int boxes = (tiles.n_rows + ROW_BOX - 1) / ROW_BOX;
         for (int step = 0; step < steps + (g.v != nullptr); step++) {
             barrier_wait(shared + EMPTY + ring.stage * 8, ring.parity);
             const u32 base = shared + ring.stage * STAGE, full = shared + FULL + ring.stage * 8;
             const bool low_rank = step == steps;
             if (is_elected()) {
+                if (step == 0) announce(shared, ring.stage, {tiles.expert, tiles.row, tiles.n_rows, tiles.column});
                 barrier_expect(full, boxes * ROW_BOX * 128 + (low_rank ? 0 : COPIED_BYTES));
                 for (int i = 0; i < boxes; i++)
                     tensor_copy(base + i * ROW_BOX * 128, low_rank ? u : a, low_rank ? 0 : step * STEP,
@@ -59,46 +68,74 @@ __device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const 
             ring.next();
         }
     }
+    barrier_wait(shared + EMPTY + ring.stage * 8, ring.parity);
+    if (is_elected()) {
+        announce(shared, ring.stage, {});
+        barrier_expect(shared + FULL + ring.stage * 8, 0);
+    }
 }
 // A tile of at most N rows: all steps, and the way out. The ring continues there.
 template <int N, bool TRANSPOSED>
-__device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u32 shared, int group,
-                                         Ring<STAGES>& ring) {
+__device__ __forceinline__ void multiply(const Places& g, const Tile& tile, u32 shared, int group, Ring<STAGES>& ring) {
     const int lane = threadIdx.x & 31, steps = steps_of(g);
-    const int mine = column_of_thread<TRANSPOSED>(), column = tiles.column + group * 64 + mine;
-    const u64 matrix = (u64)tiles.expert * g.n_out;
+    const int mine = column_of_thread<TRANSPOSED>(), column = tile.column + group * 64 + mine;
+    const u64 matrix = (u64)tile.expert * g.n_out;
     const u32 bias = g.bias && column < g.n_out ? *(const u32*)(g.bias + matrix + column) : 0;
     float acc[N / 2];
 #pragma unroll
     for (int i = 0; i < N / 2; i++) acc[i] = 0.0f;
 
-    u32 x[4][4];
-    auto step = [&](u32 base) {
+    // Fragments of the halves of a step: while one is multiplied, the other is decoded.
+    u32 x[2][2][4];
+    Words words;
+    auto issue = [&](int half) {
         products_begin();
-        const u64 rows = operand(base);  // counts in 16 bytes; 16 of k are 32
-#pragma unroll
-        for (int j = 0; j < 4; j++) product<N>(acc, x[j], rows + j * 2);
+        const u64 rows = operand(shared + ring.stage * STAGE) + half * 4;  // counts in 16 bytes; 16 of k are 32
+        product<N>(acc, x[half][0], rows);
+        product<N>(acc, x[half][1], rows + 2);
         products_commit();
-        products_wait<0>();
-        if (lane == 0) barrier_arrive(shared + EMPTY + ring.stage * 8);
-        ring.next();
     };
+    auto fill = [&](int half) {
+        const u32 packed = shared + ring.stage * STAGE + A_BYTES;
+        decode<TRANSPOSED>(shared + TABLES, packed, group, half, words, x[half]);
+    };
+    auto enter = [&]() { barrier_wait(shared + FULL + ring.stage * 8, ring.parity); };
+    auto leave = [&](int stage) {
+        if (lane == 0) barrier_arrive(shared + EMPTY + stage * 8);
+    };
+    fill(0);  // of the stage that said which tile
 #pragma unroll 1
-    for (int s = 0; s < steps; s++) {
-        barrier_wait(shared + FULL + ring.stage * 8, ring.parity);
-        const u32 base = shared + ring.stage * STAGE;
-        decode<TRANSPOSED>(shared + TABLES, base + A_BYTES, group, x);
-        step(base);
+    for (int s = 1; s < steps; s++) {
+        issue(0);
+        fill(1);
+        products_wait<0>();
+        issue(1);
+        ring.next();
+        enter();
+        fill(0);
+        products_wait<0>();
+        leave(ring.stage ? ring.stage - 1 : STAGES - 1);
     }
+    issue(0);
+    fill(1);
+    products_wait<0>();
+    issue(1);
+    products_wait<0>();
+    leave(ring.stage);
+    ring.next();
     if (g.v) {
 #pragma unroll
         for (int i = 0; i < 16; i++) {
-            const int from = tiles.column + group * 64 + column_of_fragment<TRANSPOSED>(i % 2);
+            const int from = tile.column + group * 64 + column_of_fragment<TRANSPOSED>(i % 2);
             const bf16* at = g.v + (matrix + from) * 64 + i / 4 * 16 + i / 2 % 2 * 8 + (lane & 3) * 2;
-            x[i / 4][i % 4] = from < g.n_out ? *(const u32*)at : 0;
+            x[i / 8][i / 4 % 2][i % 4] = from < g.n_out ? *(const u32*)at : 0;
         }
-        barrier_wait(shared + FULL + ring.stage * 8, ring.parity);
-        step(shared + ring.stage * STAGE);
+        enter();
+        issue(0);
+        issue(1);
+        products_wait<0>();
+        leave(ring.stage);
+        ring.next();
     }
 
     // The way out: 32 rows at a time, turned back in shared memory and stored in whole lines.
@@ -124,8 +161,8 @@ __device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u3
             }
         }
         threads_sync(1 + group, 128);
-        const int left = tiles.n_rows - part * 32, start = tiles.column + group * 64;
-        const u64 place = tiles.row + part * 32;
+        const int left = tile.n_rows - part * 32, start = tile.column + group * 64;
+        const u64 place = tile.row + part * 32;
         if (g.out)
 #pragma unroll
             for (int i = 0; i < 2; i++) {
@@ -142,24 +179,30 @@ __device__ __forceinline__ void multiply(const Places& g, const Tiles& tiles, u3
     }
 }
 
-template <bool TRANSPOSED> __device__ __forceinline__ void consume(const Places& g, u32 shared, const int* offsets,
-                                                                   int group) {
+template <bool TRANSPOSED> __device__ __forceinline__ void consume(const Places& g, u32 shared, int group) {
     Ring<STAGES> ring;
-    Tiles tiles;
-    for (int tile = blockIdx.x; tiles.go(tile, offsets, g.n_experts, g.n_out); tile += gridDim.x) {
-        // Widths that occur: many rows an expert come in full tiles, and a short sequence has some 128.
-        if (tiles.n_rows <= 64)
-            multiply<64, TRANSPOSED>(g, tiles, shared, group, ring);
-        else if (tiles.n_rows <= 96)
-            multiply<96, TRANSPOSED>(g, tiles, shared, group, ring);
-        else if (tiles.n_rows <= 128)
-            multiply<128, TRANSPOSED>(g, tiles, shared, group, ring);
-        else if (tiles.n_rows <= 144)
-            multiply<144, TRANSPOSED>(g, tiles, shared, group, ring);
-        else if (tiles.n_rows <= 160)
-            multiply<160, TRANSPOSED>(g, tiles, shared, group, ring);
+    while (true) {
+        barrier_wait(shared + FULL + ring.stage * 8, ring.parity);
+        const uint4 all = shared_load16(shared + TILES + ring.stage * 16);
+        const Tile tile = {(int)all.x, (int)all.y, (int)all.z, (int)all.w};
+        if (tile.n_rows == 0) return;
+        // A tile costs what its width does, down to that at which decoding is all the work.
+        if (tile.n_rows <= 64)
+            multiply<64, TRANSPOSED>(g, tile, shared, group, ring);
+        else if (tile.n_rows <= 80)
+            multiply<80, TRANSPOSED>(g, tile, shared, group, ring);
+        else if (tile.n_rows <= 96)
+            multiply<96, TRANSPOSED>(g, tile, shared, group, ring);
+        else if (tile.n_rows <= 112)
+            multiply<112, TRANSPOSED>(g, tile, shared, group, ring);
+        else if (tile.n_rows <= 128)
+            multiply<128, TRANSPOSED>(g, tile, shared, group, ring);
+        else if (tile.n_rows <= 144)
+            multiply<144, TRANSPOSED>(g, tile, shared, group, ring);
+        else if (tile.n_rows <= 160)
+            multiply<160, TRANSPOSED>(g, tile, shared, group, ring);
         else
-            multiply<192, TRANSPOSED>(g, tiles, shared, group, ring);
+            multiply<192, TRANSPOSED>(g, tile, shared, group, ring);
     }
 }
 
@@ -168,9 +211,7 @@ __device__ __forceinline__ void grouped(const Places& g, const TensorMap& a, con
                                         const TensorMap& u, const int* expert_offsets) {
     extern __shared__ u8 dynamic[];
     const u32 start = shared_address(dynamic), shared = tile_aligned(start);
-    int* offsets = (int*)(dynamic + (shared - start) + OFFSETS);
     const int t = threadIdx.x, group = warpgroup();
-    for (int i = t; i <= g.n_experts; i += THREADS) offsets[i] = expert_offsets[i];
     fill_tables(g.tables, shared + TABLES);
     if (t == 0) {
         for (int i = 0; i < STAGES; i++) {
@@ -179,15 +220,17 @@ __device__ __forceinline__ void grouped(const Places& g, const TensorMap& a, con
         }
         barriers_made();
     }
+    follow_closely();
+    prepare_walk<ROWS>((int*)(dynamic + (shared - start) + WALK), expert_offsets, g.n_experts);
     __syncthreads();
     if (group == 0) {
         registers_lower<COPY_REGISTERS>();
         const int warp = warp_of_group();
-        if (warp == 0) copy<TRANSPOSED>(g, a, w, s, u, shared, offsets);
-        if (SCALE_WARPS && warp > 0) scale<TRANSPOSED>(g, shared, offsets, warp - 1);
+        if (warp == 0) copy<TRANSPOSED>(g, a, w, s, u, shared);
+        if (SCALE_WARPS && warp > 0) scale<TRANSPOSED>(g, shared, warp - 1);
     } else {
         registers_raise<REGISTERS>();
-        consume<TRANSPOSED>(g, shared, offsets, group - 1);
+        consume<TRANSPOSED>(g, shared, group - 1);
     }
 }
 

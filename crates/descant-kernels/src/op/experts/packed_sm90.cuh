@@ -1,6 +1,7 @@
 // What packed_sm90.cu and the packings that it decodes have in common: the problem, its tiles, what lies where in
 // shared memory, and which columns a thread multiplies.
 #pragma once
+#include "balanced.cuh"
 #include "grouped.cuh"
 #include "sm90.cuh"
 #include "mma.cuh"
@@ -21,7 +22,8 @@ static_assert(COLUMNS == GROUPS * 64 && SUM_STEP == STEP, "what the host makes b
 #define TABLES (RAW + GROUPS * RAW_BYTES)  // what the packing looks up
 #define FULL (TABLES + TABLE_BYTES)
 #define EMPTY (FULL + STAGES * 8)
-#define OFFSETS (EMPTY + STAGES * 8)
+#define TILES (EMPTY + STAGES * 8)  // which tile begins in a stage, one of a stage
+#define WALK (TILES + STAGES * 16)
 static_assert(THREADS == 128 * (1 + GROUPS), "one warpgroup that loads");
 static_assert(ROWS % ROW_BOX == 0 && ROW_BOX % 8 == 0, "whole boxes, in whole swizzles");
 
@@ -36,6 +38,11 @@ struct Places {
     float limit;
 };
 
-using Tiles = Walk<ROWS, COLUMNS>;
+using Tiles = BalancedWalk<ROWS, COLUMNS>;
+
+// A tile as the warp that copies tells those that multiply; without rows, there is none left.
+struct Tile {
+    int expert, row, n_rows, column;
+};
 
 __device__ __forceinline__ int steps_of(const Places& g) { return (g.n_in + STEP - 1) / STEP; }
