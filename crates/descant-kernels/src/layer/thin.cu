@@ -14,6 +14,7 @@ struct Parts {
 };
 
 constexpr int WARPS = THREADS / 32;
+constexpr int AHEAD = 3;  // turns of a warp that are loaded together
 static_assert(THREADS % 32 == 0, "whole warps");
 
 // x bf16 [T, K]; w bf16 [C, K]; u bf16 [T, C]; K a multiple of 8. Rows of w that are in none of the parts are zero.
@@ -37,22 +38,29 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         }
     }
     float sums[4][4] = {};
-#pragma unroll 4
-    for (int turn = warp; turn < (K + 31) / 32; turn += WARPS) {
-        const int column = turn * 32 + t * 8;
-        uint4 a[2];
+    // What is not there is zero: loads without branches are under way together.
+    for (int first = warp; first < (K + 31) / 32; first += WARPS * AHEAD) {
+        uint4 a[AHEAD][2], b[AHEAD][4];
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int token = token0 + i * 8 + g;
-            a[i] = token < T && column < K ? load16(x + (u64)token * K + column) : make_uint4(0, 0, 0, 0);
+        for (int turn = 0; turn < AHEAD; turn++) {
+            const int start = (first + turn * WARPS) * 32, column = start + t * 8;
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int token = token0 + i * 8 + g;
+                const bool here = token < T && column < K;
+                a[turn][i] = here ? load16(x + (u64)token * K + column) : make_uint4(0, 0, 0, 0);
+            }
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                const int c = c0 + n * 8 + g;
+                const bool here = c < C && column < K && start + 32 > from[n] && start < to[n];
+                b[turn][n] = here ? load16(w + (u64)c * K + column) : make_uint4(0, 0, 0, 0);
+            }
         }
 #pragma unroll
-        for (int n = 0; n < 4; n++) {
-            if (turn * 32 + 32 <= from[n] || turn * 32 >= to[n]) continue;
-            const int c = c0 + n * 8 + g;
-            const uint4 b = c < C && column < K ? load16(w + (u64)c * K + column) : make_uint4(0, 0, 0, 0);
-            multiply32_free(sums[n], a[0], a[1], b);
-        }
+        for (int turn = 0; turn < AHEAD; turn++)
+#pragma unroll
+            for (int n = 0; n < 4; n++) multiply32_free(sums[n], a[turn][0], a[turn][1], b[turn][n]);
     }
 #pragma unroll
     for (int n = 0; n < 4; n++)

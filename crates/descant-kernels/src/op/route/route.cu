@@ -26,41 +26,52 @@ template <bool F32, int M>
 __device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const void* __restrict__ w,
                                               const float* __restrict__ bias, float* logits, int T, int D, int E) {
     __shared__ float partial[8][16 * M][EXPERT_TILE];
+    constexpr int AHEAD = F32 || M > 1 ? 2 : 3;  // turns of a warp that are loaded together
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     int first = blockIdx.x * 16 * M;
     for (int e0 = 0; e0 < E; e0 += EXPERT_TILE) {
         float acc[M][4][4] = {};
-#pragma unroll 2
-        for (int turn = warp; turn < D / 32; turn += 8) {
-            int column = turn * 32 + t * 8;
-            uint4 a[M][2];
+        // What is not there is zero: loads without branches are under way together.
+        for (int start = warp; start < D / 32; start += 8 * AHEAD) {
+            uint4 a[AHEAD][M][2], b[AHEAD][4][F32 ? 2 : 1];
 #pragma unroll
-            for (int i = 0; i < 2 * M; i++) {
-                int token = first + i * 8 + g;
-                a[i >> 1][i & 1] = token < T ? load16(x + (u64)token * D + column) : make_uint4(0, 0, 0, 0);
-            }
+            for (int turn = 0; turn < AHEAD; turn++) {
+                const int column = (start + turn * 8) * 32 + t * 8;
 #pragma unroll
-            for (int n = 0; n < 4; n++) {
-                int expert = e0 + n * 8 + g;
-                if (F32) {
-                    float f[8] = {};
-                    if (expert < E) {
-                        const float4* from = (const float4*)((const float*)w + (u64)expert * D + column);
-                        ((float4*)f)[0] = from[0], ((float4*)f)[1] = from[1];
-                    }
+                for (int i = 0; i < 2 * M; i++) {
+                    const int token = first + i * 8 + g;
+                    const bool here = token < T && column < D;
+                    a[turn][i >> 1][i & 1] = here ? load16(x + (u64)token * D + column) : make_uint4(0, 0, 0, 0);
+                }
 #pragma unroll
-                    for (int part = 0; part < 3; part++) {
-                        uint4 b = split(f);
+                for (int n = 0; n < 4; n++) {
+                    const int expert = e0 + n * 8 + g;
+                    const bool here = expert < E && column < D;
+                    const u64 at = (u64)expert * D + column;
 #pragma unroll
-                        for (int m = 0; m < M; m++) multiply32_free(acc[m][n], a[m][0], a[m][1], b);
-                    }
-                } else {
-                    uint4 b = make_uint4(0, 0, 0, 0);
-                    if (expert < E) b = load16((const bf16*)w + (u64)expert * D + column);
-#pragma unroll
-                    for (int m = 0; m < M; m++) multiply32_free(acc[m][n], a[m][0], a[m][1], b);
+                    for (int i = 0; i < (F32 ? 2 : 1); i++)
+                        b[turn][n][i] = !here ? make_uint4(0, 0, 0, 0)
+                                        : F32 ? *(const uint4*)((const float*)w + at + i * 4)
+                                              : load16((const bf16*)w + at);
                 }
             }
+#pragma unroll
+            for (int turn = 0; turn < AHEAD; turn++)
+#pragma unroll
+                for (int n = 0; n < 4; n++)
+                    if constexpr (F32) {
+                        float f[8];
+                        *(uint4*)f = b[turn][n][0], *(uint4*)(f + 4) = b[turn][n][1];
+#pragma unroll
+                        for (int part = 0; part < 3; part++) {
+                            const uint4 y = split(f);
+#pragma unroll
+                            for (int m = 0; m < M; m++) multiply32_free(acc[m][n], a[turn][m][0], a[turn][m][1], y);
+                        }
+                    } else
+#pragma unroll
+                        for (int m = 0; m < M; m++)
+                            multiply32_free(acc[m][n], a[turn][m][0], a[turn][m][1], b[turn][n][0]);
         }
 #pragma unroll
         for (int m = 0; m < M; m++)
