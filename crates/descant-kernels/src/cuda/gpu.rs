@@ -63,7 +63,6 @@ impl std::fmt::Debug for Gpu {
 #[derive(Debug, Clone, Copy, Default)]
 struct Testing {
     portable: bool,
-    candidates: bool,
     poison: bool,
     /// Bytes of a piece that may be pinned; `None` for as many as the system lets us.
     pinned: Option<usize>,
@@ -71,18 +70,13 @@ struct Testing {
 
 thread_local! {
     static TESTING: Cell<Testing> =
-        const { Cell::new(Testing { portable: false, candidates: false, poison: false, pinned: None }) };
+        const { Cell::new(Testing { portable: false, poison: false, pinned: None }) };
 }
 
 /// To what this thread queues, a card takes the portable kernels, whatever it is: they can then be tested and measured on
 /// a card at hand.
 pub fn portable_kernels(on: bool) {
     TESTING.set(Testing { portable: on, ..TESTING.get() });
-}
-
-/// To what this thread queues, Hopper takes forms that are to replace others and that no card has checked and timed yet.
-pub fn candidate_kernels(on: bool) {
-    TESTING.set(Testing { candidates: on, ..TESTING.get() });
 }
 
 /// For tests: fills every buffer that an operator of this thread is given to write with values that no result survives,
@@ -194,11 +188,6 @@ impl Gpu {
     /// Whether to use the kernels that only Hopper has.
     pub(crate) fn is_hopper(&self) -> bool {
         self.kernels().is_some_and(|row| row.family == Family::Hopper)
-    }
-
-    /// Whether to use what is on trial.
-    pub(crate) fn tries_candidates(&self) -> bool {
-        self.is_hopper() && TESTING.get().candidates
     }
 
     /// Which kernels it takes, by the table or because they were asked for; none where it is too old.
@@ -405,19 +394,6 @@ impl Run<'_> {
         arguments: &[Arg],
     ) -> Result<()> {
         let can = self.gpu.is_hopper();
-        launch(self.stream, function, grid.into(), block.into(), shared_bytes, arguments, can)
-    }
-
-    /// The same where it is on trial, in a training step; elsewhere it starts when the one before has ended.
-    pub(crate) fn launch_closely(
-        &self,
-        function: &Function,
-        grid: impl Into<Extent>,
-        block: impl Into<Extent>,
-        shared_bytes: u32,
-        arguments: &[Arg],
-    ) -> Result<()> {
-        let can = self.gpu.tries_candidates();
         launch(self.stream, function, grid.into(), block.into(), shared_bytes, arguments, can)
     }
 

@@ -70,7 +70,7 @@ pub use driver::cards;
 #[cfg(feature = "cuda")]
 pub(crate) use driver::{Event, OwnStream, Stream, StreamOrder, copy_from_host};
 #[cfg(feature = "cuda")]
-pub use gpu::{Gpu, Run, candidate_kernels, pin_at_most, poison_buffers, portable_kernels};
+pub use gpu::{Gpu, Run, pin_at_most, poison_buffers, portable_kernels};
 #[cfg(feature = "cuda")]
 pub(crate) use host::{HostMemory, HostRoom, HostStore};
 #[cfg(feature = "cuda")]

@@ -76,5 +76,5 @@ pub(super) fn pair_gradients(run: &Run<'_>, jobs: &[Job], tokens: usize) -> Resu
     }
     fields.fill(BYTES);
     let kernel = run.kernel("layer/gradients", "pair_gradients", &[])?;
-    run.launch_closely(kernel, blocks, PAIR_GRADIENTS.threads, 0, &[Arg::Struct(&fields.0)])
+    run.launch_early(kernel, blocks, PAIR_GRADIENTS.threads, 0, &[Arg::Struct(&fields.0)])
 }

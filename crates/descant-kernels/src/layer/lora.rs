@@ -91,7 +91,7 @@ pub(super) fn pack_stored(run: &Run<'_>, wholes: &[(&Whole, Stored)]) -> Result<
     fields.fill(PACKED * PACKED_BYTES);
     let largest = wholes.iter().map(|(whole, _)| whole.shape[0] * whole.shape[1]).max().unwrap_or(0);
     let grid = (blocks(largest), wholes.len());
-    run.launch_closely(run.kernel(UNIT, "pack", &[])?, grid, BLOCK, 0, &[Arg::Struct(&fields.0)])
+    run.launch_early(run.kernel(UNIT, "pack", &[])?, grid, BLOCK, 0, &[Arg::Struct(&fields.0)])
 }
 
 /// Writes an expert matrix, one an expert, of `shape` (after transposing) as bf16 with columns padded to `width`.

@@ -43,5 +43,5 @@ pub(super) fn thin_rows(
     arguments.extend([tokens, width, columns].map(Arg::size));
     arguments.push(Arg::Struct(&fields.0));
     let grid = (tokens.div_ceil(ROWS), columns.div_ceil(COLUMNS));
-    run.launch_closely(run.kernel("layer/thin", "thin_rows", &[])?, grid, THIN_ROWS.threads, 0, &arguments)
+    run.launch_early(run.kernel("layer/thin", "thin_rows", &[])?, grid, THIN_ROWS.threads, 0, &arguments)
 }

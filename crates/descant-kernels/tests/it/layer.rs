@@ -277,9 +277,8 @@ fn a_layer_equals_its_definition_whatever_is_kept() {
     ] {
         let case = Case::new(packed, sites, window, &LENGTHS, 41);
         let what = format!("packed {packed}, {} sites, window {window:?}", sites.len());
-        for kernels in ["own", "portable", "candidate"] {
+        for kernels in ["own", "portable"] {
             k::cuda::portable_kernels(kernels == "portable");
-            k::cuda::candidate_kernels(kernels == "candidate");
             let mut all: Option<Vec<(String, Vec<u32>)>> = None;
             for keep in [Keep::All, Keep::Balanced, Keep::Minimal] {
                 let workspace = Workspace::default();
@@ -293,7 +292,6 @@ fn a_layer_equals_its_definition_whatever_is_kept() {
                 );
             }
             k::cuda::portable_kernels(false);
-            k::cuda::candidate_kernels(false);
         }
     }
     assert!(found.is_empty(), "{found:#?}");

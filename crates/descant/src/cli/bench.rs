@@ -136,18 +136,13 @@ pub(crate) enum KernelChoice {
     Auto,
     /// For every GPU since Ampere
     Portable,
-    /// As auto; on Hopper with forms that are to replace others once a GPU has checked and timed them
-    Candidate,
 }
 
 impl KernelChoice {
     /// Has what this thread queues from here on take them.
     pub(crate) fn take(self) {
         #[cfg(feature = "cuda")]
-        {
-            descant_kernels::cuda::portable_kernels(self == Self::Portable);
-            descant_kernels::cuda::candidate_kernels(self == Self::Candidate);
-        }
+        descant_kernels::cuda::portable_kernels(self == Self::Portable);
         let _ = self;
     }
 
@@ -156,7 +151,6 @@ impl KernelChoice {
         match self {
             Self::Auto => "auto",
             Self::Portable => "portable",
-            Self::Candidate => "candidate",
         }
     }
 }

@@ -35,7 +35,7 @@ struct Answer {
     sequence: usize,
     accumulate: usize,
     experts: bool,
-    /// `auto`, `portable` or `candidate`.
+    /// `auto` or `portable`.
     kernels: &'static str,
     keep: String,
     trained_parameters: usize,

@@ -2,9 +2,9 @@
 //!
 //! They are ignored where none is asked for: `--include-ignored` runs them, and then a missing card is a failure.
 //! `DESCANT_CARD=portable` keeps Hopper from its own kernels (for compute-sanitizer's racecheck, which does not know the
-//! barriers that those are built on), `DESCANT_CARD=candidate` tries what is to replace others there. The fast form (a whole layer as one operator) is compared with
-//! the CPU and with the layer put together from single operators on the same card; buffers are poisoned first, so
-//! that nothing is read that was not written.
+//! barriers that those are built on). The fast form (a whole layer as one operator) is compared with the CPU and with the
+//! layer put together from single operators on the same card; buffers are poisoned first, so that nothing is read that was
+//! not written.
 
 #![expect(clippy::print_stdout, reason = "the differences are what the reader of a run on a card wants")]
 
@@ -23,14 +23,9 @@ mod shared;
 use burn::tensor::Device;
 use descant_kernels::cuda::Gpu;
 
-/// Whether these kernels are wanted everywhere.
-fn wants(kernels: &str) -> bool {
-    std::env::var_os("DESCANT_CARD").is_some_and(|value| value == kernels)
-}
-
-/// Whether the portable kernels are.
+/// Whether the portable kernels are wanted everywhere.
 fn is_portable() -> bool {
-    wants("portable")
+    std::env::var_os("DESCANT_CARD").is_some_and(|value| value == "portable")
 }
 
 /// The first card, with poisoned buffers.
@@ -40,6 +35,5 @@ fn card() -> Device {
     }
     descant_kernels::cuda::poison_buffers(true);
     descant_kernels::cuda::portable_kernels(is_portable());
-    descant_kernels::cuda::candidate_kernels(wants("candidate"));
     Device::cuda(0)
 }

@@ -135,7 +135,7 @@ fn launch(
         let items = n_tiles * shape.n_kv;
         arguments.extend([Arg::size(items), Arg::size(shape.n_kv)]);
         let grid = items.min(run.gpu().multiprocessors() as usize);
-        return run.launch_closely(function, grid, block.threads, block.shared, &arguments);
+        return run.launch_early(function, grid, block.threads, block.shared, &arguments);
     }
     run.launch(function, (shape.n_kv, n_tiles), block.threads, block.shared, &arguments)
 }
@@ -221,10 +221,11 @@ pub(crate) fn backward(
     arguments.extend(rest);
     let items = work.n_keys * shape.n_kv;
     // Sizes alone decide, because the sums' last bits depend on it.
-    if form.sm90 && items <= FEW_KEY_ITEMS_SM90 && run.gpu().tries_candidates() {
+    // A window has few queries a tile of keys, and parts of them cost more than they save.
+    if form.sm90 && items <= FEW_KEY_ITEMS_SM90 && shape.window.is_none() {
         arguments.extend([Arg::size(items), Arg::size(shape.n_kv)]);
         let function = run.kernel(unit, "attention_backward_kv_parts", &defines)?;
-        return run.launch_closely(
+        return run.launch_early(
             function,
             items * KEY_PARTS_SM90,
             blocks[1].threads,

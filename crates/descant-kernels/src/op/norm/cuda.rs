@@ -62,7 +62,7 @@ pub(crate) fn forward(
     let kernel = run.kernel("norm", "rms_norm", &[])?;
     let mut arguments = vec![Arg::Ptr(x), Arg::Ptr(weight), Arg::Ptr(out), Arg::maybe(inv_rms)];
     arguments.extend(rows.sizes());
-    run.launch_closely(kernel, rows.grid(run, 16), THREADS, 0, &arguments)
+    run.launch_early(kernel, rows.grid(run, 16), THREADS, 0, &arguments)
 }
 
 /// `dx = residual + J^T dy`; without `inv_rms` the factors are computed again. `dx` may be `residual`.
@@ -81,7 +81,7 @@ pub(crate) fn backward(
     let mut arguments = vec![Arg::Ptr(x), Arg::Ptr(weight), Arg::maybe(inv_rms), Arg::Ptr(dy)];
     arguments.extend([Arg::maybe(residual), Arg::Ptr(dx)]);
     arguments.extend(rows.sizes());
-    run.launch_closely(kernel, rows.grid(run, 8), THREADS, 0, &arguments)
+    run.launch_early(kernel, rows.grid(run, 8), THREADS, 0, &arguments)
 }
 
 impl NormKernel for CubeBackend {

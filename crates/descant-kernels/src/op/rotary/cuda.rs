@@ -48,7 +48,7 @@ pub(crate) fn turn(
         Arg::size(heads.strides[1]),
         Arg::F32(sign),
     ];
-    run.launch_closely(kernel, threads.div_ceil(256), 256u32, 0, &arguments)
+    run.launch_early(kernel, threads.div_ceil(256), 256u32, 0, &arguments)
 }
 
 impl RotaryKernel for CubeBackend {

@@ -64,7 +64,7 @@ pub(crate) fn router_choice(
     let mut arguments = [x, weight.address(), bias, logits, experts, weights].map(Arg::Ptr).to_vec();
     arguments.extend([n_tokens, hidden, n_experts, top_k].map(Arg::size));
     let blocks = n_tokens.div_ceil(if is_few { FEW_ROUTED } else { ROUTED });
-    run.launch_closely(run.kernel("route", entry, &[])?, blocks, 256u32, 0, &arguments)
+    run.launch_early(run.kernel("route", entry, &[])?, blocks, 256u32, 0, &arguments)
 }
 
 /// The `top_k` experts with the largest logits, and the softmax over them.
@@ -100,15 +100,15 @@ pub(crate) fn sort(
     if n_pairs <= FEW_PAIRS && n_experts <= FEW_PAIRS_EXPERTS {
         let mut arguments = [experts, pairs, places, offsets].map(Arg::Ptr).to_vec();
         arguments.extend([n_pairs, n_experts].map(Arg::size));
-        return run.launch_closely(run.kernel("route", "sort_few_pairs", &[])?, 1usize, CHUNK, 0, &arguments);
+        return run.launch_early(run.kernel("route", "sort_few_pairs", &[])?, 1usize, CHUNK, 0, &arguments);
     }
     let blocks = n_pairs.div_ceil(CHUNK).max(1);
     let sizes = [Arg::size(n_pairs), Arg::size(n_experts)];
     let arguments = [&[Arg::Ptr(experts), Arg::Ptr(scratch)][..], &sizes].concat();
-    run.launch_closely(run.kernel("route", "count_pairs", &[])?, blocks, CHUNK, 0, &arguments)?;
+    run.launch_early(run.kernel("route", "count_pairs", &[])?, blocks, CHUNK, 0, &arguments)?;
     let to = [Arg::Ptr(pairs), Arg::Ptr(places), Arg::Ptr(offsets)];
     let arguments = [&[Arg::Ptr(experts), Arg::Ptr(scratch)][..], &to, &sizes].concat();
-    run.launch_closely(run.kernel("route", "sort_pairs", &[])?, blocks, CHUNK, 0, &arguments)
+    run.launch_early(run.kernel("route", "sort_pairs", &[])?, blocks, CHUNK, 0, &arguments)
 }
 
 /// `out = residual + sum of a token's rows of y by their weights`; weights and residual may be none (0).
@@ -132,13 +132,7 @@ pub(crate) fn combine(
         Arg::size(hidden),
         Arg::size(top_k),
     ];
-    run.launch_closely(
-        run.kernel("route/rows", "combine", &[])?,
-        vectors.div_ceil(256),
-        256u32,
-        0,
-        &arguments,
-    )
+    run.launch_early(run.kernel("route/rows", "combine", &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
 }
 
 /// Addresses of [`combine_backward`].
@@ -191,7 +185,7 @@ pub(crate) fn combine_backward(
         Arg::I32(matches!(at.router, RouterWeight::F32(_)).into()),
     ];
     let entry = if top_k <= 4 { "combine_backward" } else { "combine_backward_many" };
-    run.launch_closely(run.kernel("route/rows", entry, &[])?, n_tokens, 128u32, 0, &arguments)
+    run.launch_early(run.kernel("route/rows", entry, &[])?, n_tokens, 128u32, 0, &arguments)
 }
 
 /// `weights = softmax of the chosen logits`, f32 `[tokens, k]`.
@@ -238,7 +232,7 @@ pub(crate) fn take(
         let warps = TAKE_ROWS_SM90.threads as usize / 32;
         let grid = n_tokens.div_ceil(warps).min(2 * run.gpu().multiprocessors() as usize);
         let kernel = run.kernel("route/rows_sm90", "take_tokens", &[])?;
-        return run.launch_closely(kernel, grid, TAKE_ROWS_SM90.threads, shared as u32, &arguments);
+        return run.launch_early(kernel, grid, TAKE_ROWS_SM90.threads, shared as u32, &arguments);
     }
     run.launch(run.kernel("route/rows", "take_tokens", &[])?, n_tokens.div_ceil(8), 256u32, 0, &arguments)
 }

@@ -40,7 +40,7 @@ fn launch(run: &Run<'_>, entry: &'static str, at: [u64; 3], [count, width]: [usi
     arguments.extend([Arg::I64(vectors as i64), Arg::size(width)]);
     let bytes = 4.0 * (count * width) as f64;
     run.stage("rows by index", 0.0, bytes, || {
-        run.launch_closely(run.kernel("select", entry, &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
+        run.launch_early(run.kernel("select", entry, &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
     })
 }
 

@@ -65,7 +65,7 @@ pub(crate) fn backward(
         Arg::size(top_k),
         Arg::F32(limit),
     ];
-    run.launch_closely(kernel, rows, 128u32, 0, &arguments)
+    run.launch_early(kernel, rows, 128u32, 0, &arguments)
 }
 
 impl SwigluKernel for CubeBackend {

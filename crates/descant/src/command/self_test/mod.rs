@@ -38,7 +38,6 @@ pub(super) fn run(args: &SelfTest, talk: Talk) -> Result<Exit> {
     let kernels = match args.kernels {
         KernelChoice::Auto => "by capability",
         KernelChoice::Portable => "portable, as asked",
-        KernelChoice::Candidate => "by capability, with candidates",
     };
     let report = shown::Report {
         facts: shown::Facts::of(&chosen, kernels),
