@@ -77,7 +77,7 @@ int main() {
             [&] {
                 attend(qkv.p, bias.data(), u.data(), v.data(), cs.p, sn.p, adapted.data(), K.data(), V.data(),
                        sinks.data(), slots.data(), pos.data(), tbl.data(), first.data(), out.data(), parts.data(),
-                       cnt.data(), KH, R, c.win, 0.25f);
+                       cnt.data(), KH, R, c.win, c.B % 2, 0.25f);
             },
             c.ctx % 2);
         // Columns of a row as they should be: rounded, turned, rounded.

@@ -139,6 +139,16 @@ inline u32 __reduce_min_sync(u32, u32 v) {
 inline int __reduce_add_sync(u32, int v) {
     return (int)reduce((u32)v, [](u32 a, u32 b) { return a + b; });
 }
+inline u32 __match_any_sync(u32, int v) {
+    auto& w = W();
+    w.slot[LANE()] = (u32)v;
+    __syncwarp();
+    u32 r = 0;
+    for (int i = 0; i < 32; i++) r |= (u32)(w.slot[i] == (u32)v) << i;
+    __syncwarp();
+    return r;
+}
+inline int __popc(u32 x) { return __builtin_popcount(x); }
 inline u32 __float_as_uint(float x) {
     u32 y;
     memcpy(&y, &x, 4);

@@ -1,12 +1,22 @@
-// decode/experts_sm90.cu against sums in f64: experts with no, few and more rows than a group has, an odd number of
-// blocks a line, low-rank rows, SwiGLU. run.sh makes kernels.h.
+// decode/experts_sm90.cu, or experts_wide_sm90.cu with TILE_ROWS, against sums in f64: experts with no, few and more
+// rows than a group has, an odd number of blocks a line, low-rank rows, SwiGLU. run.sh makes kernels.h.
 #include "block.h"
+#ifdef TILE_ROWS
+#define CHAINS 4
+#define WARPS 2
+#define STAGES 2
+#define THREADS (WARPS * 32)
+#define STAGE_OF_WEIGHTS (2 * (((N_IN + 63) / 64 + CHAINS - 1) / CHAINS) * 544)
+#define STAGE_OF_END (32 * (RANK + 1) * 2)
+#define STAGE_BYTES (((STAGE_OF_WEIGHTS > STAGE_OF_END ? STAGE_OF_WEIGHTS : STAGE_OF_END) + 127) / 128 * 128)
+#else
 #define WARPS 4
 #define STAGES 3
 #define THREADS ((WARPS + STAGES) * 32)
 #define STAGE_BYTES ((16 * (N_IN / 32 * 17 + 2 + RANK * 2) + 127) / 128 * 128)
+#endif
 #define ROW_BYTES ((N_IN + 63) / 64 * 128)
-alignas(1024) static u8 memory[100000];
+alignas(1024) static u8 memory[200000];
 // ---- what is PTX in sm90.cuh and mma.cuh
 inline void barrier_expect(u32 barrier, u32) { barrier_arrive(barrier); }
 inline void bulk_copy(u32 to, const void* from, u32 bytes, u32) {
@@ -27,15 +37,20 @@ inline u32 __ballot_sync(u32, bool x) {
 }
 inline int __ffs(u32 x) { return __builtin_ffs((int)x); }
 #include "kernels.h"
+#ifdef TILE_ROWS
+#define FORM "wide step"
+#else
+#define FORM "step"
+#endif
 
 int main() {
     std::mt19937 rng(5);
     std::normal_distribution<float> normal;
     static const double levels[8] = {0, .5, 1, 1.5, 2, 3, 4, 6};
     double worst = 0;
-    for (std::vector<int> counts : {std::vector<int>{0, 1, 0, 3}, {9, 2, 17, 0}})
+    for (std::vector<int> counts : {std::vector<int>{0, 1, 0, 3}, {9, 2, 37, 0}})
         for (int gathered = 0; gathered < 2; gathered++) {
-            const int E = (int)counts.size(), n_out = 80, top_k = 2;
+            const int E = (int)counts.size(), n_out = 96, top_k = 2;
             std::vector<int> offsets{0};
             for (int n : counts) offsets.push_back(offsets.back() + n);
             const int P = offsets.back();
@@ -99,7 +114,7 @@ int main() {
                 }
             const double first = sqrt(error[0] / norm[0]), second = sqrt(error[1] / norm[1]);
             worst = std::max(worst, std::isnan(first + second) ? 1e9 : std::max(first, second));
-            printf("step of experts, %d in, rank %d, %d rows%s: %.1e, SwiGLU %.1e\n", N_IN, RANK, P,
+            printf(FORM " of experts, %d in, rank %d, %d rows%s: %.1e, SwiGLU %.1e\n", N_IN, RANK, P,
                    gathered ? ", gathered" : "", first, second);
         }
     puts(worst < 5e-3 ? "ok" : "WRONG");

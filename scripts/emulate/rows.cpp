@@ -1,6 +1,7 @@
 // decode/rows.cu against sums in f64: routing, and an adapter's rows at experts, with and without adapters. run.sh
 // makes kernels.h.
 #include "block.h"
+#include <algorithm>
 #include "kernels.h"
 std::mt19937 rng(3);
 std::normal_distribution<float> normal;
@@ -33,7 +34,23 @@ void need(bool ok, const char* what) {
         printf("WRONG %s\n", what);
     }
 }
+// Pairs in the order of their experts, whose own keep theirs.
+void sort_pairs(int P, int E) {
+    Al<int> experts(P), pairs(P), places(P), offsets(E + 1);
+    std::vector<int> expected(P);
+    for (int p = 0; p < P; p++) experts[p] = rng() % (rng() % E + 1), expected[p] = p;
+    std::stable_sort(expected.begin(), expected.end(), [&](int a, int b) { return experts[a] < experts[b]; });
+    run({1, 1, 1}, 1024, [&] { sort_few(experts.data(), pairs.data(), places.data(), offsets.data(), P, E); });
+    for (int p = 0; p < P; p++) need(pairs[p] == expected[p] && places[expected[p]] == p, "order of pairs");
+    for (int e = 0; e <= E; e++) {
+        int before = 0;
+        for (int p = 0; p < P; p++) before += experts[p] < e;
+        need(offsets[e] == before, "offsets of experts");
+    }
+}
 int main() {
+    sort_pairs(37, 5);
+    sort_pairs(1024, 128);
     for (int D : {2880, 64})
         for (int E : {32, 128, 5})
             for (int B : {1, 3})
@@ -61,7 +78,7 @@ int main() {
                                     route(prod.data(), x.data(), bias.data(), u.data(), v.data(), norm.data(),
                                           router.data(), fine ? fr.data() : nullptr, rbias.data(), adapted.data(),
                                           mid.data(), nor.data(), lg.data(), ex.data(), wt.data(), pairs.data(),
-                                          places.data(), off.data(), cnt.data(), D, E, k, R, 1e-5f);
+                                          places.data(), off.data(), cnt.data(), D, E, k, R, mode ^ (B > 1), 1e-5f);
                                 },
                                 E % 3 == 0);
                             for (int b = 0; b < B; b++) {

@@ -12,7 +12,8 @@ text() { # a file without its includes, attributes, and what block.h has
     -e '/^__device__ __forceinline__ u32 transposed/,/^}/d' "$1"
 }
 compile() { ${CXX:-g++} -std=c++20 -O2 -pthread -Wno-stringop-overflow -I"$build" -I"$here" "$@"; }
-{ text "$kernels/cache.cuh"; text "$kernels/attend.cu"; } > "$build/kernels.h"
+{ echo 'alignas(128) static bf16 factor[200000];'; text "$kernels/cache.cuh"; text "$kernels/attend.cu"; } |
+  sed '/extern __shared__/d' > "$build/kernels.h"
 if [ "${1:-}" = --control ]; then
   sed -i 's/key < n ?/key <= n ?/' "$build/kernels.h"
 fi
@@ -34,7 +35,8 @@ for shape in "64 8" "32 4" "16 3"; do
   compile -DHEAD_DIM="${shape% *}" -DGROUP="${shape#* }" $attend "$here/attend.cpp" -o "$build/attend"
   "$build/attend"
 done
-{ echo 'alignas(128) static u8 routers[400000];'; text "$kernels/rows.cu"; } > "$build/kernels.h"
+{ echo 'alignas(128) static u8 routers[400000];'; text "$kernels/route.cuh"
+  text "$kernels/rows.cu"; } > "$build/kernels.h"
 compile $route "$here/rows.cpp" -o "$build/rows"
 "$build/rows"
 # The store of grouped.cuh is another kernel's, and what is PTX has another text in block.h and packed.cpp.
@@ -89,10 +91,15 @@ for shape in "64 8" "32 4" "16 3"; do
 done
 packed mxfp4 "-DSHARED=$(number "$geometry" 'const PACKED: Block = Block { threads: 256, shared: ' | head -1)" "$@"
 packed nf4 "-DNF4=1 -DSHARED=$(number "$geometry" 'const PACKED_NF4: Block = Block { threads: 256, shared: ' | head -1)" "$@"
-{ text "$experts/mxfp4.cuh"; products; body "$kernels/experts_sm90.cu"; } | without multiply_bf16x2 load_chunk > "$build/kernels.h"
-for shape in "160 0 1" "192 16 2"; do
-  # shellcheck disable=SC2086
-  set -- $shape
-  compile -w -DMAX_EXPERTS=256 -DRANK_WIDTH=64 -DN_IN="$1" -DRANK="$2" -DGROUPS="$3" "$here/experts.cpp" -o "$build/experts"
-  "$build/experts"
+for form in experts_sm90 experts_wide_sm90; do
+  { text "$experts/mxfp4.cuh"; products
+    sed -e "/#include \"tiles_sm90.cuh\"/{r $kernels/tiles_sm90.cuh
+      d}" "$kernels/$form.cu" | body /dev/stdin; } | without multiply_bf16x2 load_chunk > "$build/kernels.h"
+  rows=; [ $form = experts_sm90 ] || rows=-DTILE_ROWS=27
+  for shape in "160 0" "192 16"; do
+    # shellcheck disable=SC2086
+    set -- $shape
+    compile -w -DMAX_EXPERTS=256 -DRANK_WIDTH=64 -DN_IN="$1" -DRANK="$2" $rows "$here/experts.cpp" -o "$build/experts"
+    "$build/experts"
+  done
 done

@@ -109,12 +109,53 @@ pub const fn step_row(n_in: usize) -> usize {
     n_in.div_ceil(64) * 128
 }
 
-/// Attention of a step; its shared memory is static.
+/// Experts of a step with many rows, on Hopper.
+pub const STEP_WIDE: Block = Block { threads: STEP_WIDE_WARPS * 32, shared: 0 };
+/// Warps there, each with tiles and a ring of its own.
+pub const STEP_WIDE_WARPS: u32 = 12;
+/// Stages of a ring there.
+pub const STEP_WIDE_STAGES: u32 = 2;
+/// Columns of a tile there.
+pub const STEP_WIDE_COLUMNS: usize = 32;
+/// Rows of a tile there at most.
+const STEP_WIDE_ROWS: usize = 32;
+/// Shared memory of a block of Hopper.
+const SHARED_SM90: usize = 227 << 10;
+
+/// Bytes of a stage there: a piece of the sum as `experts_sm90.cu` cuts it, of a tile's packed weights with their
+/// scales, or the tile's biases and factor.
+pub const fn step_wide_stage(n_in: usize, rank: usize) -> usize {
+    let chunks = n_in.div_ceil(64).div_ceil(STEP_WARPS as usize);
+    let weights = STEP_WIDE_COLUMNS * chunks * (32 + 2);
+    let end = STEP_WIDE_COLUMNS * (rank + 1) * 2;
+    let most = if weights > end { weights } else { end };
+    most.next_multiple_of(128)
+}
+
+/// Bytes of all rings there.
+pub const fn step_wide_rings(n_in: usize, rank: usize) -> usize {
+    (STEP_WIDE_WARPS * STEP_WIDE_STAGES) as usize * step_wide_stage(n_in, rank)
+}
+
+/// Rows that a tile there has room for; none where lines are too long.
+pub const fn step_wide_rows(n_in: usize, rank: usize) -> usize {
+    // Barriers, the experts' offsets, and what lies before each of them to be aligned.
+    let fixed = (STEP_WIDE_WARPS * STEP_WIDE_STAGES) as usize * 8 + (MAX_EXPERTS + 1) * 4 + 64;
+    let room = SHARED_SM90.saturating_sub(step_wide_rings(n_in, rank) + fixed);
+    // A row, its low-rank row, and whose it is.
+    let rows = room / (step_row(n_in) + rank * 2 + 8);
+    if rows < STEP_WIDE_ROWS { rows } else { STEP_WIDE_ROWS }
+}
+
+/// Attention of a step; its dynamic shared memory is that of an adapter's factor, if at all.
 pub const ATTEND: Block = Block { threads: 128, shared: 0 };
-/// Routing of a step; its dynamic shared memory is that of its experts' rows of the router, the norm and the bias.
+/// Routing of a step; its dynamic shared memory is that of its experts' rows of the router, the norm, the bias, and, where
+/// there is room, an adapter's factor.
 pub const ROUTE_ROWS: Block = Block { threads: 256, shared: 0 };
 /// Experts of a block there.
 pub const ROUTE_EXPERTS: usize = 4;
+/// Blocks of a row there that are a cluster on Hopper, where a row has so many.
+pub const ROUTE_TOGETHER: usize = 8;
 /// An adapter's rows at the experts of a step.
 pub const EXPERT_ROWS: Block = Block { threads: 256, shared: 0 };
 /// Rows of A of a block there.
@@ -247,6 +288,14 @@ pub(super) mod constants {
         ("WARPS", super::STEP_WARPS as i64),
         ("STAGES", super::STEP_STAGES as i64),
     ];
+    pub(crate) const STEP_WIDE: &[Define] = &[
+        EXPERTS,
+        WIDTH,
+        super::STEP_WIDE.threads("THREADS"),
+        ("WARPS", super::STEP_WIDE_WARPS as i64),
+        ("STAGES", super::STEP_WIDE_STAGES as i64),
+        ("CHAINS", super::STEP_WARPS as i64),
+    ];
     pub(crate) const THIN: &[Define] =
         &[super::THIN.threads("THREADS"), ("COLUMNS", super::THIN_COLUMNS as i64)];
     pub(crate) const ATTEND: &[Define] = &[
@@ -255,13 +304,17 @@ pub(super) mod constants {
         ("MOST_SPLITS", MOST_SPLITS as i64),
         PAGE,
     ];
-    pub(crate) const STEP_ROWS: &[Define] = &[
+    const WIDEST: Define = ("MAX_WIDTH", super::STEP_WIDTH as i64);
+    const ROUTERS: Define = ("ROUTE_EXPERTS", super::ROUTE_EXPERTS as i64);
+    pub(crate) const STEP_ROUTE: &[Define] = &[super::ROUTE_ROWS.threads("ROUTE_THREADS"), ROUTERS, WIDEST];
+    pub(crate) const STEP_ROUTE_SM90: &[Define] = &[
         super::ROUTE_ROWS.threads("ROUTE_THREADS"),
-        ("ROUTE_EXPERTS", super::ROUTE_EXPERTS as i64),
-        super::EXPERT_ROWS.threads("LOW_THREADS"),
-        ("LOW_RANKS", super::EXPERT_RANKS as i64),
-        ("MAX_WIDTH", super::STEP_WIDTH as i64),
+        ROUTERS,
+        WIDEST,
+        ("BLOCKS", super::ROUTE_TOGETHER as i64),
     ];
+    pub(crate) const STEP_ROWS: &[Define] =
+        &[super::EXPERT_ROWS.threads("LOW_THREADS"), ("LOW_RANKS", super::EXPERT_RANKS as i64), WIDEST];
     pub(crate) const UNPACK: &[Define] = &[super::UNPACK.threads("THREADS")];
     pub(crate) const LOW_RANK: &[Define] = &[
         EXPERTS,

@@ -12,9 +12,6 @@ use super::error::{CudaError, Result};
 use super::table::{Architecture, Define, Unit, unit};
 use super::{nvrtc, store};
 
-/// Dynamic shared memory that needs no permission, in bytes, beside as much of a kernel's own.
-const FREE_SHARED: u32 = 24 * 1024;
-
 /// Files whose kernels follow each other closely, and the percentage of a multiprocessor's memory that all of them want
 /// as shared memory: a multiprocessor must be empty to change that, so that kernels of different wishes could not run
 /// beside each other. 164 of 228 KB on Hopper leave as much cache as loads on their way take.
@@ -96,7 +93,7 @@ impl Kernels {
         }
         // A few functions a process, needed until its end.
         let function: &'static Function =
-            Box::leak(Box::new(Function { name: entry, loaded, shared: AtomicU32::new(FREE_SHARED) }));
+            Box::leak(Box::new(Function { name: entry, loaded, shared: AtomicU32::new(0) }));
         cache.functions.entry((id, entry)).or_default().push((defines.to_vec(), function));
         Ok(function)
     }

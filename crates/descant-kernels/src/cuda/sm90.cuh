@@ -71,6 +71,15 @@ __device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async.
 __device__ __forceinline__ void cluster_sync() {
     asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
+// Its halves: says that this thread is here, and waits for all others.
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.release;" ::: "memory"); }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire;" ::: "memory"); }
+// Writes a number to block `rank`, at the place that `to` is in this one.
+__device__ __forceinline__ void cluster_store(u32 to, u32 rank, float x) {
+    asm volatile("{ .reg .u32 at;\nmapa.shared::cluster.u32 at, %0, %1;\nst.shared::cluster.f32 [at], %2; }" ::"r"(to),
+                 "r"(rank), "f"(x)
+                 : "memory");
+}
 // 16 bytes of block `rank`, at the place that `from` is in this one.
 __device__ __forceinline__ float4 cluster_load16(u32 from, u32 rank) {
     float4 x;

@@ -4,7 +4,7 @@
 //! architecture it is meant for.
 
 pub use super::geometry::Define;
-use super::geometry::{constants, step_row, step_stage};
+use super::geometry::{constants, step_row, step_stage, step_wide_rows, step_wide_stage};
 
 /// A card's compute capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,13 +73,15 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 18] = [
+pub const HEADERS: [(&str, &str); 20] = [
     ("common.cuh", include_str!("common.cuh")),
     ("barrier.cuh", include_str!("barrier.cuh")),
     ("mma.cuh", include_str!("mma.cuh")),
     ("sm90.cuh", include_str!("sm90.cuh")),
     ("step.cuh", include_str!("../decode/step.cuh")),
     ("cache.cuh", include_str!("../decode/cache.cuh")),
+    ("route.cuh", include_str!("../decode/route.cuh")),
+    ("tiles_sm90.cuh", include_str!("../decode/tiles_sm90.cuh")),
     ("attention.cuh", include_str!("../op/attention/attention.cuh")),
     ("attention_sm90.cuh", include_str!("../op/attention/attention_sm90.cuh")),
     ("grouped.cuh", include_str!("../op/experts/grouped.cuh")),
@@ -108,24 +110,36 @@ const HEADS_SM90: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_D
 /// Columns of an adapter's rows in a step of generation.
 const STEP_EXPERTS: &[&[Define]] = &[&[("RANK", 16)], &[("RANK", 64)]];
 
-/// The same on Hopper: also groups of eight rows at once, numbers of a line, and what lines and rows take in shared memory.
+/// The same on Hopper: also numbers of a line, and what lines and rows take in shared memory.
 const STEP_EXPERTS_SM90: &[&[Define]] = &[
-    &step_experts_sm90(0, 1, 2880),
-    &step_experts_sm90(0, 2, 2880),
-    &step_experts_sm90(16, 1, 2880),
-    &step_experts_sm90(16, 2, 2880),
-    &step_experts_sm90(64, 1, 2880),
-    &step_experts_sm90(64, 2, 64),
+    &step_experts_sm90(0, 2880),
+    &step_experts_sm90(16, 2880),
+    &step_experts_sm90(64, 2880),
+    &step_experts_sm90(64, 64),
 ];
 
+/// The same with many rows.
+const STEP_WIDE: &[&[Define]] =
+    &[&step_wide(0, 2880), &step_wide(16, 2880), &step_wide(64, 2880), &step_wide(64, 64)];
+
 /// What it is compiled with for these.
-pub const fn step_experts_sm90(rank: usize, groups: usize, n_in: usize) -> [Define; 5] {
+pub const fn step_experts_sm90(rank: usize, n_in: usize) -> [Define; 4] {
     [
         ("RANK", rank as i64),
-        ("GROUPS", groups as i64),
         ("N_IN", n_in as i64),
         ("STAGE_BYTES", step_stage(n_in, rank) as i64),
         ("ROW_BYTES", step_row(n_in) as i64),
+    ]
+}
+
+/// The same with many rows.
+pub const fn step_wide(rank: usize, n_in: usize) -> [Define; 5] {
+    [
+        ("RANK", rank as i64),
+        ("N_IN", n_in as i64),
+        ("STAGE_BYTES", step_wide_stage(n_in, rank) as i64),
+        ("ROW_BYTES", step_row(n_in) as i64),
+        ("TILE_ROWS", step_wide_rows(n_in, rank) as i64),
     ]
 }
 
@@ -150,7 +164,7 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 36] = [
+pub const UNITS: [Unit; 39] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
@@ -223,8 +237,21 @@ pub const UNITS: [Unit; 36] = [
         STEP_EXPERTS_SM90,
         constants::STEP_EXPERTS_SM90,
     )),
+    sm90(tiled(
+        "decode/experts_wide_sm90",
+        include_str!("../decode/experts_wide_sm90.cu"),
+        STEP_WIDE,
+        constants::STEP_WIDE,
+    )),
     tiled("decode/thin", include_str!("../decode/thin.cu"), PLAIN, constants::THIN),
     tiled("decode/attend", include_str!("../decode/attend.cu"), HEADS, constants::ATTEND),
+    tiled("decode/route", include_str!("../decode/route.cu"), PLAIN, constants::STEP_ROUTE),
+    sm90(tiled(
+        "decode/route_sm90",
+        include_str!("../decode/route_sm90.cu"),
+        PLAIN,
+        constants::STEP_ROUTE_SM90,
+    )),
     tiled("decode/rows", include_str!("../decode/rows.cu"), PLAIN, constants::STEP_ROWS),
     tiled("experts/low_rank", include_str!("../op/experts/low_rank.cu"), PLAIN, constants::LOW_RANK),
 ];

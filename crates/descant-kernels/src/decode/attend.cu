@@ -15,8 +15,8 @@
 // n_kv * D], rows as cache.cuh says; sinks f32 [H]; slots, positions i32 [B], the new token's; pages i32, tables of all
 // sequences, that of sequence b from first_page[b] on, which is even; out bf16 [B, H * D]; parts f32 [splits of all
 // tables, n_kv, GROUP, D + 2]; counters u32 [B, n_kv], zero, and zero again on return. What is of the step before or of
-// the host (cache, positions, tables) is read before the kernel before is done. Grid: (blocks of a sequence, n_kv, B).
-// Block: 128.
+// the host (cache, positions, tables) is read before the kernel before is done; staged: whether dynamic shared memory
+// has room for this block's rows of v and for a row of u. Grid: (blocks of a sequence, n_kv, B). Block: 128.
 #include "mma.cuh"
 #include "step.cuh"
 
@@ -27,6 +27,7 @@
 #define LOWEST -1e30f
 #define WARPS 4
 #define HEADS 8  // columns of a product
+#define OWN (((GROUP + 2) * D + THREADS - 1) / THREADS)  // a thread's columns of the product before
 static_assert(THREADS == 32 * WARPS && KEYS == 32 * WARPS, "a warp has 32 keys");
 static_assert(KEYS == 2 * PAGE, "a tile has two pages");
 static_assert(2 * (GROUP + 2) <= WARPS * HEADS, "a block's columns twice have room where sums come later");
@@ -42,7 +43,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     attend(const float* qkv, const bf16* bias, const bf16* u, const bf16* v, const float* cos, const float* sin,
            const int* adapted, bf16* keys, bf16* values, const float* sinks, const int* slots, const int* positions,
            const int* pages, const int* first_page, bf16* out, float* parts, u32* counters, int n_kv, int R, int window,
-           float scale) {
+           int staged, float scale) {
+    extern __shared__ __align__(16) bf16 factor[];
     __shared__ __align__(16) u8 key_rows[KEYS * ROW_BYTES];
     __shared__ __align__(16) u8 value_rows[KEYS * ROW_BYTES];
     __shared__ __align__(16) float sums[WARPS][HEADS][D + 2];
@@ -96,10 +98,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
         return i < GROUP * D ? head * GROUP * D + i : (H + head) * D + i % D + (i / D - GROUP) * width;
     };
     const bool is_adapted = R > 0 && adapted[b];
+    // The factor's rows of this block's columns: to where they can be read soon, or, if there is room, to shared
+    // memory.
 #pragma unroll 1
-    for (int i = t; is_adapted && i < (GROUP + 2) * D; i += THREADS)
+    for (int i = t; is_adapted && i < (GROUP + 2) * D; i += THREADS) {
+        const bf16* of_column = v + (u64)column(i) * R;
+        if (staged)
 #pragma unroll 1
-        for (int r = 0; r < R * 2; r += 128) prefetch((const u8*)(v + (u64)column(i) * R) + r);
+            for (int r = 0; r < R; r += 8) copy_async16(shared_address(factor + i * R + r), of_column + r);
+        else
+#pragma unroll 1
+            for (int r = 0; r < R; r += 64) prefetch(of_column + r);
+    }
 #pragma unroll 1
     for (int i = t; i < (GROUP + 2) * D / 8; i += THREADS)
         copy_async16(shared_address(biases + i * 8), bias + column(i * 8));
@@ -113,20 +123,35 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
 #pragma unroll 1
     for (int i = t; i < (GROUP + 2) * D / 4; i += THREADS)
         copy_async16(shared_address(whole + i * 4), qkv + (u64)b * row_width + column(i * 4));
+    const bf16* row_of_u = u + b * R;
+    if (is_adapted && staged) {
+        bf16* const to = factor + (GROUP + 2) * D * R;
+        if (t < R / 8) copy_async16(shared_address(to + t * 8), row_of_u + t * 8);
+        row_of_u = to;
+    }
     copy_commit();
-#pragma unroll 1
-    for (int i = t; is_adapted && i < (GROUP + 2) * D; i += THREADS) {
-        const bf16* of_column = v + (u64)column(i) * R;
-        float sum = 0.0f;
+    if (staged) {
+        copy_wait<0>();
+        __syncthreads();
+    }
+    if (is_adapted) {
+        float sums_of[OWN] = {};
 #pragma unroll 1
         for (int r = 0; r < R; r += 8) {
             float of[8];
-            unpack8(load16(u + b * R + r), of);
-            sum += dot8(of, load16(of_column + r));
+            unpack8(load16(row_of_u + r), of);
+#pragma unroll
+            for (int k = 0; k < OWN; k++) {
+                const int i = t + k * THREADS;
+                if (i < (GROUP + 2) * D)
+                    sums_of[k] += dot8(of, load16((staged ? factor + i * R : v + (u64)column(i) * R) + r));
+            }
         }
-        low[i] = sum;
+#pragma unroll
+        for (int k = 0; k < OWN; k++)
+            if (t + k * THREADS < (GROUP + 2) * D) low[t + k * THREADS] = sums_of[k];
     }
-    copy_wait<0>();
+    if (!staged) copy_wait<0>();
     __syncthreads();
     auto rounded = [&](int i) {
         return to_float(to_bf16(whole[i] + to_float(biases[i]) + (is_adapted ? low[i] : 0.0f)));

@@ -1,11 +1,13 @@
-//! The experts' products of a step: launches of `experts_sm90.cu` on Hopper for MXFP4 on the card, else of `experts.cu`.
+//! The experts' products of a step: launches of `experts_sm90.cu` and `experts_wide_sm90.cu` on
+//! Hopper for MXFP4 on the card, else of `experts.cu`.
 
 use descant_quant::{Packing, nf4};
 
 use crate::cuda::geometry::{
-    STEP_ALONE, STEP_COLUMNS, STEP_EXPERTS, STEP_EXPERTS_SM90, STEP_STAGES, step_row, step_stage,
+    STEP_ALONE, STEP_COLUMNS, STEP_EXPERTS, STEP_EXPERTS_SM90, STEP_STAGES, STEP_WIDE, STEP_WIDE_COLUMNS,
+    step_row, step_stage, step_wide_rings, step_wide_rows,
 };
-use crate::cuda::table::step_experts_sm90;
+use crate::cuda::table::{step_experts_sm90, step_wide};
 use crate::cuda::{Arg, CudaError, Define, Result, Run};
 use crate::op::experts::RANK_WIDTH;
 use crate::op::experts::cuda::{ExpertData, Experts, Output, Sorted, grouped_arguments};
@@ -14,9 +16,9 @@ use crate::op::experts::cuda::{ExpertData, Experts, Output, Sorted, grouped_argu
 const RANKS: [usize; 2] = [16, RANK_WIDTH];
 /// Rows of a group.
 const GROUP: usize = 8;
-/// Rows of a step beyond which Hopper takes two groups of an expert at once: one more pass over its weights would cost
-/// more than what the larger tiles do.
-const ROWS_OF_ONE: usize = 64;
+/// Rows of a step, and of an expert on average, beyond which Hopper takes the form for many rows of an expert.
+const ROWS_OF_FEW: usize = 32;
+const PAIRS_OF_FEW: usize = 4;
 /// Blocks a multiprocessor of `experts.cu`.
 const BLOCKS: u32 = 2;
 
@@ -47,23 +49,24 @@ pub(super) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, to: &Output,
     let (n_in, n_out) = (experts.columns, experts.rows);
     let arguments = grouped_arguments(a, data.pieces(), experts.count, [n_in, n_out], to);
     let multiprocessors = run.gpu().multiprocessors();
-    // Who finishes tiles is fewer of them behind than a group of rows has.
-    let is_wide = n_out >= STEP_COLUMNS * STEP_STAGES as usize;
-    if run.gpu().is_hopper() && matches!(data.packing(), Packing::Mxfp4) && !step.is_on_host && is_wide {
+    if run.gpu().is_hopper() && matches!(data.packing(), Packing::Mxfp4) && !step.is_on_host {
         let rank = if to.low_rank.is_some() { step.columns } else { 0 };
-        let groups = if step.rows > ROWS_OF_ONE { 2 } else { 1 };
-        let defines = step_experts_sm90(rank, groups, n_in);
-        let kernel = run.kernel("decode/experts_sm90", "step_experts", &defines)?;
-        let rows = step.rows.min(groups * GROUP);
-        let shared = STEP_STAGES as usize * step_stage(n_in, rank) + rows * step_row(n_in);
         let arguments = [&arguments[..], &[Arg::I32(step.is_chosen.into())]].concat();
-        return run.launch_early(
-            kernel,
-            multiprocessors,
-            STEP_EXPERTS_SM90.threads,
-            (shared as u32).max(STEP_ALONE),
-            &arguments,
-        );
+        let wide_rows = step_wide_rows(n_in, rank);
+        let are_many = step.rows > ROWS_OF_FEW && a.places > PAIRS_OF_FEW * experts.count;
+        if are_many && n_out.is_multiple_of(STEP_WIDE_COLUMNS) && wide_rows >= GROUP {
+            let kernel = run.kernel("decode/experts_wide_sm90", "step_experts", &step_wide(rank, n_in))?;
+            let shared = step_wide_rings(n_in, rank) + wide_rows * step_row(n_in);
+            return run.launch_early(kernel, multiprocessors, STEP_WIDE.threads, shared as u32, &arguments);
+        }
+        // Who finishes tiles is fewer of them behind than a group of rows has.
+        if n_out >= STEP_COLUMNS * STEP_STAGES as usize {
+            let kernel = run.kernel("decode/experts_sm90", "step_experts", &step_experts_sm90(rank, n_in))?;
+            let rows = step.rows.min(GROUP);
+            let shared = STEP_STAGES as usize * step_stage(n_in, rank) + rows * step_row(n_in);
+            let (threads, shared) = (STEP_EXPERTS_SM90.threads, (shared as u32).max(STEP_ALONE));
+            return run.launch_early(kernel, multiprocessors, threads, shared, &arguments);
+        }
     }
     let unit = match data.packing() {
         Packing::Nf4 if !n_in.is_multiple_of(nf4::BLOCK) => {

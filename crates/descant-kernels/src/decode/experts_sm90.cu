@@ -10,87 +10,30 @@
 // Launch: as many CTAs as multiprocessors; dynamic shared memory for STAGES stages and the most rows of an expert up to
 // ROWS.
 #include "grouped.cuh"
-#include "mma.cuh"
-#include "sm90.cuh"
-#include "step.cuh"
 
 #define COLUMNS 16
-#define ROWS (8 * GROUPS)
-#define WIDE (N_IN / 32)  // blocks of a line
-#define CHUNKS ((WIDE + 1) / 2)  // of two blocks
-#define PER ((CHUNKS + WARPS - 1) / WARPS)  // chunks of a warp
+#define ROWS 8
+#define CHAINS WARPS
+#include "tiles_sm90.cuh"
+
 #define BLOCK_BYTES (COLUMNS * WIDE * 16)
 #define SCALE_BYTES (COLUMNS * WIDE)
 #define BIAS_AT (BLOCK_BYTES + SCALE_BYTES)
 #define FACTOR_AT (BIAS_AT + COLUMNS * 2)
 #define LOW (RANK > 0)  // whether an adapter may take part
-#define SUMS (WARPS * GROUPS * COLUMNS * 8)
+#define SUMS (WARPS * COLUMNS * ROWS)
+#define FIRST 8  // pairs that are brought with the offsets: all of one token
 static_assert(STAGE_BYTES == ((FACTOR_AT + COLUMNS * RANK * 2 + 127) & ~127), "a tile's weights, biases and factor");
-static_assert(ROW_BYTES == CHUNKS * 128, "whole chunks, zeros behind the last number");
 static_assert(THREADS == (WARPS + STAGES) * 32, "warps that multiply, and one for each stage");
-static_assert(N_IN % 32 == 0, "numbers come in blocks");
 
-// Rows of one expert, and the first of their columns.
-struct Tile {
-    int expert, row, n_rows, column;
-};
-
-// The tiles of all experts in one order: the columns of a group of rows follow each other.
-struct TileOrder {
-    const int* offsets;
-    int n_out;
-    Tile tile;
-    int group;  // of rows, counted from the first
-
-    __device__ __forceinline__ int groups(int expert) const {
-        return (offsets[expert + 1] - offsets[expert] + ROWS - 1) / ROWS;
-    }
-    // A warp: goes to tile `first`, which there is.
-    __device__ __forceinline__ void go(int first, int n_experts) {
-        const int lane = threadIdx.x & 31, across = n_out / COLUMNS;
-        int group = first / across, expert = 0;
-        for (int base = 0; base < n_experts; base += 32) {
-            const int here = base + lane < n_experts ? groups(base + lane) : 0;
-            int sum = here;
-#pragma unroll
-            for (int distance = 1; distance < 32; distance *= 2) {
-                const int other = __shfl_up_sync(FULL_WARP, sum, distance);
-                if (lane >= distance) sum += other;
-            }
-            const u32 found = __ballot_sync(FULL_WARP, group < sum);
-            if (found) {
-                const int at = __ffs(found) - 1;
-                expert = base + at;
-                group -= __shfl_sync(FULL_WARP, sum - here, at);
-                break;
-            }
-            group -= __shfl_sync(FULL_WARP, sum, 31);
-        }
-        const int row = offsets[expert] + group * ROWS;
-        tile = {expert, row, min(ROWS, offsets[expert + 1] - row), first % across * COLUMNS};
-        this->group = 0;
-    }
-    // To the next tile, which there is.
-    __device__ __forceinline__ void next() {
-        tile.column += COLUMNS;
-        if (tile.column < n_out) return;
-        tile.column = 0, tile.row += tile.n_rows, group++;
-        while (tile.row >= offsets[tile.expert + 1]) tile.expert++;
-        tile.n_rows = min(ROWS, offsets[tile.expert + 1] - tile.row);
-    }
-};
-
-// Where 16-byte piece p of a staged row is: four are a block of 32 numbers, and lanes that read together, of two rows,
-// read different banks.
-__device__ __forceinline__ int piece(int row, int p) { return row * ROW_BYTES + (p ^ (row & 1) << 2) * 16; }
-
-extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
+extern "C" __global__ void __launch_bounds__(THREADS, 2)
     step_experts(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const float*, const bf16* bias,
                  const bf16* u, const bf16* v, const int* expert_offsets, bf16* out, bf16* h, int a_ld, int top_k,
                  int n_experts, int n_out, int n_in, float limit, int early) {
     extern __shared__ __align__(128) u8 memory[];
     __shared__ __align__(8) u64 barriers[2 * STAGES];
     __shared__ int offsets[MAX_EXPERTS + 1];
+    __shared__ int first_pairs[FIRST], pair_of[ROWS];
     __shared__ __align__(16) float sums[STAGES][SUMS];
     __shared__ __align__(16) bf16 lows[2][ROWS][LOW ? RANK : 8];
     const int t = threadIdx.x, lane = t & 31, warp = __shfl_sync(FULL_WARP, t >> 5, 0), g = lane >> 2, q = lane & 3;
@@ -102,20 +45,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
     // The next kernel may read what was there before this one's wait ended.
     if (!early) wait_for_earlier(), next_may_start();
     for (int i = t; i <= n_experts; i += THREADS) offsets[i] = expert_offsets[i];
+    if (pairs && t < min(top_k, FIRST)) first_pairs[t] = pairs[t];
     __syncthreads();
     if (early) next_may_start();
-    int all = 0;
-    for (int base = 0; base < n_experts; base += 32) {
-        const int e = base + lane;
-        all += __reduce_add_sync(FULL_WARP, e < n_experts ? (offsets[e + 1] - offsets[e] + ROWS - 1) / ROWS : 0);
-    }
-    all *= n_out / COLUMNS;
+    const int all = count_tiles(offsets, n_experts, n_out);
     const int begin = (int)((long long)all * blockIdx.x / gridDim.x);
     const int count = (int)((long long)all * (blockIdx.x + 1) / gridDim.x) - begin;
     if (count == 0) return;
     TileOrder order{offsets, n_out};
     order.go(begin, n_experts);
-    u8* rows = memory + STAGES * STAGE_BYTES;
+    const u32 rows = shared_address(memory + STAGES * STAGE_BYTES);
 
     if (warp < WARPS) {
         if (early) wait_for_earlier();
@@ -125,73 +64,52 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
             if (i > 0) order.next();
             const Tile tile = order.tile;
             if (staged != tile.row) {
+                if (t < tile.n_rows) {
+                    const int place = tile.row + t;
+                    pair_of[t] = !pairs ? place : place < min(top_k, FIRST) ? first_pairs[place] : pairs[place];
+                }
                 threads_sync(1, WARPS * 32);
+#pragma unroll 1
                 for (int row = 0; row < tile.n_rows; row++) {
-                    const int place = tile.row + row;
-                    const bf16* from = a + (u64)(pairs ? pairs[place] / top_k : place) * a_ld;
-                    for (int p = t; p < ROW_BYTES / 16; p += WARPS * 32) {
-                        // Of a block, what lane q of a product has: numbers 2q, 2q + 1, and 8, 16 and 24 further.
-                        u32 x[4];
-#pragma unroll
-                        for (int i = 0; i < 4; i++) {
-                            const int at = p / 4 * 32 + i * 8 + p % 4 * 2;
-                            x[i] = at < N_IN ? *(const u32*)(from + at) : 0;
-                        }
-                        *(uint4*)(rows + piece(row, p)) = make_uint4(x[0], x[1], x[2], x[3]);
-                    }
+                    const bf16* from = a + (u64)(pairs ? pair_of[row] / top_k : pair_of[row]) * a_ld;
+                    for (int p = t; p < N_IN / 8; p += WARPS * 32) copy_async16(rows + piece(row, p), from + p * 8);
                     // Low-rank rows for two groups in turn: who finishes tiles is fewer of them behind than a group
                     // has.
                     if (LOW && u && t < RANK / 8)
-                        ((uint4*)lows[order.group & 1][row])[t] =
-                            load16(u + (u64)(pairs ? pairs[place] : place) * RANK + t * 8);
+                        copy_async16(shared_address(lows[order.group & 1][row]) + t * 16,
+                                     u + (u64)pair_of[row] * RANK + t * 8);
                 }
+                copy_commit();
+                copy_wait<0>();
                 threads_sync(1, WARPS * 32);
                 staged = tile.row;
             }
             const int stage = i % STAGES;
-            const u8* from = memory + stage * STAGE_BYTES;
-            float acc[GROUPS][2][4] = {};
-            int row_at[GROUPS];
-            // A row that is not there makes a column of sums that nobody reads.
-#pragma unroll
-            for (int r = 0; r < GROUPS; r++) row_at[r] = piece(min(r * 8 + g, tile.n_rows - 1), q);
+            const u32 from = shared_address(memory) + stage * STAGE_BYTES;
+            float acc[2][4] = {};
+            const u32 row_at = right_at(rows, 0, tile.n_rows);
             barrier_wait(full + stage * 8, i / STAGES & 1);
-            const u32 tiles = shared_address(from) + lane * 16, scales_at = BLOCK_BYTES + g / 2 * 4;
-            const u32 select = 0x4040 + (g & 1) * 0x0101;
-// Not all of them at once: the block must fit beside another kernel's.
-#pragma unroll 2
+#pragma unroll
             for (int c = 0; c < PER; c++) {
-                const int chunk = warp + c * WARPS;
+                const int chunk = warp * PER + c;
                 if (chunk >= CHUNKS) break;
                 u32 words[4];
-                load_matrices(words, tiles + chunk * 4 * TILE_BYTES);
+                load_matrices(words, from + lane * 16 + chunk * 4 * TILE_BYTES);
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
                     if (WIDE % 2 && chunk * 2 + half >= WIDE) break;
-                    const u32 scales = *(const u32*)(from + scales_at + (chunk * 2 + half) * SCALE_PIECE);
-                    const u32 upper = factors(scales, select), lower = factors(scales, select + 0x0202);
-                    u32 left[2][4];
-#pragma unroll
-                    for (int j = 0; j < 2; j++) {
-                        spread(words[half * 2 + j], left[j]);
-#pragma unroll
-                        for (int k = 0; k < 4; k++) left[j][k] = multiply_bf16x2(left[j][k], k % 2 ? lower : upper);
-                    }
-#pragma unroll
-                    for (int r = 0; r < GROUPS; r++) {
-                        if (r && r * 8 >= tile.n_rows) break;
-                        const uint4 z = *(const uint4*)(rows + (row_at[r] ^ half * 64) + chunk * 128);
-                        multiply16_free(acc[r][0], left[0], z.x, z.y);
-                        multiply16_free(acc[r][1], left[1], z.z, z.w);
-                    }
+                    const u32 scales =
+                        shared_load(from + BLOCK_BYTES + scale_of_lane() + (chunk * 2 + half) * SCALE_PIECE);
+                    u32 left[2][4], right[4];
+                    left_of(words + half * 2, scales, left);
+                    load_matrices(right, (row_at ^ half * 64) + chunk * 128);
+                    multiply16_free(acc[0], left[0], right[0], right[1]);
+                    multiply16_free(acc[1], left[1], right[2], right[3]);
                 }
             }
-#pragma unroll
-            for (int r = 0; r < GROUPS; r++) {
-                float* to = sums[stage] + (warp * GROUPS + r) * COLUMNS * 8 + g * 8 + q * 2;
-                *(float2*)to = make_float2(acc[r][0][0] + acc[r][1][0], acc[r][0][1] + acc[r][1][1]);
-                *(float2*)(to + 64) = make_float2(acc[r][0][2] + acc[r][1][2], acc[r][0][3] + acc[r][1][3]);
-            }
+            float* to = sums[stage] + warp * COLUMNS * 8 + g * 8 + q * 2;
+            *(float2*)to = make_float2(acc[0][0] + acc[1][0], acc[0][1] + acc[1][1]);
+            *(float2*)(to + 64) = make_float2(acc[0][2] + acc[1][2], acc[0][3] + acc[1][3]);
             barrier_arrive_warp(done + stage * 8);
         }
         return;
@@ -219,15 +137,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, GROUPS == 1 ? 2 : 1)
         for (int k = 0; goes_on && k < STAGES; k++) order.next();
         barrier_wait(done + stage * 8, i / STAGES & 1);
         // A lane makes two neighbouring columns of one row.
-        for (int k = lane; k < 64 * GROUPS; k += 32) {
-            const int row = (k & 7) + (k >> 6) * 8, pair = k >> 3 & 7;
+        for (int k = lane; k < COLUMNS / 2 * ROWS; k += 32) {
+            const int row = k & 7, pair = k >> 3;
             if (row >= tile.n_rows) continue;
-            const float* from = sums[stage] + (k >> 6) * COLUMNS * 8 + pair * 16 + (k & 7);
+            const float* from = sums[stage] + pair * 16 + row;
             float x = 0.0f, y = 0.0f;
 #pragma unroll
             for (int w = 0; w < WARPS; w++) {
-                x += from[w * GROUPS * COLUMNS * 8];
-                y += from[w * GROUPS * COLUMNS * 8 + 8];
+                x += from[w * COLUMNS * ROWS];
+                y += from[w * COLUMNS * ROWS + 8];
             }
             const u64 place = tile.row + row;
             if (LOW && u) {

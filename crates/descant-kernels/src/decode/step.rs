@@ -5,7 +5,7 @@ use super::buffers::{Buffers, Sizes};
 use super::experts;
 use super::types::{StepChoice, THIN_ROWS};
 use crate::cuda::geometry::{
-    ATTEND, EXPERT_RANKS, EXPERT_ROWS, ROUTE_EXPERTS, ROUTE_ROWS, THIN, THIN_COLUMNS,
+    ATTEND, EXPERT_RANKS, EXPERT_ROWS, ROUTE_EXPERTS, ROUTE_ROWS, ROUTE_TOGETHER, THIN, THIN_COLUMNS,
 };
 use crate::cuda::{Arg, Element, MatmulSpec, Matrices, Result, Run};
 use crate::layer::frozen::DenseData;
@@ -62,6 +62,9 @@ enum To {
 const THIN_BLOCKS: u32 = 2;
 const BLOCKS_OF_ATTENTION: u32 = 4;
 const BLOCKS_OF_ROUTING: u32 = 2;
+/// Static shared memory of attention's and routing's blocks at most.
+const ATTEND_STATIC: usize = 48 << 10;
+const ROUTE_STATIC: usize = 9 << 10;
 
 impl Program {
     /// The whole step; `told` is where the host reads the ids.
@@ -155,7 +158,9 @@ impl Program {
         .map(Arg::Ptr);
         let window = layer.window.unwrap_or(0);
         let scale = (of.head_dim as f32).sqrt().recip();
-        let sizes = [of.key_heads, columns, window].map(Arg::size);
+        let of_block = (of.heads / of.key_heads + 2) * of.head_dim;
+        let (is_staged, factor) = staged(run, rows, ATTEND_STATIC, (of_block + 1) * columns);
+        let sizes = [of.key_heads, columns, window, is_staged].map(Arg::size);
         let arguments = [&pointers[..], &sizes, &[Arg::F32(scale)]].concat();
         let splits =
             layer.window.map_or(shape.splits, |window| super::buffers::splits(window).min(shape.splits));
@@ -169,7 +174,7 @@ impl Program {
                 of.key_heads as u32,
                 rows as u32,
             ];
-            run.launch_early(kernel, grid, ATTEND.threads, 0, &arguments)
+            run.launch_early(kernel, grid, ATTEND.threads, factor, &arguments)
         })?;
         let columns = layer.paths.output;
         let product = Dense {
@@ -209,28 +214,33 @@ impl Program {
             at.routed,
         ]
         .map(Arg::Ptr);
-        let sizes = [of.hidden, of.experts, of.top_k, layer.paths.output].map(Arg::size);
         let is_fine = layer.router.is_some();
+        let number = if is_fine { size_of::<f32>() } else { size_of::<u16>() };
+        let shared = of.hidden * (ROUTE_EXPERTS * number + size_of::<f32>() + size_of::<u16>());
+        let columns = layer.paths.output;
+        let (is_staged, factor) = staged(run, rows, ROUTE_STATIC + shared, of.hidden * columns);
+        let sizes = [of.hidden, of.experts, of.top_k, columns, is_staged].map(Arg::size);
         let arguments = [&pointers[..], &sizes, &[Arg::F32(layer.epsilon as f32)]].concat();
         let pairs = rows * of.top_k;
         run.stage("route", 0.0, 0.0, || {
-            let entry = match (is_fine, layer.paths.output) {
+            let entry = match (is_fine, columns) {
                 (true, _) => "route_fine",
                 (false, 0) => "route_rows",
                 (false, _) => "route_adapted",
             };
-            let kernel = run.kernel("decode/rows", entry, &[])?;
-            let number = if is_fine { size_of::<f32>() } else { size_of::<u16>() };
-            let shared = of.hidden * (ROUTE_EXPERTS * number + size_of::<f32>() + size_of::<u16>());
-            let grid =
-                [blocks(run, BLOCKS_OF_ROUTING, rows, of.experts.div_ceil(ROUTE_EXPERTS)), rows as u32, 1];
-            run.launch_early(kernel, grid, ROUTE_ROWS.threads, shared as u32, &arguments)?;
+            let groups = of.experts.div_ceil(ROUTE_EXPERTS);
+            let per_row = blocks(run, BLOCKS_OF_ROUTING, rows, groups);
+            let is_together = groups == ROUTE_TOGETHER && per_row as usize == groups && run.gpu().is_hopper();
+            let file = if is_together { "decode/route_sm90" } else { "decode/route" };
+            let kernel = run.kernel(file, entry, &[])?;
+            let grid = [per_row, rows as u32, 1];
+            run.launch_early(kernel, grid, ROUTE_ROWS.threads, shared as u32 + factor, &arguments)?;
             if rows == 1 {
                 return Ok(());
             }
             let pointers = [at.experts, at.pairs, at.places, at.offsets].map(Arg::Ptr);
             let arguments = [&pointers[..], &[pairs, of.experts].map(Arg::size)].concat();
-            run.launch(run.kernel("decode/rows", "sort_few", &[])?, 1usize, 1024u32, 0, &arguments)
+            run.launch_early(run.kernel("decode/rows", "sort_few", &[])?, 1usize, 1024u32, 0, &arguments)
         })
     }
 
@@ -338,6 +348,14 @@ impl Program {
 fn blocks(run: &Run<'_>, per_multiprocessor: u32, of: usize, parts: usize) -> u32 {
     let all = per_multiprocessor * run.gpu().multiprocessors();
     (all / of as u32).clamp(1, parts as u32)
+}
+
+/// Whether a block has its part of an adapter's factor in shared memory, of so many numbers, and the bytes of it: where
+/// sequences are few, so that nobody minds that fewer blocks fit on a multiprocessor.
+fn staged(run: &Run<'_>, rows: usize, others: usize, numbers: usize) -> (usize, u32) {
+    let bytes = numbers * size_of::<u16>();
+    let has_room = others + bytes <= run.gpu().architecture().shared_memory() as usize;
+    if rows <= THIN_ROWS && bytes > 0 && has_room { (1, bytes as u32) } else { (0, 0) }
 }
 
 /// With a kernel that reads the matrix once.

@@ -13,6 +13,8 @@
 
 #define WARPS 8
 #define AHEAD 12  // chunks of a warp that are on their way: all of 2880
+// Where the i-th of them is: two neighbours, then WARPS pairs further. A column's 128 bytes are asked for at once.
+#define CHUNK_AT(i) ((i) / 2 * 2 * WARPS + (i) % 2)
 static_assert(THREADS == 32 * WARPS, "eight warps");
 static_assert(COLUMNS == 8, "as a fragment of the right operand has");
 
@@ -32,16 +34,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         const bool adapter = tile >= of_w;
         const int column = (adapter ? tile - of_w : tile) * COLUMNS + g;
         const bool is_there = tile < tiles && column < (adapter ? R : N);
-        return is_there ? (const uint4*)((adapter ? more : w) + (u64)column * K) + q + warp * 4 : (const uint4*)0;
+        return is_there ? (const uint4*)((adapter ? more : w) + (u64)column * K) + q + warp * 8 : (const uint4*)0;
     };
     // The i-th of this warp's chunks from `first` on, which begin at `from`. What is not there leaves what was: no
     // product reads it, or nobody the product.
     auto load = [&](const uint4* from, int first, int i) {
-        if (from && first + i * WARPS < chunks) loaded[i] = __ldcs(from + i * WARPS * 4);
+        if (from && first + CHUNK_AT(i) < chunks) loaded[i] = __ldcs(from + CHUNK_AT(i) * 4);
     };
     const uint4* at = line(blockIdx.x);
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++) load(at, warp, i);
+    for (int i = 0; i < AHEAD; i++) load(at, warp * 2, i);
 
     u8* const by = rows + B * stride;
 #pragma unroll 1
@@ -92,17 +94,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         const uint4* next = line(tile + gridDim.x);
         float acc[2][4] = {};
 #pragma unroll 1
-        for (int from = warp; from < chunks; from += WARPS * AHEAD) {
+        for (int from = warp * 2; from < chunks; from += WARPS * AHEAD) {
             const bool is_last = from + WARPS * AHEAD >= chunks;
             if (!is_last) at += WARPS * AHEAD * 4;
             const uint4* source = is_last ? next : at;
-            const int first = is_last ? warp : from + WARPS * AHEAD;
+            const int first = is_last ? warp * 2 : from + WARPS * AHEAD;
             const u8* x_at = row + from * 64;
 #pragma unroll
             for (int i = 0; i < AHEAD; i++) {
                 const uint4 v = loaded[i];
-                if (from + i * WARPS < chunks) {
-                    const uint4 z = *(const uint4*)(x_at + i * WARPS * 64);
+                if (from + CHUNK_AT(i) < chunks) {
+                    const uint4 z = *(const uint4*)(x_at + CHUNK_AT(i) * 64);
                     const u32 one[4] = {z.x, 0, z.y, 0}, other[4] = {z.z, 0, z.w, 0};
                     multiply16(acc[0], one, v.x, v.y);
                     multiply16(acc[1], other, v.z, v.w);

@@ -11,6 +11,8 @@ use crate::models::{Case, all};
 use crate::{card, is_portable};
 
 pub(crate) const NEW: usize = 40;
+/// Sequences of the largest batch.
+const MANY: usize = 70;
 /// How far below the largest logit a chosen token's may be, in parts of the largest: bf16 on both sides.
 const NEAR: f32 = 0.03;
 
@@ -69,8 +71,8 @@ fn what_is_decoded_is_what_the_whole_model_finds_likeliest() {
     for case in all() {
         let model = case.load(&card);
         let (adapter, vocabulary) = (adapter(&case, &model), model.config.vocab_size);
-        // More than go through the thin kernels too.
-        let prompts: Vec<Vec<u32>> = (0..THIN_ROWS as u32 + 3)
+        // More than go through the thin kernels too, and so many that experts' products take the form for many rows.
+        let prompts: Vec<Vec<u32>> = (0..MANY as u32)
             .map(|n| {
                 case.sequences(vocabulary)[n as usize % case.lengths.len()]
                     .iter()
@@ -81,7 +83,7 @@ fn what_is_decoded_is_what_the_whole_model_finds_likeliest() {
         for portable in [false, true] {
             portable_kernels(portable || is_portable());
             for (what, overlay) in [("base", &Bare as &dyn Overlay), ("adapter", &adapter)] {
-                for count in [1, 3, prompts.len()] {
+                for count in [1, 3, THIN_ROWS + 3, MANY] {
                     let prompts = &prompts[..count];
                     let replies = generate(&model, overlay, prompts, Sampling::GREEDY);
                     let [off, of] = wrong(&model, overlay, prompts, &replies);

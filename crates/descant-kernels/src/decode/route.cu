@@ -1,0 +1,2 @@
+// Routing of a step: route.cuh for every card.
+#include "route.cuh"
