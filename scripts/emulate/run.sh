@@ -39,6 +39,10 @@ done
   text "$kernels/rows.cu"; } > "$build/kernels.h"
 compile $route "$here/rows.cpp" -o "$build/rows"
 "$build/rows"
+text "$kernels/thin.cu" | sed '/extern __shared__/d' > "$build/kernels.h"
+compile -DTHREADS="$(number "$geometry" 'const THIN: Block = Block { threads: ')" \
+  -DCOLUMNS="$(number "$geometry" 'const THIN_COLUMNS: usize = ')" "$here/thin.cpp" -o "$build/thin"
+"$build/thin"
 # The store of grouped.cuh is another kernel's, and what is PTX has another text in block.h and packed.cpp.
 without() { # functions of these names
   for name in "$@"; do set -- "$@" -e "/^__device__ __forceinline__ [a-z0-9A-Z]* $name(/,/^}/d"; shift; done

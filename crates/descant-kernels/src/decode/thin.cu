@@ -23,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
          int K, int N, int R, float epsilon) {
     extern __shared__ __align__(16) u8 rows[];
     __shared__ __align__(16) float sums[2][WARPS][8][COLUMNS];
-    __shared__ float parts[WARPS];
+    __shared__ float parts[WARPS][WARPS];  // of a row
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, g = lane >> 2, q = lane & 3;
     const int stride = K * 2 + (K % 64 == 0 ? 64 : 0), chunks = K / 32;
     const int of_w = (N + COLUMNS - 1) / COLUMNS, tiles = of_w + (R + COLUMNS - 1) / COLUMNS;
@@ -60,19 +60,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     copy_commit();
     copy_wait<0>();
     if (norm) {
-        float sum = 0.0f, f[8];
-#pragma unroll 2
-        for (int i = first * 32 + lane; b < B && i < K / 8; i += share * 32) {
-            unpack8(*(const uint4*)(own + i * 16), f);
-#pragma unroll
-            for (int j = 0; j < 8; j++) sum += f[j] * f[j];
-        }
-        sum = warp_sum(sum);
-        if (lane == 0) parts[warp] = sum;
-        __syncthreads();
-        sum = 0.0f;
+        float f[8];
+        // In as many parts as there are warps, whoever sums them: a row's sum is what it is alone.
 #pragma unroll 1
-        for (int i = 0; b < B && i < share; i++) sum += parts[b * share + i];
+        for (int part = first; b < B && part < WARPS; part += share) {
+            float sum = 0.0f;
+#pragma unroll 2
+            for (int i = part * 32 + lane; i < K / 8; i += WARPS * 32) {
+                unpack8(*(const uint4*)(own + i * 16), f);
+#pragma unroll
+                for (int j = 0; j < 8; j++) sum += f[j] * f[j];
+            }
+            sum = warp_sum(sum);
+            if (lane == 0) parts[b][part] = sum;
+        }
+        __syncthreads();
+        float sum = 0.0f;
+#pragma unroll 1
+        for (int i = 0; b < B && i < WARPS; i++) sum += parts[b][i];
         const float scale = rsqrtf(sum / K + epsilon);
 #pragma unroll 1
         for (int i = first * 32 + lane; b < B && i < K / 8; i += share * 32) {
