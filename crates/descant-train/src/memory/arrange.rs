@@ -8,8 +8,8 @@ use super::arrangement::Arrangement;
 
 /// Which weights go to the host, so that what `needs` says fits: as few as can be, but for the embedding, which goes as
 /// soon as layers keep more for it. The inputs of layers go too where that is not enough,
-/// or where layers keep more for it and no weights are on the bus. Where nothing fits, the one that
-/// needs least. Of steps of several micro-batches so many go through a layer together as bring the fewest bytes over the
+/// or where layers keep more for it and no weights are on the bus, and in place of experts where they are fewer bytes
+/// over the bus. Where nothing fits, the one that needs least. Of steps of several micro-batches so many go through a layer together as bring the fewest bytes over the
 /// bus.
 ///
 /// `host` are the bytes that the host may pin.
@@ -27,23 +27,26 @@ pub fn arrange<E>(
     let none = Arrangement::default();
     let mut best = place_weights(config, place, none, host, &mut needs, &fits)?;
     // Inputs of layers cross the bus within the time of a layer where no weights do; what they leave free keeps results.
-    let may_keep_more =
-        matches!(place, Place::Card { keep: Keep::Auto, .. }) && best.0.placement.streamed_layers == 0;
-    if matches!(place, Place::Card { .. }) && (!fits(&best.1) || may_keep_more) {
+    let may_keep_more = matches!(place, Place::Card { keep: Keep::Auto, .. });
+    let streams = best.0.placement.streamed_layers > 0;
+    let mut without_experts = None;
+    if matches!(place, Place::Card { .. }) && (!fits(&best.1) || may_keep_more || streams) {
         let hosted = Arrangement { inputs_on_host: true, ..none };
         let one = place_weights(config, place, hosted, host, &mut needs, &fits)?;
-        let keeps_more = fits(&one.1) && one.0.placement == best.0.placement && one.1.kept > best.1.kept;
+        let keeps_more =
+            fits(&one.1) && !streams && one.0.placement == best.0.placement && one.1.kept > best.1.kept;
         let is_better = if fits(&best.1) { keeps_more } else { one.1.least() < best.1.least() };
+        let is_pinned = host.is_none_or(|host| one.1.on_host <= host);
         if is_better {
             best = one;
+        } else if streams && fits(&one.1) && is_pinned && one.0.placement.streamed_layers == 0 {
+            without_experts = Some(one);
         }
     }
     // Whoever says what layers keep wants that kept.
     let may_run_again = matches!(place, Place::Card { keep: Keep::Auto | Keep::Minimal, .. });
-    if !may_run_again || !fits(&best.1) {
-        return Ok(best);
-    }
-    for together in groups(micro_batches) {
+    let together = if may_run_again && fits(&best.1) { micro_batches } else { 1 };
+    for together in groups(together) {
         if best.0.bus_bytes(config, micro_batches) == 0 {
             break;
         }
@@ -54,7 +57,8 @@ pub fn arrange<E>(
             best = one;
         }
     }
-    Ok(best)
+    let bus = |of: &(Arrangement, Memory)| of.0.bus_bytes_of_step(config, micro_batches, of.1.on_host);
+    Ok(without_experts.filter(|one| bus(one) < bus(&best)).unwrap_or(best))
 }
 
 /// The sizes of groups that take so many micro-batches in fewer passes than one each, the smallest first.
@@ -173,6 +177,34 @@ mod tests {
         assert_eq!(arrangement.placement.streamed_layers, 0);
         assert!(!of(4096, 11_450_000_000).0.inputs_on_host);
         assert!(!of(4096, 80_000_000_000).0.inputs_on_host);
+    }
+
+    #[test]
+    fn inputs_of_layers_go_to_the_host_in_place_of_experts_where_they_are_fewer_bytes() {
+        const LACKING: u64 = 300 << 20;
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/configs/gpt-oss-120b.json");
+        let of_120b = Config::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let embedding = Placement { embedding_on_host: true, streamed_layers: 0 };
+        // With a little less memory than all experts need beside the inputs of layers.
+        let of = |config: &Config, tokens: u64| {
+            let load = Load { tokens, trained: 0, longest: tokens, in_all: 0, copies: 0 };
+            let (lora, train) = (LoraConfig::default(), TrainConfig::default());
+            let needs = |place| Ok::<_, Error>(estimate(config, &lora, &train, load, None, place));
+            let with = Arrangement { placement: embedding, ..Arrangement::default() };
+            let may = needs(card(0).with(with)).unwrap().least() - LACKING;
+            let found = arrange(config, card(may), 1, None, needs, |needs| needs.least() <= may).unwrap();
+            assert!(found.1.total() <= may, "{found:?}");
+            found
+        };
+        let (arrangement, needs) = of(&of_120b, 4096);
+        assert_eq!(arrangement, Arrangement { placement: embedding, together: 1, inputs_on_host: true });
+        let inputs = 33 * 4096 * 2880 * 2;
+        assert_eq!(arrangement.bus_bytes_of_step(&of_120b, 1, needs.on_host), 2 * inputs);
+        let streamed = Placement { streamed_layers: 2, ..embedding };
+        assert!(2 * inputs < streamed.bus_bytes(&of_120b), "two layers are the fewest that save anything");
+        // Those of more tokens are more bytes than experts of the 20b, which are fewer.
+        let (arrangement, _) = of(&config(), 16_384);
+        assert_eq!(arrangement, Arrangement { placement: streamed, together: 1, inputs_on_host: false });
     }
 
     #[test]

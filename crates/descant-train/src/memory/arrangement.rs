@@ -33,4 +33,11 @@ impl Arrangement {
     pub fn bus_bytes(&self, config: &Config, micro_batches: usize) -> u64 {
         micro_batches.div_ceil(self.together) as u64 * self.placement.bus_bytes(config)
     }
+
+    /// The same with the inputs of layers, there and back, where so many bytes lie on the host in all.
+    pub fn bus_bytes_of_step(&self, config: &Config, micro_batches: usize, on_host: u64) -> u64 {
+        let inputs = on_host.saturating_sub(self.placement.host_bytes(config));
+        let passes = micro_batches.div_ceil(self.together) as u64;
+        self.bus_bytes(config, micro_batches) + 2 * passes * inputs
+    }
 }

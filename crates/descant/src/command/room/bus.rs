@@ -29,9 +29,7 @@ impl Bus {
         config: &Config,
         found: &Found,
     ) -> Option<Self> {
-        let inputs = needs.on_host.saturating_sub(arrangement.placement.host_bytes(config));
-        let passes = micro_batches.div_ceil(arrangement.together) as u64;
-        let bytes = arrangement.bus_bytes(config, micro_batches) + 2 * passes * inputs;
+        let bytes = arrangement.bus_bytes_of_step(config, micro_batches, needs.on_host);
         let measured = (bytes > 0).then(|| found.card.as_ref().and_then(gauge::bus_rate))?;
         Some(Self { bytes, rate: measured.or(found.bus).unwrap_or(BUS), is_measured: measured.is_some() })
     }
