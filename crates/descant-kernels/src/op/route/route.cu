@@ -26,7 +26,7 @@ template <bool F32, int M>
 __device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const void* __restrict__ w,
                                               const float* __restrict__ bias, float* logits, int T, int D, int E) {
     __shared__ float partial[8][16 * M][EXPERT_TILE];
-    constexpr int AHEAD = F32 || M > 1 ? 2 : 3;  // turns of a warp that are loaded together
+    constexpr int AHEAD = F32 && M > 1 ? 1 : F32 || M > 1 ? 2 : 3;  // turns of a warp loaded together, without spills
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     int first = blockIdx.x * 16 * M;
     for (int e0 = 0; e0 < E; e0 += EXPERT_TILE) {
@@ -194,7 +194,7 @@ extern "C" __global__ void __launch_bounds__(1024)
     for (int e = threadIdx.x; e < E; e += 1024) chosen[e] = 0;
     __syncthreads();
     int pair = blockIdx.x * CHUNK + threadIdx.x;
-    if (pair < P) atomicAdd(&chosen[experts[pair]], 1); // A count of integers is the same in any order.
+    if (pair < P) atomicAdd(&chosen[experts[pair]], 1);  // A count of integers is the same in any order.
     __syncthreads();
     for (int e = threadIdx.x; e < E; e += 1024) counts[blockIdx.x * E + e] = chosen[e];
 }
