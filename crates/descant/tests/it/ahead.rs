@@ -109,7 +109,7 @@ fn a_limit_bounds_the_plan_on_a_card_that_is_not_here() {
     };
     let [all, max] = [&["--card", "H200"][..], &["--card", "H200", "--memory", "max"]].map(plan);
     for key in ["memory_bytes", "peak_bytes", "placement"] {
-        assert_eq!(all.0[key], max.0[key], "max is no limit");
+        assert_eq!(all.0[key], max.0[key], "max limits nothing");
     }
     assert!(peak(&all.0) > 20_000_000_000 && all.0["memory_bytes"]["limit"].is_null(), "{}", all.0);
     for limited in [
