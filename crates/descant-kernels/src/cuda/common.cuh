@@ -110,6 +110,11 @@ __device__ __forceinline__ u32 load_byte(const u8* from) {
 }
 __device__ __forceinline__ uint4 load16(const void* p) { return *(const uint4*)p; }
 __device__ __forceinline__ void store16(void* p, uint4 v) { *(uint4*)p = v; }
+// Orders floats as unsigned integers; -0 counts as 0, so that a tie is a tie.
+__device__ __forceinline__ u32 ordered(float x) {
+    u32 bits = __float_as_uint(x + 0.0f);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
 // Sum over the block, the same bits in every thread. `scratch` is 32 floats of shared memory, free again on return.
 __device__ __forceinline__ float block_sum(float x, float* scratch) {
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_warps = (blockDim.x + 31) >> 5;

@@ -18,11 +18,7 @@
 static_assert(MAX_WIDTH == PIECES * 8 * ROUTE_THREADS && SHARES * ROUTE_EXPERTS * 32 == ROUTE_THREADS,
               "whole pieces, warps");
 
-// Orders floats as unsigned integers; -0 counts as 0, so that a tie is a tie.
-__device__ __forceinline__ u32 ordered(float x) {
-    u32 bits = __float_as_uint(x + 0.0f);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
+// What `ordered` has made a key of.
 __device__ __forceinline__ float from_ordered(u32 key) {
     return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key);
 }

@@ -28,9 +28,12 @@ template <int ROWS> __device__ __forceinline__ void prepare_walk(int* walk, cons
     }
 }
 
-template <int ROWS, int COLUMNS> struct BalancedWalk {
-    int turn = 0, walked = 0, before = 0;  // `before`: full tiles of the experts before `walked`
+struct Tile {
     int expert, row, n_rows, column;
+};
+
+template <int ROWS, int COLUMNS> struct BalancedWalk : Tile {
+    int turn = 0, walked = 0, before = 0;  // `before`: full tiles of the experts before `walked`
 
     // Goes to the block's next tile; false when there is none. `walk` is the address of what prepare_walk has filled.
     __device__ __forceinline__ bool next(u32 walk, int n_experts, int n_out) {

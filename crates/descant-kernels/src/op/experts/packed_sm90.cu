@@ -38,7 +38,8 @@
 
 static_assert(SHARED == WALK + WALK_BYTES + 1024, "what lies there, 1024-aligned");
 
-// One thread, before the barrier of the stage.
+// To those that multiply, which tile begins in a stage; without rows, there is none left. One thread, before the
+// barrier of the stage.
 __device__ __forceinline__ void announce(u32 shared, int stage, const Tile& tile) {
     const u32 all[4] = {(u32)tile.expert, (u32)tile.row, (u32)tile.n_rows, (u32)tile.column};
     shared_store(shared + TILES + stage * 16, all);
@@ -57,7 +58,7 @@ __device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const 
             const u32 base = shared + ring.stage * STAGE, full = shared + FULL + ring.stage * 8;
             const bool low_rank = step == steps;
             if (is_elected()) {
-                if (step == 0) announce(shared, ring.stage, {tiles.expert, tiles.row, tiles.n_rows, tiles.column});
+                if (step == 0) announce(shared, ring.stage, tiles);
                 barrier_expect(full, boxes * ROW_BOX * 128 + (low_rank ? 0 : COPIED_BYTES));
                 for (int i = 0; i < boxes; i++)
                     tensor_copy(base + i * ROW_BOX * 128, low_rank ? u : a, low_rank ? 0 : step * STEP,

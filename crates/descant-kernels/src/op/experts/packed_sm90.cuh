@@ -40,9 +40,4 @@ struct Places {
 
 using Tiles = BalancedWalk<ROWS, COLUMNS>;
 
-// A tile as the warp that copies tells those that multiply; without rows, there is none left.
-struct Tile {
-    int expert, row, n_rows, column;
-};
-
 __device__ __forceinline__ int steps_of(const Places& g) { return (g.n_in + STEP - 1) / STEP; }

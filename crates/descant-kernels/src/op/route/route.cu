@@ -97,12 +97,6 @@ __device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const 
 #define MAX_EXPERTS 256
 #define WARPS 32
 
-// Orders floats as unsigned integers; -0 counts as 0, so that a tie is a tie.
-__device__ __forceinline__ u32 ordered(float x) {
-    u32 bits = __float_as_uint(x + 0.0f);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
 // A warp's choice for one token, as `choose` describes it.
 __device__ __forceinline__ void choose_token(const float* logits, int* experts, float* weights, int token, int E,
                                              int k) {
