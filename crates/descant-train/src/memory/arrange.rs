@@ -7,10 +7,10 @@ use super::account::{Memory, Place};
 use super::arrangement::Arrangement;
 
 /// Which weights go to the host, so that what `needs` says fits: as few as can be, but for the embedding, which goes as
-/// soon as layers keep more for it. The inputs of layers go too where that is not enough,
-/// or where layers keep more for it and no weights are on the bus, and in place of experts where they are fewer bytes
-/// over the bus. Where nothing fits, the one that needs least. Of steps of several micro-batches so many go through a layer together as bring the fewest bytes over the
-/// bus.
+/// soon as layers keep more for it. The inputs of layers go too where that is not enough, where layers keep more for it
+/// and no weights are on the bus, and in place of experts where they are fewer bytes over the bus. Where nothing fits,
+/// the one that needs least. Of steps of several micro-batches so many go through a layer together as bring the fewest
+/// bytes over the bus.
 ///
 /// `host` are the bytes that the host may pin.
 ///
