@@ -1,6 +1,7 @@
 //! The products of a layer that an adapter may change, a value for each of them, and the low-rank paths beside them.
 //!
-//! What is said of each product is asked for by its name and never by its place in a list.
+//! What is said of each product is asked for by its name and never by its place in a list. A new site is a new kind
+//! here; whatever does not follow does not compile.
 
 use std::ops::{Index, IndexMut};
 
@@ -102,47 +103,140 @@ impl<T> IndexMut<SiteKind> for PerSite<T> {
     }
 }
 
-/// Columns that low-rank paths of attention are padded to a multiple of.
+/// A low-rank path beside dense products; its columns are the ranks of all its pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DensePath {
+    /// Beside query, key and value, which read the same rows.
+    Input,
+    /// Beside attention's output.
+    Output,
+}
+
+impl DensePath {
+    pub(crate) const ALL: [Self; 2] = [Self::Input, Self::Output];
+
+    /// The sites whose pairs share it, in order.
+    pub(crate) fn sites(self) -> impl Iterator<Item = SiteKind> {
+        SiteKind::ALL.into_iter().filter(move |kind| kind.path() == PathKind::Dense(self))
+    }
+}
+
+/// A low-rank path beside a product of the experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExpertPath {
+    /// The first.
+    GateUp,
+    /// The second.
+    Down,
+}
+
+impl ExpertPath {
+    pub(crate) const ALL: [Self; 2] = [Self::GateUp, Self::Down];
+
+    /// The site that it lies beside.
+    pub(crate) fn site(self) -> SiteKind {
+        match self {
+            Self::GateUp => SiteKind::GateUp,
+            Self::Down => SiteKind::Down,
+        }
+    }
+}
+
+/// The way that a site's pair takes through a layer on a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PathKind {
+    Dense(DensePath),
+    /// None of its own: the pair is multiplied out and added to the weight.
+    Router,
+    Expert(ExpertPath),
+}
+
+impl SiteKind {
+    /// The path of its pair.
+    pub(crate) fn path(self) -> PathKind {
+        match self {
+            Self::Query | Self::Key | Self::Value => PathKind::Dense(DensePath::Input),
+            Self::Output => PathKind::Dense(DensePath::Output),
+            Self::Router => PathKind::Router,
+            Self::GateUp => PathKind::Expert(ExpertPath::GateUp),
+            Self::Down => PathKind::Expert(ExpertPath::Down),
+        }
+    }
+}
+
+/// Columns that low-rank paths of dense products are padded to a multiple of.
 const DENSE_COLUMNS: usize = 16;
 
-/// Which low-rank paths a layer has.
+/// A value for each path.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Paths {
-    /// Columns of all ranks at query, key and value, padded; 0 for none.
-    pub(crate) input: usize,
-    /// Columns of the rank at attention's output, padded; 0 for none.
-    pub(crate) output: usize,
-    /// Rank at the router.
-    pub(crate) router: usize,
-    /// Rank at the experts' first product.
-    pub(crate) gate_up: usize,
-    /// Rank at the experts' second product.
-    pub(crate) down: usize,
+pub(crate) struct PerPath<T> {
+    pub(crate) input: T,
+    pub(crate) output: T,
+    pub(crate) router: T,
+    pub(crate) gate_up: T,
+    pub(crate) down: T,
 }
+
+impl<T> PerPath<T> {
+    /// What `f` says of each, asked in order.
+    pub(crate) fn from_fn(mut f: impl FnMut(PathKind) -> T) -> Self {
+        Self {
+            input: f(PathKind::Dense(DensePath::Input)),
+            output: f(PathKind::Dense(DensePath::Output)),
+            router: f(PathKind::Router),
+            gate_up: f(PathKind::Expert(ExpertPath::GateUp)),
+            down: f(PathKind::Expert(ExpertPath::Down)),
+        }
+    }
+}
+
+impl<T> Index<PathKind> for PerPath<T> {
+    type Output = T;
+
+    fn index(&self, path: PathKind) -> &T {
+        match path {
+            PathKind::Dense(DensePath::Input) => &self.input,
+            PathKind::Dense(DensePath::Output) => &self.output,
+            PathKind::Router => &self.router,
+            PathKind::Expert(ExpertPath::GateUp) => &self.gate_up,
+            PathKind::Expert(ExpertPath::Down) => &self.down,
+        }
+    }
+}
+
+impl<T> Index<DensePath> for PerPath<T> {
+    type Output = T;
+
+    fn index(&self, path: DensePath) -> &T {
+        &self[PathKind::Dense(path)]
+    }
+}
+
+impl<T> Index<ExpertPath> for PerPath<T> {
+    type Output = T;
+
+    fn index(&self, path: ExpertPath) -> &T {
+        &self[PathKind::Expert(path)]
+    }
+}
+
+/// Which low-rank paths a layer has: columns of all ranks, padded, of a dense one, the rank of the others; 0 for none.
+pub(crate) type Paths = PerPath<usize>;
 
 impl Paths {
     /// The larger of both, everywhere.
     #[cfg(feature = "cuda")]
     pub(crate) fn union(&self, other: &Self) -> Self {
-        Self {
-            input: self.input.max(other.input),
-            output: self.output.max(other.output),
-            router: self.router.max(other.router),
-            gate_up: self.gate_up.max(other.gate_up),
-            down: self.down.max(other.down),
-        }
+        Self::from_fn(|path| self[path].max(other[path]))
     }
 
     /// Of the ranks at the sites; 0 for none.
     pub(crate) fn new(ranks: &PerSite<usize>) -> Self {
-        let columns = |rank: usize| rank.next_multiple_of(DENSE_COLUMNS);
-        Self {
-            input: columns(SiteKind::ATTENTION_INPUTS.map(|kind| ranks[kind]).iter().sum()),
-            output: columns(ranks[SiteKind::Output]),
-            router: ranks[SiteKind::Router],
-            gate_up: ranks[SiteKind::GateUp],
-            down: ranks[SiteKind::Down],
-        }
+        Self::from_fn(|path| {
+            let columns: usize =
+                ranks.iter().filter(|(kind, _)| kind.path() == path).map(|(_, rank)| rank).sum();
+            if matches!(path, PathKind::Dense(_)) { columns.next_multiple_of(DENSE_COLUMNS) } else { columns }
+        })
     }
 }
 
@@ -160,5 +254,20 @@ mod tests {
         let mut lengths = names.map(|name| name.len());
         lengths[SiteKind::Down] = 0;
         assert_eq!((lengths[SiteKind::Down], lengths[SiteKind::Router]), (0, 6));
+    }
+
+    #[test]
+    fn every_site_is_on_one_path() {
+        let ranks = PerSite::from_fn(|kind| 1 + kind as usize);
+        let paths = Paths::new(&ranks);
+        assert_eq!(paths, Paths { input: 16, output: 16, router: 5, gate_up: 6, down: 7 });
+        for kind in SiteKind::ALL {
+            match kind.path() {
+                PathKind::Dense(path) => assert!(DensePath::ALL.contains(&path)),
+                PathKind::Router => assert_eq!(kind, SiteKind::Router),
+                PathKind::Expert(path) => assert!(ExpertPath::ALL.contains(&path) && path.site() == kind),
+            }
+        }
+        assert_eq!(Paths::new(&PerSite::default()), Paths::default());
     }
 }

@@ -3,44 +3,50 @@
 
 use burn_cubecl::tensor::CubeTensor;
 
-use super::experts::columns as step_columns;
 use super::split::{MOST_GROUP, MOST_HEAD_DIM};
 use crate::cuda::geometry::STEP_WIDTH;
-use crate::cuda::{CudaError, DeviceMemory, Gpu, InPlace, Result, Run, contiguous, primitive};
+use crate::cuda::{CudaError, DeviceMemory, Element, Gpu, InPlace, Result, Run, contiguous, primitive};
 use crate::layer::LayerPairs;
 use crate::layer::call::Prepared;
+use crate::layer::factors;
 use crate::layer::frame::Pair;
 use crate::layer::frozen::{DenseData, FrozenTensors};
-use crate::layer::lora::{self, Part, Whole};
+use crate::layer::lora::{self, Stored};
 use crate::memory::LayerSizes;
+use crate::op::experts::RANK_WIDTH;
 use crate::op::experts::cuda::ExpertData;
-use crate::site::{Paths, PerSite, SiteKind};
+use crate::site::{DensePath, ExpertPath, PathKind, Paths, PerPath, PerSite, SiteKind};
 use crate::stream::{Half, StreamedMatrix};
 
 /// See the head of the file.
 #[derive(Debug, Clone)]
 pub(super) struct Bound {
+    pub(super) sizes: LayerSizes,
     pub(super) frozen: FrozenTensors<u64>,
-    /// Columns of the low-rank rows of attention, 0 for none, and their factors: A, and s B.
-    pub(super) paths: Paths,
-    pub(super) input: [u64; 2],
-    pub(super) output: [u64; 2],
-    /// The router's weight with its pair, f32.
-    pub(super) router: Option<u64>,
+    pub(super) paths: PerPath<PathFactors>,
     pub(super) experts_on_host: bool,
-    pub(super) gate_up: Option<ExpertFactors>,
-    pub(super) down: Option<ExpertFactors>,
     pub(super) window: Option<usize>,
     pub(super) epsilon: f64,
     pub(super) limit: f32,
 }
 
-/// An experts' pair: A `[experts, rank, in]`, and s B `[experts, out, columns]`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ExpertFactors {
-    pub(super) rank: usize,
+/// The factors of a path as a step reads them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PathFactors {
+    /// As [`Paths`] has it: 0 where the layer has no such path.
+    pub(super) columns: usize,
+    /// A, with a line for each column; the router's whole weight with its pair, f32.
     pub(super) a: u64,
+    /// s B, with a line for each output.
     pub(super) b: u64,
+}
+
+/// Columns that the experts' low-rank rows may have.
+pub(super) const EXPERT_COLUMNS: [usize; 3] = [0, 16, RANK_WIDTH];
+
+/// How many they have for adapters of this rank, where a kernel takes it.
+pub(super) fn expert_columns(rank: usize) -> Option<usize> {
+    EXPERT_COLUMNS.into_iter().find(|columns| rank <= *columns)
 }
 
 /// Whether the kernels of a step read the layer as it lies; why not.
@@ -63,19 +69,19 @@ pub(super) fn serves(layer: &Prepared, pairs: &LayerPairs) -> std::result::Resul
     if layer.sizes.hidden.max(layer.sizes.inner) > STEP_WIDTH {
         return Err("the card's decoder does not serve rows of this width");
     }
-    if !of_experts.all(|pair| step_columns(pair.a.dims()[1]).is_some()) {
+    if !of_experts.all(|pair| expert_columns(pair.a.dims()[1]).is_some()) {
         return Err("the card's decoder does not take adapters of this rank at experts");
     }
     Ok(())
 }
 
 /// The layer with its pairs, the memory that these are packed in, and what keeps the frozen tensors in place. Low-rank
-/// rows of experts have so many columns.
+/// rows of experts have `expert_columns`.
 pub(super) fn bind(
     gpu: &Gpu,
     layer: &Prepared,
     pairs: &LayerPairs,
-    columns: usize,
+    expert_columns: usize,
 ) -> Result<(Bound, DeviceMemory, InPlace)> {
     let mut handles = Vec::new();
     let mut hold = |tensor: CubeTensor| {
@@ -105,22 +111,17 @@ pub(super) fn bind(
         let ([a, b], of) = (factors[kind]?, pairs[kind].as_ref()?);
         Some(Pair { a: addresses[a], b: addresses[b], rank: of.a.dims()[1], scaling: of.scaling })
     });
-    let adapter = Adapter { sizes: layer.sizes, pairs, paths: ranks(&pairs), columns };
+    let adapter = Adapter { sizes: layer.sizes, pairs, expert_columns };
     let (_, bytes) = adapter.places(0);
     let memory = DeviceMemory::new(gpu, bytes)?;
-    let (places, _) = adapter.places(memory.address());
+    let (paths, _) = adapter.places(memory.address());
     let router = frozen.router;
-    gpu.call(Vec::new(), |run, _| adapter.pack(run, &places, router))?;
-    let of_experts = |kind, [a, b]: [u64; 2]| pairs[kind].map(|pair| ExpertFactors { rank: pair.rank, a, b });
+    gpu.call(Vec::new(), |run, _| adapter.pack(run, &paths, router))?;
     let bound = Bound {
+        sizes: layer.sizes,
         frozen,
-        paths: adapter.paths,
-        input: places.input,
-        output: places.output,
-        router: pairs[SiteKind::Router].map(|_| places.router),
+        paths,
         experts_on_host: layer.streamed.is_some(),
-        gate_up: of_experts(SiteKind::GateUp, places.gate_up),
-        down: of_experts(SiteKind::Down, places.down),
         window: layer.spec.window,
         epsilon: layer.spec.epsilon,
         limit: layer.spec.limit,
@@ -128,111 +129,67 @@ pub(super) fn bind(
     Ok((bound, memory, in_place))
 }
 
-fn ranks(pairs: &PerSite<Option<Pair>>) -> Paths {
-    Paths::new(&pairs.map(|pair| pair.map_or(0, |pair| pair.rank)))
-}
-
 /// A layer's pairs, and how they are packed.
 struct Adapter {
     sizes: LayerSizes,
     pairs: PerSite<Option<Pair>>,
-    paths: Paths,
-    columns: usize,
-}
-
-/// Where packed factors begin, A and B of each.
-#[derive(Debug, Clone, Copy)]
-struct Places {
-    input: [u64; 2],
-    output: [u64; 2],
-    router: u64,
-    gate_up: [u64; 2],
-    down: [u64; 2],
+    /// Columns of the experts' low-rank rows.
+    expert_columns: usize,
 }
 
 const ALIGNMENT: usize = 256;
-const BF16: usize = 2;
-const F32: usize = 4;
 
 impl Adapter {
-    fn places(&self, start: u64) -> (Places, usize) {
-        let (s, paths, mut end) = (&self.sizes, &self.paths, 0);
-        let mut take = |numbers: usize, bytes: usize| {
+    /// Where packed factors begin, and what they take in all.
+    fn places(&self, start: u64) -> (PerPath<PathFactors>, usize) {
+        let (s, mut end) = (&self.sizes, 0);
+        let columns = Paths::new(&self.pairs.map(|pair| pair.map_or(0, |pair| pair.rank)));
+        let mut take = |numbers: usize, of: Element| {
             let at = start + end as u64;
-            end = (end + numbers * bytes).next_multiple_of(ALIGNMENT);
+            end = (end + numbers * of.bytes()).next_multiple_of(ALIGNMENT);
             at
         };
-        let router = if paths.router > 0 { s.n_experts * s.hidden } else { 0 };
-        let of_b =
-            |rank: usize, outputs: usize| if rank > 0 { s.n_experts * outputs * self.columns } else { 0 };
-        let places = Places {
-            input: [take(paths.input * s.hidden, BF16), take(s.qkv() * paths.input, BF16)],
-            output: [take(paths.output * s.query, BF16), take(s.hidden * paths.output, BF16)],
-            router: take(router, F32),
-            gate_up: [
-                take(s.n_experts * paths.gate_up * s.hidden, BF16),
-                take(of_b(paths.gate_up, 2 * s.inner), BF16),
-            ],
-            down: [take(s.n_experts * paths.down * s.inner, BF16), take(of_b(paths.down, s.hidden), BF16)],
-        };
+        let places = PerPath::from_fn(|path| {
+            let columns = columns[path];
+            if columns == 0 {
+                return PathFactors::default();
+            }
+            let (a, b) = match path {
+                PathKind::Dense(path) => {
+                    let [outputs, inputs] = s.product(path);
+                    (take(columns * inputs, Element::Bf16), take(outputs * columns, Element::Bf16))
+                }
+                PathKind::Router => (take(s.n_experts * s.hidden, Element::F32), 0),
+                PathKind::Expert(path) => {
+                    let ([outputs, inputs], n) = (s.matrix(path.site()), s.n_experts);
+                    let of_b = n * outputs * self.expert_columns;
+                    (take(n * columns * inputs, Element::Bf16), take(of_b, Element::Bf16))
+                }
+            };
+            PathFactors { columns, a, b }
+        });
         (places, end)
     }
 
-    fn pack(&self, run: &Run<'_>, to: &Places, router: u64) -> Result<()> {
-        let (s, wholes) = (&self.sizes, self.wholes(to));
-        if !wholes.is_empty() {
-            lora::pack(run, &wholes)?;
+    fn pack(&self, run: &Run<'_>, to: &PerPath<PathFactors>, router: u64) -> Result<()> {
+        let s = &self.sizes;
+        let mut wholes = Vec::new();
+        for path in DensePath::ALL {
+            let PathFactors { columns, a, b } = to[path];
+            if columns > 0 {
+                wholes.extend(factors::dense(path, s, &self.pairs, columns, [a, b], Stored::Plain));
+            }
         }
+        lora::pack(run, &wholes)?;
         if let Some(pair) = self.pairs[SiteKind::Router] {
-            lora::merge_router(run, router, pair, to.router, s.n_experts, s.hidden)?;
+            lora::merge_router(run, router, pair, to.router.a, s.n_experts, s.hidden)?;
         }
-        let of_experts = [
-            (SiteKind::GateUp, s.hidden, 2 * s.inner, to.gate_up),
-            (SiteKind::Down, s.inner, s.hidden, to.down),
-        ];
-        for (kind, inputs, outputs, [a, b]) in of_experts {
-            let Some(pair) = self.pairs[kind] else { continue };
-            let (n, columns) = (s.n_experts, self.columns);
-            lora::pack_experts(run, pair.a, a, n, [pair.rank, inputs], false, 1.0, inputs)?;
-            lora::pack_experts(run, pair.b, b, n, [outputs, pair.rank], false, pair.scaling, columns)?;
+        for path in ExpertPath::ALL {
+            let Some(pair) = self.pairs[path.site()] else { continue };
+            let (shape, PathFactors { a, b, .. }) = (s.matrix(path.site()), to[path]);
+            lora::pack_experts(run, pair.expert_a(shape, Stored::Plain), a, s.n_experts, shape[1])?;
+            lora::pack_experts(run, pair.expert_b(shape), b, s.n_experts, self.expert_columns)?;
         }
         Ok(())
-    }
-
-    /// The factors of attention's two products: A below each other, and s B at the columns of its rank.
-    fn wholes(&self, to: &Places) -> Vec<Whole> {
-        let (s, paths) = (&self.sizes, &self.paths);
-        let a = |pair: &Pair, column, inputs| Part {
-            address: pair.a,
-            at: [column, 0],
-            shape: [pair.rank, inputs],
-            factor: 1.0,
-        };
-        let b = |pair: &Pair, at, outputs| Part {
-            address: pair.b,
-            at,
-            shape: [outputs, pair.rank],
-            factor: pair.scaling,
-        };
-        let mut wholes = Vec::new();
-        let (mut column, mut of_a, mut of_b) = (0, Vec::new(), Vec::new());
-        for (kind, row, outputs) in s.input_rows() {
-            let Some(pair) = &self.pairs[kind] else { continue };
-            of_a.push(a(pair, column, s.hidden));
-            of_b.push(b(pair, [row, column], outputs));
-            column += pair.rank;
-        }
-        if column > 0 {
-            let [at_a, at_b] = to.input;
-            wholes.push(Whole { address: at_a, shape: [paths.input, s.hidden], parts: of_a });
-            wholes.push(Whole { address: at_b, shape: [s.qkv(), paths.input], parts: of_b });
-        }
-        if let Some(pair) = &self.pairs[SiteKind::Output] {
-            let ([at_a, at_b], of_a) = (to.output, vec![a(pair, 0, s.query)]);
-            wholes.push(Whole { address: at_a, shape: [paths.output, s.query], parts: of_a });
-            let of_b = vec![b(pair, [0, 0], s.hidden)];
-            wholes.push(Whole { address: at_b, shape: [s.hidden, paths.output], parts: of_b });
-        }
-        wholes
     }
 }

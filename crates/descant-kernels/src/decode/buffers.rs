@@ -4,7 +4,7 @@ use super::split::{MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
 use crate::cuda::{DeviceMemory, Gpu, Result};
 use crate::memory::table::WORKSPACE;
 use crate::op::pick::cuda::{DRAW_BYTES, mask_bytes};
-use crate::site::Paths;
+use crate::site::{PathKind, Paths, PerPath};
 
 /// Where each thing begins.
 #[derive(Debug, Clone, Copy)]
@@ -20,9 +20,8 @@ pub(super) struct Buffers {
     pub(super) attended: u64,
     /// The output's product `[rows, hidden]`, f32.
     pub(super) product: u64,
-    /// Low-rank rows of attention's two products.
-    pub(super) input_u: u64,
-    pub(super) output_u: u64,
+    /// Low-rank rows of each path.
+    pub(super) u: PerPath<u64>,
     /// Routing: logits, f32, and how many blocks of a row are done, zero between kernels.
     pub(super) routes: u64,
     pub(super) routed: u64,
@@ -31,9 +30,7 @@ pub(super) struct Buffers {
     pub(super) pairs: u64,
     pub(super) places: u64,
     pub(super) offsets: u64,
-    /// The experts' low-rank rows, what lies between their products, and what comes out.
-    pub(super) gate_up_u: u64,
-    pub(super) down_u: u64,
+    /// What lies between the experts' products, and what comes out.
     pub(super) inner: u64,
     pub(super) expert_out: u64,
     /// Attention's splits, and how many of them have arrived: zero between kernels.
@@ -71,7 +68,7 @@ pub(super) struct Sizes {
     pub(super) vocabulary: usize,
     /// Entries of all tables of pages, each of which has an even number.
     pub(super) pages: usize,
-    /// The widest low-rank path of any layer at each product of attention.
+    /// The widest low-rank path of any layer at each product.
     pub(super) paths: Paths,
     /// Columns of the experts' low-rank rows.
     pub(super) expert_columns: usize,
@@ -117,8 +114,13 @@ impl Buffers {
             qkv: take(rows * (of.query + 2 * of.key_value) * full),
             attended: take(rows * of.query * half),
             product: take(rows * of.hidden * full),
-            input_u: take(rows * of.paths.input * half),
-            output_u: take(rows * of.paths.output * half),
+            u: PerPath::from_fn(|path| {
+                take(match path {
+                    PathKind::Dense(path) => rows * of.paths[path] * half,
+                    PathKind::Router => 0,
+                    PathKind::Expert(_) => pairs * of.expert_columns * half,
+                })
+            }),
             routes: take(rows * of.experts * full),
             routed: take(rows * full),
             experts: take(pairs * full),
@@ -126,8 +128,6 @@ impl Buffers {
             pairs: take(pairs * full),
             places: take(pairs * full),
             offsets: take((of.experts + 1) * full),
-            gate_up_u: take(pairs * of.expert_columns * half),
-            down_u: take(pairs * of.expert_columns * half),
             inner: take(pairs * of.inner * half),
             expert_out: take(pairs * of.hidden * half),
             parts: take(of.pages / PAGES * of.key_heads * group * (of.head_dim + 2) * full),

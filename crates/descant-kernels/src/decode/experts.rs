@@ -1,19 +1,19 @@
-//! The experts' products of a step: launches of `experts_sm90.cu` and `experts_wide_sm90.cu` on
-//! Hopper for MXFP4 on the card, else of `experts.cu`.
+//! The experts of a step. Their products are launches of `experts_sm90.cu` and `experts_wide_sm90.cu` on Hopper for
+//! MXFP4 on the card, else of `experts.cu`.
 
 use descant_quant::{Packing, nf4};
 
+use super::bound::{Bound, EXPERT_COLUMNS, PathFactors};
+use super::step::Program;
 use crate::cuda::geometry::{
-    STEP_ALONE, STEP_COLUMNS, STEP_EXPERTS, STEP_EXPERTS_SM90, STEP_STAGES, STEP_WIDE, STEP_WIDE_COLUMNS,
-    step_row, step_stage, step_wide_rings, step_wide_rows,
+    EXPERT_RANKS, EXPERT_ROWS, STEP_ALONE, STEP_COLUMNS, STEP_EXPERTS, STEP_EXPERTS_SM90, STEP_STAGES,
+    STEP_WIDE, STEP_WIDE_COLUMNS, step_row, step_stage, step_wide_rings, step_wide_rows,
 };
 use crate::cuda::table::{step_experts_sm90, step_wide};
 use crate::cuda::{Arg, CudaError, Define, Result, Run};
-use crate::op::experts::RANK_WIDTH;
 use crate::op::experts::cuda::{ExpertData, Experts, Output, Sorted, grouped_arguments};
+use crate::site::PerPath;
 
-/// Columns that low-rank rows may have.
-const RANKS: [usize; 2] = [16, RANK_WIDTH];
 /// Rows of a group.
 const GROUP: usize = 8;
 /// Rows of a step, and of an expert on average, beyond which Hopper takes the form for many rows of an expert: on an
@@ -24,27 +24,93 @@ const PAIRS_OF_FEW: usize = 7;
 /// Blocks a multiprocessor of `experts.cu`.
 const BLOCKS: u32 = 2;
 
-/// How many columns low-rank rows of this rank have.
-pub(super) fn columns(rank: usize) -> Option<usize> {
-    RANKS.into_iter().find(|columns| rank <= *columns)
+impl Program {
+    /// The experts of a layer, and the sum of what they say.
+    pub(super) fn experts(&self, run: &Run<'_>, layer: &Bound, rows: usize) -> Result<()> {
+        let (at, of, frozen) = (&self.at, &self.sizes, &layer.frozen);
+        let pairs = rows * of.top_k;
+        let sorted = |data, stride, pairs_at| Sorted {
+            data,
+            stride,
+            pairs: pairs_at,
+            top_k: of.top_k,
+            offsets: at.offsets,
+            places: pairs,
+        };
+        let low_rank = |of: PathFactors, u| (of.columns > 0).then_some((u, of.b));
+        let PerPath { gate_up: gate_up_path, down: down_path, .. } = layer.paths;
+        let gate_up = frozen.gate_up(&layer.sizes);
+        let to = Output {
+            bias: Some(frozen.gate_up_bias),
+            low_rank: low_rank(gate_up_path, at.u.gate_up),
+            out: None,
+            swiglu: Some((at.inner, layer.limit)),
+        };
+        let low_rank_rows = |x, factors: PathFactors, inputs, u, gathered: usize| {
+            run.stage("experts low rank", 0.0, 0.0, || {
+                let pointers = [x, factors.a, at.experts, at.pairs, at.adapted, u].map(Arg::Ptr);
+                let sizes = [inputs, factors.columns, of.expert_columns, of.top_k, gathered].map(Arg::size);
+                // The down product's experts were chosen before the gate and up product began.
+                let early = [Arg::I32((gathered == 0).into())];
+                let kernel = run.kernel("decode/rows", "expert_rows", &[])?;
+                let grid = (pairs, of.expert_columns.div_ceil(EXPERT_RANKS));
+                let arguments = [&pointers[..], &sizes, &early].concat();
+                run.launch_early(kernel, grid, EXPERT_ROWS.threads, 0, &arguments)
+            })
+        };
+        let step = Step {
+            rows,
+            columns: of.expert_columns,
+            is_chosen: gate_up_path.columns > 0,
+            is_on_host: layer.experts_on_host,
+        };
+        if gate_up_path.columns > 0 {
+            low_rank_rows(at.normed, gate_up_path, of.hidden, at.u.gate_up, of.top_k)?;
+        }
+        let share = pairs.min(of.experts) as f64 / of.experts as f64;
+        run.stage("experts gate_up", 0.0, share * gate_up.bytes() as f64, || {
+            let x = sorted(at.normed, of.hidden, Some(at.pairs));
+            product(run, &x, &gate_up, &to, step)
+        })?;
+        if down_path.columns > 0 {
+            low_rank_rows(at.inner, down_path, of.inner, at.u.down, 0)?;
+        }
+        let down = frozen.down(&layer.sizes);
+        let to = Output {
+            bias: Some(frozen.down_bias),
+            low_rank: low_rank(down_path, at.u.down),
+            out: Some(at.expert_out),
+            swiglu: None,
+        };
+        run.stage("experts down", 0.0, share * down.bytes() as f64, || {
+            let x = sorted(at.inner, of.inner, None);
+            product(run, &x, &down, &to, Step { is_chosen: true, ..step })
+        })?;
+        run.stage("combine", 0.0, 0.0, || {
+            let pointers = [at.expert_out, at.weights, at.places, at.middle, at.x].map(Arg::Ptr);
+            let arguments = [&pointers[..], &[of.hidden, of.top_k].map(Arg::size)].concat();
+            let kernel = run.kernel("decode/rows", "add_experts", &[])?;
+            run.launch_early(kernel, ((of.hidden / 8).div_ceil(128), rows), 128u32, 0, &arguments)
+        })
+    }
 }
 
 /// A step's rows, as the products take them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Step {
-    pub(super) rows: usize,
+struct Step {
+    rows: usize,
     /// Columns of low-rank rows, 0 for none.
-    pub(super) columns: usize,
+    columns: usize,
     /// Whether the experts were chosen before the kernel before this one began, so that their weights may come while it
     /// is still at work.
-    pub(super) is_chosen: bool,
+    is_chosen: bool,
     /// Whether the weights are read from the host's memory, which bulk copies were not tried with.
-    pub(super) is_on_host: bool,
+    is_on_host: bool,
 }
 
 /// Each row times its expert's matrix, which is packed by output. Low-rank rows are by pair where the rows of `a` are
 /// gathered, and have the `columns` of the step.
-pub(super) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, to: &Output, step: Step) -> Result<()> {
+fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, to: &Output, step: Step) -> Result<()> {
     let ExpertData::Packed(data) = experts.data else {
         return Err(CudaError::backend("a step of experts that are not packed"));
     };
@@ -78,7 +144,8 @@ pub(super) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, to: &Output,
         Packing::Nf4 => "decode/experts_nf4",
         Packing::Mxfp4 | Packing::Plain => "decode/experts",
     };
-    let rank = if step.columns == 0 { RANKS[0] } else { step.columns };
+    // There is no form without low-rank rows.
+    let rank = step.columns.max(EXPERT_COLUMNS[1]);
     let defines: [Define; 1] = [("RANK", rank as i64)];
     let kernel = run.kernel(unit, "step_experts", &defines)?;
     let shared = (GROUP * n_in * 2) as u32;

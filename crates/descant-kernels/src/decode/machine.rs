@@ -7,9 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::bound::{Bound, bind, serves};
+use super::bound::{Bound, bind, expert_columns, serves};
 use super::buffers::{Buffers, Sizes, entries, splits};
-use super::experts::columns as step_columns;
 use super::step::{Program, Shape};
 use super::types::{STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepModel, StepRow, StepTable, THIN_ROWS};
 use crate::cuda::graph::Graph;
@@ -17,10 +16,10 @@ use crate::cuda::{
     CudaError, DeviceMemory, Event, Gpu, HostMemory, InPlace, Result, Run, contiguous, empty, floats,
     index_of, primitive, tensor,
 };
-use crate::layer::DecoderLayer;
+use crate::layer::{DecoderLayer, LayerPairs};
 use crate::op::pick::Drawn;
 use crate::op::pick::cuda::DRAWN_BYTES;
-use crate::site::{Paths, SiteKind};
+use crate::site::{ExpertPath, Paths};
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -70,12 +69,16 @@ impl Machine {
         }
         let (first, gpu) = (first.prepared(), Gpu::of(index)?);
         let [vocabulary, hidden] = model.head.dims();
-        let columns = |kind: SiteKind| {
-            let ranks = model.layers.iter().filter_map(|(_, pairs)| pairs[kind].as_ref());
-            ranks.map(|pair| pair.a.dims()[1]).max().unwrap_or(0)
+        let ranks = |pairs: &LayerPairs| pairs.map(|pair| pair.as_ref().map_or(0, |pair| pair.a.dims()[1]));
+        let widest = model
+            .layers
+            .iter()
+            .map(|(_, pairs)| Paths::new(&ranks(pairs)))
+            .fold(Paths::default(), |widest, paths| widest.union(&paths));
+        let of_experts = ExpertPath::ALL.into_iter().map(|path| widest[path]).max().unwrap_or(0);
+        let Some(expert_columns) = expert_columns(of_experts) else {
+            return Err(CudaError::Workspace(format!("rank {of_experts} at experts in a step")));
         };
-        let of_experts = columns(SiteKind::GateUp).max(columns(SiteKind::Down));
-        let expert_columns = if of_experts > 0 { step_columns(of_experts).unwrap_or(0) } else { 0 };
         let (mut layers, mut memory, mut in_place) = (Vec::<Bound>::new(), Vec::new(), Vec::new());
         for (layer, pairs) in &model.layers {
             let (bound, own, frozen) = bind(&gpu, layer.prepared(), pairs, expert_columns)?;
@@ -98,7 +101,7 @@ impl Machine {
             vocabulary,
             // A table may have an entry without a page.
             pages: entries(cache.pages) + entries(1) * rows,
-            paths: layers.iter().fold(Paths::default(), |widest, layer| widest.union(&layer.paths)),
+            paths: widest,
             expert_columns,
         };
         let mut take = |tensor: CubeTensor| -> Result<u64> {

@@ -19,6 +19,8 @@ mod bound;
 #[cfg(feature = "cuda")]
 mod buffers;
 #[cfg(feature = "cuda")]
+mod dense;
+#[cfg(feature = "cuda")]
 mod experts;
 #[cfg(feature = "cuda")]
 mod machine;

@@ -4,16 +4,15 @@
 use super::frame::{Frame, Product};
 use super::lora;
 use super::operands::{Factors, Gradients};
-use super::pairs::ExpertBuffers;
 use crate::cuda::{MatmulSpec, Result};
 use crate::memory::keep::Kept;
-use crate::memory::table::{Buffer, Phase};
+use crate::memory::table::{Buffer, ExpertBuffers, Phase};
 use crate::op::attention::cuda as attention;
 use crate::op::experts::cuda::{self as experts, Output};
 use crate::op::norm::cuda as norm;
 use crate::op::route::cuda as route;
 use crate::op::swiglu::cuda as swiglu;
-use crate::site::SiteKind;
+use crate::site::{DensePath, ExpertPath, SiteKind};
 
 impl Frame<'_> {
     /// Takes the gradient of the output to that of the input, and writes the gradients of A and B of each site that
@@ -45,10 +44,11 @@ impl Frame<'_> {
             // The backward of SwiGLU makes the activation again, where anybody asks.
             return self.gate_up(Some(self.at(Buffer::Pre)?), None, Buffer::BackwardRows);
         }
-        let (s, buffers, frozen) = (&self.plan.sizes, ExpertBuffers::GATE_UP, &self.operands.frozen);
+        let (s, buffers, frozen) =
+            (&self.plan.sizes, ExpertBuffers::of(ExpertPath::GateUp), &self.operands.frozen);
         let middle = self.part_of(self.at(Buffer::Middle)?);
         self.normed(middle, frozen.post_norm, Buffer::SecondNormed, Buffer::SecondRms)?;
-        self.pack_expert_pair(SiteKind::GateUp, buffers, [2 * s.inner, s.hidden])?;
+        self.pack_expert_pair(ExpertPath::GateUp)?;
         if let Some(pair) = &self.pair(SiteKind::GateUp) {
             let x = self.gathered(self.at(Buffer::SecondNormed)?, s.hidden)?;
             self.expert_u(pair, &x, buffers.dv, s.hidden, buffers.u)?;
@@ -58,10 +58,11 @@ impl Frame<'_> {
 
     /// From the gradient of the layer's output to that of SwiGLU's input, which replaces it.
     fn down_backward(&self, to: &Gradients<u64>) -> Result<()> {
-        let (s, buffers, grad) = (&self.plan.sizes, ExpertBuffers::DOWN, self.part_of(to.grad));
+        let (s, buffers, grad) =
+            (&self.plan.sizes, ExpertBuffers::of(ExpertPath::Down), self.part_of(to.grad));
         let d_out = self.gathered(grad, s.hidden)?;
         let pair = self.pair(SiteKind::Down);
-        self.pack_expert_pair(SiteKind::Down, buffers, [s.hidden, s.inner])?;
+        self.pack_expert_pair(ExpertPath::Down)?;
         let mut low_rank = None;
         if let Some(pair) = &pair {
             self.expert_u(pair, &d_out, buffers.v, s.hidden, buffers.du)?;
@@ -105,7 +106,7 @@ impl Frame<'_> {
 
     /// From the gradient of SwiGLU's input to that of each pair's expert input.
     fn gate_up_backward(&self, to: &Gradients<u64>) -> Result<()> {
-        let (s, buffers) = (&self.plan.sizes, ExpertBuffers::GATE_UP);
+        let (s, buffers) = (&self.plan.sizes, ExpertBuffers::of(ExpertPath::GateUp));
         let d_pre = self.sorted(self.at(Buffer::Pre)?, 2 * s.inner)?;
         let pair = self.pair(SiteKind::GateUp);
         let mut low_rank = None;
@@ -168,8 +169,7 @@ impl Frame<'_> {
         let d_attended = self.at(Buffer::DAttended)?;
         let mut product = MatmulSpec::backward(self.tokens(), s.query, s.hidden);
         let mut of = Product::new(dx, 0, d_attended);
-        if self.plan.paths.output > 0 {
-            self.output_low_rank_backward(dx, d_attended)?;
+        if self.dense_path_backward(DensePath::Output, dx, d_attended)? {
             product.beta = 1.0;
             of.c = Some(d_attended);
         }
@@ -207,8 +207,7 @@ impl Frame<'_> {
         self.normed(x, frozen.input_norm, Buffer::Normed, Buffer::FirstRms)?;
         let mut product = MatmulSpec::backward(t, s.hidden, s.qkv());
         let mut of = Product::new(d_qkv, 0, d_normed);
-        if self.plan.paths.input > 0 {
-            self.input_low_rank_backward(d_qkv, d_normed)?;
+        if self.dense_path_backward(DensePath::Input, d_qkv, d_normed)? {
             product.beta = 1.0;
             of.c = Some(d_normed);
         }

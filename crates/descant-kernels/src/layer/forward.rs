@@ -7,13 +7,12 @@
 //! ```
 
 use super::frame::{Frame, Product};
-use super::pairs::ExpertBuffers;
 use crate::cuda::{Element, MatmulSpec, Result};
-use crate::memory::table::{Buffer, Phase};
+use crate::memory::table::{Buffer, ExpertBuffers, Phase};
 use crate::op::attention::cuda as attention;
 use crate::op::experts::cuda::{self as experts, Output};
 use crate::op::route::cuda as route;
-use crate::site::SiteKind;
+use crate::site::{DensePath, ExpertPath, SiteKind};
 
 impl Frame<'_> {
     /// The whole layer, from its input to its output.
@@ -44,10 +43,7 @@ impl Frame<'_> {
         let mut of = Product { bias: Some(frozen.qkv_bias), ..Product::new(normed, 0, qkv) };
         // The low-rank part first: the large product reads it beside its work, where a second pass over its result
         // would take time of its own.
-        if self.plan.paths.input > 0 {
-            self.input_u()?;
-            let (u, b) = (self.at(Buffer::InputU)?, self.at(Buffer::InputB)?);
-            self.expanded([u, b, qkv], None, [self.plan.paths.input, s.qkv()])?;
+        if self.dense_path(DensePath::Input, qkv, None)? {
             product.beta = 1.0;
             of.c = Some(qkv);
         }
@@ -80,10 +76,7 @@ impl Frame<'_> {
         product.bias = Some(Element::Bf16);
         product.beta = 1.0;
         let mut residual = x;
-        if self.plan.paths.output > 0 {
-            self.output_u()?;
-            let (u, b) = (self.at(Buffer::OutputU)?, self.at(Buffer::OutputB)?);
-            self.expanded([u, b, middle], Some(x), [self.plan.paths.output, s.hidden])?;
+        if self.dense_path(DensePath::Output, middle, Some(x))? {
             residual = middle;
         }
         let (bias, weight) = (Some(frozen.output_bias), self.dense(&frozen.output)?);
@@ -114,9 +107,9 @@ impl Frame<'_> {
     /// The experts' first product and its activation; each is stored where it has a place. `rows` is where tokens'
     /// rows are put in order.
     pub(super) fn gate_up(&self, pre: Option<u64>, inner: Option<u64>, rows: Buffer) -> Result<()> {
-        let (s, buffers) = (&self.plan.sizes, ExpertBuffers::GATE_UP);
+        let (s, buffers) = (&self.plan.sizes, ExpertBuffers::of(ExpertPath::GateUp));
         let (frozen, normed) = (&self.operands.frozen, self.at(Buffer::SecondNormed)?);
-        self.pack_expert_pair(SiteKind::GateUp, buffers, [2 * s.inner, s.hidden])?;
+        self.pack_expert_pair(ExpertPath::GateUp)?;
         let mut low_rank = None;
         if let Some(pair) = &self.pair(SiteKind::GateUp) {
             let x = self.gathered(normed, s.hidden)?;
@@ -139,9 +132,9 @@ impl Frame<'_> {
 
     /// The experts' second product.
     fn down(&self) -> Result<()> {
-        let (s, buffers) = (&self.plan.sizes, ExpertBuffers::DOWN);
+        let (s, buffers) = (&self.plan.sizes, ExpertBuffers::of(ExpertPath::Down));
         let x = self.sorted(self.at(Buffer::Inner)?, s.inner)?;
-        self.pack_expert_pair(SiteKind::Down, buffers, [s.hidden, s.inner])?;
+        self.pack_expert_pair(ExpertPath::Down)?;
         let mut low_rank = None;
         if let Some(pair) = &self.pair(SiteKind::Down) {
             self.expert_u(pair, &x, buffers.dv, s.inner, buffers.u)?;

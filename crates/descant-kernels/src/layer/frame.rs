@@ -218,8 +218,10 @@ impl Frame<'_> {
 
     /// Query, key and value in packed rows.
     pub(super) fn qkv_parts(&self, qkv: u64) -> attention::Packed {
-        let [query, key, value] = self.plan.sizes.input_rows().map(|(_, first, _)| qkv + 2 * first as u64);
-        attention::Packed { query, key, value, stride: self.plan.sizes.qkv() }
+        let s = &self.plan.sizes;
+        let at = |kind| qkv + (s.first_row(kind) * Element::Bf16.bytes()) as u64;
+        let [query, key, value] = [SiteKind::Query, SiteKind::Key, SiteKind::Value].map(at);
+        attention::Packed { query, key, value, stride: s.qkv() }
     }
 
     pub(super) fn router_weight(&self) -> Result<route::RouterWeight> {

@@ -3,6 +3,7 @@
 use super::frame::Pair;
 use crate::cuda::{Arg, Result, Run};
 use crate::op::experts::RANK_WIDTH;
+use crate::site::SiteKind;
 
 const UNIT: &str = "layer/lora";
 const BLOCK: usize = 256;
@@ -20,11 +21,22 @@ pub(crate) struct Part {
     pub(crate) factor: f32,
 }
 
+/// How a part is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// As it comes to lie.
+    Plain,
+    /// As the transpose of that.
+    Transposed,
+}
+
 /// A dense matrix of `shape` made of parts.
 #[derive(Debug, Clone)]
 pub(crate) struct Whole {
     pub(crate) address: u64,
     pub(crate) shape: [usize; 2],
+    /// How all parts are.
+    pub(crate) stored: Stored,
     pub(crate) parts: Vec<Part>,
 }
 
@@ -57,63 +69,57 @@ impl Fields {
 }
 
 /// Parts of a packed matrix, and packed matrices, of one launch; and bytes of each.
-const PARTS: usize = 3;
+const PARTS: usize = SiteKind::ATTENTION_INPUTS.len();
 const PACKED: usize = 4;
 const PART_BYTES: usize = 32;
 const PACKED_BYTES: usize = 24 + PARTS * PART_BYTES;
 
-/// How a part is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stored {
-    /// As it comes to lie.
-    Plain,
-    /// As the transpose of that.
-    Transposed,
-}
-
 /// Writes each whole as bf16, zero where there is no part.
 pub(crate) fn pack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
-    let wholes: Vec<_> = wholes.iter().map(|whole| (whole, Stored::Plain)).collect();
-    pack_stored(run, &wholes)
-}
-
-/// The same of parts that are stored one way or the other.
-pub(super) fn pack_stored(run: &Run<'_>, wholes: &[(&Whole, Stored)]) -> Result<()> {
-    let mut fields = Fields::default();
-    for (n, (whole, stored)) in wholes.iter().enumerate() {
-        fields.pointer(whole.address).sizes(&whole.shape).sizes(&[whole.parts.len(), 0]);
-        for part in &whole.parts {
-            fields.pointer(part.address).sizes(&part.at).sizes(&part.shape).factor(part.factor);
-            fields.sizes(&[usize::from(*stored == Stored::Transposed)]);
+    for wholes in wholes.chunks(PACKED) {
+        let mut fields = Fields::default();
+        for (n, whole) in wholes.iter().enumerate() {
+            fields.pointer(whole.address).sizes(&whole.shape).sizes(&[whole.parts.len(), 0]);
+            for part in &whole.parts {
+                fields.pointer(part.address).sizes(&part.at).sizes(&part.shape).factor(part.factor);
+                fields.sizes(&[usize::from(whole.stored == Stored::Transposed)]);
+            }
+            fields.fill((n + 1) * PACKED_BYTES);
         }
-        fields.fill((n + 1) * PACKED_BYTES);
+        fields.fill(PACKED * PACKED_BYTES);
+        let largest = wholes.iter().map(|whole| whole.shape[0] * whole.shape[1]).max().unwrap_or(0);
+        let grid = (blocks(largest), wholes.len());
+        run.launch_early(run.kernel(UNIT, "pack", &[])?, grid, BLOCK, 0, &[Arg::Struct(&fields.0)])?;
     }
-    fields.fill(PACKED * PACKED_BYTES);
-    let largest = wholes.iter().map(|(whole, _)| whole.shape[0] * whole.shape[1]).max().unwrap_or(0);
-    let grid = (blocks(largest), wholes.len());
-    run.launch_early(run.kernel(UNIT, "pack", &[])?, grid, BLOCK, 0, &[Arg::Struct(&fields.0)])
+    Ok(())
 }
 
-/// Writes an expert matrix, one an expert, of `shape` (after transposing) as bf16 with columns padded to `width`.
+/// A factor of an expert pair: a matrix of `shape` for each expert.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExpertFactor {
+    pub(crate) address: u64,
+    pub(crate) shape: [usize; 2],
+    pub(crate) stored: Stored,
+    pub(crate) factor: f32,
+}
+
+/// Writes it as bf16 with columns padded to `width`.
 pub(crate) fn pack_experts(
     run: &Run<'_>,
-    from: u64,
+    of: ExpertFactor,
     to: u64,
     n_experts: usize,
-    shape: [usize; 2],
-    transposed: bool,
-    factor: f32,
     width: usize,
 ) -> Result<()> {
-    let [rows, columns] = shape;
+    let [rows, columns] = of.shape;
     let arguments = [
-        Arg::Ptr(from),
+        Arg::Ptr(of.address),
         Arg::Ptr(to),
         Arg::size(rows),
         Arg::size(columns),
         Arg::size(width),
-        Arg::I32(transposed.into()),
-        Arg::F32(factor),
+        Arg::I32((of.stored == Stored::Transposed).into()),
+        Arg::F32(of.factor),
     ];
     let grid = (blocks(rows * width), n_experts);
     run.launch(run.kernel(UNIT, "pack_experts", &[])?, grid, BLOCK, 0, &arguments)

@@ -11,6 +11,8 @@ mod backward;
 #[cfg(feature = "cuda")]
 pub(crate) mod call;
 #[cfg(feature = "cuda")]
+pub(crate) mod factors;
+#[cfg(feature = "cuda")]
 mod forward;
 #[cfg(feature = "cuda")]
 pub(crate) mod frame;

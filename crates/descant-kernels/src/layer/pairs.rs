@@ -3,31 +3,22 @@
 //! The pairs at query, key and value are one path whose columns are all their ranks. `b` is used in products with its
 //! scaling, `a` without.
 
+use super::factors;
 use super::frame::{Frame, Pair, Product};
 use super::gradients::{self, Job, pair_gradients};
 use super::lora::{self, Stored};
 use super::operands::{Factors, Gradients};
 use super::thin::{Part, thin_rows};
 use crate::cuda::{Element, MatmulSpec, Result};
-use crate::memory::table::Buffer;
+use crate::memory::table::{Buffer, DenseBuffers, ExpertBuffers};
 use crate::op::experts::RANK_WIDTH;
 use crate::op::experts::cuda::{self as experts, Factor, Gradient, Sorted};
-use crate::site::SiteKind;
+use crate::site::{DensePath, ExpertPath, PerSite, SiteKind};
 
 /// Up to so many tokens rows go through a factor in a kernel of ours: the library's products have few blocks then.
 const FEW_TOKENS: usize = 4096;
 
 impl Pair {
-    /// A, `[rank, inputs]`, at a place in a larger matrix.
-    fn part_a(&self, at: [usize; 2], inputs: usize) -> lora::Part {
-        lora::Part { address: self.a, at, shape: [self.rank, inputs], factor: 1.0 }
-    }
-
-    /// s B transposed, `[rank, outputs]`.
-    fn part_b(&self, at: [usize; 2], outputs: usize) -> lora::Part {
-        lora::Part { address: self.b, at, shape: [self.rank, outputs], factor: self.scaling }
-    }
-
     /// Where the gradients of A and B go; its columns begin at `first`.
     fn gradients(&self, to: Factors<u64>, first: usize) -> [gradients::Part; 2] {
         let part = |to, factor, alpha| gradients::Part { to, factor, first, rank: self.rank, alpha };
@@ -35,74 +26,56 @@ impl Pair {
     }
 }
 
-/// Buffers of an expert pair.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ExpertBuffers {
-    /// s B, packed.
-    pub(super) v: Buffer,
-    /// A, packed and transposed.
-    pub(super) dv: Buffer,
-    /// Rows by A.
-    pub(super) u: Buffer,
-    /// Gradient rows by s B.
-    pub(super) du: Buffer,
-}
-
-impl ExpertBuffers {
-    pub(super) const GATE_UP: Self =
-        Self { v: Buffer::GateUpV, dv: Buffer::GateUpDv, u: Buffer::GateUpU, du: Buffer::GateUpDu };
-    pub(super) const DOWN: Self =
-        Self { v: Buffer::DownV, dv: Buffer::DownDv, u: Buffer::DownU, du: Buffer::DownDu };
-}
-
 impl Frame<'_> {
-    /// The pairs of attention and router in the form that products read.
+    /// The pairs of dense products and of the router in the form that products read.
     pub(super) fn pack(&self) -> Result<()> {
+        let (s, pairs) = (&self.plan.sizes, PerSite::from_fn(|kind| self.pair(kind)));
+        let mut wholes = Vec::new();
+        for path in DensePath::ALL {
+            let (columns, at) = (self.plan.paths[path], DenseBuffers::of(path));
+            if columns > 0 {
+                let to = [self.at(at.a)?, self.at(at.b)?];
+                wholes.extend(factors::dense(path, s, &pairs, columns, to, Stored::Transposed));
+            }
+        }
         self.run.stage("pack pairs", 0.0, 0.0, || {
-            let (s, paths) = (&self.plan.sizes, &self.plan.paths);
-            let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
-            if paths.input > 0 {
-                let (mut column, mut a, mut b) = (0, Vec::new(), Vec::new());
-                for (kind, row, rows) in self.plan.sizes.input_rows() {
-                    let Some(pair) = self.pair(kind) else { continue };
-                    a.push(pair.part_a([column, 0], s.hidden));
-                    b.push(pair.part_b([column, row], rows));
-                    column += pair.rank;
-                }
-                let (address, shape) = (self.at(Buffer::InputA)?, [paths.input, s.hidden]);
-                of_a.push(lora::Whole { address, shape, parts: a });
-                let (address, shape) = (self.at(Buffer::InputB)?, [paths.input, s.qkv()]);
-                of_b.push(lora::Whole { address, shape, parts: b });
-            }
-            if let Some(pair) = self.pair(SiteKind::Output) {
-                let (address, shape) = (self.at(Buffer::OutputA)?, [paths.output, s.query]);
-                of_a.push(lora::Whole { address, shape, parts: vec![pair.part_a([0, 0], s.query)] });
-                let (address, shape) = (self.at(Buffer::OutputB)?, [paths.output, s.hidden]);
-                of_b.push(lora::Whole { address, shape, parts: vec![pair.part_b([0, 0], s.hidden)] });
-            }
-            let of_a = of_a.iter().map(|whole| (whole, Stored::Plain));
-            let of_b = of_b.iter().map(|whole| (whole, Stored::Transposed));
-            lora::pack_stored(self.run, &of_a.chain(of_b).collect::<Vec<_>>())?;
-            if let Some(pair) = self.pair(SiteKind::Router) {
-                let (weight, to) = (self.operands.frozen.router, self.at(Buffer::MergedRouter)?);
-                lora::merge_router(self.run, weight, pair, to, s.n_experts, s.hidden)?;
-            }
-            Ok(())
+            lora::pack(self.run, &wholes)?;
+            let Some(pair) = pairs[SiteKind::Router] else { return Ok(()) };
+            let (weight, to) = (self.operands.frozen.router, self.at(Buffer::MergedRouter)?);
+            lora::merge_router(self.run, weight, pair, to, s.n_experts, s.hidden)
         })
     }
 
-    /// What the path at q, k and v reads: normed x by A.
-    pub(super) fn input_u(&self) -> Result<()> {
-        let [x, a, u] = [self.at(Buffer::Normed)?, self.at(Buffer::InputA)?, self.at(Buffer::InputU)?];
-        let (width, columns) = (self.plan.sizes.hidden, self.plan.paths.input);
-        self.thin([x, a, u], [width, columns], &[Part::whole(width, columns)])
+    /// What a dense path adds to `d`, where there is such a pair: d = x A^T (s B)^T, to which `c` is added. Says whether
+    /// there is.
+    pub(super) fn dense_path(&self, path: DensePath, d: u64, c: Option<u64>) -> Result<bool> {
+        let (columns, at) = (self.plan.paths[path], DenseBuffers::of(path));
+        if columns == 0 {
+            return Ok(false);
+        }
+        let [outputs, inputs] = self.plan.sizes.product(path);
+        let (x, a, b, u) = (self.at(at.x)?, self.at(at.a)?, self.at(at.b)?, self.at(at.u)?);
+        self.thin([x, a, u], [inputs, columns], &[Part::whole(inputs, columns)])?;
+        self.expanded([u, b, d], c, [columns, outputs])?;
+        Ok(true)
     }
 
-    /// What the path at the output reads: attention's result by A.
-    pub(super) fn output_u(&self) -> Result<()> {
-        let [x, a, u] = [self.at(Buffer::Attended)?, self.at(Buffer::OutputA)?, self.at(Buffer::OutputU)?];
-        let (width, columns) = (self.plan.sizes.query, self.plan.paths.output);
-        self.thin([x, a, u], [width, columns], &[Part::whole(width, columns)])
+    /// The same on the way back: du = grad (s B), d_x = du A.
+    pub(super) fn dense_path_backward(&self, path: DensePath, grad: u64, d_x: u64) -> Result<bool> {
+        let (s, columns, at) = (&self.plan.sizes, self.plan.paths[path], DenseBuffers::of(path));
+        if columns == 0 {
+            return Ok(false);
+        }
+        let ([outputs, inputs], mut column, mut parts) = (s.product(path), 0, Vec::new());
+        for kind in path.sites() {
+            let (Some(pair), [rows, _]) = (self.pair(kind), s.matrix(kind)) else { continue };
+            parts.push(Part { rows: [column, pair.rank], columns: [s.first_row(kind), rows] });
+            column += pair.rank;
+        }
+        let (a, b, du) = (self.at(at.a)?, self.at(at.b)?, self.at(at.du)?);
+        self.thin([grad, b, du], [outputs, columns], &parts)?;
+        self.expanded([du, a, d_x], None, [columns, inputs])?;
+        Ok(true)
     }
 
     /// Rows of `width` times the `columns` rows of a factor.
@@ -119,39 +92,21 @@ impl Frame<'_> {
     }
 
     /// d = u b, for u `[tokens, columns]` and a factor b `[columns, outputs]`, to which `c` is added.
-    pub(super) fn expanded(
-        &self,
-        [u, b, d]: [u64; 3],
-        c: Option<u64>,
-        [columns, outputs]: [usize; 2],
-    ) -> Result<()> {
+    fn expanded(&self, [u, b, d]: [u64; 3], c: Option<u64>, [columns, outputs]: [usize; 2]) -> Result<()> {
         let mut product = MatmulSpec::backward(self.tokens(), outputs, columns);
         product.beta = if c.is_some() { 1.0 } else { 0.0 };
         self.matmul("low rank, out", &product, Product { c, ..Product::new(u, b, d) })
     }
 
     /// An expert pair in the form that products read.
-    pub(super) fn pack_expert_pair(
-        &self,
-        kind: SiteKind,
-        to: ExpertBuffers,
-        [outputs, inputs]: [usize; 2],
-    ) -> Result<()> {
+    pub(super) fn pack_expert_pair(&self, path: ExpertPath) -> Result<()> {
         // It stays for the chunks that follow.
-        let Some(pair) = self.pair(kind).filter(|_| self.is_first_chunk()) else { return Ok(()) };
+        let Some(pair) = self.pair(path.site()).filter(|_| self.is_first_chunk()) else { return Ok(()) };
+        let (to, shape) = (ExpertBuffers::of(path), self.plan.sizes.matrix(path.site()));
         let (n, v, dv) = (self.plan.sizes.n_experts, self.at(to.v)?, self.at(to.dv)?);
         self.run.stage("pack pairs", 0.0, 0.0, || {
-            lora::pack_experts(
-                self.run,
-                pair.b,
-                v,
-                n,
-                [outputs, pair.rank],
-                false,
-                pair.scaling,
-                RANK_WIDTH,
-            )?;
-            lora::pack_experts(self.run, pair.a, dv, n, [inputs, pair.rank], true, 1.0, RANK_WIDTH)
+            lora::pack_experts(self.run, pair.expert_b(shape), v, n, RANK_WIDTH)?;
+            lora::pack_experts(self.run, pair.expert_a(shape, Stored::Transposed), dv, n, RANK_WIDTH)
         })
     }
 
@@ -204,67 +159,46 @@ impl Frame<'_> {
         })
     }
 
-    /// du = grad (s B), d_x = du A, where the gradient is that of q, k and v.
-    pub(super) fn input_low_rank_backward(&self, grad: u64, d_x: u64) -> Result<()> {
-        let (s, columns) = (&self.plan.sizes, self.plan.paths.input);
-        let (mut column, mut parts) = (0, Vec::new());
-        for (kind, row, rows) in self.plan.sizes.input_rows() {
-            let Some(pair) = self.pair(kind) else { continue };
-            parts.push(Part { rows: [column, pair.rank], columns: [row, rows] });
-            column += pair.rank;
-        }
-        let (a, b, du) = (self.at(Buffer::InputA)?, self.at(Buffer::InputB)?, self.at(Buffer::DInputU)?);
-        self.thin([grad, b, du], [s.qkv(), columns], &parts)?;
-        self.expanded([du, a, d_x], None, [columns, s.hidden])
-    }
-
-    /// The same where it is that of the output.
-    pub(super) fn output_low_rank_backward(&self, grad: u64, d_x: u64) -> Result<()> {
-        let (s, columns) = (&self.plan.sizes, self.plan.paths.output);
-        let (a, b, du) = (self.at(Buffer::OutputA)?, self.at(Buffer::OutputB)?, self.at(Buffer::DOutputU)?);
-        self.thin([grad, b, du], [s.hidden, columns], &[Part::whole(s.hidden, columns)])?;
-        self.expanded([du, a, d_x], None, [columns, s.query])
-    }
-
-    /// The gradients of the pairs at q, k, v and output, once both of the above are done; `grad` is that of the
-    /// residual stream behind attention.
+    /// The gradients of the pairs at dense products, once their paths were gone back; `grad` is that of the residual
+    /// stream behind attention.
     pub(super) fn dense_gradients(&self, to: &Gradients<u64>, grad: u64) -> Result<()> {
-        let (s, paths, mut jobs) = (&self.plan.sizes, &self.plan.paths, Vec::new());
-        let (mut of_a, mut column) = (Vec::new(), 0);
-        for (kind, row, rows) in self.plan.sizes.input_rows() {
-            let Some(pair) = self.pair(kind) else { continue };
-            if let Some(to) = to.pairs[kind] {
-                let [a, b] = pair.gradients(to, column);
-                of_a.push(a);
+        let (s, mut jobs) = (&self.plan.sizes, Vec::new());
+        for path in DensePath::ALL {
+            let (at, columns, [outputs, inputs]) =
+                (DenseBuffers::of(path), self.plan.paths[path], s.product(path));
+            let (mut of_a, mut column) = (Vec::new(), 0);
+            for kind in path.sites() {
+                let Some(pair) = self.pair(kind) else { continue };
+                if let Some(to) = to.pairs[kind] {
+                    let [a, b] = pair.gradients(to, column);
+                    of_a.push(a);
+                    let rows = match path {
+                        DensePath::Input => self.at(Buffer::DQkv)?,
+                        DensePath::Output => grad,
+                    };
+                    let [width, _] = s.matrix(kind);
+                    jobs.push(Job {
+                        wide: rows + (s.first_row(kind) * Element::Bf16.bytes()) as u64,
+                        width,
+                        wide_stride: outputs,
+                        thin: self.at(at.u)?,
+                        ranks: columns,
+                        parts: vec![b],
+                    });
+                }
+                column += pair.rank;
+            }
+            if !of_a.is_empty() {
+                let (wide, thin) = (self.at(at.x)?, self.at(at.du)?);
                 jobs.push(Job {
-                    wide: self.at(Buffer::DQkv)? + (row * Element::Bf16.bytes()) as u64,
-                    width: rows,
-                    wide_stride: s.qkv(),
-                    thin: self.at(Buffer::InputU)?,
-                    ranks: paths.input,
-                    parts: vec![b],
+                    wide,
+                    width: inputs,
+                    wide_stride: inputs,
+                    thin,
+                    ranks: columns,
+                    parts: of_a,
                 });
             }
-            column += pair.rank;
-        }
-        if !of_a.is_empty() {
-            jobs.push(Job {
-                wide: self.at(Buffer::Normed)?,
-                width: s.hidden,
-                wide_stride: s.hidden,
-                thin: self.at(Buffer::DInputU)?,
-                ranks: paths.input,
-                parts: of_a,
-            });
-        }
-        if let (Some(pair), Some(to)) = (self.pair(SiteKind::Output), to.pairs[SiteKind::Output]) {
-            let [a, b] = pair.gradients(to, 0);
-            let job = |wide, width, thin: Buffer, part| {
-                let (thin, ranks) = (self.at(thin)?, paths.output);
-                Ok(Job { wide, width, wide_stride: width, thin, ranks, parts: vec![part] })
-            };
-            jobs.push(job(self.at(Buffer::Attended)?, s.query, Buffer::DOutputU, a)?);
-            jobs.push(job(grad, s.hidden, Buffer::OutputU, b)?);
         }
         if jobs.is_empty() {
             return Ok(());

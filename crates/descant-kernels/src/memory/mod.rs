@@ -11,6 +11,7 @@ pub(crate) mod budget;
 pub(crate) mod inputs;
 pub(crate) mod keep;
 pub(crate) mod layout;
+mod low_rank;
 pub(crate) mod plan;
 mod settings;
 pub(crate) mod sizes;

@@ -1,9 +1,7 @@
 //! What the memory of a layer depends on: its sizes, the adapters' ranks, the tokens, and what is kept.
 
 use super::keep::Kept;
-use crate::site::Paths;
-#[cfg(feature = "cuda")]
-use crate::site::SiteKind;
+use crate::site::{DensePath, Paths, SiteKind};
 
 /// The sizes of a layer that decide bytes and operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,16 +30,29 @@ impl LayerSizes {
         self.query + 2 * self.key_value
     }
 
-    /// Query, key and value below each other in one matrix: the first row of each, and how many it has.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn input_rows(&self) -> [(SiteKind, usize, usize); 3] {
-        let mut next = 0;
-        SiteKind::ATTENTION_INPUTS.map(|kind| {
-            let rows = if kind == SiteKind::Query { self.query } else { self.key_value };
-            let first = next;
-            next += rows;
-            (kind, first, rows)
-        })
+    /// Outputs and inputs of a site's matrix; of one expert where there are several.
+    pub(crate) fn matrix(&self, kind: SiteKind) -> [usize; 2] {
+        match kind {
+            SiteKind::Query => [self.query, self.hidden],
+            SiteKind::Key | SiteKind::Value => [self.key_value, self.hidden],
+            SiteKind::Output => [self.hidden, self.query],
+            SiteKind::Router => [self.n_experts, self.hidden],
+            SiteKind::GateUp => [2 * self.inner, self.hidden],
+            SiteKind::Down => [self.hidden, self.inner],
+        }
+    }
+
+    /// Sites that read the same rows have their matrices below each other in one: the first row of this one.
+    pub(crate) fn first_row(&self, kind: SiteKind) -> usize {
+        let above = SiteKind::ALL.into_iter().filter(|other| *other < kind && other.path() == kind.path());
+        above.map(|other| self.matrix(other)[0]).sum()
+    }
+
+    /// Outputs and inputs of the product that a dense path lies beside.
+    pub(crate) fn product(&self, path: DensePath) -> [usize; 2] {
+        path.sites()
+            .map(|kind| self.matrix(kind))
+            .fold([0; 2], |[all, _], [rows, inputs]| [all + rows, inputs])
     }
 
     /// How many of so many tokens go through the experts' half of a layer at once: sizes alone decide, never what memory

@@ -5,9 +5,10 @@
 //! the two halves use the same bytes one after the other.
 
 use super::keep::Kept;
+use super::low_rank::{Side, dense_factor, dense_rows, expert_factor, expert_rows, partial};
 use super::sizes::Plan;
-use crate::op::experts::{LowRank, RANK_WIDTH};
 use crate::op::route::sort_bytes;
+use crate::site::{DensePath, ExpertPath};
 
 /// Bytes of cuBLASLt's workspace.
 pub(crate) const WORKSPACE: usize = 32 << 20;
@@ -103,9 +104,9 @@ buffers! {
     /// Queries, keys and values, rotated.
     Qkv = row(EVERYWHERE, |p| p.tokens * p.sizes.qkv() * BF16).kept(Kept::Projections);
     /// The input behind its norm, by the A of q, k and v.
-    InputU = row(EVERYWHERE, |p| p.tokens * p.paths.input * BF16).kept(Kept::Projections);
+    InputU = row(EVERYWHERE, |p| dense_rows(p, DensePath::Input)).kept(Kept::Projections);
     /// `Attended` by the A of the output.
-    OutputU = row(EVERYWHERE, |p| p.tokens * p.paths.output * BF16).kept(Kept::Attention);
+    OutputU = row(EVERYWHERE, |p| dense_rows(p, DensePath::Output)).kept(Kept::Attention);
     /// Expert of each pair.
     Experts = row(EXPERTS, |p| p.pairs() * I32).kept(Kept::Experts);
     /// The router's weight of each pair.
@@ -120,11 +121,11 @@ buffers! {
     Pre = row(BACKWARD_EXPERTS, |p| p.pairs() * 2 * p.sizes.inner * BF16).kept(Kept::Experts);
 
     /// q k v pairs in the form that products read.
-    InputA = row(EVERYWHERE, |p| p.paths.input * p.sizes.hidden * BF16);
-    InputB = row(EVERYWHERE, |p| p.sizes.qkv() * p.paths.input * BF16);
+    InputA = row(EVERYWHERE, |p| dense_factor(p, DensePath::Input, Side::Inputs));
+    InputB = row(EVERYWHERE, |p| dense_factor(p, DensePath::Input, Side::Outputs));
     /// The output's pair in that form.
-    OutputA = row(EVERYWHERE, |p| p.paths.output * p.sizes.query * BF16);
-    OutputB = row(EVERYWHERE, |p| p.sizes.hidden * p.paths.output * BF16);
+    OutputA = row(EVERYWHERE, |p| dense_factor(p, DensePath::Output, Side::Inputs));
+    OutputB = row(EVERYWHERE, |p| dense_factor(p, DensePath::Output, Side::Outputs));
     /// The router's weight with its pair.
     MergedRouter = row(EVERYWHERE, router_bytes);
 
@@ -143,14 +144,14 @@ buffers! {
     /// Work memory of the sort by expert.
     Sort = row(EXPERTS, |p| sort_bytes(p.pairs(), p.sizes.n_experts));
     /// Packed factors of the first product's pair: s B, and A transposed.
-    GateUpV = row(EXPERTS, |p| factor(p, p.paths.gate_up, 2 * p.sizes.inner));
-    GateUpDv = row(EXPERTS, |p| factor(p, p.paths.gate_up, p.sizes.hidden));
+    GateUpV = row(EXPERTS, |p| expert_factor(p, ExpertPath::GateUp, Side::Outputs));
+    GateUpDv = row(EXPERTS, |p| expert_factor(p, ExpertPath::GateUp, Side::Inputs));
     /// Rows by A.
-    GateUpU = row(EXPERTS, |p| rows_of_rank(p, p.paths.gate_up));
+    GateUpU = row(EXPERTS, |p| expert_rows(p, ExpertPath::GateUp));
     /// The same of the second product's pair.
-    DownV = row(EXPERTS, |p| factor(p, p.paths.down, p.sizes.hidden));
-    DownDv = row(EXPERTS, |p| factor(p, p.paths.down, p.sizes.inner));
-    DownU = row(EXPERTS, |p| rows_of_rank(p, p.paths.down));
+    DownV = row(EXPERTS, |p| expert_factor(p, ExpertPath::Down, Side::Outputs));
+    DownDv = row(EXPERTS, |p| expert_factor(p, ExpertPath::Down, Side::Inputs));
+    DownU = row(EXPERTS, |p| expert_rows(p, ExpertPath::Down));
     /// SwiGLU's result.
     Inner = row(FORWARD_EXPERTS, |p| p.pairs() * p.sizes.inner * BF16);
     /// The experts' second product.
@@ -158,8 +159,8 @@ buffers! {
     /// A row of the tokens' for each pair, in order: read before anything comes out of the experts.
     ForwardRows = row(FORWARD_EXPERTS, rows_in_order).within(Buffer::ExpertOut);
 
-    GateUpDu = row(BACKWARD_EXPERTS, |p| rows_of_rank(p, p.paths.gate_up));
-    DownDu = row(BACKWARD_EXPERTS, |p| rows_of_rank(p, p.paths.down));
+    GateUpDu = row(BACKWARD_EXPERTS, |p| expert_rows(p, ExpertPath::GateUp));
+    DownDu = row(BACKWARD_EXPERTS, |p| expert_rows(p, ExpertPath::Down));
     DWeights = row(BACKWARD_EXPERTS, |p| p.pairs() * F32);
     DLogits = row(BACKWARD_EXPERTS, |p| p.pairs() * F32);
     /// The router's whole gradient.
@@ -180,33 +181,67 @@ buffers! {
     /// Each query's product of attention's result and its gradient.
     Delta = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.n_heads * F32);
     DNormed = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.hidden * BF16);
-    DInputU = row(BACKWARD_ATTENTION, |p| p.tokens * p.paths.input * BF16);
-    DOutputU = row(BACKWARD_ATTENTION, |p| p.tokens * p.paths.output * BF16);
+    DInputU = row(BACKWARD_ATTENTION, |p| dense_rows(p, DensePath::Input));
+    DOutputU = row(BACKWARD_ATTENTION, |p| dense_rows(p, DensePath::Output));
+}
+
+/// Buffers of a dense path.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DenseBuffers {
+    /// The rows that it reads.
+    pub(crate) x: Buffer,
+    /// A, and s B transposed, packed.
+    pub(crate) a: Buffer,
+    pub(crate) b: Buffer,
+    /// `x` by A.
+    pub(crate) u: Buffer,
+    /// Gradient rows by s B.
+    pub(crate) du: Buffer,
+}
+
+/// Buffers of an expert path.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExpertBuffers {
+    /// s B, packed.
+    pub(crate) v: Buffer,
+    /// A, packed and transposed.
+    pub(crate) dv: Buffer,
+    /// Rows by A.
+    pub(crate) u: Buffer,
+    /// Gradient rows by s B.
+    pub(crate) du: Buffer,
+}
+
+#[cfg(feature = "cuda")]
+impl DenseBuffers {
+    pub(crate) fn of(path: DensePath) -> Self {
+        use Buffer::{
+            Attended, DInputU, DOutputU, InputA, InputB, InputU, Normed, OutputA, OutputB, OutputU,
+        };
+        match path {
+            DensePath::Input => Self { x: Normed, a: InputA, b: InputB, u: InputU, du: DInputU },
+            DensePath::Output => Self { x: Attended, a: OutputA, b: OutputB, u: OutputU, du: DOutputU },
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl ExpertBuffers {
+    pub(crate) fn of(path: ExpertPath) -> Self {
+        use Buffer::{DownDu, DownDv, DownU, DownV, GateUpDu, GateUpDv, GateUpU, GateUpV};
+        match path {
+            ExpertPath::GateUp => Self { v: GateUpV, dv: GateUpDv, u: GateUpU, du: GateUpDu },
+            ExpertPath::Down => Self { v: DownV, dv: DownDv, u: DownU, du: DownDu },
+        }
+    }
 }
 
 fn router_bytes(p: &Plan) -> usize {
     if p.paths.router > 0 { p.sizes.n_experts * p.sizes.hidden * F32 } else { 0 }
 }
 
-/// A packed factor of an expert pair.
-fn factor(p: &Plan, rank: usize, features: usize) -> usize {
-    if rank > 0 { p.sizes.n_experts * features * RANK_WIDTH * BF16 } else { 0 }
-}
-
-/// A packed row of an expert pair's rank for each pair of token and expert.
-fn rows_of_rank(p: &Plan, rank: usize) -> usize {
-    if rank > 0 { p.pairs() * RANK_WIDTH * BF16 } else { 0 }
-}
-
 fn rows_in_order(p: &Plan) -> usize {
     if p.in_order { p.pairs() * p.sizes.hidden * BF16 } else { 0 }
-}
-
-fn partial(p: &Plan) -> usize {
-    let part = |features, rank| {
-        let sizes = LowRank { experts: p.sizes.n_experts, features, rank };
-        if rank > 0 { sizes.workspace(p.pairs()) } else { 0 }
-    };
-    let of_gate_up = part(2 * p.sizes.inner, p.paths.gate_up).max(part(p.sizes.hidden, p.paths.gate_up));
-    of_gate_up.max(part(p.sizes.hidden, p.paths.down)).max(part(p.sizes.inner, p.paths.down))
 }
