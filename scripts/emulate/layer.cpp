@@ -1,5 +1,5 @@
-// layer/gradients.cu, layer/thin.cu and op/route/route.cu against sums in f64 and a plain sort: tokens, columns and
-// ranks behind the last tile, ranks that begin where no 16 bytes do, ties. run.sh makes kernels.h.
+// layer/gradients.cu, layer/thin.cu, op/route/route.cu and op/route/sort.cu against sums in f64 and a plain sort:
+// tokens, columns and ranks behind the last tile, ranks that begin where no 16 bytes do, ties. run.sh makes kernels.h.
 #include <algorithm>
 
 #include "block.h"
@@ -32,6 +32,9 @@ namespace thin {
 }
 namespace route {
 #include "route.h"
+}
+namespace sorting {
+#include "sort.h"
 }
 static std::mt19937 dice(7);
 static std::vector<bf16> some(size_t n) {
@@ -154,7 +157,7 @@ static void test_route(int T, int E, bool few) {
     check("other experts", wrong, 0);
     const int P = T * k;
     std::vector<int> pairs(P, -1), places(P, -1), offsets(E + 1, -1);
-    run({1, 1, 1}, 1024, [&] { sort_few_pairs(experts.data(), pairs.data(), places.data(), offsets.data(), P, E); });
+    run({1, 1, 1}, 1024, [&] { sorting::sort_few_pairs(experts.data(), pairs.data(), places.data(), offsets.data(), P, E); });
     std::vector<int> order(P);
     for (int i = 0; i < P; i++) order[i] = i;
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return experts[a] < experts[b]; });

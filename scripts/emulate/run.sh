@@ -30,7 +30,8 @@ route="-DROUTE_THREADS=$(number "$geometry" 'const ROUTE_ROWS: Block = Block { t
 route="$route -DROUTE_EXPERTS=$(number "$geometry" 'const ROUTE_EXPERTS: usize = ')"
 route="$route -DLOW_THREADS=$(number "$geometry" 'const EXPERT_ROWS: Block = Block { threads: ')"
 route="$route -DLOW_RANKS=$(number "$geometry" 'const EXPERT_RANKS: usize = ')"
-route="$route -DMAX_WIDTH=$(number "$geometry" 'const STEP_WIDTH: usize = ')"
+experts_most="-DMAX_EXPERTS=$(number "$geometry" 'const MAX_EXPERTS: usize = ')"
+route="$route $experts_most -DMAX_WIDTH=$(number "$geometry" 'const STEP_WIDTH: usize = ')"
 for shape in "64 8" "32 4" "16 3"; do
   compile -DHEAD_DIM="${shape% *}" -DGROUP="${shape#* }" $attend "$here/attend.cpp" -o "$build/attend"
   "$build/attend"
@@ -58,17 +59,23 @@ packed() { # the packing's names, and what else the compiler is given
     without multiply_bf16x2 load_chunk level_of copy_rows copy_weights copy_word load16_here > "$build/kernels.h"
   if [ "${3:-}" = --control ]; then sed -i 's/(t \& 7) \* 4 +/(t \& 7) * 4 + 1 -/' "$build/kernels.h"; fi
   # shellcheck disable=SC2086
-  compile -w -DMAX_EXPERTS=256 -DRANK_WIDTH=64 -DTHREADS=256 $2 "$here/packed.cpp" -o "$build/packed"
+  compile -w $experts_most -DRANK_WIDTH=64 -DTHREADS=256 $2 "$here/packed.cpp" -o "$build/packed"
   "$build/packed"
 }
 # A layer's thin products and routing, in namespaces of their own: helpers of one name differ.
-for file in layer/gradients layer/thin op/route/route; do
+for file in layer/gradients layer/thin op/route/route op/route/sort; do
   text "$experts/../../$file.cu" | sed -e 's/extern "C"//' > "$build/$(basename "$file").h"
 done
 if [ "${1:-}" = --control ]; then sed -i 's/rank \* job.width + c/rank * job.width + c + 1/' "$build/gradients.h"; fi
 sed -i "s/THREADS/$(number "$geometry" 'const THIN_ROWS: Block = Block { threads: ')/g" "$build/thin.h"
 thin="-DTHREADS=$(number "$geometry" 'const PAIR_GRADIENTS: Block = Block { threads: ')"
-thin="$thin -DJOBS=$(number "$geometry" 'const PAIR_JOBS: usize = ')"
+thin="$thin $experts_most -DJOBS=$(number "$geometry" 'const PAIR_JOBS: usize = ')"
+thin="$thin -DPARTS=$(number "$geometry" 'const PATH_PAIRS: usize = ')"
+thin="$thin -DCOLUMNS=$(number "$geometry" 'const PAIR_COLUMNS: usize = ')"
+thin="$thin -DRANKS=$(number "$geometry" 'const PAIR_RANKS: usize = ')"
+thin="$thin -DTILE_TOKENS=$(number "$geometry" 'const THIN_ROWS_TOKENS: usize = ')"
+thin="$thin -DTILE_COLUMNS=$(number "$geometry" 'const THIN_ROWS_COLUMNS: usize = ')"
+thin="$thin -DCHUNK=$(number "$experts/../route/sizes.rs" 'const CHUNK: usize = ')"
 thin="$thin -DFEW_PAIRS=$(number "$geometry" 'const FEW_PAIRS: usize = ')"
 thin="$thin -DFEW_EXPERTS=$(number "$geometry" 'const FEW_PAIRS_EXPERTS: usize = ')"
 # shellcheck disable=SC2086
@@ -103,7 +110,7 @@ for form in experts_sm90 experts_wide_sm90; do
   for shape in "160 0" "192 16"; do
     # shellcheck disable=SC2086
     set -- $shape
-    compile -w -DMAX_EXPERTS=256 -DRANK_WIDTH=64 -DN_IN="$1" -DRANK="$2" $rows "$here/experts.cpp" -o "$build/experts"
+    compile -w $experts_most -DRANK_WIDTH=64 -DN_IN="$1" -DRANK="$2" $rows "$here/experts.cpp" -o "$build/experts"
     "$build/experts"
   done
 done

@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use descant_kernels::cuda::architecture::{ARCHITECTURES, Architecture};
 use descant_kernels::cuda::resources::{Resources, parse};
-use descant_kernels::cuda::table::{ARCHITECTURES, Architecture, Define, UNITS, Unit};
+use descant_kernels::cuda::table::{Define, UNITS, Unit};
 use descant_kernels::cuda::{CudaError, nvrtc};
 use rayon::prelude::*;
 

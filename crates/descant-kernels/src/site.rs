@@ -113,6 +113,7 @@ pub(crate) enum DensePath {
 }
 
 impl DensePath {
+    #[cfg(any(feature = "cuda", test))]
     pub(crate) const ALL: [Self; 2] = [Self::Input, Self::Output];
 
     /// The sites whose pairs share it, in order.

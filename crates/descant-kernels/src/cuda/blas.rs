@@ -8,10 +8,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::driver::{self, Event, Stream};
+use super::algorithm::{Sizes, alignment, key};
+use super::driver::{self, Stream};
 use super::error::{CudaError, Result};
+use super::event::Event;
 use super::lt::{Addresses, Algorithm, Description, Handle};
-use super::spec::{MatmulSpec, Sizes, alignment, key};
+use super::spec::MatmulSpec;
 use super::store::{self, Choices};
 
 /// Guesses that are timed.

@@ -5,6 +5,8 @@
 use cudarc::cublaslt::sys::cublasStatus_t;
 use cudarc::driver::sys::CUresult;
 
+use super::library::{Library, is_there};
+
 /// The driver's function that pins host memory.
 pub(crate) const PIN: &str = "cuMemHostRegister";
 
@@ -145,30 +147,6 @@ pub enum CudaError {
     },
 }
 
-/// Libraries that are looked up by name when the program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Library {
-    /// The driver.
-    Driver,
-    /// The run-time compiler.
-    Nvrtc,
-    /// Matrix products.
-    CublasLt,
-    /// Between cards; only runs of several need it.
-    Nccl,
-}
-
-impl std::fmt::Display for Library {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Driver => "libcuda (NVIDIA's driver)",
-            Self::Nvrtc => "libnvrtc (CUDA's run-time compiler)",
-            Self::CublasLt => "libcublasLt (CUDA's matrix products)",
-            Self::Nccl => "libnccl.so.2 (NCCL, which connects several cards)",
-        })
-    }
-}
-
 impl CudaError {
     /// What a person can do about it, where that is known.
     pub fn hint(&self) -> Option<&'static str> {
@@ -242,32 +220,12 @@ impl CudaError {
 /// Results of this module.
 pub type Result<T> = std::result::Result<T, CudaError>;
 
-/// Names of NCCL, the usual one first.
-#[cfg(feature = "cuda")]
-pub(crate) const NCCL: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
-
-/// Whether a library can be loaded, as an error where it cannot: cudarc panics on first use instead.
+/// An error where a library is not there.
 ///
 /// # Errors
 /// It is not found.
 pub fn require(library: Library) -> Result<()> {
-    use std::sync::OnceLock;
-    static FOUND: [OnceLock<bool>; 4] = [const { OnceLock::new() }; 4];
-    #[expect(unsafe_code, reason = "loading a library runs its initializers")]
-    let found = *FOUND[library as usize].get_or_init(|| match library {
-        // SAFETY: these are NVIDIA's own libraries under their fixed names; their initializers have no conditions.
-        Library::Driver => unsafe { cudarc::driver::sys::is_culib_present() },
-        // SAFETY: as above.
-        Library::Nvrtc => unsafe { cudarc::nvrtc::sys::is_culib_present() },
-        // SAFETY: as above.
-        Library::CublasLt => unsafe { cudarc::cublaslt::sys::is_culib_present() },
-        #[cfg(feature = "cuda")]
-        // SAFETY: as above.
-        Library::Nccl => NCCL.iter().any(|name| unsafe { libloading::Library::new(*name) }.is_ok()),
-        #[cfg(not(feature = "cuda"))]
-        Library::Nccl => false,
-    });
-    if found { Ok(()) } else { Err(CudaError::NoLibrary { library }) }
+    if is_there(library) { Ok(()) } else { Err(CudaError::NoLibrary { library }) }
 }
 
 /// A panic as an error: on CubeCL's thread it would end the thread, and the process would wait for ever.

@@ -3,7 +3,7 @@
 //! Multiprocessors and memory decide nothing here: a grid is made of the multiprocessors that there are, and work is
 //! divided by sizes alone. What has no row is not supported.
 
-use super::table::Capability;
+use super::architecture::Capability;
 
 /// Kernels that belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,8 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda::table::{ARCHITECTURES, UNITS};
+    use crate::cuda::architecture::ARCHITECTURES;
+    use crate::cuda::table::UNITS;
 
     #[test]
     fn every_card_since_ampere_has_one_row() {

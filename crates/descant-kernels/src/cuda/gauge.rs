@@ -10,11 +10,13 @@ use burn::tensor::Device;
 use cubecl::MemoryScope;
 
 use super::blas::Matrices;
-use super::driver::{self, Event, Scratch};
+use super::driver::{self, Scratch};
 use super::error::{CudaError, Result};
-use super::gpu::{Gpu, Run};
+use super::event::Event;
+use super::gpu::Gpu;
 use super::host::HostMemory;
 use super::interop::refused;
+use super::run::Run;
 use super::spec::MatmulSpec;
 use super::tensor::{cube_device, index_of};
 use crate::rates::{OperatorTime, Rates, Shares};

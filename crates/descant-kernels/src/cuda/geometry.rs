@@ -2,10 +2,9 @@
 //! that the host computes with.
 //!
 //! These numbers are written here and nowhere else: the host launches with them, and each file of CUDA C++ is compiled
-//! with its list of them and asserts that they are what its own layout needs. A wrong one does not compile.
+//! with its list of them (`constants.rs`) and asserts that they are what its own layout needs. A wrong one does not compile.
 
-use crate::decode::split::{MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
-use crate::op::experts::{GRADIENT_COLUMNS, RANK_WIDTH};
+use crate::site::SiteKind;
 
 /// A constant given to the compiler: name and value.
 pub type Define = (&'static str, i64);
@@ -166,12 +165,25 @@ pub const STEP_WIDTH: usize = 4096;
 pub const UNPACK: Block = Block { threads: 256, shared: 0 };
 /// Rows times a factor of an adapter.
 pub const LOW_RANK_ROWS: Block = Block { threads: 128, shared: 66_564 };
+/// Pairs that share a low-rank path of a layer's dense products at most.
+pub const PATH_PAIRS: usize = 3;
+const _: () = assert!(SiteKind::ATTENTION_INPUTS.len() <= PATH_PAIRS, "q, k and v share one");
+/// Factors that one launch packs: both of every such path.
+pub const PACKED_FACTORS: usize = 4;
 /// Rows times a factor of a dense pair of a layer; its shared memory is static.
 pub const THIN_ROWS: Block = Block { threads: 512, shared: 0 };
+/// Tokens of a block there.
+pub const THIN_ROWS_TOKENS: usize = 16;
+/// Columns of a block there.
+pub const THIN_ROWS_COLUMNS: usize = 32;
 /// The gradients of the dense pairs of a layer; its shared memory is static.
 pub const PAIR_GRADIENTS: Block = Block { threads: 128, shared: 0 };
 /// Sums of one launch there: B at q, k, v and A for them, both at the output.
 pub const PAIR_JOBS: usize = 6;
+/// Columns of a block there.
+pub const PAIR_COLUMNS: usize = 64;
+/// Ranks of a block there.
+pub const PAIR_RANKS: usize = 32;
 /// Rows put in order by bulk copies; its shared memory is that of two rows a warp.
 pub const TAKE_ROWS_SM90: Block = Block { threads: 256, shared: 0 };
 /// The gradient of a factor.
@@ -186,144 +198,11 @@ impl Block {
         Self { threads: self.threads, shared: self.shared * features as u32 }
     }
 
-    const fn threads(self, name: &'static str) -> Define {
+    pub(super) const fn threads(self, name: &'static str) -> Define {
         (name, self.threads as i64)
     }
 
-    const fn shared(self, name: &'static str) -> Define {
+    pub(super) const fn shared(self, name: &'static str) -> Define {
         (name, self.shared as i64)
     }
-}
-
-/// What the files are compiled with.
-pub(super) mod constants {
-    use super::{
-        BACKWARD_KV_SM90, BACKWARD_Q_SM90, Define, FEW_BLOCKS, GRADIENT_COLUMNS, KEY_PARTS_SM90, KEY_ROWS,
-        LOW_RANK_FEW, LOW_RANK_GRADIENT, LOW_RANK_ROWS, LOW_RANK_SUM, MAX_EXPERTS, MOST_SPLITS,
-        PACKED_COLUMNS, PACKED_STEP, PAGE_TOKENS, QUERY_ROWS, QUERY_ROWS_SM90, RANK_WIDTH, ROW_BOX,
-        STEP_KEYS, TILE_INTS, WEIGHT_BOX,
-    };
-
-    const QUERIES: Define = ("QUERY_ROWS", QUERY_ROWS as i64);
-    const QUERIES_SM90: Define = ("QUERY_ROWS", QUERY_ROWS_SM90 as i64);
-    const KEYS: Define = ("KEY_ROWS", KEY_ROWS as i64);
-    const TILE: Define = ("TILE_INTS", TILE_INTS as i64);
-    const EXPERTS: Define = ("MAX_EXPERTS", MAX_EXPERTS as i64);
-    /// Which packing a file decodes; MXFP4 without it.
-    const NF4: Define = ("NF4", 1);
-    const BOX: Define = ("ROW_BOX", ROW_BOX as i64);
-    const LINES: Define = ("WEIGHT_BOX", WEIGHT_BOX as i64);
-    const COLUMNS: Define = ("TILE_COLUMNS", PACKED_COLUMNS as i64);
-    const STEP: Define = ("SUM_STEP", PACKED_STEP as i64);
-    const WIDTH: Define = ("RANK_WIDTH", RANK_WIDTH as i64);
-    const PAGE: Define = ("PAGE", PAGE_TOKENS as i64);
-
-    pub(crate) const FORWARD: &[Define] =
-        &[QUERIES, TILE, super::FORWARD.threads("THREADS"), super::FORWARD.shared("SHARED_OF_FEATURE")];
-    pub(crate) const BACKWARD: &[Define] = &[
-        QUERIES,
-        KEYS,
-        TILE,
-        super::BACKWARD.threads("THREADS"),
-        super::BACKWARD.shared("SHARED_OF_FEATURE"),
-    ];
-    pub(crate) const FORWARD_SM90: &[Define] =
-        &[QUERIES_SM90, TILE, super::FORWARD_SM90.threads("THREADS"), super::FORWARD_SM90.shared("SHARED")];
-    pub(crate) const BACKWARD_SM90: &[Define] = &[
-        QUERIES_SM90,
-        KEYS,
-        TILE,
-        BACKWARD_Q_SM90.threads("Q_THREADS"),
-        BACKWARD_Q_SM90.shared("Q_SHARED"),
-        BACKWARD_KV_SM90.threads("KV_THREADS"),
-        BACKWARD_KV_SM90.shared("KV_SHARED"),
-        ("KV_PARTS", KEY_PARTS_SM90 as i64),
-    ];
-    pub(crate) const GROUPED: &[Define] =
-        &[EXPERTS, WIDTH, super::GROUPED.threads("THREADS"), super::GROUPED.shared("SHARED")];
-    pub(crate) const PACKED: &[Define] =
-        &[WIDTH, super::PACKED.threads("THREADS"), super::PACKED.shared("SHARED")];
-    pub(crate) const PACKED_NF4: &[Define] =
-        &[NF4, WIDTH, super::PACKED_NF4.threads("THREADS"), super::PACKED_NF4.shared("SHARED")];
-    pub(crate) const GROUPED_SM90: &[Define] =
-        &[EXPERTS, WIDTH, super::GROUPED_SM90.threads("THREADS"), super::GROUPED_SM90.shared("SHARED")];
-    pub(crate) const PACKED_SM90: &[Define] = &[
-        EXPERTS,
-        WIDTH,
-        BOX,
-        COLUMNS,
-        STEP,
-        super::PACKED_SM90.threads("THREADS"),
-        super::PACKED_SM90.shared("SHARED"),
-    ];
-    pub(crate) const PACKED_NF4_SM90: &[Define] = &[
-        NF4,
-        EXPERTS,
-        WIDTH,
-        BOX,
-        LINES,
-        COLUMNS,
-        STEP,
-        super::PACKED_NF4_SM90.threads("THREADS"),
-        super::PACKED_NF4_SM90.shared("SHARED"),
-    ];
-    pub(crate) const THIN_ROWS: &[Define] = &[super::THIN_ROWS.threads("THREADS")];
-    pub(crate) const PAIR_GRADIENTS: &[Define] =
-        &[super::PAIR_GRADIENTS.threads("THREADS"), ("JOBS", super::PAIR_JOBS as i64)];
-    pub(crate) const TAKE_ROWS_SM90: &[Define] = &[super::TAKE_ROWS_SM90.threads("THREADS")];
-    pub(crate) const ROUTE: &[Define] =
-        &[("FEW_PAIRS", super::FEW_PAIRS as i64), ("FEW_EXPERTS", super::FEW_PAIRS_EXPERTS as i64)];
-    pub(crate) const FEW: &[Define] =
-        &[EXPERTS, WIDTH, super::FEW.threads("THREADS"), ("BLOCKS", FEW_BLOCKS as i64)];
-    pub(crate) const FEW_LOW_RANK: &[Define] = &[EXPERTS, WIDTH, LOW_RANK_FEW.threads("THREADS")];
-    pub(crate) const FEW_NF4: &[Define] =
-        &[NF4, EXPERTS, WIDTH, super::FEW.threads("THREADS"), ("BLOCKS", FEW_BLOCKS as i64)];
-    pub(crate) const STEP_EXPERTS: &[Define] = &[EXPERTS, WIDTH, super::STEP_EXPERTS.threads("THREADS")];
-    pub(crate) const STEP_EXPERTS_NF4: &[Define] =
-        &[NF4, EXPERTS, WIDTH, super::STEP_EXPERTS.threads("THREADS")];
-    pub(crate) const STEP_EXPERTS_SM90: &[Define] = &[
-        EXPERTS,
-        WIDTH,
-        super::STEP_EXPERTS_SM90.threads("THREADS"),
-        ("WARPS", super::STEP_WARPS as i64),
-        ("STAGES", super::STEP_STAGES as i64),
-    ];
-    pub(crate) const STEP_WIDE: &[Define] = &[
-        EXPERTS,
-        WIDTH,
-        super::STEP_WIDE.threads("THREADS"),
-        ("WARPS", super::STEP_WIDE_WARPS as i64),
-        ("STAGES", super::STEP_WIDE_STAGES as i64),
-        ("CHAINS", super::STEP_WARPS as i64),
-    ];
-    pub(crate) const THIN: &[Define] =
-        &[super::THIN.threads("THREADS"), ("COLUMNS", super::THIN_COLUMNS as i64)];
-    pub(crate) const ATTEND: &[Define] = &[
-        super::ATTEND.threads("THREADS"),
-        ("KEYS", STEP_KEYS as i64),
-        ("MOST_SPLITS", MOST_SPLITS as i64),
-        PAGE,
-    ];
-    const WIDEST: Define = ("MAX_WIDTH", super::STEP_WIDTH as i64);
-    const ROUTERS: Define = ("ROUTE_EXPERTS", super::ROUTE_EXPERTS as i64);
-    pub(crate) const STEP_ROUTE: &[Define] = &[super::ROUTE_ROWS.threads("ROUTE_THREADS"), ROUTERS, WIDEST];
-    pub(crate) const STEP_ROUTE_SM90: &[Define] = &[
-        super::ROUTE_ROWS.threads("ROUTE_THREADS"),
-        ROUTERS,
-        WIDEST,
-        ("BLOCKS", super::ROUTE_TOGETHER as i64),
-    ];
-    pub(crate) const STEP_ROWS: &[Define] =
-        &[super::EXPERT_ROWS.threads("LOW_THREADS"), ("LOW_RANKS", super::EXPERT_RANKS as i64), WIDEST];
-    pub(crate) const UNPACK: &[Define] = &[super::UNPACK.threads("THREADS")];
-    pub(crate) const LOW_RANK: &[Define] = &[
-        EXPERTS,
-        WIDTH,
-        ("GRADIENT_COLUMNS", GRADIENT_COLUMNS as i64),
-        LOW_RANK_ROWS.threads("ROWS_THREADS"),
-        LOW_RANK_ROWS.shared("ROWS_SHARED"),
-        LOW_RANK_GRADIENT.threads("GRADIENT_THREADS"),
-        LOW_RANK_GRADIENT.shared("GRADIENT_SHARED"),
-        LOW_RANK_SUM.threads("SUM_THREADS"),
-    ];
 }

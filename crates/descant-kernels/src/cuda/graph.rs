@@ -4,7 +4,7 @@ use cudarc::driver::sys;
 
 use super::driver::{OwnStream, Stream, check};
 use super::error::Result;
-use super::gpu::Run;
+use super::run::Run;
 
 /// Recorded work, ready to be queued as a whole.
 #[derive(Debug)]

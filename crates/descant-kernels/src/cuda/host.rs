@@ -9,7 +9,8 @@ use memmap2::{Advice, MmapMut};
 
 use super::driver::{Stream, check, synchronize};
 use super::error::{CudaError, PIN, Result};
-use super::gpu::{Gpu, most_pinned};
+use super::gpu::Gpu;
+use super::testing::most_pinned;
 use crate::source::Source;
 
 /// Host memory of either kind, of its own pages.

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys;
 
+use super::architecture::Architecture;
 use super::args::{Arg, Extent, mismatch, pack};
 use super::driver::{self, Loaded, Stream};
 use super::error::{CudaError, Result};
-use super::table::{Architecture, Define, Unit, unit};
+use super::table::{Define, Unit, unit};
 use super::{nvrtc, store};
 
 /// Files whose kernels follow each other closely, and the percentage of a multiprocessor's memory that all of them want

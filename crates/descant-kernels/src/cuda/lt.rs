@@ -5,7 +5,8 @@ use std::ffi::c_void;
 use cudarc::cublaslt::sys;
 
 use super::driver::Stream;
-use super::error::{CudaError, Library, Result, require};
+use super::error::{CudaError, Result, require};
+use super::library::Library;
 use super::spec::{Element, Layout, MatmulSpec};
 
 /// An algorithm, as cuBLASLt lets it be kept.

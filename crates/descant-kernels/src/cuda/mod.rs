@@ -12,16 +12,22 @@
 //! No step waits for the card: kernels are found by name in the process, launches are queued, and an error is
 //! reported to whoever reads a result back.
 
+pub mod algorithm;
+pub mod architecture;
 pub mod args;
+mod constants;
 pub mod error;
 pub mod family;
 pub mod geometry;
+pub mod library;
 pub mod nvrtc;
 pub mod resources;
 pub mod spec;
 pub mod store;
 pub mod table;
 
+#[cfg(feature = "cuda")]
+mod ahead;
 #[cfg(feature = "cuda")]
 mod blas;
 #[cfg(feature = "cuda")]
@@ -30,6 +36,8 @@ pub(crate) mod boxes;
 mod brake;
 #[cfg(feature = "cuda")]
 mod driver;
+#[cfg(feature = "cuda")]
+mod event;
 #[cfg(feature = "cuda")]
 pub(crate) mod gauge;
 #[cfg(feature = "cuda")]
@@ -49,9 +57,15 @@ mod memory;
 #[cfg(feature = "cuda")]
 pub mod nccl;
 #[cfg(feature = "cuda")]
+mod queue;
+#[cfg(feature = "cuda")]
 mod recorder;
 #[cfg(feature = "cuda")]
+mod run;
+#[cfg(feature = "cuda")]
 mod tensor;
+#[cfg(feature = "cuda")]
+mod testing;
 #[cfg(feature = "cuda")]
 mod upload;
 
@@ -68,9 +82,11 @@ pub(crate) use brake::Brake;
 #[cfg(feature = "cuda")]
 pub use driver::cards;
 #[cfg(feature = "cuda")]
-pub(crate) use driver::{Event, OwnStream, Stream, StreamOrder, copy_from_host};
+pub(crate) use driver::{OwnStream, Stream, copy_from_host};
 #[cfg(feature = "cuda")]
-pub use gpu::{Gpu, Run, pin_at_most, poison_buffers, portable_kernels};
+pub(crate) use event::{Event, StreamOrder};
+#[cfg(feature = "cuda")]
+pub use gpu::Gpu;
 #[cfg(feature = "cuda")]
 pub(crate) use host::{HostMemory, HostRoom, HostStore};
 #[cfg(feature = "cuda")]
@@ -82,11 +98,15 @@ pub(crate) use memory::DeviceMemory;
 #[cfg(feature = "cuda")]
 pub use memory::Occupied;
 #[cfg(feature = "cuda")]
+pub use run::Run;
+#[cfg(feature = "cuda")]
 pub use tensor::{
     contiguous, empty, empty_within, floats, gpu_of, gpu_of_device, halves, handles, index_of, int_primitive,
     int_tensor, matrix, owned, primitive, tensor, zeros,
 };
 #[cfg(feature = "cuda")]
 pub(crate) use tensor::{poison, read};
+#[cfg(feature = "cuda")]
+pub use testing::{pin_at_most, poison_buffers, portable_kernels};
 #[cfg(feature = "cuda")]
 pub use upload::Uploader;

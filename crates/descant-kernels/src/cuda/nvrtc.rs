@@ -7,8 +7,10 @@ use std::ffi::{CStr, CString, c_char};
 use cudarc::nvrtc::sys;
 use sha2::{Digest as _, Sha256};
 
-use super::error::{CudaError, Library, Result, require};
-use super::table::{Architecture, Define, HEADERS, Unit};
+use super::architecture::Architecture;
+use super::error::{CudaError, Result, require};
+use super::library::Library;
+use super::table::{Define, HEADERS, Unit};
 
 /// Raised when the same texts and options would have to be compiled again.
 const GENERATION: u32 = 1;
@@ -182,7 +184,8 @@ fn check(call: &'static str, result: sys::nvrtcResult) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda::table::{ARCHITECTURES, Capability, UNITS};
+    use crate::cuda::architecture::{ARCHITECTURES, Capability};
+    use crate::cuda::table::UNITS;
 
     const HOPPER: Architecture = Architecture::of(Capability { major: 9, minor: 0 });
 
@@ -238,7 +241,7 @@ mod tests {
     }
 
     /// What a file takes as it is given, so that host and file cannot disagree.
-    const FOLLOWED: [(&str, &str); 15] = [
+    const FOLLOWED: [(&str, &str); 21] = [
         ("decode/attend", "MOST_SPLITS"),
         ("decode/experts", "MAX_EXPERTS"),
         ("decode/experts_nf4", "MAX_EXPERTS"),
@@ -247,13 +250,19 @@ mod tests {
         ("decode/experts_wide_sm90", "MAX_EXPERTS"),
         ("decode/experts_wide_sm90", "STAGES"),
         ("decode/route_sm90", "BLOCKS"),
+        ("decode/rows", "MAX_EXPERTS"),
         ("decode/rows", "MAX_WIDTH"),
         ("experts/few", "MAX_EXPERTS"),
         ("experts/few", "BLOCKS"),
         ("experts/few_nf4", "MAX_EXPERTS"),
         ("experts/few_nf4", "BLOCKS"),
         ("layer/gradients", "JOBS"),
+        ("layer/gradients", "PARTS"),
+        ("layer/lora", "FACTORS"),
+        ("layer/lora", "PARTS"),
+        ("layer/thin", "PARTS"),
         ("low_rank/few", "RANK_WIDTH"),
+        ("route/sort", "MAX_EXPERTS"),
     ];
 
     #[test]

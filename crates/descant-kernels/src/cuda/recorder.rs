@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::driver::Event;
+use super::event::Event;
 
 /// What was recorded, if recording is on.
 #[derive(Debug, Default)]

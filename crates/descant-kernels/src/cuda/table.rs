@@ -1,61 +1,11 @@
-//! Every file of CUDA C++, the architectures we know, and which file serves which.
+//! Every file of CUDA C++, what it is compiled with, and which architecture it serves.
 //!
 //! The one place to look up what runs on a card. The check `cargo xtask kernels` compiles each row of it for each
 //! architecture it is meant for.
 
+use super::constants;
 pub use super::geometry::Define;
-use super::geometry::{constants, step_row, step_stage, step_wide_rows, step_wide_stage};
-
-/// A card's compute capability.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Capability {
-    /// 9 of sm_90.
-    pub major: u8,
-    /// 0 of sm_90.
-    pub minor: u8,
-}
-
-/// What NVRTC compiles for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Architecture {
-    /// 90 of sm_90a.
-    pub number: u16,
-    /// Whether with the instructions that only this very architecture has (the `a` of sm_90a).
-    pub specific: bool,
-}
-
-/// The architectures for which the check compiles: data-center and consumer cards since Ampere.
-pub const ARCHITECTURES: [Architecture; 6] = [
-    Architecture { number: 80, specific: false },
-    Architecture { number: 86, specific: false },
-    Architecture { number: 89, specific: false },
-    Architecture { number: 90, specific: true },
-    Architecture { number: 100, specific: true },
-    Architecture { number: 120, specific: true },
-];
-
-impl Architecture {
-    /// Of a card. Since Hopper an architecture has instructions of its own, and a binary is for it alone anyway.
-    pub const fn of(capability: Capability) -> Self {
-        let number = capability.major as u16 * 10 + capability.minor as u16;
-        Self { number, specific: number >= 90 }
-    }
-
-    /// Shared memory a block may use, in bytes.
-    pub const fn shared_memory(self) -> u32 {
-        match self.number {
-            80 | 87 => 163 * 1024,
-            90 | 100 | 103 => 227 * 1024,
-            _ => 99 * 1024,
-        }
-    }
-}
-
-impl std::fmt::Display for Architecture {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "sm_{}{}", self.number, if self.specific { "a" } else { "" })
-    }
-}
+use super::geometry::{step_row, step_stage, step_wide_rows, step_wide_stage};
 
 /// A file of CUDA C++.
 #[derive(Debug)]
@@ -164,11 +114,12 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 39] = [
+pub const UNITS: [Unit; 41] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
     tiled("route", include_str!("../op/route/route.cu"), PLAIN, constants::ROUTE),
+    tiled("route/sort", include_str!("../op/route/sort.cu"), PLAIN, constants::ROUTE_SORT),
     plain("route/rows", include_str!("../op/route/rows.cu")),
     plain("loss", include_str!("../op/loss/loss.cu")),
     plain("pick", include_str!("../op/pick/pick.cu")),
@@ -176,7 +127,7 @@ pub const UNITS: [Unit; 39] = [
     plain("cache", include_str!("../op/cache/rows.cu")),
     plain("select", include_str!("../op/select/select.cu")),
     plain("optimizer", include_str!("../op/optimizer/optimizer.cu")),
-    plain("layer/lora", include_str!("../layer/lora.cu")),
+    tiled("layer/lora", include_str!("../layer/lora.cu"), PLAIN, constants::LORA),
     tiled("layer/thin", include_str!("../layer/thin.cu"), PLAIN, constants::THIN_ROWS),
     tiled("layer/gradients", include_str!("../layer/gradients.cu"), PLAIN, constants::PAIR_GRADIENTS),
     sm90(tiled(
@@ -194,10 +145,16 @@ pub const UNITS: [Unit; 39] = [
         constants::FORWARD_SM90,
     )),
     sm90(tiled(
-        "attention/backward_sm90",
-        include_str!("../op/attention/backward_sm90.cu"),
+        "attention/backward_q_sm90",
+        include_str!("../op/attention/backward_q_sm90.cu"),
         HEADS_SM90,
-        constants::BACKWARD_SM90,
+        constants::BACKWARD_Q_SM90,
+    )),
+    sm90(tiled(
+        "attention/backward_kv_sm90",
+        include_str!("../op/attention/backward_kv_sm90.cu"),
+        HEADS_SM90,
+        constants::BACKWARD_KV_SM90,
     )),
     tiled("linear/unpack", include_str!("../op/linear/unpack.cu"), PLAIN, constants::UNPACK),
     tiled("experts/grouped", include_str!("../op/experts/grouped.cu"), PLAIN, constants::GROUPED),
@@ -266,25 +223,7 @@ pub fn unit(id: &str) -> Option<&'static Unit> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_architectures_are_those_of_nvrtc() {
-        let name = |major, minor| Architecture::of(Capability { major, minor }).to_string();
-        assert_eq!(name(8, 0), "sm_80");
-        assert_eq!(name(8, 6), "sm_86");
-        assert_eq!(name(8, 9), "sm_89");
-        assert_eq!(name(9, 0), "sm_90a");
-        assert_eq!(name(10, 0), "sm_100a");
-        assert_eq!(name(12, 0), "sm_120a");
-    }
-
-    #[test]
-    fn every_checked_architecture_is_that_of_a_card() {
-        for architecture in ARCHITECTURES {
-            let (major, minor) = ((architecture.number / 10) as u8, (architecture.number % 10) as u8);
-            assert_eq!(Architecture::of(Capability { major, minor }), architecture);
-        }
-    }
+    use crate::cuda::architecture::ARCHITECTURES;
 
     #[test]
     fn ids_are_unique_and_every_unit_has_a_variant() {

@@ -9,7 +9,9 @@ use burn_cubecl::{CubeBackend, CubeDevice};
 use cubecl::server::Handle;
 
 use super::error::{CudaError, Result};
-use super::gpu::{Gpu, Run, is_poisoning};
+use super::gpu::Gpu;
+use super::run::Run;
+use super::testing::is_poisoning;
 
 /// The index of the CUDA card that a device is, if it is one; an autodiff device is its inner one.
 pub fn index_of(device: &Device) -> Option<usize> {

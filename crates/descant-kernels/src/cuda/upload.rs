@@ -7,8 +7,9 @@ use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
 
-use super::driver::{self, Event, OwnStream};
+use super::driver::{self, OwnStream};
 use super::error::{CudaError, Result};
+use super::event::Event;
 use super::gpu::Gpu;
 use super::host::HostStore;
 use super::tensor;

@@ -7,14 +7,14 @@ use super::split::{MOST_GROUP, MOST_HEAD_DIM};
 use crate::cuda::geometry::STEP_WIDTH;
 use crate::cuda::{CudaError, DeviceMemory, Element, Gpu, InPlace, Result, Run, contiguous, primitive};
 use crate::layer::LayerPairs;
-use crate::layer::call::Prepared;
 use crate::layer::factors;
 use crate::layer::frame::Pair;
 use crate::layer::frozen::{DenseData, FrozenTensors};
 use crate::layer::lora::{self, Stored};
+use crate::layer::prepared::Prepared;
 use crate::memory::LayerSizes;
 use crate::op::experts::RANK_WIDTH;
-use crate::op::experts::cuda::ExpertData;
+use crate::op::experts::matrices::ExpertData;
 use crate::site::{DensePath, ExpertPath, PathKind, Paths, PerPath, PerSite, SiteKind};
 use crate::stream::{Half, StreamedMatrix};
 

@@ -11,7 +11,8 @@ use crate::cuda::geometry::{
 };
 use crate::cuda::table::{step_experts_sm90, step_wide};
 use crate::cuda::{Arg, CudaError, Define, Result, Run};
-use crate::op::experts::cuda::{ExpertData, Experts, Output, Sorted, grouped_arguments};
+use crate::op::experts::cuda::{Output, Sorted, grouped_arguments};
+use crate::op::experts::matrices::{ExpertData, Experts};
 use crate::site::PerPath;
 
 /// Rows of a group.

@@ -4,7 +4,6 @@
 #pragma once
 #include "step.cuh"
 
-#define MAX_EXPERTS 256
 #ifndef TOGETHER
 #define TOGETHER 0
 #endif
@@ -13,6 +12,7 @@
 #else
 #define KEYS (MAX_EXPERTS / 32)
 #endif
+static_assert(MAX_EXPERTS % 32 == 0, "as many keys a lane");
 #define SHARES (ROUTE_THREADS / 32 / ROUTE_EXPERTS)  // warps of an expert
 #define PIECES (MAX_WIDTH / 8 / ROUTE_THREADS)
 static_assert(MAX_WIDTH == PIECES * 8 * ROUTE_THREADS && SHARES * ROUTE_EXPERTS * 32 == ROUTE_THREADS,

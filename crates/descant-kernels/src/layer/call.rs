@@ -1,90 +1,29 @@
-//! A layer on an NVIDIA card: what is prepared once, and a call of it as one closure on burn's stream.
+//! A call of a layer on an NVIDIA card, as one closure on burn's stream.
 
 use std::sync::Arc;
 
 use burn::backend::TensorMetadata as _;
-use burn::backend::tensor::Device as BackendDevice;
 use burn::tensor::{DType, Tensor};
-use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::frame::{Frame, PairSpec, Part};
-use super::frozen::FrozenTensors;
 use super::operands::{Factors, Gradients, Operands, SiteFactors, Source};
-use super::types::{Angles, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair};
-use crate::cuda::{CudaError, DeviceMemory, Gpu, Run, contiguous, empty_within, gpu_of, index_of, primitive};
+use super::prepared::Prepared;
+use super::types::{Angles, LayerPairs, LowRankPair};
+use crate::cuda::{CudaError, DeviceMemory, Run, contiguous, empty_within, primitive};
+use crate::memory::Kept;
 use crate::memory::arena::Lease;
 use crate::memory::budget::Need;
 use crate::memory::layout::Layout;
 use crate::memory::sizes::Plan;
 use crate::memory::table::Phase;
-use crate::memory::{Kept, LayerSizes, Workspace};
 use crate::op::attention::Segments;
 use crate::op::attention::table::Table;
 use crate::op::experts::RANK_WIDTH;
-use crate::op::experts::cuda::{ExpertData, wants_order};
-use crate::op::linear::FrozenWeight;
 use crate::site::{Paths, PerSite};
 use crate::stream::StreamedMatrix;
 use crate::stream::inputs::HostedInputs;
 use crate::stream::slots::Course;
-
-/// A layer's frozen tensors on their card.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) gpu: Gpu,
-    pub(crate) spec: LayerSpec,
-    pub(super) place: LayerPlace,
-    pub(crate) sizes: LayerSizes,
-    pub(crate) frozen: FrozenTensors<CubeTensor>,
-    /// Where its experts come from, if they stream.
-    pub(crate) streamed: Option<StreamedMatrix>,
-    pub(super) workspace: Workspace,
-}
-
-impl Prepared {
-    /// `None` where the tensors are on no CUDA card, or in a form that the operators here do not read.
-    pub(super) fn new(
-        of: &LayerTensors,
-        spec: LayerSpec,
-        place: LayerPlace,
-        workspace: &Workspace,
-    ) -> Option<Self> {
-        index_of(&of.router.device())?;
-        let [n_experts, hidden] = of.router.dims();
-        let frozen = FrozenTensors::new(of)?;
-        let sizes = LayerSizes {
-            hidden,
-            query: spec.n_heads * spec.head_dim,
-            key_value: spec.n_kv * spec.head_dim,
-            n_heads: spec.n_heads,
-            n_experts,
-            top_k: spec.top_k,
-            inner: of.down.d_in(),
-            packed_attention: frozen.qkv.is_packed() || frozen.output.is_packed(),
-        };
-        let streamed = match (&of.gate_up, &of.down) {
-            (FrozenWeight::Streamed(gate_up), FrozenWeight::Streamed(down)) if gate_up.is_beside(down) => {
-                Some(gate_up.clone())
-            }
-            (FrozenWeight::Streamed(_), _) | (_, FrozenWeight::Streamed(_)) => return None,
-            _ => None,
-        };
-        let gpu = gpu_of(&frozen.input_norm);
-        Some(Self { gpu, spec, place, sizes, frozen, streamed, workspace: workspace.clone() })
-    }
-
-    /// The backend's name for where it is.
-    pub(crate) fn device(&self) -> BackendDevice<CubeBackend> {
-        self.frozen.input_norm.device.clone()
-    }
-
-    /// Whether the experts' products want their rows in order.
-    pub(super) fn in_order(&self) -> bool {
-        let packed = |data: &ExpertData<CubeTensor>| data.packing().is_packed();
-        (packed(&self.frozen.gate_up) || packed(&self.frozen.down)) && wants_order(&self.gpu)
-    }
-}
 
 /// One use of a layer.
 #[derive(Debug, Clone)]

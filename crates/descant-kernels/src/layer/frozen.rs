@@ -6,7 +6,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::types::{DenseWeight, LayerTensors};
 use crate::cuda::{contiguous, int_primitive, primitive};
 use crate::memory::LayerSizes;
-use crate::op::experts::cuda::{ExpertData, Experts, PackedData};
+use crate::op::experts::matrices::{ExpertData, Experts, PackedData};
 use crate::op::linear::FrozenWeight;
 
 /// As [`LayerTensors`], with the experts' matrices in one of the forms that kernels read.

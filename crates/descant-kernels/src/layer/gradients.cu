@@ -5,9 +5,9 @@
 #include "mma.cuh"
 #include "step.cuh"
 
-constexpr int COLUMNS = 64, RANKS = 32, TOKENS = 64, STAGES = 3, X_BYTES = TOKENS * COLUMNS * 2,
+constexpr int TOKENS = 64, STAGES = 3, X_BYTES = TOKENS * COLUMNS * 2,
               S_BYTES = TOKENS * RANKS * 2;
-static_assert(THREADS == 128, "four warps of 16 columns");
+static_assert(THREADS == 128 && COLUMNS == 64 && RANKS == 32, "four warps of 16 columns");
 
 // Where columns of S, `first` to before `first + rank`, go: [rank, width] (A), or transposed (B), times `factor`.
 struct Part {
@@ -21,7 +21,7 @@ struct Job {
     const bf16 *x, *s;
     int width, x_ld, ranks, s_ld;
     int first_block, n_parts;
-    Part parts[3];
+    Part parts[PARTS];
 };
 struct Jobs {
     int count, tokens;

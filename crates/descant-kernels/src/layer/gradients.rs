@@ -1,15 +1,11 @@
 //! The launch of `gradients.cu`: the gradients of a layer's dense low-rank pairs.
 
 use super::lora::Fields;
-use crate::cuda::geometry::{PAIR_GRADIENTS, PAIR_JOBS};
+use crate::cuda::geometry::{PAIR_COLUMNS, PAIR_GRADIENTS, PAIR_JOBS, PAIR_RANKS, PATH_PAIRS};
 use crate::cuda::{Arg, Result, Run};
 
-/// Columns and ranks of a block.
-const COLUMNS: usize = 64;
-const RANKS: usize = 32;
-const PARTS: usize = 3;
 const PART_BYTES: usize = 24;
-const JOB_BYTES: usize = 40 + PARTS * PART_BYTES;
+const JOB_BYTES: usize = 40 + PATH_PAIRS * PART_BYTES;
 const BYTES: usize = 8 + PAIR_JOBS * JOB_BYTES;
 /// Numbers of bf16 that are copied at a time, so that rows of ranks begin at multiples of it.
 const VECTOR: usize = 8;
@@ -72,7 +68,7 @@ pub(super) fn pair_gradients(run: &Run<'_>, jobs: &[Job], tokens: usize) -> Resu
         }
         bytes += JOB_BYTES;
         fields.fill(bytes);
-        blocks += job.width.div_ceil(COLUMNS) * ranks.div_ceil(RANKS);
+        blocks += job.width.div_ceil(PAIR_COLUMNS) * ranks.div_ceil(PAIR_RANKS);
     }
     fields.fill(BYTES);
     let kernel = run.kernel("layer/gradients", "pair_gradients", &[])?;

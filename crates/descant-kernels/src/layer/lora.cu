@@ -16,10 +16,10 @@ struct Part {
 struct Packed {
     bf16* to;
     int rows, ld, n_parts;
-    Part parts[3];
+    Part parts[PARTS];
 };
 struct AllPacked {
-    Packed all[4];
+    Packed all[FACTORS];
 };
 // Grid: (elements of the largest / 256, matrices).
 extern "C" __global__ void pack(const __grid_constant__ AllPacked matrices) {

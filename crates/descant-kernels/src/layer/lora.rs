@@ -1,9 +1,9 @@
 //! Launches of `lora.cu`.
 
 use super::frame::Pair;
+use crate::cuda::geometry::{PACKED_FACTORS, PATH_PAIRS};
 use crate::cuda::{Arg, Result, Run};
 use crate::op::experts::RANK_WIDTH;
-use crate::site::SiteKind;
 
 const UNIT: &str = "layer/lora";
 const BLOCK: usize = 256;
@@ -68,15 +68,13 @@ impl Fields {
     }
 }
 
-/// Parts of a packed matrix, and packed matrices, of one launch; and bytes of each.
-const PARTS: usize = SiteKind::ATTENTION_INPUTS.len();
-const PACKED: usize = 4;
+/// Bytes of a part, and of a packed matrix.
 const PART_BYTES: usize = 32;
-const PACKED_BYTES: usize = 24 + PARTS * PART_BYTES;
+const PACKED_BYTES: usize = 24 + PATH_PAIRS * PART_BYTES;
 
 /// Writes each whole as bf16, zero where there is no part.
 pub(crate) fn pack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
-    for wholes in wholes.chunks(PACKED) {
+    for wholes in wholes.chunks(PACKED_FACTORS) {
         let mut fields = Fields::default();
         for (n, whole) in wholes.iter().enumerate() {
             fields.pointer(whole.address).sizes(&whole.shape).sizes(&[whole.parts.len(), 0]);
@@ -86,7 +84,7 @@ pub(crate) fn pack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
             }
             fields.fill((n + 1) * PACKED_BYTES);
         }
-        fields.fill(PACKED * PACKED_BYTES);
+        fields.fill(PACKED_FACTORS * PACKED_BYTES);
         let largest = wholes.iter().map(|whole| whole.shape[0] * whole.shape[1]).max().unwrap_or(0);
         let grid = (blocks(largest), wholes.len());
         run.launch_early(run.kernel(UNIT, "pack", &[])?, grid, BLOCK, 0, &[Arg::Struct(&fields.0)])?;

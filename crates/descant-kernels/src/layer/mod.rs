@@ -9,7 +9,7 @@
 #[cfg(feature = "cuda")]
 mod backward;
 #[cfg(feature = "cuda")]
-pub(crate) mod call;
+mod call;
 #[cfg(feature = "cuda")]
 pub(crate) mod factors;
 #[cfg(feature = "cuda")]
@@ -33,6 +33,8 @@ mod pairs;
 #[cfg(feature = "cuda")]
 mod placed;
 #[cfg(feature = "cuda")]
+pub(crate) mod prepared;
+#[cfg(feature = "cuda")]
 mod thin;
 mod types;
 
@@ -51,7 +53,7 @@ pub use types::{
 #[derive(Debug, Clone)]
 pub struct DecoderLayer {
     #[cfg(feature = "cuda")]
-    inner: std::sync::Arc<call::Prepared>,
+    inner: std::sync::Arc<prepared::Prepared>,
     #[cfg(not(feature = "cuda"))]
     inner: std::convert::Infallible,
 }
@@ -66,7 +68,7 @@ impl DecoderLayer {
         workspace: &Workspace,
     ) -> Option<Self> {
         #[cfg(feature = "cuda")]
-        return call::Prepared::new(tensors, spec, place, workspace)
+        return prepared::Prepared::new(tensors, spec, place, workspace)
             .map(|inner| Self { inner: std::sync::Arc::new(inner) });
         #[cfg(not(feature = "cuda"))]
         {
@@ -77,7 +79,7 @@ impl DecoderLayer {
 
     /// The layer on its card.
     #[cfg(feature = "cuda")]
-    pub(crate) fn prepared(&self) -> &call::Prepared {
+    pub(crate) fn prepared(&self) -> &prepared::Prepared {
         &self.inner
     }
 

@@ -12,8 +12,9 @@ use burn::backend::{
 };
 use burn::tensor::Tensor;
 
-use super::call::{Call, Prepared, Ticket, Turn};
+use super::call::{Call, Ticket, Turn};
 use super::operands::{Factors, SiteFactors};
+use super::prepared::Prepared;
 use super::types::{Angles, LayerPairs};
 use crate::op::attention::Segments;
 use crate::site::SiteKind;

@@ -10,9 +10,10 @@ use burn::backend::TensorMetadata as _;
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::call::{Call, Prepared, Ticket, Turn, buffers};
+use super::call::{Call, Ticket, Turn, buffers};
 use super::kernel::compact;
 use super::operands::{Factors, Gradients, SiteFactors, Source};
+use super::prepared::Prepared;
 use super::types::{LayerPairs, PairGradients, PlacedBatch};
 use crate::cuda::{CudaError, contiguous, empty, primitive, tensor};
 use crate::memory::arena::{Lease, Places};

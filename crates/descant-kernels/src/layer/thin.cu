@@ -10,12 +10,13 @@ struct Part {
     int first, end, from, to;
 };
 struct Parts {
-    Part all[3];
+    Part all[PARTS];
 };
 
 constexpr int WARPS = THREADS / 32;
 constexpr int AHEAD = 3;  // turns of a warp that are loaded together
 static_assert(THREADS % 32 == 0, "whole warps");
+static_assert(TILE_TOKENS == 16 && TILE_COLUMNS == 32, "a product of tensor cores high, and four wide");
 
 // x bf16 [T, K]; w bf16 [C, K]; u bf16 [T, C]; K a multiple of 8. Rows of w that are in none of the parts are zero.
 // Grid (ceil(T / 16), ceil(C / 32)). Block: THREADS.
@@ -31,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     for (int n = 0; n < 4; n++) {
         from[n] = K, to[n] = 0;
 #pragma unroll
-        for (int p = 0; p < 3; p++) {
+        for (int p = 0; p < PARTS; p++) {
             const Part& part = parts.all[p];
             if (part.first < c0 + n * 8 + 8 && part.end > c0 + n * 8)
                 from[n] = min(from[n], part.from), to[n] = max(to[n], part.to);

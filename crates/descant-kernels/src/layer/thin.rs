@@ -1,15 +1,10 @@
 //! The launches of `thin.cu`: rows times the few rows of a factor.
 
 use super::lora::Fields;
-use crate::cuda::geometry::THIN_ROWS;
+use crate::cuda::geometry::{PATH_PAIRS, THIN_ROWS, THIN_ROWS_COLUMNS, THIN_ROWS_TOKENS};
 use crate::cuda::{Arg, Result, Run};
 
-const PARTS: usize = 3;
 const PART_BYTES: usize = 16;
-/// Tokens of a block.
-const ROWS: usize = 16;
-/// Columns of a block.
-const COLUMNS: usize = 32;
 
 /// Rows of a factor that are zero outside of some columns.
 #[derive(Debug, Clone, Copy)]
@@ -38,10 +33,10 @@ pub(super) fn thin_rows(
     for Part { rows, columns } in parts {
         fields.sizes(&[rows[0], rows[0] + rows[1], columns[0], columns[0] + columns[1]]);
     }
-    fields.fill(PARTS * PART_BYTES);
+    fields.fill(PATH_PAIRS * PART_BYTES);
     let mut arguments = [x, w, u].map(Arg::Ptr).to_vec();
     arguments.extend([tokens, width, columns].map(Arg::size));
     arguments.push(Arg::Struct(&fields.0));
-    let grid = (tokens.div_ceil(ROWS), columns.div_ceil(COLUMNS));
+    let grid = (tokens.div_ceil(THIN_ROWS_TOKENS), columns.div_ceil(THIN_ROWS_COLUMNS));
     run.launch_early(run.kernel("layer/thin", "thin_rows", &[])?, grid, THIN_ROWS.threads, 0, &arguments)
 }

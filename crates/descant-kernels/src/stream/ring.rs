@@ -19,7 +19,7 @@ use super::host::{Half, HostBytes, HostExperts};
 use super::slots::{Course, Slots, next};
 use crate::DeviceError;
 use crate::cuda::{Brake, DeviceMemory, Event, Gpu, OwnStream, Result, Run, copy_from_host, index_of};
-use crate::op::experts::cuda::{ExpertData, PackedData};
+use crate::op::experts::matrices::{ExpertData, PackedData};
 
 /// Pieces begin at multiples of this, as kernels and tensor copies want them.
 const ALIGNMENT: usize = 256;

@@ -1,23 +1,15 @@
-//! Attention on a CUDA card: the launches on raw addresses, and the operator made of them.
+//! Attention on a CUDA card: the launches on raw addresses. The operator made of them is in `cuda_ops.rs`.
 //!
 //! Hopper has kernels of its own for heads of 64; every other card and width goes through mma.sync. Both have the
 //! same arguments, and differ in the rows of a tile, so the work list is made for one form.
 
-use burn::backend::TensorMetadata as _;
-use burn::tensor::DType;
-use burn_cubecl::CubeBackend;
-use burn_cubecl::tensor::CubeTensor;
-
-use super::node::{AttentionKernel, AttentionOp, Saved};
-use super::segments::Segments;
-use super::spec::AttentionSpec;
-use super::table::{Sequences, Table};
+use super::table::Sequences;
 use super::tiles::Split;
 use crate::cuda::geometry::{
     self, Block, FEW_KEY_ITEMS_SM90, KEY_PARTS_SM90, MAX_GROUP, QUERY_ROWS, QUERY_ROWS_SM90,
 };
 use crate::cuda::table::Define;
-use crate::cuda::{self, Arg, CudaError, Result, Run};
+use crate::cuda::{Arg, CudaError, Result, Run};
 
 /// Widths of a head that the kernels are written for.
 const WIDTHS: [usize; 3] = [16, 32, 64];
@@ -196,10 +188,13 @@ pub(crate) fn backward(
     let inputs = [Arg::Ptr(rows.query), Arg::Ptr(rows.key), Arg::Ptr(rows.value)];
     let strides = [Arg::size(rows.query_stride), Arg::size(rows.key_stride)];
     let rest = [Arg::size(shape.n_tokens), Arg::size(shape.window.unwrap_or(0)), Arg::F32(shape.scale)];
-    let (unit, blocks) = if form.sm90 {
-        ("attention/backward_sm90", [geometry::BACKWARD_Q_SM90, geometry::BACKWARD_KV_SM90])
+    let passes = if form.sm90 {
+        [
+            ("attention/backward_q_sm90", geometry::BACKWARD_Q_SM90),
+            ("attention/backward_kv_sm90", geometry::BACKWARD_KV_SM90),
+        ]
     } else {
-        ("attention/backward", [geometry::BACKWARD.of_features(form.head_dim); 2])
+        [("attention/backward", geometry::BACKWARD.of_features(form.head_dim)); 2]
     };
     let defines = form.defines();
 
@@ -210,8 +205,9 @@ pub(crate) fn backward(
     arguments.extend(strides);
     arguments.extend([Arg::size(given.stride), Arg::size(given.stride), Arg::size(to.query_stride)]);
     arguments.extend(rest);
+    let (unit, block) = passes[0];
     let kernel = (unit, "attention_backward_q", &defines[..]);
-    launch(run, form, shape, kernel, blocks[0], work.n_queries, arguments)?;
+    launch(run, form, shape, kernel, block, work.n_queries, arguments)?;
 
     let mut arguments = inputs.to_vec();
     arguments.extend([Arg::Ptr(given.d_out), Arg::Ptr(given.lse), Arg::Ptr(given.delta)]);
@@ -219,93 +215,15 @@ pub(crate) fn backward(
     arguments.extend(strides);
     arguments.extend([Arg::size(given.stride), Arg::size(to.key_stride)]);
     arguments.extend(rest);
-    let items = work.n_keys * shape.n_kv;
+    let (items, (unit, block)) = (work.n_keys * shape.n_kv, passes[1]);
     // Sizes alone decide, because the sums' last bits depend on it.
     // A window has few queries a tile of keys, and parts of them cost more than they save.
     if form.sm90 && items <= FEW_KEY_ITEMS_SM90 && shape.window.is_none() {
         arguments.extend([Arg::size(items), Arg::size(shape.n_kv)]);
         let function = run.kernel(unit, "attention_backward_kv_parts", &defines)?;
-        return run.launch_early(
-            function,
-            items * KEY_PARTS_SM90,
-            blocks[1].threads,
-            blocks[1].shared,
-            &arguments,
-        );
+        let grid = items * KEY_PARTS_SM90;
+        return run.launch_early(function, grid, block.threads, block.shared, &arguments);
     }
     let kernel = (unit, "attention_backward_kv", &defines[..]);
-    launch(run, form, shape, kernel, blocks[1], work.n_keys, arguments)
-}
-
-/// Sizes of tensors `[rows, heads, dim]`.
-fn shape_of(q: &CubeTensor, k: &CubeTensor, spec: AttentionSpec) -> Shape {
-    let [n_tokens, n_heads, head_dim] = q.shape().dims();
-    let [_, n_kv, _] = k.shape().dims::<3>();
-    Shape { n_tokens, n_heads, n_kv, head_dim, window: spec.window, scale: spec.scale }
-}
-
-impl Shape {
-    /// Tensors of their own, without gaps.
-    fn rows(&self, query: u64, key: u64, value: u64) -> Rows {
-        let (query_stride, key_stride) = (self.n_heads * self.head_dim, self.n_kv * self.head_dim);
-        Rows { query, key, value, query_stride, key_stride }
-    }
-}
-
-impl AttentionKernel for CubeBackend {
-    fn attention_forward(
-        q: CubeTensor,
-        k: CubeTensor,
-        v: CubeTensor,
-        sinks: CubeTensor,
-        spec: AttentionSpec,
-        segments: Segments,
-    ) -> Saved<Self> {
-        let (q, k, v) = (cuda::contiguous(q), cuda::contiguous(k), cuda::contiguous(v));
-        let sinks = cuda::floats(sinks);
-        let shape = shape_of(&q, &k, spec);
-        let out = cuda::empty(q.shape(), DType::BF16, &q.device);
-        let lse = cuda::empty([shape.n_heads, shape.n_tokens], DType::F32, &q.device);
-        let table = Table::of(&segments, &q.device);
-        let handles = cuda::handles([&q, &k, &v, &sinks, &out, &lse, table.tensor()]);
-        cuda::gpu_of(&q).enqueue(handles, move |run, p| {
-            let stride = shape.n_heads * shape.head_dim;
-            forward(run, &shape, &table.at(p[6]), shape.rows(p[0], p[1], p[2]), p[3], p[4], stride, p[5])
-        });
-        Saved { q, k, v, out, lse, spec, segments }
-    }
-
-    fn attention_backward(saved: Saved<Self>, grad: CubeTensor) -> [CubeTensor; 3] {
-        let Saved { q, k, v, out, lse, spec, segments } = saved;
-        let grad = cuda::contiguous(grad);
-        let shape = shape_of(&q, &k, spec);
-        assert!(
-            segments.keys_are_disjoint_and_ordered(k.shape()[0]),
-            "the backward of attention needs each sequence's keys beside the next one's"
-        );
-        let [dq, dk, dv] = [&q, &k, &v].map(|x| cuda::empty(x.shape(), DType::BF16, &x.device));
-        let delta = cuda::empty(lse.shape(), DType::F32, &q.device);
-        let table = Table::of(&segments, &q.device);
-        let handles = cuda::handles([&q, &k, &v, &out, &grad, &lse, &delta, &dq, &dk, &dv, table.tensor()]);
-        cuda::gpu_of(&q).enqueue(handles, move |run, p| {
-            let stride = shape.n_heads * shape.head_dim;
-            let given = Backward { out: p[3], d_out: p[4], stride, lse: p[5], delta: p[6] };
-            let (rows, to) = (shape.rows(p[0], p[1], p[2]), shape.rows(p[7], p[8], p[9]));
-            backward(run, &shape, &table.at(p[10]), rows, given, to)
-        });
-        [dq, dk, dv]
-    }
-}
-
-impl AttentionOp for CubeBackend {
-    fn attention(
-        q: CubeTensor,
-        k: CubeTensor,
-        v: CubeTensor,
-        sinks: CubeTensor,
-        spec: AttentionSpec,
-        segments: Segments,
-    ) -> CubeTensor {
-        Self::attention_forward(q, k, v, sinks, spec, segments).out
-    }
+    launch(run, form, shape, kernel, block, work.n_keys, arguments)
 }

@@ -9,6 +9,8 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+#[cfg(feature = "cuda")]
+mod cuda_ops;
 mod node;
 pub(crate) mod reference;
 mod segments;

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+#[cfg(feature = "cuda")]
+pub(crate) mod matrices;
 mod sizes;
 
 #[cfg(feature = "nvrtc")]

@@ -12,7 +12,8 @@ use descant_quant::nf4;
 use super::{LinearKernel, LinearOp, RowGroups, WeightPrimitive};
 use crate::cuda::geometry::UNPACK;
 use crate::cuda::{self, Arg, CudaError, Element, MatmulSpec, Result, Run};
-use crate::op::experts::cuda::{ExpertData, Experts, Output, PackedData, Side, Sorted, is_few, product};
+use crate::op::experts::cuda::{Output, Sorted, is_few, product};
+use crate::op::experts::matrices::{ExpertData, Experts, PackedData, Side};
 use crate::stream::slots::Course;
 use crate::stream::{Half, StreamedMatrix};
 

@@ -11,9 +11,8 @@ use burn_cubecl::tensor::CubeTensor;
 use super::{LowRankKernel, LowRankOp, Saved};
 use crate::cuda::geometry::LOW_RANK_FEW;
 use crate::cuda::{self, Arg, Result, Run};
-use crate::op::experts::cuda::{
-    ExpertData, Experts, Factor, Gradient, Output, Side, Sorted, low_rank_gradient, product,
-};
+use crate::op::experts::cuda::{Factor, Gradient, Output, Sorted, low_rank_gradient, product};
+use crate::op::experts::matrices::{ExpertData, Experts, Side};
 use crate::op::experts::{LowRank, RANK_WIDTH};
 use crate::op::linear::RowGroups;
 use crate::op::linear::cuda::{Offsets, write_offsets};

@@ -13,17 +13,8 @@
 use std::borrow::Cow;
 use std::f64::consts::LOG2_E;
 
-/// The exponent of the largest weight.
-const ONE: i32 = 40;
-/// The scale of top-p.
-const SHARES: u32 = 63;
-/// Bits of a random number.
-const BITS: u32 = 53;
-/// Tokens that are sorted first.
-const FIRST: usize = 128;
-/// How many times as many are sorted next.
-const TIMES: usize = 8;
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+use super::order::Order;
+use super::weights::{GOLDEN, ONE, SHARES, mix, part, part_above, random, share, weight};
 
 /// How the tokens of a sequence are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,8 +38,7 @@ impl Draw {
         let factor = if temperature == 0.0 { 0.0 } else { LOG2_E / f64::from(temperature) };
         Self {
             key: 0,
-            // Exact: a number of f32 up to 1 has no bit below 2^-63 that matters.
-            top_p: ((f64::from(top_p) * (1_u64 << SHARES) as f64) as u64).max(1),
+            top_p: share(top_p),
             factor: factor.min(f64::from(f32::MAX)) as f32,
             least: min_p.log2(),
             penalty,
@@ -90,8 +80,9 @@ impl Draw {
             k if k > 0 && k < values.len() => order.first(k),
             _ => all,
         };
-        let share = if self.top_p < 1 << SHARES { order.at(part_above(few, self.top_p) - 1).1 } else { few };
-        let kept = few.min(share).min(likely);
+        let likeliest =
+            if self.top_p < 1 << SHARES { order.at(part_above(few, self.top_p) - 1).1 } else { few };
+        let kept = few.min(likeliest).min(likely);
         order.at(part(kept, random(self.key, step))).0
     }
 }
@@ -223,154 +214,4 @@ impl DrawnRow<'_> {
 #[cfg(feature = "cuda")]
 pub(crate) fn mask_bytes(vocabulary: usize) -> usize {
     vocabulary.div_ceil(32) * 4
-}
-
-/// `floor(2^40 · 2^x)` for `x` up to 0; every operation is one of f32, so that a card has the same bits.
-fn weight(x: f32) -> u64 {
-    if x < -(ONE as f32) || x.is_nan() {
-        return 0;
-    }
-    // 2^f for |f| <= 1/2, a polynomial (Cephes, exp2f); f is exact.
-    let whole = x.round_ties_even();
-    let f = x - whole;
-    let mut p = 1.535_336_2e-4_f32;
-    for c in [1.339_887_4e-3_f32, 9.618_437e-3, 5.550_332_5e-2, 2.402_264_8e-1, 6.931_472e-1, 1.0] {
-        p = p * f + c;
-    }
-    (p * f32::from_bits(((whole as i32 + ONE + 127) as u32) << 23)) as u64
-}
-
-/// `floor(sum · random / 2^53)`
-fn part(sum: u64, random: u64) -> u64 {
-    ((u128::from(sum) * u128::from(random)) >> BITS) as u64
-}
-
-/// `ceil(sum · share / 2^63)`
-fn part_above(sum: u64, share: u64) -> u64 {
-    (u128::from(sum) * u128::from(share)).div_ceil(1 << SHARES) as u64
-}
-
-/// 53 bits that depend on nothing but key and step (SplitMix64's mixing, Steele et al. 2014).
-fn random(key: u64, step: u32) -> u64 {
-    mix(key ^ mix(u64::from(step).wrapping_add(GOLDEN))) >> (64 - BITS)
-}
-
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-/// Tokens from the largest value on, ties to the lower id, sorted as far as somebody asks: a vocabulary has 201,088 of
-/// them, and a draw mostly ends among the first hundred.
-struct Order {
-    /// Key of the value, id, weight.
-    all: Vec<(u32, u32, u64)>,
-    sorted: usize,
-}
-
-impl Order {
-    fn new(values: &[f32], weigh: impl Fn(f32) -> u64) -> Self {
-        let token = |(id, value): (usize, &f32)| (descending(*value), id as u32, weigh(*value));
-        Self { all: values.iter().enumerate().map(token).collect(), sorted: 0 }
-    }
-
-    /// The tokens in order from the first.
-    fn get(&mut self, index: usize) -> Option<(u32, u32, u64)> {
-        while index >= self.sorted && self.sorted < self.all.len() {
-            let end = (self.sorted * TIMES).max(FIRST).min(self.all.len());
-            let rest = &mut self.all[self.sorted..];
-            let count = end - self.sorted;
-            if count < rest.len() {
-                rest.select_nth_unstable(count);
-            }
-            rest[..count].sort_unstable();
-            self.sorted = end;
-        }
-        self.all.get(index).copied()
-    }
-
-    /// The sum of the first `count` and of those that tie with the last of them.
-    fn first(&mut self, count: usize) -> u64 {
-        let last = self.get(count - 1).map_or(0, |token| token.0);
-        let mut sum = 0;
-        for index in 0.. {
-            match self.get(index) {
-                Some((value, _, weight)) if value <= last => sum += weight,
-                _ => break,
-            }
-        }
-        sum
-    }
-
-    /// The first token with which the sum is above this, and the sum.
-    fn at(&mut self, target: u64) -> (u32, u64) {
-        let (mut sum, mut id) = (0, 0);
-        for index in 0.. {
-            let Some((_, token, weight)) = self.get(index) else { break };
-            (sum, id) = (sum + weight, token);
-            if sum > target {
-                break;
-            }
-        }
-        (id, sum)
-    }
-}
-
-/// Orders numbers, the largest first; -0 counts as 0, so that a tie is a tie.
-fn descending(value: f32) -> u32 {
-    let bits = (value + 0.0).to_bits();
-    if bits >> 31 == 1 { bits } else { !(bits | 1 << 31) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weights_are_the_powers_of_two_to_the_precision_of_f32() {
-        assert_eq!((weight(0.0), weight(-1.0), weight(-40.0), weight(-40.1)), (1 << 40, 1 << 39, 1, 0));
-        assert_eq!((weight(f32::NEG_INFINITY), weight(f32::NAN)), (0, 0));
-        for n in 0..20_000 {
-            let x = -(n as f32) / 1000.0;
-            let right = f64::from(x).exp2();
-            let off = weight(x) as f64 / 2f64.powi(ONE) - right;
-            assert!(off.abs() <= right * 3e-7 + 1e-12, "2^{x}: off by {off}");
-        }
-    }
-
-    #[test]
-    fn keys_descend_and_zeros_tie() {
-        let values = [f32::MAX, 3.0, 1.0, 1e-40, 0.0, -1e-40, -1.0, -3.0, f32::MIN];
-        assert!(values.windows(2).all(|pair| descending(pair[0]) < descending(pair[1])));
-        assert_eq!(descending(-0.0), descending(0.0));
-    }
-
-    #[test]
-    fn tokens_come_as_from_a_whole_sort_however_far_somebody_asks() {
-        // Many equal ones, so that ties show.
-        let values: Vec<f32> =
-            (0..5000_u32).map(|id| (id.wrapping_mul(2_654_435_761) >> 22) as f32).collect();
-        let mut sorted: Vec<(u32, u32)> =
-            values.iter().enumerate().map(|(id, value)| (descending(*value), id as u32)).collect();
-        sorted.sort_unstable();
-        for asked in [0, 1, 127, 128, 129, 1024, 4999] {
-            let mut order = Order::new(&values, |_| 1);
-            let found: Vec<_> = (0..=asked).filter_map(|n| order.get(n)).map(|one| (one.0, one.1)).collect();
-            assert_eq!(found, sorted[..=asked]);
-            assert_eq!(order.get(5000), None);
-            assert_eq!(order.at(asked as u64), (sorted[asked].1, asked as u64 + 1));
-        }
-    }
-
-    #[test]
-    fn shares_of_a_sum_are_exact() {
-        assert_eq!(
-            (part(10, 0), part(10, (1 << 53) - 1), part(u64::MAX >> 6, 1 << 52)),
-            (0, 9, u64::MAX >> 7)
-        );
-        let p = |p: f32| Draw::new(1.0, 0, p, 0.0, 1.0).top_p;
-        assert_eq!((part_above(10, p(0.5)), part_above(11, p(0.5)), part_above(7, p(1.0))), (5, 6, 7));
-        assert_eq!(part_above(1 << 40, p(f32::MIN_POSITIVE)), 1, "one token is always kept");
-    }
 }

@@ -3,7 +3,9 @@
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 pub(crate) mod draw;
+mod order;
 pub(crate) mod reference;
+mod weights;
 
 use burn::tensor::Tensor;
 

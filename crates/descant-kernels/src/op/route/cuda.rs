@@ -1,11 +1,10 @@
 //! Routing on a CUDA card: the launches. The operators made of them are in `cuda_ops.rs`.
 
 use super::sizes::CHUNK;
-use crate::cuda::geometry::{FEW_PAIRS, FEW_PAIRS_EXPERTS, TAKE_ROWS_SM90};
+use crate::cuda::geometry::{FEW_PAIRS, FEW_PAIRS_EXPERTS, MAX_EXPERTS, TAKE_ROWS_SM90};
 use crate::cuda::{Arg, CudaError, Result, Run};
 
-/// Most experts that the kernels sort, and most that a token may go to.
-const MAX_EXPERTS: usize = 256;
+/// Experts that a token may go to at most.
 const MAX_TOP_K: usize = 8;
 
 /// Whether the kernels choose `top_k` of so many experts.
@@ -100,15 +99,21 @@ pub(crate) fn sort(
     if n_pairs <= FEW_PAIRS && n_experts <= FEW_PAIRS_EXPERTS {
         let mut arguments = [experts, pairs, places, offsets].map(Arg::Ptr).to_vec();
         arguments.extend([n_pairs, n_experts].map(Arg::size));
-        return run.launch_early(run.kernel("route", "sort_few_pairs", &[])?, 1usize, CHUNK, 0, &arguments);
+        return run.launch_early(
+            run.kernel("route/sort", "sort_few_pairs", &[])?,
+            1usize,
+            CHUNK,
+            0,
+            &arguments,
+        );
     }
     let blocks = n_pairs.div_ceil(CHUNK).max(1);
     let sizes = [Arg::size(n_pairs), Arg::size(n_experts)];
     let arguments = [&[Arg::Ptr(experts), Arg::Ptr(scratch)][..], &sizes].concat();
-    run.launch_early(run.kernel("route", "count_pairs", &[])?, blocks, CHUNK, 0, &arguments)?;
+    run.launch_early(run.kernel("route/sort", "count_pairs", &[])?, blocks, CHUNK, 0, &arguments)?;
     let to = [Arg::Ptr(pairs), Arg::Ptr(places), Arg::Ptr(offsets)];
     let arguments = [&[Arg::Ptr(experts), Arg::Ptr(scratch)][..], &to, &sizes].concat();
-    run.launch_early(run.kernel("route", "sort_pairs", &[])?, blocks, CHUNK, 0, &arguments)
+    run.launch_early(run.kernel("route/sort", "sort_pairs", &[])?, blocks, CHUNK, 0, &arguments)
 }
 
 /// `out = residual + sum of a token's rows of y by their weights`; weights and residual may be none (0).

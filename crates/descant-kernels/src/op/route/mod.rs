@@ -20,6 +20,8 @@ use burn::tensor::{DType, Device, Tensor};
 use crate::device::has_form_if;
 use autodiff::{CombineOp, RouteOp, TakeOp, WeightsOp};
 pub use routing::Routing;
+#[cfg(feature = "nvrtc")]
+pub(crate) use sizes::CHUNK;
 pub(crate) use sizes::sort_bytes;
 
 /// Chooses the `k` experts with the largest logits and sorts the pairs. Not differentiable, like any choice.

@@ -138,7 +138,7 @@ fn of_build(has_card: bool) -> Vec<Check> {
 
 #[cfg(feature = "cuda")]
 fn of_build(_has_card: bool) -> Vec<Check> {
-    use descant_kernels::cuda::error::{Library, require};
+    use descant_kernels::cuda::{error::require, library::Library};
     let mut checks = Vec::new();
     let mut has_driver = false;
     for (name, library) in [
@@ -170,8 +170,8 @@ fn of_build(_has_card: bool) -> Vec<Check> {
 }
 
 #[cfg(feature = "cuda")]
-fn version(library: descant_kernels::cuda::error::Library) -> String {
-    use descant_kernels::cuda::{error::Library, nvrtc};
+fn version(library: descant_kernels::cuda::library::Library) -> String {
+    use descant_kernels::cuda::{library::Library, nvrtc};
     match (library, nvrtc::version()) {
         (Library::Nvrtc, Ok((major, minor))) => format!(", version {major}.{minor}"),
         (Library::Nccl, _) => descant_kernels::cuda::nccl::version()

@@ -1,11 +1,11 @@
-//! NCCL, which carries tensors from one card to the others: the few calls that we make, found by name when the program
-//! runs.
+//! Tensors from one card to the others, by NCCL.
 //!
 //! One process has one card. Calls are queued in burn's stream, so that they come behind whatever made the tensors. The
 //! library reads its own environment (`NCCL_*`), which is not touched here.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::sync::OnceLock;
+mod library;
+
+use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,106 +13,20 @@ use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device, Tensor};
 use burn_cubecl::CubeDevice;
 use cudarc::driver::sys;
-use libloading::Library as Shared;
 
-use super::driver::Stream;
-use super::error::{CudaError, Library, NCCL, Result};
+use super::error::{CudaError, Result};
 use super::gpu::Gpu;
 use super::tensor::{empty, floats, gpu_of_device, primitive, tensor};
+use library::{Comm, FLOAT32, Nccl, SUCCESS, UniqueId};
 
-/// NCCL's number for f32.
-const FLOAT32: c_int = 7;
-/// NCCL's status where all is well, and where it is still at work.
-const SUCCESS: c_int = 0;
-const IN_PROGRESS: c_int = 7;
+pub use library::ID_BYTES;
+
 /// How long tensors may be on their way once everybody has computed them.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a thread that waits looks without a pause: a sleep ends late, and tensors mostly come within milliseconds.
 const EAGER: Duration = Duration::from_millis(20);
 /// How often it looks after that.
 const GLANCE: Duration = Duration::from_micros(50);
-
-/// What tells one group of cards from another; made by one of them and given to all.
-pub const ID_BYTES: usize = 128;
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct UniqueId([u8; ID_BYTES]);
-
-type Comm = *mut c_void;
-
-/// The library's functions, by their names in `nccl.h`.
-struct Nccl {
-    version: unsafe extern "C" fn(*mut c_int) -> c_int,
-    unique_id: unsafe extern "C" fn(*mut UniqueId) -> c_int,
-    init_rank: unsafe extern "C" fn(*mut Comm, c_int, UniqueId, c_int) -> c_int,
-    abort: unsafe extern "C" fn(Comm) -> c_int,
-    async_error: unsafe extern "C" fn(Comm, *mut c_int) -> c_int,
-    error_string: unsafe extern "C" fn(c_int) -> *const c_char,
-    broadcast: unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, Stream) -> c_int,
-    group_start: unsafe extern "C" fn() -> c_int,
-    group_end: unsafe extern "C" fn() -> c_int,
-    /// Never unloaded: the functions are used until the process ends.
-    _library: Shared,
-}
-
-#[expect(unsafe_code, reason = "calls NCCL")]
-impl Nccl {
-    fn get() -> Result<&'static Self> {
-        static FOUND: OnceLock<Result<Nccl>> = OnceLock::new();
-        FOUND.get_or_init(|| Self::find(&NCCL)).as_ref().map_err(Clone::clone)
-    }
-
-    /// The library under the first of these names that is there.
-    fn find(names: &[&str]) -> Result<Self> {
-        for name in names {
-            // SAFETY: this is NVIDIA's own library under its fixed name; its initializers have no conditions.
-            if let Ok(library) = unsafe { Shared::new(*name) } {
-                return Self::of(name, library);
-            }
-        }
-        Err(CudaError::NoLibrary { library: Library::Nccl })
-    }
-
-    fn of(file: &str, library: Shared) -> Result<Self> {
-        macro_rules! named {
-            ($name:literal) => {
-                // SAFETY: the type is that of the function in nccl.h, which has kept it since 2.0 (abort: 2.4).
-                *unsafe { library.get(concat!($name, "\0").as_bytes()) }.map_err(|_| CudaError::Nccl {
-                    call: $name,
-                    text: format!("{file} does not have it; NCCL 2.4 or later is needed"),
-                })?
-            };
-        }
-        Ok(Self {
-            version: named!("ncclGetVersion"),
-            unique_id: named!("ncclGetUniqueId"),
-            init_rank: named!("ncclCommInitRank"),
-            abort: named!("ncclCommAbort"),
-            async_error: named!("ncclCommGetAsyncError"),
-            error_string: named!("ncclGetErrorString"),
-            broadcast: named!("ncclBroadcast"),
-            group_start: named!("ncclGroupStart"),
-            group_end: named!("ncclGroupEnd"),
-            _library: library,
-        })
-    }
-
-    fn check(&self, call: &'static str, status: c_int) -> Result<()> {
-        if status == SUCCESS || status == IN_PROGRESS {
-            return Ok(());
-        }
-        // SAFETY: the library returns a text of its own for every number.
-        let text = unsafe { (self.error_string)(status) };
-        let text = if text.is_null() {
-            format!("status {status}")
-        } else {
-            // SAFETY: it is not null, ends with a zero, and lives as long as the library.
-            unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
-        };
-        Err(CudaError::Nccl { call, text })
-    }
-}
 
 /// The version of the library, such as 2.28.3.
 ///
@@ -312,17 +226,6 @@ mod tests {
 
     use super::*;
     use crate::cuda::driver::check;
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let absent = Nccl::find(&["libnccl-of-nobody.so.2", "libnccl-of-nobody.so"]).err().unwrap();
-        assert_eq!(absent, CudaError::NoLibrary { library: Library::Nccl });
-        assert!(absent.to_string().contains("libnccl.so.2"), "{absent}");
-        assert!(absent.hint().unwrap().contains("LD_LIBRARY_PATH"));
-        // A library of that name that is none.
-        let other = Nccl::find(&["libnccl-of-nobody.so.2", "libm.so.6"]).err().unwrap();
-        assert!(other.to_string().contains("ncclGetVersion: libm.so.6 does not have it"), "{other}");
-    }
 
     extern "C" fn sleep(_: *mut c_void) {
         std::thread::sleep(Duration::from_secs(3));

@@ -1,0 +1,159 @@
+//! What each file of CUDA C++ is compiled with: the numbers of `geometry.rs` that it follows.
+
+use super::geometry::{
+    self, Define, FEW_BLOCKS, KEY_PARTS_SM90, KEY_ROWS, LOW_RANK_FEW, LOW_RANK_GRADIENT, LOW_RANK_ROWS,
+    LOW_RANK_SUM, MAX_EXPERTS, PACKED_COLUMNS, PACKED_STEP, QUERY_ROWS, QUERY_ROWS_SM90, ROW_BOX, TILE_INTS,
+    WEIGHT_BOX,
+};
+use crate::decode::split::{MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
+use crate::op::experts::{GRADIENT_COLUMNS, RANK_WIDTH};
+use crate::op::route::CHUNK;
+
+const QUERIES: Define = ("QUERY_ROWS", QUERY_ROWS as i64);
+const QUERIES_SM90: Define = ("QUERY_ROWS", QUERY_ROWS_SM90 as i64);
+const KEYS: Define = ("KEY_ROWS", KEY_ROWS as i64);
+const TILE: Define = ("TILE_INTS", TILE_INTS as i64);
+const EXPERTS: Define = ("MAX_EXPERTS", MAX_EXPERTS as i64);
+/// Which packing a file decodes; MXFP4 without it.
+const NF4: Define = ("NF4", 1);
+const BOX: Define = ("ROW_BOX", ROW_BOX as i64);
+const LINES: Define = ("WEIGHT_BOX", WEIGHT_BOX as i64);
+const COLUMNS: Define = ("TILE_COLUMNS", PACKED_COLUMNS as i64);
+const STEP: Define = ("SUM_STEP", PACKED_STEP as i64);
+const WIDTH: Define = ("RANK_WIDTH", RANK_WIDTH as i64);
+const PAGE: Define = ("PAGE", PAGE_TOKENS as i64);
+
+pub(super) const FORWARD: &[Define] =
+    &[QUERIES, TILE, geometry::FORWARD.threads("THREADS"), geometry::FORWARD.shared("SHARED_OF_FEATURE")];
+pub(super) const BACKWARD: &[Define] = &[
+    QUERIES,
+    KEYS,
+    TILE,
+    geometry::BACKWARD.threads("THREADS"),
+    geometry::BACKWARD.shared("SHARED_OF_FEATURE"),
+];
+pub(super) const FORWARD_SM90: &[Define] =
+    &[QUERIES_SM90, TILE, geometry::FORWARD_SM90.threads("THREADS"), geometry::FORWARD_SM90.shared("SHARED")];
+pub(super) const BACKWARD_Q_SM90: &[Define] = &[
+    QUERIES_SM90,
+    TILE,
+    geometry::BACKWARD_Q_SM90.threads("THREADS"),
+    geometry::BACKWARD_Q_SM90.shared("SHARED"),
+];
+pub(super) const BACKWARD_KV_SM90: &[Define] = &[
+    KEYS,
+    TILE,
+    geometry::BACKWARD_KV_SM90.threads("THREADS"),
+    geometry::BACKWARD_KV_SM90.shared("SHARED"),
+    ("PARTS_OF_KEYS", KEY_PARTS_SM90 as i64),
+];
+pub(super) const GROUPED: &[Define] =
+    &[EXPERTS, WIDTH, geometry::GROUPED.threads("THREADS"), geometry::GROUPED.shared("SHARED")];
+pub(super) const PACKED: &[Define] =
+    &[WIDTH, geometry::PACKED.threads("THREADS"), geometry::PACKED.shared("SHARED")];
+pub(super) const PACKED_NF4: &[Define] =
+    &[NF4, WIDTH, geometry::PACKED_NF4.threads("THREADS"), geometry::PACKED_NF4.shared("SHARED")];
+pub(super) const GROUPED_SM90: &[Define] =
+    &[EXPERTS, WIDTH, geometry::GROUPED_SM90.threads("THREADS"), geometry::GROUPED_SM90.shared("SHARED")];
+pub(super) const PACKED_SM90: &[Define] = &[
+    EXPERTS,
+    WIDTH,
+    BOX,
+    COLUMNS,
+    STEP,
+    geometry::PACKED_SM90.threads("THREADS"),
+    geometry::PACKED_SM90.shared("SHARED"),
+];
+pub(super) const PACKED_NF4_SM90: &[Define] = &[
+    NF4,
+    EXPERTS,
+    WIDTH,
+    BOX,
+    LINES,
+    COLUMNS,
+    STEP,
+    geometry::PACKED_NF4_SM90.threads("THREADS"),
+    geometry::PACKED_NF4_SM90.shared("SHARED"),
+];
+const PAIRS: Define = ("PARTS", geometry::PATH_PAIRS as i64);
+pub(super) const LORA: &[Define] = &[PAIRS, ("FACTORS", geometry::PACKED_FACTORS as i64)];
+pub(super) const THIN_ROWS: &[Define] = &[
+    PAIRS,
+    geometry::THIN_ROWS.threads("THREADS"),
+    ("TILE_TOKENS", geometry::THIN_ROWS_TOKENS as i64),
+    ("TILE_COLUMNS", geometry::THIN_ROWS_COLUMNS as i64),
+];
+pub(super) const PAIR_GRADIENTS: &[Define] = &[
+    PAIRS,
+    geometry::PAIR_GRADIENTS.threads("THREADS"),
+    ("JOBS", geometry::PAIR_JOBS as i64),
+    ("COLUMNS", geometry::PAIR_COLUMNS as i64),
+    ("RANKS", geometry::PAIR_RANKS as i64),
+];
+pub(super) const TAKE_ROWS_SM90: &[Define] = &[geometry::TAKE_ROWS_SM90.threads("THREADS")];
+pub(super) const ROUTE: &[Define] = &[EXPERTS];
+pub(super) const ROUTE_SORT: &[Define] = &[
+    EXPERTS,
+    ("CHUNK", CHUNK as i64),
+    ("FEW_PAIRS", geometry::FEW_PAIRS as i64),
+    ("FEW_EXPERTS", geometry::FEW_PAIRS_EXPERTS as i64),
+];
+pub(super) const FEW: &[Define] =
+    &[EXPERTS, WIDTH, geometry::FEW.threads("THREADS"), ("BLOCKS", FEW_BLOCKS as i64)];
+pub(super) const FEW_LOW_RANK: &[Define] = &[EXPERTS, WIDTH, LOW_RANK_FEW.threads("THREADS")];
+pub(super) const FEW_NF4: &[Define] =
+    &[NF4, EXPERTS, WIDTH, geometry::FEW.threads("THREADS"), ("BLOCKS", FEW_BLOCKS as i64)];
+pub(super) const STEP_EXPERTS: &[Define] = &[EXPERTS, WIDTH, geometry::STEP_EXPERTS.threads("THREADS")];
+pub(super) const STEP_EXPERTS_NF4: &[Define] =
+    &[NF4, EXPERTS, WIDTH, geometry::STEP_EXPERTS.threads("THREADS")];
+pub(super) const STEP_EXPERTS_SM90: &[Define] = &[
+    EXPERTS,
+    WIDTH,
+    geometry::STEP_EXPERTS_SM90.threads("THREADS"),
+    ("WARPS", geometry::STEP_WARPS as i64),
+    ("STAGES", geometry::STEP_STAGES as i64),
+];
+pub(super) const STEP_WIDE: &[Define] = &[
+    EXPERTS,
+    WIDTH,
+    geometry::STEP_WIDE.threads("THREADS"),
+    ("WARPS", geometry::STEP_WIDE_WARPS as i64),
+    ("STAGES", geometry::STEP_WIDE_STAGES as i64),
+    ("CHAINS", geometry::STEP_WARPS as i64),
+];
+pub(super) const THIN: &[Define] =
+    &[geometry::THIN.threads("THREADS"), ("COLUMNS", geometry::THIN_COLUMNS as i64)];
+pub(super) const ATTEND: &[Define] = &[
+    geometry::ATTEND.threads("THREADS"),
+    ("KEYS", STEP_KEYS as i64),
+    ("MOST_SPLITS", MOST_SPLITS as i64),
+    PAGE,
+];
+const WIDEST: Define = ("MAX_WIDTH", geometry::STEP_WIDTH as i64);
+const ROUTERS: Define = ("ROUTE_EXPERTS", geometry::ROUTE_EXPERTS as i64);
+pub(super) const STEP_ROUTE: &[Define] =
+    &[EXPERTS, geometry::ROUTE_ROWS.threads("ROUTE_THREADS"), ROUTERS, WIDEST];
+pub(super) const STEP_ROUTE_SM90: &[Define] = &[
+    EXPERTS,
+    geometry::ROUTE_ROWS.threads("ROUTE_THREADS"),
+    ROUTERS,
+    WIDEST,
+    ("BLOCKS", geometry::ROUTE_TOGETHER as i64),
+];
+pub(super) const STEP_ROWS: &[Define] = &[
+    EXPERTS,
+    geometry::EXPERT_ROWS.threads("LOW_THREADS"),
+    ("LOW_RANKS", geometry::EXPERT_RANKS as i64),
+    WIDEST,
+];
+pub(super) const UNPACK: &[Define] = &[geometry::UNPACK.threads("THREADS")];
+pub(super) const LOW_RANK: &[Define] = &[
+    EXPERTS,
+    WIDTH,
+    ("GRADIENT_COLUMNS", GRADIENT_COLUMNS as i64),
+    LOW_RANK_ROWS.threads("ROWS_THREADS"),
+    LOW_RANK_ROWS.shared("ROWS_SHARED"),
+    LOW_RANK_GRADIENT.threads("GRADIENT_THREADS"),
+    LOW_RANK_GRADIENT.shared("GRADIENT_SHARED"),
+    LOW_RANK_SUM.threads("SUM_THREADS"),
+];

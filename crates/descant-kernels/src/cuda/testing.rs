@@ -1,0 +1,56 @@
+//! How tests want a thread's work to be done. What a thread queues takes it along, so that tests beside each other do not
+//! disturb it.
+
+use std::cell::Cell;
+
+/// See the head of the file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Testing {
+    pub(super) portable: bool,
+    poison: bool,
+    /// Bytes of a piece that may be pinned; `None` for as many as the system lets us.
+    pinned: Option<usize>,
+}
+
+thread_local! {
+    static TESTING: Cell<Testing> =
+        const { Cell::new(Testing { portable: false, poison: false, pinned: None }) };
+}
+
+impl Testing {
+    pub(super) fn of_thread() -> Self {
+        TESTING.get()
+    }
+
+    /// Makes it the way of this thread.
+    pub(super) fn enter(self) {
+        TESTING.set(self);
+    }
+}
+
+/// To what this thread queues, a card takes the portable kernels, whatever it is: they can then be tested and measured on
+/// a card at hand.
+pub fn portable_kernels(on: bool) {
+    TESTING.set(Testing { portable: on, ..TESTING.get() });
+}
+
+/// For tests: fills every buffer that an operator of this thread is given to write with values that no result survives,
+/// so that what is read before it was written shows.
+pub fn poison_buffers(on: bool) {
+    TESTING.set(Testing { poison: on, ..TESTING.get() });
+}
+
+/// For tests: to this thread the system refuses to pin host memory in larger pieces.
+pub fn pin_at_most(bytes: Option<usize>) {
+    TESTING.set(Testing { pinned: bytes, ..TESTING.get() });
+}
+
+/// The largest piece of host memory that this thread may try to pin.
+pub(crate) fn most_pinned() -> usize {
+    TESTING.get().pinned.unwrap_or(usize::MAX)
+}
+
+/// Whether this thread's new buffers are poisoned.
+pub(crate) fn is_poisoning() -> bool {
+    TESTING.get().poison
+}

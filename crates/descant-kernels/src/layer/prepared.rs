@@ -1,0 +1,71 @@
+//! A layer on an NVIDIA card: what is prepared once.
+
+use burn::backend::tensor::Device as BackendDevice;
+use burn_cubecl::CubeBackend;
+use burn_cubecl::tensor::CubeTensor;
+
+use super::frozen::FrozenTensors;
+use super::types::{LayerPlace, LayerSpec, LayerTensors};
+use crate::cuda::{Gpu, gpu_of, index_of};
+use crate::memory::{LayerSizes, Workspace};
+use crate::op::experts::cuda::wants_order;
+use crate::op::experts::matrices::ExpertData;
+use crate::op::linear::FrozenWeight;
+use crate::stream::StreamedMatrix;
+
+/// A layer's frozen tensors on their card.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) gpu: Gpu,
+    pub(crate) spec: LayerSpec,
+    pub(super) place: LayerPlace,
+    pub(crate) sizes: LayerSizes,
+    pub(crate) frozen: FrozenTensors<CubeTensor>,
+    /// Where its experts come from, if they stream.
+    pub(crate) streamed: Option<StreamedMatrix>,
+    pub(super) workspace: Workspace,
+}
+
+impl Prepared {
+    /// `None` where the tensors are on no CUDA card, or in a form that the operators here do not read.
+    pub(super) fn new(
+        of: &LayerTensors,
+        spec: LayerSpec,
+        place: LayerPlace,
+        workspace: &Workspace,
+    ) -> Option<Self> {
+        index_of(&of.router.device())?;
+        let [n_experts, hidden] = of.router.dims();
+        let frozen = FrozenTensors::new(of)?;
+        let sizes = LayerSizes {
+            hidden,
+            query: spec.n_heads * spec.head_dim,
+            key_value: spec.n_kv * spec.head_dim,
+            n_heads: spec.n_heads,
+            n_experts,
+            top_k: spec.top_k,
+            inner: of.down.d_in(),
+            packed_attention: frozen.qkv.is_packed() || frozen.output.is_packed(),
+        };
+        let streamed = match (&of.gate_up, &of.down) {
+            (FrozenWeight::Streamed(gate_up), FrozenWeight::Streamed(down)) if gate_up.is_beside(down) => {
+                Some(gate_up.clone())
+            }
+            (FrozenWeight::Streamed(_), _) | (_, FrozenWeight::Streamed(_)) => return None,
+            _ => None,
+        };
+        let gpu = gpu_of(&frozen.input_norm);
+        Some(Self { gpu, spec, place, sizes, frozen, streamed, workspace: workspace.clone() })
+    }
+
+    /// The backend's name for where it is.
+    pub(crate) fn device(&self) -> BackendDevice<CubeBackend> {
+        self.frozen.input_norm.device.clone()
+    }
+
+    /// Whether the experts' products want their rows in order.
+    pub(super) fn in_order(&self) -> bool {
+        let packed = |data: &ExpertData<CubeTensor>| data.packing().is_packed();
+        (packed(&self.frozen.gate_up) || packed(&self.frozen.down)) && wants_order(&self.gpu)
+    }
+}

@@ -1,0 +1,149 @@
+// The stable sort of (token, slot) pairs by expert.
+//
+// No atomics that decide an order: a pair's place is the number of pairs before it, counted by ballots within a chunk
+// of pairs and by sums over the chunks before. Index arrays are i32.
+#include "step.cuh"
+
+#define WARPS 32
+static_assert(CHUNK == 32 * WARPS, "a pair a thread");
+
+// How often each expert occurs in each chunk of pairs. experts i32 [P]; counts i32 [ceil(P / CHUNK), E]. E <= MAX_EXPERTS.
+// Grid: ceil(P / CHUNK). Block: CHUNK.
+extern "C" __global__ void __launch_bounds__(1024)
+    count_pairs(const int* __restrict__ experts, int* counts, int P, int E) {
+    follow_closely();
+    __shared__ int chosen[MAX_EXPERTS];
+    for (int e = threadIdx.x; e < E; e += 1024) chosen[e] = 0;
+    __syncthreads();
+    int pair = blockIdx.x * CHUNK + threadIdx.x;
+    if (pair < P) atomicAdd(&chosen[experts[pair]], 1);  // A count of integers is the same in any order.
+    __syncthreads();
+    for (int e = threadIdx.x; e < E; e += 1024) counts[blockIdx.x * E + e] = chosen[e];
+}
+
+// Stable sort of the pairs by expert: place of a pair = pairs of smaller experts + earlier pairs of its expert.
+// experts i32 [P]; counts as `count_pairs` wrote it; pairs, places i32 [P]; offsets i32 [E + 1]. E <= MAX_EXPERTS.
+// Grid: ceil(P / CHUNK), at least 1. Block: CHUNK.
+extern "C" __global__ void __launch_bounds__(1024)
+    sort_pairs(const int* __restrict__ experts, const int* __restrict__ counts, int* pairs, int* places, int* offsets,
+               int P, int E) {
+    follow_closely();
+    __shared__ int before[MAX_EXPERTS], total[MAX_EXPERTS], by_warp[WARPS][MAX_EXPERTS];
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_chunks = (P + CHUNK - 1) / CHUNK, chunk = blockIdx.x;
+    // Counts of all chunks, and of those before this one: warps take chunks in turns, then one thread an expert sums.
+    for (int part = 0; part < 2; part++) {
+        int end = part ? chunk : n_chunks;
+        for (int e = lane; e < E; e += 32) {
+            int sum = 0;
+            for (int c = warp; c < end; c += WARPS) sum += counts[c * E + e];
+            by_warp[warp][e] = sum;
+        }
+        __syncthreads();
+        for (int e = threadIdx.x; e < E; e += 1024) {
+            int sum = 0;
+            for (int w = 0; w < WARPS; w++) sum += by_warp[w][e];
+            (part ? before : total)[e] = sum;
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) {
+        int sum = 0;
+        for (int e = 0; e < E; e++) {
+            before[e] += sum;
+            if (chunk == 0) offsets[e] = sum;
+            sum += total[e];
+        }
+        if (chunk == 0) offsets[E] = sum;
+    }
+    for (int e = lane; e < E; e += 32) by_warp[warp][e] = 0;
+    __syncthreads();
+    int pair = chunk * CHUNK + threadIdx.x, e = pair < P ? experts[pair] : -1;
+    u32 same = __match_any_sync(FULL_WARP, e);
+    int rank = __popc(same & ((1u << lane) - 1));
+    if (e >= 0 && rank == 0) by_warp[warp][e] = __popc(same);
+    __syncthreads();
+    for (int i = threadIdx.x; i < E; i += 1024) {
+        int sum = before[i];
+        for (int w = 0; w < WARPS; w++) {
+            int n = by_warp[w][i];
+            by_warp[w][i] = sum;
+            sum += n;
+        }
+    }
+    __syncthreads();
+    if (e < 0) return;
+    int place = by_warp[warp][e] + rank;
+    places[pair] = place;
+    pairs[place] = pair;
+}
+
+#define FEW_CHUNKS (FEW_PAIRS / CHUNK)
+static_assert(FEW_PAIRS % CHUNK == 0, "whole chunks");
+
+// `count_pairs` and `sort_pairs` in one block. P <= FEW_PAIRS, E <= FEW_EXPERTS. Grid: 1. Block: CHUNK.
+extern "C" __global__ void __launch_bounds__(1024)
+    sort_few_pairs(const int* __restrict__ experts, int* pairs, int* places, int* offsets, int P, int E) {
+    follow_closely();
+    // Pairs of each expert in each run of 32, then those in the runs before.
+    __shared__ unsigned short counts[FEW_CHUNKS * WARPS][FEW_EXPERTS];
+    __shared__ int first[FEW_EXPERTS];
+    static_assert(FEW_CHUNKS * WARPS == 4 * 32 && FEW_EXPERTS == 4 * 32, "four a lane");
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    for (int i = threadIdx.x; i < FEW_CHUNKS * WARPS * FEW_EXPERTS; i += 1024) (&counts[0][0])[i] = 0;
+    __syncthreads();
+    int mine[FEW_CHUNKS], rank[FEW_CHUNKS];
+#pragma unroll
+    for (int c = 0; c < FEW_CHUNKS; c++) {
+        int pair = c * CHUNK + threadIdx.x;
+        mine[c] = pair < P ? experts[pair] : -1;
+        u32 same = __match_any_sync(FULL_WARP, mine[c]);
+        rank[c] = __popc(same & ((1u << lane) - 1));
+        if (mine[c] >= 0 && rank[c] == 0) counts[c * WARPS + warp][mine[c]] = __popc(same);
+    }
+    __syncthreads();
+    // A warp an expert, four runs a lane.
+    for (int e = warp; e < E; e += WARPS) {
+        int n[4], sum = 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++) n[i] = counts[4 * lane + i][e], sum += n[i];
+        int before = sum;
+#pragma unroll
+        for (int offset = 1; offset < 32; offset <<= 1) {
+            int other = __shfl_up_sync(FULL_WARP, before, offset);
+            if (lane >= offset) before += other;
+        }
+        if (lane == 31) first[e] = before;
+        before -= sum;
+#pragma unroll
+        for (int i = 0; i < 4; i++) counts[4 * lane + i][e] = before, before += n[i];
+    }
+    __syncthreads();
+    // One warp, four experts a lane.
+    if (warp == 0) {
+        int n[4], sum = 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++) n[i] = 4 * lane + i < E ? first[4 * lane + i] : 0, sum += n[i];
+        int before = sum;
+#pragma unroll
+        for (int offset = 1; offset < 32; offset <<= 1) {
+            int other = __shfl_up_sync(FULL_WARP, before, offset);
+            if (lane >= offset) before += other;
+        }
+        if (lane == 31) offsets[E] = before;
+        before -= sum;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int e = 4 * lane + i;
+            if (e < E) first[e] = before, offsets[e] = before;
+            before += n[i];
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int c = 0; c < FEW_CHUNKS; c++) {
+        if (mine[c] < 0) continue;
+        int pair = c * CHUNK + threadIdx.x, place = first[mine[c]] + counts[c * WARPS + warp][mine[c]] + rank[c];
+        places[pair] = place;
+        pairs[place] = pair;
+    }
+}
