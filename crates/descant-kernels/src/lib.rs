@@ -57,7 +57,7 @@ pub use op::rotary::rotary;
 pub use op::route::{Routing, combine_experts, expert_weights, route, take_tokens};
 pub use op::select::{gather_rows, select_rows};
 pub use op::swiglu::swiglu;
-pub use read::{DeviceError, read_floats};
+pub use read::{DeviceError, read_bytes, read_floats};
 pub use site::{PerSite, SiteKind};
 pub use source::Source;
 pub use stream::{HostBytes, HostExperts, HostTable, StreamedMatrix, stream_experts};

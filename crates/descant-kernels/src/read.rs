@@ -1,9 +1,9 @@
 //! Reading a result back: the one place where work that was queued on a device can say that it failed.
 //!
 //! An operator on a card returns before it has run, so that it cannot return its error. What follows a failure is
-//! skipped, and its results are garbage: whoever reads one must ask, and this is the function that does both.
+//! skipped, and its results are garbage: whoever reads one must ask, and these are the functions that do both.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 
 /// A device did not do what was queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,20 @@ pub fn read_floats<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, Device
     data.try_to_vec().map_err(|error| DeviceError::new(format!("{error:?}")))
 }
 
+/// The same of bytes.
+///
+/// # Errors
+/// As [`read_floats`].
+pub fn read_bytes(tensor: Tensor<1, Int>) -> Result<Vec<u8>, DeviceError> {
+    #[cfg(feature = "cuda")]
+    if crate::cuda::index_of(&tensor.device()).is_some() {
+        let tensor = crate::cuda::contiguous(crate::cuda::int_primitive(tensor)?);
+        return Ok(crate::cuda::read_bytes(&tensor)?);
+    }
+    let data = tensor.try_into_data().map_err(|error| DeviceError::new(error.to_string()))?;
+    data.try_to_vec().map_err(|error| DeviceError::new(format!("{error:?}")))
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
@@ -62,6 +76,8 @@ mod tests {
         for device in [Device::flex(), Device::flex().autodiff()] {
             let tensor = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 4.0]], (&device, DType::F32));
             assert_eq!(read_floats(tensor).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+            let bytes = Tensor::<1, Int>::from_data([7_u8, 255], (&device, DType::U8));
+            assert_eq!(read_bytes(bytes).unwrap(), [7, 255]);
         }
     }
 }

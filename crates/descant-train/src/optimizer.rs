@@ -1,7 +1,7 @@
 //! AdamW over the adapters: descant-kernels' operator with this crate's settings, and its state on the host.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use descant_kernels::{AdamWSpec, Clip, DeviceError, MomentFormat, read_floats};
+use descant_kernels::{AdamWSpec, Clip, DeviceError, MomentFormat, read_bytes, read_floats};
 use descant_lora::LoraAdapters;
 
 use crate::config::{OptimizerKind, TrainConfig};
@@ -38,11 +38,12 @@ impl AdamW {
             descant_kernels::Moments::Float { first, second } => {
                 Ok(SavedMoments::Float([read_floats(first.clone())?, read_floats(second.clone())?]))
             }
-            descant_kernels::Moments::Blocks { codes, scales: [first, second] } => Ok(SavedMoments::Blocks {
-                // Before the scales, with which the device is asked whether it failed.
-                codes: codes.clone().map(|t| t.into_data().try_to_vec().expect("codes are u8")),
-                scales: [read_floats(first.clone())?, read_floats(second.clone())?],
-            }),
+            descant_kernels::Moments::Blocks { codes: [of_first, of_second], scales: [first, second] } => {
+                Ok(SavedMoments::Blocks {
+                    codes: [read_bytes(of_first.clone())?, read_bytes(of_second.clone())?],
+                    scales: [read_floats(first.clone())?, read_floats(second.clone())?],
+                })
+            }
         });
         each.collect()
     }

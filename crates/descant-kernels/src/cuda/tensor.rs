@@ -136,16 +136,28 @@ pub fn primitive<const D: usize>(tensor: Tensor<D>) -> Result<CubeTensor> {
 /// # Errors
 /// What CubeCL says of the work behind it, with its kind.
 pub(crate) fn read(tensor: CubeTensor) -> Result<Vec<f32>> {
-    let (gpu, tensor) = (gpu_of(&tensor), floats(tensor));
-    let n = tensor.shape().num_elements();
+    let value = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+    settled(&floats(tensor), |bytes| bytes.chunks_exact(size_of::<f32>()).map(value).collect())
+}
+
+/// The bytes of a contiguous tensor of any type, as above.
+///
+/// # Errors
+/// As above.
+pub(crate) fn read_bytes(tensor: &CubeTensor) -> Result<Vec<u8>> {
+    settled(tensor, <[u8]>::to_vec)
+}
+
+/// What `f` says of a contiguous tensor's bytes, once everything before it in its stream is done.
+fn settled<R>(tensor: &CubeTensor, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    let gpu = gpu_of(tensor);
     let bytes = tensor.client.read_one(tensor.handle.clone());
     // Our own launches first: what could not be read may be only their consequence.
     if let Some(error) = gpu.take_error().or_else(|| gpu.error_behind(&tensor.handle)) {
         return Err(error);
     }
     let bytes = bytes.map_err(|error| super::interop::refused(&error))?;
-    let values = bytes.chunks_exact(size_of::<f32>()).take(n);
-    Ok(values.map(|four| f32::from_le_bytes([four[0], four[1], four[2], four[3]])).collect())
+    Ok(f(&bytes[..tensor.shape().num_elements() * tensor.dtype.size()]))
 }
 
 /// The primitive of an integer tensor on a CUDA device.

@@ -7,10 +7,9 @@ use super::split::{MOST_GROUP, MOST_HEAD_DIM};
 use crate::cuda::geometry::STEP_WIDTH;
 use crate::cuda::{CudaError, DeviceMemory, Element, Gpu, InPlace, Result, Run, contiguous, primitive};
 use crate::layer::LayerPairs;
-use crate::layer::factors;
-use crate::layer::frame::Pair;
+use crate::layer::factors::{self, Pair, Stored};
 use crate::layer::frozen::{DenseData, FrozenTensors};
-use crate::layer::lora::{self, Stored};
+use crate::layer::lora;
 use crate::layer::prepared::Prepared;
 use crate::memory::LayerSizes;
 use crate::op::experts::RANK_WIDTH;
@@ -23,6 +22,9 @@ use crate::stream::{Half, StreamedMatrix};
 pub(super) struct Bound {
     pub(super) sizes: LayerSizes,
     pub(super) frozen: FrozenTensors<u64>,
+    /// Attention's two matrices, bf16.
+    pub(super) qkv: u64,
+    pub(super) output: u64,
     pub(super) paths: PerPath<PathFactors>,
     pub(super) experts_on_host: bool,
     pub(super) window: Option<usize>,
@@ -116,10 +118,15 @@ pub(super) fn bind(
     let memory = DeviceMemory::new(gpu, bytes)?;
     let (paths, _) = adapter.places(memory.address());
     let router = frozen.router;
+    let (&DenseData::Plain(qkv), &DenseData::Plain(output)) = (&frozen.qkv, &frozen.output) else {
+        return Err(CudaError::backend("a decoder reads attention that is not packed alone"));
+    };
     gpu.call(Vec::new(), |run, _| adapter.pack(run, &paths, router))?;
     let bound = Bound {
         sizes: layer.sizes,
         frozen,
+        qkv,
+        output,
         paths,
         experts_on_host: layer.streamed.is_some(),
         window: layer.spec.window,

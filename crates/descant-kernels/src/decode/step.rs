@@ -6,7 +6,6 @@ use super::dense::{Dense, To};
 use super::types::{StepChoice, THIN_ROWS};
 use crate::cuda::geometry::{ATTEND, ROUTE_EXPERTS, ROUTE_ROWS, ROUTE_TOGETHER};
 use crate::cuda::{Arg, Result, Run};
-use crate::layer::frozen::DenseData;
 use crate::op::norm::cuda as norm;
 use crate::op::pick::cuda::{self as pick, DRAWN_BYTES};
 use crate::site::PerPath;
@@ -107,7 +106,7 @@ impl Program {
         let dense = Dense {
             x: at.x,
             norm: Some((frozen.input_norm, layer.epsilon)),
-            weight: plain(&frozen.qkv),
+            weight: layer.qkv,
             inputs: of.hidden,
             outputs: qkv,
             path: input,
@@ -159,7 +158,7 @@ impl Program {
         let dense = Dense {
             x: at.attended,
             norm: None,
-            weight: plain(&frozen.output),
+            weight: layer.output,
             inputs: of.query,
             outputs: of.hidden,
             path: output,
@@ -237,11 +236,4 @@ fn staged(run: &Run<'_>, rows: usize, others: usize, numbers: usize) -> (usize, 
     let bytes = numbers * size_of::<u16>();
     let has_room = others + bytes <= run.gpu().architecture().shared_memory() as usize;
     if rows <= THIN_ROWS && bytes > 0 && has_room { (1, bytes as u32) } else { (0, 0) }
-}
-
-fn plain(of: &DenseData<u64>) -> u64 {
-    match of {
-        DenseData::Plain(address) => *address,
-        DenseData::Packed(_) => unreachable!("a decoder is made of plain matrices of attention alone"),
-    }
 }

@@ -1,10 +1,55 @@
 //! The packed factors of low-rank paths: which part of which pair lies where. Training and the steps of generation read
 //! other forms of the same factors, so both ask here.
 
-use super::frame::Pair;
-use super::lora::{ExpertFactor, Part, Stored, Whole};
 use crate::memory::LayerSizes;
 use crate::site::{DensePath, PerSite};
+
+/// A pair's addresses, f32.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pair {
+    pub(crate) a: u64,
+    pub(crate) b: u64,
+    pub(crate) rank: usize,
+    pub(crate) scaling: f32,
+}
+
+/// An f32 matrix of `shape`, and its row and column in a larger one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    pub(crate) address: u64,
+    pub(crate) at: [usize; 2],
+    pub(crate) shape: [usize; 2],
+    pub(crate) factor: f32,
+}
+
+/// How a part is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// As it comes to lie.
+    Plain,
+    /// As the transpose of that.
+    Transposed,
+}
+
+/// A dense matrix of `shape` made of parts.
+#[derive(Debug, Clone)]
+pub(crate) struct Whole {
+    pub(crate) address: u64,
+    pub(crate) shape: [usize; 2],
+    /// How all parts are.
+    pub(crate) stored: Stored,
+    pub(crate) parts: Vec<Part>,
+}
+
+/// A factor of an expert pair: a matrix of `shape` for each expert.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExpertFactor {
+    pub(crate) address: u64,
+    pub(crate) shape: [usize; 2],
+    pub(crate) stored: Stored,
+    pub(crate) factor: f32,
+}
 
 /// The factors of a dense path with so many columns: A `[columns, inputs]` at the first address, and s B at the second:
 /// `[columns, outputs]` where `b` is stored transposed, else `[outputs, columns]`.
@@ -33,6 +78,7 @@ pub(crate) fn dense(
     [a, b]
 }
 
+#[cfg(feature = "cuda")]
 impl Pair {
     /// A of an expert pair, `[rank, inputs]`, or its transpose.
     pub(crate) fn expert_a(&self, [_, inputs]: [usize; 2], stored: Stored) -> ExpertFactor {

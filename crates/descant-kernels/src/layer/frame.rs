@@ -4,6 +4,7 @@
 //! Everything here is called on CubeCL's thread, inside one closure a direction; nothing waits and nothing is
 //! allocated. Order is the order of burn's stream.
 
+use super::factors::Pair;
 use super::frozen::DenseData;
 use super::operands::Operands;
 use super::types::LayerSpec;
@@ -60,15 +61,6 @@ impl Part {
     pub(super) fn whole(tokens: usize) -> Self {
         Self { chunk: 0, first: 0, tokens }
     }
-}
-
-/// A pair's addresses, f32.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pair {
-    pub(crate) a: u64,
-    pub(crate) b: u64,
-    pub(crate) rank: usize,
-    pub(crate) scaling: f32,
 }
 
 /// Operands of a dense product.

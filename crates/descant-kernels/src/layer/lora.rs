@@ -1,6 +1,6 @@
 //! Launches of `lora.cu`.
 
-use super::frame::Pair;
+use super::factors::{ExpertFactor, Pair, Stored, Whole};
 use crate::cuda::geometry::{PACKED_FACTORS, PATH_PAIRS};
 use crate::cuda::{Arg, Result, Run};
 use crate::op::experts::RANK_WIDTH;
@@ -10,34 +10,6 @@ const BLOCK: usize = 256;
 
 fn blocks(n: usize) -> usize {
     n.div_ceil(BLOCK)
-}
-
-/// An f32 matrix of `shape`, and its row and column in a larger one.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Part {
-    pub(crate) address: u64,
-    pub(crate) at: [usize; 2],
-    pub(crate) shape: [usize; 2],
-    pub(crate) factor: f32,
-}
-
-/// How a part is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stored {
-    /// As it comes to lie.
-    Plain,
-    /// As the transpose of that.
-    Transposed,
-}
-
-/// A dense matrix of `shape` made of parts.
-#[derive(Debug, Clone)]
-pub(crate) struct Whole {
-    pub(crate) address: u64,
-    pub(crate) shape: [usize; 2],
-    /// How all parts are.
-    pub(crate) stored: Stored,
-    pub(crate) parts: Vec<Part>,
 }
 
 /// Bytes of a C struct whose fields are written one after the other.
@@ -92,16 +64,7 @@ pub(crate) fn pack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
     Ok(())
 }
 
-/// A factor of an expert pair: a matrix of `shape` for each expert.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ExpertFactor {
-    pub(crate) address: u64,
-    pub(crate) shape: [usize; 2],
-    pub(crate) stored: Stored,
-    pub(crate) factor: f32,
-}
-
-/// Writes it as bf16 with columns padded to `width`.
+/// Writes a factor as bf16 with columns padded to `width`.
 pub(crate) fn pack_experts(
     run: &Run<'_>,
     of: ExpertFactor,

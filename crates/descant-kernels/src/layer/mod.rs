@@ -10,12 +10,12 @@
 mod backward;
 #[cfg(feature = "cuda")]
 mod call;
-#[cfg(feature = "cuda")]
+#[cfg(any(feature = "cuda", test))]
 pub(crate) mod factors;
 #[cfg(feature = "cuda")]
 mod forward;
 #[cfg(feature = "cuda")]
-pub(crate) mod frame;
+mod frame;
 #[cfg(feature = "cuda")]
 pub(crate) mod frozen;
 #[cfg(feature = "cuda")]

@@ -3,10 +3,10 @@
 //! The pairs at query, key and value are one path whose columns are all their ranks. `b` is used in products with its
 //! scaling, `a` without.
 
-use super::factors;
-use super::frame::{Frame, Pair, Product};
+use super::factors::{self, Pair, Stored};
+use super::frame::{Frame, Product};
 use super::gradients::{self, Job, pair_gradients};
-use super::lora::{self, Stored};
+use super::lora;
 use super::operands::{Factors, Gradients};
 use super::thin::{Part, thin_rows};
 use crate::cuda::{Element, MatmulSpec, Result};
@@ -172,10 +172,7 @@ impl Frame<'_> {
                 if let Some(to) = to.pairs[kind] {
                     let [a, b] = pair.gradients(to, column);
                     of_a.push(a);
-                    let rows = match path {
-                        DensePath::Input => self.at(Buffer::DQkv)?,
-                        DensePath::Output => grad,
-                    };
+                    let rows = at.d_out.map_or(Ok(grad), |rows| self.at(rows))?;
                     let [width, _] = s.matrix(kind);
                     jobs.push(Job {
                         wide: rows + (s.first_row(kind) * Element::Bf16.bytes()) as u64,

@@ -43,7 +43,7 @@ impl LayerSizes {
     }
 
     /// Sites that read the same rows have their matrices below each other in one: the first row of this one.
-    #[cfg(feature = "cuda")]
+    #[cfg(any(feature = "cuda", test))]
     pub(crate) fn first_row(&self, kind: SiteKind) -> usize {
         let above = SiteKind::ALL.into_iter().filter(|other| *other < kind && other.path() == kind.path());
         above.map(|other| self.matrix(other)[0]).sum()

@@ -198,6 +198,8 @@ pub(crate) struct DenseBuffers {
     pub(crate) u: Buffer,
     /// Gradient rows by s B.
     pub(crate) du: Buffer,
+    /// The gradient of what its products give; none where that is the residual stream's.
+    pub(crate) d_out: Option<Buffer>,
 }
 
 /// Buffers of an expert path.
@@ -218,11 +220,15 @@ pub(crate) struct ExpertBuffers {
 impl DenseBuffers {
     pub(crate) fn of(path: DensePath) -> Self {
         use Buffer::{
-            Attended, DInputU, DOutputU, InputA, InputB, InputU, Normed, OutputA, OutputB, OutputU,
+            Attended, DInputU, DOutputU, DQkv, InputA, InputB, InputU, Normed, OutputA, OutputB, OutputU,
         };
         match path {
-            DensePath::Input => Self { x: Normed, a: InputA, b: InputB, u: InputU, du: DInputU },
-            DensePath::Output => Self { x: Attended, a: OutputA, b: OutputB, u: OutputU, du: DOutputU },
+            DensePath::Input => {
+                Self { x: Normed, a: InputA, b: InputB, u: InputU, du: DInputU, d_out: Some(DQkv) }
+            }
+            DensePath::Output => {
+                Self { x: Attended, a: OutputA, b: OutputB, u: OutputU, du: DOutputU, d_out: None }
+            }
         }
     }
 }
