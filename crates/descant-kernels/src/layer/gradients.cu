@@ -5,8 +5,7 @@
 #include "mma.cuh"
 #include "step.cuh"
 
-constexpr int TOKENS = 64, STAGES = 3, X_BYTES = TOKENS * COLUMNS * 2,
-              S_BYTES = TOKENS * RANKS * 2;
+constexpr int TOKENS = 64, STAGES = 3, X_BYTES = TOKENS * COLUMNS * 2, S_BYTES = TOKENS * RANKS * 2;
 static_assert(THREADS == 128 && COLUMNS == 64 && RANKS == 32, "four warps of 16 columns");
 
 // Where columns of S, `first` to before `first + rank`, go: [rank, width] (A), or transposed (B), times `factor`.

@@ -7,8 +7,8 @@
 #define WARPS 32
 static_assert(CHUNK == 32 * WARPS, "a pair a thread");
 
-// How often each expert occurs in each chunk of pairs. experts i32 [P]; counts i32 [ceil(P / CHUNK), E]. E <= MAX_EXPERTS.
-// Grid: ceil(P / CHUNK). Block: CHUNK.
+// How often each expert occurs in each chunk of pairs. experts i32 [P]; counts i32 [ceil(P / CHUNK), E]. E <=
+// MAX_EXPERTS. Grid: ceil(P / CHUNK). Block: CHUNK.
 extern "C" __global__ void __launch_bounds__(1024)
     count_pairs(const int* __restrict__ experts, int* counts, int P, int E) {
     follow_closely();
