@@ -36,9 +36,12 @@ int main() {
         for (int b = 0; b < c.B; b++)
             first[b] = b * pages, slots[b] = c.B - 1 - b, pos[b] = std::max(0, c.ctx - b * std::min(37, c.ctx / 3));
         size_t rows = std::max((size_t)np * PAGE, (size_t)c.B * std::max(c.win, 1));
-        const int H = KH * G, W = (H + 2 * KH) * D, R = c.ctx % 3 == 0 ? 0 : c.ctx % 3 * 12 / 8 * 8;
+        const int H = KH * G, W = (H + 2 * KH) * D;
+        // Low-rank columns of queries, keys and values: none, equal ones, or of each kind another number.
+        const int at_keys = c.ctx % 3 == 0 ? 0 : 8, at_values = at_keys + (c.ctx % 3 == 1 ? 8 : 0),
+                  R = c.ctx % 3 == 0 ? 0 : 24, VW = std::max({at_keys, at_values - at_keys, R - at_values});
         auto K = rb(rows * KH * D), V = rb(rows * KH * D), bias = rb(W, .3f), u = rb((size_t)c.B * (R + 1)),
-             v = rb((size_t)W * (R + 1), .2f);
+             v = rb((size_t)W * (VW + 1), .2f);
         auto rf = [&](size_t n) {
             std::vector<float> x(n);
             for (auto& y : x) y = normal(rng);
@@ -77,15 +80,17 @@ int main() {
             [&] {
                 attend(qkv.p, bias.data(), u.data(), v.data(), cs.p, sn.p, adapted.data(), K.data(), V.data(),
                        sinks.data(), slots.data(), pos.data(), tbl.data(), first.data(), out.data(), parts.data(),
-                       cnt.data(), KH, R, c.win, c.B % 2, 0.25f);
+                       cnt.data(), KH, R, at_keys, at_values, VW, c.win, c.B % 2, 0.25f);
             },
             c.ctx % 2);
         // Columns of a row as they should be: rounded, turned, rounded.
         auto column = [&](int b, int h, int d) {
             auto whole = [&](int at) {
                 double low = 0;
-                for (int r = 0; adapted[b] && r < R; r++)
-                    low += (double)to_float(u[(size_t)b * R + r]) * to_float(v[(size_t)at * R + r]);
+                const int from = at < H * D ? 0 : at < (H + KH) * D ? at_keys : at_values;
+                const int to = at < H * D ? at_keys : at < (H + KH) * D ? at_values : R;
+                for (int r = from; adapted[b] && r < to; r++)
+                    low += (double)to_float(u[(size_t)b * R + r]) * to_float(v[(size_t)at * VW + r - from]);
                 return (double)to_float(to_bf16((float)(product[(size_t)b * W + at] + to_float(bias[at]) + low)));
             };
             const int i = d % (D / 2);

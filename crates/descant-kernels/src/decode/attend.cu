@@ -10,7 +10,9 @@
 // several splits, the last block to finish puts them together in their order (flash decoding, Dao et al. 2023), and the
 // sink's term comes in once.
 //
-// qkv f32 [B, (H + 2 n_kv) D], queries first; bias bf16; u bf16 [B, R] and v bf16 [(H + 2 n_kv) D, R], R 0 for none;
+// qkv f32 [B, (H + 2 n_kv) D], queries first; bias bf16; u bf16 [B, R], R 0 for none, those of keys from
+// column of_keys on and those of values from of_values on, and v bf16 [(H + 2 n_kv) D, width of v], of which a row has
+// its own kind's columns, all by eights;
 // cos, sin f32 [*, D / 2] by position; adapted i32 [B], 0 for rows without the low-rank part; keys, values bf16 [rows,
 // n_kv * D], rows as cache.cuh says; sinks f32 [H]; slots, positions i32 [B], the new token's; pages i32, tables of all
 // sequences, that of sequence b from first_page[b] on, which is even; out bf16 [B, H * D]; parts f32 [splits of all
@@ -27,10 +29,12 @@
 #define LOWEST -1e30f
 #define WARPS 4
 #define HEADS 8  // columns of a product
+#define AT_ONCE 16  // splits that are on their way together when they are put together
 #define OWN (((GROUP + 2) * D + THREADS - 1) / THREADS)  // a thread's columns of the product before
 static_assert(THREADS == 32 * WARPS && KEYS == 32 * WARPS, "a warp has 32 keys");
 static_assert(KEYS == 2 * PAGE, "a tile has two pages");
 static_assert(2 * (GROUP + 2) <= WARPS * HEADS, "a block's columns twice have room where sums come later");
+static_assert(MOST_SPLITS * GROUP * 8 <= KEYS * ROW_BYTES, "ends of splits have room where keys were");
 static_assert(GROUP <= HEADS && D % 16 == 0 && D <= 64, "heads are the columns of one product");
 
 __device__ __forceinline__ u32 transposed(u32 x) {
@@ -42,8 +46,8 @@ __device__ __forceinline__ u32 transposed(u32 x) {
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
     attend(const float* qkv, const bf16* bias, const bf16* u, const bf16* v, const float* cos, const float* sin,
            const int* adapted, bf16* keys, bf16* values, const float* sinks, const int* slots, const int* positions,
-           const int* pages, const int* first_page, bf16* out, float* parts, u32* counters, int n_kv, int R, int window,
-           int staged, float scale) {
+           const int* pages, const int* first_page, bf16* out, float* parts, u32* counters, int n_kv, int R,
+           int of_keys, int of_values, int v_width, int window, int staged, float scale) {
     extern __shared__ __align__(16) bf16 factor[];
     __shared__ __align__(16) u8 key_rows[KEYS * ROW_BYTES];
     __shared__ __align__(16) u8 value_rows[KEYS * ROW_BYTES];
@@ -98,17 +102,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
         return i < GROUP * D ? head * GROUP * D + i : (H + head) * D + i % D + (i / D - GROUP) * width;
     };
     const bool is_adapted = R > 0 && adapted[b];
+    // Where the low-rank columns of a query, a key or a value begin and end.
+    auto low_from = [&](int i) { return i < GROUP * D ? 0 : i < (GROUP + 1) * D ? of_keys : of_values; };
+    auto low_to = [&](int i) { return i < GROUP * D ? of_keys : i < (GROUP + 1) * D ? of_values : R; };
     // The factor's rows of this block's columns: to where they can be read soon, or, if there is room, to shared
     // memory.
 #pragma unroll 1
     for (int i = t; is_adapted && i < (GROUP + 2) * D; i += THREADS) {
-        const bf16* of_column = v + (u64)column(i) * R;
+        const bf16* of_column = v + (u64)column(i) * v_width;
         if (staged)
 #pragma unroll 1
-            for (int r = 0; r < R; r += 8) copy_async16(shared_address(factor + i * R + r), of_column + r);
+            for (int r = 0; r < v_width; r += 8) copy_async16(shared_address(factor + i * v_width + r), of_column + r);
         else
 #pragma unroll 1
-            for (int r = 0; r < R; r += 64) prefetch(of_column + r);
+            for (int r = 0; r < v_width; r += 64) prefetch(of_column + r);
     }
 #pragma unroll 1
     for (int i = t; i < (GROUP + 2) * D / 8; i += THREADS)
@@ -125,7 +132,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
         copy_async16(shared_address(whole + i * 4), qkv + (u64)b * row_width + column(i * 4));
     const bf16* row_of_u = u + b * R;
     if (is_adapted && staged) {
-        bf16* const to = factor + (GROUP + 2) * D * R;
+        bf16* const to = factor + (GROUP + 2) * D * v_width;
         if (t < R / 8) copy_async16(shared_address(to + t * 8), row_of_u + t * 8);
         row_of_u = to;
     }
@@ -137,14 +144,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     if (is_adapted) {
         float sums_of[OWN] = {};
 #pragma unroll 1
-        for (int r = 0; r < R; r += 8) {
-            float of[8];
-            unpack8(load16(row_of_u + r), of);
+        for (int r = 0; r < v_width; r += 8) {
 #pragma unroll
             for (int k = 0; k < OWN; k++) {
-                const int i = t + k * THREADS;
-                if (i < (GROUP + 2) * D)
-                    sums_of[k] += dot8(of, load16((staged ? factor + i * R : v + (u64)column(i) * R) + r));
+                const int i = t + k * THREADS, at = low_from(i) + r;
+                if (i >= (GROUP + 2) * D || at >= low_to(i)) continue;
+                float of[8];
+                unpack8(load16(row_of_u + at), of);
+                sums_of[k] += dot8(of, load16((staged ? factor + i * v_width : v + (u64)column(i) * v_width) + r));
             }
         }
 #pragma unroll
@@ -304,28 +311,45 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
             for (int j = 0; j < 4; j++) acc[i][j] = 0.0f;
     }
     if (splits == 1) return;
-    __threadfence();
+    const int of_this = last_split - first_split;
+    if (of_this < splits) {
+        __threadfence();
+        __syncthreads();
+        if (t == 0) arrived = atomicAdd(counters + b * n_kv + head, of_this);
+        __syncthreads();
+        if (arrived != splits - of_this) return;
+        __threadfence();
+        if (t == 0) counters[b * n_kv + head] = 0;
+    } else {
+        __syncthreads();
+    }
+    // Largest and total of each split and head, where keys were: nobody waits for one after the other.
+    float2* const ends = (float2*)key_rows;
+#pragma unroll 2
+    for (int i = t; i < splits * GROUP; i += THREADS) ends[i] = __ldcg((const float2*)(all_parts + i * (D + 2) + D));
     __syncthreads();
-    if (t == 0) arrived = atomicAdd(counters + b * n_kv + head, last_split - first_split);
-    __syncthreads();
-    if (arrived != splits - (last_split - first_split)) return;
-    __threadfence();
-    if (t == 0) counters[b * n_kv + head] = 0;
 #pragma unroll 1
     for (int i = t; i < GROUP * D / 2; i += THREADS) {
         const int h = i / (D / 2), d = i % (D / 2) * 2;
         const float sink = sink_of[h];
-        const float* of = all_parts + h * (D + 2);
+        const float* of = all_parts + h * (D + 2) + d;
         float most = sink;
-#pragma unroll 4
-        for (int s = 0; s < splits; s++) most = fmaxf(most, __ldcg(of + (u64)s * GROUP * (D + 2) + D));
+#pragma unroll 1
+        for (int s = 0; s < splits; s++) most = fmaxf(most, ends[s * GROUP + h].x);
         float whole = expf(sink - most), x = 0.0f, y = 0.0f;
-#pragma unroll 4
-        for (int s = 0; s < splits; s++) {
-            const float* at = of + (u64)s * GROUP * (D + 2);
-            const float2 ends = __ldcg((const float2*)(at + D)), sum = __ldcg((const float2*)(at + d));
-            const float by = expf(ends.x - most);
-            whole += ends.y * by, x += sum.x * by, y += sum.y * by;
+#pragma unroll 1
+        for (int s = 0; s < splits; s += AT_ONCE) {
+            float2 sum[AT_ONCE];
+#pragma unroll
+            for (int j = 0; j < AT_ONCE; j++)
+                if (s + j < splits) sum[j] = __ldcg((const float2*)(of + (u64)(s + j) * GROUP * (D + 2)));
+#pragma unroll
+            for (int j = 0; j < AT_ONCE; j++) {
+                if (s + j >= splits) break;
+                const float2 end = ends[(s + j) * GROUP + h];
+                const float by = expf(end.x - most);
+                whole += end.y * by, x += sum[j].x * by, y += sum[j].y * by;
+            }
         }
         *(u32*)(out + query + h * D + d) = to_bf16x2(x / whole, y / whole);
     }

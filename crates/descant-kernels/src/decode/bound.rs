@@ -7,7 +7,7 @@ use super::split::{MOST_GROUP, MOST_HEAD_DIM};
 use crate::cuda::geometry::STEP_WIDTH;
 use crate::cuda::{CudaError, DeviceMemory, Element, Gpu, InPlace, Result, Run, contiguous, primitive};
 use crate::layer::LayerPairs;
-use crate::layer::factors::{self, Pair, Stored};
+use crate::layer::factors::{self, Columns, Pair, Stored};
 use crate::layer::frozen::{DenseData, FrozenTensors};
 use crate::layer::lora;
 use crate::layer::prepared::Prepared;
@@ -26,6 +26,8 @@ pub(super) struct Bound {
     pub(super) qkv: u64,
     pub(super) output: u64,
     pub(super) paths: PerPath<PathFactors>,
+    /// Columns of the first path.
+    pub(super) input: Columns,
     pub(super) experts_on_host: bool,
     pub(super) window: Option<usize>,
     pub(super) epsilon: f64,
@@ -35,12 +37,21 @@ pub(super) struct Bound {
 /// The factors of a path as a step reads them.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PathFactors {
-    /// As [`Paths`] has it: 0 where the layer has no such path.
+    /// As [`paths`] has it: 0 where the layer has no such path.
     pub(super) columns: usize,
     /// A, with a line for each column; the router's whole weight with its pair, f32.
     pub(super) a: u64,
-    /// s B, with a line for each output.
+    /// s B, with a line for each output; of queries, keys and values each with its own kind's columns alone.
     pub(super) b: u64,
+}
+
+/// Which low-rank paths a step has for these ranks: columns of a dense one as [`Columns::apart`] has them.
+pub(super) fn paths(ranks: &PerSite<usize>) -> Paths {
+    let whole = Paths::new(ranks);
+    Paths::from_fn(|path| match path {
+        PathKind::Dense(path) => Columns::apart(path, ranks).all,
+        path => whole[path],
+    })
 }
 
 /// Columns that the experts' low-rank rows may have.
@@ -128,6 +139,7 @@ pub(super) fn bind(
         qkv,
         output,
         paths,
+        input: Columns::apart(DensePath::Input, &factors::ranks(&pairs)),
         experts_on_host: layer.streamed.is_some(),
         window: layer.spec.window,
         epsilon: layer.spec.epsilon,
@@ -150,7 +162,8 @@ impl Adapter {
     /// Where packed factors begin, and what they take in all.
     fn places(&self, start: u64) -> (PerPath<PathFactors>, usize) {
         let (s, mut end) = (&self.sizes, 0);
-        let columns = Paths::new(&self.pairs.map(|pair| pair.map_or(0, |pair| pair.rank)));
+        let ranks = factors::ranks(&self.pairs);
+        let columns = paths(&ranks);
         let mut take = |numbers: usize, of: Element| {
             let at = start + end as u64;
             end = (end + numbers * of.bytes()).next_multiple_of(ALIGNMENT);
@@ -164,7 +177,8 @@ impl Adapter {
             let (a, b) = match path {
                 PathKind::Dense(path) => {
                     let [outputs, inputs] = s.product(path);
-                    (take(columns * inputs, Element::Bf16), take(outputs * columns, Element::Bf16))
+                    let of_b = Columns::apart(path, &ranks).of_b;
+                    (take(columns * inputs, Element::Bf16), take(outputs * of_b, Element::Bf16))
                 }
                 PathKind::Router => (take(s.n_experts * s.hidden, Element::F32), 0),
                 PathKind::Expert(path) => {
@@ -179,12 +193,13 @@ impl Adapter {
     }
 
     fn pack(&self, run: &Run<'_>, to: &PerPath<PathFactors>, router: u64) -> Result<()> {
-        let s = &self.sizes;
+        let (s, ranks) = (&self.sizes, factors::ranks(&self.pairs));
         let mut wholes = Vec::new();
         for path in DensePath::ALL {
             let PathFactors { columns, a, b } = to[path];
             if columns > 0 {
-                wholes.extend(factors::dense(path, s, &self.pairs, columns, [a, b], Stored::Plain));
+                let columns = Columns::apart(path, &ranks);
+                wholes.extend(factors::dense(path, s, &self.pairs, &columns, [a, b], Stored::Plain));
             }
         }
         lora::pack(run, &wholes)?;

@@ -37,8 +37,8 @@ pub(super) struct Buffers {
     pub(super) parts: u64,
     pub(super) counters: u64,
     pub(super) logits: u64,
-    /// The likeliest ids, f32, and the state of each row, i32.
-    pub(super) chosen: u64,
+    /// The likeliest ids, a number of eight bytes each, zero between steps; and the state of each row, i32.
+    pub(super) likeliest: u64,
     pub(super) ids: u64,
     pub(super) positions: u64,
     pub(super) slots: u64,
@@ -75,6 +75,8 @@ pub(super) struct Sizes {
 }
 
 const ALIGNMENT: usize = 256;
+/// See [`Buffers::likeliest`].
+pub(super) const LIKELIEST_BYTES: usize = 8;
 
 /// Splits of attention over so many keys.
 pub(super) fn splits(keys: usize) -> usize {
@@ -133,7 +135,7 @@ impl Buffers {
             parts: take(of.pages / PAGES * of.key_heads * group * (of.head_dim + 2) * full),
             counters: take(rows * of.key_heads * full),
             logits: take(rows * of.vocabulary * half),
-            chosen: take(rows * full),
+            likeliest: take(rows * LIKELIEST_BYTES),
             ids: take(rows * full),
             positions: take(rows * full),
             slots: take(rows * full),

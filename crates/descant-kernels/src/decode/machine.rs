@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::bound::{Bound, bind, expert_columns, serves};
-use super::buffers::{Buffers, Sizes, entries, splits};
+use super::bound::{Bound, bind, expert_columns, paths, serves};
+use super::buffers::{Buffers, LIKELIEST_BYTES, Sizes, entries, splits};
 use super::step::{Program, Shape};
 use super::types::{STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepModel, StepRow, StepTable, THIN_ROWS};
 use crate::cuda::graph::Graph;
@@ -73,7 +73,7 @@ impl Machine {
         let widest = model
             .layers
             .iter()
-            .map(|(_, pairs)| Paths::new(&ranks(pairs)))
+            .map(|(_, pairs)| paths(&ranks(pairs)))
             .fold(Paths::default(), |widest, paths| widest.union(&paths));
         let of_experts = ExpertPath::ALL.into_iter().map(|path| widest[path]).max().unwrap_or(0);
         let Some(expert_columns) = expert_columns(of_experts) else {
@@ -128,7 +128,8 @@ impl Machine {
         let counters = sizes.rows * size_of::<u32>();
         gpu.call(Vec::new(), |run, _| {
             run.memset(at.counters, 0, sizes.key_heads * counters)?;
-            run.memset(at.routed, 0, counters)
+            run.memset(at.routed, 0, counters)?;
+            run.memset(at.likeliest, 0, sizes.rows * LIKELIEST_BYTES)
         })?;
         let told = HostMemory::new(&gpu, STEPS_AHEAD * rows * DRAWN_BYTES)?;
         let written = (0..STEPS_AHEAD).map(|_| Event::new(false)).collect::<Result<_>>()?;

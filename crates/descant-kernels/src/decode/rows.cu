@@ -125,13 +125,52 @@ extern "C" __global__ void __launch_bounds__(128)
     store16(out + (u64)b * D + i * 8, pack8(sum));
 }
 
-// Continues with the next token: ids[b] = chosen[b], positions[b] + 1, and the id to where the host reads it.
-// chosen f32 [B], as best_tokens wrote it; told i32 [B, stride], the first of each, in mapped host memory. Grid: 1.
+// The largest logit of each row, ties to the lower id, as op/pick/pick.cu has it, among several blocks: the largest of
+// (value, -id) as one number. A logit that is not a number is never the largest, but in the first place.
+// logits bf16 [B, V], V a multiple of 8; best u64 [B], zero, which `advance` reads and makes zero again.
+// Grid: (parts of a row, B). Block: 256.
+extern "C" __global__ void __launch_bounds__(256) likeliest(const bf16* logits, u64* best, int V) {
+    __shared__ u64 found[8];
+    const int t = threadIdx.x, lane = t & 31, per = (V / 8 + gridDim.x - 1) / gridDim.x;
+    const int first = blockIdx.x * per, end = min(V / 8, first + per);
+    const bf16* row = logits + (u64)blockIdx.y * V;
+    next_may_start();
+    wait_for_earlier();
+    float largest = __uint_as_float(0xff800000u);
+    int id = min(first, V / 8 - 1) * 8;
+    for (int i = first + t; i < end; i += 256) {
+        float f[8];
+        unpack8(load16(row + 8 * i), f);
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            if (f[j] > largest) largest = f[j], id = 8 * i + j;
+    }
+    u32 value = ordered(largest);
+    if (first == 0 && t == 0) {
+        const float x = to_float(row[0]);
+        if (x != x) value = 0xffffffffu, id = 0;
+    }
+    auto of_warp = [](u32 value, u32 order) {
+        const u32 top = __reduce_max_sync(FULL_WARP, value);
+        return (u64)top << 32 | __reduce_max_sync(FULL_WARP, value == top ? order : 0);
+    };
+    u64 mine = of_warp(value, ~(u32)id);
+    if (lane == 0) found[t >> 5] = mine;
+    __syncthreads();
+    if (t >= 32) return;
+    mine = lane < 8 ? found[lane] : 0;
+    mine = of_warp((u32)(mine >> 32), (u32)mine);
+    if (lane == 0) atomicMax(best + blockIdx.y, mine);
+}
+
+// Continues with the next token: ids[b] = that of best[b], positions[b] + 1, and the id to where the host reads it.
+// best u64 [B], as `likeliest` wrote it; told i32 [B, stride], the first of each, in mapped host memory. Grid: 1.
 // Block: 256.
 extern "C" __global__ void __launch_bounds__(256)
-    advance(const float* chosen, int* ids, int* positions, int* told, int B, int stride) {
+    advance(u64* best, int* ids, int* positions, int* told, int B, int stride) {
+    wait_for_earlier();
     for (int b = threadIdx.x; b < B; b += 256) {
-        const int id = (int)chosen[b];
-        ids[b] = id, positions[b] += 1, told[b * stride] = id;
+        const int id = (int)~(u32)best[b];
+        ids[b] = id, positions[b] += 1, told[b * stride] = id, best[b] = 0;
     }
 }

@@ -6,9 +6,8 @@ use super::dense::{Dense, To};
 use super::types::{StepChoice, THIN_ROWS};
 use crate::cuda::geometry::{ATTEND, ROUTE_EXPERTS, ROUTE_ROWS, ROUTE_TOGETHER};
 use crate::cuda::{Arg, Result, Run};
-use crate::op::norm::cuda as norm;
 use crate::op::pick::cuda::{self as pick, DRAWN_BYTES};
-use crate::site::PerPath;
+use crate::site::{PerPath, SiteKind};
 
 /// What all steps have in common.
 #[derive(Debug)]
@@ -38,6 +37,9 @@ pub(super) struct Shape {
 /// Blocks a multiprocessor of attention and of routing beyond which each does more instead.
 const BLOCKS_OF_ATTENTION: u32 = 4;
 const BLOCKS_OF_ROUTING: u32 = 2;
+/// The same of those that look for a row's largest logit, and how many there are of a row at most.
+const BLOCKS_OF_CHOICE: u32 = 4;
+const MOST_BLOCKS_OF_CHOICE: usize = 64;
 /// Static shared memory of attention's and routing's blocks at most.
 const ATTEND_STATIC: usize = 48 << 10;
 const ROUTE_STATIC: usize = 9 << 10;
@@ -55,11 +57,9 @@ impl Program {
             self.route(run, layer, rows)?;
             self.experts(run, layer, rows)?;
         }
-        let all = norm::Rows { count: rows, width: of.hidden, stride: of.hidden, epsilon: self.epsilon };
-        run.stage("last norm", 0.0, 0.0, || norm::forward(run, at.x, self.norm, at.normed, None, all))?;
         let head = Dense {
-            x: at.normed,
-            norm: None,
+            x: at.x,
+            norm: Some((self.norm, self.epsilon)),
             weight: self.head,
             inputs: of.hidden,
             outputs: of.vocabulary,
@@ -77,12 +77,14 @@ impl Program {
         match shape.choice {
             StepChoice::Logits => Ok(()),
             StepChoice::Likeliest => {
-                let arguments = [Arg::Ptr(at.logits), Arg::Ptr(at.chosen), Arg::size(of.vocabulary)];
-                run.launch(run.kernel("pick", "best_tokens", &[])?, rows, 1024u32, 0, &arguments)?;
-                let pointers = [at.chosen, at.ids, at.positions, told].map(Arg::Ptr);
+                let arguments = [Arg::Ptr(at.logits), Arg::Ptr(at.likeliest), Arg::size(of.vocabulary)];
+                let parts = blocks(run, BLOCKS_OF_CHOICE, rows, MOST_BLOCKS_OF_CHOICE);
+                let kernel = run.kernel("decode/rows", "likeliest", &[])?;
+                run.launch_early(kernel, (parts, rows as u32), 256u32, 0, &arguments)?;
+                let pointers = [at.likeliest, at.ids, at.positions, told].map(Arg::Ptr);
                 let sizes = [rows, DRAWN_BYTES / size_of::<i32>()].map(Arg::size);
                 let arguments = [&pointers[..], &sizes].concat();
-                run.launch(run.kernel("decode/rows", "advance", &[])?, 1usize, 256u32, 0, &arguments)
+                run.launch_early(run.kernel("decode/rows", "advance", &[])?, 1usize, 256u32, 0, &arguments)
             }
             StepChoice::Drawn => {
                 let at = pick::At {
@@ -137,8 +139,12 @@ impl Program {
         let window = layer.window.unwrap_or(0);
         let scale = (of.head_dim as f32).sqrt().recip();
         let of_block = (of.heads / of.key_heads + 2) * of.head_dim;
-        let (is_staged, factor) = staged(run, rows, ATTEND_STATIC, (of_block + 1) * input.columns);
-        let sizes = [of.key_heads, input.columns, window, is_staged].map(Arg::size);
+        // This block's rows of B, and a row of low-rank columns.
+        let [of_keys, of_values] = [SiteKind::Key, SiteKind::Value].map(|kind| layer.input.first(kind));
+        let width = layer.input.of_b;
+        let (is_staged, factor) = staged(run, rows, ATTEND_STATIC, of_block * width + input.columns);
+        let sizes =
+            [of.key_heads, input.columns, of_keys, of_values, width, window, is_staged].map(Arg::size);
         let arguments = [&pointers[..], &sizes, &[Arg::F32(scale)]].concat();
         let splits =
             layer.window.map_or(shape.splits, |window| super::buffers::splits(window).min(shape.splits));

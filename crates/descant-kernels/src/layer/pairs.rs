@@ -3,7 +3,7 @@
 //! The pairs at query, key and value are one path whose columns are all their ranks. `b` is used in products with its
 //! scaling, `a` without.
 
-use super::factors::{self, Pair, Stored};
+use super::factors::{self, Columns, Pair, Stored};
 use super::frame::{Frame, Product};
 use super::gradients::{self, Job, pair_gradients};
 use super::lora;
@@ -32,10 +32,11 @@ impl Frame<'_> {
         let (s, pairs) = (&self.plan.sizes, PerSite::from_fn(|kind| self.pair(kind)));
         let mut wholes = Vec::new();
         for path in DensePath::ALL {
-            let (columns, at) = (self.plan.paths[path], DenseBuffers::of(path));
-            if columns > 0 {
+            let (all, at) = (self.plan.paths[path], DenseBuffers::of(path));
+            if all > 0 {
+                let columns = Columns::together(path, &factors::ranks(&pairs), all);
                 let to = [self.at(at.a)?, self.at(at.b)?];
-                wholes.extend(factors::dense(path, s, &pairs, columns, to, Stored::Transposed));
+                wholes.extend(factors::dense(path, s, &pairs, &columns, to, Stored::Transposed));
             }
         }
         self.run.stage("pack pairs", 0.0, 0.0, || {
