@@ -131,6 +131,11 @@ impl Talk {
         }
     }
 
+    /// The same of a sentence, which a terminal gets broken at blanks.
+    pub(crate) fn sentence(self, text: impl Display) {
+        self.say(self.fitted(&text.to_string(), 0));
+    }
+
     /// A line of talk for those who asked.
     pub(crate) fn detail(self, text: impl Display) {
         if self.level >= Level::Verbose {

@@ -48,8 +48,9 @@ pub(crate) struct Screen<'w> {
     place: Place,
     /// Columns that the line behind the bar has.
     column: usize,
-    /// A word that may still grow, where lines are wrapped.
+    /// A word that may still grow, where lines are wrapped, and the blanks before it, which a new line does without.
     word: String,
+    gap: String,
     /// Whether the last character was a line break.
     fresh: bool,
 }
@@ -61,7 +62,8 @@ impl<'w> Screen<'w> {
         columns: fn() -> Option<usize>,
         write: &'w mut dyn FnMut(&str) -> io::Result<()>,
     ) -> Self {
-        Self { look, write, columns, place: Place::Outside, column: 0, word: String::new(), fresh: true }
+        let (word, gap) = (String::new(), String::new());
+        Self { look, write, columns, place: Place::Outside, column: 0, word, gap, fresh: true }
     }
 
     /// A line that says whose reply follows.
@@ -153,14 +155,20 @@ impl<'w> Screen<'w> {
         if word.is_empty() {
             return Ok(());
         }
-        let width = word.trim_end_matches(' ').width();
-        if self.column > 0 && self.column + width > self.width() {
-            self.close_line()?;
-            self.put("\n")?;
+        let text = word.trim_end_matches(' ');
+        if !text.is_empty() {
+            let mut gap = std::mem::take(&mut self.gap);
+            if self.column > 0 && self.column + gap.width() + text.width() > self.width() {
+                self.close_line()?;
+                self.put("\n")?;
+                gap.clear();
+            }
+            self.begin_line()?;
+            self.column += gap.width() + text.width();
+            self.put(&format!("{gap}{text}"))?;
         }
-        self.begin_line()?;
-        self.column += word.width();
-        self.put(&word)
+        self.gap.push_str(&word[text.len()..]);
+        Ok(())
     }
 
     fn begin_line(&mut self) -> io::Result<()> {
@@ -175,6 +183,7 @@ impl<'w> Screen<'w> {
 
     fn close_line(&mut self) -> io::Result<()> {
         self.column = 0;
+        self.gap.clear();
         if self.place != (Place::Barred { begun: true }) {
             return Ok(());
         }
@@ -238,7 +247,7 @@ mod tests {
         let look = Look { styled: false, terminal: true, utf8: true };
         assert_eq!(
             shown(REPLY, look, || Some(20)),
-            "│ One two three four \n│ five.\n│ \n│ 日本語日本語日本語\nThe answer is a long line that stays whole.\nTwo.\n"
+            "│ One two three four\n│ five.\n│ \n│ 日本語日本語日本語\nThe answer is a long line that stays whole.\nTwo.\n"
         );
         let look = Look { styled: false, terminal: false, utf8: false };
         assert_eq!(
@@ -253,7 +262,7 @@ mod tests {
         let reply = format!("<|channel|>analysis<|message|>{words}<|end|>");
         let look = Look { styled: false, terminal: true, utf8: true };
         let text = shown(&reply, look, || Some(24));
-        assert!(text.lines().all(|line| line.trim_end().width() <= 24), "{text}");
+        assert!(text.lines().all(|line| line.width() <= 24), "{text}");
         let unwrapped: String = text.lines().map(|line| line.trim_start_matches("│ ")).collect();
         assert_eq!(unwrapped.replace(' ', ""), words.replace(' ', ""));
     }

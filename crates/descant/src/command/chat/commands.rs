@@ -5,22 +5,23 @@ use std::path::PathBuf;
 use crate::settings::check_effort;
 
 pub(super) const HELP: &str = "\
-/effort low|medium|high   how long to reason
-/language NAME            ask for reasoning in a language; without NAME for none
-/system TEXT              instructions before the conversation; without TEXT none
-/compare                  the base's reply to the last message; /compare on, off: to each
-/retry                    another reply to the last message
-/reset                    a new conversation
-/save FILE                add the conversation to FILE, a row that `descant train` reads
-/quit                     end, as Ctrl-D does
-//TEXT                    a message that begins with /
+/effort low|medium|high  how long to reason
+/language NAME           ask for reasoning in a language; no NAME: in any
+/system TEXT             instructions before the conversation; no TEXT: none
+/compare                 the base's reply to the last message
+/compare on|off          base and adapter reply to each message, or not
+/retry                   another reply to the last message
+/reset                   a new conversation
+/save FILE               add the conversation to FILE, which `train` reads
+/quit                    end, as Ctrl-D does
+//TEXT                   a message that begins with /
 
 Ctrl-C stops a reply. Lines behind a bar are reasoning; the answer has none.
 ";
 
 /// What the line editor adds to that, in a build that has one.
 pub(super) const KEYS: Option<&str> = if cfg!(feature = "editing") {
-    Some("The arrow keys find what was typed before; text of several lines can be pasted.")
+    Some("Arrow keys find what was typed before; several lines can be pasted at once.")
 } else {
     None
 };
@@ -82,6 +83,13 @@ pub(super) fn message(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn help_fits_a_terminal_of_80_columns() {
+        for line in HELP.lines().chain(KEYS) {
+            assert!(line.len() < 80, "{line}");
+        }
+    }
 
     #[test]
     fn lines_are_messages_or_commands() {

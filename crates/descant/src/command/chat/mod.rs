@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Chat, dir: &Path, talk: Talk) -> Result<Exit> {
     talk.item("adapter", adapter);
     let mut input = Input::new(talk)?;
     if input.is_terminal() {
-        talk.say("Type a message. /help lists commands, Ctrl-C stops a reply, Ctrl-D ends.");
+        talk.sentence("Type a message. /help lists commands, Ctrl-C stops a reply, Ctrl-D ends.");
     }
     let options = GenerateOptions { stop_ids: speaker.stop_ids.clone(), ..GenerateOptions::default() };
     let compare = args.compare;
@@ -168,14 +168,14 @@ impl Talking<'_> {
         match message {
             Some(message) => {
                 if !turn.complete {
-                    self.talk.say("The answer was cut off; what came is kept in the conversation.");
+                    self.talk.sentence("The answer was cut off; what came is kept in the conversation.");
                 }
                 self.dialogue.reply(message);
             }
             None if turn.calls.is_empty() => {
-                self.talk.say("The reply has no answer; message and reply are removed from the conversation.");
+                self.talk.sentence("The reply has no answer; message and reply are removed from the conversation.");
             }
-            None => self.talk.say(format_args!(
+            None => self.talk.sentence(format_args!(
                 "The reply calls {}, and no tool is here: message and reply are left out of the conversation.",
                 visible(&turn.calls.join(", "))
             )),
@@ -204,7 +204,7 @@ impl Talking<'_> {
         self.speed = showing.finish()?.into_iter().next_back().flatten().or(self.speed);
         for (reply, title) in replies.iter().zip(titles) {
             if let Some(said) = cut_short(reply.stop, self.max_new_tokens) {
-                talk.say(title.map_or_else(|| said.clone(), |title| format!("{title}: {said}")));
+                talk.sentence(title.map_or_else(|| said.clone(), |title| format!("{title}: {said}")));
             }
         }
         let last = replies.last().expect("at least one side is asked");
@@ -221,17 +221,17 @@ impl Talking<'_> {
             Command::Quit => {}
             Command::Effort(effort) => {
                 self.dialogue.effort = effort;
-                self.talk.say(format_args!("Effort is {}.", self.dialogue.effort));
+                self.talk.sentence(format_args!("Effort is {}.", self.dialogue.effort));
             }
             Command::Language(language) => {
-                self.talk.say(match &language {
+                self.talk.sentence(match &language {
                     Some(language) => format!("Asks for reasoning in {}.", visible(language)),
                     None => "Asks for no language.".to_owned(),
                 });
                 self.dialogue.language = language;
             }
             Command::System(text) => {
-                self.talk.say(if text.is_some() {
+                self.talk.sentence(if text.is_some() {
                     "Instructions are set."
                 } else {
                     "There are no instructions."
@@ -240,12 +240,12 @@ impl Talking<'_> {
             }
             Command::Reset => {
                 self.dialogue.reset();
-                self.talk.say("The conversation begins anew; effort, language and instructions stay.");
+                self.talk.sentence("The conversation begins anew; effort, language and instructions stay.");
             }
             Command::Retry => self.retry()?,
             Command::Compare(wanted) => self.compared(wanted)?,
             Command::Save(path) => match save::save(&self.dialogue, &path) {
-                Ok(said) => self.talk.say(said),
+                Ok(said) => self.talk.sentence(said),
                 Err(error) => self.talk.warn(format_args!("{error:#}")),
             },
         }
@@ -259,7 +259,7 @@ impl Talking<'_> {
             return Ok(());
         };
         if !self.answer()? {
-            self.talk.say("The reply before is kept.");
+            self.talk.sentence("The reply before is kept.");
             self.dialogue.reply(before);
         }
         Ok(())
@@ -273,7 +273,7 @@ impl Talking<'_> {
         }
         if let Some(always) = always {
             self.compare = always;
-            self.talk.say(if always {
+            self.talk.sentence(if always {
                 "The base replies too from now on."
             } else {
                 "The adapter replies alone."
