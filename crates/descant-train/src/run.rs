@@ -65,12 +65,14 @@ impl<'a> Run<'a> {
         let seed = course.config.seed;
         let feed = Feed::new(course.samples, course.config)?;
         course.guard.validate().map_err(Error::Config)?;
-        let longest = Load::of_run(course.samples, course.config)?.tokens as usize;
+        let workers = course.workers.map_or(1, |workers| workers.group.world());
+        let load = Load::of_run(course.samples, course.config, workers)?;
+        let longest = load.tokens as usize;
         let memory = course.model.workspace().reserve(Claim { tokens: longest, ..Claim::default() });
         let mut trainer =
             Trainer::new(course.model, adapters, course.config.clone())?.arranged(course.arrangement);
         if let Some(workers) = course.workers {
-            trainer = trainer.shared(workers);
+            trainer = trainer.shared(workers, load.copies);
         }
         let progress = Progress { seed, ..Progress::default() };
         Ok(Self {

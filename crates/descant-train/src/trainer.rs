@@ -125,10 +125,12 @@ impl<'a> Trainer<'a> {
     /// The same trainer, whose steps are shared with other processes: each computes some of the micro-batches, and their
     /// gradients are added in the order in which one process adds them. All give the same micro-batches to each step,
     /// and all end with the same state. Changes no bit of a result.
+    ///
+    /// `copies` of the adapters' gradients are kept meanwhile ([`Load::copies`](crate::memory::Load::copies)): memory is
+    /// left free for them.
     #[must_use]
-    pub fn shared(mut self, workers: Workers<'a>) -> Self {
-        let copies = workers.copies(self.config.accumulation);
-        let bytes = (copies * self.adapters.n_parameters() * size_of::<f32>()) as u64;
+    pub fn shared(mut self, workers: Workers<'a>, copies: u64) -> Self {
+        let bytes = copies * (self.adapters.n_parameters() * size_of::<f32>()) as u64;
         self.claims.push(self.model.workspace().reserve(Claim { bytes, ..Claim::default() }));
         self.workers = Some(workers);
         self

@@ -135,18 +135,19 @@ pub(crate) fn at_once(world: usize) -> usize {
     world.min(AT_ONCE)
 }
 
-/// Copies of the adapters' gradients that each of so many processes keeps beside what one process has: its own share of
-/// so many micro-batches, and those that come.
-pub(crate) fn copies(micro_batches: usize, world: usize) -> usize {
-    if world > 1 { micro_batches.div_ceil(world) + at_once(world).min(micro_batches) } else { 0 }
+/// Copies of the adapters' gradients that a process of so many keeps beside what one process has, in a step whose
+/// micro-batches have so many tokens: as many as the largest share that is dealt, and those that come.
+pub(crate) fn copies(tokens: &[usize], world: usize) -> usize {
+    if world < 2 {
+        return 0;
+    }
+    let costs: Vec<u64> = tokens.iter().map(|tokens| cost(*tokens)).collect();
+    let dealt = deal(&costs, world);
+    let largest = (0..world).map(|rank| dealt.of(rank).count()).max().unwrap_or(0);
+    largest + at_once(world).min(tokens.len())
 }
 
 impl Workers<'_> {
-    /// See [`copies`].
-    pub(crate) fn copies(&self, micro_batches: usize) -> usize {
-        copies(micro_batches, self.group.world())
-    }
-
     /// Whether this process keeps checkpoints and incidents.
     pub(crate) fn is_first(&self) -> bool {
         self.group.is_first()
@@ -259,6 +260,9 @@ mod tests {
 
     #[test]
     fn copies_are_those_of_the_largest_share_and_those_that_come() {
-        assert_eq!([copies(4, 1), copies(4, 2), copies(5, 2), copies(2, 8), copies(16, 8)], [0, 4, 5, 3, 6]);
+        let of = |micro_batches: usize, world| copies(&vec![1000; micro_batches], world);
+        assert_eq!([of(4, 1), of(4, 2), of(5, 2), of(2, 8), of(16, 8)], [0, 4, 5, 3, 6]);
+        // One that is as long as all others leaves those to the other process: more than half of them.
+        assert_eq!([copies(&[4096, 100, 100, 100, 100, 100], 2), of(6, 2)], [5 + 2, 3 + 2]);
     }
 }

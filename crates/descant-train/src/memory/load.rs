@@ -20,34 +20,41 @@ pub struct Load {
     pub longest: u64,
     /// Tokens of all steps.
     pub in_all: u64,
-    /// Copies of the adapters' gradients that are kept beside those of a process alone; see [`Load::shared`].
+    /// Copies of the adapters' gradients that are kept beside those of a process alone.
     pub copies: u64,
 }
 
 impl Load {
-    /// Of a whole run, its longest micro-batch.
+    /// Of a whole run, its longest micro-batch, in each of so many processes that share its steps.
     ///
     /// # Errors
     /// There are no samples, or with packing one is too long.
-    pub fn of_run(samples: &dyn Samples, config: &TrainConfig) -> Result<Self> {
+    pub fn of_run(samples: &dyn Samples, config: &TrainConfig, workers: usize) -> Result<Self> {
         let mut feed = Feed::new(samples, config)?;
         let mut longest = Self::default();
         let mut position = 0;
+        // Tokens of the micro-batches of a step that train something: those are dealt.
+        let mut of_step = Vec::new();
         // Every pass has an order of its own, so the last one may bring the longest together.
         let of_run = config.max_steps.saturating_mul(config.accumulation as u64);
         let looked_at = of_run.min(MOST_LOOKED_AT);
-        for _ in 0..looked_at {
+        for number in 1..=looked_at {
             let batch = feed.places(&mut position)?;
             let tokens: u64 = batch.iter().map(|at| samples.tokens(*at) as u64).sum();
-            let trained = batch.iter().map(|at| samples.trained(*at) as u64).sum();
+            let trained: u64 = batch.iter().map(|at| samples.trained(*at) as u64).sum();
             let of_one = batch.iter().map(|at| samples.tokens(*at) as u64).max().unwrap_or(0);
             longest = Self {
                 tokens: longest.tokens.max(tokens),
                 trained: longest.trained.max(trained),
                 longest: longest.longest.max(of_one),
                 in_all: longest.in_all + tokens,
-                copies: 0,
+                ..longest
             };
+            of_step.extend((trained > 0).then_some(tokens as usize));
+            if number.is_multiple_of(config.accumulation as u64) || number == looked_at {
+                longest.copies = longest.copies.max(copies(&of_step, workers) as u64);
+                of_step.clear();
+            }
         }
         // The rest of a long run is taken to be like what was looked at.
         let in_all = longest.in_all as f64 * of_run as f64 / looked_at.max(1) as f64;
@@ -55,10 +62,11 @@ impl Load {
         Ok(longest)
     }
 
-    /// The same in each of so many processes that share steps of so many micro-batches.
+    /// The same in each of so many processes that share steps of so many micro-batches like this one.
     #[must_use]
     pub fn shared(self, micro_batches: usize, workers: usize) -> Self {
-        Self { copies: copies(micro_batches, workers) as u64, ..self }
+        let tokens = vec![self.tokens as usize; micro_batches];
+        Self { copies: copies(&tokens, workers) as u64, ..self }
     }
 }
 
@@ -82,7 +90,7 @@ mod tests {
                 max_sequence: 24,
                 ..TrainConfig::default()
             };
-            let found = Load::of_run(&samples, &config).unwrap();
+            let found = Load::of_run(&samples, &config, 1).unwrap();
             let mut feed = Feed::new(&samples, &config).unwrap();
             let mut position = 0;
             let tokens: Vec<usize> = (0..400)
@@ -91,5 +99,21 @@ mod tests {
             assert_eq!(found.tokens, *tokens.iter().max().unwrap() as u64);
             assert_eq!(found.in_all, tokens.iter().sum::<usize>() as u64);
         }
+    }
+
+    #[test]
+    fn copies_are_those_of_the_step_that_is_dealt_most_unevenly() {
+        let sample = |row: usize| {
+            let ids = vec![1; if row == 0 { 4000 } else { 20 }];
+            Sample { row, weights: vec![1.0; ids.len()], ids, first_analysis: None }
+        };
+        let samples: Vec<Sample> = (0..60).map(sample).collect();
+        let config =
+            TrainConfig { micro_batch: 1.into(), accumulation: 6, max_steps: 10, ..TrainConfig::default() };
+        let copies = |workers| Load::of_run(&samples, &config, workers).unwrap().copies;
+        // Once in a pass one process has the long one alone, and the other all five that come with it.
+        assert_eq!([copies(1), copies(2)], [0, 5 + 2]);
+        let even = Load { tokens: 20, ..Load::default() }.shared(6, 2);
+        assert_eq!(even.copies, 3 + 2);
     }
 }

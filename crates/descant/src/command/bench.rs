@@ -124,7 +124,8 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
     // Algorithms of products that were found by one are those of all.
     let scaled = match team.zip(link.as_deref()) {
         Some((team, link)) => {
-            let bench = Scaled { args, team, link, model: &model, samples: &samples, device: &device.device };
+            let (model, samples, device) = (&model, &samples[..], &device.device);
+            let bench = Scaled { args, team, link, model, samples, load: load_of(args, Some(team)), device };
             Some(bench.measure(&config, arrangement, &fresh)?)
         }
         None => None,
@@ -235,6 +236,13 @@ fn chosen(args: &BenchStep, device: &str, talk: Talk) -> Result<load::Chosen> {
     Ok(device)
 }
 
+/// What goes through the model at once.
+fn load_of(args: &BenchStep, team: Option<&Team>) -> Load {
+    let tokens = (args.batch * args.sequence) as u64;
+    let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0, copies: 0 };
+    load.shared(args.accumulate, team.map_or(1, |team| team.group.world()))
+}
+
 /// Where everything is, and the bytes that are planned; refuses what does not fit.
 fn arranged(
     args: &BenchStep,
@@ -247,9 +255,7 @@ fn arranged(
     let found = Found::on(device, args.on.memory.bytes(), args.keep);
     let (workers, of_host) = team.map_or((1, 1), |team| (team.group.world(), team.on_this_host()));
     let found = found.among(workers, of_host);
-    let tokens = (args.batch * args.sequence) as u64;
-    let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0, copies: 0 };
-    let load = load.shared(args.accumulate, workers);
+    let load = load_of(args, team);
     let (arrangement, needs) = found.arranged(architecture, args.accumulate, found.host, |place| {
         Ok(estimate(architecture, lora, config, load, None, place))
     })?;

@@ -10,7 +10,7 @@ use burn::tensor::{DType, Device, Tensor};
 use descant_kernels::gauge;
 use descant_lora::LoraAdapters;
 use descant_model::GptOss;
-use descant_train::memory::Arrangement;
+use descant_train::memory::{Arrangement, Load};
 use descant_train::{Link, Sample, Shared, TrainConfig, Trainer, Workers};
 use descant_workers::Wait;
 use serde::Serialize;
@@ -81,6 +81,8 @@ pub(super) struct Scaled<'a> {
     pub(super) link: &'a dyn Link,
     pub(super) model: &'a GptOss,
     pub(super) samples: &'a [Sample],
+    /// What goes through the model at once.
+    pub(super) load: Load,
     pub(super) device: &'a Device,
 }
 
@@ -104,7 +106,8 @@ impl Scaled<'_> {
         let alone = if group.is_first() { Some(self.steps(trainer()?)?) } else { None };
         group.barrier("one card is done", Wait::Long)?;
         let link = self.rate()?;
-        let together = self.steps(trainer()?.shared(Workers { group, link: self.link }))?;
+        let workers = Workers { group, link: self.link };
+        let together = self.steps(trainer()?.shared(workers, self.load.copies))?;
         let one = alone.as_ref().map_or(f64::NAN, |alone| median(&alone.seconds));
         let step = median(&together.seconds);
         let of = |value: fn(&Shared) -> f64| median(&together.shared.iter().map(value).collect::<Vec<_>>());

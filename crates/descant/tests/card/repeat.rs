@@ -51,7 +51,8 @@ pub(crate) fn train_among(
         let trainer = Trainer::new(&model, case.adapter(&model), config.clone()).expect("valid");
         let trainer = trainer.arranged(how);
         match workers {
-            Some(workers) => trainer.shared(workers),
+            // At most all of them, and as many that come.
+            Some(workers) => trainer.shared(workers, 2 * MICRO_BATCHES as u64),
             None => trainer,
         }
     };

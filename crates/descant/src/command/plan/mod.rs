@@ -94,7 +94,7 @@ fn answer(args: &Plan, resolved: &Resolved, places: &Places, talk: Talk) -> Resu
     let settings = &resolved.settings;
     let base = Base::find(settings)?;
     let rows = Rows::find(settings, &base.renderer, args.settings.file.is_none(), talk)?;
-    let in_all = Load::of_run(rows.samples(), &settings.train)?;
+    let in_all = Load::of_run(rows.samples(), &settings.train, 1)?;
     let tokens = rows.tokens(in_all, &settings.train);
     let expected = tokens.unwrap_or(in_all.in_all);
     let recipe = args.recipe.as_deref().map(Recipe::find).transpose()?;

@@ -72,9 +72,8 @@ impl Room {
             let one = asking.map(|asking| Asking { batch: 1, ..asking });
             found.arranged(config, train.accumulation, host, |place| Ok(estimated(train, load, one, place)))
         };
-        let load_of = |train: &TrainConfig| {
-            Ok::<_, anyhow::Error>(Load::of_run(samples, train)?.shared(train.accumulation, found.workers))
-        };
+        let load_of =
+            |train: &TrainConfig| Ok::<_, anyhow::Error>(Load::of_run(samples, train, found.workers)?);
         let needs = |train: &TrainConfig| Ok(placed(train, load_of(train)?, found.host)?.1);
         let fits = |needs: &Memory| found.fits(needs);
         let mut candidates = at_once(&settings.train, begun, found.workers);

@@ -89,7 +89,7 @@ fn work(
     team.filter(|_| !is_first).map_or(Ok(()), prepared)?;
     let rows::Training { examples: samples, watched, account } = rows::training(settings, &renderer, talk)?;
     team.filter(|_| is_first).map_or(Ok(()), prepared)?;
-    let tokens = Load::of_run(&samples, &settings.train)?.in_all;
+    let tokens = Load::of_run(&samples, &settings.train, 1)?.in_all;
     let examination = Examination::new(resolved, &renderer, None, Some(tokens))?;
     let config = load::config(dir)?;
     let identity = identity(resolved, dir, &samples.sha256(), &device.name)?;
