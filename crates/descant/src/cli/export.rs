@@ -62,6 +62,10 @@ pub(crate) struct Export {
     pub(crate) prove: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) device: DeviceArg,
+    /// Memory limit of --prove, CUDA context included, such as 12GB or 14.5GiB; `max` is all of it [default: memory.limit
+    /// of the adapter's run, else all of it]
+    #[arg(long, value_name = "LIMIT", requires = "prove")]
+    pub(crate) memory: Option<crate::settings::Limit>,
     /// Print export.json [default: a table]
     #[arg(long)]
     pub(crate) json: bool,

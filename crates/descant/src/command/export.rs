@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, anyhow};
 use descant_export::{Error, Experts, Form, Job, REPORT_FILE, Report, export, model_card};
 use descant_lora::peft::CARD_FILE;
 
-use super::{load, prove};
+use super::load;
+use super::prove::{self, Place};
 use crate::cli::Export;
 use crate::failure::{Exit, Hinted};
 use crate::hub::Places;
@@ -67,8 +68,13 @@ pub(crate) fn run(args: &Export, model: &Path, run: Option<&Resolved>, talk: Tal
     };
     if let Some(rows) = rows {
         let settings = run.map(|run| run.settings.clone()).unwrap_or_default();
-        let Some(proof) = prove::prove(&job, &report, &rows, settings, &args.device.name, &stopped, talk)?
-        else {
+        let limit = match args.memory {
+            Some(limit) => limit.bytes(),
+            None => settings.memory.limit_and_keep()?.0,
+        };
+        let place = Place { device: &args.device.name, limit };
+        let proof = prove::prove(&job, &report, &rows, settings, place, &stopped, talk);
+        let Some(proof) = proof.context("the export is complete, but not verified")? else {
             talk.say("stopped; the export is complete, but not verified");
             return Ok(signals.came().unwrap_or(Exit::Interrupted));
         };

@@ -1,19 +1,21 @@
 //! `descant export --prove`: the export, read back by our own reader, beside base and adapter on rows of text.
 //!
-//! One model is in memory at a time. What base and adapter say of every token is kept meanwhile, so that as many rows
-//! are compared as that takes memory for.
+//! One model is in memory at a time, within the limit that was set: what does not fit a card lies on the host. What base
+//! and adapter say of every token is kept meanwhile, so that as many rows are compared as that takes memory for.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use descant_export::{Form, Job, Proof, Report, read_gguf_lora, unpack_gguf};
-use descant_kernels::read_floats;
+use descant_kernels::{Keep, read_floats};
 use descant_lora::LoraAdapters;
-use descant_model::{Bare, Batch, GptOss, Overlay, Placement};
+use descant_model::{Bare, Batch, GptOss, Overlay};
+use descant_train::memory::Asking;
 use descant_train::{Event, Observer as _, Sample, score};
 
+use super::room::place_for_asking;
 use super::{load, rows};
 use crate::observe::Progress;
 use crate::settings::Settings;
@@ -28,25 +30,60 @@ const MOST_KL: f64 = 1e-3;
 /// Smallest share of the gained loss that is kept.
 const LEAST_GAIN: f64 = 0.95;
 
+/// Where it is proved.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// The device, as it was asked for.
+    pub(crate) device: &'a str,
+    /// Most bytes in use there.
+    pub(crate) limit: Option<u64>,
+}
+
+/// What models are loaded for, one after the other.
+struct Room {
+    device: load::Chosen,
+    limit: Option<u64>,
+    /// Tokens of the longest row.
+    longest: usize,
+}
+
+impl Room {
+    /// A model within the limit.
+    fn load(&self, dir: &Path) -> Result<GptOss> {
+        let longest = self.longest as u64;
+        let asking = Asking { batch: 1, tokens: longest, scored: longest };
+        let (placement, _) = place_for_asking(&self.device, self.limit, &load::config(dir)?, asking, 1)?;
+        let model = load::model(dir, &self.device.device, placement)?;
+        model.workspace().set(self.limit, Keep::Auto);
+        Ok(model)
+    }
+
+    /// Ends a model, so that there is room for the next one.
+    fn end(&self, model: GptOss) -> Result<()> {
+        let workspace = model.workspace().clone();
+        drop(model);
+        Ok(workspace.make_way(&self.device.device)?)
+    }
+}
+
 /// Compares what was written with what it was made of; `None` where it was stopped.
 pub(crate) fn prove(
     job: &Job<'_>,
     report: &Report,
     path: &Path,
     mut settings: Settings,
-    device: &str,
+    place: Place<'_>,
     stopped: &dyn Fn() -> ControlFlow<()>,
     talk: Talk,
 ) -> Result<Option<Proof>> {
     job.model.clone_into(&mut settings.model.path);
     settings.model.chat_template = settings.model.chat_template.filter(|path| path.is_file());
-    let device = load::said_device(device, talk)?.device;
+    let device = load::said_device(place.device, talk)?;
     let renderer = load::renderer(&settings)?;
     let (mut samples, _) = rows::samples(&settings, path, &renderer)?;
     let mut progress = Progress::new(talk);
 
-    let base = load::model(job.model, &device, Placement::default())?;
-    let vocabulary = base.config.vocab_size;
+    let vocabulary = load::config(job.model)?.vocab_size;
     let most = KEPT_BYTES / (size_of::<f32>() * vocabulary);
     let mut tokens = 0;
     samples.retain(|sample| {
@@ -59,6 +96,9 @@ pub(crate) fn prove(
             path.display()
         ));
     }
+    let longest = samples.iter().map(|sample| sample.ids.len()).max().unwrap_or(0);
+    let room = Room { device, limit: place.limit, longest };
+    let base = room.load(job.model)?;
     // Whoever wrote it, as the export reads it.
     let sites = descant_lora::read(job.adapter, &base.config)?.sites;
     let adapter = LoraAdapters::from_sites(sites, &base.config, base.device());
@@ -76,7 +116,7 @@ pub(crate) fn prove(
     }
     drop(adapter);
 
-    let (export, overlay, _folder) = read_back(job, base, &device)?;
+    let (export, overlay, _folder) = read_back(job, base, &room)?;
     let loss_export = loss(&export, &*overlay, &samples)?;
     let (mut kl, mut same, mut n) = (0.0, 0_usize, 0_usize);
     for (i, (sample, kept)) in samples.iter().zip(&kept).enumerate() {
@@ -136,7 +176,7 @@ fn reason(lossless: bool, kl: f64, gain_kept: Option<f64>) -> Option<String> {
 fn read_back(
     job: &Job<'_>,
     base: GptOss,
-    device: &Device,
+    room: &Room,
 ) -> Result<(GptOss, Box<dyn Overlay>, Option<descant_files::NewDir>)> {
     let out = job.out;
     let file = || if out.is_dir() { out.join("adapter.gguf") } else { out.to_owned() };
@@ -151,18 +191,18 @@ fn read_back(
             (base, Box::new(overlay), None)
         }
         Form::Bf16 | Form::Mxfp4 => {
-            drop(base);
-            (load::model(out, device, Placement::default())?, Box::new(Bare), None)
+            room.end(base)?;
+            (room.load(out)?, Box::new(Bare), None)
         }
         Form::Gguf => {
             let config = base.config.clone();
-            drop(base);
+            room.end(base)?;
             let path = if out.is_dir() { out.join("model.gguf") } else { out.to_owned() };
             let text =
                 descant_files::read_bounded(&job.model.join("config.json"), descant_model::MAX_CONFIG_BYTES)?;
             let text = serde_json::from_slice(&text).context("config.json")?;
             let folder = unpack_gguf(&path, &config, &text)?;
-            (load::model(folder.temporary(), device, Placement::default())?, Box::new(Bare), Some(folder))
+            (room.load(folder.temporary())?, Box::new(Bare), Some(folder))
         }
     })
 }

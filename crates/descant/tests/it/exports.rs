@@ -208,6 +208,16 @@ fn a_proof_that_fails_ends_with_status_1_and_stands_in_the_account_and_the_card(
     assert!(ran.code == 0 && proof["passed"] == true, "{}{proof}", ran.err);
     let card = std::fs::read_to_string(dir.path().join("good/README.md")).unwrap();
     assert!(card.contains("held-out loss of base, adapter, this export"), "{card}");
+    // Within a limit, which holds for the base before it is loaded; the export was made before.
+    let (ran, proof) = prove("adapter-attn", "limited", &["--memory", "8GB"]);
+    assert!(ran.code == 0 && proof["passed"] == true, "{}{proof}", ran.err);
+    let (ran, proof) = prove("adapter-attn", "small", &["--memory", "1MB"]);
+    assert!(ran.code == 4 && proof.is_null(), "{}{proof}", ran.err);
+    assert!(
+        ran.err.contains("the export is complete") && ran.err.contains("not enough memory"),
+        "{}",
+        ran.err
+    );
     // Experts, rounded to the nearest number: what was gained is lost.
     let (ran, proof) = prove("adapter-all", "bad", &["--experts", "nearest", "--allow-loss"]);
     assert!(ran.code == 1 && proof["passed"] == false, "{}{proof}", ran.err);

@@ -7,6 +7,8 @@ use descant_testkit::shard::{file_of, tensors_of};
 
 use super::*;
 
+const CPU: Place<'_> = Place { device: "cpu", limit: None };
+
 #[test]
 fn equal_distributions_do_not_diverge_and_others_do() {
     let p = [0.5_f32.ln(), 0.25_f32.ln(), 0.25_f32.ln()];
@@ -70,7 +72,7 @@ fn every_form_is_proved_and_a_damaged_one_is_not() {
         let go = || ControlFlow::Continue(());
         let report = export(&job, &mut |_| go()).unwrap();
         let proved =
-            || prove(&job, &report, &rows, Settings::default(), "cpu", &go, Talk::SILENT).unwrap().unwrap();
+            || prove(&job, &report, &rows, Settings::default(), CPU, &go, Talk::SILENT).unwrap().unwrap();
         let proof = proved();
         assert!(proof.passed && proof.kl < 1e-4 && proof.top1 > 0.9, "{}: {proof:?}", form.name());
         assert_eq!((proof.rows, proof.loss_base > 0.0), (1, true));
@@ -91,6 +93,6 @@ fn a_proof_that_is_stopped_is_none() {
     let report = export(&job, &mut |_| ControlFlow::Continue(())).unwrap();
     let rows = fixture("tiny-gpt-oss/data/held-out.jsonl");
     let stopped = || ControlFlow::Break(());
-    let proof = prove(&job, &report, &rows, Settings::default(), "cpu", &stopped, Talk::SILENT).unwrap();
+    let proof = prove(&job, &report, &rows, Settings::default(), CPU, &stopped, Talk::SILENT).unwrap();
     assert_eq!(proof, None);
 }
