@@ -40,7 +40,7 @@ pub use layer::{
 };
 pub use load::{Loader, NotPinned};
 pub use memory::{
-    Claim, Keep, Kept, LayerLoad, LayerMemory, LayerSizes, MemorySettings, Reservation, Workspace,
+    Chunks, Claim, Keep, Kept, LayerLoad, LayerMemory, LayerSizes, MemorySettings, Reservation, Workspace,
 };
 pub use op::attention::{AttentionSpec, Segment, Segments, attention};
 pub use op::cache::write_rows;

@@ -11,7 +11,7 @@ use super::operands::{Factors, Gradients, Operands, SiteFactors, Source};
 use super::prepared::Prepared;
 use super::types::{Angles, LayerPairs, LowRankPair};
 use crate::cuda::{CudaError, DeviceMemory, Run, contiguous, empty_within, primitive};
-use crate::memory::Kept;
+use crate::memory::Chunks;
 use crate::memory::arena::Lease;
 use crate::memory::budget::Need;
 use crate::memory::layout::Layout;
@@ -86,8 +86,9 @@ impl Call {
         Paths::new(&self.pairs.map(|pair| pair.map_or(0, |pair| pair.rank)))
     }
 
-    fn plan(&self, tokens: usize, kept: Kept) -> Plan {
-        Plan::new(self.layer.sizes, tokens, self.paths(), kept, self.layer.in_order())
+    fn plan(&self, tokens: usize, lease: &Lease) -> Plan {
+        let (sizes, in_order) = (self.layer.sizes, self.layer.in_order());
+        Plan::new(sizes, tokens, self.paths(), lease.kept, in_order).within(lease.chunks)
     }
 
     /// What no kernel was written for.
@@ -110,6 +111,8 @@ impl Call {
             in_order: self.layer.in_order(),
             longest: self.sequences.longest(),
             windows: Arc::clone(&self.layer.place.windows),
+            // What the memory is laid out for decides.
+            chunks: Chunks::Long,
         }
     }
 
@@ -135,7 +138,7 @@ impl Call {
             }
             Source::Address(address) => Place::Address(*address),
         });
-        let (call, plan) = (self.clone(), self.plan(tokens, lease.kept));
+        let (call, plan) = (self.clone(), self.plan(tokens, &lease));
         self.layer.gpu.enqueue(handles, move |run, addresses| {
             let operands = places.map(&mut |place| match place {
                 Place::Handle(index) => addresses[*index],

@@ -16,6 +16,7 @@ use super::operands::{Factors, Gradients, SiteFactors, Source};
 use super::prepared::Prepared;
 use super::types::{LayerPairs, PairGradients, PlacedBatch};
 use crate::cuda::{CudaError, contiguous, empty, primitive, tensor};
+use crate::memory::Chunks;
 use crate::memory::arena::{Lease, Places};
 use crate::memory::budget::Need;
 use crate::memory::table::Phase;
@@ -33,6 +34,8 @@ impl Prepared {
             in_order: self.in_order(),
             longest: batches.iter().map(|segments| segments.longest()).max().unwrap_or(0),
             windows: Arc::clone(&self.place.windows),
+            // What the memory is laid out for decides.
+            chunks: Chunks::Long,
         };
         let places = self.workspace.turn().places(&self.gpu, &need)?;
         if !places.holds(batches.len(), tokens, self.sizes.hidden) {

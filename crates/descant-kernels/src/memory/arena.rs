@@ -13,6 +13,7 @@ use super::budget::{Budget, Need};
 use super::inputs::Inputs;
 use super::keep::Kept;
 use super::settings::MemorySettings;
+use super::sizes::Chunks;
 use crate::cuda::gauge::{own, release_unused};
 use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, StreamOrder, poison};
 use crate::stream::inputs::HostedInputs;
@@ -82,6 +83,8 @@ pub(crate) struct Lease {
     slot: u64,
     /// What the slot has room for.
     pub(crate) kept: Kept,
+    /// How many tokens go through experts at once.
+    pub(crate) chunks: Chunks,
     owner: Option<(Arc<[AtomicU64]>, usize, u64)>,
 }
 
@@ -133,7 +136,7 @@ impl Arena {
         let paths = before
             .filter(|old| old.sizes == need.sizes)
             .map_or(need.paths, |old| need.paths.union(&old.paths));
-        let need = Need { paths, ..need.clone() };
+        let need = Need { paths, chunks: settings.chunks, ..need.clone() };
         match Self::new(gpu, Need { tokens, ..need.clone() }, settings, bus) {
             // There is no room for more than is needed now.
             Err(error) if error.is_out_of_memory() && tokens > need.tokens => {
@@ -146,7 +149,7 @@ impl Arena {
     fn serves(&self, want: &Need, settings: MemorySettings) -> bool {
         let have = &self.need;
         let of = |settings: MemorySettings| {
-            (settings.limit, settings.keep, settings.together, settings.inputs_on_host)
+            (settings.limit, settings.keep, settings.together, settings.inputs_on_host, settings.chunks)
         };
         of(self.settings) == of(settings)
             && have.tokens >= want.tokens
@@ -165,6 +168,7 @@ impl Arena {
             scratch_bytes,
             slot: 0,
             kept: Kept::Input,
+            chunks: self.need.chunks_of_pairs(),
             owner: None,
         };
         let Some(layer) = layer else { return none };

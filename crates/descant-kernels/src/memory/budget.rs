@@ -8,7 +8,7 @@ use super::inputs::Inputs;
 use super::keep::{Keep, Kept};
 use super::layout::{Layout, kept_bytes};
 use super::plan::plan;
-use super::sizes::{LayerSizes, Plan};
+use super::sizes::{Chunks, LayerSizes, Plan};
 use super::table::WORKSPACE;
 use crate::site::{Paths, PerSite};
 
@@ -41,11 +41,18 @@ pub(crate) struct Need {
     pub(crate) longest: usize,
     /// Of all layers.
     pub(crate) windows: Arc<[Option<usize>]>,
+    /// How many of the tokens go through experts at once, where the pairs allow it.
+    pub(crate) chunks: Chunks,
 }
 
 impl Need {
     pub(crate) fn plan(&self, kept: Kept) -> Plan {
-        Plan::new(self.sizes, self.tokens, self.paths, kept, self.in_order)
+        Plan::new(self.sizes, self.tokens, self.paths, kept, self.in_order).within(self.chunks_of_pairs())
+    }
+
+    /// Those that are taken.
+    pub(crate) fn chunks_of_pairs(&self) -> Chunks {
+        self.chunks.allowed(&self.paths)
     }
 
     /// How many tokens to lay memory out for: those that are needed or were announced, and some more where fewer were
@@ -59,7 +66,13 @@ impl Need {
 
     /// Bytes that layers work in, whatever they keep, and for fewer tokens too: some of those go in longer chunks.
     fn scratch_bytes(&self) -> u64 {
-        let chunk = self.tokens.min(self.sizes.largest_chunk());
+        let logits = room_for_logits(&self.sizes, self.tokens, self.in_order);
+        self.layers_scratch_bytes().max((WORKSPACE + logits) as u64)
+    }
+
+    /// The same without logits.
+    fn layers_scratch_bytes(&self) -> u64 {
+        let chunk = self.tokens.min(self.sizes.largest_chunk(self.chunks_of_pairs()));
         Kept::ALL
             .into_iter()
             .map(|kept| Layout::new(&Plan { chunk, ..self.plan(kept) }).scratch_bytes)
@@ -70,12 +83,12 @@ impl Need {
 }
 
 /// Bytes that the logits of a batch of so many tokens may take at once: what its layers work in is free between them,
-/// but for the workspace of products, up to a most. Sizes alone decide, never what an earlier batch left behind: rows that are
-/// multiplied together decide in which order sums are made.
+/// but for the workspace of products, up to a most. Sizes alone decide, never what an earlier batch left behind, nor in
+/// which chunks layers take a batch: rows that are multiplied together decide in which order sums are made.
 pub(crate) fn room_for_logits(sizes: &LayerSizes, tokens: usize, in_order: bool) -> usize {
-    let (paths, windows) = (Paths::default(), Arc::from([]));
-    let need = Need { sizes: *sizes, paths, tokens, in_order, longest: tokens, windows };
-    (need.scratch_bytes() as usize - WORKSPACE).min(MOST_LOGITS)
+    let (paths, windows, chunks) = (Paths::default(), Arc::from([]), Chunks::Long);
+    let need = Need { sizes: *sizes, paths, tokens, in_order, longest: tokens, windows, chunks };
+    (need.layers_scratch_bytes() as usize - WORKSPACE).min(MOST_LOGITS)
 }
 
 /// Bytes of the residual stream of one batch.
@@ -153,6 +166,8 @@ pub struct LayerLoad {
     pub together: usize,
     /// Whether inputs of layers wait for the backward on the host.
     pub inputs_on_host: bool,
+    /// How many of the tokens go through experts at once, where the pairs allow it.
+    pub chunks: Chunks,
     /// Tokens of a typical sequence.
     pub longest: usize,
     /// Whether experts are packed and the card's kernels want their rows in order, as Hopper's do.
@@ -169,6 +184,7 @@ impl LayerLoad {
             in_order: self.in_order,
             longest: self.longest,
             windows: self.windows.as_slice().into(),
+            chunks: self.chunks,
         };
         let budget = Budget::new(&need, keep, self.together, self.inputs_on_host, free);
         let inputs = budget.inputs.bytes();
@@ -200,6 +216,7 @@ mod tests {
                     tokens,
                     together: 1,
                     inputs_on_host: false,
+                    chunks: Chunks::Long,
                     longest: tokens,
                     in_order,
                 };
@@ -218,6 +235,36 @@ mod tests {
     }
 
     #[test]
+    fn short_chunks_take_less_and_change_neither_the_room_for_logits_nor_what_pairs_at_experts_get() {
+        let sizes = LayerSizes::OF_20B;
+        let (windows, none) = (vec![None; 24], PerSite::from_fn(|_| 0));
+        let all = PerSite::from_fn(|_| 8);
+        let of = |tokens, ranks: &PerSite<usize>, chunks| {
+            let load = LayerLoad {
+                sizes,
+                windows: windows.clone(),
+                ranks: ranks.clone(),
+                tokens,
+                together: 1,
+                inputs_on_host: false,
+                longest: tokens,
+                in_order: true,
+                chunks,
+            };
+            load.memory(Keep::Minimal, 0).scratch
+        };
+        // Two layers' experts of the 20b are 0.85e9 bytes.
+        let saved = of(16_384, &none, Chunks::Long) - of(16_384, &none, Chunks::Short);
+        assert!((700_000_000..900_000_000).contains(&saved), "{saved}");
+        assert_eq!(of(8192, &none, Chunks::Long), of(8192, &none, Chunks::Short));
+        assert_eq!(of(16_384, &all, Chunks::Long), of(16_384, &all, Chunks::Short));
+        for tokens in [9000, 16_384, 32_768] {
+            let room = room_for_logits(&sizes, tokens, true) + WORKSPACE;
+            assert!(room as u64 <= of(tokens, &none, Chunks::Short), "{tokens}");
+        }
+    }
+
+    #[test]
     fn a_batch_that_grows_gets_room_and_one_that_was_announced_gets_that() {
         let sizes = LayerSizes {
             hidden: 64,
@@ -229,8 +276,8 @@ mod tests {
             inner: 64,
             packed_attention: false,
         };
-        let (paths, windows) = (Paths::default(), Arc::from([]));
-        let need = Need { sizes, paths, tokens: 0, longest: 9, in_order: false, windows };
+        let (paths, windows, chunks) = (Paths::default(), Arc::from([]), Chunks::Long);
+        let need = Need { sizes, paths, tokens: 0, longest: 9, in_order: false, windows, chunks };
         let of = |tokens| Need { tokens, ..need.clone() };
         assert_eq!(of(800).tokens_with_room(0, None), 800);
         assert_eq!(of(800).tokens_with_room(0, Some(&of(790))), 900);

@@ -21,5 +21,5 @@ mod workspace;
 pub use budget::{LayerLoad, LayerMemory};
 pub use keep::{Keep, Kept};
 pub use settings::{Claim, MemorySettings};
-pub use sizes::LayerSizes;
+pub use sizes::{Chunks, LayerSizes};
 pub use workspace::{Reservation, Workspace};

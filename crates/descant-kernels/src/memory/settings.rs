@@ -1,6 +1,7 @@
 //! What a model may use of its device's memory.
 
 use super::keep::Keep;
+use super::sizes::Chunks;
 
 /// What a model may use on its device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct MemorySettings {
     pub together: usize,
     /// Whether inputs of layers wait for the backward on the host. See [`Claim::inputs_on_host`].
     pub inputs_on_host: bool,
+    /// See [`Claim::chunks`].
+    pub chunks: Chunks,
 }
 
 /// What someone will want of a device's memory beside what is there.
@@ -33,4 +36,6 @@ pub struct Claim {
     /// Whether the inputs of layers that are not needed soon lie in pinned host memory until the backward asks for
     /// them.
     pub inputs_on_host: bool,
+    /// How many tokens go through experts at once, where the pairs allow it.
+    pub chunks: Chunks,
 }

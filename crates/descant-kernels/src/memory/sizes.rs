@@ -3,6 +3,24 @@
 use super::keep::Kept;
 use crate::site::{DensePath, Paths, SiteKind};
 
+/// How many tokens go through the experts' half of a layer at once, where there are many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Chunks {
+    /// So many that more would make no product faster.
+    #[default]
+    Long,
+    /// Half as many, in half the memory. Every token's result is the same, but gradients of pairs at the router and at
+    /// experts are summed chunk by chunk: with such pairs chunks are long, so that no limit changes a bit.
+    Short,
+}
+
+impl Chunks {
+    /// What these pairs allow.
+    pub(crate) fn allowed(self, paths: &Paths) -> Self {
+        if paths.router + paths.gate_up + paths.down > 0 { Self::Long } else { self }
+    }
+}
+
 /// The sizes of a layer that decide bytes and operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerSizes {
@@ -56,10 +74,9 @@ impl LayerSizes {
             .fold([0; 2], |[all, _], [rows, inputs]| [all + rows, inputs])
     }
 
-    /// How many of so many tokens go through the experts' half of a layer at once: sizes alone decide, never what memory
-    /// is free, since gradients of the experts' pairs are summed chunk by chunk.
-    pub(crate) fn chunk(&self, tokens: usize) -> usize {
-        let most = self.largest_chunk();
+    /// How many of so many tokens go through the experts' half of a layer at once.
+    pub(crate) fn chunk(&self, tokens: usize, chunks: Chunks) -> usize {
+        let most = self.largest_chunk(chunks);
         match tokens.div_ceil(most) {
             0 | 1 => tokens,
             chunks => tokens.div_ceil(chunks).next_multiple_of(CHUNK_TOKENS_MULTIPLE),
@@ -67,9 +84,13 @@ impl LayerSizes {
     }
 
     /// The longest chunk: more tokens make an expert's products no faster, and what they work in grows with it.
-    pub(crate) fn largest_chunk(&self) -> usize {
+    pub(crate) fn largest_chunk(&self, chunks: Chunks) -> usize {
         let rows = CHUNK_ROWS * self.n_experts / self.top_k.max(1);
-        rows.next_multiple_of(CHUNK_TOKENS_MULTIPLE).max(CHUNK_TOKENS)
+        let long = rows.next_multiple_of(CHUNK_TOKENS_MULTIPLE).max(CHUNK_TOKENS);
+        match chunks {
+            Chunks::Long => long,
+            Chunks::Short => long / 2,
+        }
     }
 
     /// Numbers of attention's largest matrix.
@@ -98,8 +119,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// In long chunks.
     pub(crate) fn new(sizes: LayerSizes, tokens: usize, paths: Paths, kept: Kept, in_order: bool) -> Self {
-        Self { sizes, tokens, chunk: sizes.chunk(tokens), paths, kept, in_order }
+        Self { sizes, tokens, chunk: sizes.chunk(tokens, Chunks::Long), paths, kept, in_order }
+    }
+
+    /// The same in chunks of this kind.
+    pub(crate) fn within(self, chunks: Chunks) -> Self {
+        Self { chunk: self.sizes.chunk(self.tokens, chunks), ..self }
     }
 
     /// Chunks that all tokens make.
@@ -144,9 +171,23 @@ mod tests {
             (of_120b, 32_768, 32_768),
             (of_120b, 131_072, 32_768),
         ] {
-            assert_eq!(sizes.chunk(tokens), chunk, "{tokens} tokens of {} experts", sizes.n_experts);
-            let plan = Plan::new(sizes, tokens, Paths::default(), Kept::Input, true);
-            assert!(plan.chunk * (plan.chunks() - 1) < tokens && tokens <= plan.chunk * plan.chunks());
+            let long = Chunks::Long;
+            assert_eq!(sizes.chunk(tokens, long), chunk, "{tokens} tokens of {} experts", sizes.n_experts);
+            for chunks in [long, Chunks::Short] {
+                let plan = Plan::new(sizes, tokens, Paths::default(), Kept::Input, true).within(chunks);
+                assert!(plan.chunk * (plan.chunks() - 1) < tokens && tokens <= plan.chunk * plan.chunks());
+            }
+        }
+        let short = |tokens| of_20b.chunk(tokens, Chunks::Short);
+        assert_eq!([8192, 8193, 16_384, 131_072].map(short), [8192, 4160, 8192, 8192]);
+    }
+
+    #[test]
+    fn chunks_are_long_where_gradients_are_summed_chunk_by_chunk() {
+        let none = Paths { input: 32, output: 16, ..Paths::default() };
+        assert_eq!(Chunks::Short.allowed(&none), Chunks::Short);
+        for paths in [Paths { router: 8, ..none }, Paths { gate_up: 8, ..none }, Paths { down: 8, ..none }] {
+            assert_eq!(Chunks::Short.allowed(&paths), Chunks::Long, "{paths:?}");
         }
     }
 }

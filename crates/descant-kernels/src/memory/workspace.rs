@@ -11,6 +11,7 @@ use super::arena::{Arena, Lease, Order, Places};
 use super::budget::Need;
 use super::keep::Keep;
 use super::settings::{Claim, MemorySettings};
+use super::sizes::Chunks;
 use crate::DeviceError;
 #[cfg(feature = "cuda")]
 use crate::cuda::{CudaError, Gpu};
@@ -52,6 +53,10 @@ impl State {
             tokens: claims().map(|claim| claim.tokens).max().unwrap_or(0),
             together: claims().map(|claim| claim.together).max().unwrap_or(0),
             inputs_on_host: claims().any(|claim| claim.inputs_on_host),
+            chunks: claims()
+                .map(|claim| claim.chunks)
+                .find(|chunks| *chunks != Chunks::Long)
+                .unwrap_or_default(),
         }
     }
 }
@@ -220,6 +225,7 @@ mod tests {
             tokens,
             together,
             inputs_on_host: false,
+            chunks: Chunks::Long,
         };
         let reservation = one.reserve(Claim { bytes: 100, tokens: 64, ..Claim::default() });
         assert_eq!(one.clone().settings(), whole(100, 64, 0));

@@ -6,8 +6,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use descant_kernels as k;
 use k::reference as definition;
 use k::{
-    Angles, AttentionSpec, DecoderLayer, DenseWeight, FrozenWeight, Groups, Keep, LayerPairs, LayerPlace,
-    LayerSpec, LayerTensors, LogitsRoom, LowRankPair, Segments, SiteKind, Workspace, read_floats,
+    Angles, AttentionSpec, Chunks, Claim, DecoderLayer, DenseWeight, FrozenWeight, Groups, Keep, LayerPairs,
+    LayerPlace, LayerSpec, LayerTensors, LogitsRoom, LowRankPair, Segments, SiteKind, Workspace, read_floats,
 };
 
 use crate::card::{card, error, on, rounded};
@@ -372,6 +372,29 @@ fn a_long_batch_equals_its_halves_whatever_is_kept() {
         let wrong = joined([&halves[0], &halves[0]]);
         assert_eq!(far(&wrong, &expected).len(), expected.len());
         assert!(far(&halves[0][2..], &expected[2..]).len() == expected.len() - 2);
+        k::cuda::portable_kernels(false);
+    }
+}
+
+/// Which chunks a memory limit asks for changes no bit, since no pair is summed chunk by chunk.
+#[test]
+#[ignore = "needs a card"]
+fn short_chunks_have_the_bits_of_long_ones() {
+    let card = card();
+    let attention = [SiteKind::Query, SiteKind::Key, SiteKind::Value, SiteKind::Output];
+    let case = Case::new(true, &attention, Some(64), &[512; 34], 92);
+    for portable in [false, true] {
+        k::cuda::portable_kernels(portable);
+        for keep in [Keep::All, Keep::Minimal] {
+            let of = |chunks| {
+                let workspace = Workspace::default();
+                workspace.set(None, keep);
+                let _claim = workspace.reserve(Claim { chunks, ..Claim::default() });
+                bits(&case.own(&card, &case.prepared(&card, &workspace)))
+            };
+            let (long, short) = (of(Chunks::Long), of(Chunks::Short));
+            assert!(long == short, "{keep}, portable {portable}: other bits");
+        }
         k::cuda::portable_kernels(false);
     }
 }

@@ -1,6 +1,6 @@
 //! The arrangement of a run: the least that goes to the host so that it fits, and as few passes over the bus as can be.
 
-use descant_kernels::Keep;
+use descant_kernels::{Chunks, Keep};
 use descant_model::{Config, Placement};
 
 use super::account::{Memory, Place};
@@ -11,6 +11,9 @@ use super::arrangement::Arrangement;
 /// and no weights are on the bus, and in place of experts where they are fewer bytes over the bus. Where nothing fits,
 /// the one that needs least. Of steps of several micro-batches so many go through a layer together as bring the fewest
 /// bytes over the bus.
+///
+/// Where weights are on the bus or nothing fits, tokens go through experts in short chunks, if that brings fewer bytes
+/// over the bus or lets it fit.
 ///
 /// `host` are the bytes that the host may pin.
 ///
@@ -24,15 +27,43 @@ pub fn arrange<E>(
     mut needs: impl FnMut(Place) -> std::result::Result<Memory, E>,
     fits: impl Fn(&Memory) -> bool,
 ) -> std::result::Result<(Arrangement, Memory), E> {
-    let none = Arrangement::default();
-    let mut best = place_weights(config, place, none, host, &mut needs, &fits)?;
+    let mut in_chunks = |chunks| {
+        let none = Arrangement { chunks, ..Arrangement::default() };
+        arrange_from(config, place, none, micro_batches, host, &mut needs, &fits)
+    };
+    let long = in_chunks(Chunks::Long)?;
+    let is_on_card = matches!(place, Place::Card { .. });
+    if !is_on_card || fits(&long.1) && long.0.placement.streamed_layers == 0 {
+        return Ok(long);
+    }
+    let short = in_chunks(Chunks::Short)?;
+    let bus = |of: &(Arrangement, Memory)| of.0.bus_bytes_of_step(config, micro_batches, of.1.on_host);
+    let is_better = match [fits(&long.1), fits(&short.1)] {
+        [true, true] => bus(&short) < bus(&long),
+        [false, false] => short.1.least() < long.1.least(),
+        [_, fits] => fits,
+    };
+    Ok(if is_better { short } else { long })
+}
+
+/// The same from an arrangement that says how all else is done.
+fn arrange_from<E>(
+    config: &Config,
+    place: Place,
+    none: Arrangement,
+    micro_batches: usize,
+    host: Option<u64>,
+    needs: &mut impl FnMut(Place) -> std::result::Result<Memory, E>,
+    fits: &impl Fn(&Memory) -> bool,
+) -> std::result::Result<(Arrangement, Memory), E> {
+    let mut best = place_weights(config, place, none, host, needs, fits)?;
     // Inputs of layers cross the bus within the time of a layer where no weights do; what they leave free keeps results.
     let may_keep_more = matches!(place, Place::Card { keep: Keep::Auto, .. });
     let streams = best.0.placement.streamed_layers > 0;
     let mut without_experts = None;
     if matches!(place, Place::Card { .. }) && (!fits(&best.1) || may_keep_more || streams) {
         let hosted = Arrangement { inputs_on_host: true, ..none };
-        let one = place_weights(config, place, hosted, host, &mut needs, &fits)?;
+        let one = place_weights(config, place, hosted, host, needs, fits)?;
         let keeps_more =
             fits(&one.1) && !streams && one.0.placement == best.0.placement && one.1.kept > best.1.kept;
         let is_better = if fits(&best.1) { keeps_more } else { one.1.least() < best.1.least() };
@@ -51,7 +82,7 @@ pub fn arrange<E>(
             break;
         }
         let such = Arrangement { together, placement: none.placement, ..best.0 };
-        let one = place_weights(config, place, such, host, &mut needs, &fits)?;
+        let one = place_weights(config, place, such, host, needs, fits)?;
         let bus = |of: &Arrangement| of.bus_bytes(config, micro_batches);
         if fits(&one.1) && bus(&one.0) < bus(&best.0) {
             best = one;
@@ -197,14 +228,40 @@ mod tests {
             found
         };
         let (arrangement, needs) = of(&of_120b, 4096);
-        assert_eq!(arrangement, Arrangement { placement: embedding, together: 1, inputs_on_host: true });
+        let hosted = Arrangement { placement: embedding, inputs_on_host: true, ..Arrangement::default() };
+        assert_eq!(arrangement, hosted);
         let inputs = 33 * 4096 * 2880 * 2;
         assert_eq!(arrangement.bus_bytes_of_step(&of_120b, 1, needs.on_host), 2 * inputs);
         let streamed = Placement { streamed_layers: 2, ..embedding };
         assert!(2 * inputs < streamed.bus_bytes(&of_120b), "two layers are the fewest that save anything");
         // Those of more tokens are more bytes than experts of the 20b, which are fewer.
         let (arrangement, _) = of(&config(), 16_384);
-        assert_eq!(arrangement, Arrangement { placement: streamed, together: 1, inputs_on_host: false });
+        assert_eq!(arrangement, Arrangement { placement: streamed, ..Arrangement::default() });
+    }
+
+    #[test]
+    fn chunks_are_short_where_that_leaves_fewer_experts_on_the_host() {
+        let config = config();
+        let of = |targets: &[&str], tokens: u64, may: u64| {
+            let load = Load { tokens, trained: 0, longest: 1024, in_all: 0, copies: 0 };
+            let targets = targets.iter().map(|name| (*name).to_owned()).collect();
+            let (lora, train) = (LoraConfig { targets, ..LoraConfig::default() }, TrainConfig::default());
+            let needs = |place| Ok::<_, Error>(estimate(&config, &lora, &train, load, None, place));
+            let found = arrange(&config, card(may), 1, None, needs, |needs| needs.least() <= may).unwrap();
+            assert!(found.1.total() <= may, "{found:?}");
+            found.0
+        };
+        let (attention, router) = (["q_proj", "o_proj"], ["q_proj", "router"]);
+        let may = 11_450_000_000;
+        let short = of(&attention, 16_384, may);
+        assert_eq!(short.chunks, Chunks::Short);
+        // Gradients of the router's pair are summed chunk by chunk.
+        let long = of(&router, 16_384, may);
+        assert_eq!(long.chunks, Chunks::Long);
+        assert!(short.placement.streamed_layers + 2 <= long.placement.streamed_layers, "{short:?} {long:?}");
+        // Where nothing streams, and where a batch is no longer than a short chunk.
+        assert_eq!(of(&attention, 16_384, 40_000_000_000).chunks, Chunks::Long);
+        assert_eq!(of(&attention, 4096, may).chunks, Chunks::Long);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How a model and the work on it are laid out: which weights lie on the host, and how they cross the bus.
 
+use descant_kernels::Chunks;
 use descant_model::{Config, Placement};
 
 /// How a model and the work on it are laid out where a card has no room for all of it. Changes no bit of a result.
@@ -11,22 +12,25 @@ pub struct Arrangement {
     pub together: usize,
     /// Whether the inputs of layers wait for the backward on the host.
     pub inputs_on_host: bool,
+    /// How many tokens go through experts at once, where there are many and the adapters allow it.
+    pub chunks: Chunks,
 }
 
 impl Default for Arrangement {
     fn default() -> Self {
-        Self { placement: Placement::default(), together: 1, inputs_on_host: false }
+        Self { placement: Placement::default(), together: 1, inputs_on_host: false, chunks: Chunks::Long }
     }
 }
 
 impl Arrangement {
     /// For people: what is not the usual.
     pub fn words(&self) -> impl Iterator<Item = String> {
-        let Self { placement, together, inputs_on_host } = *self;
+        let Self { placement, together, inputs_on_host, chunks } = *self;
         let order =
             (together > 1).then(|| format!("{together} micro-batches through a layer before the next"));
         let inputs = inputs_on_host.then(|| "inputs of layers on the host until the backward".to_owned());
-        [placement.words(), order, inputs].into_iter().flatten()
+        let chunks = (chunks == Chunks::Short).then(|| "experts in short chunks of tokens".to_owned());
+        [placement.words(), order, inputs, chunks].into_iter().flatten()
     }
 
     /// Bytes of weights that cross the bus in a step of so many micro-batches.

@@ -81,6 +81,7 @@ pub(super) fn layers(
         tokens: load.tokens as usize,
         together: arrangement.together,
         inputs_on_host: arrangement.inputs_on_host,
+        chunks: arrangement.chunks,
         longest: load.longest as usize,
         in_order: in_order && config.has_packed_experts(),
     };

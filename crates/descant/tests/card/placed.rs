@@ -41,7 +41,7 @@ fn where_weights_lie_changes_no_bit() {
             let what = format!("{}, {placement:?}, portable {portable}", case.name);
             for together in [1, 2, 3] {
                 for inputs_on_host in [false, true] {
-                    let how = Arrangement { placement, together, inputs_on_host };
+                    let how = Arrangement { placement, together, inputs_on_host, ..Arrangement::default() };
                     let again = train(&case, &card, how, OptimizerKind::AdamW8bit, Some(7));
                     assert_eq!(trained, again, "{what}, {how:?}");
                 }
@@ -70,7 +70,7 @@ fn where_nothing_may_be_pinned_the_bits_are_the_same() {
         let mut replied = None;
         for placement in [few, all] {
             for (together, inputs_on_host) in [(1, false), (1, true), (2, true)] {
-                let how = Arrangement { placement, together, inputs_on_host };
+                let how = Arrangement { placement, together, inputs_on_host, ..Arrangement::default() };
                 pin_at_most(Some(LITTLE));
                 let again = train(&case, &card, how, OptimizerKind::AdamW8bit, Some(7));
                 pin_at_most(None);

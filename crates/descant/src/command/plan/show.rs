@@ -1,6 +1,7 @@
 //! The answer of `descant plan`, for people and as JSON.
 
 use anyhow::Result;
+use descant_kernels::Chunks;
 use serde_json::{Value, json};
 
 use super::cards::Predicted;
@@ -197,6 +198,7 @@ impl Answer {
                 "micro_batches_together": self.room.arrangement.together,
                 "host_bytes": self.host_bytes,
                 "inputs_on_host": self.room.arrangement.inputs_on_host,
+                "experts_in_short_chunks": self.room.arrangement.chunks == Chunks::Short,
                 "bus_bytes_per_step": self.room.bus.map_or(0, |bus| bus.bytes),
                 "bus_bytes_per_second": self.room.bus.map(|bus| bus.rate),
                 "bus_is_measured": self.room.bus.map(|bus| bus.is_measured),
