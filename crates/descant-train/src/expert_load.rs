@@ -28,6 +28,8 @@ pub struct ExpertLoad {
 /// # Errors
 /// A row has an id outside the vocabulary, or the device failed.
 pub fn expert_load(model: &GptOss, overlay: &dyn Overlay, rows: &[&[u32]]) -> Result<ExpertLoad> {
+    // What a training step works in is not needed here.
+    model.workspace().make_way(model.device())?;
     let config = &model.config;
     let mut layers = vec![vec![0; config.num_local_experts]; config.num_hidden_layers];
     let mut tokens = 0;

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::time::Instant;
 
+use burn::tensor::DType;
 use descant_kernels::{Claim, Reservation};
 use descant_lora::LoraAdapters;
 use descant_model::GptOss;
@@ -68,7 +69,10 @@ impl<'a> Run<'a> {
         let workers = course.workers.map_or(1, |workers| workers.group.world());
         let load = Load::of_run(course.samples, course.config, workers)?;
         let longest = load.tokens as usize;
-        let memory = course.model.workspace().reserve(Claim { tokens: longest, ..Claim::default() });
+        let workspace = course.model.workspace();
+        let memory = workspace.reserve(Claim { tokens: longest, ..Claim::default() });
+        let stream = longest * course.model.config.hidden_size * DType::BF16.size();
+        workspace.pages_for(course.model.device(), stream);
         let mut trainer =
             Trainer::new(course.model, adapters, course.config.clone())?.arranged(course.arrangement);
         if let Some(workers) = course.workers {

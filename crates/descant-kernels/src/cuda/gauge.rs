@@ -71,6 +71,11 @@ pub(crate) fn release_unused(gpu: &Gpu) -> Result<()> {
     cube_device(gpu.index()).client().memory_cleanup().map_err(|error| refused(&error))
 }
 
+/// A piece of burn's pool.
+pub(crate) fn page(index: usize, bytes: usize) -> impl Sized {
+    cube_device(index).client().empty(bytes)
+}
+
 /// Bytes that this process is known to have: burn's pool, and pieces of our own.
 fn counted(gpu: &Gpu) -> u64 {
     let pool = cube_device(gpu.index()).client().memory_report(MemoryScope::Device).usage();

@@ -112,6 +112,16 @@ impl Workspace {
         Ok(())
     }
 
+    /// Has burn's pool make pages for tensors of so many bytes from here on. They are as large as the largest tensor that was
+    /// asked for: with batches that grow, each longer one left pages behind on which small tensors lived on.
+    pub fn pages_for(&self, device: &Device, bytes: usize) {
+        #[cfg(feature = "cuda")]
+        if let Some(index) = crate::cuda::index_of(device) {
+            drop(crate::cuda::gauge::page(index, bytes));
+        }
+        let _ = (device, bytes);
+    }
+
     /// Whether no more is in use on the device than the limit says; gives back what burn's pool holds for later first.
     ///
     /// # Errors
