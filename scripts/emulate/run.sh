@@ -52,7 +52,7 @@ without() { # functions of these names
 body() { # a kernel's file: shared memory is the host's, and its entry a function of C++
   sed -e '/extern __shared__/d' -e 's/extern "C"//' "$1" | text /dev/stdin
 }
-products() { text "$experts/grouped.cuh" | sed '/^\/\/ 16 rows and COLUMNS/,$d'; }
+products() { text "$experts/balanced.cuh"; text "$experts/grouped.cuh" | sed '/^\/\/ 16 rows and COLUMNS/,$d'; }
 packed() { # the packing's names, and what else the compiler is given
   { text "$experts/$1.cuh"; products; text "$experts/packed.cuh"; text "$experts/portable_$1.cuh"
     body "$experts/packed.cu"; } |

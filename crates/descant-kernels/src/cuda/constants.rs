@@ -50,9 +50,9 @@ pub(super) const BACKWARD_KV_SM90: &[Define] = &[
 pub(super) const GROUPED: &[Define] =
     &[EXPERTS, WIDTH, geometry::GROUPED.threads("THREADS"), geometry::GROUPED.shared("SHARED")];
 pub(super) const PACKED: &[Define] =
-    &[WIDTH, geometry::PACKED.threads("THREADS"), geometry::PACKED.shared("SHARED")];
+    &[EXPERTS, WIDTH, geometry::PACKED.threads("THREADS"), geometry::PACKED.shared("SHARED")];
 pub(super) const PACKED_NF4: &[Define] =
-    &[NF4, WIDTH, geometry::PACKED_NF4.threads("THREADS"), geometry::PACKED_NF4.shared("SHARED")];
+    &[NF4, EXPERTS, WIDTH, geometry::PACKED_NF4.threads("THREADS"), geometry::PACKED_NF4.shared("SHARED")];
 pub(super) const GROUPED_SM90: &[Define] =
     &[EXPERTS, WIDTH, geometry::GROUPED_SM90.threads("THREADS"), geometry::GROUPED_SM90.shared("SHARED")];
 pub(super) const PACKED_SM90: &[Define] = &[

@@ -32,37 +32,57 @@ struct Tile {
     int expert, row, n_rows, column;
 };
 
-template <int ROWS, int COLUMNS> struct BalancedWalk : Tile {
-    int turn = 0, walked = 0, before = 0;  // `before`: full tiles of the experts before `walked`
+// LEFT_LAST: columns that do not fill a tile come behind all others, where such a tile is less work.
+template <int ROWS, int COLUMNS, bool LEFT_LAST = false> struct BalancedWalk : Tile {
+    int turn = 0, walked = 0, before = 0;  // `before`: tiles of the experts before `walked`, and of earlier parts
+    int part = 0;  // full tiles or the rows that are left; then the same of the columns that are left
 
     // Goes to the block's next tile; false when there is none. `walk` is the address of what prepare_walk has filled.
     __device__ __forceinline__ bool next(u32 walk, int n_experts, int n_out) {
-        const int across = (n_out + COLUMNS - 1) / COLUMNS, band = 2048 / ROWS, blocks = gridDim.x, block = blockIdx.x;
-        int tile = turn * blocks + (turn & 1 ? blocks - 1 - block : block);
+        const int whole = LEFT_LAST ? n_out / COLUMNS : (n_out + COLUMNS - 1) / COLUMNS, blocks = gridDim.x;
+        const int tile = turn * blocks + (turn & 1 ? blocks - 1 - blockIdx.x : blockIdx.x);
         turn++;
-        for (; walked < n_experts; walked++) {
-            const int first = shared_load(walk + walked * 4),
-                      down = (int)(shared_load(walk + walked * 4 + 4) - first) / ROWS;
-            int local = tile - before;
-            if (local < down * across) {
-                const int band_start = local / (band * across) * band;
-                local -= band_start * across;
-                const int in_band = min(band, down - band_start);
-                expert = walked;
-                column = local / in_band * COLUMNS;
-                row = first + (band_start + local % in_band) * ROWS;
-                n_rows = ROWS;
-                return true;
+        for (; part < (LEFT_LAST ? 4 : 2); part++, walked = 0) {
+            const int across = part < 2 ? whole : n_out % COLUMNS != 0, left = part < 2 ? 0 : whole * COLUMNS;
+            if (across == 0) continue;
+            if (part % 2 == 0) {
+                for (; walked < n_experts; walked++) {
+                    const int first = shared_load(walk + walked * 4),
+                              down = (int)(shared_load(walk + walked * 4 + 4) - first) / ROWS;
+                    int local = tile - before;
+                    if (local < down * across) {
+                        const int band = 2048 / ROWS, band_start = local / (band * across) * band;
+                        local -= band_start * across;
+                        const int in_band = min(band, down - band_start);
+                        expert = walked;
+                        column = left + local / in_band * COLUMNS;
+                        row = first + (band_start + local % in_band) * ROWS;
+                        n_rows = ROWS;
+                        return true;
+                    }
+                    before += down * across;
+                }
+            } else {
+                // Those without such rows are the last ones.
+                int place = (tile - before) / across;
+                if (place < n_experts && rows_left(walk, place) > 0) {
+                    n_rows = rows_left(walk, place);
+                    row = (int)shared_load(walk + expert * 4 + 4) - n_rows;
+                    column = left + (tile - before) % across * COLUMNS;
+                    return true;
+                }
+                place = min(place, n_experts);
+                while (place > 0 && rows_left(walk, place - 1) == 0) place--;
+                before += place * across;
             }
-            before += down * across;
         }
-        tile -= before;
-        if (tile >= n_experts * across) return false;
-        expert = shared_load(walk + ORDER_OFFSET + tile / across * 4);
-        column = tile % across * COLUMNS;
-        const int end = shared_load(walk + expert * 4 + 4);
-        n_rows = (end - (int)shared_load(walk + expert * 4)) % ROWS;
-        row = end - n_rows;
-        return n_rows > 0;
+        return false;
+    }
+
+private:
+    // Goes to an expert of the order: its rows beyond full tiles.
+    __device__ __forceinline__ int rows_left(u32 walk, int place) {
+        expert = shared_load(walk + ORDER_OFFSET + place * 4);
+        return (int)(shared_load(walk + expert * 4 + 4) - shared_load(walk + expert * 4)) % ROWS;
     }
 };

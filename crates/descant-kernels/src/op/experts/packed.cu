@@ -1,12 +1,14 @@
 // Products of rows, sorted by expert, with frozen packed experts, for every card from sm_80 on, with mma.sync: MXFP4,
 // or NF4 where that is defined. The same arguments and, within rounding, the same results as packed_sm90.cu.
 //
-// A CTA of eight warps computes tiles of 128 rows and 256 columns, each warp all rows of 32 columns, so that a weight
-// is decoded once a tile, into the very registers that are multiplied. A and the packed weights come by asynchronous
-// copies into a ring of three steps of 64. Weights of the next 16 of the inner dimension are decoded between the
-// products of this one. The warps meet once a step at an mbarrier, at which each arrives 32 products before it waits.
+// A CTA of eight warps computes tiles of up to 160 rows (128 of NF4) and 256 columns, each warp all rows of 32 columns,
+// so that a weight is decoded once a tile, into the very registers that are multiplied. Where fewer columns are left,
+// warps share them and divide the rows. A and the packed weights come by asynchronous copies into a ring of three steps
+// of 64, which goes on from a tile to the next: the next tile's first steps come while this one is multiplied and
+// stored. Weights of the next 16 of the inner dimension are decoded between the products of this one. The warps meet
+// once a step at an mbarrier, at which each arrives 32 products before it waits.
 //
-// Sums have one order: two runs give the same bytes. Launch: grid = multiprocessors.
+// Sums have one order, whatever the tile: two runs give the same bytes. Launch: grid = multiprocessors.
 #ifdef NF4
 #include "portable_nf4.cuh"
 #else
@@ -15,31 +17,90 @@
 
 static_assert(SHARED == ARRIVED + 8, "what lies there");
 
-// Sums of a tile of at most M blocks of 16 rows.
-template <bool TRANSPOSED, int M>
-__device__ __forceinline__ void multiply(const Problem& g, const Tiles& tile, u32 shared, u32& parity,
-                                         float (&acc)[M][4][4]) {
-    const int t = threadIdx.x, lane = t & 31, warp = t >> 5, r = lane >> 2, q = lane & 3;
-    const int steps = steps_of(g);
-    const Weights<TRANSPOSED> weights(g, tile, shared);
+constexpr int A_LINES = THREADS / 8, A_COPIES = ROWS / A_LINES;  // rows that the block copies at once, and how often
+static_assert(ROWS % A_LINES == 0 && ROWS <= THREADS, "whole copies");
 
-    // Copies of A: 16 bytes, `chunk`, of some rows. Behind the last row it comes again, as do lines and columns behind
-    // the last: those sums are not stored. Behind the inner dimension A is zero, and weights are any finite number.
-    constexpr int A_COPIES = (M * 16 * 8 + THREADS - 1) / THREADS;
-    const int chunk = t & 7, a_row = t >> 3;
-    u32 rows[A_COPIES];  // offsets in 16 bytes
-#pragma unroll
-    for (int i = 0; i < A_COPIES; i++) {
-        const int place = tile.row + min(a_row + i * (THREADS / 8), tile.n_rows - 1);
-        rows[i] = (u32)(g.pairs ? g.pairs[place] / g.top_k : place) * (u32)(g.a_ld / 8) + chunk;
+extern __shared__ __align__(128) u8 dynamic[];
+// Four tiles: one that a slow warp may still store, this one, the next, and one that is being found. They are here,
+// because the sums leave no registers for them.
+__device__ __forceinline__ Tile* slots() { return (Tile*)(dynamic + SLOTS); }
+__device__ __forceinline__ Tiles& walker() { return *(Tiles*)(dynamic + WALKER); }
+
+// What goes on from a tile to the next: the ring, and what is copied into it, two steps ahead of what is multiplied.
+template <bool TRANSPOSED> struct Ring {
+    const Problem& g;
+    u32 shared, turn = 0, now = 0, next = STAGE, last = 2 * STAGE;
+    int steps, count = 0;
+    // Of the tile that is copied.
+    Source<TRANSPOSED> weights;
+    u32 lines[A_COPIES];  // of this thread, in pieces of 16 bytes
+    int n_rows;
+    int until;  // how many steps they are inside of the inner dimension
+
+    __device__ __forceinline__ explicit Ring(const Problem& g)
+        : g(g),
+          shared(shared_address(dynamic)),
+          steps(steps_of(g)),
+          weights(g, shared),
+          until((g.n_in + STEP - 1 - (threadIdx.x & 7) * 8) / STEP) {}
+
+    __device__ __forceinline__ const Tile& tile(int ahead) const { return slots()[(count + ahead) & 3]; }
+    // One thread: the tile so many ahead, which is the next one; none has no rows.
+    __device__ __forceinline__ void find(int ahead) {
+        if (threadIdx.x != 0) return;
+        Tiles walk = walker();
+        if (!walk.next(shared + WALK, g.n_experts, g.n_out)) walk.n_rows = 0;
+        walker() = walk, slots()[(count + ahead) & 3] = walk;
     }
-    const u32 a_to = shared + swizzled(a_row, chunk);
-    auto fetch_rows = [&](int step, u32 stage, int i, bool wanted) {
-        const bool inside = step * STEP + chunk * 8 < g.n_in;
-        copy_rows(a_to + stage + i * (THREADS / 8 * 128), g.a + (inside ? step * STEP : 0) + (u64)rows[i] * 8, inside,
-                  wanted);
-    };
-    const u32 a_mine = shared + swizzled(lane & 15, lane >> 4);
+    __device__ __forceinline__ u32 lines_of(int ahead) const {
+        return shared + LINES + ((count + ahead) & 1) * LINES_BYTES;
+    }
+    // Where the tile's rows are, in pieces of 16 bytes. Behind the last row it comes again: those sums are not stored.
+    __device__ __forceinline__ void look_up(int ahead) {
+        const Tile& tile = this->tile(ahead);
+        const int t = threadIdx.x;
+        if (t < ROWS && tile.n_rows > 0) {
+            const int place = tile.row + min(t, tile.n_rows - 1);
+            const u32 row = g.pairs ? g.pairs[place] / g.top_k : place;
+            shared_store(lines_of(ahead) + t * 4, row * (u32)(g.a_ld / 8));
+        }
+    }
+    // From now on it is copied.
+    __device__ __forceinline__ void go(int ahead) {
+        const Tile& tile = this->tile(ahead);
+        n_rows = tile.n_rows;
+        if (n_rows == 0) return;
+#pragma unroll
+        for (int i = 0; i < A_COPIES; i++)
+            lines[i] = shared_load(lines_of(ahead) + ((threadIdx.x >> 3) + i * A_LINES) * 4) + (threadIdx.x & 7);
+        weights.go(g, tile);
+    }
+    // Part m of M of a step. Rows are zero behind the inner dimension.
+    template <int M> __device__ __forceinline__ void fetch(int step, u32 stage, int m) const {
+        const u32 to = shared + swizzled(threadIdx.x >> 3, threadIdx.x & 7) + stage;
+        const bool inside = step < until;
+        u64 from = (u64)(g.a + (inside ? step * STEP : 0));
+        asm("" : "+l"(from));  // added up once, not for each copy
+#pragma unroll
+        for (int i = m * A_COPIES / M; i < (m + 1) * A_COPIES / M; i++)
+            copy_rows(to + i * (A_LINES * 128), (const void*)(from + (u64)lines[i] * 16), inside, i * A_LINES < n_rows);
+#pragma unroll
+        for (int i = m * W_COPIES / M; i < (m + 1) * W_COPIES / M; i++) weights.fetch(g, step, stage, i, n_rows > 0);
+        if (m == M - 1) weights.fetch_scales(g, step, stage, n_rows > 0);
+    }
+};
+
+// Sums of a tile, at most M blocks of 16 rows a warp. Its first step has arrived, its second is on its way; in the end
+// so are those of the next tile.
+template <bool TRANSPOSED, int M>
+__device__ __forceinline__ void multiply(Ring<TRANSPOSED>& ring, const Part& part, float (&acc)[M][4][4]) {
+    const Problem& g = ring.g;
+    const int lane = threadIdx.x & 31, r = lane >> 2, q = lane & 3;
+    const int steps = ring.steps;
+    const u32 shared = ring.shared;
+    const Weights<TRANSPOSED> weights(part, shared);
+
+    const u32 a_mine = shared + part.block * 2048 + swizzled(lane & 15, lane >> 4);
     auto load_rows = [&](u32(&a)[4], u32 stage, int c, int m) {
         load_matrices(a, ((a_mine + stage) ^ (c << 5)) + m * 2048);
     };
@@ -50,98 +111,91 @@ __device__ __forceinline__ void multiply(const Problem& g, const Tiles& tile, u3
         for (int j = 0; j < 4; j++)
 #pragma unroll
             for (int i = 0; i < 4; i++) acc[m][j][i] = 0.0f;
-#pragma unroll
-    for (int s = 0; s < 2; s++) {
-#pragma unroll
-        for (int i = 0; i < A_COPIES; i++) fetch_rows(s, s * STAGE, i, s < steps);
-#pragma unroll
-        for (int i = 0; i < W_COPIES; i++) weights.fetch(s, s * STAGE, i, s < steps);
-        if (s == 1) weights.begin();
-        copy_commit();
-    }
-    copy_wait<1>();
-    __syncthreads();
 
-    // The steps. A warp whose columns are all behind the last one only copies.
-    auto walk = [&](auto has_columns) {
-        constexpr bool WORKS = decltype(has_columns)::value;
+    // The steps. A warp without work only copies.
+    auto walk = [&](auto has_work) {
+        constexpr bool WORKS = decltype(has_work)::value;
         constexpr int DEEP = 2;  // rows are loaded so many blocks ahead, less one
         u32 x[2][4][2], a[DEEP][4];
         Unit unit = {};
         if (WORKS) {
-            weights.load(unit, 0, 0, 0);
+            weights.load(unit, ring.turn, ring.now, 0);
 #pragma unroll
-            for (int j = 0; j < 4; j++) weights.decode(unit, 0, 0, j, x[0][j]);
+            for (int j = 0; j < 4; j++) weights.decode(unit, ring.now, 0, j, x[0][j]);
 #pragma unroll
-            for (int m = 0; m < DEEP - 1; m++) load_rows(a[m], 0, m / M, m % M);
+            for (int m = 0; m < DEEP - 1; m++) load_rows(a[m], ring.now, m / M, m % M);
         }
-        u32 now = 0, next = STAGE, last = 2 * STAGE;
+        // Three runs of steps: what is copied belongs to the next tile in the last two steps, and scales that come
+        // before their weights in the last three.
+        int step = 0;
 #pragma unroll 1
-        for (int step = 0; step < steps; step++) {
+        for (int run = 0; run < 3; run++) {
+            const int end = steps - (run == 0 ? 3 : run == 1 ? 2 : 0);
+            const int ahead = run == 2 ? 2 - steps : 2, further = run >= 1 ? 3 - steps : 3;
+#pragma unroll 1
+            for (; step < end; step++) {
+                const u32 now = ring.now, next = ring.next;
 #pragma unroll
-            for (int c = 0; c < 4; c++) {
-                if (c == 2) {
-                    // This thread's part of the next step has arrived, and its warp is done with the last one.
-                    copy_wait<0>();
-                    barrier_arrive_warp(shared + ARRIVED);
-                }
-                if (c == 3) {
-                    barrier_poll(shared + ARRIVED, parity);
-                    parity ^= 1;
-                }
-                if (WORKS && c == 1) weights.load(unit, step, now, 1);
-                if (WORKS && c == 3) weights.load(unit, step + 1, next, 0);
-#pragma unroll
-                for (int m = 0; m < M; m++) {
-                    if (WORKS) {
-                        const int ahead = c * M + m + DEEP - 1;
-                        load_rows(a[ahead % DEEP], ahead / M < 4 ? now : next, ahead / M % 4, ahead % M);
-#pragma unroll
-                        for (int j = m * 4 / M; j < (m + 1) * 4 / M; j++)
-                            weights.decode(unit, c < 3 ? now : next, (c + 1) % 4, j, x[(c + 1) & 1][j]);
+                for (int c = 0; c < 4; c++) {
+                    if (c == 2) {
+                        // This thread's part of the next step has arrived, and its warp is done with the last one.
+                        copy_wait<0>();
+                        barrier_arrive_warp(shared + ARRIVED);
                     }
-                    if (c == 3) {
-                        const bool wanted = step + 2 < steps;
+                    if (c == 3) barrier_poll(shared + ARRIVED, ring.turn & 1);
+                    if (WORKS && c == 1) weights.load(unit, ring.turn, now, 1);
+                    if (WORKS && c == 3) weights.load(unit, ring.turn + 1, next, 0);
 #pragma unroll
-                        for (int i = m * A_COPIES / M; i < (m + 1) * A_COPIES / M; i++)
-                            fetch_rows(step + 2, last, i, wanted);
+                    for (int m = 0; m < M; m++) {
+                        if (WORKS) {
+                            const int block = c * M + m + DEEP - 1;
+                            load_rows(a[block % DEEP], block / M < 4 ? now : next, block / M % 4, block % M);
 #pragma unroll
-                        for (int i = m * W_COPIES / M; i < (m + 1) * W_COPIES / M; i++)
-                            weights.fetch(step + 2, last, i, wanted);
-                        if (m == M / 2) weights.go_on(step);
+                            for (int j = m * 4 / M; j < (m + 1) * 4 / M; j++)
+                                weights.decode(unit, c < 3 ? now : next, (c + 1) % 4, j, x[(c + 1) & 1][j]);
+                        }
+                        if (c == 3) ring.template fetch<M>(step + ahead, ring.last, m);
+                        if (c == 3 && m == M / 2) ring.weights.go_on(g, ring.turn, step + further);
+                        if (WORKS)
+#pragma unroll
+                            for (int j = 0; j < 4; j++)
+                                multiply16(acc[m][j], a[(c * M + m) % DEEP], x[c & 1][j][0], x[c & 1][j][1]);
                     }
-                    if (WORKS)
-#pragma unroll
-                        for (int j = 0; j < 4; j++)
-                            multiply16(acc[m][j], a[(c * M + m) % DEEP], x[c & 1][j][0], x[c & 1][j][1]);
                 }
+                copy_commit();
+                ring.turn++;
+                ring.now = next, ring.next = ring.last, ring.last = now;
             }
-            copy_commit();
-            const u32 spare = now;
-            now = next, next = last, last = spare;
+            if (run == 0) ring.weights.go_scales(g, ring.tile(1));
+            if (run == 1) ring.go(1);
         }
     };
-    const bool works = tile.column + warp * 32 < g.n_out;
-    if (works)
+    if (part.works(ring.tile(0), g.n_out))
         walk(Bool<true>{});
     else
         walk(Bool<false>{});
 
     // One more step: both factors of the low-rank path, straight from device memory, eight neighbors of k in a thread.
-    if (g.u && works) {
+    const Tile& tile = ring.tile(0);
+    const Part again(tile, g.n_out);  // it need not stay in registers meanwhile
+    if (g.u && again.works(tile, g.n_out)) {
 #pragma unroll 1
         for (int h = 0; h < 2; h++) {
+            // The tile is read again in each turn, so that no place has a register in between.
+            const volatile Tile& here = tile;
+            const u64 columns = (u64)here.expert * g.n_out + here.column + again.group * 32;
             uint4 right[4];
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const u64 column = (u64)tile.expert * g.n_out + tile.column + warp * 32 + weights.column(j, r);
-                right[j] = load16_here(g.v + column * RANK_WIDTH + h * 32 + q * 8);
-            }
+            for (int j = 0; j < 4; j++)
+                right[j] = load16_here(g.v + (columns + weights.column(j, r)) * RANK_WIDTH + h * 32 + q * 8);
+            const int last = here.n_rows - 1;
+            // Places are counted in 32 bits, because an address more would be spilled.
+            const u32 place = here.row * RANK_WIDTH + h * 32 + q * 8;
 #pragma unroll
             for (int m = 0; m < M; m++) {
-                const bf16* from = g.u + (u64)tile.row * RANK_WIDTH + h * 32 + q * 8;
-                const uint4 y = load16_here(from + min(m * 16 + r, tile.n_rows - 1) * RANK_WIDTH),
-                            z = load16_here(from + min(m * 16 + r + 8, tile.n_rows - 1) * RANK_WIDTH);
+                const int row = (again.block + m) * 16 + r;
+                const uint4 y = load16_here(g.u + (place + (u32)min(row, last) * RANK_WIDTH)),
+                            z = load16_here(g.u + (place + (u32)min(row + 8, last) * RANK_WIDTH));
                 const u32 left[2][4] = {{y.x, z.x, y.y, z.y}, {y.z, z.z, y.w, z.w}};
 #pragma unroll
                 for (int j = 0; j < 4; j++) multiply16(acc[m][j], left[0], right[j].x, right[j].y);
@@ -150,16 +204,15 @@ __device__ __forceinline__ void multiply(const Problem& g, const Tiles& tile, u3
             }
         }
     }
-    // Nobody reads the ring any more.
-    __syncthreads();
 }
 
 // Each thread stores eight neighbors of its rows.
 template <bool TRANSPOSED, int M>
-__device__ __forceinline__ void store(const Problem& g, const Tiles& tile, const float (&acc)[M][4][4]) {
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, r = lane >> 2, q = lane & 3;
-    const int column = tile.column + warp * 32 + q * 8;
-    if (tile.column + warp * 32 >= g.n_out) return;
+__device__ __forceinline__ void store(const Problem& g, const Tile& tile, const float (&acc)[M][4][4]) {
+    const Part part(tile, g.n_out);
+    if (!part.works(tile, g.n_out)) return;
+    const int lane = threadIdx.x & 31, r = lane >> 2, q = lane & 3;
+    const int column = tile.column + part.group * 32 + q * 8;
     float bias[8] = {};
     if (g.bias) unpack8(load16(g.bias + (u64)tile.expert * g.n_out + column), bias);
 #pragma unroll
@@ -170,8 +223,8 @@ __device__ __forceinline__ void store(const Problem& g, const Tiles& tile, const
 #pragma unroll
             for (int j = 0; j < 4; j++) x[j * 2] = acc[m][j][e * 2], x[j * 2 + 1] = acc[m][j][e * 2 + 1];
             Weights<TRANSPOSED>::neighbours(x);
-            const int row = m * 16 + r + e * 8;
-            if (row >= tile.n_rows) continue;
+            const int row = (part.block + m) * 16 + r + e * 8;
+            if (m >= part.n_blocks || row >= tile.n_rows) continue;
             const u64 place = tile.row + row;
 #pragma unroll
             for (int i = 0; i < 8; i++) x[i] += bias[i];
@@ -187,38 +240,48 @@ __device__ __forceinline__ void store(const Problem& g, const Tiles& tile, const
         }
 }
 
-template <bool TRANSPOSED, int M>
-__device__ __forceinline__ void make(const Problem& g, const Tiles& tile, u32 shared, u32& parity) {
+// With the first of the forms that has room for the warps' blocks.
+template <bool TRANSPOSED, int M, int... MORE>
+__device__ __forceinline__ void make(Ring<TRANSPOSED>& ring, const Part& part) {
+    if constexpr (sizeof...(MORE) > 0)
+        if (part.n_blocks > M) return make<TRANSPOSED, MORE...>(ring, part);
     float acc[M][4][4];
-    multiply<TRANSPOSED, M>(g, tile, shared, parity, acc);
-    store<TRANSPOSED, M>(g, tile, acc);
+    multiply<TRANSPOSED, M>(ring, part, acc);
+    store<TRANSPOSED, M>(ring.g, ring.tile(0), acc);
 }
 
 template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem& g) {
-    extern __shared__ __align__(128) u8 dynamic[];
-    const u32 shared = shared_address(dynamic);
-    // The walk is in shared memory, because the sums leave no registers for it.
-    Tiles& tile = *(Tiles*)(dynamic + WALK);
-    fill_tables(g.tables, shared + TABLES);
+    Ring<TRANSPOSED> ring(g);
+    fill_tables(g.tables, ring.shared + TABLES);
+    // What no copy fills must be finite.
+    for (int i = threadIdx.x; i < BESIDE / 4; i += THREADS) shared_store(ring.shared + i * 4, 0u);
     if (threadIdx.x == 0) {
-        tile.expert = tile.before = 0;
-        barrier_init(shared + ARRIVED, WARPS);
+        walker() = {};
+        barrier_init(ring.shared + ARRIVED, WARPS);
     }
-    u32 parity = 0;
+    prepare_walk<ROWS>((int*)(dynamic + WALK), g.offsets, g.n_experts);
+    __syncthreads();
+    ring.find(0), ring.find(1);
+    __syncthreads();
+    if (ring.tile(0).n_rows == 0) return;
+    ring.look_up(0);
+    __syncthreads();
+    ring.go(0), ring.weights.go_scales(g, ring.tile(0));
+#pragma unroll
+    for (int s = 0; s < 2; s++) {
+        ring.template fetch<1>(s, s * STAGE, 0);
+        if (s == 1) ring.weights.begin(g);
+        copy_commit();
+    }
+    copy_wait<1>();
+    __syncthreads();
 #pragma unroll 1
-    for (int index = blockIdx.x;; index += gridDim.x) {
-        __syncthreads();
-        if (threadIdx.x == 0 && !tile.go(index, g.offsets, g.n_experts, g.n_out)) tile.n_rows = 0;
-        __syncthreads();
-        if (tile.n_rows == 0) break;
-        const int blocks = (tile.n_rows + 15) / 16;
-        if (blocks <= 2)
-            make<TRANSPOSED, 2>(g, tile, shared, parity);
-        else if (blocks <= 4)
-            make<TRANSPOSED, 4>(g, tile, shared, parity);
-        else
-            make<TRANSPOSED, BLOCKS>(g, tile, shared, parity);
+    for (; ring.tile(0).n_rows > 0; ring.count++) {
+        ring.find(2);
+        ring.look_up(1);
+        make<TRANSPOSED, FORMS>(ring, Part(ring.tile(0), g.n_out));
     }
+    copy_wait<0>();
 }
 
 #define KERNEL(name, transposed)                                                                               \

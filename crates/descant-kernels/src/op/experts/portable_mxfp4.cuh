@@ -13,49 +13,84 @@ struct Unit {
     u32 by[4];
 };
 
-template <bool TRANSPOSED> struct Weights {
-    // A stage's tiles are [16 bands of 16 columns][4 of k], backward [4 bands of 16 of k][16 of columns].
+// A stage has tiles [16 bands of 16 columns][4 of k], backward [4 bands of 16 of k][16 of columns], and their scales.
+template <bool TRANSPOSED> struct Order {
     static constexpr int ACROSS = TRANSPOSED ? COLUMNS / TILE : STEP / TILE;
     static constexpr int PIECES = ACROSS * TILE_BYTES / 16;  // of 16 bytes in a band's part
     static constexpr int SCALE_PIECES = ACROSS / 2;
     static constexpr int SCALES = COLUMNS * STEP / 2;  // behind the tiles
-    const u8 *weights, *scales;
-    int bands, tiles, band, tile_at;
-    u32 w_to, w_mine, s_mine, select;
+};
 
-    __device__ __forceinline__ Weights(const Problem& g, const Tiles& tile, u32 shared) {
-        const int t = threadIdx.x, lane = t & 31, warp = t >> 5, matrix = lane >> 3;
-        bands = (TRANSPOSED ? g.n_in : g.n_out) / TILE, tiles = (TRANSPOSED ? g.n_out : g.n_in) / TILE;
-        weights = g.blocks + (u64)tile.expert * bands * tiles * TILE_BYTES;
-        scales = g.scales + (u64)tile.expert * bands * tiles * (SCALE_PIECE / 2);
-        band = TRANSPOSED ? 0 : tile.column / TILE, tile_at = TRANSPOSED ? tile.column / TILE : 0;
-        w_to = shared + A_BYTES + t * 16;
+// Where the weights of a tile come from: pieces of 16 bytes, W_COPIES of weights and one of scales a thread.
+template <bool TRANSPOSED> struct Source : Order<TRANSPOSED> {
+    using Order<TRANSPOSED>::PIECES;
+    using Order<TRANSPOSED>::SCALE_PIECES;
+    using Order<TRANSPOSED>::SCALES;
+    u32 at[W_COPIES], s_at, w_to;  // the first step's pieces
+    int until[W_COPIES], scales_until;  // how many steps they are inside of the inner dimension
+
+    static __device__ __forceinline__ int bands(const Problem& g) { return (TRANSPOSED ? g.n_in : g.n_out) / TILE; }
+    static __device__ __forceinline__ int tiles(const Problem& g) { return (TRANSPOSED ? g.n_out : g.n_in) / TILE; }
+    // Of piece i of this thread.
+    static __device__ __forceinline__ int band_of(int i) { return (threadIdx.x + i * THREADS) / PIECES; }
+    static __device__ __forceinline__ int tile_of(int i) { return (threadIdx.x + i * THREADS) % PIECES / 8; }
+    static __device__ __forceinline__ int scale_band() { return threadIdx.x / SCALE_PIECES; }
+    static __device__ __forceinline__ int scale_block() { return threadIdx.x % SCALE_PIECES; }
+
+    __device__ __forceinline__ Source(const Problem& g, u32 shared) : w_to(shared + A_BYTES + threadIdx.x * 16) {
+        auto steps = [&](int tile) { return (g.n_in / TILE + STEP / TILE - 1 - tile) / (STEP / TILE); };
+#pragma unroll
+        for (int i = 0; i < W_COPIES; i++) until[i] = steps(TRANSPOSED ? band_of(i) : tile_of(i));
+        scales_until = threadIdx.x < SCALES_BYTES / 16 ? steps(TRANSPOSED ? scale_band() : scale_block() * 2) : 0;
+    }
+    // Bands or tiles of columns behind the last come again: those sums are not stored.
+    __device__ __forceinline__ void go(const Problem& g, const Tile& tile) {
+        const int bands = Source::bands(g), tiles = Source::tiles(g), first = tile.column / TILE;
+        const u32 line = tile.expert * bands;
+#pragma unroll
+        for (int i = 0; i < W_COPIES; i++) {
+            const u32 band = TRANSPOSED ? band_of(i) : min(first + band_of(i), bands - 1);
+            const u32 column = TRANSPOSED ? min(first + tile_of(i), tiles - 1) : tile_of(i);
+            at[i] = ((line + band) * tiles + column) * 8 + threadIdx.x % 8;
+        }
+        const u32 band = TRANSPOSED ? scale_band() : min(first + scale_band(), bands - 1);
+        const u32 block = TRANSPOSED ? min(first / 2 + scale_block(), tiles / 2 - 1) : scale_block();
+        s_at = (line + band) * (tiles / 2) + block;
+    }
+    // Behind the inner dimension nothing comes: rows are zero there, and what lies there from before is finite.
+    __device__ __forceinline__ void fetch(const Problem& g, int step, u32 stage, int i, bool wanted) const {
+        const u32 from = at[i] + step * (STEP / TILE * 8) * (TRANSPOSED ? tiles(g) : 1);
+        copy_weights(w_to + stage + i * (THREADS * 16), g.blocks + (u64)from * 16, wanted && step < until[i]);
+    }
+    __device__ __forceinline__ void fetch_scales(const Problem& g, int step, u32 stage, bool wanted) const {
+        const u32 from = s_at + step * (TRANSPOSED ? STEP / TILE * (tiles(g) / 2) : STEP / 32);
+        copy_weights(w_to + stage + SCALES, g.scales + (u64)from * SCALE_PIECE, wanted && step < scales_until);
+    }
+    // Scales come with the weights.
+    __device__ __forceinline__ void begin(const Problem&) {}
+    __device__ __forceinline__ void go_scales(const Problem&, const Tile&) {}
+    __device__ __forceinline__ void go_on(const Problem&, u32, int) {}
+};
+
+// The weights of a warp's columns, from a stage.
+template <bool TRANSPOSED> struct Weights : Order<TRANSPOSED> {
+    using Order<TRANSPOSED>::ACROSS;
+    using Order<TRANSPOSED>::SCALE_PIECES;
+    using Order<TRANSPOSED>::SCALES;
+    u32 w_mine, s_mine, select;
+
+    __device__ __forceinline__ Weights(const Part& part, u32 shared) {
+        const int lane = threadIdx.x & 31, matrix = lane >> 3;
         // Four tiles: of two columns, two of k each.
-        const int of_column = warp * 2 + matrix / 2, of_k = matrix % 2;
+        const int of_column = part.group * 2 + matrix / 2, of_k = matrix % 2;
         w_mine = shared + A_BYTES + (lane & 7) * 16 +
                  (TRANSPOSED ? of_k * ACROSS + of_column : of_column * ACROSS + of_k) * TILE_BYTES;
         s_mine = shared + A_BYTES + SCALES +
-                 (TRANSPOSED ? warp * SCALE_PIECE + (lane & 3) * 4
-                             : warp * 2 * SCALE_PIECES * SCALE_PIECE + (lane >> 3) * 4);
+                 (TRANSPOSED ? part.group * SCALE_PIECE + (lane & 3) * 4
+                             : part.group * 2 * SCALE_PIECES * SCALE_PIECE + (lane >> 3) * 4);
         select = TRANSPOSED ? 0x4140 : 0x4040 + (lane >> 2 & 1) * 0x0101;
     }
-    // Bands and tiles behind the last come again: those sums are not stored, or meet zeros.
-    __device__ __forceinline__ void fetch(int step, u32 stage, int i, bool wanted) const {
-        const int p = threadIdx.x + i * THREADS, in_band = p % PIECES;
-        const int of_band = min(band + (TRANSPOSED ? step * (STEP / TILE) : 0) + p / PIECES, bands - 1);
-        const int of_tile = min(tile_at + (TRANSPOSED ? 0 : step * (STEP / TILE)) + in_band / 8, tiles - 1);
-        const u32 at = ((u32)of_band * tiles + of_tile) * 8 + in_band % 8;
-        copy_weights(w_to + stage + i * (THREADS * 16), weights + (u64)at * 16, wanted);
-        if (i == 0 && p < SCALES_BYTES / 16) {
-            const int s_band = min(band + (TRANSPOSED ? step * (STEP / TILE) : 0) + p / SCALE_PIECES, bands - 1);
-            const int block =
-                min(tile_at / 2 + (TRANSPOSED ? 0 : step * (STEP / 32)) + p % SCALE_PIECES, tiles / 2 - 1);
-            copy_weights(w_to + stage + SCALES, scales + ((u64)s_band * (tiles / 2) + block) * SCALE_PIECE, wanted);
-        }
-    }
-    __device__ __forceinline__ void begin() const {}
-    __device__ __forceinline__ void go_on(int) const {}
-    __device__ __forceinline__ void load(Unit& unit, int, u32 stage, int h) const {
+    __device__ __forceinline__ void load(Unit& unit, u32, u32 stage, int h) const {
         const u32 from = w_mine + stage + h * (TRANSPOSED ? 2 * ACROSS : 2) * TILE_BYTES;
         if (TRANSPOSED)
             load_matrices_transposed(unit.words, from);
@@ -69,7 +104,7 @@ template <bool TRANSPOSED> struct Weights {
             unit.by[i * 2] = factors(word, select), unit.by[i * 2 + 1] = factors(word, select + 0x0202);
         }
     }
-    // `c`: which 16 of the step's 64; `j`: which block of 8 columns of the warp's 4.
+    // `c`: which 16 of the step's 64; `j`: which block of 8 columns of the group's 4.
     __device__ __forceinline__ void decode(const Unit& unit, u32, int c, int j, u32 (&x)[2]) const {
         u32 y[4];
         spread(unit.words[j / 2 * 2 + c % 2], y);
@@ -82,7 +117,7 @@ template <bool TRANSPOSED> struct Weights {
             x[1] = multiply_bf16x2(y[j % 2 + 2], unit.by[j]);
         }
     }
-    // Which of the warp's 32 columns is n of block j.
+    // Which of the group's 32 columns is n of block j.
     static __device__ __forceinline__ int column(int j, int n) { return j * 8 + n; }
     // A thread's sums of a row, two of each block, become those of columns 8q to 8q + 7, q = lane % 4: the four threads
     // of a row exchange them.

@@ -22,79 +22,112 @@ struct Unit {
     float by[8];
 };
 
-template <bool TRANSPOSED> struct Weights {
+// Where the weights of a tile come from, and their factors.
+template <bool TRANSPOSED> struct Source {
     // From a copy to the next: lines, or columns.
     static constexpr int NEXT = TRANSPOSED ? THREADS / PIECES : THREADS / 2;
     const u8* weights;
+    u32 w_from[W_COPIES], w_to;
+    // Of the scales that come next, and of those that are on their way.
     Scales scales;
-    int steps, lines, wide, w_line, w_block, s_line;
-    u32 w_from[W_COPIES], w_to, s_from, f_to, f_mine, w_mine, raw, tables, levels;
+    u32 s_from, shift;
+    float offset;
+    bool there;
+    u32 f_to, raw, tables;
 
-    __device__ __forceinline__ Weights(const Problem& g, const Tiles& tile, u32 shared) {
-        const int t = threadIdx.x, lane = t & 31, warp = t >> 5, r = lane >> 2, q = lane & 3;
-        steps = steps_of(g), wide = (TRANSPOSED ? g.n_out : g.n_in) / 32, lines = TRANSPOSED ? g.n_in : g.n_out;
-        // Forward [half of 32][column as above][16 bytes], backward [line][block of 32][16 bytes].
-        const int half = t >> 3 & 1, w_column = (t >> 6) * 32 + (t & 7) * 4 + (t >> 4 & 3), piece = t % PIECES;
-        w_line = t / PIECES;
+    static __device__ __forceinline__ int wide(const Problem& g) { return (TRANSPOSED ? g.n_out : g.n_in) / 32; }
+    static __device__ __forceinline__ int lines(const Problem& g) { return TRANSPOSED ? g.n_in : g.n_out; }
+    static __device__ __forceinline__ int last(const Problem& g) { return (g.n_in + STEP - 1) / STEP - 1; }
+    // Forward [half of 32][column as above][16 bytes], backward [line][block of 32][16 bytes].
+    static __device__ __forceinline__ int line() { return threadIdx.x / PIECES; }
+    static __device__ __forceinline__ int half() { return threadIdx.x >> 3 & 1; }
+    // A thread has the scales of a column, forward, of a line and two blocks of 32 columns, backward. Factors of a line
+    // are where the four threads of a quad find theirs beside each other.
+    static __device__ __forceinline__ int scale_line() { return TRANSPOSED ? threadIdx.x / PAIRS : threadIdx.x; }
+
+    __device__ __forceinline__ Source(const Problem&, u32 shared) {
+        const int t = threadIdx.x, s_line = scale_line(), pair = TRANSPOSED ? t % PAIRS : 0;
         w_to = shared + A_BYTES +
-               (TRANSPOSED ? swizzled(w_line, piece) : half * (COLUMNS * 16) + ((t >> 4) * 8 + (t & 7)) * 16);
-        w_block = TRANSPOSED ? min(tile.column / 32 + piece, wide - 1) : half;
-        if (!TRANSPOSED)
-#pragma unroll
-            for (int i = 0; i < W_COPIES; i++)
-                w_from[i] = (u32)min(tile.column + w_column + i * NEXT, lines - 1) * wide;
-        weights = g.blocks + (u64)tile.expert * lines * wide * 16;
-        w_mine = shared + A_BYTES + (TRANSPOSED ? swizzled(lane, warp) : (warp * 32 + r) * 16);
-        // A thread has the scales of a column, forward, of a line and two blocks of 32 columns, backward. Factors of a
-        // line are where the four threads of a quad find theirs beside each other.
-        s_line = TRANSPOSED ? t / PAIRS : t;
-        const int pair = TRANSPOSED ? t % PAIRS : 0;
-        s_from = TRANSPOSED ? min(tile.column / 32 + pair * 2, wide - 1) : (u32)min(tile.column + t, lines - 1) * wide;
-        const u32 place = TRANSPOSED ? (s_line >> 1 & 3) * 16 + (s_line >> 3) * 2 + (s_line & 1) : t;
-        scales = scales_of(g.scales, g.tables, tile.expert, g.n_experts, (u32)(lines * wide) / 2);
-        const u32 factors = shared + BESIDE;
-        f_to = factors + (TRANSPOSED ? (pair * 64 + place) * 4 : place * 4);
-        f_mine = factors + (TRANSPOSED ? ((warp >> 1) * 64 + q * 16) * 4 : (warp * 32 + r * 4) * 4);
-        raw = factors + 2 * FACTOR_BYTES + t * 8, tables = shared + TABLES, levels = levels_of_lane(tables);
+               (TRANSPOSED ? swizzled(line(), t % PIECES) : half() * (COLUMNS * 16) + ((t >> 4) * 8 + (t & 7)) * 16);
+        const u32 factors = shared + BESIDE, place = (s_line >> 1 & 3) * 16 + (s_line >> 3) * 2 + (s_line & 1);
+        f_to = factors + (TRANSPOSED ? pair * 64 + place : t) * 4;
+        raw = factors + 2 * FACTOR_BYTES + t * 8, tables = shared + TABLES;
     }
-    __device__ __forceinline__ void fetch(int step, u32 stage, int i, bool wanted) const {
-        const u32 at = TRANSPOSED ? (u32)min(step * STEP + w_line + i * NEXT, lines - 1) * wide + w_block
-                                  : w_from[i] + min(step * 2 + w_block, wide - 1);
+    __device__ __forceinline__ void go(const Problem& g, const Tile& tile) {
+        const int t = threadIdx.x, wide = Source::wide(g), lines = Source::lines(g);
+        const int column = tile.column + (t >> 6) * 32 + (t & 7) * 4 + (t >> 4 & 3);
+#pragma unroll
+        for (int i = 0; i < W_COPIES; i++)
+            w_from[i] = TRANSPOSED ? min(tile.column / 32 + t % PIECES, wide - 1)
+                                   : (u32)min(column + i * NEXT, lines - 1) * wide;
+        weights = g.blocks + (u64)tile.expert * lines * wide * 16;
+    }
+    // The same for the scales, which come a step earlier.
+    __device__ __forceinline__ void go_scales(const Problem& g, const Tile& tile) {
+        const int t = threadIdx.x, wide = Source::wide(g), lines = Source::lines(g);
+        there = tile.n_rows > 0;
+        if (!there) return;
+        s_from =
+            TRANSPOSED ? min(tile.column / 32 + t % PAIRS * 2, wide - 1) : (u32)min(tile.column + t, lines - 1) * wide;
+        scales = scales_of(g.scales, g.tables, tile.expert, g.n_experts, (u32)(lines * wide) / 2);
+    }
+    // Lines and blocks behind the last come again: they meet zeros.
+    __device__ __forceinline__ void fetch(const Problem& g, int step, u32 stage, int i, bool wanted) const {
+        const int wide = Source::wide(g);
+        const u32 at = TRANSPOSED ? (u32)min(step * STEP + line() + i * NEXT, lines(g) - 1) * wide + w_from[i]
+                                  : w_from[i] + min(step * 2 + half(), wide - 1);
         copy_weights(w_to + stage + i * (NEXT * (TRANSPOSED ? 128 : 16)), weights + (u64)at * 16, wanted);
     }
+    __device__ __forceinline__ void fetch_scales(const Problem&, int, u32, bool) const {}
     // The code of this thread's block among those of its matrix.
-    __device__ __forceinline__ u32 scale_at(int step) const {
-        return (TRANSPOSED ? (u32)min(step * STEP + s_line, lines - 1) * wide + s_from : s_from + step * 2) / 2;
+    __device__ __forceinline__ u32 scale_at(const Problem& g, int step) const {
+        step = min(step, last(g));
+        const u32 at =
+            TRANSPOSED ? (u32)min(step * STEP + scale_line(), lines(g) - 1) * wide(g) + s_from : s_from + step * 2;
+        return at / 2;
     }
-    __device__ __forceinline__ void fetch_scales(int step, bool wanted) const {
-        const u32 at = scale_at(step), to = raw + (step & 1) * RAW_BYTES;
-        copy_word(to, scales.codes + ((scales.first + at) & ~3u), wanted);
-        copy_word(to + 4, scales.nested + at / 256, wanted);
+    // Of a step, into one of two places.
+    __device__ __forceinline__ void fetch_raw(const Problem& g, int step, int place) {
+        const u32 at = scale_at(g, step), to = raw + place * RAW_BYTES;
+        copy_word(to, scales.codes + ((scales.first + at) & ~3u), there);
+        copy_word(to + 4, scales.nested + at / 256, there);
+        shift = ((scales.first + at) & 3) * 8, offset = scales.offset;
     }
-    __device__ __forceinline__ void store_factor(int step, u32 code, float nested) const {
-        const float absmax = absmax_of(code, nested, scales.offset, tables);
-        shared_store(f_to + (step & 1) * FACTOR_BYTES, __float_as_uint(absmax));
+    __device__ __forceinline__ void store_factor(int place, u32 code, float nested, float offset) const {
+        shared_store(f_to + place * FACTOR_BYTES, __float_as_uint(absmax_of(code, nested, offset, tables)));
     }
     // The scales of the first two steps, and the third's on their way; the block meets afterwards.
-    __device__ __forceinline__ void begin() const {
+    __device__ __forceinline__ void begin(const Problem& g) {
 #pragma unroll
         for (int step = 0; step < 2; step++) {
-            const u32 at = scale_at(min(step, steps - 1));
-            store_factor(step, load_byte(scales.codes + scales.first + at), scales.nested[at / 256]);
+            const u32 at = scale_at(g, step);
+            store_factor(step, load_byte(scales.codes + scales.first + at), scales.nested[at / 256], scales.offset);
         }
-        fetch_scales(2, 2 < steps);
+        fetch_raw(g, 2, 0);
     }
-    // Those of two steps further, which have come; and the next ones on their way.
-    __device__ __forceinline__ void go_on(int step) const {
-        const u32 from = raw + (step & 1) * RAW_BYTES, at = scale_at(step + 2);
-        store_factor(step + 2, shared_load(from) >> ((scales.first + at) & 3) * 8 & 0xff,
-                     __uint_as_float(shared_load(from + 4)));
-        fetch_scales(step + 3, step + 3 < steps);
+    // Those of two steps further, which have come; and those of `step`, one more, on their way.
+    __device__ __forceinline__ void go_on(const Problem& g, u32 turn, int step) {
+        const u32 from = raw + (turn & 1) * RAW_BYTES;
+        store_factor(turn & 1, shared_load(from) >> shift & 0xff, __uint_as_float(shared_load(from + 4)), offset);
+        fetch_raw(g, step, (turn + 1) & 1);
     }
-    __device__ __forceinline__ void load(Unit& unit, int step, u32 stage, int h) const {
+};
+
+// The weights of a warp's columns, from a stage.
+template <bool TRANSPOSED> struct Weights {
+    u32 f_mine, w_mine, levels;
+
+    __device__ __forceinline__ Weights(const Part& part, u32 shared) {
+        const int lane = threadIdx.x & 31, r = lane >> 2, q = lane & 3;
+        w_mine = shared + A_BYTES + (TRANSPOSED ? swizzled(lane, part.group) : (part.group * 32 + r) * 16);
+        f_mine = shared + BESIDE + (TRANSPOSED ? (part.group >> 1) * 64 + q * 16 : part.group * 32 + r * 4) * 4;
+        levels = levels_of_lane(shared + TABLES);
+    }
+    // Of a stage and the step's turn.
+    __device__ __forceinline__ void load(Unit& unit, u32 turn, u32 stage, int h) const {
         if (TRANSPOSED) load_matrices_transposed(unit.words, w_mine + stage + h * (32 * 128));
         if (!TRANSPOSED && h == 1) return;
-        const u32 from = f_mine + (step & 1) * FACTOR_BYTES;
+        const u32 from = f_mine + (turn & 1) * FACTOR_BYTES;
         const uint4 x = shared_load16(from + (TRANSPOSED ? h * 32 : 0)),
                     y = TRANSPOSED ? shared_load16(from + h * 32 + 16) : x;
         const u32 all[8] = {x.x, x.y, x.z, x.w, y.x, y.y, y.z, y.w};
