@@ -108,12 +108,6 @@ impl Header {
         }
     }
 
-    /// Names of the suites that were asked.
-    pub fn suite_names(&self) -> Vec<&str> {
-        let listed = self.suites.iter().map(|suite| suite.name.as_str());
-        listed.chain(self.suite.as_deref()).collect()
-    }
-
     /// Refuses a file that was made otherwise. The first key that differs is named.
     pub(super) fn check(&self, path: &Path, there: &Self) -> Result<()> {
         let flat = |header: &Self| {

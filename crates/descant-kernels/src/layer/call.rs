@@ -6,7 +6,7 @@ use burn::backend::TensorMetadata as _;
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::frame::{Frame, PairSpec, Part};
+use super::frame::{Chunk, Frame, PairSpec};
 use super::operands::{Factors, Gradients, Operands, SiteFactors, Source};
 use super::prepared::Prepared;
 use super::types::{Angles, LayerPairs, LowRankPair};
@@ -52,6 +52,15 @@ pub(super) enum Turn {
         /// Whether another batch goes through the layer next.
         again: bool,
     },
+}
+
+/// A call's way in one direction, inside its closure.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    run: &'a Run<'a>,
+    plan: &'a Plan,
+    lease: &'a Lease,
+    phase: Phase,
 }
 
 impl Turn {
@@ -144,69 +153,50 @@ impl Call {
                 Place::Handle(index) => addresses[*index],
                 Place::Address(address) => *address,
             });
-            call.launch(run, &operands, &plan, &lease, phase)
+            call.launch(&Way { run, plan: &plan, lease: &lease, phase }, &operands)
         });
     }
 
-    fn launch(
-        &self,
-        run: &Run<'_>,
-        operands: &Operands<u64>,
-        plan: &Plan,
-        lease: &Lease,
-        phase: Phase,
-    ) -> Result<(), CudaError> {
+    fn launch(&self, way: &Way<'_>, operands: &Operands<u64>) -> Result<(), CudaError> {
+        let Way { run, plan, lease, .. } = *way;
         lease.begin(run)?;
         let Turn::Placed { memory, hosted: Some(hosted), batch, .. } = &self.turn else {
-            return self.through_ring(run, operands, plan, lease, phase);
+            return self.through_ring(way, operands);
         };
         let layer = self.layer.place.index;
         let (memory, bytes) = (memory.address(), plan.tokens * plan.sizes.hidden * DType::BF16.size());
         if operands.backward.is_some() {
             hosted.enter(run, layer, *batch)?;
-            self.through_ring(run, operands, plan, lease, phase)?;
+            self.through_ring(way, operands)?;
             hosted.left(run, memory, layer, *batch, bytes)
         } else {
             hosted.enter(run, layer + 1, *batch)?;
-            self.through_ring(run, operands, plan, lease, phase)?;
+            self.through_ring(way, operands)?;
             hosted.wrote(run, memory, layer + 1, *batch, bytes)
         }
     }
 
     /// The work, with experts that stream brought to the card.
-    fn through_ring(
-        &self,
-        run: &Run<'_>,
-        operands: &Operands<u64>,
-        plan: &Plan,
-        lease: &Lease,
-        phase: Phase,
-    ) -> Result<(), CudaError> {
+    fn through_ring(&self, way: &Way<'_>, operands: &Operands<u64>) -> Result<(), CudaError> {
         let Some(StreamedMatrix { ring, layer, .. }) = &self.layer.streamed else {
-            return self.work(run, operands, plan, lease, phase);
+            return self.work(way, operands);
         };
-        let entered = ring.enter(run, *layer)?;
+        let entered = ring.enter(way.run, *layer)?;
         let mut operands = operands.clone();
         (operands.frozen.gate_up, operands.frozen.down) = (entered.gate_up, entered.down);
-        self.work(run, &operands, plan, lease, phase)?;
+        self.work(way, &operands)?;
         // A forward of tensors that keeps nothing has no backward.
-        let has_backward = lease.is_kept() || matches!(self.turn, Turn::Placed { .. });
+        let has_backward = way.lease.is_kept() || matches!(self.turn, Turn::Placed { .. });
         let course = match (&operands.backward, has_backward) {
             (Some(_), _) => Course::Backward,
             (None, true) => Course::Forward,
             (None, false) => Course::Round,
         };
-        ring.leave(run, &entered, Some(course), self.turn.is_followed())
+        ring.leave(way.run, &entered, Some(course), self.turn.is_followed())
     }
 
-    fn work(
-        &self,
-        run: &Run<'_>,
-        operands: &Operands<u64>,
-        plan: &Plan,
-        lease: &Lease,
-        phase: Phase,
-    ) -> Result<(), CudaError> {
+    fn work(&self, way: &Way<'_>, operands: &Operands<u64>) -> Result<(), CudaError> {
+        let Way { run, plan, lease, phase } = *way;
         let frame = Frame {
             run,
             spec: &self.layer.spec,
@@ -218,7 +208,7 @@ impl Call {
             kept: lease.kept_address(),
             scratch: lease.scratch_address(),
             phase,
-            part: Part::whole(plan.tokens),
+            chunk: Chunk::whole(plan.tokens),
         };
         match &operands.backward {
             None => frame.forward(),

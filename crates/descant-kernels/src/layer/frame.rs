@@ -44,22 +44,22 @@ pub(super) struct Frame<'a> {
     pub(super) kept: u64,
     pub(super) scratch: u64,
     pub(super) phase: Phase,
-    pub(super) part: Part,
+    pub(super) chunk: Chunk,
 }
 
 /// The tokens that a frame is about.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
-    /// Which chunk.
-    pub(super) chunk: usize,
+pub(super) struct Chunk {
+    /// Which.
+    pub(super) index: usize,
     pub(super) first: usize,
     pub(super) tokens: usize,
 }
 
-impl Part {
+impl Chunk {
     /// All of them.
     pub(super) fn whole(tokens: usize) -> Self {
-        Self { chunk: 0, first: 0, tokens }
+        Self { index: 0, first: 0, tokens }
     }
 }
 
@@ -90,23 +90,23 @@ impl Frame<'_> {
     /// The same in an experts' phase, chunk after chunk.
     pub(super) fn chunks(&self, phase: Phase) -> impl Iterator<Item = Self> {
         let (frame, Plan { tokens, chunk: length, .. }) = (self.during(phase), *self.plan);
-        (0..self.plan.chunks()).map(move |chunk| {
-            let first = chunk * length;
-            Self { part: Part { chunk, first, tokens: length.min(tokens - first) }, ..frame }
+        (0..self.plan.chunks()).map(move |index| {
+            let first = index * length;
+            Self { chunk: Chunk { index, first, tokens: length.min(tokens - first) }, ..frame }
         })
     }
 
     pub(super) fn is_first_chunk(&self) -> bool {
-        self.part.chunk == 0
+        self.chunk.index == 0
     }
 
     pub(super) fn is_last_chunk(&self) -> bool {
-        self.part.chunk + 1 == self.plan.chunks()
+        self.chunk.index + 1 == self.plan.chunks()
     }
 
-    /// Where this part of a stream of all tokens begins.
+    /// Where this chunk of a stream of all tokens begins.
     pub(super) fn part_of(&self, stream: u64) -> u64 {
-        stream + (self.part.first * self.plan.sizes.hidden * Element::Bf16.bytes()) as u64
+        stream + (self.chunk.first * self.plan.sizes.hidden * Element::Bf16.bytes()) as u64
     }
 
     /// The address of a buffer.
@@ -114,7 +114,7 @@ impl Frame<'_> {
     /// # Errors
     /// It is not alive in this phase: what is read there would be another's.
     pub(super) fn at(&self, buffer: Buffer) -> Result<u64> {
-        match self.layout.find(buffer, self.phase, self.part.chunk) {
+        match self.layout.find(buffer, self.phase, self.chunk.index) {
             Some(At::Kept(offset)) => Ok(self.kept + offset),
             Some(At::Scratch(offset)) => Ok(self.scratch + offset),
             None => {
@@ -130,7 +130,7 @@ impl Frame<'_> {
     }
 
     pub(super) fn tokens(&self) -> usize {
-        self.part.tokens
+        self.chunk.tokens
     }
 
     /// Pairs of a token and an expert.

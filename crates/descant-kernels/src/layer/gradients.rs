@@ -21,7 +21,7 @@ pub(super) enum Factor {
 
 /// The gradient of one factor: f32, written whole.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
+pub(super) struct FactorGradient {
     pub(super) to: u64,
     pub(super) factor: Factor,
     /// First of its columns among those of the thin rows, and how many.
@@ -40,15 +40,15 @@ pub(super) struct Job {
     /// bf16 rows of `ranks`, which begin where 16 bytes do.
     pub(super) thin: u64,
     pub(super) ranks: usize,
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<FactorGradient>,
 }
 
 impl Job {
     /// Without the thin columns before and behind those that are used.
-    fn cut(&self) -> (u64, usize, Vec<Part>) {
+    fn cut(&self) -> (u64, usize, Vec<FactorGradient>) {
         let first = self.parts.iter().map(|part| part.first).min().unwrap_or(0) / VECTOR * VECTOR;
         let end = self.parts.iter().map(|part| part.first + part.rank).max().unwrap_or(0);
-        let parts = self.parts.iter().map(|part| Part { first: part.first - first, ..*part });
+        let parts = self.parts.iter().map(|part| FactorGradient { first: part.first - first, ..*part });
         (self.thin + (2 * first) as u64, end.next_multiple_of(VECTOR) - first, parts.collect())
     }
 }

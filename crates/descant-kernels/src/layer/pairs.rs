@@ -5,10 +5,10 @@
 
 use super::factors::{self, Columns, Pair, Stored};
 use super::frame::{Frame, Product};
-use super::gradients::{self, Job, pair_gradients};
+use super::gradients::{self, FactorGradient, Job, pair_gradients};
 use super::lora;
 use super::operands::{Factors, Gradients};
-use super::thin::{Part, thin_rows};
+use super::thin::{Band, thin_rows};
 use crate::cuda::{Element, MatmulSpec, Result};
 use crate::memory::table::{Buffer, DenseBuffers, ExpertBuffers};
 use crate::op::experts::RANK_WIDTH;
@@ -20,8 +20,8 @@ const FEW_TOKENS: usize = 4096;
 
 impl Pair {
     /// Where the gradients of A and B go; its columns begin at `first`.
-    fn gradients(&self, to: Factors<u64>, first: usize) -> [gradients::Part; 2] {
-        let part = |to, factor, alpha| gradients::Part { to, factor, first, rank: self.rank, alpha };
+    fn gradients(&self, to: Factors<u64>, first: usize) -> [FactorGradient; 2] {
+        let part = |to, factor, alpha| FactorGradient { to, factor, first, rank: self.rank, alpha };
         [part(to.a, gradients::Factor::A, 1.0), part(to.b, gradients::Factor::B, self.scaling)]
     }
 }
@@ -56,7 +56,7 @@ impl Frame<'_> {
         }
         let [outputs, inputs] = self.plan.sizes.product(path);
         let (x, a, b, u) = (self.at(at.x)?, self.at(at.a)?, self.at(at.b)?, self.at(at.u)?);
-        self.thin([x, a, u], [inputs, columns], &[Part::whole(inputs, columns)])?;
+        self.thin([x, a, u], [inputs, columns], &[Band::whole(inputs, columns)])?;
         self.expanded([u, b, d], c, [columns, outputs])?;
         Ok(true)
     }
@@ -67,20 +67,20 @@ impl Frame<'_> {
         if columns == 0 {
             return Ok(false);
         }
-        let ([outputs, inputs], mut column, mut parts) = (s.product(path), 0, Vec::new());
+        let ([outputs, inputs], mut column, mut bands) = (s.product(path), 0, Vec::new());
         for kind in path.sites() {
             let (Some(pair), [rows, _]) = (self.pair(kind), s.matrix(kind)) else { continue };
-            parts.push(Part { rows: [column, pair.rank], columns: [s.first_row(kind), rows] });
+            bands.push(Band { rows: [column, pair.rank], columns: [s.first_row(kind), rows] });
             column += pair.rank;
         }
         let (a, b, du) = (self.at(at.a)?, self.at(at.b)?, self.at(at.du)?);
-        self.thin([grad, b, du], [outputs, columns], &parts)?;
+        self.thin([grad, b, du], [outputs, columns], &bands)?;
         self.expanded([du, a, d_x], None, [columns, inputs])?;
         Ok(true)
     }
 
     /// Rows of `width` times the `columns` rows of a factor.
-    fn thin(&self, at: [u64; 3], [width, columns]: [usize; 2], parts: &[Part]) -> Result<()> {
+    fn thin(&self, at: [u64; 3], [width, columns]: [usize; 2], bands: &[Band]) -> Result<()> {
         let t = self.tokens();
         let (flops, bytes) =
             (2.0 * (t * width * columns) as f64, 2.0 * (t * (width + columns) + width * columns) as f64);
@@ -89,7 +89,7 @@ impl Frame<'_> {
             let product = MatmulSpec::forward(t, columns, width);
             return self.matmul("low rank, in", &product, Product::new(x, w, u));
         }
-        self.run.stage("low rank, in", flops, bytes, || thin_rows(self.run, at, [t, width, columns], parts))
+        self.run.stage("low rank, in", flops, bytes, || thin_rows(self.run, at, [t, width, columns], bands))
     }
 
     /// d = u b, for u `[tokens, columns]` and a factor b `[columns, outputs]`, to which `c` is added.

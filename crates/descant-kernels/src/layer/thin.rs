@@ -8,14 +8,14 @@ const PART_BYTES: usize = 16;
 
 /// Rows of a factor that are zero outside of some columns.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part {
+pub(super) struct Band {
     /// The first, and how many.
     pub(super) rows: [usize; 2],
     /// The first column, and how many.
     pub(super) columns: [usize; 2],
 }
 
-impl Part {
+impl Band {
     /// All of a factor.
     pub(super) fn whole(width: usize, rows: usize) -> Self {
         Self { rows: [0, rows], columns: [0, width] }
@@ -27,10 +27,10 @@ pub(super) fn thin_rows(
     run: &Run<'_>,
     [x, w, u]: [u64; 3],
     [tokens, width, columns]: [usize; 3],
-    parts: &[Part],
+    bands: &[Band],
 ) -> Result<()> {
     let mut fields = Fields::default();
-    for Part { rows, columns } in parts {
+    for Band { rows, columns } in bands {
         fields.sizes(&[rows[0], rows[0] + rows[1], columns[0], columns[0] + columns[1]]);
     }
     fields.fill(PATH_PAIRS * PART_BYTES);
