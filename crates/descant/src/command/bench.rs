@@ -124,8 +124,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
     // Algorithms of products that were found by one are those of all.
     let scaled = match team.zip(link.as_deref()) {
         Some((team, link)) => {
-            let (model, samples, device) = (&model, &samples[..], &device.device);
-            let bench = Scaled { args, team, link, model, samples, load: load_of(args, Some(team)), device };
+            let bench = Scaled { args, team, link, model: &model, samples: &samples, device: &device.device };
             Some(bench.measure(&config, arrangement, &fresh)?)
         }
         None => None,
@@ -237,7 +236,7 @@ fn chosen(args: &BenchStep, device: &str, talk: Talk) -> Result<load::Chosen> {
 }
 
 /// What goes through the model at once.
-fn load_of(args: &BenchStep, team: Option<&Team>) -> Load {
+pub(super) fn load_of(args: &BenchStep, team: Option<&Team>) -> Load {
     let tokens = (args.batch * args.sequence) as u64;
     let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0, copies: 0 };
     load.shared(args.accumulate, team.map_or(1, |team| team.group.world()))

@@ -10,11 +10,12 @@ use burn::tensor::{DType, Device, Tensor};
 use descant_kernels::gauge;
 use descant_lora::LoraAdapters;
 use descant_model::GptOss;
-use descant_train::memory::{Arrangement, Load};
+use descant_train::memory::Arrangement;
 use descant_train::{Link, Sample, Shared, TrainConfig, Trainer, Workers};
 use descant_workers::Wait;
 use serde::Serialize;
 
+use super::bench::load_of;
 use super::timed::{digest, median};
 use crate::cards::Team;
 use crate::cli::BenchStep;
@@ -81,8 +82,6 @@ pub(super) struct Scaled<'a> {
     pub(super) link: &'a dyn Link,
     pub(super) model: &'a GptOss,
     pub(super) samples: &'a [Sample],
-    /// What goes through the model at once.
-    pub(super) load: Load,
     pub(super) device: &'a Device,
 }
 
@@ -107,7 +106,7 @@ impl Scaled<'_> {
         group.barrier("one card is done", Wait::Long)?;
         let link = self.rate()?;
         let workers = Workers { group, link: self.link };
-        let together = self.steps(trainer()?.shared(workers, self.load.copies))?;
+        let together = self.steps(trainer()?.shared(workers, load_of(self.args, Some(self.team)).copies))?;
         let one = alone.as_ref().map_or(f64::NAN, |alone| median(&alone.seconds));
         let step = median(&together.seconds);
         let of = |value: fn(&Shared) -> f64| median(&together.shared.iter().map(value).collect::<Vec<_>>());
