@@ -50,14 +50,14 @@ pub use op::loss::{LogitsRoom, token_losses};
 pub use op::low_rank::low_rank;
 pub use op::norm::rms_norm;
 pub use op::optimizer::{
-    AdamW, AdamWSpec, Clip, FlatSum, MomentFormat, Moments, accumulate, flattened, grad_norm, reached,
+    AdamW, AdamWSpec, Clip, FlatSum, MomentFormat, Moments, Update, accumulate, flattened, grad_norm, reached,
 };
 pub use op::pick::{Draw, Drawn, DrawnRow, best_tokens, draw_tokens};
 pub use op::rotary::rotary;
 pub use op::route::{Routing, combine_experts, expert_weights, route, take_tokens};
 pub use op::select::{gather_rows, select_rows};
 pub use op::swiglu::swiglu;
-pub use read::{DeviceError, read_bytes, read_floats};
+pub use read::{DeviceError, read_all, read_bytes, read_floats};
 pub use site::{PerSite, SiteKind};
 pub use source::Source;
 pub use stream::{HostBytes, HostExperts, HostTable, StreamedMatrix, stream_experts};

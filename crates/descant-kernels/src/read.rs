@@ -42,13 +42,26 @@ impl From<crate::cuda::CudaError> for DeviceError {
 /// # Errors
 /// The first failure on the tensor's device since it was last asked; the values are then lost.
 pub fn read_floats<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, DeviceError> {
-    let tensor = tensor.inner().cast(DType::F32);
+    read_all(vec![tensor]).map(|mut values| values.pop().unwrap_or_default())
+}
+
+/// The same of tensors of one device, which is waited for once.
+///
+/// # Errors
+/// As [`read_floats`].
+pub fn read_all<const D: usize>(tensors: Vec<Tensor<D>>) -> Result<Vec<Vec<f32>>, DeviceError> {
+    let tensors = tensors.into_iter().map(|tensor| tensor.inner().cast(DType::F32));
+    let tensors: Vec<Tensor<D>> = tensors.collect();
     #[cfg(feature = "cuda")]
-    if crate::cuda::index_of(&tensor.device()).is_some() {
-        return Ok(crate::cuda::primitive(tensor).and_then(crate::cuda::read)?);
+    if tensors.first().is_some_and(|tensor| crate::cuda::index_of(&tensor.device()).is_some()) {
+        let tensors = tensors.into_iter().map(crate::cuda::primitive).collect::<Result<_, _>>()?;
+        return Ok(crate::cuda::read_all(tensors)?);
     }
-    let data = tensor.try_into_data().map_err(|error| DeviceError::new(error.to_string()))?;
-    data.try_to_vec().map_err(|error| DeviceError::new(format!("{error:?}")))
+    let read = |tensor: Tensor<D>| {
+        let data = tensor.try_into_data().map_err(|error| DeviceError::new(error.to_string()))?;
+        data.try_to_vec().map_err(|error| DeviceError::new(format!("{error:?}")))
+    };
+    tensors.into_iter().map(read).collect()
 }
 
 /// The same of bytes.
@@ -59,7 +72,7 @@ pub fn read_bytes(tensor: Tensor<1, Int>) -> Result<Vec<u8>, DeviceError> {
     #[cfg(feature = "cuda")]
     if crate::cuda::index_of(&tensor.device()).is_some() {
         let tensor = crate::cuda::contiguous(crate::cuda::int_primitive(tensor)?);
-        return Ok(crate::cuda::read_bytes(&tensor)?);
+        return Ok(crate::cuda::read_bytes(tensor)?);
     }
     let data = tensor.try_into_data().map_err(|error| DeviceError::new(error.to_string()))?;
     data.try_to_vec().map_err(|error| DeviceError::new(format!("{error:?}")))
@@ -75,7 +88,9 @@ mod tests {
     fn values_come_in_order_from_a_graph_and_from_a_plain_device() {
         for device in [Device::flex(), Device::flex().autodiff()] {
             let tensor = Tensor::<2>::from_data([[1.0, 2.0], [3.0, 4.0]], (&device, DType::F32));
-            assert_eq!(read_floats(tensor).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+            assert_eq!(read_floats(tensor.clone()).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+            let both = read_all(vec![tensor.clone() * 2.0, tensor]).unwrap();
+            assert_eq!(both, [[2.0, 4.0, 6.0, 8.0], [1.0, 2.0, 3.0, 4.0]]);
             let bytes = Tensor::<1, Int>::from_data([7_u8, 255], (&device, DType::U8));
             assert_eq!(read_bytes(bytes).unwrap(), [7, 255]);
         }

@@ -1,7 +1,7 @@
 //! AdamW over the adapters: descant-kernels' operator with this crate's settings, and its state on the host.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use descant_kernels::{AdamWSpec, Clip, DeviceError, MomentFormat, read_bytes, read_floats};
+use descant_kernels::{AdamWSpec, Clip, DeviceError, MomentFormat, Update, read_bytes, read_floats};
 use descant_lora::LoraAdapters;
 
 use crate::config::{OptimizerKind, TrainConfig};
@@ -76,15 +76,15 @@ impl AdamW {
         self.inner = descant_kernels::AdamW::from_parts(self.format(), each.collect(), updates);
     }
 
-    /// One update with gradients whose norm is `norm`, `[1]`, on their device.
-    pub(crate) fn step(
+    /// An update with gradients whose norm is `norm`, `[1]`, on their device: all but its effect.
+    pub(crate) fn prepare(
         &mut self,
         config: &TrainConfig,
         rate: f64,
         norm: &Tensor<1>,
-        adapters: &mut LoraAdapters,
+        adapters: &LoraAdapters,
         gradients: &[Tensor<3>],
-    ) {
+    ) -> Update {
         let spec = AdamWSpec {
             beta1: config.beta1,
             beta2: config.beta2,
@@ -93,8 +93,12 @@ impl AdamW {
         };
         let clip = Clip { norm, max_norm: config.max_grad_norm };
         let parameters = adapters.tensors().cloned().collect();
-        let updated = self.inner.step(parameters, gradients, rate, &spec, Some(clip));
-        let mut updated = updated.into_iter();
+        self.inner.prepare(parameters, gradients, rate, &spec, Some(clip))
+    }
+
+    /// Its effect.
+    pub(crate) fn apply(&mut self, update: Update, adapters: &mut LoraAdapters) {
+        let mut updated = self.inner.apply(update).into_iter();
         adapters.update(|_, _| updated.next().expect("a tensor comes back for each that was given"));
     }
 }

@@ -8,7 +8,7 @@ use descant_workers::{Dealt, Group, Wait, deal};
 
 use crate::error::Result;
 use crate::trainer::Trainer;
-use crate::work::{Work, read_losses};
+use crate::work::{Told, Work, read_losses};
 use crate::workers::{Shared, Workers, at_once, cost, differs, floats, packed, put_in_order};
 
 /// How long a process that has done its part of a step waits for the others at least; their first step may compile.
@@ -29,7 +29,7 @@ impl Trainer<'_> {
         &mut self,
         workers: Workers<'_>,
         works: &[Work],
-    ) -> Result<(Vec<Tensor<3>>, Vec<Vec<f32>>)> {
+    ) -> Result<(Vec<Tensor<3>>, Told)> {
         let Workers { group, link } = workers;
         let costs: Vec<u64> = works.iter().map(|work| cost(work.batch.ids().len())).collect();
         let dealt = deal(&costs, group.world());
@@ -73,7 +73,7 @@ impl Trainer<'_> {
             exchange_seconds: start.elapsed().as_secs_f64(),
             exchange_bytes: (works.len() * numbers * size_of::<f32>()) as u64,
         });
-        Ok((sum, losses))
+        Ok((sum, Told::Read(losses)))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::optimizer::AdamW;
 use crate::sample::Sample;
 use crate::schedule::learning_rate;
 use crate::state::TrainerState;
-use crate::work::{Losses, Totals, Work, read_losses};
+use crate::work::{Losses, Told, Totals, Work};
 use crate::workers::{Shared, Workers};
 
 /// After this step a site without gradient is an error: A's gradient is zero while B is, and the first rate is 0.
@@ -254,14 +254,17 @@ impl<'a> Trainer<'a> {
             .collect::<Result<_>>()?;
         let tokens = work.iter().map(|work| work.batch.ids().len()).sum();
         let trained: Vec<Work> = work.into_iter().filter(|work| !work.rows.is_empty()).collect();
-        let (gradients, losses) = match self.workers {
+        let (gradients, told) = match self.workers {
             Some(workers) => self.compute_shared(workers, &trained)?,
             None => self.compute(&trained)?,
         };
+        // The host does its part of the update while the device computes, and waits for the device once.
+        let norm = grad_norm(&gradients);
+        let rate = learning_rate(&self.config, self.steps);
+        let update = self.optimizer.prepare(&self.config, rate, &norm, &self.adapters, &gradients);
+        let (losses, grad_norm) = told.read(norm)?;
         let totals = Totals::new(tokens, &trained, &losses);
         let loss = (totals.loss / weight) as f32;
-        let norm = grad_norm(&gradients);
-        let grad_norm = read_floats(norm.clone())?[0];
         for (what, value) in [("the loss", loss), ("the gradient norm", grad_norm)] {
             if !value.is_finite() {
                 let rows = samples().map(|s| s.row).collect();
@@ -270,9 +273,8 @@ impl<'a> Trainer<'a> {
         }
         self.prove_gradients(step, &gradients)?;
         let site_norms = self.watched.then(|| site_norms(&gradients)).transpose()?;
-        let rate = learning_rate(&self.config, self.steps);
         if allow(loss, grad_norm) {
-            self.optimizer.step(&self.config, rate, &norm, &mut self.adapters, &gradients);
+            self.optimizer.apply(update, &mut self.adapters);
         }
         self.steps = step;
         Ok(StepResult {
@@ -288,7 +290,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// The sum of the gradients of micro-batches, and the losses of each.
-    fn compute(&self, works: &[Work]) -> Result<(Vec<Tensor<3>>, Vec<Vec<f32>>)> {
+    fn compute(&self, works: &[Work]) -> Result<(Vec<Tensor<3>>, Told)> {
         let works: Vec<&Work> = works.iter().collect();
         let (mut gradients, mut losses) = (None, Losses::new());
         for group in works.chunks(self.together) {
@@ -300,8 +302,8 @@ impl<'a> Trainer<'a> {
                 _ => self.accumulate_together(group, &mut gradients, &mut losses)?,
             }
         }
-        let losses = read_losses(losses)?;
-        Ok((gradients.expect("weight is not zero, so some micro-batch was trained"), losses))
+        let gradients = gradients.expect("weight is not zero, so some micro-batch was trained");
+        Ok((gradients, Told::Underway(losses)))
     }
 
     /// The gradients of each of these micro-batches by itself, and their losses on their way.

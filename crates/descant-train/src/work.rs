@@ -2,7 +2,7 @@
 //! trained, and the losses that are read when a whole step is on its way.
 
 use burn::tensor::Tensor;
-use descant_kernels::read_floats;
+use descant_kernels::read_all;
 use descant_model::Batch;
 
 use crate::error::Result;
@@ -52,7 +52,31 @@ pub(crate) type Losses = Vec<Tensor<1>>;
 /// # Errors
 /// The device failed.
 pub(crate) fn read_losses(losses: Losses) -> Result<Vec<Vec<f32>>> {
-    losses.into_iter().map(|of_micro_batch| Ok(read_floats(of_micro_batch)?)).collect()
+    Ok(read_all(losses)?)
+}
+
+/// The losses of a step's micro-batches, wherever they are.
+pub(crate) enum Told {
+    /// On their way.
+    Underway(Losses),
+    /// Here.
+    Read(Vec<Vec<f32>>),
+}
+
+impl Told {
+    /// The losses, and the number in `norm`: the device is waited for once.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub(crate) fn read(self, norm: Tensor<1>) -> Result<(Vec<Vec<f32>>, f32)> {
+        let (losses, known) = match self {
+            Self::Underway(losses) => (losses, None),
+            Self::Read(values) => (Losses::new(), Some(values)),
+        };
+        let mut values = read_losses([losses, vec![norm]].concat())?;
+        let norm = values.pop().and_then(|of_norm| of_norm.first().copied()).unwrap_or(f32::NAN);
+        Ok((known.unwrap_or(values), norm))
+    }
 }
 
 /// Sums over the micro-batches of a step.

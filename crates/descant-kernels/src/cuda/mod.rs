@@ -105,7 +105,7 @@ pub use tensor::{
     int_tensor, matrix, owned, primitive, tensor, zeros,
 };
 #[cfg(feature = "cuda")]
-pub(crate) use tensor::{poison, read, read_bytes};
+pub(crate) use tensor::{poison, read, read_all, read_bytes};
 #[cfg(feature = "cuda")]
 pub use testing::{pin_at_most, poison_buffers, portable_kernels};
 #[cfg(feature = "cuda")]

@@ -131,33 +131,45 @@ pub fn primitive<const D: usize>(tensor: Tensor<D>) -> Result<CubeTensor> {
     tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::backend(format!("{e:?}")))
 }
 
-/// The values of an f32 tensor, once everything before it in its stream is done.
+/// The values of tensors in f32, once everything before them in their stream is done; the card is waited for once.
 ///
 /// # Errors
-/// What CubeCL says of the work behind it, with its kind.
-pub(crate) fn read(tensor: CubeTensor) -> Result<Vec<f32>> {
+/// What CubeCL says of the work behind them, with its kind.
+pub(crate) fn read_all(tensors: Vec<CubeTensor>) -> Result<Vec<Vec<f32>>> {
     let value = |four: &[u8]| f32::from_le_bytes([four[0], four[1], four[2], four[3]]);
-    settled(&floats(tensor), |bytes| bytes.chunks_exact(size_of::<f32>()).map(value).collect())
+    let tensors: Vec<CubeTensor> = tensors.into_iter().map(floats).collect();
+    settled(&tensors, |bytes| bytes.chunks_exact(size_of::<f32>()).map(value).collect())
+}
+
+/// Those of one tensor.
+///
+/// # Errors
+/// As above.
+pub(crate) fn read(tensor: CubeTensor) -> Result<Vec<f32>> {
+    read_all(vec![tensor]).map(|mut values| values.pop().unwrap_or_default())
 }
 
 /// The bytes of a contiguous tensor of any type, as above.
 ///
 /// # Errors
 /// As above.
-pub(crate) fn read_bytes(tensor: &CubeTensor) -> Result<Vec<u8>> {
-    settled(tensor, <[u8]>::to_vec)
+pub(crate) fn read_bytes(tensor: CubeTensor) -> Result<Vec<u8>> {
+    settled(&[tensor], <[u8]>::to_vec).map(|mut bytes| bytes.pop().unwrap_or_default())
 }
 
-/// What `f` says of a contiguous tensor's bytes, once everything before it in its stream is done.
-fn settled<R>(tensor: &CubeTensor, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
-    let gpu = gpu_of(tensor);
-    let bytes = tensor.client.read_one(tensor.handle.clone());
+/// What `f` says of the bytes of each of these contiguous tensors, once everything before them in their stream is done.
+fn settled<R>(tensors: &[CubeTensor], f: impl Fn(&[u8]) -> R) -> Result<Vec<R>> {
+    let Some(first) = tensors.first() else { return Ok(Vec::new()) };
+    let gpu = gpu_of(first);
+    let bytes = first.client.read(tensors.iter().map(|tensor| tensor.handle.clone()).collect());
     // Our own launches first: what could not be read may be only their consequence.
-    if let Some(error) = gpu.take_error().or_else(|| gpu.error_behind(&tensor.handle)) {
+    let behind = || tensors.iter().find_map(|tensor| gpu.error_behind(&tensor.handle));
+    if let Some(error) = gpu.take_error().or_else(behind) {
         return Err(error);
     }
     let bytes = bytes.map_err(|error| super::interop::refused(&error))?;
-    Ok(f(&bytes[..tensor.shape().num_elements() * tensor.dtype.size()]))
+    let of = |tensor: &CubeTensor| tensor.shape().num_elements() * tensor.dtype.size();
+    Ok(tensors.iter().zip(bytes).map(|(tensor, bytes)| f(&bytes[..of(tensor)])).collect())
 }
 
 /// The primitive of an integer tensor on a CUDA device.

@@ -1,4 +1,5 @@
-//! The optimizer: f32 moments against plain f64 formulas, 8-bit moments near them, and what a bad norm does.
+//! The optimizer: f32 moments against plain f64 formulas, 8-bit moments near them, and what a bad norm and an update that
+//! is dropped do.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use descant_kernels::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm, reached};
@@ -98,6 +99,59 @@ fn a_norm_that_is_no_number_changes_nothing() {
             }
         }
     }
+}
+
+/// Two steps on a device, with updates before, between and behind them that are prepared and dropped: parameters and
+/// moments, in f32.
+fn two_steps(device: &Device, format: MomentFormat, dropped: bool) -> Vec<Vec<f32>> {
+    let mut random = Random(34);
+    let mut tensors = || -> Vec<Tensor<3>> {
+        let all = tensors(&mut random).into_iter();
+        all.map(|t| Tensor::from_data(t.into_data(), (device, DType::F32))).collect()
+    };
+    let (mut params, gradients, others) = (tensors(), [tensors(), tensors()], tensors());
+    let mut optimizer = AdamW::new(format, &params);
+    let in_vain = |optimizer: &mut AdamW, params: &[Tensor<3>]| {
+        if dropped {
+            let norm = grad_norm(&others);
+            let clip = Some(Clip { norm: &norm, max_norm: 0.5 });
+            drop(optimizer.prepare(params.to_vec(), &others, 7.0 * RATE, &SPEC, clip));
+        }
+    };
+    for gradients in &gradients {
+        in_vain(&mut optimizer, &params);
+        let norm = grad_norm(gradients);
+        let clip = Some(Clip { norm: &norm, max_norm: 1.0 });
+        let update = optimizer.prepare(params.clone(), gradients, RATE, &SPEC, clip);
+        let before: Vec<_> = params.iter().map(values).collect();
+        params = optimizer.apply(update);
+        assert!(params.iter().zip(before).all(|(after, before)| values(after) != before), "it has an effect");
+    }
+    in_vain(&mut optimizer, &params);
+    assert_eq!(optimizer.steps(), 2);
+    let moments = optimizer.moments().iter().flat_map(|moments| match moments {
+        Moments::Float { first, second } => [values(first), values(second)],
+        Moments::Blocks { scales: [first, second], .. } => [values(first), values(second)],
+    });
+    params.iter().map(values).chain(moments).collect()
+}
+
+fn a_dropped_update_has_no_effect(device: &Device) {
+    for format in [MomentFormat::Float, MomentFormat::Blocks] {
+        assert_eq!(two_steps(device, format, true), two_steps(device, format, false), "{format:?}");
+    }
+}
+
+#[test]
+fn an_update_that_is_prepared_and_dropped_has_no_effect() {
+    a_dropped_update_has_no_effect(&Device::flex());
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+#[ignore = "needs a card"]
+fn on_a_card_neither() {
+    a_dropped_update_has_no_effect(&crate::card::card());
 }
 
 #[test]

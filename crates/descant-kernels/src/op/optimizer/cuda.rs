@@ -9,7 +9,7 @@ use cubecl::server::Handle;
 use super::moments::Moments;
 use super::numbers::{Clip, StepNumbers};
 use super::table::{Entry, Table, chunks, tables};
-use crate::cuda::{self, Arg, Gpu, Result, Run};
+use crate::cuda::{self, Arg, Gpu, InPlace, Result, Run};
 
 /// Threads of a block, as `optimizer.cu` has it.
 pub(super) const THREADS: u32 = 256;
@@ -143,14 +143,28 @@ pub(super) fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor
     sums.into_iter().map(cuda::tensor).collect()
 }
 
-/// See [`super::update`]. Parameters and moments that nobody else holds are updated where they lie.
-pub(super) fn update(
+/// An update but for its launch.
+#[derive(Debug)]
+pub(super) struct Launch {
+    gpu: Gpu,
+    entry: &'static str,
+    tables: Vec<Table>,
+    norm: Option<u64>,
+    step: Vec<u8>,
+    bytes: f64,
+    /// Where the tables say.
+    held: InPlace,
+}
+
+/// See [`super::AdamW::prepare`]: the parameters as they are after the launch, which may be in new buffers, and the
+/// moments. Of both, what nobody else holds is updated where it lies.
+pub(super) fn prepare(
     params: Vec<Tensor<3>>,
     grads: &[Tensor<3>],
     moments: Vec<Moments>,
     numbers: StepNumbers,
     clip: Option<Clip<'_>>,
-) -> (Vec<Tensor<3>>, Vec<Moments>) {
+) -> (Vec<Tensor<3>>, Vec<Moments>, Option<Launch>) {
     let mut buffers = Buffers::default();
     let mut blocks = false;
     let mut results = Vec::with_capacity(params.len());
@@ -183,22 +197,41 @@ pub(super) fn update(
         buffers.entries.push((places, n));
         results.push(out);
     }
-    let Some(first) = results.first() else { return (Vec::new(), kept) };
+    let Some(first) = results.first() else { return (Vec::new(), kept, None) };
     let gpu = cuda::gpu_of(first);
     let max_norm = clip.map_or(f64::MAX, |clip| clip.max_norm);
     let clips = clip.map(|clip| cuda::primitive(clip.norm.clone()).expect(ON_A_CARD));
     let norm = clips.as_ref().and_then(|norm| buffers.add(norm));
     let Buffers { handles, entries } = buffers;
-    gpu.enqueue(handles, move |run, p| {
-        let norm = norm.map(|norm| p[norm]);
-        let entry = if blocks { "adamw8" } else { "adamw" };
-        // Gradients, and parameters and moments both ways.
-        let bytes = bytes(&entries, if blocks { 4 } else { 7 });
-        run.stage("optimizer", 0.0, bytes, || {
-            launch(run, entry, &Buffers::tables(&entries, p), norm, &step(numbers, max_norm))
-        })
-    });
-    (results.into_iter().map(cuda::tensor).collect(), kept)
+    let launch = match gpu.in_place(handles) {
+        Ok(held) => Some(Launch {
+            entry: if blocks { "adamw8" } else { "adamw" },
+            tables: Buffers::tables(&entries, held.addresses()),
+            norm: norm.map(|norm| held.addresses()[norm]),
+            step: step(numbers, max_norm),
+            // Gradients, and parameters and moments both ways.
+            bytes: bytes(&entries, if blocks { 4 } else { 7 }),
+            held,
+            gpu,
+        }),
+        // Whoever reads the norm gets it.
+        Err(error) => {
+            gpu.fail(error);
+            None
+        }
+    };
+    (results.into_iter().map(cuda::tensor).collect(), kept, launch)
+}
+
+impl Launch {
+    /// Queues it.
+    pub(super) fn run(self) {
+        let Self { gpu, entry, tables, norm, step, bytes, held } = self;
+        gpu.enqueue(Vec::new(), move |run, _| {
+            let _held = &held;
+            run.stage("optimizer", 0.0, bytes, || launch(run, entry, &tables, norm, &step))
+        });
+    }
 }
 
 fn launch(

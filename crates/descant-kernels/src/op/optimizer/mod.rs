@@ -1,9 +1,10 @@
 //! The update of the trainable tensors: gradient norm, clipping, AdamW with f32 or 8-bit moments, accumulation.
 //!
 //! All tensors of an adapter go through at once, and nothing is read back: the norm is a tensor on the device, and an
-//! update whose norm is not a finite number changes nothing. On a CUDA card each of the functions is one or two
-//! launches. Sources: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization"; Dettmers et al. 2022, "8-bit
-//! Optimizers via Block-wise Quantization". The order of operations is that of `torch.optim.AdamW`.
+//! update whose norm is not a finite number changes nothing. An update is prepared, then applied, so that whoever looks at
+//! the norm between the two has little left to do. On a CUDA card each of the functions is one or two launches. Sources:
+//! Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization"; Dettmers et al. 2022, "8-bit Optimizers via
+//! Block-wise Quantization". The order of operations is that of `torch.optim.AdamW`.
 //!
 //! Tensors here are f32 and in one order, that of the adapters. No schedule and no checks: the caller has them.
 
@@ -78,34 +79,90 @@ impl AdamW {
         spec: &AdamWSpec,
         clip: Option<Clip<'_>>,
     ) -> Vec<Tensor<3>> {
+        let update = self.prepare(params, grads, rate, spec, clip);
+        self.apply(update)
+    }
+
+    /// All of a [`step`](Self::step) but its effect: for several hundred tensors that is some milliseconds of the host's
+    /// time, in which a device can still be at work on the gradients. An update that is dropped has done nothing.
+    ///
+    /// # Panics
+    /// As [`step`](Self::step).
+    pub fn prepare(
+        &mut self,
+        params: Vec<Tensor<3>>,
+        grads: &[Tensor<3>],
+        rate: f64,
+        spec: &AdamWSpec,
+        clip: Option<Clip<'_>>,
+    ) -> Update {
         assert_eq!(params.len(), self.moments.len(), "a parameter for each pair of moments");
         assert_eq!(grads.len(), self.moments.len(), "a gradient for each pair of moments");
-        self.steps += 1;
-        let numbers = StepNumbers::new(spec, rate, self.steps);
+        let numbers = StepNumbers::new(spec, rate, self.steps + 1);
         let in_graph: Vec<bool> = params.iter().map(|p| p.device().is_autodiff()).collect();
         let plain = params.into_iter().zip(&in_graph).map(|(p, graph)| if *graph { p.inner() } else { p });
-        let plain = plain.collect();
-        let moments = std::mem::take(&mut self.moments);
-        let (updated, moments) = update(plain, grads, moments, numbers, clip);
-        self.moments = moments;
-        let leaf = |(p, graph)| if graph { Tensor::from_inner(p).require_grad() } else { p };
-        updated.into_iter().zip(in_graph).map(leaf).collect()
+        let params: Vec<_> = plain.collect();
+        #[cfg(feature = "cuda")]
+        if on_card(&params) {
+            let moments = std::mem::take(&mut self.moments);
+            let (params, moments, launch) = cuda::prepare(params, grads, moments, numbers, clip);
+            self.moments = moments;
+            return Update(Prepared::Launch(leaves(params, &in_graph), launch));
+        }
+        let (grads, clip) = (grads.to_vec(), clip.map(|clip| (clip.norm.clone(), clip.max_norm)));
+        Update(Prepared::Later(Later { params, in_graph, grads, numbers, clip }))
+    }
+
+    /// Does what was prepared, since which there was no other step: the parameters after it.
+    #[must_use]
+    pub fn apply(&mut self, update: Update) -> Vec<Tensor<3>> {
+        self.steps += 1;
+        match update.0 {
+            #[cfg(feature = "cuda")]
+            Prepared::Launch(params, launch) => {
+                if let Some(launch) = launch {
+                    launch.run();
+                }
+                params
+            }
+            Prepared::Later(Later { params, in_graph, grads, numbers, clip }) => {
+                let clip = clip.as_ref().map(|(norm, max_norm)| Clip { norm, max_norm: *max_norm });
+                let moments = std::mem::take(&mut self.moments);
+                let (params, moments) = reference::update(params, &grads, moments, numbers, clip);
+                self.moments = moments;
+                leaves(params, &in_graph)
+            }
+        }
     }
 }
 
-/// Parameters and moments after a step.
-fn update(
-    params: Vec<Tensor<3>>,
-    grads: &[Tensor<3>],
-    moments: Vec<Moments>,
-    numbers: StepNumbers,
-    clip: Option<Clip<'_>>,
-) -> (Vec<Tensor<3>>, Vec<Moments>) {
+/// A step of the optimizer that has no effect yet: see [`AdamW::prepare`].
+#[derive(Debug)]
+#[must_use = "it has no effect before it is applied"]
+pub struct Update(Prepared);
+
+#[derive(Debug)]
+enum Prepared {
+    /// On a card: the parameters after it, and the launch that makes them so, unless there are none or the card refused.
     #[cfg(feature = "cuda")]
-    if on_card(&params) {
-        return cuda::update(params, grads, moments, numbers, clip);
-    }
-    reference::update(params, grads, moments, numbers, clip)
+    Launch(Vec<Tensor<3>>, Option<cuda::Launch>),
+    /// Elsewhere: all of it.
+    Later(Later),
+}
+
+#[derive(Debug)]
+struct Later {
+    params: Vec<Tensor<3>>,
+    in_graph: Vec<bool>,
+    grads: Vec<Tensor<3>>,
+    numbers: StepNumbers,
+    clip: Option<(Tensor<1>, f64)>,
+}
+
+/// Parameters that lay in a graph as its leaves.
+fn leaves(params: Vec<Tensor<3>>, in_graph: &[bool]) -> Vec<Tensor<3>> {
+    let leaf = |(p, graph): (_, &bool)| if *graph { Tensor::from_inner(p).require_grad() } else { p };
+    params.into_iter().zip(in_graph).map(leaf).collect()
 }
 
 /// Norm of all gradients together, on their device: `[1]`.
