@@ -152,8 +152,7 @@ pub(super) const LOW_RANK: &[Define] = &[
     WIDTH,
     ("GRADIENT_COLUMNS", GRADIENT_COLUMNS as i64),
     LOW_RANK_ROWS.threads("ROWS_THREADS"),
-    LOW_RANK_ROWS.shared("ROWS_SHARED"),
     LOW_RANK_GRADIENT.threads("GRADIENT_THREADS"),
-    LOW_RANK_GRADIENT.shared("GRADIENT_SHARED"),
+    ("STAGES", geometry::LOW_RANK_STAGES as i64),
     LOW_RANK_SUM.threads("SUM_THREADS"),
 ];

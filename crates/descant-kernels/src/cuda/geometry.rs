@@ -163,8 +163,8 @@ pub const EXPERT_RANKS: usize = 2;
 pub const STEP_WIDTH: usize = 4096;
 /// A matrix of NF4 to bf16; its shared memory is static.
 pub const UNPACK: Block = Block { threads: 256, shared: 0 };
-/// Rows times a factor of an adapter.
-pub const LOW_RANK_ROWS: Block = Block { threads: 128, shared: 66_564 };
+/// Rows times a factor of an adapter; its shared memory depends on the rank.
+pub const LOW_RANK_ROWS: Block = Block { threads: 128, shared: 0 };
 /// Pairs that share a low-rank path of a layer's dense products at most.
 pub const PATH_PAIRS: usize = 3;
 const _: () = assert!(SiteKind::ATTENTION_INPUTS.len() <= PATH_PAIRS, "q, k and v share one");
@@ -186,8 +186,22 @@ pub const PAIR_COLUMNS: usize = 64;
 pub const PAIR_RANKS: usize = 32;
 /// Rows put in order by bulk copies; its shared memory is that of two rows a warp.
 pub const TAKE_ROWS_SM90: Block = Block { threads: 256, shared: 0 };
-/// The gradient of a factor.
-pub const LOW_RANK_GRADIENT: Block = Block { threads: 128, shared: 65_536 };
+/// The gradient of a factor; its shared memory depends on the rank.
+pub const LOW_RANK_GRADIENT: Block = Block { threads: 128, shared: 0 };
+/// Stages of the ring of both.
+pub const LOW_RANK_STAGES: u32 = 4;
+
+/// Bytes of all stages of them: a tile of 64 rows and 64 columns of the wide operand, and 64 rows of the rank, in an odd
+/// number of pieces of 16 bytes each.
+pub const fn low_rank_stages(rank: usize) -> u32 {
+    LOW_RANK_STAGES * (64 * 128 + 64 * 16 * (rank.div_ceil(8) | 1) as u32)
+}
+
+/// Bytes of a block of [`LOW_RANK_ROWS`]: stages, and where the rows of each expert begin.
+pub const fn low_rank_rows_shared(rank: usize) -> u32 {
+    low_rank_stages(rank) + (MAX_EXPERTS as u32 + 1) * 4
+}
+
 /// The sum of its parts.
 pub const LOW_RANK_SUM: Block = Block { threads: 256, shared: 0 };
 

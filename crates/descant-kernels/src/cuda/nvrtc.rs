@@ -241,7 +241,7 @@ mod tests {
     }
 
     /// What a file takes as it is given, so that host and file cannot disagree.
-    const FOLLOWED: [(&str, &str); 21] = [
+    const FOLLOWED: [(&str, &str); 23] = [
         ("decode/attend", "MOST_SPLITS"),
         ("decode/experts", "MAX_EXPERTS"),
         ("decode/experts_nf4", "MAX_EXPERTS"),
@@ -256,6 +256,8 @@ mod tests {
         ("experts/few", "BLOCKS"),
         ("experts/few_nf4", "MAX_EXPERTS"),
         ("experts/few_nf4", "BLOCKS"),
+        ("experts/low_rank", "MAX_EXPERTS"),
+        ("experts/low_rank", "STAGES"),
         ("layer/gradients", "JOBS"),
         ("layer/gradients", "PARTS"),
         ("layer/lora", "FACTORS"),

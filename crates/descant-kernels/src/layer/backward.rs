@@ -20,7 +20,9 @@ impl Frame<'_> {
     pub(super) fn backward(&self, to: &Gradients<u64>) -> Result<()> {
         let (x, dx) = (self.operands.x, self.operands.out);
         let attention = self.during(Phase::BackwardAttention);
-        attention.pack()?;
+        if self.plan.kept < Kept::Experts {
+            attention.pack()?;
+        }
         if self.plan.kept < Kept::Projections {
             attention.attention_input(x)?;
         }
@@ -44,16 +46,13 @@ impl Frame<'_> {
             // The backward of SwiGLU makes the activation again, where anybody asks.
             return self.gate_up(Some(self.at(Buffer::Pre)?), None, Buffer::BackwardRows);
         }
-        let (s, buffers, frozen) =
-            (&self.plan.sizes, ExpertBuffers::of(ExpertPath::GateUp), &self.operands.frozen);
-        let middle = self.part_of(self.at(Buffer::Middle)?);
-        self.normed(middle, frozen.post_norm, Buffer::SecondNormed, Buffer::SecondRms)?;
-        self.pack_expert_pair(ExpertPath::GateUp)?;
-        if let Some(pair) = &self.pair(SiteKind::GateUp) {
-            let x = self.gathered(self.at(Buffer::SecondNormed)?, s.hidden)?;
-            self.expert_u(pair, &x, buffers.dv, s.hidden, buffers.u)?;
+        // Gradients of pairs alone read the rows; the norm's backward has its kept factors.
+        if [SiteKind::GateUp, SiteKind::Router].into_iter().any(|kind| self.pair(kind).is_some()) {
+            let middle = self.part_of(self.at(Buffer::Middle)?);
+            let norm = self.operands.frozen.post_norm;
+            self.normed(middle, norm, Buffer::SecondNormed, Buffer::SecondRms)?;
         }
-        Ok(())
+        self.pack_expert_pair(ExpertPath::GateUp)
     }
 
     /// From the gradient of the layer's output to that of SwiGLU's input, which replaces it.
@@ -98,9 +97,8 @@ impl Frame<'_> {
         let inner = self.sorted(inner, s.inner)?;
         self.expert_u(pair, &inner, buffers.dv, s.inner, buffers.u)?;
         let (pairs, weights) = (self.at(Buffer::Pairs)?, self.at(Buffer::Weights)?);
-        for side in [buffers.u, buffers.du] {
-            lora::weigh_rows(self.run, self.at(side)?, pairs, weights, self.n_pairs())?;
-        }
+        let sides = [self.at(buffers.u)?, self.at(buffers.du)?];
+        lora::weigh_rows(self.run, sides, pairs, weights, [self.n_pairs(), pair.rank])?;
         self.expert_gradients(pair, to, [(&d_out, s.hidden, buffers.u), (&inner, s.inner, buffers.du)])
     }
 

@@ -1,9 +1,12 @@
 // The low-rank pairs of a layer between their f32 form, which the optimizer holds, and the bf16 form that products
 // read.
 //
-// Matrices are small (a rank is a few columns), so each thread moves one element; grids cover elements, blocks have 256
-// threads. All of a layer's pairs at one product are in one matrix: A below each other, B in blocks of its diagonal.
+// Matrices are small (a rank is a few columns), so each thread moves one element, or 16 bytes where there is one an
+// expert; grids cover these, blocks have 256 threads. All of a layer's pairs at one product are in one matrix: A below
+// each other, B in blocks of its diagonal.
 #include "step.cuh"
+
+#define PIECE 8  // columns of 16 bytes
 
 // A small f32 matrix of rows x columns there, stored so or transposed, and its place in a larger one.
 struct Part {
@@ -39,23 +42,36 @@ extern "C" __global__ void pack(const __grid_constant__ AllPacked matrices) {
 }
 
 // One matrix an expert (blockIdx.y): to[e][i, j] = from[e][i, j] * factor, or from[e][j, i] where
-// `transposed`, for i < rows, j < columns, and zero for the columns up to `ld`.
+// `transposed`, for i < rows, j < columns, and zero for the columns up to `ld`. A thread makes PIECE columns.
 extern "C" __global__ void pack_experts(const float* __restrict__ from, bf16* __restrict__ to, int rows, int columns,
                                         int ld, int transposed, float factor) {
-    int n = blockIdx.x * blockDim.x + threadIdx.x;
-    if (n >= rows * ld) return;
-    int i = n / ld, j = n % ld;
+    const int n = blockIdx.x * blockDim.x + threadIdx.x, pieces = ld / PIECE;
+    if (n >= rows * pieces) return;
+    const int i = n / pieces, first = n % pieces * PIECE;
     from += (u64)blockIdx.y * rows * columns;
-    float value = j < columns ? from[transposed ? j * rows + i : i * columns + j] * factor : 0.0f;
-    to[(u64)blockIdx.y * rows * ld + n] = to_bf16(value);
+    float x[PIECE];
+#pragma unroll
+    for (int k = 0; k < PIECE; k++) {
+        const int j = first + k;
+        x[k] = j < columns ? from[transposed ? j * rows + i : i * columns + j] * factor : 0.0f;
+    }
+    store16(to + ((u64)blockIdx.y * rows * pieces + n) * PIECE, pack8(x));
 }
 
-// x[place, j] *= weights[pairs[place]] for rows of `ld`; n = P * ld.
-extern "C" __global__ void weigh_rows(bf16* __restrict__ x, const int* __restrict__ pairs,
-                                      const float* __restrict__ weights, int n, int ld) {
-    int at = blockIdx.x * blockDim.x + threadIdx.x;
-    if (at >= n) return;
-    x[at] = to_bf16(to_float(x[at]) * weights[pairs[at / ld]]);
+// For both matrices (blockIdx.y): x[place, j] *= weights[pairs[place]], in the first `columns` of rows of `ld`. A
+// thread makes PIECE columns.
+extern "C" __global__ void weigh_rows(bf16* __restrict__ u, bf16* __restrict__ du, const int* __restrict__ pairs,
+                                      const float* __restrict__ weights, int places, int columns, int ld) {
+    const int n = blockIdx.x * blockDim.x + threadIdx.x, pieces = (columns + PIECE - 1) / PIECE;
+    if (n >= places * pieces) return;
+    const int place = n / pieces;
+    bf16* at = (blockIdx.y ? du : u) + (u64)place * ld + n % pieces * PIECE;
+    const float weight = weights[pairs[place]];
+    float x[PIECE];
+    unpack8(load16(at), x);
+#pragma unroll
+    for (int k = 0; k < PIECE; k++) x[k] *= weight;
+    store16(at, pack8(x));
 }
 
 // The router with its pair merged, in f32, because a small change would vanish in bf16:

@@ -7,6 +7,8 @@ use crate::op::experts::RANK_WIDTH;
 
 const UNIT: &str = "layer/lora";
 const BLOCK: usize = 256;
+/// Columns of 16 bytes, which a thread makes of an expert's matrix.
+const PIECE: usize = 8;
 
 fn blocks(n: usize) -> usize {
     n.div_ceil(BLOCK)
@@ -73,6 +75,7 @@ pub(crate) fn pack_experts(
     width: usize,
 ) -> Result<()> {
     let [rows, columns] = of.shape;
+    assert!(width.is_multiple_of(PIECE), "rows begin at 16 bytes");
     let arguments = [
         Arg::Ptr(of.address),
         Arg::Ptr(to),
@@ -82,15 +85,22 @@ pub(crate) fn pack_experts(
         Arg::I32((of.stored == Stored::Transposed).into()),
         Arg::F32(of.factor),
     ];
-    let grid = (blocks(rows * width), n_experts);
+    let grid = (blocks(rows * width / PIECE), n_experts);
     run.launch(run.kernel(UNIT, "pack_experts", &[])?, grid, BLOCK, 0, &arguments)
 }
 
-/// Multiplies each pair's padded row by the router's weight of the pair.
-pub(super) fn weigh_rows(run: &Run<'_>, x: u64, pairs: u64, weights: u64, n_pairs: usize) -> Result<()> {
-    let n = n_pairs * RANK_WIDTH;
-    let arguments = [Arg::Ptr(x), Arg::Ptr(pairs), Arg::Ptr(weights), Arg::size(n), Arg::size(RANK_WIDTH)];
-    run.launch(run.kernel(UNIT, "weigh_rows", &[])?, blocks(n), BLOCK, 0, &arguments)
+/// Multiplies each pair's padded row of both matrices by the router's weight of the pair.
+pub(super) fn weigh_rows(
+    run: &Run<'_>,
+    of: [u64; 2],
+    pairs: u64,
+    weights: u64,
+    [n_pairs, rank]: [usize; 2],
+) -> Result<()> {
+    let mut arguments = [of[0], of[1], pairs, weights].map(Arg::Ptr).to_vec();
+    arguments.extend([n_pairs, rank, RANK_WIDTH].map(Arg::size));
+    let grid = (blocks(n_pairs * rank.div_ceil(PIECE)), of.len());
+    run.launch(run.kernel(UNIT, "weigh_rows", &[])?, grid, BLOCK, 0, &arguments)
 }
 
 /// The router's weight with its pair merged, f32.

@@ -121,13 +121,13 @@ buffers! {
     Pre = row(BACKWARD_EXPERTS, |p| p.pairs() * 2 * p.sizes.inner * BF16).kept(Kept::Experts);
 
     /// q k v pairs in the form that products read.
-    InputA = row(EVERYWHERE, |p| dense_factor(p, DensePath::Input, Side::Inputs));
-    InputB = row(EVERYWHERE, |p| dense_factor(p, DensePath::Input, Side::Outputs));
+    InputA = row(EVERYWHERE, |p| dense_factor(p, DensePath::Input, Side::Inputs)).kept(Kept::Experts);
+    InputB = row(EVERYWHERE, |p| dense_factor(p, DensePath::Input, Side::Outputs)).kept(Kept::Experts);
     /// The output's pair in that form.
-    OutputA = row(EVERYWHERE, |p| dense_factor(p, DensePath::Output, Side::Inputs));
-    OutputB = row(EVERYWHERE, |p| dense_factor(p, DensePath::Output, Side::Outputs));
+    OutputA = row(EVERYWHERE, |p| dense_factor(p, DensePath::Output, Side::Inputs)).kept(Kept::Experts);
+    OutputB = row(EVERYWHERE, |p| dense_factor(p, DensePath::Output, Side::Outputs)).kept(Kept::Experts);
     /// The router's weight with its pair.
-    MergedRouter = row(EVERYWHERE, router_bytes);
+    MergedRouter = row(EVERYWHERE, router_bytes).kept(Kept::Experts);
 
     /// The input behind its norm.
     Normed = row(ATTENTION, |p| p.tokens * p.sizes.hidden * BF16);
@@ -138,7 +138,7 @@ buffers! {
 
     /// `Middle` behind its norm.
     SecondNormed = row(EXPERTS, |p| p.chunk * p.sizes.hidden * BF16);
-    SecondRms = row(EXPERTS, |p| p.chunk * F32);
+    SecondRms = row(EXPERTS, |p| p.chunk * F32).kept(Kept::Experts);
     /// The router's.
     Logits = row(EXPERTS, |p| p.chunk * p.sizes.n_experts * F32);
     /// Work memory of the sort by expert.
@@ -147,7 +147,7 @@ buffers! {
     GateUpV = row(EXPERTS, |p| expert_factor(p, ExpertPath::GateUp, Side::Outputs));
     GateUpDv = row(EXPERTS, |p| expert_factor(p, ExpertPath::GateUp, Side::Inputs));
     /// Rows by A.
-    GateUpU = row(EXPERTS, |p| expert_rows(p, ExpertPath::GateUp));
+    GateUpU = row(EXPERTS, |p| expert_rows(p, ExpertPath::GateUp)).kept(Kept::Experts);
     /// The same of the second product's pair.
     DownV = row(EXPERTS, |p| expert_factor(p, ExpertPath::Down, Side::Outputs));
     DownDv = row(EXPERTS, |p| expert_factor(p, ExpertPath::Down, Side::Inputs));

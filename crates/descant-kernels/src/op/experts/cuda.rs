@@ -9,7 +9,7 @@ use crate::cuda::boxes::{BoxElement, Boxes};
 use crate::cuda::geometry::{
     self, Block, FEW_BLOCKS, LOW_RANK_SUM, MAX_EXPERTS, PACKED_COLUMNS, PACKED_STEP, ROW_BOX, WEIGHT_BOX,
 };
-use crate::cuda::{Arg, CudaError, Extent, Function, Gpu, Result, Run};
+use crate::cuda::{Arg, CudaError, Gpu, Result, Run};
 
 /// Rows of an activation, sorted by expert.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +108,7 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
     let kernel = run.kernel(form.unit, form.entry, &[])?;
     let arguments = grouped_arguments(a, pieces, experts.count, [n_in, n_out], to);
     let grid = run.gpu().multiprocessors() * form.blocks;
-    launch(run, kernel, grid, form.block, &arguments)
+    run.launch(kernel, grid, form.block.threads, form.block.shared, &arguments)
 }
 
 /// The arguments that the kernels of grouped products share, in their order; see `grouped.cu`.
@@ -229,6 +229,9 @@ fn weight_boxes(experts: &Experts, data: &PackedData, side: Side) -> [Boxes; 2] 
     }
 }
 
+/// Places of a tile of [`low_rank_rows`].
+const LOW_RANK_TILE: usize = 64;
+
 /// `out[place] = a[row(place)] · m[expert]`, with `m` `[experts, features, 64]` and `out` `[places, 64]`.
 pub(crate) fn low_rank_rows(run: &Run<'_>, a: &Sorted, m: u64, out: u64, sizes: LowRank) -> Result<()> {
     check(sizes.features, RANK_WIDTH, a.stride, sizes.experts)?;
@@ -245,7 +248,9 @@ pub(crate) fn low_rank_rows(run: &Run<'_>, a: &Sorted, m: u64, out: u64, sizes: 
         Arg::size(sizes.features),
         Arg::size(sizes.rank),
     ];
-    launch(run, kernel, run.gpu().multiprocessors() * 3, geometry::LOW_RANK_ROWS, &arguments)
+    let tiles = a.places.div_ceil(LOW_RANK_TILE) + sizes.experts;
+    let block = geometry::LOW_RANK_ROWS;
+    run.launch(kernel, tiles, block.threads, geometry::low_rank_rows_shared(sizes.rank), &arguments)
 }
 
 /// How the gradient of a factor lies.
@@ -294,7 +299,8 @@ pub(crate) fn low_rank_gradient(
         Arg::F32(to.alpha),
     ];
     let grid = [sizes.features.div_ceil(GRADIENT_COLUMNS) as u32, sizes.experts as u32, parts as u32];
-    launch(run, kernel, grid, geometry::LOW_RANK_GRADIENT, &arguments)?;
+    let block = geometry::LOW_RANK_GRADIENT;
+    run.launch(kernel, grid, block.threads, geometry::low_rank_stages(sizes.rank), &arguments)?;
     if parts == 1 {
         return Ok(());
     }
@@ -302,17 +308,7 @@ pub(crate) fn low_rank_gradient(
     let sum = run.kernel("experts/low_rank", "low_rank_sum", &[])?;
     let arguments =
         [Arg::Ptr(to.workspace), Arg::Ptr(to.grad), Arg::size(size), Arg::size(parts), Arg::F32(to.alpha)];
-    launch(run, sum, size.div_ceil(LOW_RANK_SUM.threads as usize), LOW_RANK_SUM, &arguments)
-}
-
-fn launch(
-    run: &Run<'_>,
-    kernel: &Function,
-    grid: impl Into<Extent>,
-    block: Block,
-    arguments: &[Arg],
-) -> Result<()> {
-    run.launch(kernel, grid, block.threads, block.shared, arguments)
+    run.launch(sum, size.div_ceil(LOW_RANK_SUM.threads as usize), LOW_RANK_SUM.threads, 0, &arguments)
 }
 
 /// The kernels move 16 bytes, and count experts in shared memory.

@@ -5,18 +5,29 @@
 //
 // Both read each row of the wide operand once and are bound by its bytes. A factor of an adapter is packed as
 // [E, features, 64] bf16, zero beyond its rank, in both of its uses: as `m` here and as `v` of the grouped products.
+// Only the pieces of a rank are copied, into rows of an odd number of 16-byte pieces: eight of them use all banks.
 // Sums run over places in their order within one CTA: no atomics, two runs give the same bytes.
 #include "grouped.cuh"
 #include "mma.cuh"
 
-#define STAGES 4
-#define TILE 64
-#define TILE_BYTES (TILE * 128)
-#define ROW_OFFSETS (STAGES * 2 * TILE_BYTES)
-static_assert(ROWS_THREADS == 2 * TILE && GRADIENT_THREADS == 2 * TILE, "four warps with 16 rows each");
-static_assert(GRADIENT_COLUMNS == TILE && RANK_WIDTH == TILE, "tiles are square");
-static_assert(ROWS_SHARED == ROW_OFFSETS + OFFSETS_BYTES && GRADIENT_SHARED == ROW_OFFSETS, "what lies there");
+#define TILE_ROWS 64
+#define WIDE_BYTES (TILE_ROWS * 128)
+static_assert(ROWS_THREADS == 2 * TILE_ROWS && GRADIENT_THREADS == 2 * TILE_ROWS, "four warps with 16 rows each");
+static_assert(GRADIENT_COLUMNS == TILE_ROWS && RANK_WIDTH == TILE_ROWS, "tiles are square");
 static_assert(SUM_THREADS % 32 == 0, "whole warps");
+static_assert(STAGES * (WIDE_BYTES + TILE_ROWS * 16) >= OFFSETS_BYTES, "an order of experts fits into the stages");
+
+// Pieces of 16 bytes in a row of the rank, bytes of such a row in shared memory, and of a stage (`low_rank_stages` of
+// geometry.rs): a tile of the wide operand and the rows beside it.
+__device__ __forceinline__ int pieces_of(int rank) { return (rank + 7) / 8; }
+__device__ __forceinline__ int pitch_of(int pieces) { return (pieces | 1) * 16; }
+__device__ __forceinline__ int stage_of(int pieces) { return WIDE_BYTES + TILE_ROWS * pitch_of(pieces); }
+
+// The rows k to k + 15 of the rank's pieces 2j and 2j + 1, as the right operand.
+__device__ __forceinline__ void load_pieces(u32 (&y)[4], u32 rows, int pieces, int k, int j) {
+    const int lane = threadIdx.x & 31, piece = min(j * 2 + (lane >> 4), pieces - 1);
+    load_matrices_transposed(y, rows + (k + (lane & 15)) * pitch_of(pieces) + piece * 16);
+}
 
 // Shapes: a bf16 [rows, a_ld], pairs i32 [P] or null, m bf16 [E, n_in, 64], offsets i32 [E + 1], out bf16 [P, 64],
 // zeros beyond the rank.
@@ -26,33 +37,35 @@ extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
                   int top_k, int n_experts, int n_in, int rank) {
     extern __shared__ __align__(128) u8 dynamic[];
     const u32 shared = shared_address(dynamic);
-    int* offsets = (int*)(dynamic + ROW_OFFSETS);
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, chunk = t & 7, line = t >> 3;
+    const int steps = (n_in + STEP - 1) / STEP, pieces = pieces_of(rank), stage = stage_of(pieces);
+    int* offsets = (int*)(dynamic + STAGES * stage);
     for (int i = t; i <= n_experts; i += ROWS_THREADS) offsets[i] = expert_offsets[i];
     __syncthreads();
-    const int steps = (n_in + STEP - 1) / STEP, blocks = (rank + 7) / 8;
 
-    Walk<TILE, 64> walk;
+    Walk<TILE_ROWS, 64> walk;
     for (int tile = blockIdx.x; walk.go(tile, offsets, n_experts, 64); tile += gridDim.x) {
-        u32 rows[4];
+        // What is not there is zero, and its address one that can be read.
+        const bf16* rows[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int r = line + 16 * i;
-            rows[i] = ~0u;
-            if (r < walk.n_rows) rows[i] = pairs ? pairs[walk.row + r] / top_k : walk.row + r;
+            const int place = walk.row + min(line + 16 * i, walk.n_rows - 1);
+            rows[i] = a + (u64)(pairs ? pairs[place] / top_k : place) * a_ld;
         }
+        const bf16* factor = m + (u64)walk.expert * n_in * RANK_WIDTH;
         auto fetch = [&](int step) {
-            const u32 to = shared + (step % STAGES) * 2 * TILE_BYTES;
+            const u32 to = shared + step % STAGES * stage;
             if (step < steps) {
                 const int k = step * STEP + chunk * 8;
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    bool valid = k < n_in && rows[i] != ~0u;
-                    copy_async16(to + swizzled(line + 16 * i, chunk), a + (valid ? (u64)rows[i] * a_ld + k : 0), valid);
-                    int inner = step * STEP + line + 16 * i;
-                    bool valid_m = inner < n_in;
-                    const bf16* from = m + (valid_m ? ((u64)walk.expert * n_in + inner) * 64 + chunk * 8 : 0);
-                    if (chunk < blocks) copy_async16(to + TILE_BYTES + swizzled(line + 16 * i, chunk), from, valid_m);
+                    const bool valid = k < n_in && line + 16 * i < walk.n_rows;
+                    copy_async16(to + swizzled(line + 16 * i, chunk), rows[i] + (valid ? k : 0), valid);
+                    const int inner = step * STEP + line + 16 * i;
+                    const bool valid_m = inner < n_in;
+                    if (chunk < pieces)
+                        copy_async16(to + WIDE_BYTES + (line + 16 * i) * pitch_of(pieces) + chunk * 16,
+                                     factor + (valid_m ? inner * RANK_WIDTH + chunk * 8 : 0), valid_m);
                 }
             }
             copy_commit();
@@ -63,18 +76,18 @@ extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
             copy_wait<STAGES - 2>();
             __syncthreads();
             fetch(step + STAGES - 1);
-            const u32 left = shared + (step % STAGES) * 2 * TILE_BYTES, right = left + TILE_BYTES;
+            const u32 left = shared + step % STAGES * stage, right = left + WIDE_BYTES;
 #pragma unroll
             for (int k = 0; k < 4; k++) {
                 u32 x[4];
                 load_matrices(x, left + swizzled(warp * 16 + (lane & 15), k * 2 + (lane >> 4)));
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
-                    if (j * 2 >= blocks) break;
+                    if (j * 2 >= pieces) break;
                     u32 y[4];
-                    load_matrices_transposed(y, right + swizzled(k * 16 + (lane & 15), j * 2 + (lane >> 4)));
+                    load_pieces(y, right, pieces, k * 16, j);
                     multiply16(acc[j * 2], x, y[0], y[1]);
-                    if (j * 2 + 1 < blocks) multiply16(acc[j * 2 + 1], x, y[2], y[3]);
+                    if (j * 2 + 1 < pieces) multiply16(acc[j * 2 + 1], x, y[2], y[3]);
                 }
             }
         }
@@ -90,10 +103,28 @@ extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
     }
 }
 
+// The expert that has the n-th most rows, for all threads of a block. `scratch` is shared memory for an integer an
+// expert and one more, free again on return.
+__device__ __forceinline__ int nth_largest(int n, const int* offsets, int n_experts, int* scratch) {
+    for (int e = threadIdx.x; e < n_experts; e += GRADIENT_THREADS) scratch[e] = offsets[e + 1] - offsets[e];
+    __syncthreads();
+    for (int e = threadIdx.x; e < n_experts; e += GRADIENT_THREADS) {
+        const int rows = scratch[e];
+        int before = 0;
+        for (int other = 0; other < n_experts; other++)
+            before += scratch[other] > rows || (scratch[other] == rows && other < e);
+        if (before == n) scratch[n_experts] = e;
+    }
+    __syncthreads();
+    const int expert = scratch[n_experts];
+    __syncthreads();
+    return expert;
+}
+
 // Shapes: y bf16 [rows, y_ld], pairs i32 [P] or null, u bf16 [P, 64], offsets i32 [E + 1], grad f32 [E, n, rank], or
 // [E, rank, n] if `rank_first`; y_ld a multiple of 8. With several blocks in z (few experts, many rows), each
 // takes a run of the places and writes its sums to parts f32 [blocks in z][shape of grad] instead; low_rank_sum adds
-// them up.
+// them up. Experts with most rows come first: the last blocks that begin have little to do.
 // Launch: grid = (ceil(n / GRADIENT_COLUMNS), E, parts).
 extern "C" __global__ void __launch_bounds__(GRADIENT_THREADS)
     low_rank_gradient(const bf16* y, const int* pairs, const bf16* u, const int* offsets, float* grad, float* parts,
@@ -101,36 +132,38 @@ extern "C" __global__ void __launch_bounds__(GRADIENT_THREADS)
     extern __shared__ __align__(128) u8 dynamic[];
     const u32 shared = shared_address(dynamic);
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, chunk = t & 7, line = t >> 3;
-    const int expert = blockIdx.y, column = blockIdx.x * TILE, blocks = (rank + 7) / 8;
+    const int expert = nth_largest(blockIdx.y, offsets, gridDim.y, (int*)dynamic), column = blockIdx.x * TILE_ROWS,
+              pieces = pieces_of(rank), stage = stage_of(pieces);
     int first = offsets[expert], count = offsets[expert + 1] - first;
     if (gridDim.z > 1) {
-        int run = ((count + (int)gridDim.z - 1) / (int)gridDim.z + TILE - 1) / TILE * TILE, skipped = run * blockIdx.z;
+        const int blocks = gridDim.z, tiles = (count + TILE_ROWS - 1) / TILE_ROWS,
+                  run = (tiles + blocks - 1) / blocks * TILE_ROWS, skipped = run * blockIdx.z;
         first += min(skipped, count), count = max(0, min(run, count - skipped));
     } else if (count == 0)
         return;
-    const int steps = (count + TILE - 1) / TILE;
+    const int steps = (count + TILE_ROWS - 1) / TILE_ROWS;
 
-    // Rows of y are looked up one step before they are copied.
-    int rows[4];
+    // A lane looks up one of the sixteen rows that its warp copies in a step, one step before.
+    int pair;
     auto look_up = [&](int step) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int p = first + min(step * TILE + line + 16 * i, count - 1);
-            rows[i] = pairs && step < steps ? pairs[p] : p;
-        }
+        const int line = warp * 4 + (lane & 3) + (lane >> 2 & 3) * 16;
+        const int place = first + min(step * TILE_ROWS + line, count - 1);
+        pair = pairs && step < steps ? pairs[place] : place;
     };
     auto fetch = [&](int step) {
-        const u32 to = shared + (step % STAGES) * 2 * TILE_BYTES;
+        const u32 to = shared + step % STAGES * stage;
         if (step < steps) {
+            const int looked_up = pairs ? pair / top_k : pair;
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                int p = step * TILE + line + 16 * i;
-                bool here = p < count, valid = here && column + chunk * 8 < n;
-                u64 row = valid ? (pairs ? rows[i] / top_k : rows[i]) : 0;
+                const int place = step * TILE_ROWS + line + 16 * i;
+                const bool here = place < count, valid = here && column + chunk * 8 < n;
+                const u64 row = __shfl_sync(FULL_WARP, looked_up, i * 4 + (lane >> 3));
                 copy_async16(to + swizzled(line + 16 * i, chunk), y + (valid ? row * y_ld + column + chunk * 8 : 0),
                              valid);
-                const bf16* from = u + (here ? (u64)(first + p) * RANK_WIDTH + chunk * 8 : 0);
-                if (chunk < blocks) copy_async16(to + TILE_BYTES + swizzled(line + 16 * i, chunk), from, here);
+                if (chunk < pieces)
+                    copy_async16(to + WIDE_BYTES + (line + 16 * i) * pitch_of(pieces) + chunk * 16,
+                                 u + (here ? (u64)(first + place) * RANK_WIDTH + chunk * 8 : 0), here);
             }
         }
         copy_commit();
@@ -143,7 +176,7 @@ extern "C" __global__ void __launch_bounds__(GRADIENT_THREADS)
         copy_wait<STAGES - 2>();
         __syncthreads();
         fetch(step + STAGES - 1);
-        const u32 left = shared + (step % STAGES) * 2 * TILE_BYTES, right = left + TILE_BYTES;
+        const u32 left = shared + step % STAGES * stage, right = left + WIDE_BYTES;
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             u32 x[4];
@@ -151,11 +184,11 @@ extern "C" __global__ void __launch_bounds__(GRADIENT_THREADS)
             load_matrices_transposed(x, left + swizzled(p, warp * 2 + ((lane >> 3) & 1)));
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                if (j * 2 >= blocks) break;
+                if (j * 2 >= pieces) break;
                 u32 z[4];
-                load_matrices_transposed(z, right + swizzled(k * 16 + (lane & 15), j * 2 + (lane >> 4)));
+                load_pieces(z, right, pieces, k * 16, j);
                 multiply16(acc[j * 2], x, z[0], z[1]);
-                if (j * 2 + 1 < blocks) multiply16(acc[j * 2 + 1], x, z[2], z[3]);
+                if (j * 2 + 1 < pieces) multiply16(acc[j * 2 + 1], x, z[2], z[3]);
             }
         }
     }
