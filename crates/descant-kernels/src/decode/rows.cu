@@ -9,7 +9,7 @@ extern "C" __global__ void __launch_bounds__(128) embed(const bf16* table, const
     for (int i = threadIdx.x; i < D / 8; i += 128) ((uint4*)(x + (u64)blockIdx.x * D))[i] = from[i];
 }
 
-// Pairs of at most 1024 sorted by expert, in the order of their numbers within an expert, as route.cu's sort.
+// Pairs of at most 1024 sorted by expert, in the order of their numbers within an expert, as op/route/sort.cu has them.
 // experts i32 [P]; pairs, places i32 [P]; offsets i32 [E + 1]. Grid: 1. Block: 1024.
 extern "C" __global__ void __launch_bounds__(1024)
     sort_few(const int* experts, int* pairs, int* places, int* offsets, int P, int E) {

@@ -243,7 +243,7 @@ mod tests {
             let load = LayerLoad {
                 sizes,
                 windows: windows.clone(),
-                ranks: ranks.clone(),
+                ranks: *ranks,
                 tokens,
                 together: 1,
                 inputs_on_host: false,

@@ -1,7 +1,5 @@
 //! Losses come from sizes alone, whatever a process computed before.
 
-#![expect(clippy::print_stdout, reason = "a process says what it found")]
-
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::process::Command;
 
