@@ -13,10 +13,11 @@ use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{Config, GptOss, SiteKind};
 use descant_train::memory::{Arrangement, Load, estimate};
 use descant_train::{Sample, Schedule, TrainConfig, Trainer};
-use serde::Serialize;
 
-use super::bench_cards::{Scaled, Scaling};
+use super::bench_answer::{Answer, print, rows};
+use super::bench_cards::Scaled;
 use super::load;
+use super::operations::flops_per_token;
 use super::random_ids::{ID_LIMIT, MersenneTwister};
 use super::room::{self, Found};
 use super::timed::{digest, median};
@@ -24,61 +25,7 @@ use crate::cards::{self, Role, Team};
 use crate::cli::{BenchStep, KernelChoice};
 use crate::failure::Exit;
 use crate::talk::Talk;
-use crate::words::{GIB, grouped};
-
-/// What is printed.
-#[derive(Debug, Serialize)]
-struct Answer {
-    device: String,
-    card: Option<String>,
-    batch: usize,
-    sequence: usize,
-    accumulate: usize,
-    experts: bool,
-    /// `auto` or `portable`.
-    kernels: &'static str,
-    keep: String,
-    trained_parameters: usize,
-    tokens_per_step: usize,
-    load_seconds: f64,
-    first_step_seconds: f64,
-    step_seconds: Vec<f64>,
-    step_seconds_median: f64,
-    tokens_per_second: f64,
-    /// Bytes, where there was a limit.
-    memory_limit: Option<u64>,
-    planned_memory_gib: f64,
-    peak_memory_gib: Option<f64>,
-    memory_plan: Option<String>,
-    /// In which formats the weights came.
-    weights: String,
-    placement: Option<String>,
-    /// Micro-batches that go through a layer before the next.
-    together: usize,
-    bus_gb_per_second: Option<f64>,
-    model_tflops: f64,
-    model_to_gemm: f64,
-    gemm_tflops: f64,
-    copy_gb_per_second: f64,
-    losses: Vec<f32>,
-    /// SHA-256 of the adapter's f32 values after the steps: equal runs end with equal bytes.
-    adapter_sha256: String,
-    operators: Vec<Operator>,
-    /// The same step by several cards, where that was asked for; everything above is of one.
-    cards: Option<Scaling>,
-}
-
-/// A row of the table.
-#[derive(Debug, Serialize)]
-struct Operator {
-    name: &'static str,
-    count: u64,
-    milliseconds: f64,
-    floor_milliseconds: f64,
-    ratio: f64,
-    tflops: f64,
-    gb_per_second: f64,
-}
+use crate::words::GIB;
 
 /// Measures and prints: alone, as one of several processes, or as the one that starts them.
 pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
@@ -273,93 +220,6 @@ fn slow_bus(wanted: Option<u64>, model: &GptOss, arrangement: Arrangement, talk:
     Some(wanted)
 }
 
-/// A row an operator, and one for what is left of the step that they were recorded in: the rows sum to that step, which
-/// recording has made a little slower. None where nothing is recorded.
-fn rows(operators: &[gauge::OperatorTime], whole: f64, rates: &gauge::Rates) -> Vec<Operator> {
-    let seconds = whole - operators.iter().map(|operator| operator.seconds).sum::<f64>();
-    let rest = gauge::OperatorTime { name: "between operators", count: 1, seconds, flops: 0.0, bytes: 0.0 };
-    let rest = Some(rest).filter(|_| !operators.is_empty());
-    operators.iter().chain(&rest).map(|operator| row(operator, rates)).collect()
-}
-
-fn row(operator: &gauge::OperatorTime, rates: &gauge::Rates) -> Operator {
-    let floor = operator.floor(rates);
-    Operator {
-        name: operator.name,
-        count: operator.count,
-        milliseconds: operator.seconds * 1e3,
-        floor_milliseconds: floor * 1e3,
-        ratio: operator.seconds / floor,
-        tflops: operator.flops / operator.seconds / 1e12,
-        gb_per_second: operator.bytes / operator.seconds / 1e9,
-    }
-}
-
-fn print(answer: &Answer, talk: Talk) -> Result<()> {
-    talk.data(format_args!(
-        "{} x {} tokens x {}: {} tok/s, {:.3} s a step (median of {})",
-        answer.batch,
-        answer.sequence,
-        answer.accumulate,
-        grouped(answer.tokens_per_second as u64),
-        answer.step_seconds_median,
-        answer.step_seconds.len()
-    ))?;
-    if let Some(peak) = answer.peak_memory_gib {
-        let planned = answer.planned_memory_gib;
-        talk.data(format_args!("memory in use at most {peak:.2} GiB, planned {planned:.2}"))?;
-    }
-    for words in [&answer.memory_plan, &answer.placement].into_iter().flatten() {
-        talk.data(words)?;
-    }
-    talk.data(format_args!(
-        "model {:.3} TFLOP/s, {:.1} % of a large product's {:.3}; copies {:.0} GB/s; load {:.1} s, first step {:.1} s",
-        answer.model_tflops,
-        100.0 * answer.model_to_gemm,
-        answer.gemm_tflops,
-        answer.copy_gb_per_second,
-        answer.load_seconds,
-        answer.first_step_seconds
-    ))?;
-    if let Some(cards) = &answer.cards {
-        talk.data(cards.words())?;
-    }
-    if !answer.operators.is_empty() {
-        talk.data(format_args!(
-            "{:<28} {:>6} {:>10} {:>10} {:>6}",
-            "operator", "count", "ms", "floor ms", "ratio"
-        ))?;
-    }
-    for row in &answer.operators {
-        talk.data(format_args!(
-            "{:<28} {:>6} {:>10.3} {:>10.3} {:>6.2}",
-            row.name, row.count, row.milliseconds, row.floor_milliseconds, row.ratio
-        ))?;
-    }
-    Ok(())
-}
-
-/// Operations that a token needs: forward and backward to the activations through every weight that it meets, and
-/// causal attention forward and (twice) backward. No recomputation, no gradients of frozen weights.
-pub(crate) fn flops_per_token(config: &Config, sequence: usize) -> f64 {
-    let matrix = |kind: SiteKind| {
-        let dims = config.site_dims(kind);
-        let times = if kind.is_expert() { config.num_experts_per_tok } else { 1 };
-        (times * dims.d_in * dims.d_out) as f64
-    };
-    let layer: f64 = SiteKind::ALL.into_iter().map(matrix).sum();
-    let head = (config.hidden_size * config.vocab_size) as f64;
-    let active = config.num_hidden_layers as f64 * layer + head;
-    let query = (config.num_attention_heads * config.head_dim) as f64;
-    let attention: f64 = (0..config.num_hidden_layers)
-        .map(|layer| {
-            let half = sequence as f64 / 2.0;
-            4.0 * query * config.window(layer).map_or(half, |window| half.min(window as f64))
-        })
-        .sum();
-    4.0 * active + 3.0 * attention
-}
-
 /// Sequences of random ids, every position a label.
 fn samples(args: &BenchStep, vocabulary: usize) -> Vec<Sample> {
     let mut random = MersenneTwister::new(0);
@@ -372,19 +232,4 @@ fn samples(args: &BenchStep, vocabulary: usize) -> Vec<Sample> {
             first_analysis: None,
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn operations_of_the_20b_are_those_that_the_peers_were_measured_with() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/configs/gpt-oss-20b.json");
-        let config = Config::from_slice(&std::fs::read(path).unwrap()).unwrap();
-        for (sequence, billions) in [(1024, 14.8), (2048, 15.1), (4096, 15.7)] {
-            let measured = flops_per_token(&config, sequence) / 1e9;
-            assert!((measured - billions).abs() < 0.06, "{sequence}: {measured}");
-        }
-    }
 }

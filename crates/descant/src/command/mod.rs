@@ -14,6 +14,7 @@ use crate::talk::Talk;
 
 mod account;
 mod bench;
+mod bench_answer;
 mod bench_cards;
 mod bench_compare;
 mod bench_generate;
@@ -35,6 +36,7 @@ mod judge;
 #[cfg(feature = "cuda")]
 mod kept;
 mod load;
+mod operations;
 mod overlap;
 mod pages;
 mod plan;

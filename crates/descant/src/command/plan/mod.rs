@@ -9,8 +9,8 @@ use anyhow::Result;
 use descant_kernels::gauge;
 use descant_train::memory::{Load, Memory};
 
-use super::bench::flops_per_token;
 use super::load::{self, Chosen};
+use super::operations::flops_per_token;
 use super::room::{Found, Room};
 use crate::cli::Plan;
 use crate::failure::Exit;
