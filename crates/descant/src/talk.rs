@@ -182,6 +182,12 @@ impl Talk {
         err(&format!("{YELLOW}warning:{YELLOW:#} {text}\n"));
     }
 
+    /// The same of an error that ends nothing, with its causes.
+    pub(crate) fn warn_of(self, error: &anyhow::Error) {
+        let words = std::iter::once(error.to_string()).chain(causes(error));
+        self.warn(words.collect::<Vec<_>>().join(": "));
+    }
+
     /// The command that comes next, as the reader can type or copy it.
     pub(crate) fn next(self, command: impl Display) {
         let mut command = as_called(&command.to_string());
@@ -288,16 +294,24 @@ const CYAN: Style = AnsiColor::Cyan.on_default().bold();
 
 /// Error, causes and hints as lines; no colour.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
-    let mut lines = vec![error.to_string()];
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
-        // Transparent wrappers say the same again.
-        if lines.last().is_none_or(|line| !line.ends_with(&cause)) {
-            lines.push(format!("  caused by: {}", cause.replace('\n', "\n  ")));
-        }
-    }
+    let (first, causes) = (error.to_string(), causes(error));
+    let causes = causes.iter().map(|cause| format!("  caused by: {}", cause.replace('\n', "\n  ")));
+    let mut lines: Vec<String> = std::iter::once(first).chain(causes).collect();
     lines.extend(hints(error).iter().map(|hint| format!("{CYAN}hint:{CYAN:#} {}", as_called(hint))));
     lines.join("\n") + "\n"
+}
+
+/// The causes of an error that say something new: transparent wrappers say the same again.
+fn causes(error: &anyhow::Error) -> Vec<String> {
+    let mut before = error.to_string();
+    let mut found = Vec::new();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !before.ends_with(&cause) {
+            found.push(cause.clone());
+            before = cause;
+        }
+    }
+    found
 }
 
 /// Standard error is for talk; when it is closed there is no reader left.

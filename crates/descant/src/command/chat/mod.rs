@@ -148,7 +148,7 @@ impl Talking<'_> {
         let ids = match self.dialogue.ids(&self.renderer, self.date) {
             Ok(ids) => ids,
             Err(error) => {
-                self.talk.warn(format_args!("{error:#}"));
+                self.talk.warn_of(&error);
                 return Ok(false);
             }
         };
@@ -246,7 +246,7 @@ impl Talking<'_> {
             Command::Compare(wanted) => self.compared(wanted)?,
             Command::Save(path) => match save::save(&self.dialogue, &path) {
                 Ok(said) => self.talk.sentence(said),
-                Err(error) => self.talk.warn(format_args!("{error:#}")),
+                Err(error) => self.talk.warn_of(&error),
             },
         }
         Ok(())
