@@ -74,7 +74,8 @@ int main() {
             for (int i = 0; i < KH * D; i++)
                 K[row_of(b, pos[b]) * KH * D + i] = V[row_of(b, pos[b]) * KH * D + i] = 0x7fc0;
         int tiles = ((c.win ? std::min(c.ctx + 1, c.win) : c.ctx + 1) + KEYS - 1) / KEYS,
-            splits = std::min(tiles, MOST_SPLITS), grid = c.B > 1 ? (splits + 2) / 3 : splits;
+            splits = std::min((tiles + LEAST_TILES - 1) / LEAST_TILES, MOST_SPLITS),
+            grid = c.B > 1 ? (splits + 2) / 3 : splits;
         run(
             {grid, KH, c.B}, THREADS,
             [&] {

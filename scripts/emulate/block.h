@@ -244,6 +244,13 @@ inline float __expf(float x) { return expf(x); }
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 inline u32 atomicAdd(u32* p, u32 v) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
 inline int atomicAdd(int* p, int v) { return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST); }
+inline void atomicMax(unsigned long long* p, unsigned long long v) {
+    for (auto have = *p; have < v && !__atomic_compare_exchange_n(p, &have, v, false, 5, 5);) {}
+}
+inline u32 ordered(float x) {
+    const u32 bits = __float_as_uint(x + 0.0f);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
 // mma
 inline void multiply16(float* d, const u32 (&a)[4], u32 b0, u32 b1) {
     auto& w = W();
@@ -322,13 +329,16 @@ inline void run(Dim grid, int threads, std::function<void()> f, bool reverse = f
             getcontext(&context.state);
             context.state.uc_stack.ss_sp = context.stack.get(), context.state.uc_stack.ss_size = BYTES;
             context.state.uc_link = nullptr;
-            makecontext(&context.state, [] {
-                body();
-                W().bar.arrive_and_drop();
-                block_bar->arrive_and_drop();
-                contexts[current].done = true;
-                pass();
-            }, 0);
+            makecontext(
+                &context.state,
+                [] {
+                    body();
+                    W().bar.arrive_and_drop();
+                    block_bar->arrive_and_drop();
+                    contexts[current].done = true;
+                    pass();
+                },
+                0);
         }
         current = 0, threadIdx = {0, 0, 0};
         swapcontext(&outside, &contexts[0].state);
@@ -353,9 +363,7 @@ struct Phases {
     u32 expected = 0, arrived = 0, phase = 0;
 };
 inline std::map<u32, Phases> phases;
-inline void barrier_init(u32 barrier, u32 arrivals) {
-    phases[barrier] = {arrivals, 0, 0};
-}
+inline void barrier_init(u32 barrier, u32 arrivals) { phases[barrier] = {arrivals, 0, 0}; }
 inline void barrier_arrive(u32 barrier) {
     Phases& p = phases[barrier];
     if (++p.arrived == p.expected) p.arrived = 0, p.phase++;

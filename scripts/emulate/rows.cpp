@@ -73,12 +73,14 @@ int main() {
                             bool ad = R || fine;
                             const auto route = fine ? route_fine : R ? route_adapted : route_rows;
                             run(
-                                {(E + ROUTE_EXPERTS - 1) / ROUTE_EXPERTS / (B > 1 ? 2 : 1), B, 1}, ROUTE_THREADS,
+                                {std::max(1, (E + ROUTE_EXPERTS - 1) / ROUTE_EXPERTS / (B > 2 ? 4 : B)), B, 1},
+                                ROUTE_THREADS,
                                 [&] {
                                     route(prod.data(), x.data(), bias.data(), u.data(), v.data(), norm.data(),
                                           router.data(), fine ? fr.data() : nullptr, rbias.data(), adapted.data(),
                                           mid.data(), nor.data(), lg.data(), ex.data(), wt.data(), pairs.data(),
-                                          places.data(), off.data(), cnt.data(), D, E, k, R, mode ^ (B > 1), 1e-5f);
+                                          places.data(), off.data(), cnt.data(), D, E, k, R, mode ^ (B > 1),
+                                          B > 1 ? 2 : 1, 1e-5f);
                                 },
                                 E % 3 == 0);
                             for (int b = 0; b < B; b++) {
@@ -169,6 +171,25 @@ int main() {
                                     }
                                 }
                         }
+    // The likeliest token, with ties, and with what is not a number: in the first place it is the largest.
+    for (int V : {8, 504, 4096})
+        for (int parts : {1, 3, 64})
+            for (int first : {0, 1}) {
+                const int B = 2;
+                auto logits = rb((size_t)B * V);
+                logits[V / 2] = logits[V - 1] = to_bf16(50.0f);
+                logits[V + 5] = 0x7fc0;
+                if (first) logits[0] = 0x7fc0;
+                Al<u64> best(B);
+                for (int b = 0; b < B; b++) best[b] = 0;
+                run({parts, B, 1}, 256, [&] { likeliest(logits.data(), best.p, V); });
+                for (int b = 0; b < B; b++) {
+                    int id = 0;
+                    for (int i = 0; i < V; i++)
+                        if (to_float(logits[b * V + i]) > to_float(logits[b * V + id])) id = i;
+                    need((int)~(u32)best[b] == id, "likeliest");
+                }
+            }
     puts(bad ? "WRONG" : "ok");
     return bad != 0;
 }

@@ -26,6 +26,7 @@ page=$(number "$split" 'const PAGE_TOKENS: usize = ')
 attend="-DTHREADS=$(number "$geometry" 'const ATTEND: Block = Block { threads: ')"
 attend="$attend -DKEYS=$(number "$split" 'const STEP_KEYS: usize = ') -DPAGE=$page"
 attend="$attend -DMOST_SPLITS=$(number "$split" 'const MOST_SPLITS: usize = ')"
+attend="$attend -DLEAST_TILES=$(number "$split" 'const LEAST_TILES: usize = ')"
 route="-DROUTE_THREADS=$(number "$geometry" 'const ROUTE_ROWS: Block = Block { threads: ')"
 route="$route -DROUTE_EXPERTS=$(number "$geometry" 'const ROUTE_EXPERTS: usize = ')"
 route="$route -DLOW_THREADS=$(number "$geometry" 'const EXPERT_ROWS: Block = Block { threads: ')"

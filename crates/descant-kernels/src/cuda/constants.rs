@@ -5,7 +5,7 @@ use super::geometry::{
     LOW_RANK_SUM, MAX_EXPERTS, PACKED_COLUMNS, PACKED_STEP, QUERY_ROWS, QUERY_ROWS_SM90, ROW_BOX, TILE_INTS,
     WEIGHT_BOX,
 };
-use crate::decode::split::{MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
+use crate::decode::split::{LEAST_TILES, MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
 use crate::op::experts::{GRADIENT_COLUMNS, RANK_WIDTH};
 use crate::op::route::CHUNK;
 
@@ -126,6 +126,7 @@ pub(super) const THIN: &[Define] =
 pub(super) const ATTEND: &[Define] = &[
     geometry::ATTEND.threads("THREADS"),
     ("KEYS", STEP_KEYS as i64),
+    ("LEAST_TILES", LEAST_TILES as i64),
     ("MOST_SPLITS", MOST_SPLITS as i64),
     PAGE,
 ];

@@ -241,8 +241,9 @@ mod tests {
     }
 
     /// What a file takes as it is given, so that host and file cannot disagree.
-    const FOLLOWED: [(&str, &str); 23] = [
+    const FOLLOWED: [(&str, &str); 24] = [
         ("decode/attend", "MOST_SPLITS"),
+        ("decode/attend", "LEAST_TILES"),
         ("decode/experts", "MAX_EXPERTS"),
         ("decode/experts_nf4", "MAX_EXPERTS"),
         ("decode/experts_sm90", "MAX_EXPERTS"),

@@ -65,7 +65,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     const int head = blockIdx.y, b = blockIdx.z, width = n_kv * D;
     next_may_start();
     const int position = positions[b], length = position + 1, begin = window > 0 ? max(0, length - window) : 0;
-    const int tiles = (length - begin + KEYS - 1) / KEYS, per_split = (tiles + MOST_SPLITS - 1) / MOST_SPLITS;
+    const int tiles = (length - begin + KEYS - 1) / KEYS;
+    const int per_split = max(LEAST_TILES, (tiles + MOST_SPLITS - 1) / MOST_SPLITS);
     const int splits = (tiles + per_split - 1) / per_split;
     const int of_block = (splits + gridDim.x - 1) / gridDim.x, first_split = blockIdx.x * of_block;
     if (first_split >= splits) return;
@@ -313,12 +314,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     if (splits == 1) return;
     const int of_this = last_split - first_split;
     if (of_this < splits) {
-        __threadfence();
+        // A fence of one thread is for all whose writes it has met.
         __syncthreads();
-        if (t == 0) arrived = atomicAdd(counters + b * n_kv + head, of_this);
+        if (t == 0) {
+            __threadfence();
+            arrived = atomicAdd(counters + b * n_kv + head, of_this);
+            __threadfence();
+        }
         __syncthreads();
         if (arrived != splits - of_this) return;
-        __threadfence();
         if (t == 0) counters[b * n_kv + head] = 0;
     } else {
         __syncthreads();

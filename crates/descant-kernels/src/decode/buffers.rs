@@ -1,6 +1,6 @@
 //! The memory of a step: what its kernels write and read between each other, in one piece.
 
-use super::split::{MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
+use super::split::{LEAST_TILES, MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
 use crate::cuda::{DeviceMemory, Gpu, Result};
 use crate::memory::table::WORKSPACE;
 use crate::op::pick::cuda::{DRAW_BYTES, mask_bytes};
@@ -80,7 +80,7 @@ pub(super) const LIKELIEST_BYTES: usize = 8;
 
 /// Splits of attention over so many keys.
 pub(super) fn splits(keys: usize) -> usize {
-    keys.div_ceil(STEP_KEYS).clamp(1, MOST_SPLITS)
+    keys.div_ceil(LEAST_TILES * STEP_KEYS).clamp(1, MOST_SPLITS)
 }
 
 /// Entries of the table of a sequence with so many pages: two a tile.

@@ -62,15 +62,16 @@ __device__ __forceinline__ void choose(const float* logits, int E, int k, int& e
 // f32 [B, k]; adapted i32 [B], 0 for rows without low-rank part and FINE router, set before the step begins; pairs,
 // places i32 [k] and offsets i32 [E + 1] are written where there is one row; counters u32 [B], zero, and zero again on
 // return; neither they nor logits are used with TOGETHER. D a multiple of 8 up to MAX_WIDTH, E at most MAX_EXPERTS, k
-// at most 8. Grid: (blocks of a row, B). Dynamic shared memory: ROUTE_EXPERTS rows of the router, the norm, the bias,
-// and, where `staged` says so, v.
+// at most 8. Grid: (blocks of a row, B). Dynamic shared memory: ROUTE_EXPERTS rows of the router,
+// once or twice as `buffers` says, the norm, the bias, and, where `staged` says so, v.
 template <bool FINE, bool ADAPTED>
 __device__ __forceinline__ void route(const float* product, const bf16* x, const bf16* bias, const bf16* u,
                                       const bf16* v, const float* norm, const u8* router, const float* router_bias,
                                       bf16* middle, bf16* normed, float* logits, int* experts, float* weights,
                                       int* pairs, int* places, int* offsets, u32* counters, int D, int E, int k, int R,
-                                      int staged, float epsilon, u8* routers, bf16* row) {
-    __shared__ float parts[ROUTE_THREADS / 32], shares[ROUTE_THREADS / 32], of_bias[ROUTE_EXPERTS];
+                                      int staged, int at_once, float epsilon, u8* routers, bf16* row) {
+    const int buffers = TOGETHER ? 1 : at_once;  // together, a block has one group
+    __shared__ float parts[ROUTE_THREADS / 32], shares[ROUTE_THREADS / 32], of_bias[2][ROUTE_EXPERTS];
 #if TOGETHER
     __shared__ float all_logits[MAX_EXPERTS];
     cluster_arrive();
@@ -79,16 +80,17 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
     const int row_bytes = D * (FINE ? 4 : 2);
     // What is frozen comes while the product before is still at work: the router's rows, the norm, and, to where it can
     // be read soon, this block's part of the factor.
-    const u8* const by = routers + ROUTE_EXPERTS * row_bytes;
-    auto stage = [&](int group) {
-        const int expert = group * ROUTE_EXPERTS + own;
-        if (share == 0 && lane == 0 && expert < E) of_bias[own] = router_bias[expert];
+    const u8* const by = routers + buffers * ROUTE_EXPERTS * row_bytes;
+    auto stage = [&](int group, int buffer) {
+        const int expert = group * ROUTE_EXPERTS + own, to = buffer * ROUTE_EXPERTS + own;
+        if (share == 0 && lane == 0 && expert < E) of_bias[buffer][own] = router_bias[expert];
 #pragma unroll 1
         for (int i = share * 32 + lane; expert < E && i < row_bytes / 16; i += SHARES * 32)
-            copy_async16(shared_address(routers) + own * row_bytes + i * 16, router + (u64)expert * row_bytes + i * 16);
+            copy_async16(shared_address(routers) + to * row_bytes + i * 16, router + (u64)expert * row_bytes + i * 16);
         copy_commit();
     };
-    stage(blockIdx.x);
+#pragma unroll 1
+    for (int i = 0; i < buffers; i++) stage(blockIdx.x + i * gridDim.x, i);
 #pragma unroll 1
     for (int i = t; i < D / 4; i += ROUTE_THREADS) copy_async16(shared_address(by) + i * 16, (const u8*)norm + i * 16);
     const u8* const added = by + D * 4;
@@ -166,12 +168,15 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
         if (blockIdx.x == 0) store16(normed + (u64)b * D + p * 8, packed);
     }
     __syncthreads();
+    int buffer = 0;
 #pragma unroll 1
     for (int group = blockIdx.x; group * ROUTE_EXPERTS < E; group += gridDim.x) {
         const int expert = group * ROUTE_EXPERTS + own;
-        if (group >= gridDim.x) {
-            stage(group);
-            copy_wait<0>();
+        if (!TOGETHER && group >= gridDim.x) {
+            if (buffers > 1)
+                copy_wait<1>();
+            else
+                copy_wait<0>();
             __syncthreads();
         }
         float logit = 0.0f;
@@ -179,7 +184,7 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
         for (int p = share * 32 + lane; expert < E && p < D / 8; p += SHARES * 32) {
             float a[8], w[8];
             unpack8(*(const uint4*)(row + p * 8), a);
-            const u8* from = routers + own * row_bytes;
+            const u8* from = routers + (buffer * ROUTE_EXPERTS + own) * row_bytes;
             if (FINE)
                 ((float4*)w)[0] = ((const float4*)from)[p * 2], ((float4*)w)[1] = ((const float4*)from)[p * 2 + 1];
             else
@@ -194,11 +199,14 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
 #pragma unroll 1
             for (int s = 1; s < SHARES; s++) logit += shares[warp + s];
 #if TOGETHER
-            cluster_store(shared_address(all_logits + expert), 0, logit + of_bias[own]);
+            cluster_store(shared_address(all_logits + expert), 0, logit + of_bias[buffer][own]);
 #else
-            __stcg(logits + b * E + expert, logit + of_bias[own]);
+            __stcg(logits + b * E + expert, logit + of_bias[buffer][own]);
 #endif
         }
+        // Nobody reads these rows any more.
+        if (!TOGETHER && gridDim.x * ROUTE_EXPERTS < E)
+            stage(group + buffers * gridDim.x, buffer), buffer ^= buffers - 1;
     }
 #if TOGETHER
     cluster_sync();
@@ -242,36 +250,38 @@ extern "C" __global__ void CLUSTER __launch_bounds__(ROUTE_THREADS, 4)
     route_rows(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v, const float* norm,
                const void* router, const void* fine_router, const float* router_bias, const int* adapted, bf16* middle,
                bf16* normed, float* logits, int* experts, float* weights, int* pairs, int* places, int* offsets,
-               u32* counters, int D, int E, int k, int R, int staged, float epsilon) {
+               u32* counters, int D, int E, int k, int R, int staged, int buffers, float epsilon) {
     extern __shared__ __align__(16) u8 routers[];
     __shared__ __align__(16) bf16 row[MAX_WIDTH];
     route<false, false>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits, experts,
-                        weights, pairs, places, offsets, counters, D, E, k, 0, 0, epsilon, routers, row);
+                        weights, pairs, places, offsets, counters, D, E, k, 0, 0, buffers, epsilon, routers, row);
 }
 extern "C" __global__ void CLUSTER __launch_bounds__(ROUTE_THREADS, 3)
     route_adapted(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v,
                   const float* norm, const void* router, const void* fine_router, const float* router_bias,
                   const int* adapted, bf16* middle, bf16* normed, float* logits, int* experts, float* weights,
                   int* pairs, int* places, int* offsets, u32* counters, int D, int E, int k, int R, int staged,
-                  float epsilon) {
+                  int buffers, float epsilon) {
     extern __shared__ __align__(16) u8 routers[];
     __shared__ __align__(16) bf16 row[MAX_WIDTH];
     const int columns = adapted[blockIdx.y] ? R : 0;
     route<false, true>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits, experts,
-                       weights, pairs, places, offsets, counters, D, E, k, columns, staged, epsilon, routers, row);
+                       weights, pairs, places, offsets, counters, D, E, k, columns, staged, buffers, epsilon, routers,
+                       row);
 }
 extern "C" __global__ void CLUSTER __launch_bounds__(ROUTE_THREADS, 3)
     route_fine(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v, const float* norm,
                const void* router, const void* fine_router, const float* router_bias, const int* adapted, bf16* middle,
                bf16* normed, float* logits, int* experts, float* weights, int* pairs, int* places, int* offsets,
-               u32* counters, int D, int E, int k, int R, int staged, float epsilon) {
+               u32* counters, int D, int E, int k, int R, int staged, int buffers, float epsilon) {
     extern __shared__ __align__(16) u8 routers[];
     __shared__ __align__(16) bf16 row[MAX_WIDTH];
     if (adapted[blockIdx.y])
         route<true, true>(product, x, bias, u, v, norm, (const u8*)fine_router, router_bias, middle, normed, logits,
-                          experts, weights, pairs, places, offsets, counters, D, E, k, R, staged, epsilon, routers,
-                          row);
+                          experts, weights, pairs, places, offsets, counters, D, E, k, R, staged, buffers, epsilon,
+                          routers, row);
     else
         route<false, false>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits,
-                            experts, weights, pairs, places, offsets, counters, D, E, k, 0, 0, epsilon, routers, row);
+                            experts, weights, pairs, places, offsets, counters, D, E, k, 0, 0, buffers, epsilon,
+                            routers, row);
 }

@@ -202,9 +202,14 @@ impl Program {
         .map(Arg::Ptr);
         let is_fine = router.columns > 0;
         let number = if is_fine { size_of::<f32>() } else { size_of::<u16>() };
-        let shared = of.hidden * (ROUTE_EXPERTS * number + size_of::<f32>() + size_of::<u16>());
+        let groups = of.experts.div_ceil(ROUTE_EXPERTS);
+        let per_row = blocks(run, BLOCKS_OF_ROUTING, rows, groups);
+        // A block with several groups brings the next while it computes; an f32 router takes the room of two.
+        let buffers = if (per_row as usize) < groups && !is_fine { 2 } else { 1 };
+        let of_router = ROUTE_EXPERTS * number * buffers;
+        let shared = of.hidden * (of_router + size_of::<f32>() + size_of::<u16>());
         let (is_staged, factor) = staged(run, rows, ROUTE_STATIC + shared, of.hidden * output.columns);
-        let sizes = [of.hidden, of.experts, of.top_k, output.columns, is_staged].map(Arg::size);
+        let sizes = [of.hidden, of.experts, of.top_k, output.columns, is_staged, buffers].map(Arg::size);
         let arguments = [&pointers[..], &sizes, &[Arg::F32(layer.epsilon as f32)]].concat();
         let pairs = rows * of.top_k;
         run.stage("route", 0.0, 0.0, || {
@@ -213,8 +218,6 @@ impl Program {
                 (false, 0) => "route_rows",
                 (false, _) => "route_adapted",
             };
-            let groups = of.experts.div_ceil(ROUTE_EXPERTS);
-            let per_row = blocks(run, BLOCKS_OF_ROUTING, rows, groups);
             let is_together = groups == ROUTE_TOGETHER && per_row as usize == groups && run.gpu().is_hopper();
             let file = if is_together { "decode/route_sm90" } else { "decode/route" };
             let kernel = run.kernel(file, entry, &[])?;
