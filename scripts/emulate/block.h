@@ -232,6 +232,9 @@ inline void copy_async16(u32 to, const void* from, bool valid = true) {
     else
         memset(p, 0, 16);
 }
+inline void copy_async4(u32 to, const void* from, bool valid = true) {
+    shared_store(to, valid ? *(const u32*)from : 0);
+}
 inline void copy_commit() {}
 template <int N> void copy_wait() {}
 inline void prefetch(const void*) {}

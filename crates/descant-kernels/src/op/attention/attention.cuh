@@ -68,17 +68,21 @@ __device__ __forceinline__ float exp2_fast(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+// Fragments. `row` is a multiple of 8 and counts from a tile at whole 128 bytes, so that a lane's place in it is the
+// same for all rows, and a step changes two bits of it.
+//
 // A, 16 rows by 16 columns from `row`, `16 * step`.
 __device__ __forceinline__ void load_a(u32 (&a)[4], u32 tile, int row, int step, int lane) {
     load_matrices(a, tile + swizzled(row + (lane & 15), step * 2 + (lane >> 4)));
 }
 // B for two blocks of 8 result columns: stored rows are result columns (K for Q K^T).
 __device__ __forceinline__ void load_b(u32 (&b)[4], u32 tile, int row, int step, int lane) {
-    load_matrices(b, tile + swizzled(row + (lane & 7) + ((lane >> 4) << 3), step * 2 + ((lane >> 3) & 1)));
+    const u32 place = swizzled((lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1);
+    load_matrices(b, ((tile + place) ^ (step << 5)) + row * ROW_BYTES);
 }
 // B for two blocks of 8 result columns: stored rows are summed over (V for P V).
 __device__ __forceinline__ void load_b_transposed(u32 (&b)[4], u32 tile, int row, int pair, int lane) {
-    load_matrices_transposed(b, tile + swizzled(row + (lane & 15), pair * 2 + (lane >> 4)));
+    load_matrices_transposed(b, ((tile + swizzled(lane & 15, lane >> 4)) ^ (pair << 5)) + row * ROW_BYTES);
 }
 // Sum over the four lanes that hold a row of a result.
 __device__ __forceinline__ float quad_sum(float x) {

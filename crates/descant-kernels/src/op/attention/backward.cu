@@ -17,6 +17,13 @@ constexpr int UNIT = 32;     // of the former that are computed at once, so that
 constexpr int STEP_POSITIONS = STEP / GROUP;
 constexpr int STAGES = 3;
 constexpr u32 TILE_BYTES = STEP * ROW_BYTES, STAGE = 2 * TILE_BYTES;
+// Of a key's values in the dk, dv pass, how many 16 stay in registers; the others are read again for each unit. The
+// compiler spills nothing with so many.
+#if __CUDA_ARCH__ >= 1000
+constexpr int VALUES = 1;
+#else
+constexpr int VALUES = STEPS;
+#endif
 static_assert(THREADS == ROWS && KEY_ROWS == ROWS, "a warp has 32 rows, of queries or of keys");
 static_assert(SHARED_OF_FEATURE == STAGES * 2 * STEP * 2 && 2 * STEP == ROWS, "three stages; two hold what stays");
 
@@ -112,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll 1
     for (int step = 0; step < steps; step++) {
         const int key0 = low + step * STEP;
-        const u32 k_tile = ring + slot * STAGE, v_tile = k_tile + TILE_BYTES;
+        const u32 k_tile = ring + slot * STAGE;  // values are the rows behind it
         copy_wait<1>();
         __syncthreads();
         fetch(step + 2, slot == 0 ? STAGES - 1 : slot - 1);
@@ -120,6 +127,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
         const bool mask = key0 + STEP - 1 > tile.first + offset || (window > 0 && key0 <= last - window);
         auto unit = [&](int first, auto masked) {
             constexpr int N = UNIT / 8;
+            const u32 at = k_tile + first * ROW_BYTES;
             float s[2][N][4], dp[2][N][4];
             const float zero[4] = {};
 #pragma unroll
@@ -127,7 +135,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
                 for (int n = 0; n < N / 2; n++) {
                     u32 b[4];
-                    load_b(b, k_tile, first + n * 16, d, lane);
+                    load_b(b, at, n * 16, d, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
                         multiply16_onto(s[m][2 * n], qf[m][d], b[0], b[1], d == 0 ? zero : s[m][2 * n]);
@@ -140,7 +148,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
                 for (int n = 0; n < N / 2; n++) {
                     u32 b[4];
-                    load_b(b, v_tile, first + n * 16, d, lane);
+                    load_b(b, at, STEP + n * 16, d, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
                         multiply16_onto(dp[m][2 * n], dof[m][d], b[0], b[1], d == 0 ? less[m] : dp[m][2 * n]);
@@ -172,7 +180,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
                 for (int c = 0; c < CHUNKS / 2; c++) {
                     u32 b[4];
-                    load_b_transposed(b, k_tile, first + n * 16, c, lane);
+                    load_b_transposed(b, at, n * 16, c, lane);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
                         multiply16(acc[m][2 * c], ds[m], b[0], b[1]);
@@ -217,13 +225,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     extern __shared__ __align__(1024) u8 shared[];
     __shared__ float2 rows[2][STEP];  // their lse and delta
     const u32 ring = shared_address(shared);
-    // Values stay in shared memory, the sums leave no registers for them. The second stage has the keys first.
+    // The second stage has the keys first.
     const u32 v_tile = ring, steps_at = ring + STAGE, k_tile = steps_at + STAGE;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     const int kv = blockIdx.x;
     const Tile tile = read_tile(tiles, blockIdx.y);
     const int split = tile.split;
-    const int part = warp & (split - 1), group = warp / split, row0 = group * 32;
+    const int part = warp & (split - 1), group = warp >> (split >> 1), row0 = group * 32;
     const int offset = tile.key_len - tile.query_len;
     const int key_end = min(tile.first + ROWS / split, tile.key_len);
     // Queries that see a key of the tile: none before the first key, none a window behind the last.
@@ -237,28 +245,37 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     const float factor = scale * LOG2E;
     const u32 span = window > 0 ? window : 0x7fffffff;  // keys that a query sees
 
-    // The first 64 threads fetch what belongs to a row.
-    const int own = threadIdx.x;
-    const u32 own_row = (u32)(kv * GROUP + own % GROUP) * n_rows + tile.query_start;
-    auto fetch_row = [&](int first) {
-        const int query = first + own / GROUP;
-        // A row that is not there has probability zero.
-        return own / GROUP < STEP_POSITIONS && query < end ? make_float2(lse[own_row + query], delta[own_row + query])
-                                                           : make_float2(INFINITY_F, 0.0f);
-    };
-    // As load_queries, of both tensors at once and with few registers.
+    // A thread copies 16 bytes of some rows of both tensors, and one number of a row, lse or delta. Rows that are not
+    // there are zeros, and so is what they add.
+    constexpr int LINES = THREADS / CHUNKS;
+    const u32 number = shared_address(rows) + threadIdx.x * 4;
     auto fetch = [&](int step) {
         if (step < steps) {
             const u32 to = steps_at + (step & 1) * STAGE;
+            const int query0 = begin + step * STEP_POSITIONS, row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+            if (LINES % GROUP == 0 && query0 + STEP_POSITIONS <= end) {
+                const u32 query = query0 + row / GROUP, column = row % GROUP * HEAD_DIM + chunk * 8;
+                const u32 q_from = query * q_ld + column, do_from = query * dout_ld + column;
 #pragma unroll
-            for (int i = 0; i < STEP * CHUNKS / THREADS; i++) {
-                const int at = threadIdx.x + i * THREADS, row = at / CHUNKS, chunk = at % CHUNKS;
-                const int query = begin + step * STEP_POSITIONS + row / GROUP;
-                const bool valid = row / GROUP < STEP_POSITIONS && query < end;
-                const u32 column = row % GROUP * HEAD_DIM + chunk * 8, from = min(query, end - 1);
-                copy_async16(to + swizzled(row, chunk), q + (from * q_ld + column), valid);
-                copy_async16(to + TILE_BYTES + swizzled(row, chunk), dout + (from * dout_ld + column), valid);
+                for (int i = 0; i < STEP / LINES; i++) {
+                    const u32 at = to + swizzled(row + i * LINES, chunk);
+                    copy_async16(at, q + (q_from + i * (LINES / GROUP) * q_ld));
+                    copy_async16(at + TILE_BYTES, dout + (do_from + i * (LINES / GROUP) * dout_ld));
+                }
+            } else {
+#pragma unroll 1
+                for (int i = 0; i < STEP / LINES; i++) {
+                    const int r = row + i * LINES, query = query0 + r / GROUP;
+                    const bool valid = r / GROUP < STEP_POSITIONS && query < end;
+                    const u32 column = r % GROUP * HEAD_DIM + chunk * 8, from = min(query, end - 1);
+                    copy_async16(to + swizzled(r, chunk), q + (from * q_ld + column), valid);
+                    copy_async16(to + TILE_BYTES + swizzled(r, chunk), dout + (from * dout_ld + column), valid);
+                }
             }
+            const int r = threadIdx.x / 2, query = query0 + r / GROUP;
+            const u32 from = (u32)(kv * GROUP + r % GROUP) * n_rows + tile.query_start + min(query, end - 1);
+            copy_async4(number + (step & 1) * (STEP * 8), (threadIdx.x & 1 ? delta : lse) + from,
+                        r / GROUP < STEP_POSITIONS && query < end);
         }
         copy_commit();
     };
@@ -267,41 +284,48 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     load_keys<ROWS, THREADS>(v_tile, v + kv_at, kv_ld, tile.first, key_end, threadIdx.x);
     copy_commit();
     fetch(0);
-    if (own < STEP) rows[0][own] = fetch_row(begin);
     copy_wait<1>();
     __syncthreads();
 
-    u32 kf[2][STEPS][4];
+    u32 kf[2][STEPS][4], vf[2][VALUES][4];
 #pragma unroll
     for (int m = 0; m < 2; m++)
 #pragma unroll
         for (int s = 0; s < STEPS; s++) load_a(kf[m][s], k_tile, row0 + m * 16, s, lane);
+    const u32 b_place = swizzled((lane & 7) + ((lane >> 4) << 3), (lane >> 3) & 1),
+              t_place = swizzled(lane & 15, lane >> 4);
+    const u32 v_at = v_tile + swizzled(row0 + (lane & 15), lane >> 4);
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int s = 0; s < VALUES; s++) load_a(vf[m][s], v_tile, row0 + m * 16, s, lane);
     float dk_acc[2][CHUNKS][4] = {}, dv_acc[2][CHUNKS][4] = {};
 
 #pragma unroll 1
     for (int step = 0; step < steps; step++) {
         const int query0 = begin + step * STEP_POSITIONS;
-        const u32 q_tile = steps_at + (step & 1) * STAGE, do_tile = q_tile + TILE_BYTES;
+        const u32 q_tile = steps_at + (step & 1) * STAGE;  // dout is the rows behind it
         copy_wait<0>();
         __syncthreads();
         fetch(step + 1);
-        float2 next_row = {};
-        if (step + 1 < steps && own < STEP) next_row = fetch_row(query0 + STEP_POSITIONS);
         const int key0 = tile.first + row0;
-        // 16 stacked rows.
-        auto unit = [&](int r, auto masked) {
-            float s[2][2][4], dp[2][2][4], rows_lse[2][2];
+        const u32 b_at = q_tile + b_place, t_at = q_tile + t_place;
+        // Of 16 stacked rows.
+        auto scores = [&](int r, float (&s)[2][2][4]) {
             const float zero[4] = {};
 #pragma unroll
             for (int d = 0; d < STEPS; d++) {
                 u32 b[4];
-                load_b(b, q_tile, r, d, lane);
+                load_matrices(b, (b_at + r * ROW_BYTES) ^ (d << 5));
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
                     multiply16_onto(s[m][0], kf[m][d], b[0], b[1], d == 0 ? zero : s[m][0]);
                     multiply16_onto(s[m][1], kf[m][d], b[2], b[3], d == 0 ? zero : s[m][1]);
                 }
             }
+        };
+        auto unit = [&](int r, float (&s)[2][2][4], auto masked) {
+            float dp[2][2][4], rows_lse[2][2];
             float less[2][4];  // minus delta, where dP begins
 #pragma unroll
             for (int n = 0; n < 2; n++) {
@@ -312,22 +336,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
             for (int d = 0; d < STEPS; d++) {
                 u32 a[2][4], b[4];
-                load_b(b, do_tile, r, d, lane);
-#pragma unroll
-                for (int m = 0; m < 2; m++) load_a(a[m], v_tile, row0 + m * 16, d, lane);
+                load_matrices(b, ((b_at + r * ROW_BYTES) ^ (d << 5)) + TILE_BYTES);
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
-                    multiply16_onto(dp[m][0], a[m], b[0], b[1], d == 0 ? less[0] : dp[m][0]);
-                    multiply16_onto(dp[m][1], a[m], b[2], b[3], d == 0 ? less[1] : dp[m][1]);
+                    if (d >= VALUES) load_matrices(a[m], (v_at ^ (d << 5)) + m * 16 * ROW_BYTES);
+                    const u32(&left)[4] = d >= VALUES ? a[m] : vf[m][d < VALUES ? d : 0];
+                    multiply16_onto(dp[m][0], left, b[0], b[1], d == 0 ? less[0] : dp[m][0]);
+                    multiply16_onto(dp[m][1], left, b[2], b[3], d == 0 ? less[1] : dp[m][1]);
                 }
 #pragma unroll
                 for (int at = d * 16 / STEPS; at < (d + 1) * 16 / STEPS; at++) {
                     const int n = at / 8, m = at / 4 % 2, i = at % 4;
                     float p = exp2_fast(s[m][n][i] * factor - rows_lse[n][i % 2]);
                     if (decltype(masked)::value) {
-                        const int key = key0 + m * 16 + i / 2 * 8 + lane / 4,
-                                  position = query0 + offset + (r + n * 8 + 2 * (lane & 3) + i % 2) / GROUP;
-                        if ((u32)(position - key) >= span) p = 0.0f;
+                        const int row = r + n * 8 + (GROUP % 8 == 0 ? 0 : 2 * (lane & 3) + i % 2);
+                        const int ahead = query0 + offset - key0 - lane / 4 + row / GROUP - (m * 16 + i / 2 * 8);
+                        if ((u32)ahead >= span) p = 0.0f;
                     }
                     s[m][n][i] = p;
                 }
@@ -337,15 +361,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             for (int m = 0; m < 2; m++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
-                    const float *p = s[m][i / 2] + 2 * (i & 1), *x = dp[m][i / 2] + 2 * (i & 1);
+                    const float* p = s[m][i / 2] + 2 * (i & 1);
                     pf[m][i] = to_bf16x2(p[0], p[1]);
+                }
+#pragma unroll
+            for (int m = 0; m < 2; m++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const float *p = s[m][i / 2] + 2 * (i & 1), *x = dp[m][i / 2] + 2 * (i & 1);
                     dsf[m][i] = to_bf16x2(p[0] * x[0], p[1] * x[1]);
                 }
-            auto add = [&](float (&acc)[2][CHUNKS][4], const u32(&left)[2][4], u32 right) {
+            auto add = [&](float (&acc)[2][CHUNKS][4], const u32(&left)[2][4], u32 tile) {
 #pragma unroll
                 for (int c = 0; c < CHUNKS / 2; c++) {
                     u32 b[4];
-                    load_b_transposed(b, right, r, c, lane);
+                    load_matrices_transposed(b, ((t_at + r * ROW_BYTES) ^ (c << 5)) + tile);
 #pragma unroll
                     for (int m = 0; m < 2; m++) {
                         multiply16(acc[m][2 * c], left[m], b[0], b[1]);
@@ -353,20 +383,31 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                     }
                 }
             };
-            add(dv_acc, pf, do_tile);
-            add(dk_acc, dsf, q_tile);
+#if __CUDA_ARCH__ >= 900
+            __syncwarp();  // so that fragments do not come before there are registers for them
+#endif
+            add(dv_acc, pf, TILE_BYTES);
+            add(dk_acc, dsf, 0);
         };
+        float s[2][2][4];
+        const int seen = query0 + offset;  // the first rows' position
+        if (seen >= key0 + 31 && (window <= 0 || seen + STEP_POSITIONS - 1 - window < key0)) {
 #pragma unroll 1
-        for (int r = part * 16; r < STEP; r += split * 16) {
-            // Keys of this warp that no query of the rows sees need no work.
-            const int from = query0 + offset + r / GROUP, to = query0 + offset + (r + 15) / GROUP;
-            if (to < key0 || (window > 0 && from - window >= key0 + 31)) continue;
-            if (from < key0 + 31 || (window > 0 && to - window >= key0))
-                unit(r, Bool<true>{});
-            else
-                unit(r, Bool<false>{});
+            for (int r = part * 16; r < STEP; r += split * 16) {
+                scores(r, s);
+                unit(r, s, Bool<false>{});
+            }
+        } else {
+            // Rows that see none of this warp's keys need no work: before the first one, and a window behind the last.
+            int r = part * 16;
+            while (r < STEP && seen + (r + 15) / GROUP < key0) r += split * 16;
+            const int stop = window > 0 ? min(STEP, (key0 + 31 + window - seen) * GROUP) : STEP;
+#pragma unroll 1
+            for (; r < stop; r += split * 16) {
+                scores(r, s);
+                unit(r, s, Bool<true>{});
+            }
         }
-        if (step + 1 < steps && own < STEP) rows[(step + 1) & 1][own] = next_row;
     }
     copy_wait<0>();
     __syncthreads();
