@@ -147,8 +147,8 @@ pub(crate) fn card(device: &Device) -> Option<String> {
 
 /// Rows, inputs and outputs of the measured product.
 const PRODUCT: usize = 8192;
-/// Bytes of the measured copy.
-const COPY: usize = 1 << 30;
+/// Bytes of the measured copy: many times a cache, and little enough for the room that is left within a small limit.
+const COPY: usize = 256 << 20;
 /// Repetitions, of which the best counts.
 const REPETITIONS: usize = 10;
 const WORKSPACE: usize = 64 << 20;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
+use burn::tensor::Device;
 use descant_kernels::{Keep, gauge};
 use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{Config, GptOss, SiteKind};
@@ -105,7 +106,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
     let whole = run_step(&mut trainer, &mut Vec::new())?;
     let operators = gauge::profiled(&device.device);
     gauge::profile(&device.device, false);
-    let rates = gauge::rates(&device.device);
+    let (memory_plan, rates) = ceilings(trainer, &model, &device.device)?;
     let timed = seconds.split_off(args.warmup);
     let first_step_seconds = seconds.first().or(timed.first()).copied().unwrap_or(f64::NAN);
     let median = median(&timed);
@@ -130,7 +131,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
         memory_limit: args.on.memory.bytes(),
         planned_memory_gib: planned as f64 / GIB,
         peak_memory_gib: peak.map(|bytes| bytes as f64 / GIB),
-        memory_plan: model.workspace().words(),
+        memory_plan,
         weights: model.formats().to_string(),
         placement: Some(arrangement.words().collect::<Vec<_>>().join("; ")).filter(|words| !words.is_empty()),
         together: arrangement.together,
@@ -150,6 +151,14 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
         print(&answer, talk)?;
     }
     Ok(Exit::Success)
+}
+
+/// How memory was laid out, and the ceilings, for which that is given back: a limit holds for them too.
+fn ceilings(trainer: Trainer<'_>, model: &GptOss, device: &Device) -> Result<(Option<String>, gauge::Rates)> {
+    let memory_plan = model.workspace().words();
+    drop(trainer);
+    model.workspace().make_way(device)?;
+    Ok((memory_plan, gauge::rates(device)))
 }
 
 /// What is trained, and how.

@@ -6,7 +6,7 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::rows::rows_at_once;
+use super::rows::{pieces, rows_at_once};
 use super::{LogitsRoom, LossKernel, LossOp};
 use crate::cuda::{self, Arg, MatmulSpec, Matrices, Result, Run};
 
@@ -69,11 +69,9 @@ pub(crate) struct Losses {
     pub(crate) workspace: (u64, usize),
 }
 
-/// All rows, so many at a time as [`rows_at_once`] says.
+/// All rows, at most so many at a time as [`rows_at_once`] says.
 pub(crate) fn losses(run: &Run<'_>, at: &Losses, [rows, width, vocabulary]: [usize; 3]) -> Result<()> {
-    let most = at.rows_at_once;
-    for start in (0..rows).step_by(most) {
-        let n = most.min(rows - start);
+    for (start, n) in pieces(rows, at.rows_at_once) {
         let row = |base: u64, bytes: usize| if base == 0 { 0 } else { base + (start * bytes) as u64 };
         let (hidden, gradient) = (row(at.hidden, 2 * width), row(at.gradient, 2 * width));
         let product = MatmulSpec::forward(n, vocabulary, width);

@@ -11,6 +11,16 @@ pub(crate) fn rows_at_once(n_rows: usize, vocabulary: usize, bytes: usize) -> us
     fit.clamp(ROWS, n_rows.next_multiple_of(ROWS).min(MOST_ROWS)).min(n_rows.max(1))
 }
 
+/// So many rows in pieces of `most` at most, of nearly one length: the first row of each and how many. A short last piece
+/// would have a length of its own in every batch, for which an algorithm is looked for.
+pub(crate) fn pieces(n_rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let blocks = n_rows.div_ceil(ROWS);
+    let count = blocks.div_ceil(most.div_ceil(ROWS).max(1)).max(1);
+    let (each, more) = (blocks / count, blocks % count);
+    let first = move |piece: usize| ((piece * each + piece.min(more)) * ROWS).min(n_rows);
+    (0..count).map(move |piece| (first(piece), first(piece + 1) - first(piece))).filter(|(_, n)| *n > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -24,5 +34,23 @@ mod tests {
             assert!(most <= ROWS || most * vocabulary * 2 <= LOGITS, "{most} rows of {vocabulary}");
         }
         assert_eq!(rows_at_once(16_384, 201_088, LOGITS), 640);
+    }
+
+    #[test]
+    fn pieces_have_every_row_once_and_nearly_one_length() {
+        for (rows, most) in [(0, 1), (1, 1), (100, 100), (640, 640), (641, 640), (4096, 1152), (16_384, 1152)]
+        {
+            let all: Vec<_> = pieces(rows, most).collect();
+            let mut next = 0;
+            for (first, n) in &all {
+                assert!(*first == next && *n > 0 && *n <= most, "{rows} rows, {most} at once: {all:?}");
+                next = first + n;
+            }
+            assert_eq!(next, rows);
+            let [least, longest] =
+                [all.iter().map(|piece| piece.1).min(), all.iter().map(|piece| piece.1).max()];
+            assert!(longest.unwrap_or(0) - least.unwrap_or(0) < 2 * ROWS, "{all:?}");
+        }
+        assert_eq!(pieces(4096, 1152).map(|piece| piece.1).collect::<Vec<_>>(), [1024; 4]);
     }
 }
