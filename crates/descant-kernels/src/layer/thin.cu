@@ -14,19 +14,16 @@ struct Parts {
 };
 
 constexpr int WARPS = THREADS / 32;
-constexpr int AHEAD = 3;  // turns of a warp that are loaded together
 static_assert(THREADS % 32 == 0, "whole warps");
 static_assert(TILE_TOKENS == 16 && TILE_COLUMNS == 32, "a product of tensor cores high, and four wide");
 
-// x bf16 [T, K]; w bf16 [C, K]; u bf16 [T, C]; K a multiple of 8. Rows of w that are in none of the parts are zero.
-// Grid (ceil(T / 16), ceil(C / 32)). Block: THREADS.
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    thin_rows(const bf16* __restrict__ x, const bf16* __restrict__ w, bf16* __restrict__ u, int T, int K, int C,
-              const __grid_constant__ Parts parts) {
+template <int M>
+__device__ __forceinline__ void rows_of_block(const bf16* __restrict__ x, const bf16* __restrict__ w,
+                                              bf16* __restrict__ u, int T, int K, int C, const Parts& parts) {
+    constexpr int AHEAD = M == 1 ? 3 : 2;  // turns of a warp that are loaded together, without spills
     __shared__ float partial[WARPS][16][32];
-    follow_closely();
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
-    const int token0 = blockIdx.x * 16, c0 = blockIdx.y * 32;
+    const int token0 = blockIdx.x * 16 * M, c0 = blockIdx.y * 32;
     int from[4], to[4];
 #pragma unroll
     for (int n = 0; n < 4; n++) {
@@ -38,18 +35,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 from[n] = min(from[n], part.from), to[n] = max(to[n], part.to);
         }
     }
-    float sums[4][4] = {};
+    float sums[M][4][4] = {};
     // What is not there is zero: loads without branches are under way together.
     for (int first = warp; first < (K + 31) / 32; first += WARPS * AHEAD) {
-        uint4 a[AHEAD][2], b[AHEAD][4];
+        uint4 a[AHEAD][M][2], b[AHEAD][4];
 #pragma unroll
         for (int turn = 0; turn < AHEAD; turn++) {
             const int start = (first + turn * WARPS) * 32, column = start + t * 8;
 #pragma unroll
-            for (int i = 0; i < 2; i++) {
+            for (int i = 0; i < 2 * M; i++) {
                 const int token = token0 + i * 8 + g;
                 const bool here = token < T && column < K;
-                a[turn][i] = here ? load16(x + (u64)token * K + column) : make_uint4(0, 0, 0, 0);
+                a[turn][i >> 1][i & 1] = here ? load16(x + (u64)token * K + column) : make_uint4(0, 0, 0, 0);
             }
 #pragma unroll
             for (int n = 0; n < 4; n++) {
@@ -61,19 +58,38 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 #pragma unroll
         for (int turn = 0; turn < AHEAD; turn++)
 #pragma unroll
-            for (int n = 0; n < 4; n++) multiply32_free(sums[n], a[turn][0], a[turn][1], b[turn][n]);
+            for (int n = 0; n < 4; n++)
+#pragma unroll
+                for (int m = 0; m < M; m++) multiply32_free(sums[m][n], a[turn][m][0], a[turn][m][1], b[turn][n]);
     }
 #pragma unroll
-    for (int n = 0; n < 4; n++)
+    for (int m = 0; m < M; m++) {
+        if (m > 0) __syncthreads();
 #pragma unroll
-        for (int i = 0; i < 4; i++) partial[warp][(i >> 1) * 8 + g][n * 8 + t * 2 + (i & 1)] = sums[n][i];
-    __syncthreads();
-    for (int i = threadIdx.x; i < 16 * 32; i += THREADS) {
-        const int token = token0 + i / 32, c = c0 + i % 32;
-        if (token >= T || c >= C) continue;
-        float sum = 0.0f;
+        for (int n = 0; n < 4; n++)
 #pragma unroll
-        for (int p = 0; p < WARPS; p++) sum += partial[p][i / 32][i % 32];
-        u[(u64)token * C + c] = to_bf16(sum);
+            for (int i = 0; i < 4; i++) partial[warp][(i >> 1) * 8 + g][n * 8 + t * 2 + (i & 1)] = sums[m][n][i];
+        __syncthreads();
+        for (int i = threadIdx.x; i < 16 * 32; i += THREADS) {
+            const int token = token0 + m * 16 + i / 32, c = c0 + i % 32;
+            if (token >= T || c >= C) continue;
+            float sum = 0.0f;
+#pragma unroll
+            for (int p = 0; p < WARPS; p++) sum += partial[p][i / 32][i % 32];
+            u[(u64)token * C + c] = to_bf16(sum);
+        }
     }
+}
+
+// x bf16 [T, K]; w bf16 [C, K]; u bf16 [T, C]; K a multiple of 8. Rows of w that are in none of the parts are zero.
+// Grid (ceil(T / 16), ceil(C / 32)), or half as high for many tokens: the sums are the same. Block: THREADS.
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    thin_rows(const bf16* x, const bf16* w, bf16* u, int T, int K, int C, const __grid_constant__ Parts parts) {
+    follow_closely();
+    rows_of_block<1>(x, w, u, T, K, C, parts);
+}
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    thin_rows_many(const bf16* x, const bf16* w, bf16* u, int T, int K, int C, const __grid_constant__ Parts parts) {
+    follow_closely();
+    rows_of_block<2>(x, w, u, T, K, C, parts);
 }

@@ -5,6 +5,9 @@ use crate::cuda::geometry::{PATH_PAIRS, THIN_ROWS, THIN_ROWS_COLUMNS, THIN_ROWS_
 use crate::cuda::{Arg, Result, Run};
 
 const PART_BYTES: usize = 16;
+/// With more tokens than this a block has two tiles of them: a multiprocessor has room for one block, and reads the
+/// factor for it.
+const MANY_TOKENS: usize = 2048;
 
 /// Rows of a factor that are zero outside of some columns.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +40,7 @@ pub(super) fn thin_rows(
     let mut arguments = [x, w, u].map(Arg::Ptr).to_vec();
     arguments.extend([tokens, width, columns].map(Arg::size));
     arguments.push(Arg::Struct(&fields.0));
-    let grid = (tokens.div_ceil(THIN_ROWS_TOKENS), columns.div_ceil(THIN_ROWS_COLUMNS));
-    run.launch_early(run.kernel("layer/thin", "thin_rows", &[])?, grid, THIN_ROWS.threads, 0, &arguments)
+    let (entry, tiles) = if tokens > MANY_TOKENS { ("thin_rows_many", 2) } else { ("thin_rows", 1) };
+    let grid = (tokens.div_ceil(tiles * THIN_ROWS_TOKENS), columns.div_ceil(THIN_ROWS_COLUMNS));
+    run.launch_early(run.kernel("layer/thin", entry, &[])?, grid, THIN_ROWS.threads, 0, &arguments)
 }
