@@ -126,12 +126,13 @@ impl Budget {
         let stream_bytes = (in_a_graph + STREAM_COPIES) * stream_bytes(need);
         let keep = if together > 1 { Keep::Minimal } else { keep };
         let left = free.saturating_sub(scratch_bytes + input_bytes + stream_bytes + MARGIN);
-        let kept = plan(keep, &need.sizes, &need.windows, need.tokens, need.longest, left);
+        let of_layer = |kept| kept_bytes(&need.plan(kept));
+        let kept = plan(keep, of_layer, &need.sizes, &need.windows, need.tokens, need.longest, left);
         let mut slots = Vec::with_capacity(kept.len());
         let mut bytes = scratch_bytes + input_bytes;
         for kept in &kept {
             slots.push(bytes);
-            bytes += kept_bytes(&need.plan(*kept));
+            bytes += of_layer(*kept);
         }
         Self { scratch_bytes, inputs, kept, slots, bytes, stream_bytes }
     }
@@ -231,6 +232,33 @@ mod tests {
         // 1152 rows of the 20b's vocabulary, as a process had it that asked no prompts first, and no more for more tokens.
         for tokens in [4096, 16_384, 131_072] {
             assert_eq!(room_for_logits(&sizes, tokens, true) / (2 * 201_088) / 128, 9, "{tokens}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_pairs_is_within_what_may_be_kept() {
+        let of = |rank, free| {
+            let load = LayerLoad {
+                sizes: LayerSizes::OF_20B,
+                windows: vec![None; 24],
+                ranks: PerSite::from_fn(|_| rank),
+                tokens: 16_384,
+                together: 1,
+                inputs_on_host: false,
+                longest: 4096,
+                in_order: true,
+                chunks: Chunks::Long,
+            };
+            load.memory(Keep::Auto, free)
+        };
+        let (none, all) = (of(0, u64::MAX), of(64, u64::MAX));
+        // Factors and low-rank rows of pairs at every site, which are kept with everything else.
+        assert!(all.kept > none.kept + MARGIN, "{all:?} {none:?}");
+        for rank in [0, 8, 64] {
+            for free in (10..60).map(|gib| gib << 30) {
+                let LayerMemory { scratch, kept, streams, .. } = of(rank, free);
+                assert!(kept == 0 || scratch + kept + streams + MARGIN <= free, "rank {rank}, {free}");
+            }
         }
     }
 

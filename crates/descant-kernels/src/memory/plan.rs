@@ -4,14 +4,7 @@
 //! spent. It knows no device and allocates nothing.
 
 use super::keep::{Keep, Kept};
-use super::layout::kept_bytes;
-use super::sizes::{LayerSizes, Plan};
-use crate::site::Paths;
-
-/// Bytes that a layer keeps beyond its input.
-fn bytes(sizes: &LayerSizes, kept: Kept, tokens: usize) -> u64 {
-    kept_bytes(&Plan::new(*sizes, tokens, Paths::default(), kept, false))
-}
+use super::sizes::LayerSizes;
 
 /// Floating-point operations that a step up to `kept` saves, for sequences whose queries see `keys` keys on average.
 fn saves(sizes: &LayerSizes, kept: Kept, tokens: usize, keys: f64) -> f64 {
@@ -27,10 +20,11 @@ fn saves(sizes: &LayerSizes, kept: Kept, tokens: usize, keys: f64) -> f64 {
 
 /// What each layer keeps.
 ///
-/// `windows` says for each layer how many keys a query sees at most; `longest` is the length of a typical sequence;
-/// `free` are the bytes that [`Keep::Auto`] may spend.
+/// `bytes` says what a layer keeps beyond its input at each level; `windows` says for each layer how many keys a query
+/// sees at most; `longest` is the length of a typical sequence; `free` are the bytes that [`Keep::Auto`] may spend.
 pub(crate) fn plan(
     keep: Keep,
+    bytes: impl Fn(Kept) -> u64,
     sizes: &LayerSizes,
     windows: &[Option<usize>],
     tokens: usize,
@@ -50,7 +44,7 @@ pub(crate) fn plan(
         let mut best: Option<(f64, usize, Kept, u64)> = None;
         for (layer, window) in windows.iter().enumerate() {
             let Some(next) = kept[layer].next() else { continue };
-            let cost = bytes(sizes, next, tokens) - bytes(sizes, kept[layer], tokens);
+            let cost = bytes(next) - bytes(kept[layer]);
             if cost > left {
                 continue;
             }
@@ -68,22 +62,33 @@ pub(crate) fn plan(
 
 #[cfg(test)]
 mod tests {
+    use super::super::layout::kept_bytes;
+    use super::super::sizes::Plan;
     use super::*;
+    use crate::site::Paths;
+
+    /// What a layer of the 20b keeps.
+    fn bytes(kept: Kept, tokens: usize) -> u64 {
+        kept_bytes(&Plan::new(LayerSizes::OF_20B, tokens, Paths::default(), kept, false))
+    }
+
+    fn of_20b(keep: Keep, tokens: usize, longest: usize, free: u64) -> Vec<Kept> {
+        plan(keep, |kept| bytes(kept, tokens), &LayerSizes::OF_20B, &windows(), tokens, longest, free)
+    }
 
     fn windows() -> Vec<Option<usize>> {
         (0..24).map(|layer| (layer % 2 == 0).then_some(128)).collect()
     }
 
     fn spent(kept: &[Kept], tokens: usize) -> u64 {
-        kept.iter().map(|kept| bytes(&LayerSizes::OF_20B, *kept, tokens)).sum()
+        kept.iter().map(|kept| bytes(*kept, tokens)).sum()
     }
 
     #[test]
     fn a_plan_never_spends_more_than_it_may() {
         for tokens in [1, 100, 1024, 16384] {
             for budget in [0, 1 << 20, 1 << 28, 1 << 30, 3 << 30, 40 << 30] {
-                let kept =
-                    plan(Keep::Bytes(budget), &LayerSizes::OF_20B, &windows(), tokens, tokens, u64::MAX);
+                let kept = of_20b(Keep::Bytes(budget), tokens, tokens, u64::MAX);
                 assert!(spent(&kept, tokens) <= budget, "{tokens} tokens, {budget} bytes: {kept:?}");
             }
         }
@@ -93,21 +98,18 @@ mod tests {
     fn more_bytes_never_keep_fewer_bytes() {
         let mut last = 0;
         for budget in (0..60).map(|n| n << 29) {
-            let kept = plan(Keep::Auto, &LayerSizes::OF_20B, &windows(), 16384, 4096, budget);
+            let kept = of_20b(Keep::Auto, 16384, 4096, budget);
             let now = spent(&kept, 16384);
             assert!(now >= last, "{budget}: {now} < {last}");
             last = now;
         }
-        assert_eq!(
-            plan(Keep::Auto, &LayerSizes::OF_20B, &windows(), 16384, 4096, u64::MAX),
-            [Kept::Experts; 24]
-        );
+        assert_eq!(of_20b(Keep::Auto, 16384, 4096, u64::MAX), [Kept::Experts; 24]);
     }
 
     #[test]
     fn attention_over_all_keys_is_kept_before_attention_over_a_window() {
-        let one = bytes(&LayerSizes::OF_20B, Kept::Attention, 16384);
-        let kept = plan(Keep::Bytes(12 * one), &LayerSizes::OF_20B, &windows(), 16384, 4096, 0);
+        let one = bytes(Kept::Attention, 16384);
+        let kept = of_20b(Keep::Bytes(12 * one), 16384, 4096, 0);
         for (layer, kept) in kept.into_iter().enumerate() {
             let expected = if layer % 2 == 1 { Kept::Attention } else { Kept::Input };
             assert_eq!(kept, expected, "layer {layer}");
