@@ -105,6 +105,8 @@ extern "C" __global__ void __launch_bounds__(LOW_THREADS)
     u[(u64)(top_k ? pair : place) * RANK + r] = to_bf16(sum);
 }
 
+#define SLOTS 4
+
 // out[b] = middle[b] + sum over slots i of weights[b, i] y[places[b, i]], in order of the slots. y bf16 [P, D]; weights
 // f32 and places i32 [B, k]; middle, out bf16 [B, D]. Grid: (ceil(D / 8 / 128), B). Block: 128.
 extern "C" __global__ void __launch_bounds__(128)
@@ -113,14 +115,29 @@ extern "C" __global__ void __launch_bounds__(128)
     next_may_start();
     wait_for_earlier();
     if (i >= D / 8) return;
+    const uint4 residual = load16(middle + (u64)b * D + i * 8);
     float sum[8];
-    unpack8(load16(middle + (u64)b * D + i * 8), sum);
-    for (int slot = 0; slot < k; slot++) {
-        float f[8];
-        unpack8(load16(y + (u64)places[b * k + slot] * D + i * 8), f);
-        const float weight = weights[b * k + slot];
+    unpack8(residual, sum);
+#pragma unroll 1
+    for (int first = 0; first < k; first += SLOTS) {
+        // So many are on their way together.
+        int at[SLOTS];
+        float by[SLOTS];
+        uint4 rows[SLOTS];
 #pragma unroll
-        for (int j = 0; j < 8; j++) sum[j] += weight * f[j];
+        for (int s = 0; s < SLOTS; s++)
+            if (first + s < k) at[s] = places[b * k + first + s], by[s] = weights[b * k + first + s];
+#pragma unroll
+        for (int s = 0; s < SLOTS; s++)
+            if (first + s < k) rows[s] = load16(y + (u64)at[s] * D + i * 8);
+#pragma unroll
+        for (int s = 0; s < SLOTS; s++) {
+            if (first + s >= k) break;
+            float f[8];
+            unpack8(rows[s], f);
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum[j] += by[s] * f[j];
+        }
     }
     store16(out + (u64)b * D + i * 8, pack8(sum));
 }
