@@ -31,7 +31,7 @@ mod stream;
 
 pub use decode::{
     Decoder, PAGE_TOKENS, STEP_KEYS, STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepDraw, StepModel,
-    StepRow, StepTable, THIN_ROWS,
+    StepRow, StepTable, THIN_ROWS, WIDE_ROWS, step_rows,
 };
 pub use device::{compact, compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
 pub use layer::{

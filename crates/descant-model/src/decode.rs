@@ -149,5 +149,5 @@ fn decoder(
         Tensor::from_data(TensorData::new(values, [positions, half]), (model.device(), DType::F32))
     };
     let cache = StepCache { layers: cache.layers(), pages: size.pages, angles: [table(cos), table(sin)] };
-    Ok(Decoder::new(&of, cache, size.slots)?)
+    Ok(Decoder::new(&of, cache, size.rows)?)
 }

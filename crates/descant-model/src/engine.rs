@@ -6,7 +6,8 @@
 
 use burn::tensor::Tensor;
 use descant_kernels::{
-    DrawnRow, STEP_ROWS, StepChoice, StepDraw, StepRow, best_tokens, draw_tokens, is_cpu, read_floats,
+    DrawnRow, STEP_ROWS, StepChoice, StepDraw, StepRow, WIDE_ROWS, best_tokens, draw_tokens, is_cpu,
+    read_floats,
 };
 
 use crate::cache::{KeyValueCache, Rings};
@@ -228,7 +229,9 @@ impl<'a> Engine<'a> {
         }
         let slots: Vec<usize> = chunks.parts.iter().map(|(active, _)| active.slot).collect();
         let counts: Vec<usize> = chunks.parts.iter().map(|(_, count)| *count).collect();
-        self.forward(&slots, &ids, &counts, chunks.adapter);
+        // A card's steps give a sequence the bits that it has alone; what they begin with must have them too.
+        let is_apart = self.card.is_some();
+        self.forward(&slots, &ids, &counts, chunks.adapter, is_apart);
     }
 
     /// Takes these sequences a token further.
@@ -266,7 +269,7 @@ impl<'a> Engine<'a> {
             }
             let slots: Vec<usize> = side.iter().map(|active| active.slot).collect();
             let ids: Vec<u32> = side.iter().map(|active| run.last(active.sequence)).collect();
-            let hidden = self.forward(&slots, &ids, &vec![1; ids.len()], adapter);
+            let hidden = self.forward(&slots, &ids, &vec![1; ids.len()], adapter, false);
             let logits = self.model.logits(hidden);
             let chosen = self.choose(logits, &side, run)?;
             all.extend(side.into_iter().zip(chosen));
@@ -276,12 +279,19 @@ impl<'a> Engine<'a> {
     }
 
     /// Adds `counts` tokens to the sequences in `slots`; hidden states behind the last norm.
-    fn forward(&mut self, slots: &[usize], ids: &[u32], counts: &[usize], adapter: bool) -> Tensor<2> {
+    fn forward(
+        &mut self,
+        slots: &[usize],
+        ids: &[u32],
+        counts: &[usize],
+        adapter: bool,
+        is_apart: bool,
+    ) -> Tensor<2> {
         let rows = self.cache.extend(slots, counts);
         let segments = rows.lane(None).segments.clone();
         let cache = Some((&mut self.cache, &rows));
         let overlay: &dyn Overlay = if adapter { self.overlay } else { &Bare };
-        self.model.forward(Pass { ids, positions: &rows.positions, segments, cache }, overlay)
+        self.model.forward(Pass { ids, positions: &rows.positions, segments, cache, is_apart }, overlay)
     }
 
     /// The next token of each of these. On a card it is chosen where the logits are, unless more of them is wanted.
@@ -350,12 +360,15 @@ fn size(model: &GptOss, sequences: &[usize], tokens: Vec<usize>, run: &Run<'_>) 
     let room = model.workspace().room(model.device())?;
     let cap = run.options.cache_tokens.map(pages_for);
     let mut slots = asked.min(sequences.len());
+    // By what was asked for and not by what memory holds: the order of sums depends on it.
+    let is_many = on_card && run.options.at_once.unwrap_or(sequences.len()) > WIDE_ROWS;
     loop {
         let wanted: usize = needs.iter().take(slots).sum();
         let allowed = wanted.min(cap.unwrap_or(wanted));
+        let size = CacheSize { slots, pages: allowed, rows: if is_many { STEP_ROWS } else { slots } };
         let found = match room {
-            Some(bytes) => CacheSize::within(bytes, slots, allowed, &model.config, on_card),
-            None => Some(CacheSize { slots, pages: allowed }),
+            Some(bytes) => size.within(bytes, &model.config, on_card),
+            None => Some(size),
         };
         // Slots that have hardly ever pages would only have rings.
         match found {
@@ -378,7 +391,7 @@ fn size(model: &GptOss, sequences: &[usize], tokens: Vec<usize>, run: &Run<'_>) 
                 let needed = CacheSize::of(1, tokens).with_work(&model.config, on_card);
                 let free = room.unwrap_or_else(|| {
                     let pages = cap.unwrap_or(0);
-                    CacheSize { slots: 1, pages }.with_work(&model.config, on_card)
+                    CacheSize { slots: 1, pages, rows: 1 }.with_work(&model.config, on_card)
                 });
                 return Err(Error::NoRoom { index, tokens, needed, free });
             }

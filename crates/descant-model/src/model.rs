@@ -47,6 +47,14 @@ pub(crate) struct Pass<'a> {
     pub(crate) segments: Segments,
     /// The cache to read and extend, and where each token goes in it.
     pub(crate) cache: Option<(&'a mut KeyValueCache, &'a NewRows)>,
+    /// Whether a sequence's bits must not depend on what else is in the pass.
+    pub(crate) is_apart: bool,
+}
+
+impl Pass<'_> {
+    fn groups(&self, of: Groups) -> Groups {
+        if self.is_apart { of.apart() } else { of }
+    }
 }
 
 impl GptOss {
@@ -114,7 +122,13 @@ impl GptOss {
     pub fn hidden(&self, batch: &Batch, overlay: &dyn Overlay) -> Tensor<2> {
         let positions = batch.positions();
         self.forward(
-            Pass { ids: batch.ids(), positions: &positions, segments: batch.segments(), cache: None },
+            Pass {
+                ids: batch.ids(),
+                positions: &positions,
+                segments: batch.segments(),
+                cache: None,
+                is_apart: false,
+            },
             overlay,
         )
     }
@@ -192,7 +206,7 @@ impl GptOss {
         let normed = rms_norm(x.clone(), &layer.input_norm, self.config.rms_norm_eps);
         let x = x + place.attend(normed, angles, pass);
         let normed = rms_norm(x.clone(), &layer.post_norm, self.config.rms_norm_eps);
-        x + place.mix(normed)
+        x + place.mix(normed, pass)
     }
 
     /// Final hidden states from what comes out of the last layer.
@@ -249,7 +263,7 @@ impl Place<'_> {
         let config = self.config;
         let n_tokens = x.dims()[0];
         let (n_heads, n_kv, dim) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
-        let one = Groups::One;
+        let one = pass.groups(Groups::One);
         let q = self.project(SiteKind::Query, &self.layer.query, x.clone(), &one);
         let k = self.project(SiteKind::Key, &self.layer.key, x.clone(), &one);
         let v = self.project(SiteKind::Value, &self.layer.value, x, &one);
@@ -269,12 +283,13 @@ impl Place<'_> {
     }
 
     /// What the experts add to the residual stream.
-    fn mix(&self, x: Tensor<2>) -> Tensor<2> {
-        let logits = self.project(SiteKind::Router, &self.layer.router, x.clone(), &Groups::One);
+    fn mix(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        let one = pass.groups(Groups::One);
+        let logits = self.project(SiteKind::Router, &self.layer.router, x.clone(), &one);
         let routing = route(&logits, self.config.num_experts_per_tok);
         self.overlay.routed(self.index, &logits, &routing);
         let weights = expert_weights(logits, &routing);
-        let groups = routing.groups();
+        let groups = pass.groups(routing.groups());
         let taken = take_tokens(x, &routing);
         let gate_up = self.project(SiteKind::GateUp, &self.layer.gate_up, taken, &groups);
         let inner = swiglu(gate_up, self.config.swiglu_limit);

@@ -123,6 +123,13 @@ pub(super) const STEP_WIDE: &[Define] = &[
 ];
 pub(super) const THIN: &[Define] =
     &[geometry::THIN.threads("THREADS"), ("COLUMNS", geometry::THIN_COLUMNS as i64)];
+pub(super) const WIDE: &[Define] = &[
+    geometry::WIDE.threads("BAND_THREADS"),
+    ("BAND", geometry::WIDE_BAND as i64),
+    ("COLUMNS", geometry::WIDE_COLUMNS as i64),
+    ("STAGES", geometry::WIDE_STAGES as i64),
+    ("SHARES", geometry::WIDE_SHARES as i64),
+];
 pub(super) const ATTEND: &[Define] = &[
     geometry::ATTEND.threads("THREADS"),
     ("KEYS", STEP_KEYS as i64),

@@ -81,6 +81,21 @@ pub const LOW_RANK_FEW: Block = Block { threads: 256, shared: 0 };
 pub const THIN: Block = Block { threads: 256, shared: 0 };
 /// Columns of its tiles.
 pub const THIN_COLUMNS: usize = 8;
+/// A matrix times many rows of a step, for a band of [`WIDE_BAND`] rows; a block has several.
+pub const WIDE: Block = Block { threads: 64, shared: 0 };
+/// Rows of a band.
+pub const WIDE_BAND: usize = 32;
+/// Columns of its tiles.
+pub const WIDE_COLUMNS: usize = 64;
+/// Stages of its ring.
+pub const WIDE_STAGES: usize = 3;
+/// Blocks that share out the sum of a tile where tiles are few.
+pub const WIDE_SHARES: usize = 4;
+
+/// Shared memory of a block there with so many bands: a stage is 64 numbers of each row and column.
+pub const fn wide_shared(bands: usize) -> usize {
+    WIDE_STAGES * (bands * WIDE_BAND + WIDE_COLUMNS) * 128
+}
 /// Experts of a step; its dynamic shared memory is that of the rows, up to sixteen at a time.
 pub const STEP_EXPERTS: Block = Block { threads: 256, shared: 0 };
 /// The same on Hopper: warps that multiply, and one for each stage of the ring.

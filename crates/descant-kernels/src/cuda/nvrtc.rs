@@ -253,6 +253,7 @@ mod tests {
         ("decode/route_sm90", "BLOCKS"),
         ("decode/rows", "MAX_EXPERTS"),
         ("decode/rows", "MAX_WIDTH"),
+        ("decode/wide", "STAGES"),
         ("experts/few", "MAX_EXPERTS"),
         ("experts/few", "BLOCKS"),
         ("experts/few_nf4", "MAX_EXPERTS"),

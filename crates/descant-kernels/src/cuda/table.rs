@@ -23,12 +23,13 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 20] = [
+pub const HEADERS: [(&str, &str); 21] = [
     ("common.cuh", include_str!("common.cuh")),
     ("barrier.cuh", include_str!("barrier.cuh")),
     ("mma.cuh", include_str!("mma.cuh")),
     ("sm90.cuh", include_str!("sm90.cuh")),
     ("step.cuh", include_str!("../decode/step.cuh")),
+    ("order.cuh", include_str!("../decode/order.cuh")),
     ("cache.cuh", include_str!("../decode/cache.cuh")),
     ("route.cuh", include_str!("../decode/route.cuh")),
     ("tiles_sm90.cuh", include_str!("../decode/tiles_sm90.cuh")),
@@ -114,7 +115,7 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 41] = [
+pub const UNITS: [Unit; 42] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
@@ -201,6 +202,7 @@ pub const UNITS: [Unit; 41] = [
         constants::STEP_WIDE,
     )),
     tiled("decode/thin", include_str!("../decode/thin.cu"), PLAIN, constants::THIN),
+    tiled("decode/wide", include_str!("../decode/wide.cu"), PLAIN, constants::WIDE),
     tiled("decode/attend", include_str!("../decode/attend.cu"), HEADS, constants::ATTEND),
     tiled("decode/route", include_str!("../decode/route.cu"), PLAIN, constants::STEP_ROUTE),
     sm90(tiled(

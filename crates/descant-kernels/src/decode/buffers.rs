@@ -1,6 +1,8 @@
 //! The memory of a step: what its kernels write and read between each other, in one piece.
 
 use super::split::{LEAST_TILES, MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
+use super::types::WIDE_ROWS;
+use crate::cuda::geometry::{WIDE_BAND, WIDE_COLUMNS, WIDE_SHARES};
 use crate::cuda::{DeviceMemory, Gpu, Result};
 use crate::memory::table::WORKSPACE;
 use crate::op::pick::cuda::{DRAW_BYTES, mask_bytes};
@@ -9,8 +11,12 @@ use crate::site::{PathKind, Paths, PerPath};
 /// Where each thing begins.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Buffers {
-    /// cuBLASLt's, for steps of many rows.
+    /// Whether there is room for more sequences than wide products are for.
+    pub(super) has_many: bool,
+    /// cuBLASLt's, or what blocks that share a tile of a product leave for the last of them; and how many of these have
+    /// arrived: zero between kernels.
     pub(super) workspace: u64,
+    pub(super) arrived: u64,
     /// The residual stream `[rows, hidden]`, before and behind attention, and behind norms.
     pub(super) x: u64,
     pub(super) middle: u64,
@@ -78,6 +84,15 @@ const ALIGNMENT: usize = 256;
 /// See [`Buffers::likeliest`].
 pub(super) const LIKELIEST_BYTES: usize = 8;
 
+/// Tiles of a dense product of many rows up to which blocks share out the sum of each: fewer would leave
+/// multiprocessors idle.
+pub(super) const SHARED_TILES: usize = 192;
+/// What these blocks leave: sums of a tile of at most four bands, f32.
+const SHARES_BYTES: usize = SHARED_TILES * WIDE_SHARES * 4 * WIDE_BAND * WIDE_COLUMNS * size_of::<f32>();
+const _: () = assert!(SHARES_BYTES <= WORKSPACE, "one memory is for both");
+/// How many have arrived at each tile.
+pub(super) const ARRIVED_BYTES: usize = SHARED_TILES * size_of::<i32>();
+
 /// Splits of attention over so many keys.
 pub(super) fn splits(keys: usize) -> usize {
     keys.div_ceil(LEAST_TILES * STEP_KEYS).clamp(1, MOST_SPLITS)
@@ -109,7 +124,9 @@ impl Buffers {
         let (half, full) = (2, 4);
         let group = of.heads / of.key_heads;
         let new = Self {
+            has_many: rows > WIDE_ROWS,
             workspace: take(WORKSPACE),
+            arrived: take(ARRIVED_BYTES),
             x: take(rows * of.hidden * half),
             middle: take(rows * of.hidden * half),
             normed: take(rows * of.hidden * half),

@@ -1,12 +1,16 @@
-//! A step's rows times a dense matrix: a kernel of ours that reads the matrix once, or cuBLASLt where rows are many.
+//! A step's rows times a dense matrix: a kernel for few rows and one for more, whose sums have one order, so that a
+//! sequence's bits do not depend on how many are beside it.
+//!
+//! With room for more than `WIDE_ROWS` sequences cuBLASLt is much faster (docs/benchmarks.md). Its algorithms differ from
+//! size to size, so it always has `STEP_ROWS` rows there, however few are at work: of a decoder with so much room, too, a
+//! sequence's bits do not depend on others. Rows that are nobody's give what nobody reads.
 
 use super::bound::PathFactors;
-use super::buffers::Buffers;
-use super::types::THIN_ROWS;
-use crate::cuda::geometry::{THIN, THIN_COLUMNS};
+use super::buffers::{Buffers, SHARED_TILES};
+use super::types::{STEP_ROWS, THIN_ROWS};
+use crate::cuda::geometry::{THIN, THIN_COLUMNS, WIDE, WIDE_BAND, WIDE_COLUMNS, WIDE_SHARES, wide_shared};
 use crate::cuda::{Arg, Element, MatmulSpec, Matrices, Result, Run};
 use crate::memory::table::WORKSPACE;
-use crate::op::norm::cuda as norm;
 
 /// Blocks a multiprocessor of a thin product.
 const THIN_BLOCKS: u32 = 2;
@@ -36,8 +40,10 @@ pub(super) enum To {
 impl Dense {
     pub(super) fn product(&self, run: &Run<'_>, name: &'static str, rows: usize, at: &Buffers) -> Result<()> {
         let numbers = self.inputs * (self.outputs + self.path.columns);
-        run.stage(name, 2.0 * (rows * numbers) as f64, 2.0 * numbers as f64, || {
-            if rows <= THIN_ROWS { self.thin(run, rows) } else { self.wide(run, rows, at) }
+        run.stage(name, 2.0 * (rows * numbers) as f64, 2.0 * numbers as f64, || match rows {
+            _ if at.has_many => self.many(run, rows, at),
+            ..=THIN_ROWS => self.thin(run, rows),
+            _ => self.wide(run, rows, at),
         })
     }
 
@@ -45,10 +51,7 @@ impl Dense {
     fn thin(&self, run: &Run<'_>, rows: usize) -> Result<()> {
         let PathFactors { columns, a, .. } = self.path;
         let (norm, epsilon) = self.norm.unwrap_or((0, 0.0));
-        let (out, half) = match self.to {
-            To::F32(out) => (out, 0),
-            To::Bf16(half) => (0, half),
-        };
+        let (out, half) = self.to.addresses();
         let pointers = [self.x, norm, self.weight, a, out, half, self.u].map(Arg::Ptr);
         let sizes = [rows, self.inputs, self.outputs, columns].map(Arg::size);
         let arguments = [&pointers[..], &sizes, &[Arg::F32(epsilon as f32)]].concat();
@@ -61,16 +64,34 @@ impl Dense {
         run.launch_early(run.kernel("decode/thin", "thin", &[])?, blocks, THIN.threads, shared, &arguments)
     }
 
-    /// With cuBLASLt.
+    /// With one that goes by tiles of rows, in the same order of every sum: the norm has a launch of its own.
     fn wide(&self, run: &Run<'_>, rows: usize, at: &Buffers) -> Result<()> {
-        let mut x = self.x;
-        if let Some((weight, epsilon)) = self.norm {
-            let all = norm::Rows { count: rows, width: self.inputs, stride: self.inputs, epsilon };
-            x = at.normed;
-            norm::forward(run, self.x, weight, x, None, all)?;
-        }
+        let x = self.normed(run, rows, at)?;
+        let PathFactors { columns, a, .. } = self.path;
+        let (out, half) = self.to.addresses();
+        let tiles = self.outputs.div_ceil(WIDE_COLUMNS) + columns.div_ceil(WIDE_COLUMNS);
+        let is_shared = tiles <= SHARED_TILES;
+        let (entry, bands) = match (is_shared, rows.div_ceil(WIDE_BAND)) {
+            (false, 1) => ("wide_1", 1),
+            (false, _) => ("wide_2", 2),
+            (true, 1) => ("wide_shared_1", 1),
+            (true, 2) => ("wide_shared_2", 2),
+            (true, _) => ("wide_shared_4", 4),
+        };
+        let shares = if is_shared { WIDE_SHARES } else { 1 };
+        let pointers = [x, self.weight, a, out, half, self.u, at.workspace, at.arrived].map(Arg::Ptr);
+        let sizes = [rows, self.inputs, self.outputs, columns].map(Arg::size);
+        let arguments = [&pointers[..], &sizes].concat();
+        let grid = [rows.div_ceil(bands * WIDE_BAND) as u32, tiles as u32, shares as u32];
+        let (threads, shared) = (WIDE.threads * bands as u32, wide_shared(bands) as u32);
+        run.launch_early(run.kernel("decode/wide", entry, &[])?, grid, threads, shared, &arguments)
+    }
+
+    /// With cuBLASLt.
+    fn many(&self, run: &Run<'_>, rows: usize, at: &Buffers) -> Result<()> {
+        let x = self.normed(run, rows, at)?;
         let multiply = |b, outputs, to: To| {
-            let mut spec = MatmulSpec::forward(rows, outputs, self.inputs);
+            let mut spec = MatmulSpec::forward(STEP_ROWS, outputs, self.inputs);
             let (element, d) = match to {
                 To::F32(d) => (Element::F32, d),
                 To::Bf16(d) => (Element::Bf16, d),
@@ -83,6 +104,27 @@ impl Dense {
         match self.path {
             PathFactors { columns: 0, .. } => Ok(()),
             PathFactors { columns, a, .. } => multiply(a, columns, To::Bf16(self.u)),
+        }
+    }
+
+    /// Where the rows lie behind the norm, if there is one.
+    fn normed(&self, run: &Run<'_>, rows: usize, at: &Buffers) -> Result<u64> {
+        let Some((weight, epsilon)) = self.norm else { return Ok(self.x) };
+        let pointers = [self.x, weight, at.normed].map(Arg::Ptr);
+        let others = [Arg::size(self.inputs), Arg::F32(epsilon as f32)];
+        let arguments = [&pointers[..], &others].concat();
+        let kernel = run.kernel("decode/rows", "norm_rows", &[])?;
+        run.launch_early(kernel, rows, THIN.threads, 0, &arguments)?;
+        Ok(at.normed)
+    }
+}
+
+impl To {
+    /// For f32 and for bf16, one of them 0.
+    fn addresses(self) -> (u64, u64) {
+        match self {
+            Self::F32(out) => (out, 0),
+            Self::Bf16(half) => (0, half),
         }
     }
 }

@@ -37,6 +37,7 @@ impl Program {
             top_k: of.top_k,
             offsets: at.offsets,
             places: pairs,
+            is_apart: true,
         };
         let low_rank = |of: PathFactors, u| (of.columns > 0).then_some((u, of.b));
         let PerPath { gate_up: gate_up_path, down: down_path, .. } = layer.paths;

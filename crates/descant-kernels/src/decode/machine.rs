@@ -8,9 +8,11 @@ use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::bound::{Bound, bind, expert_columns, paths, serves};
-use super::buffers::{Buffers, LIKELIEST_BYTES, Sizes, entries, splits};
+use super::buffers::{ARRIVED_BYTES, Buffers, LIKELIEST_BYTES, Sizes, entries, splits};
 use super::step::{Program, Shape};
-use super::types::{STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepModel, StepRow, StepTable, THIN_ROWS};
+use super::types::{
+    STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepModel, StepRow, StepTable, THIN_ROWS, step_rows,
+};
 use crate::cuda::graph::Graph;
 use crate::cuda::{
     CudaError, DeviceMemory, Event, Gpu, HostMemory, InPlace, Result, Run, contiguous, empty, floats,
@@ -88,7 +90,7 @@ impl Machine {
         }
         let (of, spec) = (first.sizes, first.spec);
         let sizes = Sizes {
-            rows,
+            rows: step_rows(rows),
             hidden,
             query: of.query,
             key_value: of.key_value,
@@ -100,7 +102,7 @@ impl Machine {
             top_k: of.top_k,
             vocabulary,
             // A table may have an entry without a page.
-            pages: entries(cache.pages) + entries(1) * rows,
+            pages: entries(cache.pages) + entries(1) * step_rows(rows),
             paths: widest,
             expert_columns,
         };
@@ -127,11 +129,12 @@ impl Machine {
         memory.push(own);
         let counters = sizes.rows * size_of::<u32>();
         gpu.call(Vec::new(), |run, _| {
+            run.memset(at.arrived, 0, ARRIVED_BYTES)?;
             run.memset(at.counters, 0, sizes.key_heads * counters)?;
             run.memset(at.routed, 0, counters)?;
             run.memset(at.likeliest, 0, sizes.rows * LIKELIEST_BYTES)
         })?;
-        let told = HostMemory::new(&gpu, STEPS_AHEAD * rows * DRAWN_BYTES)?;
+        let told = HostMemory::new(&gpu, STEPS_AHEAD * sizes.rows * DRAWN_BYTES)?;
         let written = (0..STEPS_AHEAD).map(|_| Event::new(false)).collect::<Result<_>>()?;
         let device = first.device();
         let program = Program {
@@ -280,12 +283,14 @@ impl Shared {
         place * self.program.sizes.rows * DRAWN_BYTES
     }
 
-    /// The first step of a shape is launched as it is, which loads kernels and chooses products; the next one is recorded.
+    /// The first step of a shape is launched as it is, which loads kernels; the next one is recorded.
     fn step(&self, run: &Run<'_>, shape: Shape, place: usize) -> Result<()> {
         let told = self.told.address() + self.told_at(place) as u64;
         let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
-        // Products of many rows take so long that the host keeps up; and cuBLASLt's are not always ready to be recorded.
-        let is_recorded = shape.rows <= THIN_ROWS && !run.gpu().recorder().is_on();
+        // Products of many rows take so long that the host keeps up, and a batch that shrinks would have a recording for
+        // each of its sizes; cuBLASLt's are not always ready to be recorded.
+        let is_thin = shape.rows <= THIN_ROWS && !self.program.at.has_many;
+        let is_recorded = is_thin && !run.gpu().recorder().is_on();
         if !is_recorded || !graphs.keys().any(|(known, _)| *known == shape) {
             graphs.insert((shape, place), None);
             return self.program.launch(run, shape, told);

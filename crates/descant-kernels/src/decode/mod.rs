@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Ids, positions and the rows of the cache lie on the card, so that a graph has no parameters; the host reads ids behind
-//! it. Up to [`THIN_ROWS`] sequences take kernels of our own, in which a sequence's result does not depend on the others;
-//! more take cuBLASLt's products. Adapters are a part of the same kernels, at every site.
+//! it. A sequence's result does not depend on the others: dense products have a kernel for up to [`THIN_ROWS`] sequences
+//! and one for more, and both add in one order (`order.cuh`). Only a decoder with room for more than [`WIDE_ROWS`] adds in
+//! another, always the same (`dense.rs`). Adapters are a part of the same kernels, at every site.
 //!
 //! Experts that lie on the host are read there, those that are chosen.
 //! What it does not do: prompts go through the model's other path, and fill the cache; attention that is packed, and experts
@@ -37,6 +38,7 @@ use crate::op::pick::Drawn;
 pub use split::{PAGE_TOKENS, STEP_KEYS};
 pub use types::{
     STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepDraw, StepModel, StepRow, StepTable, THIN_ROWS,
+    WIDE_ROWS, step_rows,
 };
 
 /// See the head of the module.
@@ -47,7 +49,8 @@ pub struct Decoder(
 );
 
 impl Decoder {
-    /// One for at most so many sequences at once; where no kernel serves the model as it lies, why.
+    /// One with room for so many sequences at once; where no kernel serves the model as it lies, why. Of any room up to
+    /// [`WIDE_ROWS`] a sequence gets the same bits, and of any beyond.
     ///
     /// # Errors
     /// The card has no room, or the driver refuses.

@@ -1,12 +1,29 @@
 // What a step of generation does to the rows of its sequences between the products: the embedding, the order of
 // experts, an adapter's part at them, and the next token. A block a row where nothing else is said; every sum has one
 // order, and a row's result depends on that row alone.
+#include "order.cuh"
 #include "step.cuh"
 
 // x[b] = table[ids[b]]; the table may lie in mapped host memory. x bf16 [B, D]. Grid: B. Block: 128.
 extern "C" __global__ void __launch_bounds__(128) embed(const bf16* table, const int* ids, bf16* x, int D) {
     const uint4* from = (const uint4*)(table + (u64)ids[blockIdx.x] * D);
     for (int i = threadIdx.x; i < D / 8; i += 128) ((uint4*)(x + (u64)blockIdx.x * D))[i] = from[i];
+}
+
+// The norm before a product, in the order in which `thin.cu` sums it. x, y bf16 [B, K]; weight f32 [K]. Grid: B. Block:
+// a warp a part.
+extern "C" __global__ void __launch_bounds__(PARTS * 32)
+    norm_rows(const bf16* x, const float* weight, bf16* y, int K, float epsilon) {
+    __shared__ float parts[PARTS];
+    const int t = threadIdx.x;
+    const u8* const row = (const u8*)(x + (u64)blockIdx.x * K);
+    follow_closely();
+    const float sum = part_of_square(row, t >> 5, t & 31, K);
+    if ((t & 31) == 0) parts[t >> 5] = sum;
+    __syncthreads();
+    const float scale = norm_scale(parts, K, epsilon);
+    for (int i = t; i < K / 8; i += PARTS * 32)
+        ((uint4*)(y + (u64)blockIdx.x * K))[i] = normed8(load16(row + i * 16), scale, (const float4*)weight + 2 * i);
 }
 
 // Pairs of at most 1024 sorted by expert, in the order of their numbers within an expert, as op/route/sort.cu has them.

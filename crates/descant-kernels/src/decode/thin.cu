@@ -6,16 +6,17 @@
 // lane has 16 bytes of a column at a time, and both operands use the same order of k, which a dot product does not see.
 // The rows of x lie in shared memory, normed there first where asked (RMSNorm, Zhang and Sennrich 2019), with the
 // norm's weights behind them. A CTA makes eight columns at a time; its eight warps share out k, and their sums are
-// added in order of the warps. What a product has read makes room for the next tile's, so that loads never stop. A
-// row's result depends on that row alone.
+// added as `order.cuh` says. What a product has read makes room for the next tile's, so that loads never stop. A
+// row's result depends on that row alone, and `wide.cu` gives the same bits.
 #include "mma.cuh"
+#include "order.cuh"
 #include "step.cuh"
 
-#define WARPS 8
+#define WARPS PARTS  // one a part of the sum
 #define AHEAD 12  // chunks of a warp that are on their way: all of 2880
 // Where the i-th of them is: two neighbours, then WARPS pairs further. A column's 128 bytes are asked for at once.
 #define CHUNK_AT(i) ((i) / 2 * 2 * WARPS + (i) % 2)
-static_assert(THREADS == 32 * WARPS, "eight warps");
+static_assert(THREADS == 32 * WARPS, "a warp a part");
 static_assert(COLUMNS == 8, "as a fragment of the right operand has");
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)
@@ -60,34 +61,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     copy_commit();
     copy_wait<0>();
     if (norm) {
-        float f[8];
-        // In as many parts as there are warps, whoever sums them: a row's sum is what it is alone.
+        // In parts, whoever sums them: a row's sum is what it is alone.
 #pragma unroll 1
-        for (int part = first; b < B && part < WARPS; part += share) {
-            float sum = 0.0f;
-#pragma unroll 2
-            for (int i = part * 32 + lane; i < K / 8; i += WARPS * 32) {
-                unpack8(*(const uint4*)(own + i * 16), f);
-#pragma unroll
-                for (int j = 0; j < 8; j++) sum += f[j] * f[j];
-            }
-            sum = warp_sum(sum);
+        for (int part = first; b < B && part < PARTS; part += share) {
+            const float sum = part_of_square(own, part, lane, K);
             if (lane == 0) parts[b][part] = sum;
         }
         __syncthreads();
-        float sum = 0.0f;
+        const float scale = b < B ? norm_scale(parts[b], K, epsilon) : 0.0f;
 #pragma unroll 1
-        for (int i = 0; b < B && i < WARPS; i++) sum += parts[b][i];
-        const float scale = rsqrtf(sum / K + epsilon);
-#pragma unroll 1
-        for (int i = first * 32 + lane; b < B && i < K / 8; i += share * 32) {
-            unpack8(*(const uint4*)(own + i * 16), f);
-            const float4 a = ((const float4*)by)[2 * i], c = ((const float4*)by)[2 * i + 1];
-            const float weight[8] = {a.x, a.y, a.z, a.w, c.x, c.y, c.z, c.w};
-#pragma unroll
-            for (int j = 0; j < 8; j++) f[j] = f[j] * scale * weight[j];
-            *(uint4*)(own + i * 16) = pack8(f);
-        }
+        for (int i = first * 32 + lane; b < B && i < K / 8; i += share * 32)
+            *(uint4*)(own + i * 16) = normed8(*(const uint4*)(own + i * 16), scale, (const float4*)by + 2 * i);
     }
     __syncthreads();
 
@@ -97,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll 1
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x, buffer ^= 1) {
         const uint4* next = line(tile + gridDim.x);
-        float acc[2][4] = {};
+        float acc[4] = {};
 #pragma unroll 1
         for (int from = warp * 2; from < chunks; from += WARPS * AHEAD) {
             const bool is_last = from + WARPS * AHEAD >= chunks;
@@ -111,21 +95,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                 if (from + CHUNK_AT(i) < chunks) {
                     const uint4 z = *(const uint4*)(x_at + CHUNK_AT(i) * 64);
                     const u32 one[4] = {z.x, 0, z.y, 0}, other[4] = {z.z, 0, z.w, 0};
-                    multiply16(acc[0], one, v.x, v.y);
-                    multiply16(acc[1], other, v.z, v.w);
+                    multiply16(acc, one, v.x, v.y);
+                    multiply16(acc, other, v.z, v.w);
                 }
                 load(source, first, i);
             }
         }
         at = next;
-        *(float2*)&sums[buffer][warp][g][q * 2] = make_float2(acc[0][0] + acc[1][0], acc[0][1] + acc[1][1]);
+        *(float2*)&sums[buffer][warp][g][q * 2] = make_float2(acc[0], acc[1]);
         __syncthreads();
         const bool adapter = tile >= of_w;
         const int column = (adapter ? tile - of_w : tile) * COLUMNS + (t & 7), r = t >> 3;
         if (r < B && column < (adapter ? R : N)) {
             float sum = 0.0f;
-#pragma unroll 4
-            for (int part = 0; part < WARPS; part++) sum += sums[buffer][part][r][t & 7];
+#pragma unroll
+            for (int part = 0; part < PARTS; part += 2)
+                sum += sums[buffer][part][r][t & 7] + sums[buffer][part + 1][r][t & 7];
             if (adapter)
                 u[r * R + column] = to_bf16(sum);
             else if (out)

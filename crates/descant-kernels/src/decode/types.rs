@@ -10,10 +10,17 @@ use crate::op::pick::Draw;
 use crate::op::pick::DrawnRow;
 use crate::stream::HostTable;
 
-/// Sequences up to which a step is made of kernels that read each matrix once and do not mix rows.
+/// Sequences up to which a step's dense products read each matrix straight into registers, and the step is recorded.
 pub const THIN_ROWS: usize = 8;
+/// Sequences up to which a decoder that has room for no more gives each the bits that it has alone.
+pub const WIDE_ROWS: usize = 100;
 /// Most sequences of a step.
 pub const STEP_ROWS: usize = 256;
+
+/// Rows of the buffers of a decoder with room for so many sequences.
+pub const fn step_rows(room: usize) -> usize {
+    if room > WIDE_ROWS { STEP_ROWS } else { room }
+}
 /// Steps that may be queued before the first of them was read.
 pub const STEPS_AHEAD: usize = 2;
 

@@ -233,6 +233,7 @@ impl Frame<'_> {
             top_k: self.spec.top_k,
             offsets: self.at(Buffer::Offsets)?,
             places: self.n_pairs(),
+            is_apart: false,
         })
     }
 

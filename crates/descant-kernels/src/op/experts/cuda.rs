@@ -25,6 +25,8 @@ pub(crate) struct Sorted {
     pub(crate) offsets: u64,
     /// Number of places: what the last offset says.
     pub(crate) places: usize,
+    /// Whether a place's result must not depend on how many others there are: then few have no form of their own.
+    pub(crate) is_apart: bool,
 }
 
 /// What is added to a grouped product, and where it goes.
@@ -52,13 +54,13 @@ struct Form {
 const FEW_ROWS: usize = 8;
 
 /// Whether a product of so many rows reads packed matrices once, and only those that are chosen.
-pub(crate) fn is_few(places: usize, experts: usize, side: Side) -> bool {
-    side == Side::Columns && places / experts.max(1) <= FEW_ROWS
+pub(crate) fn is_few(a: &Sorted, experts: usize, side: Side) -> bool {
+    side == Side::Columns && a.places / experts.max(1) <= FEW_ROWS && !a.is_apart
 }
 
-fn form(run: &Run<'_>, experts: &Experts, side: Side, places: usize) -> Form {
+fn form(run: &Run<'_>, experts: &Experts, side: Side, a: &Sorted) -> Form {
     let packing = experts.data.packing();
-    if packing.is_packed() && is_few(places, experts.count, side) {
+    if packing.is_packed() && is_few(a, experts.count, side) {
         let unit = if packing == Packing::Nf4 { "experts/few_nf4" } else { "experts/few" };
         return Form { unit, entry: "experts_forward_few", block: geometry::FEW, blocks: FEW_BLOCKS };
     }
@@ -93,11 +95,11 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
     if let ExpertData::Packed(data) = experts.data
         && a.pairs.is_none()
         && wants_order(run.gpu())
-        && !is_few(a.places, experts.count, side)
+        && !is_few(a, experts.count, side)
     {
         return product_in_order(run, a, experts, &data, side, to);
     }
-    let form = form(run, experts, side, a.places);
+    let form = form(run, experts, side, a);
     let pieces = match experts.data {
         ExpertData::Packed(data) => data.pieces(),
         ExpertData::Bf16(data) => [data, 0, 0],

@@ -84,8 +84,8 @@ pub(crate) struct Task {
 /// The rows of each group, cut into pieces by their number alone.
 pub(crate) fn tasks(groups: &RowGroups<Flex>, n_rows: usize) -> Vec<Task> {
     let ranges: Vec<Range<usize>> = match groups {
-        RowGroups::One => std::iter::once(0..n_rows).collect(),
-        RowGroups::Sorted { offsets } => {
+        RowGroups::One { .. } => std::iter::once(0..n_rows).collect(),
+        RowGroups::Sorted { offsets, .. } => {
             let offsets = contiguous(offsets.clone());
             i32s(&offsets).windows(2).map(|pair| pair[0] as usize..pair[1] as usize).collect()
         }

@@ -9,7 +9,7 @@ use cubecl::server::Handle;
 use descant_quant::mxfp4::tiles;
 use descant_quant::nf4;
 
-use super::{LinearKernel, LinearOp, RowGroups, WeightPrimitive};
+use super::{GROUPED_FEATURES, LinearKernel, LinearOp, RowGroups, WeightPrimitive};
 use crate::cuda::geometry::UNPACK;
 use crate::cuda::{self, Arg, CudaError, Element, MatmulSpec, Result, Run};
 use crate::op::experts::cuda::{Output, Sorted, is_few, product};
@@ -76,8 +76,14 @@ impl Matrices {
         if self.rows_are_out { (self.columns, self.rows) } else { (self.rows, self.columns) }
     }
 
-    fn is_one_dense(&self) -> bool {
-        self.count == 1 && self.rows_are_out && self.data == ExpertData::Bf16(())
+    /// Whether cuBLASLt multiplies it. Its algorithms differ with the number of rows, so rows that are apart take the
+    /// grouped kernels where they serve.
+    fn is_one_dense(&self, groups: &RowGroups<CubeBackend>) -> bool {
+        let is_served = [self.rows, self.columns].iter().all(|n| n.is_multiple_of(GROUPED_FEATURES));
+        self.count == 1
+            && self.rows_are_out
+            && self.data == ExpertData::Bf16(())
+            && !(groups.apart() && is_served)
     }
 
     /// Does the product with them at the addresses of their buffers. Those that stream are brought to the card first,
@@ -90,7 +96,7 @@ impl Matrices {
         let Some(StreamedMatrix { ring, layer, half, .. }) = &self.streamed else {
             return product(run, a, &experts(data), side, to);
         };
-        if is_few(a.places, self.count, side)
+        if is_few(a, self.count, side)
             && let Some(data) = ring.in_place(*layer, *half)?
         {
             return product(run, a, &experts(data), side, to);
@@ -114,8 +120,8 @@ pub(crate) enum Offsets {
 impl Offsets {
     pub(crate) fn of(groups: RowGroups<CubeBackend>, rows: usize, like: &CubeTensor) -> Self {
         match groups {
-            RowGroups::One => Self::One(cuda::empty([2], DType::I32, &like.device), rows),
-            RowGroups::Sorted { offsets } => Self::Known(cuda::contiguous(offsets)),
+            RowGroups::One { .. } => Self::One(cuda::empty([2], DType::I32, &like.device), rows),
+            RowGroups::Sorted { offsets, .. } => Self::Known(cuda::contiguous(offsets)),
         }
     }
 
@@ -154,6 +160,7 @@ fn grouped(
     let [rows, stride] = cuda::matrix(x);
     let (d_in, d_out) = matrices.features();
     let out = cuda::empty([rows, if back { d_in } else { d_out }], DType::BF16, &x.device);
+    let is_apart = groups.apart();
     let offsets = Offsets::of(groups, rows, x);
     let known = offsets.rows();
     let side = if matrices.rows_are_out == back { Side::Rows } else { Side::Columns };
@@ -164,7 +171,7 @@ fn grouped(
     handles.extend(matrices.buffers.clone());
     cuda::gpu_of(x).enqueue(handles, move |run, p| {
         write_offsets(run, p[2], known)?;
-        let a = Sorted { data: p[0], stride, pairs: None, top_k: 1, offsets: p[2], places: rows };
+        let a = Sorted { data: p[0], stride, pairs: None, top_k: 1, offsets: p[2], places: rows, is_apart };
         let bias = (first > 3).then(|| p[3]);
         let to = Output { bias, out: Some(p[1]), ..Output::default() };
         matrices.product(run, &p[first..], &a, side, &to)
@@ -213,7 +220,7 @@ impl LinearKernel for CubeBackend {
         groups: RowGroups<Self>,
     ) -> CubeTensor {
         let (x, bias, matrices) = (cuda::halves(x), cuda::halves(bias), Matrices::of(weight));
-        if matrices.is_one_dense() {
+        if matrices.is_one_dense(&groups) {
             return dense(&x, &matrices, Some(&bias), false);
         }
         grouped(&x, matrices, Some(&bias), groups, false)
@@ -225,7 +232,7 @@ impl LinearKernel for CubeBackend {
         groups: RowGroups<Self>,
     ) -> CubeTensor {
         let (grad, matrices) = (cuda::halves(grad), Matrices::of(weight));
-        if matrices.is_one_dense() {
+        if matrices.is_one_dense(&groups) {
             return dense(&grad, &matrices, None, true);
         }
         grouped(&grad, matrices, None, groups, true)

@@ -39,11 +39,14 @@ pub fn linear(x: Tensor<2>, weight: &FrozenWeight, bias: Option<&Tensor<2>>, gro
     reference::linear(x, weight, bias, groups)
 }
 
+/// By how many features grouped products on a card go.
+pub(crate) const GROUPED_FEATURES: usize = 32;
+
 /// Whether the device's own form is written for these sizes; the CPU's takes all.
 fn has_form(device: &Device, dtype: DType, weight: &FrozenWeight, groups: &Groups) -> bool {
-    // Grouped products on a card go by 32 features; a single dense one is cuBLASLt's.
-    let one = matches!((weight, groups), (FrozenWeight::Dense(_), Groups::One));
-    let unit = if one { 8 } else { 32 };
+    // A single dense product on a card is cuBLASLt's.
+    let one = matches!((weight, groups.rows()), (FrozenWeight::Dense(_), None));
+    let unit = if one { 8 } else { GROUPED_FEATURES };
     let fits = [weight.d_in(), weight.d_out()].iter().all(|n| n.is_multiple_of(unit));
     crate::is_cpu(device) || (fits && crate::device::has_form(device, dtype))
 }

@@ -27,9 +27,9 @@ pub fn linear(x: Tensor<2>, weight: &FrozenWeight, bias: Option<&Tensor<2>>, gro
 
 /// The rows of each matrix, read from the device.
 pub(crate) fn rows_of_groups(groups: &Groups, n_rows: usize) -> Vec<std::ops::Range<usize>> {
-    match groups {
-        Groups::One => std::iter::once(0..n_rows).collect(),
-        Groups::Sorted { offsets } => {
+    match groups.rows() {
+        None => std::iter::once(0..n_rows).collect(),
+        Some(offsets) => {
             let offsets: Vec<usize> =
                 offsets.clone().into_data().iter::<i64>().map(|offset| offset as usize).collect();
             offsets.windows(2).map(|pair| pair[0]..pair[1]).collect()

@@ -128,13 +128,32 @@ pub enum Groups {
         /// `[matrices + 1]`, i32: matrix `e` has rows `offsets[e]..offsets[e + 1]`.
         offsets: Tensor<1, Int>,
     },
+    /// As these; and a row's result does not depend on how many others there are, bit for bit. Products of few rows are
+    /// slower then.
+    Apart(Box<Self>),
 }
 
 impl Groups {
+    /// The same, and a row's result does not depend on how many others there are.
+    #[must_use]
+    pub fn apart(self) -> Self {
+        Self::Apart(Box::new(self))
+    }
+
     pub(crate) fn primitive(&self) -> RowGroups<Dispatch> {
+        let apart = matches!(self, Self::Apart(_));
+        match self.rows() {
+            None => RowGroups::One { apart },
+            Some(offsets) => RowGroups::Sorted { offsets: offsets.clone().into_dispatch(), apart },
+        }
+    }
+
+    /// Where each matrix' rows begin; `None` where there is one matrix.
+    pub(crate) fn rows(&self) -> Option<&Tensor<1, Int>> {
         match self {
-            Self::One => RowGroups::One,
-            Self::Sorted { offsets } => RowGroups::Sorted { offsets: offsets.clone().into_dispatch() },
+            Self::One => None,
+            Self::Sorted { offsets } => Some(offsets),
+            Self::Apart(of) => of.rows(),
         }
     }
 }
@@ -169,16 +188,26 @@ impl<B: Backend, C: CheckpointStrategy> WeightPrimitive<Autodiff<B, C>> {
 /// [`Groups`] of one backend.
 #[derive(Debug, Clone, ExtensionType)]
 pub(crate) enum RowGroups<B: Backend> {
-    One,
-    Sorted { offsets: IntTensor<B> },
+    One { apart: bool },
+    Sorted { offsets: IntTensor<B>, apart: bool },
+}
+
+impl<B: Backend> RowGroups<B> {
+    /// Whether a row's result must not depend on how many others there are.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn apart(&self) -> bool {
+        match self {
+            Self::One { apart } | Self::Sorted { apart, .. } => *apart,
+        }
+    }
 }
 
 impl<B: Backend, C: CheckpointStrategy> RowGroups<Autodiff<B, C>> {
     /// The same without the graph.
     pub(crate) fn inner(self) -> RowGroups<B> {
         match self {
-            Self::One => RowGroups::One,
-            Self::Sorted { offsets } => RowGroups::Sorted { offsets },
+            Self::One { apart } => RowGroups::One { apart },
+            Self::Sorted { offsets, apart } => RowGroups::Sorted { offsets, apart },
         }
     }
 }

@@ -75,7 +75,8 @@ fn padded(factor: CubeTensor, dim: usize, scaling: f32) -> CubeTensor {
 
 /// All rows of a matrix of this width, as the kernels read them.
 fn all(data: u64, stride: usize, offsets: u64, rows: usize) -> Sorted {
-    Sorted { data, stride, pairs: None, top_k: 1, offsets, places: rows }
+    // Bf16 has no form for few.
+    Sorted { data, stride, pairs: None, top_k: 1, offsets, places: rows, is_apart: false }
 }
 
 /// One grouped product.
@@ -88,7 +89,7 @@ fn few(saved: Saved<CubeBackend>, s: Sizes) -> CubeTensor {
     let (x, a, b) = (cuda::halves(saved.x), cuda::floats(saved.a), cuda::floats(saved.b));
     let y = cuda::empty([s.rows, s.d_out], DType::BF16, &x.device);
     let mut handles = cuda::handles([&x, &a, &b, &y]);
-    if let RowGroups::Sorted { offsets } = saved.groups {
+    if let RowGroups::Sorted { offsets, .. } = saved.groups {
         handles.push(cuda::contiguous(offsets).handle);
     }
     let scaling = saved.scaling;
@@ -107,7 +108,7 @@ fn few(saved: Saved<CubeBackend>, s: Sizes) -> CubeTensor {
 impl LowRankKernel for CubeBackend {
     fn low_rank_forward(saved: Saved<Self>) -> CubeTensor {
         let s = Sizes::of(&saved);
-        if s.rows <= FEW_ROWS {
+        if s.rows <= FEW_ROWS && !saved.groups.apart() {
             return few(saved, s);
         }
         let x = cuda::halves(saved.x);

@@ -101,16 +101,18 @@ fn packed_numbers_on_a_card_have_the_bits_of_their_formats() {
             let all = |size: usize| Tensor::cat(vec![identity(size); n], 0);
             let offsets = |size: usize| {
                 let offsets: Vec<i32> = (0..=n).map(|i| (i * size) as i32).collect();
-                Groups::Sorted { offsets: ints(&offsets, [n + 1]) }
+                ints(&offsets, [n + 1])
             };
-            let expected = flat_values(&k::reference::linear(all(d_in), weight, None, &offsets(d_in)));
+            let expected = flat_values(&k::reference::linear(
+                all(d_in),
+                weight,
+                None,
+                &Groups::Sorted { offsets: offsets(d_in) },
+            ));
             for portable in [false, true] {
                 k::cuda::portable_kernels(portable);
                 let on_card = weight_on(weight, &card, BF16);
-                let groups = |size: usize| match offsets(size) {
-                    Groups::Sorted { offsets } => Groups::Sorted { offsets: ints_on(&offsets, &card) },
-                    Groups::One => Groups::One,
-                };
+                let groups = |size: usize| Groups::Sorted { offsets: ints_on(&offsets(size), &card) };
                 let many = k::linear(on(&all(d_in), &card, BF16), &on_card, None, &groups(d_in));
                 assert_eq!(bits_of(&many), bits(&expected), "{n} x {d_out} x {d_in}, portable {portable}");
                 // Eight rows at a time of the first matrix alone.
@@ -190,5 +192,47 @@ fn the_trainable_path_on_a_card_equals_its_definition() {
         };
         let what = format!("low_rank {spread:?} rank {rank}");
         same(&card, &what, [BF16, DType::F32, DType::F32], [&x, &a, &b], &seed, own, definition);
+    }
+}
+
+/// Some rows of the only matrix, or of each expert's, from the fifth on.
+#[test]
+#[ignore = "needs a card"]
+fn rows_apart_are_what_they_are_with_others() {
+    let (card, mut random) = (card(), Random(39));
+    let (n, d_in, d_out, rank, most) = (4, 128, 192, 8, 300);
+    let dense = FrozenWeight::Dense(rounded(random.floats([1, d_out, d_in])));
+    let packed = FrozenWeight::Mxfp4 {
+        blocks: random.bytes([n, d_out, d_in / 32, 16], 0, 255),
+        scales: random.bytes([n, d_out, d_in / 32], 120, 123),
+    };
+    let [a, b] =
+        [[1, rank, d_in], [1, d_out, rank]].map(|shape| on(&random.floats(shape), &card, DType::F32));
+    let x = on(&rounded(random.floats([n * most, d_in])), &card, BF16);
+    for portable in [false, true] {
+        k::cuda::portable_kernels(portable);
+        for (what, weight, matrices) in [("dense", &dense, 1), ("packed", &packed, n)] {
+            let on_card = weight_on(weight, &card, BF16);
+            let of = |count: usize| {
+                let part = |e: usize| x.clone().narrow(0, e * most + 5, count);
+                let x = Tensor::cat((0..matrices).map(part).collect(), 0);
+                let offsets = ints_on(&sorted(&vec![count; matrices]).0, &card);
+                let groups = if matrices == 1 { Groups::One } else { Groups::Sorted { offsets } };
+                let path = k::low_rank(x.clone(), a.clone(), b.clone(), 0.5, &Groups::One.apart());
+                [k::linear(x, &on_card, None, &groups.apart()), path].map(|y| bits_of(&y))
+            };
+            let all = of(most - 5);
+            for count in [1, 2, 9, 31, 33, 64, 200] {
+                for (at, few) in of(count).iter().enumerate() {
+                    for e in 0..matrices {
+                        let size = count * d_out;
+                        let (few, all) =
+                            (&few[e * size..][..size], &all[at][e * (most - 5) * d_out..][..size]);
+                        assert!(few == all, "{what} {at}, {count} rows, portable {portable}");
+                    }
+                }
+            }
+        }
+        k::cuda::portable_kernels(false);
     }
 }
