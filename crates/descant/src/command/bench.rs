@@ -12,11 +12,11 @@ use burn::tensor::Device;
 use descant_kernels::{Keep, gauge};
 use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{Config, GptOss, SiteKind};
-use descant_train::memory::{Arrangement, Load, estimate};
+use descant_train::memory::{Arrangement, estimate};
 use descant_train::{Sample, Schedule, TrainConfig, Trainer};
 
 use super::bench_answer::{Answer, print, rows};
-use super::bench_cards::Scaled;
+use super::bench_cards::{Scaled, load_of};
 use super::load;
 use super::operations::flops_per_token;
 use super::random_ids::{ID_LIMIT, MersenneTwister};
@@ -189,13 +189,6 @@ fn chosen(args: &BenchStep, device: &str, talk: Talk) -> Result<load::Chosen> {
         talk.warn(format_args!("--kernels {name} changes nothing: the device is the CPU"));
     }
     Ok(device)
-}
-
-/// What goes through the model at once.
-pub(super) fn load_of(args: &BenchStep, team: Option<&Team>) -> Load {
-    let tokens = (args.batch * args.sequence) as u64;
-    let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0, copies: 0 };
-    load.shared(args.accumulate, team.map_or(1, |team| team.group.world()))
 }
 
 /// Where everything is, and the bytes that are planned; refuses what does not fit.

@@ -10,12 +10,11 @@ use burn::tensor::{DType, Device, Tensor};
 use descant_kernels::gauge;
 use descant_lora::LoraAdapters;
 use descant_model::GptOss;
-use descant_train::memory::Arrangement;
+use descant_train::memory::{Arrangement, Load};
 use descant_train::{Link, Sample, Shared, TrainConfig, Trainer, Workers};
 use descant_workers::Wait;
 use serde::Serialize;
 
-use super::bench::load_of;
 use super::timed::{digest, median};
 use crate::cards::Team;
 use crate::cli::BenchStep;
@@ -165,4 +164,11 @@ impl Scaled<'_> {
         }
         Ok((numbers * size_of::<f32>()) as f64 / best)
     }
+}
+
+/// What goes through the model at once.
+pub(super) fn load_of(args: &BenchStep, team: Option<&Team>) -> Load {
+    let tokens = (args.batch * args.sequence) as u64;
+    let load = Load { tokens, trained: tokens, longest: args.sequence as u64, in_all: 0, copies: 0 };
+    load.shared(args.accumulate, team.map_or(1, |team| team.group.world()))
 }
