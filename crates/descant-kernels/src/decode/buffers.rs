@@ -82,7 +82,7 @@ pub(super) struct Sizes {
 
 const ALIGNMENT: usize = 256;
 /// See [`Buffers::likeliest`].
-pub(super) const LIKELIEST_BYTES: usize = 8;
+const LIKELIEST_BYTES: usize = 8;
 
 /// Tiles of a dense product of many rows up to which blocks share out the sum of each: fewer would leave
 /// multiprocessors idle.
@@ -91,7 +91,7 @@ pub(super) const SHARED_TILES: usize = 192;
 const SHARES_BYTES: usize = SHARED_TILES * WIDE_SHARES * 4 * WIDE_BAND * WIDE_COLUMNS * size_of::<f32>();
 const _: () = assert!(SHARES_BYTES <= WORKSPACE, "one memory is for both");
 /// How many have arrived at each tile.
-pub(super) const ARRIVED_BYTES: usize = SHARED_TILES * size_of::<i32>();
+const ARRIVED_BYTES: usize = SHARED_TILES * size_of::<i32>();
 
 /// Splits of attention over so many keys.
 pub(super) fn splits(keys: usize) -> usize {
@@ -110,7 +110,15 @@ impl Buffers {
     pub(super) fn new(gpu: &Gpu, of: &Sizes) -> Result<(Self, DeviceMemory)> {
         let (_, bytes) = Self::at(0, of);
         let memory = DeviceMemory::new(gpu, bytes)?;
-        Ok((Self::at(memory.address(), of).0, memory))
+        let at = Self::at(memory.address(), of).0;
+        let counters = of.rows * size_of::<u32>();
+        gpu.call(Vec::new(), |run, _| {
+            run.memset(at.arrived, 0, ARRIVED_BYTES)?;
+            run.memset(at.counters, 0, of.key_heads * counters)?;
+            run.memset(at.routed, 0, counters)?;
+            run.memset(at.likeliest, 0, of.rows * LIKELIEST_BYTES)
+        })?;
+        Ok((at, memory))
     }
 
     fn at(start: u64, of: &Sizes) -> (Self, usize) {

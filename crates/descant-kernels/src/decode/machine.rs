@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::bound::{Bound, bind, expert_columns, paths, serves};
-use super::buffers::{ARRIVED_BYTES, Buffers, LIKELIEST_BYTES, Sizes, entries, splits};
+use super::buffers::{Buffers, Sizes, entries, splits};
 use super::step::{Program, Shape};
 use super::types::{
     STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepModel, StepRow, StepTable, THIN_ROWS, step_rows,
@@ -127,13 +127,6 @@ impl Machine {
         }
         let (at, own) = Buffers::new(&gpu, &sizes)?;
         memory.push(own);
-        let counters = sizes.rows * size_of::<u32>();
-        gpu.call(Vec::new(), |run, _| {
-            run.memset(at.arrived, 0, ARRIVED_BYTES)?;
-            run.memset(at.counters, 0, sizes.key_heads * counters)?;
-            run.memset(at.routed, 0, counters)?;
-            run.memset(at.likeliest, 0, sizes.rows * LIKELIEST_BYTES)
-        })?;
         let told = HostMemory::new(&gpu, STEPS_AHEAD * sizes.rows * DRAWN_BYTES)?;
         let written = (0..STEPS_AHEAD).map(|_| Event::new(false)).collect::<Result<_>>()?;
         let device = first.device();

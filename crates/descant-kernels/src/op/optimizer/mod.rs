@@ -110,7 +110,7 @@ impl AdamW {
             return Update(Prepared::Launch(leaves(params, &in_graph), launch));
         }
         let (grads, clip) = (grads.to_vec(), clip.map(|clip| (clip.norm.clone(), clip.max_norm)));
-        Update(Prepared::Later(Later { params, in_graph, grads, numbers, clip }))
+        Update(Prepared::Later(Box::new(Later { params, in_graph, grads, numbers, clip })))
     }
 
     /// Does what was prepared, since which there was no other step: the parameters after it.
@@ -125,7 +125,8 @@ impl AdamW {
                 }
                 params
             }
-            Prepared::Later(Later { params, in_graph, grads, numbers, clip }) => {
+            Prepared::Later(later) => {
+                let Later { params, in_graph, grads, numbers, clip } = *later;
                 let clip = clip.as_ref().map(|(norm, max_norm)| Clip { norm, max_norm: *max_norm });
                 let moments = std::mem::take(&mut self.moments);
                 let (params, moments) = reference::update(params, &grads, moments, numbers, clip);
@@ -147,7 +148,7 @@ enum Prepared {
     #[cfg(feature = "cuda")]
     Launch(Vec<Tensor<3>>, Option<cuda::Launch>),
     /// Elsewhere: all of it.
-    Later(Later),
+    Later(Box<Later>),
 }
 
 #[derive(Debug)]
