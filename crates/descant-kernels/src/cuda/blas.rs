@@ -25,6 +25,9 @@ const SMALL: f64 = 1e8;
 /// Rows up to which a product waits for its matrix: before a guess is timed, its workspace is written, so that the matrix
 /// comes from memory, as it will, and not from the cache that the guess before has filled.
 const FEW_ROWS: usize = 256;
+/// Bytes of a result that is written only to be timed, at most: nobody has planned them. A longer product is timed with
+/// fewer of its rows.
+const TIMED_BYTES: usize = 64 << 20;
 /// A later guess must be faster by this factor, so that noise does not choose.
 const CLEARLY: f32 = 0.97;
 
@@ -128,7 +131,7 @@ impl Products<'_> {
             let known = if let Some(known) = state.chosen.get(&key).copied().or_else(kept) {
                 known
             } else {
-                let best = self.choose(&description, aligned, spec, &at)?;
+                let best = self.choose(&description, aligned, bias, &at)?;
                 // Another process of the run may have been quicker, with another sequence of this octave.
                 decode(&store::publish_choice(self.choices, &key.1, &encode(&best))).unwrap_or(best)
             };
@@ -138,7 +141,7 @@ impl Products<'_> {
             }
         }
         // What was kept for these very sizes does not fit them: it is of no use to anybody.
-        let best = self.choose(&description, aligned, spec, &at)?;
+        let best = self.choose(&description, aligned, bias, &at)?;
         description.run(self.stream, &best, &at)
     }
 
@@ -147,24 +150,33 @@ impl Products<'_> {
         &self,
         description: &Description<'_>,
         aligned: u32,
-        spec: &MatmulSpec,
+        bias: u64,
         at: &Addresses,
     ) -> Result<Algorithm> {
+        let spec = description.spec;
         let guesses = description.guesses(aligned, at.workspace_bytes, GUESSES)?;
         let none = || CudaError::Product { product: spec.to_string(), what: "no algorithm" };
         let first = *guesses.first().ok_or_else(none)?;
         let work = 2.0 * spec.count as f64 * spec.m as f64 * spec.n as f64 * spec.k as f64;
-        if work < SMALL { Ok(first) } else { self.fastest(description, &guesses, spec, at) }
+        if work < SMALL {
+            return Ok(first);
+        }
+        let fewer = fewer_rows(spec);
+        if fewer.m == spec.m {
+            return self.fastest(description, &guesses, at)?.ok_or_else(none);
+        }
+        let shorter = Description::new(description.handle, &fewer, bias)?;
+        Ok(self.fastest(&shorter, &guesses, at)?.unwrap_or(first))
     }
 
-    /// The fastest of the guesses on these operands; D is computed again afterwards.
+    /// The fastest of the guesses on these operands, unless none runs; D is computed again afterwards.
     fn fastest(
         &self,
         description: &Description<'_>,
         guesses: &[Algorithm],
-        spec: &MatmulSpec,
         at: &Addresses,
-    ) -> Result<Algorithm> {
+    ) -> Result<Option<Algorithm>> {
+        let spec = description.spec;
         // Where C counts, D may be C, and must keep what it has until the one real run.
         let scratch = if spec.beta == 0.0 { None } else { Some(driver::Scratch::new(spec.d_bytes())?) };
         let at = Addresses { d: scratch.as_ref().map_or(at.d, |scratch| scratch.address), ..*at };
@@ -190,9 +202,17 @@ impl Products<'_> {
                 best = Some((*guess, time));
             }
         }
-        let none = || CudaError::Product { product: spec.to_string(), what: "no algorithm ran" };
-        best.map(|(algorithm, _)| algorithm).ok_or_else(none)
+        Ok(best.map(|(algorithm, _)| algorithm))
     }
+}
+
+/// The product with as many of its rows as are timed: all, unless its result would have to be written elsewhere and is
+/// large.
+fn fewer_rows(spec: &MatmulSpec) -> MatmulSpec {
+    let of_row = spec.d.stride * spec.d.element.bytes();
+    let is_whole = spec.beta == 0.0 || spec.count > 1;
+    let m = if is_whole { spec.m } else { spec.m.min((TIMED_BYTES / of_row).max(1)) };
+    MatmulSpec { m, ..*spec }
 }
 
 fn encode(algorithm: &Algorithm) -> Vec<u8> {
@@ -208,4 +228,20 @@ fn decode(bytes: &[u8]) -> Option<Algorithm> {
         *word = u64::from_le_bytes(bytes.try_into().ok()?);
     }
     Some(algorithm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_timed_takes_little_memory_of_its_own() {
+        let long = MatmulSpec { beta: 1.0, ..MatmulSpec::forward(131_072, 2880, 4096) };
+        let timed = fewer_rows(&long);
+        assert!(timed.d_bytes() <= TIMED_BYTES && timed.m > 8192, "{timed}");
+        let short = MatmulSpec { m: 8192, ..long };
+        assert_eq!(fewer_rows(&short), short);
+        let elsewhere = MatmulSpec { beta: 0.0, ..long };
+        assert_eq!(fewer_rows(&elsewhere), elsewhere, "its result is written where it belongs");
+    }
 }

@@ -51,8 +51,8 @@ impl Handle {
 
 /// A product's descriptions.
 pub(crate) struct Description<'a> {
-    spec: &'a MatmulSpec,
-    handle: Handle,
+    pub(super) spec: &'a MatmulSpec,
+    pub(super) handle: Handle,
     product: sys::cublasLtMatmulDesc_t,
     /// First, second, C, D.
     matrices: [sys::cublasLtMatrixLayout_t; 4],
