@@ -2,9 +2,9 @@
 //
 //   out[b, n] = sum_k x[b, k] W[n, k]
 //
-// A block has a tile of rows and of columns, and warps of 32 x 32. Both operands come through a ring in shared memory, a
-// pair of chunks of k at a time, in the order of `order.cuh`: part after part. Where tiles are few, SHARES blocks share
-// out the parts of each; the last of them to arrive adds what all left, in the order of the parts.
+// A block has a tile of rows and of columns, and warps of 32 x 32. Both operands come through a ring in shared memory,
+// a pair of chunks of k at a time, in the order of `order.cuh`: part after part. Where tiles are few, SHARES blocks
+// share out the parts of each; the last of them to arrive adds what all left, in the order of the parts.
 #include "mma.cuh"
 #include "order.cuh"
 #include "step.cuh"
@@ -40,8 +40,8 @@ __device__ __forceinline__ void add_to(float (&to)[2][4][4], float (&from)[2][4]
 }
 
 template <int BANDS, int SHARED>
-__device__ __forceinline__ void product(const bf16* x, const bf16* w, const bf16* more, float* out, bf16* half,
-                                        bf16* u, float4* left, int* arrived, int B, int K, int N, int R) {
+__device__ __forceinline__ void product(const bf16* x, const bf16* w, const bf16* more, float* out, bf16* half, bf16* u,
+                                        float4* left, int* arrived, int B, int K, int N, int R) {
     constexpr int ROWS = BANDS * BAND, THREADS = BANDS * BAND_THREADS, BYTES = (ROWS + COLUMNS) * LINE;
     constexpr int AT_ONCE = THREADS / 8;  // lines that all threads bring together
     extern __shared__ __align__(128) u8 stages[];
@@ -154,7 +154,7 @@ __device__ __forceinline__ void product(const bf16* x, const bf16* w, const bf16
         const int m = i >> 3, n = i >> 1 & 3, upper = i & 1;
         const int row = first_row + band + m * 16 + upper * 8 + g, column = first_column + side + n * 8 + q * 2;
         if (row >= B || column >= columns) continue;
-        const float *two = total[m][n] + upper * 2;
+        const float* two = total[m][n] + upper * 2;
         const u64 to = (u64)row * columns + column;
         if (adapter || !out)
             *(u32*)((adapter ? u : half) + to) = to_bf16x2(two[0], two[1]);
@@ -164,11 +164,11 @@ __device__ __forceinline__ void product(const bf16* x, const bf16* w, const bf16
 }
 
 // Grid: tiles of rows, tiles of columns, and shares where blocks share a tile.
-#define WIDE(NAME, BANDS, SHARED, BLOCKS)                                                                         \
-    extern "C" __global__ void __launch_bounds__(BANDS * BAND_THREADS, BLOCKS)                                    \
-        NAME(const bf16* x, const bf16* w, const bf16* more, float* out, bf16* half, bf16* u, float4* left,       \
-             int* arrived, int B, int K, int N, int R) {                                                          \
-        product<BANDS, SHARED>(x, w, more, out, half, u, left, arrived, B, K, N, R);                              \
+#define WIDE(NAME, BANDS, SHARED, BLOCKS)                                                                   \
+    extern "C" __global__ void __launch_bounds__(BANDS* BAND_THREADS, BLOCKS)                               \
+        NAME(const bf16* x, const bf16* w, const bf16* more, float* out, bf16* half, bf16* u, float4* left, \
+             int* arrived, int B, int K, int N, int R) {                                                    \
+        product<BANDS, SHARED>(x, w, more, out, half, u, left, arrived, B, K, N, R);                        \
     }
 WIDE(wide_1, 1, 0, 4)
 WIDE(wide_2, 2, 0, 3)
