@@ -19,8 +19,10 @@ const PROTOCOL: &str = "descant workers 1";
 const NEAR: Duration = Duration::from_secs(25);
 /// The same of several hosts.
 const FAR: Duration = Duration::from_mins(5);
-/// How long whoever connects may take for its first message, and rank 0 for its first answer.
-const ANSWER: Duration = Duration::from_secs(10);
+/// How long whoever connects may take for its first message, and rank 0 for its first answer. Longer than a launcher waits
+/// for the others once one has ended, 10 seconds: where a port is taken rank 0 says so, and not rank 1 at the same moment,
+/// too.
+const ANSWER: Duration = Duration::from_secs(15);
 /// Time between two attempts to connect, and between two looks for somebody who does.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Differences that are named.
