@@ -1,25 +1,28 @@
-//! Dense products by cuBLASLt, with the fastest of its eight best guesses for each shape.
+//! Dense products by cuBLASLt: for each shape the fastest of a few guesses that add in the same order.
 //!
-//! The library's first guess is up to a third slower than its best one. Guesses are timed once a shape, on the
-//! product's own operands, and the choice is kept in the process and in the store: two algorithms may add in another
-//! order, so that a choice made again could change the last bits of a run that is repeated. Of several processes that
-//! choose at the same time, all compute with what the first has kept.
+//! The library's first guess is up to two thirds slower than its best one. Guesses are timed once a shape, on the
+//! product's own operands, but only those are that add as the first one does: which it is depends on sizes alone, so that
+//! time decides how fast a run is and never its bits, whatever was computed before and whatever a cache holds. Choices
+//! are kept in the process and in the store. Of several processes that choose at the same time, all compute with what the
+//! first has kept.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::algorithm::{Sizes, alignment, key};
+use super::algorithm::{Sizes, alignment, key, largest};
 use super::driver::{self, Stream};
 use super::error::{CudaError, Result};
 use super::event::Event;
-use super::lt::{Addresses, Algorithm, Description, Handle};
+use super::lt::{Addresses, Algorithm, Description, Handle, order};
 use super::spec::MatmulSpec;
 use super::store::{self, Choices};
 
-/// Guesses that are timed.
+/// Guesses that the library is asked for.
 const GUESSES: usize = 8;
+/// Those that are timed at most: each has a kernel of its own, which takes 2 to 6 ms to come.
+const TIMED: usize = 4;
 /// Timed runs of a guess; the fastest counts.
-const RUNS: usize = 3;
+const RUNS: usize = 2;
 /// Products of fewer operations are not worth a search.
 const SMALL: f64 = 1e8;
 /// Rows up to which a product waits for its matrix: before a guess is timed, its workspace is written, so that the matrix
@@ -124,15 +127,15 @@ impl Products<'_> {
         let aligned = alignment(&[a, b, c, d]);
         // What was chosen for a size serves its neighbours, but not all it fits. What it does not fit has a choice of
         // its own: a choice that was made is never replaced, or the next process would begin with another.
-        for sizes in [Sizes::Octave, Sizes::Exact] {
+        for sizes in [Sizes::Bucket, Sizes::Exact] {
             let name = key(spec, sizes, aligned, workspace.1, Handle::version(), self.card);
             let key = (self.choices.map_or(0, Choices::id), name);
             let kept = || store::load_choice(self.choices, &key.1).and_then(|bytes| decode(&bytes));
             let known = if let Some(known) = state.chosen.get(&key).copied().or_else(kept) {
                 known
             } else {
-                let best = self.choose(&description, aligned, bias, &at)?;
-                // Another process of the run may have been quicker, with another sequence of this octave.
+                let best = self.choose(&description, sizes, aligned, bias, &at)?;
+                // Another process of the run may have been quicker, with another sequence of this length or nearly so.
                 decode(&store::publish_choice(self.choices, &key.1, &encode(&best))).unwrap_or(best)
             };
             state.chosen.insert(key, known);
@@ -141,20 +144,30 @@ impl Products<'_> {
             }
         }
         // What was kept for these very sizes does not fit them: it is of no use to anybody.
-        let best = self.choose(&description, aligned, bias, &at)?;
+        let best = self.choose(&description, Sizes::Exact, aligned, bias, &at)?;
         description.run(self.stream, &best, &at)
     }
 
-    /// The best guess for a product; small ones are not timed.
+    /// The best guess for a product, or for all that share its choice; small ones are not timed.
     fn choose(
         &self,
         description: &Description<'_>,
+        sizes: Sizes,
         aligned: u32,
         bias: u64,
         at: &Addresses,
     ) -> Result<Algorithm> {
         let spec = description.spec;
-        let guesses = description.guesses(aligned, at.workspace_bytes, GUESSES)?;
+        let shared = match sizes {
+            Sizes::Bucket => largest(spec),
+            Sizes::Exact => *spec,
+        };
+        let guesses = Description::new(description.handle, &shared, bias)?.guesses(
+            aligned,
+            at.workspace_bytes,
+            GUESSES,
+        )?;
+        let guesses = in_one_order(guesses);
         let none = || CudaError::Product { product: spec.to_string(), what: "no algorithm" };
         let first = *guesses.first().ok_or_else(none)?;
         let work = 2.0 * spec.count as f64 * spec.m as f64 * spec.n as f64 * spec.k as f64;
@@ -162,11 +175,14 @@ impl Products<'_> {
             return Ok(first);
         }
         let fewer = fewer_rows(spec);
-        if fewer.m == spec.m {
-            return self.fastest(description, &guesses, at)?.ok_or_else(none);
-        }
-        let shorter = Description::new(description.handle, &fewer, bias)?;
-        Ok(self.fastest(&shorter, &guesses, at)?.unwrap_or(first))
+        let best = if fewer.m == spec.m {
+            self.fastest(description, &guesses, at)?
+        } else {
+            let shorter = Description::new(description.handle, &fewer, bias)?;
+            self.fastest(&shorter, &guesses, at)?
+        };
+        // Where none runs at this size, whoever asks finds that the first does not fit.
+        Ok(best.unwrap_or(first))
     }
 
     /// The fastest of the guesses on these operands, unless none runs; D is computed again afterwards.
@@ -213,6 +229,12 @@ fn fewer_rows(spec: &MatmulSpec) -> MatmulSpec {
     let is_whole = spec.beta == 0.0 || spec.count > 1;
     let m = if is_whole { spec.m } else { spec.m.min((TIMED_BYTES / of_row).max(1)) };
     MatmulSpec { m, ..*spec }
+}
+
+/// Those of the guesses that add as the first does, as many as are timed.
+fn in_one_order(guesses: Vec<Algorithm>) -> Vec<Algorithm> {
+    let first = guesses.first().map(order);
+    guesses.into_iter().filter(|guess| Some(order(guess)) == first).take(TIMED).collect()
 }
 
 fn encode(algorithm: &Algorithm) -> Vec<u8> {

@@ -12,6 +12,48 @@ use super::spec::{Element, Layout, MatmulSpec};
 /// An algorithm, as cuBLASLt lets it be kept.
 pub(crate) type Algorithm = sys::cublasLtMatmulAlgo_t;
 
+/// In which order an algorithm adds, as far as cuBLASLt says: its family of kernels, the shape of their instructions, in
+/// how many parts it cuts a sum and how it adds these. On an H200 all that agree in this gave the same bits at every
+/// size that was tried, whatever their tiles, stages and clusters (docs/numerics.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Order {
+    family: u32,
+    instruction: u16,
+    parts: u32,
+    reduction: u32,
+}
+
+/// That of an algorithm.
+pub(crate) fn order(algorithm: &Algorithm) -> Order {
+    use sys::cublasLtMatmulAlgoConfigAttributes_t as Attribute;
+    Order {
+        family: setting(algorithm, Attribute::CUBLASLT_ALGO_CONFIG_ID),
+        instruction: setting(algorithm, Attribute::CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID),
+        parts: setting(algorithm, Attribute::CUBLASLT_ALGO_CONFIG_SPLITK_NUM),
+        reduction: setting(algorithm, Attribute::CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME),
+    }
+}
+
+/// A setting of an algorithm; 0 where it has none.
+#[expect(unsafe_code, reason = "calls cuBLASLt")]
+fn setting<T: Copy + Default>(
+    algorithm: &Algorithm,
+    attribute: sys::cublasLtMatmulAlgoConfigAttributes_t,
+) -> T {
+    let (mut value, mut written) = (T::default(), 0);
+    // SAFETY: the algorithm came from the library, and the value has room for as many bytes as are said.
+    let status = unsafe {
+        sys::cublasLtMatmulAlgoConfigGetAttribute(
+            algorithm,
+            attribute,
+            (&raw mut value).cast(),
+            size_of::<T>(),
+            &raw mut written,
+        )
+    };
+    if status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS { value } else { T::default() }
+}
+
 /// Addresses of a product's matrices.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Addresses {

@@ -236,3 +236,46 @@ fn rows_apart_are_what_they_are_with_others() {
         k::cuda::portable_kernels(false);
     }
 }
+
+/// A run's choices of algorithms that are gone with it.
+struct Gone;
+
+impl k::cuda::Store for Gone {
+    fn load(&self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn save(&self, _: &str, _: &[u8]) {}
+
+    fn publish(&self, _: &str, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+#[test]
+#[ignore = "needs a card"]
+fn a_product_has_the_same_bits_whatever_lengths_its_algorithm_was_chosen_with() {
+    let card = card();
+    let mut random = Random(35);
+    for (d_in, d_out) in [(2880, 5120), (4096, 2880), (5120, 2880), (2880, 4096)] {
+        let scale = (d_in as f32).sqrt().recip();
+        let weight = on(&rounded(random.floats([1, d_out, d_in]) * scale), &card, BF16);
+        let bias = on(&rounded(random.floats([1, d_out])), &card, BF16);
+        let x = on(&rounded(random.floats([1024, d_in])), &card, BF16);
+        for rows in [1024, 1000, 962, 300, 256, 70] {
+            let weight = FrozenWeight::Dense(weight.clone());
+            let product = |rows: usize| {
+                let x = x.clone().slice([0..rows, 0..d_in]);
+                k::linear(x, &weight, Some(&bias), &Groups::One).into_data()
+            };
+            let bits: Vec<_> = [rows, rows - 1, rows - 37, rows]
+                .map(|first| {
+                    let _apart = k::cuda::Choices::new(std::sync::Arc::new(Gone)).enter();
+                    product(first);
+                    product(rows)
+                })
+                .into();
+            assert!(bits.iter().all(|found| *found == bits[0]), "{rows} x {d_out} x {d_in}");
+        }
+    }
+}
