@@ -50,8 +50,8 @@ without() { # functions of these names
   for name in "$@"; do set -- "$@" -e "/^__device__ __forceinline__ [a-z0-9A-Z]* $name(/,/^}/d"; shift; done
   sed "$@"
 }
-body() { # a kernel's file: shared memory is the host's, and its entry a function of C++
-  sed -e '/extern __shared__/d' -e 's/extern "C"//' "$1" | text /dev/stdin
+body() { # a kernel's file: shared memory is the host's, its entries functions of C++, those of both sides
+  sed -e '/extern __shared__/d' -e 's/extern "C"//' -e '/^#if BACKWARD$/,/^#endif$/{/^#/d}' "$1" | text /dev/stdin
 }
 products() { text "$experts/balanced.cuh"; text "$experts/grouped.cuh" | sed '/^\/\/ 16 rows and COLUMNS/,$d'; }
 packed() { # the packing's names, and what else the compiler is given

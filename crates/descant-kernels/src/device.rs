@@ -2,6 +2,7 @@
 
 use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device, Tensor};
+use descant_quant::Packing;
 
 /// Whether `device` is burn's CPU backend, for which the operators have their own form.
 pub fn is_cpu(device: &Device) -> bool {
@@ -44,14 +45,14 @@ pub fn wants_rows_in_order(device: &Device) -> bool {
     }
 }
 
-/// Begins to make the kernels that a model with heads of this width and so many queries a key will want, beside
-/// whatever else is done; nothing waits. Does nothing where a device compiles none.
-pub fn compile_ahead(device: &Device, head_dim: usize, group: usize) {
+/// Begins to make the kernels that a model with heads of this width, so many queries a key and experts of this packing
+/// will want, beside whatever else is done; nothing waits. Does nothing where a device compiles none.
+pub fn compile_ahead(device: &Device, head_dim: usize, group: usize, packing: Packing) {
     #[cfg(feature = "cuda")]
     if let Some(gpu) = crate::cuda::index_of(device).and_then(|index| crate::cuda::Gpu::of(index).ok()) {
-        gpu.compile_ahead(head_dim, group);
+        gpu.compile_ahead(crate::cuda::wanted::Model { head_dim, group, packing });
     }
-    let _ = (device, head_dim, group);
+    let _ = (device, head_dim, group, packing);
 }
 
 /// Whether an operator on activations of this type has a form of its own here; elsewhere its definition runs.

@@ -73,7 +73,8 @@ impl GptOss {
     pub fn load_placed(dir: &Path, device: &Device, placement: Placement) -> Result<Self> {
         let device = device.clone().inner();
         let config = Config::from_dir(dir)?.as_stored(dir)?;
-        compile_ahead(&device, config.head_dim, config.num_attention_heads / config.num_key_value_heads);
+        let group = config.num_attention_heads / config.num_key_value_heads;
+        compile_ahead(&device, config.head_dim, group, config.packing);
         let workspace = Workspace::default();
         let weights = Weights::load(dir, &config, &device, &workspace, placement)?;
         for note in weights.formats.notes() {

@@ -5,40 +5,31 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::gpu::Gpu;
-use super::table::{Define, UNITS};
+use super::wanted::{Model, is_decoders, wanted};
 
-/// Files of the decoder.
-const DECODER: &str = "decode/";
-
+/// Of the threads that make what a first step asks for, one of so many continues with the decoder's: steps are queued
+/// meanwhile, and their thread must not wait for a core.
+const SHARE_FOR_DECODER: usize = 4;
 impl Gpu {
-    /// Makes the kernels of models with heads of this width and so many queries a key, and opens cuBLASLt, in threads
-    /// of their own, so that the first step need not wait for the compiler and for large libraries to come from the
-    /// disk. Errors are left to whoever launches one.
-    pub(crate) fn compile_ahead(&self, head_dim: usize, group: usize) {
+    /// Makes the kernels of such models, and opens cuBLASLt, in threads of their own, so that the first step need not
+    /// wait for the compiler and for large libraries to come from the disk. Errors are left to whoever launches one.
+    pub(crate) fn compile_ahead(&self, model: Model) {
         let architecture = self.architecture();
-        let heads = [("HEAD_DIM", head_dim as i64), ("GROUP", group as i64)];
-        let fits = |defines: &&'static [Define]| {
-            defines.iter().all(|define| heads.iter().all(|head| head.0 != define.0 || head == define))
-        };
-        let mut wanted: Vec<_> = UNITS
-            .iter()
-            .filter(|unit| unit.only.is_none_or(|number| number == architecture.number))
-            .flat_map(|unit| unit.variants.iter().copied().filter(fits).map(move |defines| (unit, defines)))
-            .collect();
-        // Those of this architecture alone come first, those of generation last, long ones before short ones: what a
-        // first step asks for is then there soonest.
-        wanted.sort_by_key(|(unit, _)| {
-            (unit.id.starts_with(DECODER), unit.only.is_none(), std::cmp::Reverse(unit.text.len()))
-        });
+        let wanted = wanted(model, architecture, self.is_hopper());
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(wanted.len());
+        let for_decoder = (threads / SHARE_FOR_DECODER).max(1);
         let shared = Arc::new((wanted, AtomicUsize::new(0)));
         let gpu = self.clone();
         std::thread::spawn(move || gpu.enter().and_then(|()| gpu.products().open()));
-        for _ in 0..threads {
+        for thread in 0..threads {
             let (gpu, shared) = (self.clone(), Arc::clone(&shared));
             std::thread::spawn(move || {
                 let (wanted, next) = &*shared;
-                while let Some((unit, defines)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let of_step = wanted.iter().take_while(|(unit, _)| !is_decoders(unit)).count();
+                let last = if thread < for_decoder { wanted.len() } else { of_step };
+                let take = |at: usize| (at < last).then_some(at + 1);
+                while let Ok(at) = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+                    let (unit, defines) = wanted[at];
                     drop(gpu.compiled().image(architecture, unit, defines));
                 }
             });

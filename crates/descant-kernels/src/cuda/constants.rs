@@ -15,7 +15,7 @@ const KEYS: Define = ("KEY_ROWS", KEY_ROWS as i64);
 const TILE: Define = ("TILE_INTS", TILE_INTS as i64);
 const EXPERTS: Define = ("MAX_EXPERTS", MAX_EXPERTS as i64);
 /// Which packing a file decodes; MXFP4 without it.
-const NF4: Define = ("NF4", 1);
+pub(super) const NF4: Define = ("NF4", 1);
 const BOX: Define = ("ROW_BOX", ROW_BOX as i64);
 const LINES: Define = ("WEIGHT_BOX", WEIGHT_BOX as i64);
 const COLUMNS: Define = ("TILE_COLUMNS", PACKED_COLUMNS as i64);

@@ -25,6 +25,7 @@ pub mod resources;
 pub mod spec;
 pub mod store;
 pub mod table;
+pub mod wanted;
 
 #[cfg(feature = "cuda")]
 mod ahead;

@@ -50,6 +50,9 @@ pub const HEADERS: [(&str, &str); 21] = [
 /// Without constants.
 const PLAIN: &[&[Define]] = &[&[]];
 
+/// Products of packed experts, each by itself: what Side::define says.
+const SIDES: &[&[Define]] = &[&[("BACKWARD", 0)], &[("BACKWARD", 1)]];
+
 /// Heads of gpt-oss, and the widths and groups of small models.
 const HEADS: &[&[Define]] = &[
     &[("HEAD_DIM", 64), ("GROUP", 8)],
@@ -159,8 +162,8 @@ pub const UNITS: [Unit; 42] = [
     )),
     tiled("linear/unpack", include_str!("../op/linear/unpack.cu"), PLAIN, constants::UNPACK),
     tiled("experts/grouped", include_str!("../op/experts/grouped.cu"), PLAIN, constants::GROUPED),
-    tiled("experts/packed", include_str!("../op/experts/packed.cu"), PLAIN, constants::PACKED),
-    tiled("experts/packed_nf4", include_str!("../op/experts/packed.cu"), PLAIN, constants::PACKED_NF4),
+    tiled("experts/packed", include_str!("../op/experts/packed.cu"), SIDES, constants::PACKED),
+    tiled("experts/packed_nf4", include_str!("../op/experts/packed.cu"), SIDES, constants::PACKED_NF4),
     sm90(tiled(
         "experts/grouped_sm90",
         include_str!("../op/experts/grouped_sm90.cu"),
@@ -170,13 +173,13 @@ pub const UNITS: [Unit; 42] = [
     sm90(tiled(
         "experts/packed_sm90",
         include_str!("../op/experts/packed_sm90.cu"),
-        PLAIN,
+        SIDES,
         constants::PACKED_SM90,
     )),
     sm90(tiled(
         "experts/packed_nf4_sm90",
         include_str!("../op/experts/packed_sm90.cu"),
-        PLAIN,
+        SIDES,
         constants::PACKED_NF4_SM90,
     )),
     tiled("experts/few", include_str!("../op/experts/few.cu"), PLAIN, constants::FEW),

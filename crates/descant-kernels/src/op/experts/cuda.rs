@@ -46,6 +46,8 @@ pub(crate) struct Output {
 struct Form {
     unit: &'static str,
     entry: &'static str,
+    /// Whether the file has one kernel a side.
+    by_side: bool,
     block: Block,
     blocks: u32,
 }
@@ -62,7 +64,8 @@ fn form(run: &Run<'_>, experts: &Experts, side: Side, a: &Sorted) -> Form {
     let packing = experts.data.packing();
     if packing.is_packed() && is_few(a, experts.count, side) {
         let unit = if packing == Packing::Nf4 { "experts/few_nf4" } else { "experts/few" };
-        return Form { unit, entry: "experts_forward_few", block: geometry::FEW, blocks: FEW_BLOCKS };
+        let (entry, block) = ("experts_forward_few", geometry::FEW);
+        return Form { unit, entry, by_side: false, block, blocks: FEW_BLOCKS };
     }
     let (unit, block) = match packing {
         Packing::Mxfp4 => ("experts/packed", geometry::PACKED),
@@ -70,7 +73,7 @@ fn form(run: &Run<'_>, experts: &Experts, side: Side, a: &Sorted) -> Form {
         Packing::Plain if run.gpu().is_hopper() => ("experts/grouped_sm90", geometry::GROUPED_SM90),
         Packing::Plain => ("experts/grouped", geometry::GROUPED),
     };
-    Form { unit, entry: side.entry(), block, blocks: 1 }
+    Form { unit, entry: side.entry(), by_side: packing.is_packed(), block, blocks: 1 }
 }
 
 /// Whether the card's form for packed matrices reads its rows one a place: it takes others too, but slower.
@@ -107,7 +110,8 @@ pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, 
             return Err(CudaError::backend("experts that stream were used without their slot"));
         }
     };
-    let kernel = run.kernel(form.unit, form.entry, &[])?;
+    let defines = [side.define()];
+    let kernel = run.kernel(form.unit, form.entry, if form.by_side { &defines } else { &[] })?;
     let arguments = grouped_arguments(a, pieces, experts.count, [n_in, n_out], to);
     let grid = run.gpu().multiprocessors() * form.blocks;
     run.launch(kernel, grid, form.block.threads, form.block.shared, &arguments)
@@ -162,7 +166,7 @@ fn product_in_order(
         PackedData::Nf4 { .. } => ("experts/packed_nf4_sm90", geometry::PACKED_NF4_SM90),
     };
     let [_, scales, tables] = data.pieces();
-    let kernel = run.kernel(unit, side.entry(), &[])?;
+    let kernel = run.kernel(unit, side.entry(), &[side.define()])?;
     let rows = |address: u64, columns: usize, stride: usize| {
         Boxes { address, element: BoxElement::Bf16, rows: a.places, columns, stride, height: ROW_BOX }.map()
     };

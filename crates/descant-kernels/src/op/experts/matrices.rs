@@ -2,7 +2,7 @@
 
 use descant_quant::Packing;
 
-use crate::cuda::{CudaError, Result};
+use crate::cuda::{CudaError, Define, Result};
 
 /// Frozen matrices of all experts of a layer, `[experts, rows, columns]`.
 #[derive(Debug, Clone, Copy)]
@@ -134,6 +134,11 @@ pub(crate) enum Side {
 }
 
 impl Side {
+    /// What a file of one kernel a side is compiled with for it.
+    pub(super) fn define(self) -> Define {
+        ("BACKWARD", i64::from(self == Self::Rows))
+    }
+
     /// The kernel that sums over it.
     pub(super) fn entry(self) -> &'static str {
         match self {

@@ -294,5 +294,9 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
         grouped<transposed>(g);                                                                                \
     }
 
-KERNEL(experts_forward, false)
+// One at a time, so that two threads share the time that the compiler takes.
+#if BACKWARD
 KERNEL(experts_backward, true)
+#else
+KERNEL(experts_forward, false)
+#endif

@@ -244,5 +244,9 @@ __device__ __forceinline__ void grouped(const Places& g, const TensorMap& a, con
         grouped<transposed>(g, a, w, s, u, offsets);                                                                   \
     }
 
-KERNEL(experts_forward, false)
+// One at a time, so that two threads share the time that the compiler takes.
+#if BACKWARD
 KERNEL(experts_backward, true)
+#else
+KERNEL(experts_forward, false)
+#endif
