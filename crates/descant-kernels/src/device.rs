@@ -4,6 +4,21 @@ use burn::backend::DispatchDevice;
 use burn::tensor::{DType, Device, Tensor};
 use descant_quant::Packing;
 
+/// The body of a method of a value that only a card's build has: `$answer` there, and elsewhere `$nothing`, which there
+/// cannot be.
+macro_rules! only_on_a_card {
+    ($nothing:expr, ($($argument:ident),*), $answer:expr) => {{
+        #[cfg(feature = "cuda")]
+        return $answer;
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = ($($argument,)*);
+            match $nothing {}
+        }
+    }};
+}
+pub(crate) use only_on_a_card;
+
 /// Whether `device` is burn's CPU backend, for which the operators have their own form.
 pub fn is_cpu(device: &Device) -> bool {
     matches!(device.clone().inner().as_dispatch(), DispatchDevice::Flex(_))

@@ -40,6 +40,14 @@ impl Arg<'_> {
         Self::I32(i32::try_from(n).expect("sizes of tensors fit 31 bits"))
     }
 
+    /// Addresses, and behind them sizes, as most kernels take them.
+    ///
+    /// # Panics
+    /// As [`size`](Self::size).
+    pub fn list<const N: usize, const M: usize>(addresses: [u64; N], sizes: [usize; M]) -> Vec<Self> {
+        addresses.into_iter().map(Self::Ptr).chain(sizes.into_iter().map(Self::size)).collect()
+    }
+
     /// Bytes of the parameter.
     pub const fn bytes(&self) -> usize {
         match self {

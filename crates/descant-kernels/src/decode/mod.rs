@@ -33,6 +33,7 @@ mod types;
 use burn::tensor::Tensor;
 
 use crate::DeviceError;
+use crate::device::only_on_a_card;
 use crate::op::pick::Drawn;
 
 pub use split::{PAGE_TOKENS, STEP_KEYS};
@@ -73,13 +74,7 @@ impl Decoder {
     /// # Errors
     /// The device failed.
     pub fn set(&mut self, rows: &[StepRow]) -> Result<(), DeviceError> {
-        #[cfg(feature = "cuda")]
-        return Ok(self.0.set(rows)?);
-        #[cfg(not(feature = "cuda"))]
-        {
-            let _ = rows;
-            match self.0 {}
-        }
+        only_on_a_card!(self.0, (rows), Ok(self.0.set(rows)?))
     }
 
     /// Takes all sequences a token further, and gives it. With `ahead` the step behind it is queued too where all sequences
@@ -88,13 +83,7 @@ impl Decoder {
     /// # Errors
     /// The device failed.
     pub fn step(&mut self, choice: StepChoice, ahead: bool) -> Result<Vec<Drawn>, DeviceError> {
-        #[cfg(feature = "cuda")]
-        return Ok(self.0.step(choice, ahead)?);
-        #[cfg(not(feature = "cuda"))]
-        {
-            let _ = (choice, ahead);
-            match self.0 {}
-        }
+        only_on_a_card!(self.0, (choice, ahead), Ok(self.0.step(choice, ahead)?))
     }
 
     /// What a step gave that was queued ahead, if there is one; to be asked for before other sequences are
@@ -103,10 +92,7 @@ impl Decoder {
     /// # Errors
     /// The device failed.
     pub fn queued(&mut self) -> Result<Option<Vec<Drawn>>, DeviceError> {
-        #[cfg(feature = "cuda")]
-        return Ok(self.0.queued()?);
-        #[cfg(not(feature = "cuda"))]
-        match self.0 {}
+        only_on_a_card!(self.0, (), Ok(self.0.queued()?))
     }
 
     /// Takes all sequences a token further, and gives the logits that follow, `[rows, vocabulary]`; the next ids are
@@ -115,9 +101,6 @@ impl Decoder {
     /// # Errors
     /// The device failed.
     pub fn logits(&mut self) -> Result<Tensor<2>, DeviceError> {
-        #[cfg(feature = "cuda")]
-        return Ok(self.0.logits()?);
-        #[cfg(not(feature = "cuda"))]
-        match self.0 {}
+        only_on_a_card!(self.0, (), Ok(self.0.logits()?))
     }
 }

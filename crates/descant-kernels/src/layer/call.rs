@@ -11,7 +11,6 @@ use super::operands::{Factors, Gradients, Operands, SiteFactors, Source};
 use super::prepared::Prepared;
 use super::types::{Angles, LayerPairs, LowRankPair};
 use crate::cuda::{CudaError, DeviceMemory, Run, contiguous, empty_within, primitive};
-use crate::memory::Chunks;
 use crate::memory::arena::Lease;
 use crate::memory::budget::Need;
 use crate::memory::layout::Layout;
@@ -113,16 +112,7 @@ impl Call {
     }
 
     pub(super) fn need(&self, tokens: usize) -> Need {
-        Need {
-            sizes: self.layer.sizes,
-            paths: self.paths(),
-            tokens,
-            in_order: self.layer.in_order(),
-            longest: self.sequences.longest(),
-            windows: Arc::clone(&self.layer.place.windows),
-            // What the memory is laid out for decides.
-            chunks: Chunks::Long,
-        }
+        self.layer.need(self.paths(), tokens, self.sequences.longest())
     }
 
     /// A new tensor like `x` in a buffer that is large enough for the longest batch that was announced, so that

@@ -12,6 +12,59 @@ use crate::cuda::{contiguous, empty};
 use crate::memory::arena::Lease;
 use crate::memory::table::Phase;
 
+impl Call {
+    /// From the layer's input to its output; with `keep` also what the backward need not compute again.
+    pub(super) fn forward(
+        &self,
+        pairs: &SiteFactors<CubeTensor>,
+        tokens: usize,
+        from: Source,
+        to: Source,
+        keep: bool,
+    ) -> Ticket {
+        let (gpu, index) = (&self.layer.gpu, self.layer.place.index);
+        let mut turn = self.layer.workspace.turn();
+        match self.check().and_then(|()| turn.lease(gpu, &self.need(tokens), index, keep)) {
+            Err(error) => {
+                gpu.fail(error);
+                Ticket(None)
+            }
+            Ok(lease) => {
+                let operands = self.operands(pairs, from, to, None);
+                self.enqueue(&operands, lease.clone(), tokens, Phase::ForwardAttention);
+                Ticket(keep.then_some(lease))
+            }
+        }
+    }
+
+    /// From the gradient of the output to that of the input, `to`, and those of the pairs; `from` is the input.
+    pub(super) fn backward(
+        &self,
+        pairs: &SiteFactors<CubeTensor>,
+        tokens: usize,
+        from: Source,
+        grad: Source,
+        to: Source,
+        ticket: Ticket,
+    ) -> SiteFactors<CubeTensor> {
+        let (gpu, index) = (&self.layer.gpu, self.layer.place.index);
+        let mut like = |tensor: &CubeTensor| empty(tensor.shape(), DType::F32, &tensor.device);
+        let gradients = pairs.map(|pair| pair.as_ref().map(|pair| pair.map(&mut like)));
+        let mut turn = self.layer.workspace.turn();
+        // What was kept may have been overwritten by another forward pass since; then everything is run again.
+        let kept = ticket.0.filter(Lease::is_current);
+        match kept.map_or_else(|| turn.lease(gpu, &self.need(tokens), index, false), Ok) {
+            Err(error) => gpu.fail(error),
+            Ok(lease) => {
+                let backward = Gradients { grad, pairs: buffers(&gradients) };
+                let operands = self.operands(pairs, from, to, Some(backward));
+                self.enqueue(&operands, lease, tokens, Phase::BackwardAttention);
+            }
+        }
+        gradients
+    }
+}
+
 impl LayerKernel for CubeBackend {
     fn layer_forward(
         x: CubeTensor,
@@ -19,49 +72,19 @@ impl LayerKernel for CubeBackend {
         call: &Call,
         keep: bool,
     ) -> (CubeTensor, Ticket) {
-        let gpu = &call.layer.gpu;
         let (x, pairs) = (contiguous(x), compact(pairs));
-        let tokens = x.shape()[0];
-        let out = call.stream(&x);
-        let mut turn = call.layer.workspace.turn();
-        let lease =
-            call.check().and_then(|()| turn.lease(gpu, &call.need(tokens), call.layer.place.index, keep));
-        match lease {
-            Err(error) => {
-                gpu.fail(error);
-                (out, Ticket(None))
-            }
-            Ok(lease) => {
-                let (from, to) = (Source::Buffer(x.handle), Source::Buffer(out.handle.clone()));
-                let operands = call.operands(&pairs, from, to, None);
-                call.enqueue(&operands, lease.clone(), tokens, Phase::ForwardAttention);
-                (out, Ticket(keep.then_some(lease)))
-            }
-        }
+        let (tokens, out) = (x.shape()[0], call.stream(&x));
+        let to = Source::Buffer(out.handle.clone());
+        let ticket = call.forward(&pairs, tokens, Source::Buffer(x.handle), to, keep);
+        (out, ticket)
     }
 
     fn layer_backward(saved: Saved<Self>, grad: CubeTensor) -> LayerGradients<Self> {
         let Saved { x, pairs, call, ticket } = saved;
-        let gpu = &call.layer.gpu;
         let (x, grad, pairs) = (contiguous(x), contiguous(grad), compact(&pairs));
-        let tokens = x.shape()[0];
-        let dx = call.stream(&x);
-        let mut like = |tensor: &CubeTensor| empty(tensor.shape(), DType::F32, &x.device);
-        let gradients = pairs.map(|pair| pair.as_ref().map(|pair| pair.map(&mut like)));
-        let mut turn = call.layer.workspace.turn();
-        // What was kept may have been overwritten by another forward pass since; then everything is run again.
-        let kept = ticket.0.filter(Lease::is_current);
-        let lease =
-            kept.map_or_else(|| turn.lease(gpu, &call.need(tokens), call.layer.place.index, false), Ok);
-        match lease {
-            Err(error) => gpu.fail(error),
-            Ok(lease) => {
-                let backward = Gradients { grad: Source::Buffer(grad.handle), pairs: buffers(&gradients) };
-                let (from, to) = (Source::Buffer(x.handle), Source::Buffer(dx.handle.clone()));
-                let operands = call.operands(&pairs, from, to, Some(backward));
-                call.enqueue(&operands, lease, tokens, Phase::BackwardAttention);
-            }
-        }
+        let (tokens, dx) = (x.shape()[0], call.stream(&x));
+        let (from, grad) = (Source::Buffer(x.handle), Source::Buffer(grad.handle));
+        let gradients = call.backward(&pairs, tokens, from, grad, Source::Buffer(dx.handle.clone()), ticket);
         (dx, gradients)
     }
 }

@@ -76,15 +76,8 @@ pub(crate) fn pack_experts(
 ) -> Result<()> {
     let [rows, columns] = of.shape;
     assert!(width.is_multiple_of(PIECE), "rows begin at 16 bytes");
-    let arguments = [
-        Arg::Ptr(of.address),
-        Arg::Ptr(to),
-        Arg::size(rows),
-        Arg::size(columns),
-        Arg::size(width),
-        Arg::I32((of.stored == Stored::Transposed).into()),
-        Arg::F32(of.factor),
-    ];
+    let mut arguments = Arg::list([of.address, to], [rows, columns, width]);
+    arguments.extend([Arg::I32((of.stored == Stored::Transposed).into()), Arg::F32(of.factor)]);
     let grid = (blocks(rows * width / PIECE), n_experts);
     run.launch(run.kernel(UNIT, "pack_experts", &[])?, grid, BLOCK, 0, &arguments)
 }
@@ -97,8 +90,7 @@ pub(super) fn weigh_rows(
     weights: u64,
     [n_pairs, rank]: [usize; 2],
 ) -> Result<()> {
-    let mut arguments = [of[0], of[1], pairs, weights].map(Arg::Ptr).to_vec();
-    arguments.extend([n_pairs, rank, RANK_WIDTH].map(Arg::size));
+    let arguments = Arg::list([of[0], of[1], pairs, weights], [n_pairs, rank, RANK_WIDTH]);
     let grid = (blocks(n_pairs * rank.div_ceil(PIECE)), of.len());
     run.launch(run.kernel(UNIT, "weigh_rows", &[])?, grid, BLOCK, 0, &arguments)
 }
@@ -112,16 +104,8 @@ pub(crate) fn merge_router(
     n_experts: usize,
     hidden: usize,
 ) -> Result<()> {
-    let arguments = [
-        Arg::Ptr(weight),
-        Arg::Ptr(pair.a),
-        Arg::Ptr(pair.b),
-        Arg::Ptr(to),
-        Arg::size(n_experts),
-        Arg::size(hidden),
-        Arg::size(pair.rank),
-        Arg::F32(pair.scaling),
-    ];
+    let mut arguments = Arg::list([weight, pair.a, pair.b, to], [n_experts, hidden, pair.rank]);
+    arguments.push(Arg::F32(pair.scaling));
     run.launch(run.kernel(UNIT, "merge_router", &[])?, blocks(n_experts * hidden), BLOCK, 0, &arguments)
 }
 
@@ -144,16 +128,8 @@ pub(super) fn router_gradient(
     add: bool,
     [n_tokens, hidden, n_experts, top_k]: [usize; 4],
 ) -> Result<()> {
-    let arguments = [
-        Arg::Ptr(of.d_logits),
-        Arg::Ptr(of.experts),
-        Arg::Ptr(of.x),
-        Arg::Ptr(to),
-        Arg::I32(add.into()),
-        Arg::size(n_tokens),
-        Arg::size(hidden),
-        Arg::size(top_k),
-    ];
+    let addresses = [of.d_logits, of.experts, of.x, to];
+    let arguments = Arg::list(addresses, [usize::from(add), n_tokens, hidden, top_k]);
     let grid = (blocks(hidden), n_experts);
     run.launch(run.kernel(UNIT, "router_gradient", &[])?, grid, BLOCK, 0, &arguments)
 }
@@ -168,9 +144,11 @@ pub(super) fn router_pair_gradient(
     n_experts: usize,
     hidden: usize,
 ) -> Result<()> {
-    let sizes = [Arg::size(n_experts), Arg::size(hidden), Arg::size(pair.rank), Arg::F32(pair.scaling)];
-    let pointers = |to: u64| [Arg::Ptr(whole), Arg::Ptr(pair.a), Arg::Ptr(pair.b), Arg::Ptr(to)];
-    let arguments = |to: u64| [pointers(to), sizes].concat();
+    let arguments = |to: u64| {
+        let mut arguments = Arg::list([whole, pair.a, pair.b, to], [n_experts, hidden, pair.rank]);
+        arguments.push(Arg::F32(pair.scaling));
+        arguments
+    };
     let grid = blocks(pair.rank * hidden);
     run.launch(run.kernel(UNIT, "router_gradient_a", &[])?, grid, BLOCK, 0, &arguments(da))?;
     let grid = blocks(n_experts * pair.rank);

@@ -41,6 +41,7 @@ mod types;
 use burn::tensor::Tensor;
 
 use crate::DeviceError;
+use crate::device::only_on_a_card;
 use crate::memory::Workspace;
 use crate::op::attention::Segments;
 use crate::site::PerSite;
@@ -94,13 +95,11 @@ impl DecoderLayer {
         angles: &Angles,
         segments: &Segments,
     ) -> Tensor<2> {
-        #[cfg(feature = "cuda")]
-        return node::decoder_layer(&self.inner, x, pairs, angles, segments);
-        #[cfg(not(feature = "cuda"))]
-        {
-            let _ = (x, pairs, angles, segments);
-            match self.inner {}
-        }
+        only_on_a_card!(
+            self.inner,
+            (x, pairs, angles, segments),
+            node::decoder_layer(&self.inner, x, pairs, angles, segments)
+        )
     }
 
     /// Places for the inputs of all layers of a step's batches, in the memory that layers work in. What was claimed as
@@ -111,13 +110,7 @@ impl DecoderLayer {
     /// # Errors
     /// There is no room, under a limit or at all.
     pub fn places(&self, batches: &[&Segments], ranks: &PerSite<usize>) -> Result<StepPlaces, DeviceError> {
-        #[cfg(feature = "cuda")]
-        return Ok(StepPlaces(self.inner.places(batches, ranks)?));
-        #[cfg(not(feature = "cuda"))]
-        {
-            let _ = (batches, ranks);
-            match self.inner {}
-        }
+        only_on_a_card!(self.inner, (batches, ranks), Ok(StepPlaces(self.inner.places(batches, ranks)?)))
     }
 
     /// Puts a batch's stream to where the input of layer `index` lies; behind the last layer it is the gradient that
@@ -126,13 +119,7 @@ impl DecoderLayer {
     /// # Shapes
     /// `[tokens, hidden]`, bf16, in no graph
     pub fn put(&self, places: &StepPlaces, index: usize, batch: usize, x: Tensor<2>) {
-        #[cfg(feature = "cuda")]
-        self.inner.put(&places.0, index, batch, x);
-        #[cfg(not(feature = "cuda"))]
-        {
-            let _ = (places, index, batch, x);
-            match self.inner {}
-        }
+        only_on_a_card!(self.inner, (places, index, batch, x), self.inner.put(&places.0, index, batch, x))
     }
 
     /// The stream that lies where the input of layer `index` does; behind the last layer it is what comes out.
@@ -140,13 +127,11 @@ impl DecoderLayer {
     /// # Shapes
     /// `[tokens, hidden]`, bf16
     pub fn take(&self, places: &StepPlaces, index: usize, batch: usize, tokens: usize) -> Tensor<2> {
-        #[cfg(feature = "cuda")]
-        return self.inner.take(&places.0, index, batch, tokens);
-        #[cfg(not(feature = "cuda"))]
-        {
-            let _ = (places, index, batch, tokens);
-            match self.inner {}
-        }
+        only_on_a_card!(
+            self.inner,
+            (places, index, batch, tokens),
+            self.inner.take(&places.0, index, batch, tokens)
+        )
     }
 
     /// Takes a batch from this layer's place to the next one's. With `keep` what there is room for is kept for the
@@ -158,13 +143,11 @@ impl DecoderLayer {
         batch: &PlacedBatch<'_>,
         keep: bool,
     ) -> KeptForward {
-        #[cfg(feature = "cuda")]
-        return KeptForward(placed::layer_forward(&self.inner, &places.0, pairs, batch, keep));
-        #[cfg(not(feature = "cuda"))]
-        {
-            let _ = (places, pairs, batch, keep);
-            match self.inner {}
-        }
+        only_on_a_card!(
+            self.inner,
+            (places, pairs, batch, keep),
+            KeptForward(placed::layer_forward(&self.inner, &places.0, pairs, batch, keep))
+        )
     }
 
     /// Takes the gradient that was [put](Self::put) behind the last layer from this layer's output to its input, and
@@ -176,13 +159,11 @@ impl DecoderLayer {
         batch: &PlacedBatch<'_>,
         kept: KeptForward,
     ) -> PerSite<Option<PairGradients>> {
-        #[cfg(feature = "cuda")]
-        return placed::layer_backward(&self.inner, &places.0, pairs, batch, kept.0);
-        #[cfg(not(feature = "cuda"))]
-        {
-            let _ = (places, pairs, batch, kept);
-            match self.inner {}
-        }
+        only_on_a_card!(
+            self.inner,
+            (places, pairs, batch, kept),
+            placed::layer_backward(&self.inner, &places.0, pairs, batch, kept.0)
+        )
     }
 }
 

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{
     Autodiff, Backend, BackendTensor, Dispatch, DispatchAutodiffContext, DispatchTensor, DispatchTensorKind,
@@ -17,6 +15,7 @@ use super::operands::{Factors, SiteFactors};
 use super::prepared::Prepared;
 use super::types::{Angles, LayerPairs};
 use crate::op::attention::Segments;
+use crate::op::graph::node;
 use crate::site::SiteKind;
 
 /// Parents of the node: the input, then two factors a site. A site without a pair has parents that nothing tracks.
@@ -121,57 +120,36 @@ pub(super) trait LayerOp: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl LayerOp for burn_cubecl::CubeBackend {
+impl<B: LayerKernel> LayerOp for B {
     fn decoder_layer(x: FloatTensor<Self>, pairs: Pairs<Self>, call: Call) -> FloatTensor<Self> {
         Self::layer_forward(x, &pairs.0, &call, false).0
     }
 }
 
-#[derive(Debug)]
-struct LayerBackward;
-
-impl<B: LayerKernel> Backward<B, PARENTS> for LayerBackward {
-    type State = Saved<B>;
-
-    fn backward(
-        self,
-        ops: Ops<Self::State, PARENTS>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let grad = grads.consume::<B>(&ops.node);
-        let (dx, pairs) = B::layer_backward(ops.state, grad);
-        let factors = pairs.iter().flat_map(|(_, pair)| {
-            pair.as_ref().map_or([None, None], |pair| [Some(pair.a.clone()), Some(pair.b.clone())])
-        });
-        for (parent, gradient) in ops.parents.into_iter().zip(std::iter::once(Some(dx)).chain(factors)) {
-            if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                grads.register::<B>(parent.id, gradient);
-            }
-        }
-    }
-}
-
 impl<B: LayerKernel, C: CheckpointStrategy> LayerOp for Autodiff<B, C> {
     fn decoder_layer(x: FloatTensor<Self>, pairs: Pairs<Self>, call: Call) -> FloatTensor<Self> {
-        // In the order of the gradients that the backward registers.
-        let untracked = || <FloatTensor<Self>>::new(x.primitive().clone()).node();
-        let factors = pairs.0.iter().flat_map(|(_, pair)| {
-            pair.as_ref().map_or_else(|| [untracked(), untracked()], |pair| [pair.a.node(), pair.b.node()])
-        });
-        let nodes: Vec<_> = std::iter::once(x.node()).chain(factors).collect();
-        let nodes = nodes.try_into().expect("one and two a site");
-        let prep = LayerBackward.prepare::<C>(nodes).compute_bound();
-        let mut plain = |tensor: &FloatTensor<Self>| tensor.clone().into_primitive();
-        let pairs: SiteFactors<FloatTensor<B>> =
-            pairs.0.map(|pair| pair.as_ref().map(|pair| pair.map(&mut plain)));
-        let x = x.into_primitive();
-        match prep.stateful() {
-            OpsKind::Tracked(prep) => {
-                let (y, ticket) = B::layer_forward(x.clone(), &pairs, &call, true);
-                prep.finish(Saved { x, pairs, call, ticket }, y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::layer_forward(x, &pairs, &call, false).0),
-        }
+        let untracked = <FloatTensor<Self>>::new(x.primitive().clone());
+        let factors = pairs
+            .0
+            .iter()
+            .flat_map(|(_, pair)| pair.as_ref().map_or([&untracked, &untracked], |pair| [&pair.a, &pair.b]));
+        let parents: Vec<_> = std::iter::once(&x).chain(factors).collect();
+        let parents: [_; PARENTS] = parents.try_into().expect("one and two a site");
+        // In the order of the parents.
+        let back = |saved, grad| {
+            let (dx, pairs) = B::layer_backward(saved, grad);
+            let factors = pairs.iter().flat_map(|(_, pair)| {
+                pair.as_ref().map_or([None, None], |pair| [Some(pair.a.clone()), Some(pair.b.clone())])
+            });
+            std::iter::once(Some(dx)).chain(factors).collect::<Vec<_>>()
+        };
+        node::<B, C, _, _, _>(parents, back, |keep| {
+            let x = x.primitive().clone();
+            let mut plain = |tensor: &FloatTensor<Self>| tensor.primitive().clone();
+            let pairs: SiteFactors<FloatTensor<B>> =
+                pairs.0.map(|pair| pair.as_ref().map(|pair| pair.map(&mut plain)));
+            let (y, ticket) = B::layer_forward(x.clone(), &pairs, &call, keep);
+            (y, Saved { x, pairs, call, ticket })
+        })
     }
 }

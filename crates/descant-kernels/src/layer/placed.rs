@@ -10,16 +10,13 @@ use burn::backend::TensorMetadata as _;
 use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::call::{Call, Ticket, Turn, buffers};
+use super::call::{Call, Ticket, Turn};
 use super::kernel::compact;
-use super::operands::{Factors, Gradients, SiteFactors, Source};
+use super::operands::{Factors, SiteFactors, Source};
 use super::prepared::Prepared;
 use super::types::{LayerPairs, PairGradients, PlacedBatch};
 use crate::cuda::{CudaError, contiguous, empty, primitive, tensor};
-use crate::memory::Chunks;
-use crate::memory::arena::{Lease, Places};
-use crate::memory::budget::Need;
-use crate::memory::table::Phase;
+use crate::memory::arena::Places;
 use crate::op::attention::Segments;
 use crate::site::{Paths, PerSite};
 
@@ -27,16 +24,8 @@ impl Prepared {
     /// Lays memory out for a step, so that it need not be done between two layers, and says where inputs go.
     pub(super) fn places(&self, batches: &[&Segments], ranks: &PerSite<usize>) -> Result<Places, CudaError> {
         let tokens = batches.iter().map(|segments| segments.tokens()).max().unwrap_or(0);
-        let need = Need {
-            sizes: self.sizes,
-            paths: Paths::new(ranks),
-            tokens,
-            in_order: self.in_order(),
-            longest: batches.iter().map(|segments| segments.longest()).max().unwrap_or(0),
-            windows: Arc::clone(&self.place.windows),
-            // What the memory is laid out for decides.
-            chunks: Chunks::Long,
-        };
+        let longest = batches.iter().map(|segments| segments.longest()).max().unwrap_or(0);
+        let need = self.need(Paths::new(ranks), tokens, longest);
         let places = self.workspace.turn().places(&self.gpu, &need)?;
         if !places.holds(batches.len(), tokens, self.sizes.hidden) {
             let what = format!("{} batches go together, fewer were claimed", batches.len());
@@ -81,22 +70,9 @@ pub(super) fn layer_forward(
     batch: &PlacedBatch<'_>,
     keep: bool,
 ) -> Ticket {
-    let (call, tokens) = (call(layer, places, pairs, batch), batch.segments.tokens());
-    let index = layer.place.index;
+    let (call, index) = (call(layer, places, pairs, batch), layer.place.index);
     let at = |index| Source::Address(places.address(index, batch.batch));
-    let mut turn = layer.workspace.turn();
-    let lease = call.check().and_then(|()| turn.lease(&layer.gpu, &call.need(tokens), index, keep));
-    match lease {
-        Err(error) => {
-            layer.gpu.fail(error);
-            Ticket(None)
-        }
-        Ok(lease) => {
-            let operands = call.operands(&factors(pairs), at(index), at(index + 1), None);
-            call.enqueue(&operands, lease.clone(), tokens, Phase::ForwardAttention);
-            Ticket(keep.then_some(lease))
-        }
-    }
+    call.forward(&factors(pairs), batch.segments.tokens(), at(index), at(index + 1), keep)
 }
 
 /// Takes the gradient that lies where the output of the last layer was from this layer's output to its input.
@@ -107,25 +83,11 @@ pub(super) fn layer_backward(
     batch: &PlacedBatch<'_>,
     ticket: Ticket,
 ) -> PerSite<Option<PairGradients>> {
-    let (call, tokens) = (call(layer, places, pairs, batch), batch.segments.tokens());
-    let index = layer.place.index;
-    let factors = factors(pairs);
-    let mut like = |tensor: &CubeTensor| empty(tensor.shape(), DType::F32, &layer.device());
-    let gradients = factors.map(|pair| pair.as_ref().map(|pair| pair.map(&mut like)));
-    let mut turn = layer.workspace.turn();
-    // What was kept may have been overwritten by another forward pass since; then everything is run again.
-    let kept = ticket.0.filter(Lease::is_current);
-    let lease = kept.map_or_else(|| turn.lease(&layer.gpu, &call.need(tokens), index, false), Ok);
-    match lease {
-        Err(error) => layer.gpu.fail(error),
-        Ok(lease) => {
-            let at = |index| Source::Address(places.address(index, batch.batch));
-            let grad = || at(layer.place.windows.len());
-            let backward = Gradients { grad: grad(), pairs: buffers(&gradients) };
-            let operands = call.operands(&factors, at(index), grad(), Some(backward));
-            call.enqueue(&operands, lease, tokens, Phase::BackwardAttention);
-        }
-    }
+    let (call, index) = (call(layer, places, pairs, batch), layer.place.index);
+    let at = |index| Source::Address(places.address(index, batch.batch));
+    let grad = || at(layer.place.windows.len());
+    let tokens = batch.segments.tokens();
+    let gradients = call.backward(&factors(pairs), tokens, at(index), grad(), grad(), ticket);
     gradients.map(|pair| {
         let Factors { a, b } = pair.clone()?;
         Some(PairGradients { a: tensor(a), b: tensor(b) })

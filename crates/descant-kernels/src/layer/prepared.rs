@@ -1,5 +1,7 @@
 //! A layer on an NVIDIA card: what is prepared once.
 
+use std::sync::Arc;
+
 use burn::backend::tensor::Device as BackendDevice;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
@@ -7,10 +9,12 @@ use burn_cubecl::tensor::CubeTensor;
 use super::frozen::FrozenTensors;
 use super::types::{LayerPlace, LayerSpec, LayerTensors};
 use crate::cuda::{Gpu, gpu_of, index_of};
-use crate::memory::{LayerSizes, Workspace};
+use crate::memory::budget::Need;
+use crate::memory::{Chunks, LayerSizes, Workspace};
 use crate::op::experts::cuda::wants_order;
 use crate::op::experts::matrices::ExpertData;
 use crate::op::linear::FrozenWeight;
+use crate::site::Paths;
 use crate::stream::StreamedMatrix;
 
 /// A layer's frozen tensors on their card.
@@ -61,6 +65,20 @@ impl Prepared {
     /// The backend's name for where it is.
     pub(crate) fn device(&self) -> BackendDevice<CubeBackend> {
         self.frozen.input_norm.device.clone()
+    }
+
+    /// What a pass of so many tokens needs, with the longest sequence of it.
+    pub(super) fn need(&self, paths: Paths, tokens: usize, longest: usize) -> Need {
+        Need {
+            sizes: self.sizes,
+            paths,
+            tokens,
+            in_order: self.in_order(),
+            longest,
+            windows: Arc::clone(&self.place.windows),
+            // What the memory is laid out for decides.
+            chunks: Chunks::Long,
+        }
     }
 
     /// Whether the experts' products want their rows in order.

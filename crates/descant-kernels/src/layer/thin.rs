@@ -37,8 +37,7 @@ pub(super) fn thin_rows(
         fields.sizes(&[rows[0], rows[0] + rows[1], columns[0], columns[0] + columns[1]]);
     }
     fields.fill(PATH_PAIRS * PART_BYTES);
-    let mut arguments = [x, w, u].map(Arg::Ptr).to_vec();
-    arguments.extend([tokens, width, columns].map(Arg::size));
+    let mut arguments = Arg::list([x, w, u], [tokens, width, columns]);
     arguments.push(Arg::Struct(&fields.0));
     let (entry, tiles) = if tokens > MANY_TOKENS { ("thin_rows_many", 2) } else { ("thin_rows", 1) };
     let grid = (tokens.div_ceil(tiles * THIN_ROWS_TOKENS), columns.div_ceil(THIN_ROWS_COLUMNS));

@@ -202,25 +202,28 @@ impl LayerLoad {
 mod tests {
     use super::*;
 
+    /// The 20b with adapters of this rank at every site, and one batch of one sequence.
+    fn of_20b(rank: usize, tokens: usize) -> LayerLoad {
+        LayerLoad {
+            sizes: LayerSizes::OF_20B,
+            windows: vec![None; 24],
+            ranks: PerSite::from_fn(|_| rank),
+            tokens,
+            together: 1,
+            inputs_on_host: false,
+            chunks: Chunks::Long,
+            longest: tokens,
+            in_order: true,
+        }
+    }
+
     #[test]
     fn the_room_for_logits_comes_from_sizes_and_lies_in_the_scratch_of_every_plan() {
         let sizes = LayerSizes::OF_20B;
         for tokens in [1, 100, 1024, 4096, 16_384] {
             for in_order in [false, true] {
                 let room = room_for_logits(&sizes, tokens, in_order) as u64;
-                let ranks = PerSite::from_fn(|_| 32);
-                let windows = vec![None; 24];
-                let load = LayerLoad {
-                    sizes,
-                    windows,
-                    ranks,
-                    tokens,
-                    together: 1,
-                    inputs_on_host: false,
-                    chunks: Chunks::Long,
-                    longest: tokens,
-                    in_order,
-                };
+                let load = LayerLoad { in_order, ..of_20b(32, tokens) };
                 for keep in [Keep::Minimal, Keep::All] {
                     assert!(
                         room + WORKSPACE as u64 <= load.memory(keep, 0).scratch,
@@ -238,17 +241,7 @@ mod tests {
     #[test]
     fn what_is_kept_of_pairs_is_within_what_may_be_kept() {
         let of = |rank, free| {
-            let load = LayerLoad {
-                sizes: LayerSizes::OF_20B,
-                windows: vec![None; 24],
-                ranks: PerSite::from_fn(|_| rank),
-                tokens: 16_384,
-                together: 1,
-                inputs_on_host: false,
-                longest: 4096,
-                in_order: true,
-                chunks: Chunks::Long,
-            };
+            let load = LayerLoad { longest: 4096, ..of_20b(rank, 16_384) };
             load.memory(Keep::Auto, free)
         };
         let (none, all) = (of(0, u64::MAX), of(64, u64::MAX));
@@ -264,31 +257,18 @@ mod tests {
 
     #[test]
     fn short_chunks_take_less_and_change_neither_the_room_for_logits_nor_what_pairs_at_experts_get() {
-        let sizes = LayerSizes::OF_20B;
-        let (windows, none) = (vec![None; 24], PerSite::from_fn(|_| 0));
-        let all = PerSite::from_fn(|_| 8);
-        let of = |tokens, ranks: &PerSite<usize>, chunks| {
-            let load = LayerLoad {
-                sizes,
-                windows: windows.clone(),
-                ranks: *ranks,
-                tokens,
-                together: 1,
-                inputs_on_host: false,
-                longest: tokens,
-                in_order: true,
-                chunks,
-            };
+        let of = |tokens, rank, chunks| {
+            let load = LayerLoad { chunks, ..of_20b(rank, tokens) };
             load.memory(Keep::Minimal, 0).scratch
         };
         // Two layers' experts of the 20b are 0.85e9 bytes.
-        let saved = of(16_384, &none, Chunks::Long) - of(16_384, &none, Chunks::Short);
+        let saved = of(16_384, 0, Chunks::Long) - of(16_384, 0, Chunks::Short);
         assert!((700_000_000..900_000_000).contains(&saved), "{saved}");
-        assert_eq!(of(8192, &none, Chunks::Long), of(8192, &none, Chunks::Short));
-        assert_eq!(of(16_384, &all, Chunks::Long), of(16_384, &all, Chunks::Short));
+        assert_eq!(of(8192, 0, Chunks::Long), of(8192, 0, Chunks::Short));
+        assert_eq!(of(16_384, 8, Chunks::Long), of(16_384, 8, Chunks::Short));
         for tokens in [9000, 16_384, 32_768] {
-            let room = room_for_logits(&sizes, tokens, true) + WORKSPACE;
-            assert!(room as u64 <= of(tokens, &none, Chunks::Short), "{tokens}");
+            let room = room_for_logits(&LayerSizes::OF_20B, tokens, true) + WORKSPACE;
+            assert!(room as u64 <= of(tokens, 0, Chunks::Short), "{tokens}");
         }
     }
 

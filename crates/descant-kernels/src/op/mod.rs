@@ -5,7 +5,7 @@
 //! * `cpu.rs` is the fast form for burn's CPU backend, with its backward written by hand;
 //! * `cuda.rs` is the launches on a card, with the CUDA C++ beside it, and the operator for burn made of them, which
 //!   is in `cuda_ops.rs` where that is long;
-//! * `mod.rs` is the function to call, and the wiring of forward and backward into burn's graph.
+//! * `mod.rs` is the function to call, and the wiring of forward and backward into burn's graph, by `graph.rs`.
 //!
 //! An operator knows no other but for the thin products of `experts`, which `linear` and `low_rank` call. What joins
 //! them to a decoder layer is `layer` and, for a step of generation, `decode`, or on the CPU the model.
@@ -13,6 +13,7 @@
 pub(crate) mod attention;
 pub(crate) mod cache;
 pub(crate) mod experts;
+pub(crate) mod graph;
 pub(crate) mod linear;
 pub(crate) mod loss;
 pub(crate) mod low_rank;

@@ -25,6 +25,20 @@ pub(crate) struct Shape {
     pub(crate) scale: f32,
 }
 
+impl Shape {
+    /// What every pass takes: addresses, strides, and behind them the sizes that all calls share.
+    fn arguments<const N: usize, const M: usize>(
+        &self,
+        addresses: [u64; N],
+        strides: [usize; M],
+    ) -> Vec<Arg<'static>> {
+        let mut arguments = Arg::list(addresses, strides);
+        arguments.extend([self.n_tokens, self.window.unwrap_or(0)].map(Arg::size));
+        arguments.push(Arg::F32(self.scale));
+        arguments
+    }
+}
+
 /// Query, key and value, or their gradients: addresses, and elements from a row to the next. Head `h` of each begins
 /// at column `h * head_dim` of its own address.
 #[derive(Debug, Clone, Copy)]
@@ -147,21 +161,8 @@ pub(crate) fn forward(
     let rows = rows.into();
     let form = Form::new(run, shape, &[rows.query_stride, rows.key_stride, out_stride])?;
     let work = sequences.work(run, form.positions(), form.split())?;
-    let arguments = vec![
-        Arg::Ptr(rows.query),
-        Arg::Ptr(rows.key),
-        Arg::Ptr(rows.value),
-        Arg::Ptr(sinks),
-        Arg::Ptr(out),
-        Arg::Ptr(lse),
-        Arg::Ptr(work.queries),
-        Arg::size(rows.query_stride),
-        Arg::size(rows.key_stride),
-        Arg::size(out_stride),
-        Arg::size(shape.n_tokens),
-        Arg::size(shape.window.unwrap_or(0)),
-        Arg::F32(shape.scale),
-    ];
+    let addresses = [rows.query, rows.key, rows.value, sinks, out, lse, work.queries];
+    let arguments = shape.arguments(addresses, [rows.query_stride, rows.key_stride, out_stride]);
     let defines = form.defines();
     let (unit, block) = if form.sm90 {
         ("attention/forward_sm90", geometry::FORWARD_SM90)
@@ -185,9 +186,8 @@ pub(crate) fn backward(
     let strides = [rows.query_stride, rows.key_stride, given.stride, to.query_stride, to.key_stride];
     let form = Form::new(run, shape, &strides)?;
     let work = sequences.work(run, form.positions(), form.split())?;
-    let inputs = [Arg::Ptr(rows.query), Arg::Ptr(rows.key), Arg::Ptr(rows.value)];
-    let strides = [Arg::size(rows.query_stride), Arg::size(rows.key_stride)];
-    let rest = [Arg::size(shape.n_tokens), Arg::size(shape.window.unwrap_or(0)), Arg::F32(shape.scale)];
+    let Rows { query, key, value, query_stride, key_stride } = rows;
+    let Backward { out, d_out, stride, lse, delta } = given;
     let passes = if form.sm90 {
         [
             ("attention/backward_q_sm90", geometry::BACKWARD_Q_SM90),
@@ -199,22 +199,14 @@ pub(crate) fn backward(
     let defines = form.defines();
 
     // The pass over queries writes delta, which the other reads.
-    let mut arguments = inputs.to_vec();
-    arguments.extend([Arg::Ptr(given.out), Arg::Ptr(given.d_out), Arg::Ptr(given.lse)]);
-    arguments.extend([Arg::Ptr(to.query), Arg::Ptr(given.delta), Arg::Ptr(work.queries)]);
-    arguments.extend(strides);
-    arguments.extend([Arg::size(given.stride), Arg::size(given.stride), Arg::size(to.query_stride)]);
-    arguments.extend(rest);
+    let addresses = [query, key, value, out, d_out, lse, to.query, delta, work.queries];
+    let arguments = shape.arguments(addresses, [query_stride, key_stride, stride, stride, to.query_stride]);
     let (unit, block) = passes[0];
     let kernel = (unit, "attention_backward_q", &defines[..]);
     launch(run, form, shape, kernel, block, work.n_queries, arguments)?;
 
-    let mut arguments = inputs.to_vec();
-    arguments.extend([Arg::Ptr(given.d_out), Arg::Ptr(given.lse), Arg::Ptr(given.delta)]);
-    arguments.extend([Arg::Ptr(to.key), Arg::Ptr(to.value), Arg::Ptr(work.keys)]);
-    arguments.extend(strides);
-    arguments.extend([Arg::size(given.stride), Arg::size(to.key_stride)]);
-    arguments.extend(rest);
+    let addresses = [query, key, value, d_out, lse, delta, to.key, to.value, work.keys];
+    let mut arguments = shape.arguments(addresses, [query_stride, key_stride, stride, to.key_stride]);
     let (items, (unit, block)) = (work.n_keys * shape.n_kv, passes[1]);
     // Sizes alone decide, because the sums' last bits depend on it.
     // A window has few queries a tile of keys, and parts of them cost more than they save.

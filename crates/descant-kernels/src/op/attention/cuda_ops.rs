@@ -6,7 +6,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::cuda::{Backward, Rows, Shape, backward, forward};
-use super::node::{AttentionKernel, AttentionOp, Saved};
+use super::node::{AttentionKernel, Saved};
 use super::segments::Segments;
 use super::spec::AttentionSpec;
 use super::table::Table;
@@ -69,18 +69,5 @@ impl AttentionKernel for CubeBackend {
             backward(run, &shape, &table.at(p[10]), rows, given, to)
         });
         [dq, dk, dv]
-    }
-}
-
-impl AttentionOp for CubeBackend {
-    fn attention(
-        q: CubeTensor,
-        k: CubeTensor,
-        v: CubeTensor,
-        sinks: CubeTensor,
-        spec: AttentionSpec,
-        segments: Segments,
-    ) -> CubeTensor {
-        Self::attention_forward(q, k, v, sinks, spec, segments).out
     }
 }

@@ -1,13 +1,12 @@
 //! Attention in burn's graph: what a backend's form is, and the node made of it.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, backend_extension};
 
 use super::segments::Segments;
 use super::spec::AttentionSpec;
+use crate::op::graph::node;
 
 /// What the backward needs again.
 #[derive(Debug, Clone)]
@@ -50,7 +49,7 @@ pub(crate) trait AttentionOp: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl AttentionOp for Flex {
+impl<B: AttentionKernel> AttentionOp for B {
     fn attention(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -63,23 +62,6 @@ impl AttentionOp for Flex {
     }
 }
 
-#[derive(Debug)]
-struct AttentionBackward;
-
-impl<B: AttentionKernel> Backward<B, 3> for AttentionBackward {
-    type State = Saved<B>;
-
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let grad = grads.consume::<B>(&ops.node);
-        let gradients = B::attention_backward(ops.state, grad);
-        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
-            if let Some(parent) = parent {
-                grads.register::<B>(parent.id, gradient);
-            }
-        }
-    }
-}
-
 impl<B: AttentionKernel, C: CheckpointStrategy> AttentionOp for Autodiff<B, C> {
     fn attention(
         q: FloatTensor<Self>,
@@ -89,13 +71,10 @@ impl<B: AttentionKernel, C: CheckpointStrategy> AttentionOp for Autodiff<B, C> {
         spec: AttentionSpec,
         segments: Segments,
     ) -> FloatTensor<Self> {
-        let prep = AttentionBackward.prepare::<C>([q.node(), k.node(), v.node()]).compute_bound();
-        let (q, k, v) = (q.into_primitive(), k.into_primitive(), v.into_primitive());
-        let saved = B::attention_forward(q, k, v, sinks.into_primitive(), spec, segments);
-        let out = saved.out.clone();
-        match prep.stateful() {
-            OpsKind::Tracked(prep) => prep.finish(saved, out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
+        node::<B, C, _, _, _>([&q, &k, &v], B::attention_backward, |_| {
+            let [q, k, v] = [&q, &k, &v].map(|tensor| tensor.primitive().clone());
+            let saved = B::attention_forward(q, k, v, sinks.into_primitive(), spec, segments);
+            (saved.out.clone(), saved)
+        })
     }
 }

@@ -124,28 +124,14 @@ pub(crate) fn grouped_arguments(
     count: usize,
     [n_in, n_out]: [usize; 2],
     to: &Output,
-) -> [Arg<'static>; 17] {
+) -> Vec<Arg<'static>> {
     let (u, v) = to.low_rank.unwrap_or((0, 0));
     let (h, limit) = to.swiglu.unwrap_or((0, 0.0));
-    [
-        Arg::Ptr(a.data),
-        Arg::maybe(a.pairs),
-        Arg::Ptr(blocks),
-        Arg::Ptr(scales),
-        Arg::Ptr(tables),
-        Arg::maybe(to.bias),
-        Arg::Ptr(u),
-        Arg::Ptr(v),
-        Arg::Ptr(a.offsets),
-        Arg::maybe(to.out),
-        Arg::Ptr(h),
-        Arg::size(a.stride),
-        Arg::size(a.top_k),
-        Arg::size(count),
-        Arg::size(n_out),
-        Arg::size(n_in),
-        Arg::F32(limit),
-    ]
+    let (pairs, bias, out) = (a.pairs.unwrap_or(0), to.bias.unwrap_or(0), to.out.unwrap_or(0));
+    let addresses = [a.data, pairs, blocks, scales, tables, bias, u, v, a.offsets, out, h];
+    let mut arguments = Arg::list(addresses, [a.stride, a.top_k, count, n_out, n_in]);
+    arguments.push(Arg::F32(limit));
+    arguments
 }
 
 /// The same on Hopper, where tensor copies bring the operands.
@@ -178,23 +164,10 @@ fn product_in_order(
         None => (a.0, 0),
     };
     let (h, limit) = to.swiglu.unwrap_or((0, 0.0));
-    let arguments = [
-        Arg::Tensor(a.0),
-        Arg::Tensor(weights),
-        Arg::Tensor(of_scales),
-        Arg::Tensor(u),
-        Arg::Ptr(scales),
-        Arg::Ptr(tables),
-        Arg::maybe(to.bias),
-        Arg::Ptr(v),
-        Arg::Ptr(a.1),
-        Arg::maybe(to.out),
-        Arg::Ptr(h),
-        Arg::size(experts.count),
-        Arg::size(n_out),
-        Arg::size(n_in),
-        Arg::F32(limit),
-    ];
+    let mut arguments = [a.0, weights, of_scales, u].map(Arg::Tensor).to_vec();
+    let addresses = [scales, tables, to.bias.unwrap_or(0), v, a.1, to.out.unwrap_or(0), h];
+    arguments.extend(Arg::list(addresses, [experts.count, n_out, n_in]));
+    arguments.push(Arg::F32(limit));
     run.launch_early(kernel, run.gpu().multiprocessors(), block.threads, block.shared, &arguments)
 }
 
@@ -242,18 +215,8 @@ const LOW_RANK_TILE: usize = 64;
 pub(crate) fn low_rank_rows(run: &Run<'_>, a: &Sorted, m: u64, out: u64, sizes: LowRank) -> Result<()> {
     check(sizes.features, RANK_WIDTH, a.stride, sizes.experts)?;
     let kernel = run.kernel("experts/low_rank", "low_rank_rows", &[])?;
-    let arguments = [
-        Arg::Ptr(a.data),
-        Arg::maybe(a.pairs),
-        Arg::Ptr(m),
-        Arg::Ptr(a.offsets),
-        Arg::Ptr(out),
-        Arg::size(a.stride),
-        Arg::size(a.top_k),
-        Arg::size(sizes.experts),
-        Arg::size(sizes.features),
-        Arg::size(sizes.rank),
-    ];
+    let addresses = [a.data, a.pairs.unwrap_or(0), m, a.offsets, out];
+    let arguments = Arg::list(addresses, [a.stride, a.top_k, sizes.experts, sizes.features, sizes.rank]);
     let tiles = a.places.div_ceil(LOW_RANK_TILE) + sizes.experts;
     let block = geometry::LOW_RANK_ROWS;
     run.launch(kernel, tiles, block.threads, geometry::low_rank_rows_shared(sizes.rank), &arguments)
@@ -290,20 +253,9 @@ pub(crate) fn low_rank_gradient(
     check(sizes.features, RANK_WIDTH, y.stride, sizes.experts)?;
     let kernel = run.kernel("experts/low_rank", "low_rank_gradient", &[])?;
     let parts = sizes.parts(y.places);
-    let arguments = [
-        Arg::Ptr(y.data),
-        Arg::maybe(y.pairs),
-        Arg::Ptr(u),
-        Arg::Ptr(y.offsets),
-        Arg::Ptr(to.grad),
-        Arg::Ptr(to.workspace),
-        Arg::size(y.stride),
-        Arg::size(y.top_k),
-        Arg::size(sizes.features),
-        Arg::size(sizes.rank),
-        Arg::I32(i32::from(to.factor == Factor::A)),
-        Arg::F32(to.alpha),
-    ];
+    let addresses = [y.data, y.pairs.unwrap_or(0), u, y.offsets, to.grad, to.workspace];
+    let mut arguments = Arg::list(addresses, [y.stride, y.top_k, sizes.features, sizes.rank]);
+    arguments.extend([Arg::I32((to.factor == Factor::A).into()), Arg::F32(to.alpha)]);
     let grid = [sizes.features.div_ceil(GRADIENT_COLUMNS) as u32, sizes.experts as u32, parts as u32];
     let block = geometry::LOW_RANK_GRADIENT;
     run.launch(kernel, grid, block.threads, geometry::low_rank_stages(sizes.rank), &arguments)?;

@@ -125,3 +125,17 @@ __device__ __forceinline__ void store_block(float (&acc)[COLUMNS / 2], const Pro
         }
     }
 }
+
+// Both kernels of a file whose `grouped<TRANSPOSED>` does the work; behind the names are the bounds of a launch.
+#define GROUPED_KERNEL(name, transposed, ...)                                                                  \
+    extern "C" __global__ void __launch_bounds__(__VA_ARGS__)                                                  \
+        name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const float* tables,         \
+             const bf16* bias, const bf16* u, const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, \
+             int top_k, int n_experts, int n_out, int n_in, float limit) {                                     \
+        Problem g = {a,   pairs, blocks, scales, tables,    bias,  u,    v,    offsets,                        \
+                     out, h,     a_ld,   top_k,  n_experts, n_out, n_in, limit};                               \
+        grouped<transposed>(g);                                                                                \
+    }
+#define GROUPED_KERNELS(...)                            \
+    GROUPED_KERNEL(experts_forward, false, __VA_ARGS__) \
+    GROUPED_KERNEL(experts_backward, true, __VA_ARGS__)

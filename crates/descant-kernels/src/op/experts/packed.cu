@@ -284,19 +284,9 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
     copy_wait<0>();
 }
 
-#define KERNEL(name, transposed)                                                                               \
-    extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                   \
-        name(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const float* tables,         \
-             const bf16* bias, const bf16* u, const bf16* v, const int* offsets, bf16* out, bf16* h, int a_ld, \
-             int top_k, int n_experts, int n_out, int n_in, float limit) {                                     \
-        Problem g = {a,   pairs, blocks, scales, tables,    bias,  u,    v,    offsets,                        \
-                     out, h,     a_ld,   top_k,  n_experts, n_out, n_in, limit};                               \
-        grouped<transposed>(g);                                                                                \
-    }
-
 // One at a time, so that two threads share the time that the compiler takes.
 #if BACKWARD
-KERNEL(experts_backward, true)
+GROUPED_KERNEL(experts_backward, true, THREADS, 1)
 #else
-KERNEL(experts_forward, false)
+GROUPED_KERNEL(experts_forward, false, THREADS, 1)
 #endif

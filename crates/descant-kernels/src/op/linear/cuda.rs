@@ -9,7 +9,7 @@ use cubecl::server::Handle;
 use descant_quant::mxfp4::tiles;
 use descant_quant::nf4;
 
-use super::{GROUPED_FEATURES, LinearKernel, LinearOp, RowGroups, WeightPrimitive};
+use super::{GROUPED_FEATURES, LinearKernel, RowGroups, WeightPrimitive};
 use crate::cuda::geometry::UNPACK;
 use crate::cuda::{self, Arg, CudaError, Element, MatmulSpec, Result, Run};
 use crate::op::experts::cuda::{Output, Sorted, is_few, product};
@@ -236,16 +236,5 @@ impl LinearKernel for CubeBackend {
             return dense(&grad, &matrices, None, true);
         }
         grouped(&grad, matrices, None, groups, true)
-    }
-}
-
-impl LinearOp for CubeBackend {
-    fn linear(
-        x: CubeTensor,
-        weight: WeightPrimitive<Self>,
-        bias: CubeTensor,
-        groups: RowGroups<Self>,
-    ) -> CubeTensor {
-        Self::linear_forward(x, weight, bias, groups)
     }
 }

@@ -10,13 +10,12 @@ mod mxfp4;
 pub(crate) mod reference;
 mod weight;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Device, Tensor};
 
+use crate::op::graph::node;
 pub(crate) use cpu::tasks;
 pub use mxfp4::{Mxfp4Layout, NotTiled};
 pub use weight::{FrozenWeight, Groups};
@@ -77,7 +76,7 @@ pub(crate) trait LinearOp: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl LinearOp for Flex {
+impl<B: LinearKernel> LinearOp for B {
     fn linear(
         x: FloatTensor<Self>,
         weight: WeightPrimitive<Self>,
@@ -88,22 +87,6 @@ impl LinearOp for Flex {
     }
 }
 
-#[derive(Debug)]
-struct LinearBackward;
-
-impl<B: LinearKernel> Backward<B, 1> for LinearBackward {
-    type State = (WeightPrimitive<B>, RowGroups<B>);
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [parent] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        let (weight, groups) = ops.state;
-        if let Some(parent) = parent {
-            grads.register::<B>(parent.id, B::linear_backward(grad, weight, groups));
-        }
-    }
-}
-
 impl<B: LinearKernel, C: CheckpointStrategy> LinearOp for Autodiff<B, C> {
     fn linear(
         x: FloatTensor<Self>,
@@ -111,15 +94,11 @@ impl<B: LinearKernel, C: CheckpointStrategy> LinearOp for Autodiff<B, C> {
         bias: FloatTensor<Self>,
         groups: RowGroups<Self>,
     ) -> FloatTensor<Self> {
-        let (weight, groups, bias) = (weight.inner(), groups.inner(), bias.into_primitive());
-        match LinearBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let y = B::linear_forward(x.into_primitive(), weight.clone(), bias, groups.clone());
-                prep.finish((weight, groups), y)
-            }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(B::linear_forward(x.into_primitive(), weight, bias, groups))
-            }
-        }
+        let back = |(weight, groups), grad| [B::linear_backward(grad, weight, groups)];
+        node::<B, C, _, _, _>([&x], back, |_| {
+            let (x, weight, groups) = (x.primitive().clone(), weight.inner(), groups.inner());
+            let y = B::linear_forward(x, weight.clone(), bias.into_primitive(), groups.clone());
+            (y, (weight, groups))
+        })
     }
 }

@@ -7,7 +7,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::rows::{pieces, rows_at_once};
-use super::{LogitsRoom, LossKernel, LossOp};
+use super::{LogitsRoom, LossKernel};
 use crate::cuda::{self, Arg, MatmulSpec, Matrices, Result, Run};
 
 /// For the products.
@@ -153,16 +153,5 @@ impl LossKernel for CubeBackend {
             run.stage("scale rows", 0.0, bytes, || scale_rows(run, p[0], p[1], p[2], sizes))
         });
         out
-    }
-}
-
-impl LossOp for CubeBackend {
-    fn token_losses(
-        hidden: CubeTensor,
-        head: CubeTensor,
-        targets: CubeTensor,
-        room: LogitsRoom,
-    ) -> CubeTensor {
-        Self::losses(hidden, head, targets, room, false).0
     }
 }

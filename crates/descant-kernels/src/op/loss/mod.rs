@@ -10,16 +10,15 @@ pub(crate) mod reference;
 #[cfg(any(feature = "cuda", test))]
 mod rows;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::{Int, Tensor};
 
 use crate::device::has_form_if;
 use crate::memory::budget::room_for_logits;
 use crate::memory::{LayerSizes, Workspace};
+use crate::op::graph::node;
 
 /// Bytes of logits that exist at once where nobody says how many may: enough that products are at their rate.
 const LOGITS: usize = 256 << 20;
@@ -102,7 +101,7 @@ pub(crate) trait LossOp: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl LossOp for Flex {
+impl<B: LossKernel> LossOp for B {
     fn token_losses(
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
@@ -113,21 +112,6 @@ impl LossOp for Flex {
     }
 }
 
-#[derive(Debug)]
-struct LossBackward;
-
-impl<B: LossKernel> Backward<B, 1> for LossBackward {
-    type State = FloatTensor<B>;
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [parent] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        if let Some(parent) = parent {
-            grads.register::<B>(parent.id, B::scale_rows(ops.state, grad));
-        }
-    }
-}
-
 impl<B: LossKernel, C: CheckpointStrategy> LossOp for Autodiff<B, C> {
     fn token_losses(
         hidden: FloatTensor<Self>,
@@ -135,14 +119,10 @@ impl<B: LossKernel, C: CheckpointStrategy> LossOp for Autodiff<B, C> {
         targets: IntTensor<Self>,
         room: LogitsRoom,
     ) -> FloatTensor<Self> {
-        let prep = LossBackward.prepare::<C>([hidden.node()]).compute_bound();
-        let (hidden, head) = (hidden.into_primitive(), head.into_primitive());
-        match prep.stateful() {
-            OpsKind::Tracked(prep) => {
-                let (losses, gradient) = B::losses(hidden, head, targets, room, true);
-                prep.finish(gradient.expect("a gradient was asked for"), losses)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::losses(hidden, head, targets, room, false).0),
-        }
+        let back =
+            |gradient: Option<_>, grad| [B::scale_rows(gradient.expect("a gradient was asked for"), grad)];
+        node::<B, C, _, _, _>([&hidden], back, |with_gradient| {
+            B::losses(hidden.primitive().clone(), head.into_primitive(), targets, room, with_gradient)
+        })
     }
 }

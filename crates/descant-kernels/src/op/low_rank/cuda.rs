@@ -8,7 +8,7 @@ use burn::tensor::{DType, Shape, Slice};
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{LowRankKernel, LowRankOp, Saved};
+use super::{LowRankKernel, Saved};
 use crate::cuda::geometry::LOW_RANK_FEW;
 use crate::cuda::{self, Arg, Result, Run};
 use crate::op::experts::cuda::{Factor, Gradient, Output, Sorted, low_rank_gradient, product};
@@ -94,9 +94,9 @@ fn few(saved: Saved<CubeBackend>, s: Sizes) -> CubeTensor {
     }
     let scaling = saved.scaling;
     cuda::gpu_of(&x).enqueue(handles, move |run, p| {
-        let mut arguments = vec![Arg::Ptr(p[0]), Arg::Ptr(p[1]), Arg::Ptr(p[2])];
-        arguments.extend([Arg::maybe(p.get(4).copied()), Arg::Ptr(p[3])]);
-        arguments.extend([s.count, s.rank, s.d_in, s.d_out].map(Arg::size));
+        let offsets = p.get(4).copied().unwrap_or(0);
+        let sizes = [s.count, s.rank, s.d_in, s.d_out];
+        let mut arguments = Arg::list([p[0], p[1], p[2], offsets, p[3]], sizes);
         arguments.push(Arg::F32(scaling));
         let block = LOW_RANK_FEW.threads;
         let grid = (s.d_out.div_ceil(block as usize) as u32, s.rows as u32);
@@ -156,17 +156,5 @@ impl LowRankKernel for CubeBackend {
             low_rank_gradient(run, &grad, p[4], to(p[8], Factor::B, scaling), of_b)
         });
         [dx, da, db]
-    }
-}
-
-impl LowRankOp for CubeBackend {
-    fn low_rank(
-        x: CubeTensor,
-        a: CubeTensor,
-        b: CubeTensor,
-        scaling: f32,
-        groups: RowGroups<Self>,
-    ) -> CubeTensor {
-        Self::low_rank_forward(Saved { x, a, b, scaling, groups })
     }
 }

@@ -7,13 +7,12 @@ mod cpu;
 mod cuda;
 pub(crate) mod reference;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
+use crate::op::graph::node;
 use crate::op::linear::{Groups, RowGroups};
 
 /// The low-rank product, each row with its group's pair.
@@ -65,7 +64,7 @@ pub(crate) trait LowRankOp: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl LowRankOp for Flex {
+impl<B: LowRankKernel> LowRankOp for B {
     fn low_rank(
         x: FloatTensor<Self>,
         a: FloatTensor<Self>,
@@ -77,23 +76,6 @@ impl LowRankOp for Flex {
     }
 }
 
-#[derive(Debug)]
-struct LowRankBackward;
-
-impl<B: LowRankKernel> Backward<B, 3> for LowRankBackward {
-    type State = Saved<B>;
-
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let grad = grads.consume::<B>(&ops.node);
-        let gradients = B::low_rank_backward(ops.state, grad);
-        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
-            if let Some(parent) = parent {
-                grads.register::<B>(parent.id, gradient);
-            }
-        }
-    }
-}
-
 impl<B: LowRankKernel, C: CheckpointStrategy> LowRankOp for Autodiff<B, C> {
     fn low_rank(
         x: FloatTensor<Self>,
@@ -102,20 +84,10 @@ impl<B: LowRankKernel, C: CheckpointStrategy> LowRankOp for Autodiff<B, C> {
         scaling: f32,
         groups: RowGroups<Self>,
     ) -> FloatTensor<Self> {
-        let prep = LowRankBackward.prepare::<C>([x.node(), a.node(), b.node()]).compute_bound();
-        let saved = Saved {
-            x: x.into_primitive(),
-            a: a.into_primitive(),
-            b: b.into_primitive(),
-            scaling,
-            groups: groups.inner(),
-        };
-        match prep.stateful() {
-            OpsKind::Tracked(prep) => {
-                let y = B::low_rank_forward(saved.clone());
-                prep.finish(saved, y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::low_rank_forward(saved)),
-        }
+        node::<B, C, _, _, _>([&x, &a, &b], B::low_rank_backward, |_| {
+            let [x, a, b] = [&x, &a, &b].map(|tensor| tensor.primitive().clone());
+            let saved = Saved { x, a, b, scaling, groups: groups.inner() };
+            (B::low_rank_forward(saved.clone()), saved)
+        })
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{NormKernel, NormOp};
+use super::NormKernel;
 use crate::cuda::{self, Arg, CudaError, Result, Run};
 
 /// Threads of a block, as `norm.cu` has it.
@@ -25,8 +25,11 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    fn sizes(&self) -> [Arg<'static>; 4] {
-        [Arg::size(self.count), Arg::size(self.width), Arg::size(self.stride), Arg::F32(self.epsilon as f32)]
+    /// What both kernels take: addresses, then the sizes.
+    fn arguments<const N: usize>(&self, addresses: [u64; N]) -> Vec<Arg<'static>> {
+        let mut arguments = Arg::list(addresses, [self.count, self.width, self.stride]);
+        arguments.push(Arg::F32(self.epsilon as f32));
+        arguments
     }
 
     /// Bytes of so many such matrices of bf16.
@@ -60,8 +63,7 @@ pub(crate) fn forward(
 ) -> Result<()> {
     rows.check()?;
     let kernel = run.kernel("norm", "rms_norm", &[])?;
-    let mut arguments = vec![Arg::Ptr(x), Arg::Ptr(weight), Arg::Ptr(out), Arg::maybe(inv_rms)];
-    arguments.extend(rows.sizes());
+    let arguments = rows.arguments([x, weight, out, inv_rms.unwrap_or(0)]);
     run.launch_early(kernel, rows.grid(run, 16), THREADS, 0, &arguments)
 }
 
@@ -78,9 +80,7 @@ pub(crate) fn backward(
 ) -> Result<()> {
     rows.check()?;
     let kernel = run.kernel("norm", "rms_norm_backward", &[])?;
-    let mut arguments = vec![Arg::Ptr(x), Arg::Ptr(weight), Arg::maybe(inv_rms), Arg::Ptr(dy)];
-    arguments.extend([Arg::maybe(residual), Arg::Ptr(dx)]);
-    arguments.extend(rows.sizes());
+    let arguments = rows.arguments([x, weight, inv_rms.unwrap_or(0), dy, residual.unwrap_or(0), dx]);
     run.launch_early(kernel, rows.grid(run, 8), THREADS, 0, &arguments)
 }
 
@@ -107,11 +107,5 @@ impl NormKernel for CubeBackend {
             })
         });
         dx
-    }
-}
-
-impl NormOp for CubeBackend {
-    fn rms_norm(x: CubeTensor, weight: CubeTensor, epsilon: f64) -> CubeTensor {
-        Self::rms_norm_forward(x, weight, epsilon)
     }
 }

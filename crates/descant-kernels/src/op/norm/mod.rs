@@ -7,14 +7,13 @@ mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod reference;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 use crate::device::has_form_if;
+use crate::op::graph::node;
 
 /// Normalizes the rows of `x`.
 ///
@@ -44,38 +43,18 @@ pub(crate) trait NormOp: Backend {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;
 }
 
-impl NormOp for Flex {
+impl<B: NormKernel> NormOp for B {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
         Self::rms_norm_forward(x, weight, epsilon)
     }
 }
 
-#[derive(Debug)]
-struct NormBackward;
-
-impl<B: NormKernel> Backward<B, 1> for NormBackward {
-    type State = (FloatTensor<B>, FloatTensor<B>, f64);
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [parent] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        let (x, weight, epsilon) = ops.state;
-        if let Some(parent) = parent {
-            grads.register::<B>(parent.id, B::rms_norm_backward(x, weight, epsilon, grad));
-        }
-    }
-}
-
 impl<B: NormKernel, C: CheckpointStrategy> NormOp for Autodiff<B, C> {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
-        let weight = weight.into_primitive();
-        match NormBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let x = x.into_primitive();
-                let y = B::rms_norm_forward(x.clone(), weight.clone(), epsilon);
-                prep.finish((x, weight, epsilon), y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::rms_norm_forward(x.into_primitive(), weight, epsilon)),
-        }
+        let back = |(x, weight, epsilon), grad| [B::rms_norm_backward(x, weight, epsilon, grad)];
+        node::<B, C, _, _, _>([&x], back, |_| {
+            let (x, weight) = (x.primitive().clone(), weight.into_primitive());
+            (B::rms_norm_forward(x.clone(), weight.clone(), epsilon), (x, weight, epsilon))
+        })
     }
 }

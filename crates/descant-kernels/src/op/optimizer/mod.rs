@@ -63,31 +63,11 @@ impl AdamW {
         self.steps
     }
 
-    /// One update of all tensors. Parameters that lie in a graph come back as its leaves.
-    ///
-    /// Where the norm of `clip` is not a finite number, parameters come back as they were and moments stay; the count
-    /// of steps is not taken back, because nobody waits to see: read the norm before the next step.
-    ///
-    /// # Panics
-    /// If the lists do not have one length, that of the moments.
-    #[must_use]
-    pub fn step(
-        &mut self,
-        params: Vec<Tensor<3>>,
-        grads: &[Tensor<3>],
-        rate: f64,
-        spec: &AdamWSpec,
-        clip: Option<Clip<'_>>,
-    ) -> Vec<Tensor<3>> {
-        let update = self.prepare(params, grads, rate, spec, clip);
-        self.apply(update)
-    }
-
-    /// All of a [`step`](Self::step) but its effect: for several hundred tensors that is some milliseconds of the host's
+    /// One update of all tensors, but its effect: for several hundred tensors that is some milliseconds of the host's
     /// time, in which a device can still be at work on the gradients. An update that is dropped has done nothing.
     ///
     /// # Panics
-    /// As [`step`](Self::step).
+    /// If the lists do not have one length, that of the moments.
     pub fn prepare(
         &mut self,
         params: Vec<Tensor<3>>,
@@ -113,7 +93,11 @@ impl AdamW {
         Update(Prepared::Later(Box::new(Later { params, in_graph, grads, numbers, clip })))
     }
 
-    /// Does what was prepared, since which there was no other step: the parameters after it.
+    /// Does what was prepared, since which there was no other step: the parameters after it, those that lay in a graph as
+    /// its leaves.
+    ///
+    /// Where the norm of the clip is not a finite number, parameters come back as they were and moments stay; the count of
+    /// steps is not taken back, because nobody waits to see: read the norm before the next step.
     #[must_use]
     pub fn apply(&mut self, update: Update) -> Vec<Tensor<3>> {
         self.steps += 1;

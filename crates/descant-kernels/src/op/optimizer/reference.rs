@@ -6,7 +6,7 @@ use super::blocks::{Block, Map};
 use super::moments::Moments;
 use super::numbers::{Clip, StepNumbers};
 
-/// See [`crate::AdamW::step`].
+/// See [`crate::AdamW::apply`].
 pub(crate) fn update(
     params: Vec<Tensor<3>>,
     grads: &[Tensor<3>],

@@ -5,7 +5,7 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{RotaryKernel, RotaryOp, Turn};
+use super::{RotaryKernel, Turn};
 use crate::cuda::{self, Arg, Result, Run};
 
 /// Heads to turn, in rows that may hold more than them.
@@ -36,18 +36,9 @@ pub(crate) fn turn(
 ) -> Result<()> {
     let kernel = run.kernel("rotary", "rotary", &[])?;
     let threads = heads.n_tokens * heads.count.div_ceil(GROUP) * (heads.dim / 16);
-    let arguments = [
-        Arg::Ptr(x),
-        Arg::Ptr(cos),
-        Arg::Ptr(sin),
-        Arg::Ptr(out),
-        Arg::size(heads.n_tokens),
-        Arg::size(heads.count),
-        Arg::size(heads.dim),
-        Arg::size(heads.strides[0]),
-        Arg::size(heads.strides[1]),
-        Arg::F32(sign),
-    ];
+    let [from, to] = heads.strides;
+    let mut arguments = Arg::list([x, cos, sin, out], [heads.n_tokens, heads.count, heads.dim, from, to]);
+    arguments.push(Arg::F32(sign));
     run.launch_early(kernel, threads.div_ceil(256), 256u32, 0, &arguments)
 }
 
@@ -62,11 +53,5 @@ impl RotaryKernel for CubeBackend {
             turn(run, p[0], p[1], p[2], p[3], heads, sign)
         });
         y
-    }
-}
-
-impl RotaryOp for CubeBackend {
-    fn rotary(x: CubeTensor, cos: CubeTensor, sin: CubeTensor) -> CubeTensor {
-        Self::turn(x, cos, sin, Turn::Forward)
     }
 }

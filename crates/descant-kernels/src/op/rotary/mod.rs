@@ -7,14 +7,13 @@ mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod reference;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 use crate::device::has_form_if;
+use crate::op::graph::node;
 
 /// Turns `x` by the angles of its tokens.
 ///
@@ -51,37 +50,18 @@ pub(crate) trait RotaryOp: Backend {
     fn rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-impl RotaryOp for Flex {
+impl<B: RotaryKernel> RotaryOp for B {
     fn rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::turn(x, cos, sin, Turn::Forward)
     }
 }
 
-#[derive(Debug)]
-struct RotaryBackward;
-
-impl<B: RotaryKernel> Backward<B, 1> for RotaryBackward {
-    type State = (FloatTensor<B>, FloatTensor<B>);
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [parent] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        let (cos, sin) = ops.state;
-        if let Some(parent) = parent {
-            grads.register::<B>(parent.id, B::turn(grad, cos, sin, Turn::Back));
-        }
-    }
-}
-
 impl<B: RotaryKernel, C: CheckpointStrategy> RotaryOp for Autodiff<B, C> {
     fn rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
-        let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
-        match RotaryBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let y = B::turn(x.into_primitive(), cos.clone(), sin.clone(), Turn::Forward);
-                prep.finish((cos, sin), y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::turn(x.into_primitive(), cos, sin, Turn::Forward)),
-        }
+        let back = |(cos, sin), grad| [B::turn(grad, cos, sin, Turn::Back)];
+        node::<B, C, _, _, _>([&x], back, |_| {
+            let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
+            (B::turn(x.primitive().clone(), cos.clone(), sin.clone(), Turn::Forward), (cos, sin))
+        })
     }
 }

@@ -1,10 +1,10 @@
 //! The routing operators in burn's graph.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, TensorMetadata as _, backend_extension};
+
+use crate::op::graph::node;
 
 /// Forward and backward of a backend.
 pub(super) trait RouteKernel: Backend {
@@ -50,7 +50,7 @@ pub(super) trait RouteOp: Backend {
     ) -> (IntTensor<Self>, IntTensor<Self>, IntTensor<Self>, IntTensor<Self>);
 }
 
-impl RouteOp for Flex {
+impl<B: RouteKernel> RouteOp for B {
     fn route(
         logits: FloatTensor<Self>,
         k: usize,
@@ -73,38 +73,20 @@ pub(super) trait WeightsOp: Backend {
     fn expert_weights(logits: FloatTensor<Self>, experts: IntTensor<Self>) -> FloatTensor<Self>;
 }
 
-impl WeightsOp for Flex {
+impl<B: RouteKernel> WeightsOp for B {
     fn expert_weights(logits: FloatTensor<Self>, experts: IntTensor<Self>) -> FloatTensor<Self> {
         Self::weights_forward(logits, experts)
     }
 }
 
-#[derive(Debug)]
-struct WeightsBackward;
-
-impl<B: RouteKernel> Backward<B, 1> for WeightsBackward {
-    type State = (FloatTensor<B>, IntTensor<B>, usize);
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [parent] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        let (weights, experts, n_experts) = ops.state;
-        if let Some(parent) = parent {
-            grads.register::<B>(parent.id, B::weights_backward(weights, experts, n_experts, grad));
-        }
-    }
-}
-
 impl<B: RouteKernel, C: CheckpointStrategy> WeightsOp for Autodiff<B, C> {
     fn expert_weights(logits: FloatTensor<Self>, experts: IntTensor<Self>) -> FloatTensor<Self> {
-        let prep = WeightsBackward.prepare::<C>([logits.node()]).compute_bound();
-        let logits = logits.into_primitive();
-        let n_experts = burn::backend::TensorMetadata::shape(&logits)[1];
-        let weights = B::weights_forward(logits, experts.clone());
-        match prep.stateful() {
-            OpsKind::Tracked(prep) => prep.finish((weights.clone(), experts, n_experts), weights),
-            OpsKind::UnTracked(prep) => prep.finish(weights),
-        }
+        let back = |(weights, experts, n), grad| [B::weights_backward(weights, experts, n, grad)];
+        node::<B, C, _, _, _>([&logits], back, |_| {
+            let n_experts = logits.shape()[1];
+            let weights = B::weights_forward(logits.primitive().clone(), experts.clone());
+            (weights.clone(), (weights, experts, n_experts))
+        })
     }
 }
 
@@ -117,7 +99,7 @@ pub(super) trait TakeOp: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl TakeOp for Flex {
+impl<B: RouteKernel> TakeOp for B {
     fn take_tokens(
         x: FloatTensor<Self>,
         pairs: IntTensor<Self>,
@@ -127,36 +109,17 @@ impl TakeOp for Flex {
     }
 }
 
-#[derive(Debug)]
-struct TakeBackward;
-
-impl<B: RouteKernel> Backward<B, 1> for TakeBackward {
-    type State = (IntTensor<B>, usize);
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [parent] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        let (places, n_tokens) = ops.state;
-        if let Some(parent) = parent {
-            grads.register::<B>(parent.id, B::take_backward(grad, places, n_tokens));
-        }
-    }
-}
-
 impl<B: RouteKernel, C: CheckpointStrategy> TakeOp for Autodiff<B, C> {
     fn take_tokens(
         x: FloatTensor<Self>,
         pairs: IntTensor<Self>,
         places: IntTensor<Self>,
     ) -> FloatTensor<Self> {
-        let prep = TakeBackward.prepare::<C>([x.node()]).compute_bound();
-        let x = x.into_primitive();
-        let n_tokens = burn::backend::TensorMetadata::shape(&x)[0];
-        let y = B::take_forward(x, pairs, places.clone());
-        match prep.stateful() {
-            OpsKind::Tracked(prep) => prep.finish((places, n_tokens), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        let back = |(places, n_tokens), grad| [B::take_backward(grad, places, n_tokens)];
+        node::<B, C, _, _, _>([&x], back, |_| {
+            let n_tokens = x.shape()[0];
+            (B::take_forward(x.primitive().clone(), pairs, places.clone()), (places, n_tokens))
+        })
     }
 }
 
@@ -170,7 +133,7 @@ pub(super) trait CombineOp: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl CombineOp for Flex {
+impl<B: RouteKernel> CombineOp for B {
     fn combine_experts(
         y: FloatTensor<Self>,
         weights: FloatTensor<Self>,
@@ -181,24 +144,6 @@ impl CombineOp for Flex {
     }
 }
 
-#[derive(Debug)]
-struct CombineBackward;
-
-impl<B: RouteKernel> Backward<B, 2> for CombineBackward {
-    type State = (FloatTensor<B>, FloatTensor<B>, IntTensor<B>);
-
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let grad = grads.consume::<B>(&ops.node);
-        let (y, weights, pairs) = ops.state;
-        let gradients = B::combine_backward(y, weights, pairs, grad);
-        for (parent, gradient) in ops.parents.into_iter().zip(gradients) {
-            if let Some(parent) = parent {
-                grads.register::<B>(parent.id, gradient);
-            }
-        }
-    }
-}
-
 impl<B: RouteKernel, C: CheckpointStrategy> CombineOp for Autodiff<B, C> {
     fn combine_experts(
         y: FloatTensor<Self>,
@@ -206,12 +151,10 @@ impl<B: RouteKernel, C: CheckpointStrategy> CombineOp for Autodiff<B, C> {
         pairs: IntTensor<Self>,
         places: IntTensor<Self>,
     ) -> FloatTensor<Self> {
-        let prep = CombineBackward.prepare::<C>([y.node(), weights.node()]).compute_bound();
-        let (y, weights) = (y.into_primitive(), weights.into_primitive());
-        let out = B::combine_forward(y.clone(), weights.clone(), places);
-        match prep.stateful() {
-            OpsKind::Tracked(prep) => prep.finish((y, weights, pairs), out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        }
+        let back = |(y, weights, pairs), grad| B::combine_backward(y, weights, pairs, grad);
+        node::<B, C, _, _, _>([&y, &weights], back, |_| {
+            let [y, weights] = [&y, &weights].map(|tensor| tensor.primitive().clone());
+            (B::combine_forward(y.clone(), weights.clone(), places), (y, weights, pairs))
+        })
     }
 }

@@ -60,8 +60,8 @@ pub(crate) fn router_choice(
         (RouterWeight::F32(_), false) => "router_choice_f32",
         (RouterWeight::F32(_), true) => "router_choice_few_f32",
     };
-    let mut arguments = [x, weight.address(), bias, logits, experts, weights].map(Arg::Ptr).to_vec();
-    arguments.extend([n_tokens, hidden, n_experts, top_k].map(Arg::size));
+    let addresses = [x, weight.address(), bias, logits, experts, weights];
+    let arguments = Arg::list(addresses, [n_tokens, hidden, n_experts, top_k]);
     let blocks = n_tokens.div_ceil(if is_few { FEW_ROUTED } else { ROUTED });
     run.launch_early(run.kernel("route", entry, &[])?, blocks, 256u32, 0, &arguments)
 }
@@ -75,14 +75,7 @@ pub(crate) fn choose(
     [n_tokens, n_experts, top_k]: [usize; 3],
 ) -> Result<()> {
     check(top_k, n_experts)?;
-    let arguments = [
-        Arg::Ptr(logits),
-        Arg::Ptr(experts),
-        Arg::Ptr(weights),
-        Arg::size(n_tokens),
-        Arg::size(n_experts),
-        Arg::size(top_k),
-    ];
+    let arguments = Arg::list([logits, experts, weights], [n_tokens, n_experts, top_k]);
     run.launch(run.kernel("route", "choose", &[])?, n_tokens.div_ceil(8), 256u32, 0, &arguments)
 }
 
@@ -97,22 +90,14 @@ pub(crate) fn sort(
     [n_pairs, n_experts]: [usize; 2],
 ) -> Result<()> {
     if n_pairs <= FEW_PAIRS && n_experts <= FEW_PAIRS_EXPERTS {
-        let mut arguments = [experts, pairs, places, offsets].map(Arg::Ptr).to_vec();
-        arguments.extend([n_pairs, n_experts].map(Arg::size));
-        return run.launch_early(
-            run.kernel("route/sort", "sort_few_pairs", &[])?,
-            1usize,
-            CHUNK,
-            0,
-            &arguments,
-        );
+        let arguments = Arg::list([experts, pairs, places, offsets], [n_pairs, n_experts]);
+        let kernel = run.kernel("route/sort", "sort_few_pairs", &[])?;
+        return run.launch_early(kernel, 1usize, CHUNK, 0, &arguments);
     }
     let blocks = n_pairs.div_ceil(CHUNK).max(1);
-    let sizes = [Arg::size(n_pairs), Arg::size(n_experts)];
-    let arguments = [&[Arg::Ptr(experts), Arg::Ptr(scratch)][..], &sizes].concat();
+    let arguments = Arg::list([experts, scratch], [n_pairs, n_experts]);
     run.launch_early(run.kernel("route/sort", "count_pairs", &[])?, blocks, CHUNK, 0, &arguments)?;
-    let to = [Arg::Ptr(pairs), Arg::Ptr(places), Arg::Ptr(offsets)];
-    let arguments = [&[Arg::Ptr(experts), Arg::Ptr(scratch)][..], &to, &sizes].concat();
+    let arguments = Arg::list([experts, scratch, pairs, places, offsets], [n_pairs, n_experts]);
     run.launch_early(run.kernel("route/sort", "sort_pairs", &[])?, blocks, CHUNK, 0, &arguments)
 }
 
@@ -127,16 +112,8 @@ pub(crate) fn combine(
     [n_tokens, hidden, top_k]: [usize; 3],
 ) -> Result<()> {
     let vectors = n_tokens * hidden / 8;
-    let arguments = [
-        Arg::Ptr(y),
-        Arg::Ptr(weights),
-        Arg::Ptr(places),
-        Arg::Ptr(residual),
-        Arg::Ptr(out),
-        Arg::I64(vectors as i64),
-        Arg::size(hidden),
-        Arg::size(top_k),
-    ];
+    let mut arguments = [y, weights, places, residual, out].map(Arg::Ptr).to_vec();
+    arguments.extend([Arg::I64(vectors as i64), Arg::size(hidden), Arg::size(top_k)]);
     run.launch_early(run.kernel("route/rows", "combine", &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
 }
 
@@ -170,25 +147,14 @@ pub(crate) fn combine_backward(
     at: &CombineBackward,
     [n_tokens, hidden, top_k]: [usize; 3],
 ) -> Result<()> {
-    let arguments = [
-        Arg::Ptr(at.d_rows),
-        Arg::Ptr(at.places),
-        Arg::Ptr(at.experts),
-        Arg::Ptr(at.d_weights),
-        Arg::Ptr(at.weights),
-        Arg::Ptr(at.router.address()),
-        // The bias' part of the weights' gradients is in them already.
-        Arg::Ptr(0),
-        Arg::Ptr(at.middle),
-        Arg::Ptr(at.inverse_rms),
-        Arg::Ptr(at.norm),
-        Arg::Ptr(at.grad),
-        Arg::Ptr(at.out),
-        Arg::Ptr(at.d_logits),
-        Arg::size(hidden),
-        Arg::size(top_k),
-        Arg::I32(matches!(at.router, RouterWeight::F32(_)).into()),
-    ];
+    let CombineBackward { d_rows, places, experts, weights, d_weights, .. } = *at;
+    // The bias' part of the weights' gradients is in them already.
+    let bias = 0;
+    let given = [d_rows, places, experts, d_weights, weights, at.router.address(), bias];
+    let mut arguments = given.map(Arg::Ptr).to_vec();
+    let stream = [at.middle, at.inverse_rms, at.norm, at.grad, at.out, at.d_logits];
+    arguments.extend(Arg::list(stream, [hidden, top_k]));
+    arguments.push(Arg::I32(matches!(at.router, RouterWeight::F32(_)).into()));
     let entry = if top_k <= 4 { "combine_backward" } else { "combine_backward_many" };
     run.launch_early(run.kernel("route/rows", entry, &[])?, n_tokens, 128u32, 0, &arguments)
 }
@@ -201,8 +167,7 @@ pub(crate) fn expert_weights(
     weights: u64,
     sizes: [usize; 3],
 ) -> Result<()> {
-    let mut arguments = vec![Arg::Ptr(logits), Arg::Ptr(experts), Arg::Ptr(weights)];
-    arguments.extend(sizes.map(Arg::size));
+    let arguments = Arg::list([logits, experts, weights], sizes);
     run.launch(run.kernel("route", "expert_weights", &[])?, sizes[0].div_ceil(256), 256u32, 0, &arguments)
 }
 
@@ -215,8 +180,7 @@ pub(crate) fn expert_weights_backward(
     d_logits: u64,
     sizes: [usize; 3],
 ) -> Result<()> {
-    let mut arguments = vec![Arg::Ptr(weights), Arg::Ptr(experts), Arg::Ptr(grad), Arg::Ptr(d_logits)];
-    arguments.extend(sizes.map(Arg::size));
+    let arguments = Arg::list([weights, experts, grad, d_logits], sizes);
     let kernel = run.kernel("route", "expert_weights_backward", &[])?;
     run.launch(kernel, sizes[0].div_ceil(8), 256u32, 0, &arguments)
 }
@@ -229,8 +193,7 @@ pub(crate) fn take(
     out: u64,
     [n_tokens, hidden, top_k]: [usize; 3],
 ) -> Result<()> {
-    let sizes = [n_tokens, hidden, top_k].map(Arg::size);
-    let arguments = [[x, places, out].map(Arg::Ptr), sizes].concat();
+    let arguments = Arg::list([x, places, out], [n_tokens, hidden, top_k]);
     // Two rows for each warp.
     let shared = TAKE_ROWS_SM90.threads as usize / 32 * 2 * 2 * hidden;
     if run.gpu().is_hopper() && 2 * shared <= run.gpu().architecture().shared_memory() as usize {
@@ -249,7 +212,6 @@ pub(crate) fn combine_gradients(
     [dy, d_weights]: [u64; 2],
     [n_pairs, hidden, top_k]: [usize; 3],
 ) -> Result<()> {
-    let mut arguments = [y, weights, pairs, grad, dy, d_weights].map(Arg::Ptr).to_vec();
-    arguments.extend([hidden, top_k].map(Arg::size));
+    let arguments = Arg::list([y, weights, pairs, grad, dy, d_weights], [hidden, top_k]);
     run.launch(run.kernel("route/rows", "combine_gradients", &[])?, n_pairs, 128u32, 0, &arguments)
 }

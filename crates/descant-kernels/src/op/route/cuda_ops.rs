@@ -5,7 +5,7 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::autodiff::{CombineOp, RouteKernel, RouteOp, TakeOp, WeightsOp};
+use super::autodiff::RouteKernel;
 use super::cuda as launch;
 use super::sort_bytes;
 use crate::cuda::{self, contiguous, floats, handles, matrix};
@@ -99,34 +99,5 @@ impl RouteKernel for CubeBackend {
             launch::combine_gradients(run, [p[0], p[1], p[2], p[3]], [p[4], p[5]], [n_pairs, hidden, k])
         });
         [dy, d_weights]
-    }
-}
-
-impl RouteOp for CubeBackend {
-    fn route(logits: CubeTensor, k: usize) -> (CubeTensor, CubeTensor, CubeTensor, CubeTensor) {
-        Self::choose(logits, k)
-    }
-}
-
-impl WeightsOp for CubeBackend {
-    fn expert_weights(logits: CubeTensor, experts: CubeTensor) -> CubeTensor {
-        Self::weights_forward(logits, experts)
-    }
-}
-
-impl TakeOp for CubeBackend {
-    fn take_tokens(x: CubeTensor, pairs: CubeTensor, places: CubeTensor) -> CubeTensor {
-        Self::take_forward(x, pairs, places)
-    }
-}
-
-impl CombineOp for CubeBackend {
-    fn combine_experts(
-        y: CubeTensor,
-        weights: CubeTensor,
-        _pairs: CubeTensor,
-        places: CubeTensor,
-    ) -> CubeTensor {
-        Self::combine_forward(y, weights, places)
     }
 }

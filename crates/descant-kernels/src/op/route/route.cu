@@ -148,30 +148,17 @@ __device__ __forceinline__ void logits_and_choice(const bf16* __restrict__ x, co
 
 // x bf16 [T, D]; w [E, D]; bias f32 [E] or null; logits f32 [T, E]; experts and weights as `choose` has them. D a
 // multiple of 32, any E. Grid: ceil(T / 32), or ceil(T / 16) of those for few tokens. Block: 256.
-extern "C" __global__ void __launch_bounds__(256, 2)
-    router_choice(const bf16* x, const bf16* w, const float* bias, float* logits, int* experts, float* weights, int T,
-                  int D, int E, int k) {
-    follow_closely();
-    logits_and_choice<false, 2>(x, w, bias, logits, experts, weights, T, D, E, k);
-}
-extern "C" __global__ void __launch_bounds__(256, 2)
-    router_choice_few(const bf16* x, const bf16* w, const float* bias, float* logits, int* experts, float* weights,
-                      int T, int D, int E, int k) {
-    follow_closely();
-    logits_and_choice<false, 1>(x, w, bias, logits, experts, weights, T, D, E, k);
-}
-extern "C" __global__ void __launch_bounds__(256, 2)
-    router_choice_f32(const bf16* x, const float* w, const float* bias, float* logits, int* experts, float* weights,
-                      int T, int D, int E, int k) {
-    follow_closely();
-    logits_and_choice<true, 2>(x, w, bias, logits, experts, weights, T, D, E, k);
-}
-extern "C" __global__ void __launch_bounds__(256, 2)
-    router_choice_few_f32(const bf16* x, const float* w, const float* bias, float* logits, int* experts, float* weights,
-                          int T, int D, int E, int k) {
-    follow_closely();
-    logits_and_choice<true, 1>(x, w, bias, logits, experts, weights, T, D, E, k);
-}
+#define ROUTER_CHOICE(name, number, f32, m)                                                                         \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                            \
+        name(const bf16* x, const number* w, const float* bias, float* logits, int* experts, float* weights, int T, \
+             int D, int E, int k) {                                                                                 \
+        follow_closely();                                                                                           \
+        logits_and_choice<f32, m>(x, w, bias, logits, experts, weights, T, D, E, k);                                \
+    }
+ROUTER_CHOICE(router_choice, bf16, false, 2)
+ROUTER_CHOICE(router_choice_few, bf16, false, 1)
+ROUTER_CHOICE(router_choice_f32, float, true, 2)
+ROUTER_CHOICE(router_choice_few_f32, float, true, 1)
 
 // weights[t] = softmax(logits[t, experts[t]]). logits f32 [T, E], experts i32 [T, k], weights f32 [T, k].
 // The first expert is taken as the one with the largest logit. Grid: ceil(T / 256). Block: 256, a thread a token.

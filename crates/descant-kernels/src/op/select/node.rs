@@ -1,13 +1,12 @@
 //! Rows by index in burn's graph, on a card.
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 use super::choice::Choice;
+use crate::op::graph::node;
 
 /// See [`super::select_rows`]; `rows` rise.
 pub(super) fn select_rows(x: Tensor<2>, rows: &[usize]) -> Tensor<2> {
@@ -26,34 +25,15 @@ pub(super) trait SelectOp: Backend {
     fn select_rows(x: FloatTensor<Self>, choice: Choice) -> FloatTensor<Self>;
 }
 
-impl SelectOp for burn_cubecl::CubeBackend {
+impl<B: SelectKernel> SelectOp for B {
     fn select_rows(x: FloatTensor<Self>, choice: Choice) -> FloatTensor<Self> {
         Self::chosen(x, &choice)
     }
 }
 
-#[derive(Debug)]
-struct SelectBackward;
-
-impl<B: SelectKernel> Backward<B, 1> for SelectBackward {
-    type State = Choice;
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [parent] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        if let Some(parent) = parent {
-            grads.register::<B>(parent.id, B::spread(grad, &ops.state));
-        }
-    }
-}
-
 impl<B: SelectKernel, C: CheckpointStrategy> SelectOp for Autodiff<B, C> {
     fn select_rows(x: FloatTensor<Self>, choice: Choice) -> FloatTensor<Self> {
-        let prep = SelectBackward.prepare::<C>([x.node()]).compute_bound();
-        let y = B::chosen(x.into_primitive(), &choice);
-        match prep.stateful() {
-            OpsKind::Tracked(prep) => prep.finish(choice, y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        let back = |choice, grad| [B::spread(grad, &choice)];
+        node::<B, C, _, _, _>([&x], back, |_| (B::chosen(x.primitive().clone(), &choice), choice))
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::{SwigluKernel, SwigluOp};
+use super::SwigluKernel;
 use crate::cuda::{self, Arg, Result, Run};
 
 /// `h = swiglu(pre)` for `rows` of `width` results.
@@ -49,22 +49,10 @@ pub(crate) fn backward(
     limit: f32,
 ) -> Result<()> {
     let kernel = run.kernel("swiglu", "swiglu_backward", &[])?;
-    let arguments = [
-        Arg::Ptr(at.pre),
-        Arg::Ptr(at.dh),
-        Arg::Ptr(at.dpre),
-        Arg::Ptr(at.h_out),
-        Arg::Ptr(at.pairs),
-        Arg::Ptr(at.experts),
-        Arg::Ptr(at.weights),
-        Arg::Ptr(at.d_out),
-        Arg::Ptr(at.bias),
-        Arg::Ptr(at.d_weights),
-        Arg::size(width),
-        Arg::size(features),
-        Arg::size(top_k),
-        Arg::F32(limit),
-    ];
+    let Backward { pre, dh, dpre, h_out, pairs, experts, weights, d_out, bias, d_weights } = *at;
+    let addresses = [pre, dh, dpre, h_out, pairs, experts, weights, d_out, bias, d_weights];
+    let mut arguments = Arg::list(addresses, [width, features, top_k]);
+    arguments.push(Arg::F32(limit));
     run.launch_early(kernel, rows, 128u32, 0, &arguments)
 }
 
@@ -88,11 +76,5 @@ impl SwigluKernel for CubeBackend {
             backward(run, &at, [rows, inputs / 2, 0, 1], limit)
         });
         dx
-    }
-}
-
-impl SwigluOp for CubeBackend {
-    fn swiglu(gate_up: CubeTensor, limit: f32) -> CubeTensor {
-        Self::swiglu_forward(gate_up, limit)
     }
 }

@@ -8,14 +8,13 @@ mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod reference;
 
-use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
 use burn::tensor::Tensor;
 
 use crate::device::has_form_if;
+use crate::op::graph::node;
 
 /// The activation: `[rows, 2 * width]` to `[rows, width]`.
 pub fn swiglu(gate_up: Tensor<2>, limit: f32) -> Tensor<2> {
@@ -36,37 +35,18 @@ pub(crate) trait SwigluOp: Backend {
     fn swiglu(gate_up: FloatTensor<Self>, limit: f32) -> FloatTensor<Self>;
 }
 
-impl SwigluOp for Flex {
+impl<B: SwigluKernel> SwigluOp for B {
     fn swiglu(gate_up: FloatTensor<Self>, limit: f32) -> FloatTensor<Self> {
         Self::swiglu_forward(gate_up, limit)
     }
 }
 
-#[derive(Debug)]
-struct SwigluBackward;
-
-impl<B: SwigluKernel> Backward<B, 1> for SwigluBackward {
-    type State = (FloatTensor<B>, f32);
-
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let [parent] = ops.parents;
-        let grad = grads.consume::<B>(&ops.node);
-        let (gate_up, limit) = ops.state;
-        if let Some(parent) = parent {
-            grads.register::<B>(parent.id, B::swiglu_backward(gate_up, limit, grad));
-        }
-    }
-}
-
 impl<B: SwigluKernel, C: CheckpointStrategy> SwigluOp for Autodiff<B, C> {
     fn swiglu(gate_up: FloatTensor<Self>, limit: f32) -> FloatTensor<Self> {
-        match SwigluBackward.prepare::<C>([gate_up.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let gate_up = gate_up.into_primitive();
-                let y = B::swiglu_forward(gate_up.clone(), limit);
-                prep.finish((gate_up, limit), y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::swiglu_forward(gate_up.into_primitive(), limit)),
-        }
+        let back = |(gate_up, limit), grad| [B::swiglu_backward(gate_up, limit, grad)];
+        node::<B, C, _, _, _>([&gate_up], back, |_| {
+            let gate_up = gate_up.primitive().clone();
+            (B::swiglu_forward(gate_up.clone(), limit), (gate_up, limit))
+        })
     }
 }

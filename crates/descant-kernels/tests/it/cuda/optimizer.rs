@@ -28,7 +28,8 @@ fn the_optimizer_on_a_card_equals_that_of_the_cpu() {
                 let norm = k::grad_norm(&gradients);
                 norms.extend(floats(norm.clone()));
                 let clip = Some(k::Clip { norm: &norm, max_norm: 1.0 });
-                params = optimizer.step(params, &gradients, 2e-3, &spec, clip);
+                let update = optimizer.prepare(params, &gradients, 2e-3, &spec, clip);
+                params = optimizer.apply(update);
             }
             params.into_iter().map(floats).chain([norms]).collect::<Vec<_>>()
         };
