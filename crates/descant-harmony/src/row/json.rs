@@ -37,12 +37,18 @@ fn not_utf8(line: &[u8]) -> Option<String> {
 /// Any value; on failure the reason.
 pub(crate) fn value(text: &[u8]) -> Result<Json, String> {
     let mut parser = serde_json::Deserializer::from_slice(text);
-    let json = Strict.deserialize(&mut parser).map_err(|error| error.to_string())?;
-    parser.end().map_err(|error| error.to_string())?;
+    let json = Strict.deserialize(&mut parser).map_err(|error| words(&error, text))?;
+    parser.end().map_err(|error| words(&error, text))?;
     match long_number(text) {
         Some(digits) => Err(format!("the whole number {digits} has more than 64 bits")),
         None => Ok(json),
     }
+}
+
+/// The parser's words. It counts lines within the row: those of a row on one line would be taken for the file's.
+fn words(error: &serde_json::Error, text: &[u8]) -> String {
+    let words = error.to_string();
+    if text.contains(&b'\n') { words } else { words.replace(" at line 1 column ", " at column ") }
 }
 
 /// The first whole number of valid JSON that no 64 bits hold.
@@ -187,6 +193,9 @@ mod tests {
         for bad in ["[1]", "1", "{\"a\":1,\"a\":1}", "{\"a\":{\"b\":1,\"b\":2}}", "{} {}", "", &deep] {
             assert!(matches!(object(bad.as_bytes()), Err(Error::Json { .. })), "{bad}");
         }
+        let reason = |text: &str| value(text.as_bytes()).unwrap_err();
+        assert_eq!(reason("{\"a\":1} {}"), "trailing characters at column 9");
+        assert_eq!(reason("{\n\"a\":1} {}"), "trailing characters at line 2 column 8");
         let error = object(b"{\"a\":\"\xff\"}").unwrap_err().to_string();
         assert!(error.contains("no UTF-8 text, from byte 7 on"), "{error}");
     }

@@ -79,6 +79,17 @@ pub(crate) struct Train {
     /// Print every count of the evaluation as a table [default: key figures only]
     #[arg(long)]
     pub(crate) table: bool,
+    /// An option of other commands and trainers.
+    #[arg(long = "model", hide = true, value_parser = |value: &str| setting("model.path", value))]
+    _model: Option<String>,
+    /// Another one.
+    #[arg(long = "data", hide = true, value_parser = |value: &str| setting("data.path", value))]
+    _data: Option<String>,
+}
+
+/// Says how a setting is given that has no option.
+fn setting(key: &str, value: &str) -> Result<String, String> {
+    Err(format!("it is a setting: write --set {key}={value}"))
 }
 
 /// `descant plan`

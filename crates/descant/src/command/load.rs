@@ -9,7 +9,7 @@ use descant_lora::LoraAdapters;
 use descant_model::{Bare, Config, GptOss, Overlay, Placement, SiteKind};
 
 use crate::failure::Hinted;
-use crate::settings::Settings;
+use crate::settings::{EMBEDDED_MODEL, Settings};
 use crate::talk::Talk;
 use crate::words::is_hub_name;
 
@@ -116,8 +116,12 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
     {
         return Err(Hinted::new(error, format!("a repository of a hub is written hf://{name}")).into());
     }
-    let hint =
-        "give a folder with config.json, the safetensors files, tokenizer.json and chat_template.jinja";
+    let hint = if dir == Path::new(EMBEDDED_MODEL) {
+        "that is the default, in a clone of Descant's repository: run the command there, or name a model with --model, or \
+         with model.path in the settings"
+    } else {
+        "give a folder with config.json, the safetensors files, tokenizer.json and chat_template.jinja"
+    };
     Err(Hinted::new(error, hint).into())
 }
 

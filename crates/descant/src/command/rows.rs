@@ -138,8 +138,14 @@ fn options(settings: &Settings) -> Result<(ReadOptions, PrepareOptions)> {
 /// Leaving a row out makes no data set of a file that is none.
 fn hinted(error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<Error>() {
-        Ok(error @ Error::Row { .. }) => {
-            Hinted::new(error, "data.on_bad_row = \"skip\" leaves bad rows out and counts them").into()
+        Ok(Error::Row { path, row, source }) => {
+            let hint = match *source {
+                Error::TooLong { .. } => {
+                    "raise train.max_sequence, or leave longer rows out with data.too_long = \"drop\""
+                }
+                _ => "data.on_bad_row = \"skip\" leaves bad rows out and counts them",
+            };
+            Hinted::new(Error::Row { path, row, source }, hint).into()
         }
         Ok(Error::Io { path, source }) => {
             let name = path.to_str().filter(|name| !path.exists() && is_hub_name(name)).map(str::to_owned);

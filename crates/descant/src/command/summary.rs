@@ -118,7 +118,9 @@ fn next(outcome: &Outcome<'_>) -> String {
     let replies = outcome.measured.map_or(1, |measured| measured.evaluations.replies_each());
     let main = outcome.measured.and_then(|measured| measured.evaluations.main());
     let hit = main.and_then(|main| figures(main, replies).into_iter().find(|f| f.name == HIT));
-    if hit.is_some_and(|figure| figure.way().is_some_and(|way| way != Way::Up) && figure.after.share() < 0.5)
+    if hit
+        .as_ref()
+        .is_some_and(|figure| figure.way().is_some_and(|way| way != Way::Up) && figure.after.share() < 0.5)
     {
         let rate = 3.0 * outcome.settings.train.learning_rate;
         return format!(
@@ -127,11 +129,14 @@ fn next(outcome: &Outcome<'_>) -> String {
             outcome.folder.path().display()
         );
     }
-    format!(
-        "descant generate --model {} --adapter {} --developer 'reasoning language: German' 'Solve 3x + 3 = 9.'",
-        outcome.resolved.model,
-        outcome.folder.join("adapter").display()
-    )
+    let with =
+        format!("--model {} --adapter {}", outcome.resolved.model, outcome.folder.join("adapter").display());
+    match hit {
+        Some(_) => {
+            format!("descant generate {with} --developer 'reasoning language: German' 'Solve 3x + 3 = 9.'")
+        }
+        None => format!("descant chat {with}"),
+    }
 }
 
 impl Summary {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use descant_export::{Form, Proof, REPORT_FILE, Report};
 
+use crate::words::counted;
 use crate::wrap::{LABEL, hanging, wrap_command};
 
 /// Weights that are listed; the rest is in `export.json`.
@@ -82,7 +83,15 @@ fn layer_of(tensor: &str) -> String {
 
 /// How the export compares with base and adapter.
 fn proved(report: &Report, proof: &Proof, line: &mut dyn FnMut(&str, &str)) {
-    line("proved on", &format!("{} rows, {} tokens of {}", proof.rows, proof.tokens, proof.rows_of));
+    line(
+        "proved on",
+        &format!(
+            "{}, {} of {}",
+            counted(proof.rows as u64, "row"),
+            counted(proof.tokens as u64, "token"),
+            proof.rows_of
+        ),
+    );
     line("", &format!("KL {:.2e} nats a token, the same next token at {} %", proof.kl, percent(proof.top1)));
     let kept = proof.gain_kept.map_or(String::new(), |kept| format!("; {:.1} % of the gain", 100.0 * kept));
     line(

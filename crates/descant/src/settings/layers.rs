@@ -39,7 +39,7 @@ pub(crate) struct Resolved {
 }
 
 /// The folder of the embedded default's model, in a checkout.
-const EMBEDDED_MODEL: &str = "fixtures/tiny-gpt-oss";
+pub(crate) const EMBEDDED_MODEL: &str = "fixtures/tiny-gpt-oss";
 /// What that model is called everywhere.
 pub(crate) const EMBEDDED_MODEL_NAME: &str = "tiny-gpt-oss";
 
@@ -143,7 +143,18 @@ impl Resolved {
     }
 }
 
+/// Endings of files that hold rows.
+const OF_DATA: [&str; 7] = ["jsonl", "ndjson", "json", "parquet", "csv", "gz", "zst"];
+
 fn read(path: &Path) -> Result<String> {
+    if path.extension().is_some_and(|of| OF_DATA.iter().any(|data| of.eq_ignore_ascii_case(data))) {
+        let path = path.display();
+        let error = anyhow!("{path}: a file of data, not of settings, which are TOML");
+        let hint = format!(
+            "give it as --set data.path={path}, or data.held_out for questions; `descant init` writes a settings file"
+        );
+        return Err(Hinted::new(error, hint).into());
+    }
     let bytes = descant_files::read_bounded(path, MAX_SETTINGS_BYTES)
         .map_err(|e| Hinted::new(e, "descant init writes a commented settings file"))?;
     String::from_utf8(bytes).with_context(|| format!("{} is not UTF-8", path.display()))

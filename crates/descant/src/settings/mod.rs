@@ -22,7 +22,7 @@ mod schema;
 
 pub(crate) use data::{Data, Source, Validate, ValidationData};
 pub(crate) use init::init_toml;
-pub(crate) use layers::{EMBEDDED_MODEL_NAME, RECIPE, Resolved, resolve, resolve_text};
+pub(crate) use layers::{EMBEDDED_MODEL, EMBEDDED_MODEL_NAME, RECIPE, Resolved, resolve, resolve_text};
 pub(crate) use memory::{Limit, Memory, bytes};
 pub(crate) use recipes::Recipe;
 pub(crate) use schema::schema;
@@ -259,6 +259,11 @@ impl Settings {
         }
         self.data.validate()?;
         self.validate.validate()?;
+        if let (Some(patience), None) = (self.validate.patience, &self.data.validation) {
+            return Err(format!(
+                "validate.patience is {patience}, but data.validation names nothing to validate on"
+            ));
+        }
         self.lora.validate()?;
         self.train.validate()?;
         self.memory.validate()?;

@@ -59,6 +59,13 @@ fn the_written_file_names_and_explains_every_key() {
 }
 
 #[test]
+fn a_file_of_rows_is_not_taken_for_settings() {
+    let error = resolve(Some(std::path::Path::new("chats/my.JSONL")), &[]).unwrap_err();
+    assert_eq!(error.to_string(), "chats/my.JSONL: a file of data, not of settings, which are TOML");
+    assert!(hints(&error).join("").contains("--set data.path=chats/my.JSONL"), "{:?}", hints(&error));
+}
+
+#[test]
 fn an_empty_name_of_held_out_prompts_takes_them_back() {
     assert!(sets(&[]).unwrap().data.held_out.is_some());
     assert_eq!(sets(&["data.held_out="]).unwrap().data.held_out, None);
@@ -152,6 +159,7 @@ fn values_out_of_range_are_refused_by_name() {
         ("evaluate.efforts=[\"low\",\"low\"]", "evaluate.efforts names `low` twice"),
         ("evaluate.batch=0", "evaluate.batch is 0"),
         ("evaluate.prompts=0", "evaluate.prompts is 0; expected at least 1"),
+        ("validate.patience=4", "validate.patience is 4, but data.validation names nothing to validate on"),
         ("model.path=\"\"", "model.path is not set"),
         ("train.warmup_steps=61", "train.warmup_steps is 61 but the run has only 60 steps"),
     ] {

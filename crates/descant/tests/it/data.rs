@@ -106,7 +106,7 @@ fn exact_rendering_is_that_of_the_references() {
         }
     }
     assert_eq!(refused, 5);
-    assert!(ran.err.contains("5 rows were refused"), "{}", ran.err);
+    assert!(ran.err.contains("5 rows refused"), "{}", ran.err);
 }
 
 /// The text with trained tokens in brackets, from the first user message on.
@@ -161,7 +161,7 @@ fn masks_follow_the_policy_and_a_refused_row_keeps_its_place() {
     assert_eq!(ids.iter().filter(|id| **id == 200_007).count(), 2, "the system's and the user's own");
     assert!(answers[2]["mask"].as_array().unwrap().iter().all(|bit| bit == 0));
     assert_eq!(answers[3]["id"], 4);
-    for said in ["2 rows were refused", "1 rows have no trained token under this mask"] {
+    for said in ["2 rows refused", "1 row without a trained token under this mask"] {
         assert!(ran.err.contains(said), "{}", ran.err);
     }
     let exact = rows(&render(&["--template-exact"]));
@@ -238,7 +238,7 @@ fn a_preview_tells_of_bad_rows_by_line_and_says_no() {
     assert_eq!(ran.code, 1, "{}", ran.err);
     assert!(ran.err.contains("(alpaca)"), "{}", ran.err);
     for said in [
-        "left out   1 views repeat an earlier one",
+        "left out   1 view with the tokens of an earlier one",
         "rejected   2 rows\n  line 2: not a JSON object: ",
         "\n  line 3: output: missing",
         "o\\u{1b}[31m",

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::cli::Render;
 use crate::failure::Exit;
 use crate::talk::Talk;
+use crate::words::counted;
 
 /// Rows that are rendered side by side.
 const CHUNK: usize = 256;
@@ -38,15 +39,15 @@ pub(crate) fn run(args: &Render, renderer: &Renderer, input: &Path, talk: Talk) 
     let template = renderer.template();
     talk.item("template", format_args!("{} (sha256 {})", template.source(), template.sha256()));
     for (count, what) in [
-        (refused, "rows were refused; each has its `error`"),
-        (untrained, "rows have no trained token under this mask"),
+        (refused, "refused, with an `error` in place of ids"),
+        (untrained, "without a trained token under this mask"),
         (
             broken,
-            "rows are no longer Harmony, because content became control tokens; their messages are parsed from the tokens",
+            "no longer Harmony, because content became control tokens; messages are parsed from the tokens",
         ),
     ] {
         if count > 0 {
-            talk.warn(format_args!("{count} {what}"));
+            talk.warn(format_args!("{} {what}", counted(count, "row")));
         }
     }
     Ok(Exit::Success)

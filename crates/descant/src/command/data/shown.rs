@@ -15,7 +15,7 @@ use descant_harmony::{Result, TokenClass, Tokenizer};
 
 use super::wrap::pieces;
 use crate::command::account::{DataAccount, in_words};
-use crate::words::{grouped, visible};
+use crate::words::{counted, grouped, visible};
 
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
@@ -144,12 +144,12 @@ pub(super) fn left_out(data: &DataAccount) -> String {
         let _ = writeln!(text, "{BOLD}passed over{BOLD:#} {}", visible(&group.to_string()));
     }
     for (count, what) in [
-        (account.duplicates, "views repeat an earlier one"),
-        (account.dropped, "views are too long"),
-        (account.empty, "views have no trained token"),
+        (account.duplicates, "with the tokens of an earlier one"),
+        (account.dropped, "longer than the limit"),
+        (account.empty, "without a trained token"),
     ] {
         if count > 0 {
-            let _ = writeln!(text, "{BOLD}left out{BOLD:#}   {} {what}", grouped(count));
+            let _ = writeln!(text, "{BOLD}left out{BOLD:#}   {} {what}", counted(count, "view"));
         }
     }
     for key in account.ignored.iter() {
@@ -158,7 +158,7 @@ pub(super) fn left_out(data: &DataAccount) -> String {
     }
     let rejects = &account.rejects;
     if rejects.count > 0 {
-        let _ = writeln!(text, "{BOLD}rejected{BOLD:#}   {} rows", grouped(rejects.count));
+        let _ = writeln!(text, "{BOLD}rejected{BOLD:#}   {}", counted(rejects.count, "row"));
         for reject in rejects.first.iter().take(20) {
             let _ = writeln!(text, "  line {}: {}", reject.number, visible(&reject.reason));
         }

@@ -88,8 +88,8 @@ fn data_lines(talk: Talk, settings: &Settings, data: &DataAccount) {
     talk.item(
         "data",
         format_args!(
-            "{} examples ({}), {} tokens, {} of them trained (mask {}): {}",
-            grouped(data.examples()),
+            "{} ({}), {} tokens, {} of them trained (mask {}): {}",
+            counted(data.examples(), "example"),
             data.form(),
             grouped(total.tokens),
             grouped(total.trained),
