@@ -2,7 +2,9 @@
 //! is dropped do.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use descant_kernels::{AdamW, AdamWSpec, Clip, MomentFormat, Moments, accumulate, grad_norm, reached};
+use descant_kernels::{
+    AdamW, AdamWSpec, Clip, FlatSum, MomentFormat, Moments, accumulate, flattened, grad_norm, reached,
+};
 
 use crate::support::{Random, values};
 
@@ -149,6 +151,52 @@ fn an_update_that_is_prepared_and_dropped_has_no_effect() {
 #[ignore = "needs a card"]
 fn on_a_card_neither() {
     a_dropped_update_has_no_effect(&crate::card::card());
+}
+
+/// What processes send each other: into one piece, apart again, and added in order, as tensors are added. So many tensors.
+fn pieces_come_apart_and_are_summed_to_the_bit(device: &Device, count: usize) {
+    let mut random = Random(40);
+    // Places that are and are not multiples of 16 bytes.
+    let shapes = [[2, 5, 3], [1, 8, 96], [3, 64, 1000], [1, 1, 257], [1, 1, 1]];
+    let shapes: Vec<[usize; 3]> = shapes.iter().copied().cycle().take(count).collect();
+    let mut piece = || -> Vec<Tensor<3>> {
+        // Zeros of both signs among them.
+        let mut some = |shape: &[usize; 3]| {
+            let all = random.floats(*shape);
+            all.clone() * all.abs().greater_elem(0.3).float()
+        };
+        shapes.iter().map(|s| Tensor::from_data(some(s).into_data(), (device, DType::F32))).collect()
+    };
+    let pieces = [piece(), piece(), piece()];
+    let bits = |tensors: &[Tensor<3>]| -> Vec<Vec<u32>> {
+        tensors.iter().map(|one| values(one).into_iter().map(f32::to_bits).collect()).collect()
+    };
+    let flat = flattened(pieces[0].clone());
+    assert_eq!(bits(std::slice::from_ref(&flat))[0], bits(&pieces[0]).concat());
+    let one = FlatSum::of(flat, &shapes).into_tensors();
+    assert_eq!(one.iter().map(Tensor::dims).collect::<Vec<_>>(), shapes);
+    assert_eq!(bits(&one), bits(&pieces[0]));
+    let summed = |order: [usize; 3]| {
+        let [first, second, third] = order.map(|at| flattened(pieces[at].clone()));
+        bits(&FlatSum::of(first, &shapes).plus(second).plus(third).into_tensors())
+    };
+    let [first, second, third] = pieces.clone();
+    let right = bits(&accumulate(accumulate(first, &second), &third));
+    assert!(summed([0, 1, 2]) == right);
+    assert!(summed([2, 1, 0]) != right, "the order of a sum is seen");
+}
+
+#[test]
+fn gradients_in_one_piece_come_apart_and_are_summed_to_the_bit() {
+    pieces_come_apart_and_are_summed_to_the_bit(&Device::flex(), 5);
+}
+
+/// More tensors than one launch takes.
+#[cfg(feature = "cuda")]
+#[test]
+#[ignore = "needs a card"]
+fn on_a_card_too() {
+    pieces_come_apart_and_are_summed_to_the_bit(&crate::card::card(), 500);
 }
 
 #[test]
