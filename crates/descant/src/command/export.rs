@@ -21,10 +21,6 @@ use crate::words::is_hub_name;
 
 /// The settings of the run that an adapter lies in, if it lies in one.
 pub(crate) fn run_of(adapter: &Path, places: &Places) -> Result<Option<Resolved>> {
-    if !adapter.exists() {
-        let error = anyhow!("adapter {} does not exist", adapter.display());
-        return Err(Hinted::new(error, "a run writes its adapter to RUN/adapter".to_owned()).into());
-    }
     // `train` writes the adapter next to the resolved settings and the identity of the run.
     let Some(folder) = adapter.parent() else { return Ok(None) };
     let settings = folder.join("config.toml");

@@ -125,6 +125,25 @@ pub(crate) fn check_dir(dir: &Path) -> Result<()> {
     Err(Hinted::new(error, hint).into())
 }
 
+/// Says before a model is loaded when a folder is not an adapter's.
+pub(crate) fn check_adapter(dir: &Path) -> Result<()> {
+    let has_config = |dir: &Path| dir.join("adapter_config.json").is_file();
+    if has_config(dir) {
+        return Ok(());
+    }
+    let error = if dir.exists() {
+        anyhow!("{} is not an adapter: it has no adapter_config.json", dir.display())
+    } else {
+        anyhow!("adapter {} does not exist", dir.display())
+    };
+    let within = dir.join("adapter");
+    let hint = match has_config(&within) {
+        true => format!("a run writes its adapter to RUN/adapter: write --adapter {}", within.display()),
+        false => "a run writes its adapter to RUN/adapter".to_owned(),
+    };
+    Err(Hinted::new(error, hint).into())
+}
+
 /// What turns conversations into the ids of a model directory.
 pub(crate) fn renderer_of(dir: &Path) -> Result<Renderer> {
     Renderer::load(dir, None).with_context(|| format!("model {}", dir.display()))

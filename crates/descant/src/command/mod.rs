@@ -65,6 +65,9 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
     let root = &cli.global.root;
     // Only these two may go to the network; the others take what the cache has.
     let cached = Places::new(false, true, talk);
+    if let Some(adapter) = adapter(&cli.command) {
+        load::check_adapter(adapter)?;
+    }
     match &cli.command {
         Command::Train(args) if args.dry_run => {
             train::dry_run(&settings(&args.settings, args.recipe.as_deref(), root, None)?, talk)
@@ -128,6 +131,22 @@ pub(crate) fn run(cli: &Cli, talk: Talk) -> Result<Exit> {
         Command::Doctor(args) => doctor::run(args, talk),
         Command::Completions(args) => shell::completions(args, talk),
         Command::Man(args) => shell::man(args, talk),
+    }
+}
+
+/// The adapter that a command reads.
+fn adapter(command: &Command) -> Option<&PathBuf> {
+    match command {
+        Command::Generate(args) => args.model.adapter.as_ref(),
+        Command::Chat(args) => args.model.adapter.as_ref(),
+        Command::Score(args) => args.model.adapter.as_ref(),
+        Command::Evaluate(args) => args.adapter.as_ref(),
+        Command::Export(args) => Some(&args.adapter),
+        Command::Bench(args) => match &args.what {
+            Some(Measured::Generate(args)) => args.adapter.as_ref(),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -47,13 +47,19 @@ fn a_self_test_wants_a_gpu_and_no_other_command_beside_it() {
 #[test]
 fn errors_say_what_where_and_what_now() {
     let dir = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 6] = [
+    let adapter = dir.path().join("runs/first/adapter");
+    std::fs::create_dir_all(&adapter).unwrap();
+    std::fs::File::create(adapter.join("adapter_config.json")).unwrap();
+    let commands: [&[&str]; 9] = [
         &["train", "no/such.toml"],
+        &["train", "rows.jsonl"],
+        &["train", "--data", "rows.jsonl"],
         &["train", "--set", "train.lora_alpha=32"],
         &["train", "--set", "lora.r=0"],
         &["train", "--set", "model.path=no/such/model"],
         &["train", "--set", "model.device=cuda"],
         &["evaluate", "--set", "model.device=tpu"],
+        &["generate", "--adapter", "runs/first", "Hi"],
     ];
     // The root is where the embedded default is, the folder is where nothing is.
     let root = root().to_str().unwrap();
@@ -68,6 +74,15 @@ fn errors_say_what_where_and_what_now() {
     $ descant train no/such.toml
     error: open no/such.toml: No such file or directory (os error 2)
     hint: descant init writes a commented settings file
+
+    $ descant train rows.jsonl
+    error: rows.jsonl: a file of data, not of settings, which are TOML
+    hint: give it as --set data.path=rows.jsonl, or data.held_out for questions; `descant init` writes a settings file
+
+    $ descant train --data rows.jsonl
+    error: invalid value 'rows.jsonl' for '--data <DATA>': it is a setting: write --set data.path=rows.jsonl
+
+    For more information, try '--help'.
 
     $ descant train --set train.lora_alpha=32
     error: --set train.lora_alpha=32: unknown key `train.lora_alpha`
@@ -86,6 +101,10 @@ fn errors_say_what_where_and_what_now() {
 
     $ descant evaluate --set model.device=tpu
     error: device is `tpu`; expected auto, cpu, cuda or cuda:N
+
+    $ descant generate --adapter runs/first Hi
+    error: runs/first is not an adapter: it has no adapter_config.json
+    hint: a run writes its adapter to RUN/adapter: write --adapter runs/first/adapter
     "##);
 }
 

@@ -28,7 +28,8 @@ fn cache(places: &Places) -> Check {
     let free = descant_files::free_bytes(folder).ok().flatten();
     let facts = json!({"folder": folder, "repositories": repositories, "bytes": bytes, "free_bytes": free});
     let free = free.map_or_else(|| "an unknown amount".to_owned(), size);
-    let text = format!("{}: {repositories} repositories, {}, {free} free", folder.display(), size(bytes));
+    let are = if repositories == 1 { "repository" } else { "repositories" };
+    let text = format!("{}: {repositories} {are}, {}, {free} free", folder.display(), size(bytes));
     Check::ok("hub cache", text, facts)
 }
 
