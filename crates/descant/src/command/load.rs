@@ -137,9 +137,10 @@ pub(crate) fn check_adapter(dir: &Path) -> Result<()> {
         anyhow!("adapter {} does not exist", dir.display())
     };
     let within = dir.join("adapter");
-    let hint = match has_config(&within) {
-        true => format!("a run writes its adapter to RUN/adapter: write --adapter {}", within.display()),
-        false => "a run writes its adapter to RUN/adapter".to_owned(),
+    let hint = if has_config(&within) {
+        format!("a run writes its adapter to RUN/adapter: write --adapter {}", within.display())
+    } else {
+        "a run writes its adapter to RUN/adapter".to_owned()
     };
     Err(Hinted::new(error, hint).into())
 }
