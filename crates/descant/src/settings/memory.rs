@@ -4,16 +4,31 @@ use std::str::FromStr;
 
 use descant_kernels::Keep;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// `[memory]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Memory {
     /// Memory limit such as `12GB` or `14.5GiB`, or `max`; all memory if absent.
+    #[serde(deserialize_with = "amount")]
     pub(crate) limit: Option<String>,
     /// Activations to keep from forward to backward.
     pub(crate) keep: String,
+}
+
+/// An amount of memory, also where it is a number of TOML's own.
+fn amount<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected an amount such as 14.5GiB, or a number of bytes")]
+    enum Amount {
+        Text(String),
+        Bytes(u64),
+    }
+    Ok(Some(match Amount::deserialize(from)? {
+        Amount::Text(text) => text,
+        Amount::Bytes(bytes) => bytes.to_string(),
+    }))
 }
 
 impl Default for Memory {

@@ -59,6 +59,15 @@ fn the_written_file_names_and_explains_every_key() {
 }
 
 #[test]
+fn a_limit_of_memory_may_be_a_number() {
+    let limit = |set: &str| sets(&[set]).unwrap().memory.limit().unwrap();
+    assert_eq!(limit("memory.limit=12000000000"), Some(12_000_000_000));
+    assert_eq!(limit("memory.limit=12GB"), Some(12_000_000_000));
+    let error = format!("{:#}", sets(&["memory.limit=true"]).unwrap_err());
+    assert!(error.contains("expected an amount such as 14.5GiB, or a number of bytes"), "{error}");
+}
+
+#[test]
 fn a_file_of_rows_is_not_taken_for_settings() {
     let error = resolve(Some(std::path::Path::new("chats/my.JSONL")), &[]).unwrap_err();
     assert_eq!(error.to_string(), "chats/my.JSONL: a file of data, not of settings, which are TOML");
