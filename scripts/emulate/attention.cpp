@@ -1,7 +1,12 @@
-// op/attention/forward.cu and backward.cu against sums in f64: several sequences, with a window and without, tiles of
-// keys split in every way. run.sh makes kernels.h, of one of both.
+// op/attention/forward.cu, backward.cu and Hopper's backward in one pass against sums in f64: several sequences, with a
+// window and without, tiles of keys split in every way. run.sh makes kernels.h, of one of them.
+#ifdef ONE_PASS
+#include "warpgroup.h"
+alignas(1024) static u8 shared[SHARED];
+#else
 #include "block.h"
 alignas(1024) static u8 shared[SHARED_OF_FEATURE * HEAD_DIM];
+#endif
 inline float exp2_fast(float x) { return exp2f(x); }
 #include "kernels.h"
 
@@ -15,7 +20,12 @@ int main() {
         std::vector<int> lengths;
         int window, split;
     };
-    for (const Case& c : {Case{{1, 9}, 0, 4}, {{70, 2}, 0, 1}, {{70}, 9, 2}, {{150}, 20, 4}}) {
+#ifdef ONE_PASS
+    const std::vector<Case> cases{{{1, 9}, 0, 1}, {{150, 13, 300}, 0, 1}, {{128, 257}, 0, 1}};
+#else
+    const std::vector<Case> cases{{{1, 9}, 0, 4}, {{70, 2}, 0, 1}, {{70}, 9, 2}, {{150}, 20, 4}};
+#endif
+    for (const Case& c : cases) {
         int T = 0;
         for (int n : c.lengths) T += n;
         auto halves = [&](size_t n) {
@@ -68,7 +78,7 @@ int main() {
             std::vector<int> all;
             for (int start = 0, s = 0; s < (int)c.lengths.size(); start += c.lengths[s++])
                 for (int first = 0; first < c.lengths[s]; first += step)
-                    for (int x : {start, c.lengths[s], start, c.lengths[s], first, split, 0, 0}) all.push_back(x);
+                    for (int x : {start, c.lengths[s], start, c.lengths[s], first, split, s, 0}) all.push_back(x);
             const int n = all.size() / TILE_INTS;
             auto list = (int*)aligned_alloc(64, (all.size() * 4 + 63) / 64 * 64);
             std::copy(all.begin(), all.end(), list);
@@ -100,6 +110,22 @@ int main() {
             far = std::max(far, std::isnan(lse_got[i]) ? 1e9 : fabs(lse_got[i] - lse[i]));
         worst = std::max(worst, far);
         printf(" forward %.1e, lse %.1e\n", error(out, HEADS * D, y, 0, HEADS * D), far);
+#elif defined ONE_PASS
+        // Counted by fours; what was there before the first sum is not read.
+        const int n_tiles = T / (SUM_ROWS / GROUP) + (int)c.lengths.size() + 1, run_of_turns = 2;
+        std::vector<u32> turns(1 + KV * n_tiles);
+        std::vector<float> sums((size_t)KV * n_tiles * SUM_ROWS * D, NAN);
+        run({(T + DELTA_ROWS - 1) / DELTA_ROWS, (HEADS + DELTA_HEADS - 1) / DELTA_HEADS, 1}, DELTA_THREADS, [&] {
+            attention_delta(out, d_out, delta.data(), HEADS * D, T, HEADS);
+        });
+        phases.clear(), meetings.clear();
+        run({1, 1, 1}, THREADS, [&] {
+            attention_backward_one(q, k, v, d_out, lse.data(), delta.data(), sums.data(), turns.data(),
+                                   got + HEADS * D, got + (HEADS + KV) * D, keys.first, LD, LD, HEADS * D, LD, T,
+                                   scale, keys.second * KV, KV, n_tiles, run_of_turns);
+        });
+        run({KV, queries.second, 1}, SUM_THREADS,
+            [&] { attention_queries(sums.data(), got, queries.first, LD, scale, n_tiles); });
 #else
         run({KV, queries.second, 1}, THREADS, [&] {
             attention_backward_q(q, k, v, out, d_out, lse.data(), got, delta.data(), queries.first, LD, LD, HEADS * D,
@@ -110,6 +136,8 @@ int main() {
             attention_backward_kv(q, k, v, d_out, lse.data(), delta.data(), got + HEADS * D, got + (HEADS + KV) * D,
                                   keys.first, LD, LD, HEADS * D, LD, T, c.window, scale);
         });
+#endif
+#ifndef FORWARD
         const double dq = error(got, LD, grad, 0, HEADS * D), dkv = error(got, LD, grad, HEADS * D, LD);
         printf(" dq %.1e, dk and dv %.1e\n", dq, dkv);
 #endif

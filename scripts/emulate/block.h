@@ -46,6 +46,7 @@ struct alignas(16) int4 {
 template <bool B> struct Bool {
     static constexpr bool value = B;
 };
+inline float4 make_float4(float a, float b, float c, float d) { return {a, b, c, d}; }
 inline uint2 make_uint2(u32 x, u32 y) { return {x, y}; }
 inline uint4 make_uint4(u32 a, u32 b, u32 c, u32 d) { return {a, b, c, d}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }

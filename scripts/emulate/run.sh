@@ -101,6 +101,26 @@ for shape in "64 8" "32 4" "16 3"; do
     "$build/attention"
   done
 done
+# Hopper's backward in one pass; what both of its files name is in a namespace each.
+one="-DTILE_INTS=$(number "$geometry" 'const TILE_INTS: usize = ')"
+one="$one -DQUERY_ROWS=$(number "$geometry" 'const QUERY_ROWS_SM90: usize = ')"
+one="$one -DKEY_ROWS=$(number "$geometry" 'const KEY_ROWS: usize = ')"
+one="$one -DTHREADS=$(number "$geometry" 'const BACKWARD_ONE_SM90: Block = Block { threads: ')"
+one="$one -DSHARED=$(number "$geometry" 'const BACKWARD_ONE_SM90: Block = Block { threads: 512, shared: ')"
+one="$one -DSUM_ROWS=$(number "$attention/one_pass.rs" 'const SUM_ROWS: usize = ')"
+one="$one -DDELTA_THREADS=$(number "$geometry" 'const DELTA_SM90: Block = Block { threads: ')"
+one="$one -DDELTA_ROWS=$(number "$geometry" 'const DELTA_ROWS: usize = ')"
+one="$one -DDELTA_HEADS=$(number "$geometry" 'const DELTA_HEADS: usize = ')"
+one="$one -DSUM_THREADS=$(number "$geometry" 'const QUERIES_SM90: Block = Block { threads: ')"
+{ text "$attention/attention.cuh" | without exp2_fast; text "$attention/attention_sm90.cuh"
+  for part in one ends; do
+    echo "namespace $part {"; text "$attention/backward_${part}_sm90.cu"; echo "} using namespace $part;"
+  done; } | sed -e '/extern __shared__/d' -e 's/extern "C"//' -e 's/__restrict__//g' > "$build/kernels.h"
+for group in 8 3; do
+  # shellcheck disable=SC2086
+  compile -w $one -DONE_PASS -DHEAD_DIM=64 -DGROUP="$group" "$here/attention.cpp" -o "$build/attention"
+  "$build/attention"
+done
 packed mxfp4 "-DSHARED=$(number "$geometry" 'const PACKED: Block = Block { threads: 256, shared: ' | head -1)" "$@"
 packed nf4 "-DNF4=1 -DSHARED=$(number "$geometry" 'const PACKED_NF4: Block = Block { threads: 256, shared: ' | head -1)" "$@"
 for form in experts_sm90 experts_wide_sm90; do

@@ -6,12 +6,14 @@ use super::geometry::{
     WEIGHT_BOX,
 };
 use crate::decode::split::{LEAST_TILES, MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
+use crate::op::attention::one_pass::SUM_ROWS;
 use crate::op::experts::{GRADIENT_COLUMNS, RANK_WIDTH};
 use crate::op::route::CHUNK;
 
 const QUERIES: Define = ("QUERY_ROWS", QUERY_ROWS as i64);
 const QUERIES_SM90: Define = ("QUERY_ROWS", QUERY_ROWS_SM90 as i64);
 const KEYS: Define = ("KEY_ROWS", KEY_ROWS as i64);
+const SUMS: Define = ("SUM_ROWS", SUM_ROWS as i64);
 const TILE: Define = ("TILE_INTS", TILE_INTS as i64);
 const EXPERTS: Define = ("MAX_EXPERTS", MAX_EXPERTS as i64);
 /// Which packing a file decodes; MXFP4 without it.
@@ -46,6 +48,22 @@ pub(super) const BACKWARD_KV_SM90: &[Define] = &[
     geometry::BACKWARD_KV_SM90.threads("THREADS"),
     geometry::BACKWARD_KV_SM90.shared("SHARED"),
     ("PARTS_OF_KEYS", KEY_PARTS_SM90 as i64),
+];
+pub(super) const BACKWARD_ONE_SM90: &[Define] = &[
+    KEYS,
+    TILE,
+    SUMS,
+    geometry::BACKWARD_ONE_SM90.threads("THREADS"),
+    geometry::BACKWARD_ONE_SM90.shared("SHARED"),
+];
+pub(super) const BACKWARD_ENDS_SM90: &[Define] = &[
+    QUERIES_SM90,
+    TILE,
+    SUMS,
+    geometry::DELTA_SM90.threads("DELTA_THREADS"),
+    ("DELTA_ROWS", geometry::DELTA_ROWS as i64),
+    ("DELTA_HEADS", geometry::DELTA_HEADS as i64),
+    geometry::QUERIES_SM90.threads("SUM_THREADS"),
 ];
 pub(super) const GROUPED: &[Define] =
     &[EXPERTS, WIDTH, geometry::GROUPED.threads("THREADS"), geometry::GROUPED.shared("SHARED")];

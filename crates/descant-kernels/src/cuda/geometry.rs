@@ -43,6 +43,16 @@ pub const BACKWARD_KV_SM90: Block = Block { threads: 384, shared: 132_096 };
 pub const KEY_PARTS_SM90: usize = 4;
 /// Tiles of keys times key heads up to which they do: with more, multiprocessors are busy without.
 pub const FEW_KEY_ITEMS_SM90: usize = 192;
+/// Its backward in one pass.
+pub const BACKWARD_ONE_SM90: Block = Block { threads: 512, shared: 197_632 };
+/// What comes before that.
+pub const DELTA_SM90: Block = Block { threads: 128, shared: 0 };
+/// Rows of a block there.
+pub const DELTA_ROWS: usize = 8;
+/// Heads of it.
+pub const DELTA_HEADS: usize = 16;
+/// What comes after it.
+pub const QUERIES_SM90: Block = Block { threads: 128, shared: 0 };
 
 /// Experts of a layer at most: their offsets lie in shared memory.
 pub const MAX_EXPERTS: usize = 256;

@@ -113,6 +113,35 @@ __device__ __forceinline__ void bulk_copy(u32 to, const void* from, u32 bytes, u
                  : "memory");
 }
 
+// Four 8 x 8 matrices from the fragments of mma.sync; a lane has the address of one row.
+__device__ __forceinline__ void store_matrices(u32 to, const u32 (&r)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(r[0]), "r"(r[1]),
+                 "r"(r[2]), "r"(r[3])
+                 : "memory");
+}
+
+// ---- numbers in device memory that blocks wait for
+__device__ __forceinline__ u32 load_relaxed(const u32* from) {
+    u32 x;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
+    return x;
+}
+__device__ __forceinline__ u32 load_acquire(const u32* from) {
+    u32 x;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(x) : "l"(from) : "memory");
+    return x;
+}
+__device__ __forceinline__ void store_relaxed(u32* to, u32 x) {
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(x) : "memory");
+}
+// What this thread wrote comes before what it writes next, and what it read before what it reads next, for all blocks.
+__device__ __forceinline__ void fence_device() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
+// Adds four floats where they lie, 16-aligned.
+__device__ __forceinline__ void add16(float* to, float a, float b, float c, float d) {
+    asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(a), "f"(b), "f"(c), "f"(d)
+                 : "memory");
+}
+
 // ---- registers from the warpgroups that load to those that multiply
 template <int N> __device__ __forceinline__ void registers_raise() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
@@ -135,6 +164,11 @@ template <int N> __device__ __forceinline__ void pin(float (&d)[N]) {
 // A tile as an operand. `leading` is bytes between the 64-element columns of a tile that is contiguous along M or N.
 __device__ __forceinline__ u64 operand(u32 address, u32 leading = 16) {
     return (u64)((address & 0x3ffff) >> 4) | (u64)(leading >> 4) << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
+}
+// The same in halves: the low word, to which places in a tile are added, and whole again, `bytes` further.
+__device__ __forceinline__ u32 operand_low(u32 address) { return (u32)operand(address); }
+__device__ __forceinline__ u64 operand_at(u32 low, u32 bytes) {
+    return (u64)(low + (bytes >> 4)) | (u64)(1024 >> 4 | 1 << 30) << 32;
 }
 
 // An accumulator of N columns is N / 2 operands of the instruction, the first ones; what follows is numbered from
@@ -200,6 +234,13 @@ __device__ __forceinline__ void product(float (&d)[N / 2], const u32 (&a)[4], u6
     if constexpr (N == 144) FROM_REGISTERS(144, 72, 73, 74, 75, 76, 77, "", "1", "");
     if constexpr (N == 160) FROM_REGISTERS(160, 80, 81, 82, 83, 84, 85, "", "1", "");
     if constexpr (N == 192) FROM_REGISTERS(192, 96, 97, 98, 99, 100, 101, "", "1", "");
+}
+// The same of 64 x 64 with both from shared memory and summed over stored rows: a is stored [16 x 64] as well.
+__device__ __forceinline__ void product_of_rows(float (&d)[32], u64 a, u64 b, bool add) {
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0; " WGMMA "64k16.f32.bf16.bf16 {" P32
+                 "}, %32, %33, p, 1, 1, 1, 1; }"
+                 : D32
+                 : "l"(a), "l"(b), "r"((int)add));
 }
 #undef WGMMA
 #undef FROM_SHARED

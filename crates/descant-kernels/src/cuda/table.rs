@@ -118,7 +118,7 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 42] = [
+pub const UNITS: [Unit; 44] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
@@ -159,6 +159,18 @@ pub const UNITS: [Unit; 42] = [
         include_str!("../op/attention/backward_kv_sm90.cu"),
         HEADS_SM90,
         constants::BACKWARD_KV_SM90,
+    )),
+    sm90(tiled(
+        "attention/backward_one_sm90",
+        include_str!("../op/attention/backward_one_sm90.cu"),
+        HEADS_SM90,
+        constants::BACKWARD_ONE_SM90,
+    )),
+    sm90(tiled(
+        "attention/backward_ends_sm90",
+        include_str!("../op/attention/backward_ends_sm90.cu"),
+        HEADS_SM90,
+        constants::BACKWARD_ENDS_SM90,
     )),
     tiled("linear/unpack", include_str!("../op/linear/unpack.cu"), PLAIN, constants::UNPACK),
     tiled("experts/grouped", include_str!("../op/experts/grouped.cu"), PLAIN, constants::GROUPED),

@@ -7,7 +7,7 @@ use super::operands::{Factors, Gradients};
 use crate::cuda::{MatmulSpec, Result};
 use crate::memory::keep::Kept;
 use crate::memory::table::{Buffer, ExpertBuffers, Phase};
-use crate::op::attention::cuda as attention;
+use crate::op::attention::cuda_backward as attention;
 use crate::op::experts::cuda::{self as experts, Output};
 use crate::op::norm::cuda as norm;
 use crate::op::route::cuda as route;
@@ -186,6 +186,7 @@ impl Frame<'_> {
             stride: s.query,
             lse: self.at(Buffer::Lse)?,
             delta: self.at(Buffer::Delta)?,
+            sums: self.at(Buffer::QuerySums)?,
         };
         let frozen = &self.operands.frozen;
         let name = self.attention_name("attention, full, back", "attention, window, back");

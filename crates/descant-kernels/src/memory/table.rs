@@ -7,6 +7,7 @@
 use super::keep::Kept;
 use super::low_rank::{Side, dense_factor, dense_rows, expert_factor, expert_rows, partial};
 use super::sizes::Plan;
+use crate::op::attention::one_pass;
 use crate::op::route::sort_bytes;
 use crate::site::{DensePath, ExpertPath};
 
@@ -180,7 +181,9 @@ buffers! {
     DQkv = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.qkv() * BF16);
     /// Each query's product of attention's result and its gradient.
     Delta = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.n_heads * F32);
-    DNormed = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.hidden * BF16);
+    /// Sums of the queries' gradients, where attention's backward is one pass; then what follows it.
+    QuerySums = row(BACKWARD_ATTENTION, |p| query_sums(p).max(p.tokens * p.sizes.hidden * BF16));
+    DNormed = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.hidden * BF16).within(Buffer::QuerySums);
     DInputU = row(BACKWARD_ATTENTION, |p| dense_rows(p, DensePath::Input));
     DOutputU = row(BACKWARD_ATTENTION, |p| dense_rows(p, DensePath::Output));
 }
@@ -246,6 +249,12 @@ impl ExpertBuffers {
 
 fn router_bytes(p: &Plan) -> usize {
     if p.paths.router > 0 { p.sizes.n_experts * p.sizes.hidden * F32 } else { 0 }
+}
+
+fn query_sums(p: &Plan) -> usize {
+    let head_dim = p.sizes.query / p.sizes.n_heads;
+    let key_heads = p.sizes.key_value / head_dim;
+    one_pass::scratch_bytes(p.tokens, p.sizes.n_heads / key_heads, key_heads, head_dim)
 }
 
 fn rows_in_order(p: &Plan) -> usize {

@@ -22,11 +22,13 @@ static_assert(GROUP >= 1 && GROUP <= 64, "a block of 64 rows holds at least one 
 struct Tile {
     int query_start, query_len, key_start, key_len;
     int first;  // the tile's first query or key, counted from the segment's first
-    int split;  // of keys, on other cards than Hopper: a tile has KEY_ROWS / split of them
+    int split;    // of keys, on other cards than Hopper: a tile has KEY_ROWS / split of them
+    int segment;  // the segment's number
 };
 __device__ __forceinline__ Tile read_tile(const int* tiles, int index) {
     int4 a = *reinterpret_cast<const int4*>(tiles + TILE_INTS * index);
-    return {a.x, a.y, a.z, a.w, tiles[TILE_INTS * index + 4], tiles[TILE_INTS * index + 5]};
+    return {
+        a.x, a.y, a.z, a.w, tiles[TILE_INTS * index + 4], tiles[TILE_INTS * index + 5], tiles[TILE_INTS * index + 6]};
 }
 
 // Where a 16-byte chunk of a row lies: eight rows read at one column touch all banks. At 128-byte rows this is also

@@ -5,8 +5,10 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
-use super::cuda::{Backward, Rows, Shape, backward, forward};
+use super::cuda::{Rows, Shape, forward};
+use super::cuda_backward::{Backward, backward};
 use super::node::{AttentionKernel, Saved};
+use super::one_pass;
 use super::segments::Segments;
 use super::spec::AttentionSpec;
 use super::table::Table;
@@ -60,11 +62,15 @@ impl AttentionKernel for CubeBackend {
         );
         let [dq, dk, dv] = [&q, &k, &v].map(|x| cuda::empty(x.shape(), DType::BF16, &x.device));
         let delta = cuda::empty(lse.shape(), DType::F32, &q.device);
+        let group = shape.n_heads / shape.n_kv;
+        let bytes = one_pass::scratch_bytes(shape.n_tokens, group, shape.n_kv, shape.head_dim);
+        let sums = cuda::empty([bytes.div_ceil(4).max(1)], DType::F32, &q.device);
         let table = Table::of(&segments, &q.device);
-        let handles = cuda::handles([&q, &k, &v, &out, &grad, &lse, &delta, &dq, &dk, &dv, table.tensor()]);
+        let handles =
+            cuda::handles([&q, &k, &v, &out, &grad, &lse, &delta, &dq, &dk, &dv, table.tensor(), &sums]);
         cuda::gpu_of(&q).enqueue(handles, move |run, p| {
             let stride = shape.n_heads * shape.head_dim;
-            let given = Backward { out: p[3], d_out: p[4], stride, lse: p[5], delta: p[6] };
+            let given = Backward { out: p[3], d_out: p[4], stride, lse: p[5], delta: p[6], sums: p[11] };
             let (rows, to) = (shape.rows(p[0], p[1], p[2]), shape.rows(p[7], p[8], p[9]));
             backward(run, &shape, &table.at(p[10]), rows, given, to)
         });

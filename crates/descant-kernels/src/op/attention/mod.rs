@@ -10,8 +10,11 @@ mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 #[cfg(feature = "cuda")]
+pub(crate) mod cuda_backward;
+#[cfg(feature = "cuda")]
 mod cuda_ops;
 mod node;
+pub(crate) mod one_pass;
 pub(crate) mod reference;
 mod segments;
 mod spec;

@@ -116,6 +116,11 @@ impl Sequences {
         Ok(Work { queries: self.address, n_queries, keys: self.address + bytes(n_queries), n_keys })
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.table.segments.as_slice().len()
+    }
+
     /// Pairs of a query and a key that it sees, for counting operations.
     pub(crate) fn visible(&self, window: Option<usize>) -> f64 {
         tiles::visible(&self.table.segments, window)

@@ -1,7 +1,7 @@
 //! The work lists of the CUDA kernels: tiles of queries and of keys, the largest work first.
 //!
 //! An entry is 8 numbers, `struct Tile` of `attention.cuh`: where the segment's queries and keys lie, the first query or
-//! key of the tile, and into how many a tile of keys was split. Order decides only who works when, never a result: every
+//! key of the tile, into how many a tile of keys was split, and the segment's number. Order decides only who works when, never a result: every
 //! tile is computed by itself, and its size depends on its own segment alone.
 
 use super::segments::{Segment, Segments};
@@ -67,10 +67,10 @@ fn list(
     work: impl Fn(&Segment, usize) -> usize,
 ) -> Vec<i32> {
     let mut tiles: Vec<(usize, [usize; ENTRY])> = Vec::new();
-    for s in segments.as_slice() {
+    for (number, s) in segments.as_slice().iter().enumerate() {
         let (step, len, split) = shape(s);
         for first in (0..len).step_by(step) {
-            let entry = [s.query_start, s.query_len, s.key_start, s.key_len, first, split, 0, 0];
+            let entry = [s.query_start, s.query_len, s.key_start, s.key_len, first, split, number, 0];
             tiles.push((work(s, first), entry));
         }
     }

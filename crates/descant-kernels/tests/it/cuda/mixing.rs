@@ -48,6 +48,8 @@ fn attention_on_a_card_equals_its_definition() {
     let mut random = Random(36);
     // The last are long enough for several runs of queries a tile of keys, and so many that none is divided.
     let (some, long, many) = (vec![1usize, 150, 7, 300], vec![1100], (1..=110).collect::<Vec<usize>>());
+    // Hopper's backward is one pass here. The second begins in the middle of a tile.
+    let far = vec![4100usize, 4111];
     for (dim, heads, n_kv, window, lengths) in [
         (64, 8, 1, None, &some),
         (64, 16, 2, Some(128), &some),
@@ -57,6 +59,8 @@ fn attention_on_a_card_equals_its_definition() {
         (64, 8, 1, Some(128), &long),
         (64, 16, 2, None, &many),
         (64, 16, 2, Some(40), &many),
+        (64, 8, 1, None, &far),
+        (64, 6, 2, None, &far),
     ] {
         let start: usize = lengths.iter().sum();
         let segments = Segments::from_lengths(lengths);
