@@ -116,33 +116,6 @@ pub(super) fn reached(grads: &[Tensor<3>]) -> Tensor<1> {
     cuda::tensor(flags)
 }
 
-/// See [`super::accumulate`].
-pub(super) fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor<3>> {
-    let mut buffers = Buffers::default();
-    let sums: Vec<CubeTensor> = grads
-        .into_iter()
-        .zip(new)
-        .map(|(old, new)| {
-            let (old, new) = (cuda::owned(floats(old)), floats(new.clone()));
-            let (old_place, new_place) = (buffers.add(&old), buffers.add(&new));
-            buffers.entries.push(([old_place, old_place, new_place, None, None, None, None], elements(&old)));
-            old
-        })
-        .collect();
-    let Some(first) = sums.first() else { return Vec::new() };
-    let Buffers { handles, entries } = buffers;
-    cuda::gpu_of(first).enqueue(handles, move |run, p| {
-        run.stage("sum of gradients", 0.0, bytes(&entries, 3), || {
-            for table in Buffers::tables(&entries, p) {
-                let kernel = run.kernel("optimizer", "accumulate", &[])?;
-                run.launch(kernel, grid(run, &table), THREADS, 0, &[Arg::Struct(&table.bytes)])?;
-            }
-            Ok(())
-        })
-    });
-    sums.into_iter().map(cuda::tensor).collect()
-}
-
 /// An update but for its launch.
 #[derive(Debug)]
 pub(super) struct Launch {

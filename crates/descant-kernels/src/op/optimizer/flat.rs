@@ -1,4 +1,5 @@
-//! Gradients in one piece, and sums of such pieces: what goes from one process to others goes in one message.
+//! Gradients in one piece, and sums of such pieces: what goes from one process to others goes in one message. Also sums of
+//! gradients on a card.
 //!
 //! On a CUDA card each of these is one launch for all tensors: a copy or an addition a tensor would take longer to
 //! prepare than to make. A sum adds piece after piece in the order given, as `accumulate` adds tensors.
@@ -77,7 +78,7 @@ fn parts(flat: &Tensor<3>, shapes: &[[usize; 3]]) -> Vec<Tensor<3>> {
 
 /// The same on a CUDA card.
 #[cfg(feature = "cuda")]
-mod on_card {
+pub(super) mod on_card {
     use burn::backend::TensorMetadata as _;
     use burn::tensor::{DType, Tensor};
     use burn_cubecl::tensor::CubeTensor;
@@ -121,18 +122,20 @@ mod on_card {
         entry: |tensor, place| Entry { param: tensor, out: tensor, grad: place, ..Entry::default() },
     };
 
-    fn queue(work: &'static Work, tensors: &[CubeTensor], flat: &CubeTensor) {
+    /// `others` are a tensor for each, or one piece of them all.
+    fn queue(work: &'static Work, tensors: &[CubeTensor], others: &[CubeTensor]) {
+        let Some(first) = tensors.first() else { return };
         let sizes: Vec<usize> = tensors.iter().map(|tensor| tensor.shape().num_elements()).collect();
-        let mut handles = cuda::handles([flat]);
-        handles.extend(tensors.iter().map(|tensor| tensor.handle.clone()));
-        cuda::gpu_of(flat).enqueue(handles, move |run, at| {
-            let mut place = at[0];
-            let of = |(tensor, n): (&u64, &usize)| {
-                let entry = Entry { n: *n, ..(work.entry)(*tensor, place) };
-                place += (n * size_of::<f32>()) as u64;
-                entry
+        let handles = tensors.iter().chain(others).map(|tensor| tensor.handle.clone()).collect();
+        cuda::gpu_of(first).enqueue(handles, move |run, at| {
+            let (tensors, others) = at.split_at(sizes.len());
+            let mut end = others[0];
+            let of = |(i, (tensor, n)): (usize, (&u64, &usize))| {
+                let place = if others.len() == sizes.len() { others[i] } else { end };
+                end += (n * size_of::<f32>()) as u64;
+                Entry { n: *n, ..(work.entry)(*tensor, place) }
             };
-            let entries: Vec<Entry> = at[1..].iter().zip(&sizes).map(of).collect();
+            let entries: Vec<Entry> = tensors.iter().zip(&sizes).enumerate().map(of).collect();
             let bytes = work.moved * sizes.iter().sum::<usize>() * size_of::<f32>();
             run.stage(work.stage, 0.0, bytes as f64, || {
                 let kernel = run.kernel("optimizer", work.kernel, &[])?;
@@ -148,7 +151,7 @@ mod on_card {
         let tensors: Vec<CubeTensor> = tensors.into_iter().map(floats).collect();
         let numbers = tensors.iter().map(|tensor| tensor.shape().num_elements()).sum::<usize>();
         let flat = cuda::empty([1, 1, numbers], DType::F32, &tensors[0].device);
-        queue(&INTO_ONE, &tensors, &flat);
+        queue(&INTO_ONE, &tensors, std::slice::from_ref(&flat));
         cuda::tensor(flat)
     }
 
@@ -156,15 +159,23 @@ mod on_card {
         let flat = floats(flat);
         let tensors: Vec<CubeTensor> =
             shapes.iter().map(|shape| cuda::empty(*shape, DType::F32, &flat.device)).collect();
-        queue(&APART, &tensors, &flat);
+        queue(&APART, &tensors, &[flat]);
         tensors.into_iter().map(cuda::tensor).collect()
     }
 
     /// Adds in place; the tensors are nobody else's.
     pub(super) fn plus(sum: Vec<Tensor<3>>, flat: Tensor<3>) -> Vec<Tensor<3>> {
-        let (sum, flat): (Vec<CubeTensor>, CubeTensor) =
-            (sum.into_iter().map(floats).collect(), floats(flat));
-        queue(&ADDED, &sum, &flat);
+        added(sum.into_iter().map(floats).collect(), &[floats(flat)])
+    }
+
+    /// See [`crate::accumulate`].
+    pub(in super::super) fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor<3>> {
+        let new: Vec<CubeTensor> = new.iter().cloned().map(floats).collect();
+        added(grads.into_iter().map(|old| cuda::owned(floats(old))).collect(), &new)
+    }
+
+    fn added(sum: Vec<CubeTensor>, others: &[CubeTensor]) -> Vec<Tensor<3>> {
+        queue(&ADDED, &sum, others);
         sum.into_iter().map(cuda::tensor).collect()
     }
 }

@@ -186,7 +186,7 @@ pub fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor<3>> {
     assert_eq!(grads.len(), new.len(), "a new gradient for each old one");
     #[cfg(feature = "cuda")]
     if on_card(&grads) {
-        return cuda::accumulate(grads, new);
+        return flat::on_card::accumulate(grads, new);
     }
     reference::accumulate(grads, new)
 }
