@@ -64,7 +64,7 @@ int main() {
         std::vector<float> sinks(KH * G);
         for (auto& x : sinks) x = normal(rng);
         std::vector<bf16> out((size_t)c.B * H * D, 0x7fc0);
-        std::vector<float> parts((size_t)np / 2 * KH * G * (D + 2) + 4, NAN);
+        std::vector<float> parts((size_t)np / 2 * KH * (G * (D + 2) + G * 2 % 4) + 4, NAN);
         std::vector<u32> cnt(c.B * KH, 0);
         auto row_of = [&](int b, int p) {
             return c.win ? (size_t)slots[b] * c.win + p % c.win : (size_t)tbl[first[b] + p / PAGE] * PAGE + p % PAGE;

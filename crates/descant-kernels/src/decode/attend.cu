@@ -7,8 +7,8 @@
 // goes through in tiles of KEYS keys: scores by mma.sync, a warp 32 keys, heads as columns; the softmax's running
 // largest and total a head; scores transposed in registers into the right operand of the values' product, whose left
 // operand is the values transposed; and the next tile's keys and values are on their way meanwhile. Where there are
-// several splits, the last block to finish puts them together in their order (flash decoding, Dao et al. 2023), and the
-// sink's term comes in once.
+// several splits, the last block to finish brings what all have left to shared memory and puts it together in their
+// order (flash decoding, Dao et al. 2023), and the sink's term comes in once.
 //
 // qkv f32 [B, (H + 2 n_kv) D], queries first; bias bf16; u bf16 [B, R], R 0 for none, those of keys from
 // column of_keys on and those of values from of_values on, and v bf16 [(H + 2 n_kv) D, width of v], of which a row has
@@ -16,7 +16,7 @@
 // cos, sin f32 [*, D / 2] by position; adapted i32 [B], 0 for rows without the low-rank part; keys, values bf16 [rows,
 // n_kv * D], rows as cache.cuh says; sinks f32 [H]; slots, positions i32 [B], the new token's; pages i32, tables of all
 // sequences, that of sequence b from first_page[b] on, which is even; out bf16 [B, H * D]; parts f32 [splits of all
-// tables, n_kv, GROUP, D + 2]; counters u32 [B, n_kv], zero, and zero again on return. What is of the step before or of
+// tables, n_kv, PART]; counters u32 [B, n_kv], zero, and zero again on return. What is of the step before or of
 // the host (cache, positions, tables) is read before the kernel before is done; staged: whether dynamic shared memory
 // has room for this block's rows of v and for a row of u. Grid: (blocks of a sequence, n_kv, B). Block: 128.
 #include "mma.cuh"
@@ -29,12 +29,19 @@
 #define LOWEST -1e30f
 #define WARPS 4
 #define HEADS 8  // columns of a product
-#define AT_ONCE 16  // splits that are on their way together when they are put together
+#define TILE_BYTES (KEYS * ROW_BYTES)  // keys of a tile, or its values
+#define PART \
+    (GROUP * (D + 2) + GROUP * 2 % 4)  // what a split leaves: its sums, then each head's largest score and total
+#define PART_BYTES (GROUP * D * 4)  // of sums
+#define AT_A_TIME (THREADS / (D / 8))  // rows that all threads bring together
+#define AT_ONCE (2 * TILE_BYTES / PART_BYTES)  // splits whose sums have room where a tile was
+#define OWN_HEADS ((GROUP + WARPS - 1) / WARPS)  // heads that a warp puts together
 #define OWN (((GROUP + 2) * D + THREADS - 1) / THREADS)  // a thread's columns of the product before
 static_assert(THREADS == 32 * WARPS && KEYS == 32 * WARPS, "a warp has 32 keys");
 static_assert(KEYS == 2 * PAGE, "a tile has two pages");
 static_assert(2 * (GROUP + 2) <= WARPS * HEADS, "a block's columns twice have room where sums come later");
-static_assert(MOST_SPLITS * GROUP * 8 <= KEYS * ROW_BYTES, "ends of splits have room where keys were");
+static_assert(MOST_SPLITS <= 64 && PART % 4 == 0, "a lane has the ends of two splits, and parts are aligned");
+static_assert(MOST_SPLITS * GROUP * 2 <= WARPS * HEADS * (D + 2), "ends of splits have room where sums were");
 static_assert(GROUP <= HEADS && D % 16 == 0 && D <= 64, "heads are the columns of one product");
 
 __device__ __forceinline__ u32 transposed(u32 x) {
@@ -49,8 +56,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
            const int* pages, const int* first_page, bf16* out, float* parts, u32* counters, int n_kv, int R,
            int of_keys, int of_values, int v_width, int window, int staged, float scale) {
     extern __shared__ __align__(16) bf16 factor[];
-    __shared__ __align__(16) u8 key_rows[KEYS * ROW_BYTES];
-    __shared__ __align__(16) u8 value_rows[KEYS * ROW_BYTES];
+    __shared__ __align__(16) u8 tile_rows[2 * TILE_BYTES];  // keys, then values
+    u8 *const key_rows = tile_rows, *const value_rows = tile_rows + TILE_BYTES;
     __shared__ __align__(16) float sums[WARPS][HEADS][D + 2];
     // The columns of this block are GROUP queries, a key and a value of D each. As the product has them, and their
     // low-rank parts, they lie where sums come later; then there are their biases, the position's angles, and what they
@@ -76,12 +83,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     keys += head * D, values += head * D;
     auto load = [&](u8* to, const bf16* from, int tile, const CacheRows& rows) {
         const int first = begin + tile * KEYS, n = tile < last_tile ? min(KEYS, length - first) : 0;
+        if (n == 0) return copy_commit();
         // Rows that are not there are zeros, whose scores are masked; the new one comes from elsewhere.
-#pragma unroll 1
-        for (int i = t; n > 0 && i < KEYS * (D / 8); i += THREADS) {
-            const int k = i / (D / 8), piece = i % (D / 8);
-            const bf16* at = from + (k < n ? rows.row(k) : rows.low) * width + piece * 8;
-            if (first + k != position) copy_async16(shared_address(to + k * ROW_BYTES + piece * 16), at, k < n);
+        const int k = t / (D / 8), piece = t % (D / 8);
+        const bf16* const low = from + (rows.low + k) * width + piece * 8;
+        const bf16* const high = from + (rows.high + k - rows.turn) * width + piece * 8;
+        const u32 at = shared_address(to + k * ROW_BYTES + piece * 16);
+#pragma unroll 4
+        for (int i = 0; i < KEYS; i += AT_A_TIME) {
+            const bf16* const row = (k + i < rows.turn ? low : high) + i * width;
+            if (first + k + i != position) copy_async16(at + i * ROW_BYTES, row, k + i < n);
         }
         copy_commit();
     };
@@ -95,6 +106,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
             *(uint4*)(to + (position - begin - tile * KEYS) * ROW_BYTES + t * 16) = ((const uint4*)(made + row * D))[t];
     };
     const CacheRows first_rows = rows_of(first_tile);
+    CacheRows next_rows = rows_of(first_tile + 1);
 #pragma unroll 1
     for (int part = 0; part < 2; part++)
         load(part ? value_rows : key_rows, part ? values : keys, first_tile, first_rows);
@@ -189,7 +201,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
         for (int j = 0; j < 2; j++) of_q[i][j] = g < GROUP ? *(const u32*)(made + g * D + i * 16 + j * 8 + c * 2) : 0;
 
     // A table has a split for every two pages.
-    float* const all_parts = parts + ((u64)(first_page[b] / 2) * n_kv + head * splits) * GROUP * (D + 2);
+    float* const all_parts = parts + ((u64)(first_page[b] / 2) * n_kv + head * splits) * PART;
     // Of heads 2c and 2c + 1.
     float largest[2] = {LOWEST, LOWEST}, total[2] = {}, acc[D / 16][4] = {};
 #pragma unroll 1
@@ -225,7 +237,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
         }
         __syncthreads();
         // Everybody has read the keys.
-        const CacheRows next_rows = rows_of(tile + 1);
         load(key_rows, keys, tile + 1, next_rows);
         put(key_rows, GROUP, tile + 1);
         float before[2];
@@ -271,6 +282,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
         __syncthreads();
         load(value_rows, values, tile + 1, next_rows);
         put(value_rows, GROUP + 1, tile + 1);
+        if (tile + 2 < last_tile) next_rows = rows_of(tile + 2);
         if ((tile + 1) % per_split && tile + 1 < tiles) continue;
         // The end of a split.
         // The warps' sums, in their order.
@@ -287,7 +299,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
             for (int j = 0; j < 4; j++) sums[warp][c * 2 + (j & 1)][i * 16 + g + (j >> 1) * 8] = acc[i][j];
         __syncthreads();
 
-        float* const part = all_parts + (u64)(tile / per_split) * GROUP * (D + 2);
+        float* const part = all_parts + (u64)(tile / per_split) * PART;
 #pragma unroll 1
         for (int i = t; i < GROUP * D / 2; i += THREADS) {
             const int h = i / (D / 2), d = i % (D / 2) * 2;
@@ -296,8 +308,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
             for (int w = 0; w < WARPS; w++) x += sums[w][h][d], y += sums[w][h][d + 1], all += total_of[w][h];
             const float most = largest_of[0][h];
             if (splits > 1) {
-                *(float2*)(part + h * (D + 2) + d) = make_float2(x, y);
-                if (d == 0) *(float2*)(part + h * (D + 2) + D) = make_float2(most, all);
+                *(float2*)(part + h * D + d) = make_float2(x, y);
+                if (d == 0) *(float2*)(part + GROUP * D + h * 2) = make_float2(most, all);
                 continue;
             }
             const float sink = sink_of[h], whole_most = fmaxf(most, sink), by = expf(most - whole_most);
@@ -327,34 +339,68 @@ extern "C" __global__ void __launch_bounds__(THREADS, 4)
     } else {
         __syncthreads();
     }
-    // Largest and total of each split and head, where keys were: nobody waits for one after the other.
-    float2* const ends = (float2*)key_rows;
+    // Sums of as many splits as have room where the last tile was. A lane looks at the ends of two splits of its warp's
+    // heads, and leaves what each split's sums are multiplied by, and its total.
+    auto bring = [&](int first) {
+        const int pieces = min(AT_ONCE, splits - first) * (PART_BYTES / 16);
 #pragma unroll 2
-    for (int i = t; i < splits * GROUP; i += THREADS) ends[i] = __ldcg((const float2*)(all_parts + i * (D + 2) + D));
-    __syncthreads();
-#pragma unroll 1
-    for (int i = t; i < GROUP * D / 2; i += THREADS) {
-        const int h = i / (D / 2), d = i % (D / 2) * 2;
-        const float sink = sink_of[h];
-        const float* of = all_parts + h * (D + 2) + d;
-        float most = sink;
-#pragma unroll 1
-        for (int s = 0; s < splits; s++) most = fmaxf(most, ends[s * GROUP + h].x);
-        float whole = expf(sink - most), x = 0.0f, y = 0.0f;
-#pragma unroll 1
-        for (int s = 0; s < splits; s += AT_ONCE) {
-            float2 sum[AT_ONCE];
-#pragma unroll
-            for (int j = 0; j < AT_ONCE; j++)
-                if (s + j < splits) sum[j] = __ldcg((const float2*)(of + (u64)(s + j) * GROUP * (D + 2)));
-#pragma unroll
-            for (int j = 0; j < AT_ONCE; j++) {
-                if (s + j >= splits) break;
-                const float2 end = ends[(s + j) * GROUP + h];
-                const float by = expf(end.x - most);
-                whole += end.y * by, x += sum[j].x * by, y += sum[j].y * by;
-            }
+        for (int i = t; i < pieces; i += THREADS) {
+            const float* from = all_parts + (u64)(first + i / (PART_BYTES / 16)) * PART + i % (PART_BYTES / 16) * 4;
+            copy_async16(shared_address(tile_rows + i * 16), from);
         }
-        *(u32*)(out + query + h * D + d) = to_bf16x2(x / whole, y / whole);
+        copy_commit();
+    };
+    bring(0);
+    float2 end[OWN_HEADS][2];
+    float whole_of[OWN_HEADS], x[OWN_HEADS] = {}, y[OWN_HEADS] = {};
+#pragma unroll
+    for (int k = 0; k < OWN_HEADS; k++)
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            const int h = warp + k * WARPS, s = lane + j * 32;
+            end[k][j] = make_float2(LOWEST, 0.0f);
+            if (h < GROUP && s < splits) end[k][j] = __ldcg((const float2*)(all_parts + s * PART + GROUP * D + h * 2));
+        }
+    float2* const ends = (float2*)&sums[0][0][0];
+#pragma unroll
+    for (int k = 0; k < OWN_HEADS; k++) {
+        const int h = min(warp + k * WARPS, GROUP - 1);
+        float most = fmaxf(sink_of[h], fmaxf(end[k][0].x, end[k][1].x));
+#pragma unroll
+        for (int lanes = 1; lanes < 32; lanes *= 2) most = fmaxf(most, __shfl_xor_sync(FULL_WARP, most, lanes));
+        whole_of[k] = expf(sink_of[h] - most);
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            const int s = lane + j * 32;
+            if (warp + k * WARPS < GROUP && s < splits)
+                ends[h * MOST_SPLITS + s] = make_float2(expf(end[k][j].x - most), end[k][j].y);
+        }
+    }
+    // Of each head a lane has two features, as far as there are so many.
+    const float* const left = (const float*)tile_rows + min(lane * 2, D - 2);
+#pragma unroll 1
+    for (int first = 0; first < splits; first += AT_ONCE) {
+        if (first > 0) {
+            __syncthreads();
+            bring(first);
+        }
+        copy_wait<0>();
+        __syncthreads();
+#pragma unroll 4
+        for (int s = first; s < min(splits, first + AT_ONCE); s++)
+#pragma unroll
+            for (int k = 0; k < OWN_HEADS; k++) {
+                const int h = min(warp + k * WARPS, GROUP - 1);
+                const float2 by = ends[h * MOST_SPLITS + s];
+                const float2 sum = *(const float2*)(left + ((s - first) * GROUP + h) * D);
+                whole_of[k] = fmaf(by.y, by.x, whole_of[k]);
+                x[k] = fmaf(sum.x, by.x, x[k]), y[k] = fmaf(sum.y, by.x, y[k]);
+            }
+    }
+#pragma unroll
+    for (int k = 0; k < OWN_HEADS; k++) {
+        const int h = warp + k * WARPS;
+        if (h < GROUP && lane < D / 2)
+            *(u32*)(out + query + h * D + lane * 2) = to_bf16x2(x[k] / whole_of[k], y[k] / whole_of[k]);
     }
 }

@@ -157,7 +157,9 @@ impl Buffers {
             offsets: take((of.experts + 1) * full),
             inner: take(pairs * of.inner * half),
             expert_out: take(pairs * of.hidden * half),
-            parts: take(of.pages / PAGES * of.key_heads * group * (of.head_dim + 2) * full),
+            parts: take(
+                of.pages / PAGES * of.key_heads * (group * (of.head_dim + 2)).next_multiple_of(4) * full,
+            ),
             counters: take(rows * of.key_heads * full),
             logits: take(rows * of.vocabulary * half),
             likeliest: take(rows * LIKELIEST_BYTES),
