@@ -233,6 +233,17 @@ pub(crate) fn copy_from_host(stream: Stream, to: u64, from: &[u8]) -> Result<()>
     check("cuMemcpyHtoDAsync", unsafe { sys::cuMemcpyHtoDAsync_v2(to, source, from.len(), stream) })
 }
 
+/// Copies to the host, behind what is on the stream, and waits.
+#[expect(unsafe_code, reason = "calls the driver")]
+pub(crate) fn copy_to_host(stream: Stream, to: &mut [u8], from: u64) -> Result<()> {
+    // SAFETY: the caller holds the device's buffer of at least this size, and the host's lives through the wait.
+    check("cuMemcpyDtoHAsync", unsafe {
+        sys::cuMemcpyDtoHAsync_v2(to.as_mut_ptr().cast(), from, to.len(), stream)
+    })?;
+    // SAFETY: the stream is alive.
+    check("cuStreamSynchronize", unsafe { sys::cuStreamSynchronize(stream) })
+}
+
 /// Free and all memory of the card, in bytes.
 #[expect(unsafe_code, reason = "calls the driver")]
 pub(crate) fn memory() -> Result<(usize, usize)> {

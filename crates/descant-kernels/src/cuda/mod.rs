@@ -108,6 +108,6 @@ pub use tensor::{
 #[cfg(feature = "cuda")]
 pub(crate) use tensor::{poison, read, read_all, read_bytes};
 #[cfg(feature = "cuda")]
-pub use testing::{pin_at_most, poison_buffers, portable_kernels};
+pub use testing::{pin_at_most, poison_buffers, portable_kernels, take_routing, watch_routing};
 #[cfg(feature = "cuda")]
 pub use upload::Uploader;

@@ -283,7 +283,7 @@ impl Shared {
         // Products of many rows take so long that the host keeps up, and a batch that shrinks would have a recording for
         // each of its sizes; cuBLASLt's are not always ready to be recorded.
         let is_thin = shape.rows <= THIN_ROWS && !self.program.at.has_many;
-        let is_recorded = is_thin && !run.gpu().recorder().is_on();
+        let is_recorded = is_thin && !run.gpu().recorder().is_on() && !run.watches_routing();
         if !is_recorded || !graphs.keys().any(|(known, _)| *known == shape) {
             graphs.insert((shape, place), None);
             return self.program.launch(run, shape, told);

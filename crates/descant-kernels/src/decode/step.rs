@@ -223,6 +223,7 @@ impl Program {
             let kernel = run.kernel(file, entry, &[])?;
             let grid = [per_row, rows as u32, 1];
             run.launch_early(kernel, grid, ROUTE_ROWS.threads, shared as u32 + factor, &arguments)?;
+            run.keep_routing(at.experts, pairs)?;
             if rows == 1 {
                 return Ok(());
             }

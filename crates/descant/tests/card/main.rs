@@ -18,6 +18,7 @@ mod in_place;
 mod models;
 mod placed;
 mod repeat;
+mod routing;
 mod shared;
 
 use burn::tensor::Device;

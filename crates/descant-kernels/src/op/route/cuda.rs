@@ -63,7 +63,8 @@ pub(crate) fn router_choice(
     let addresses = [x, weight.address(), bias, logits, experts, weights];
     let arguments = Arg::list(addresses, [n_tokens, hidden, n_experts, top_k]);
     let blocks = n_tokens.div_ceil(if is_few { FEW_ROUTED } else { ROUTED });
-    run.launch_early(run.kernel("route", entry, &[])?, blocks, 256u32, 0, &arguments)
+    run.launch_early(run.kernel("route", entry, &[])?, blocks, 256u32, 0, &arguments)?;
+    run.keep_routing(experts, n_tokens * top_k)
 }
 
 /// The `top_k` experts with the largest logits, and the softmax over them.
@@ -76,7 +77,8 @@ pub(crate) fn choose(
 ) -> Result<()> {
     check(top_k, n_experts)?;
     let arguments = Arg::list([logits, experts, weights], [n_tokens, n_experts, top_k]);
-    run.launch(run.kernel("route", "choose", &[])?, n_tokens.div_ceil(8), 256u32, 0, &arguments)
+    run.launch(run.kernel("route", "choose", &[])?, n_tokens.div_ceil(8), 256u32, 0, &arguments)?;
+    run.keep_routing(experts, n_tokens * top_k)
 }
 
 /// Sorts pairs by expert, in the order of their numbers within an expert.
