@@ -33,7 +33,7 @@ pub use decode::{
     Decoder, PAGE_TOKENS, STEP_KEYS, STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepDraw, StepModel,
     StepRow, StepTable, THIN_ROWS, WIDE_ROWS, step_rows,
 };
-pub use device::{compact, compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
+pub use device::{compact, compile_ahead, is_compiling, is_cpu, is_cuda, wants_rows_in_order};
 pub use layer::{
     Angles, DecoderLayer, DenseWeight, KeptForward, LayerPairs, LayerPlace, LayerSpec, LayerTensors,
     LowRankPair, PairGradients, PlacedBatch, StepPlaces,
@@ -45,7 +45,7 @@ pub use memory::{
 pub use op::attention::{AttentionSpec, Segment, Segments, attention};
 pub use op::cache::write_rows;
 pub use op::experts::MAX_EXPERT_RANK;
-pub use op::linear::{FrozenWeight, Groups, Mxfp4Layout, NotTiled, linear};
+pub use op::linear::{FrozenWeight, Groups, Mxfp4Layout, Mxfp4Piece, NotTiled, linear};
 pub use op::loss::{LogitsRoom, token_losses};
 pub use op::low_rank::low_rank;
 pub use op::norm::rms_norm;
@@ -59,7 +59,7 @@ pub use op::select::{gather_rows, select_rows};
 pub use op::swiglu::swiglu;
 pub use read::{DeviceError, read_all, read_bytes, read_floats};
 pub use site::{PerSite, SiteKind};
-pub use source::Source;
+pub use source::{Source, first_in};
 pub use stream::{HostBytes, HostExperts, HostTable, StreamedMatrix, stream_experts};
 
 /// The definitions, for tests and for devices that have no form of their own yet.

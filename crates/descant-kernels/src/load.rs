@@ -6,6 +6,7 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 
 use crate::DeviceError;
+use crate::op::linear::{Mxfp4Layout, Mxfp4Piece};
 use crate::source::Source;
 use crate::stream::HostBytes;
 
@@ -92,6 +93,57 @@ impl Loader {
         }
         let data = TensorData::from_bytes_vec(bytes.to_vec(), [bytes.len()], DType::U8);
         Ok(Tensor::from_data(data, (&self.device, DType::U8)))
+    }
+
+    /// A published piece of MXFP4 matrices as the device reads it; a card puts it in order itself.
+    ///
+    /// # Errors
+    /// As [`floats`](Self::floats).
+    pub fn mxfp4(
+        &mut self,
+        layout: &Mxfp4Layout,
+        piece: Mxfp4Piece,
+        published: &[u8],
+    ) -> Result<Tensor<1, Int>, DeviceError> {
+        #[cfg(feature = "cuda")]
+        if let (Some(uploader), Some(shape)) = (&mut self.uploader, layout.tiled()) {
+            let tensor =
+                uploader.tensor_then(&published.into(), [published.len()], DType::U8, |run, at| {
+                    crate::op::linear::cuda::in_tiles(run, piece, at, shape)
+                })?;
+            return Ok(crate::cuda::int_tensor(tensor));
+        }
+        let write = |first: usize, out: &mut [u8]| layout.write(piece, published, first, out);
+        self.bytes(&Source::made(published.len(), &write))
+    }
+
+    /// Room on a card for so many floats, which [`fill`](Self::fill) fills.
+    ///
+    /// # Errors
+    /// The device is no card.
+    pub fn room(&mut self, n: usize, dtype: DType) -> Result<Tensor<1>, DeviceError> {
+        #[cfg(feature = "cuda")]
+        if let Some(uploader) = &self.uploader {
+            return Ok(crate::cuda::tensor(uploader.room([n], dtype)));
+        }
+        Err(DeviceError::new(format!("room for {n} {dtype:?} on a card was wanted, and there is none")))
+    }
+
+    /// Copies little-endian floats to a card's tensor, from element `first` on.
+    ///
+    /// # Errors
+    /// They reach beyond its end, the device is no card, or the driver fails.
+    pub fn fill(&mut self, to: &Tensor<1>, first: usize, bytes: &[u8]) -> Result<(), DeviceError> {
+        #[cfg(feature = "cuda")]
+        if let Some(uploader) = &mut self.uploader {
+            let to = crate::cuda::primitive(to.clone())?;
+            let offset = first * to.dtype.size();
+            return Ok(uploader.fill(&to, offset, &bytes.into())?);
+        }
+        let (room, length) = (to.dims()[0], bytes.len());
+        Err(DeviceError::new(format!(
+            "{length} bytes from element {first} on for {room} on a card, and there is none"
+        )))
     }
 
     /// These bytes in host memory beside the card, for what has no room on it: pinned, or where the system refuses that

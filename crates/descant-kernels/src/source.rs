@@ -69,6 +69,13 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The first place at which `of` finds something in a piece of the bytes; all threads look. Pieces begin at multiples of a
+/// power of two that no element spans.
+pub fn first_in(bytes: &[u8], of: impl Fn(&[u8]) -> Option<usize> + Sync) -> Option<usize> {
+    let found = bytes.par_chunks(PIECE).enumerate().filter_map(|(n, piece)| Some(n * PIECE + of(piece)?));
+    found.min()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +91,11 @@ mod tests {
         let whole: Vec<u8> = (0..length).map(at).collect();
         assert!(made.to_vec() == whole && made.len() == length && !made.is_empty());
         assert!(Source::from(whole.as_slice()).to_vec() == whole);
+        assert_eq!(first_in(&whole, |piece| piece.iter().position(|x| *x == 250)), Some(250));
+        assert_eq!(first_in(&whole[250..], |piece| piece.iter().position(|x| *x == 251)), None);
+        let (mut late, end) = (vec![0; length], length - 1);
+        (late[PIECE + 3], late[end]) = (1, 1);
+        assert_eq!(first_in(&late, |piece| piece.iter().position(|x| *x == 1)), Some(PIECE + 3));
         // A part from the middle on.
         let mut part = vec![0; PIECE + 5];
         made.write(PIECE - 3, &mut part);

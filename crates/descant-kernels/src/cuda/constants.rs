@@ -172,6 +172,7 @@ pub(super) const STEP_ROWS: &[Define] = &[
     ("LOW_RANKS", geometry::EXPERT_RANKS as i64),
     WIDEST,
 ];
+pub(super) const TILES: &[Define] = &[geometry::TILES.threads("THREADS")];
 pub(super) const UNPACK: &[Define] = &[geometry::UNPACK.threads("THREADS")];
 pub(super) const LOW_RANK: &[Define] = &[
     EXPERTS,

@@ -186,6 +186,8 @@ pub const EXPERT_ROWS: Block = Block { threads: 256, shared: 0 };
 pub const EXPERT_RANKS: usize = 2;
 /// Numbers of a row that both serve, at most.
 pub const STEP_WIDTH: usize = 4096;
+/// Published MXFP4 to tiles; its shared memory is 16 rows.
+pub const TILES: Block = Block { threads: 256, shared: 0 };
 /// A matrix of NF4 to bf16; its shared memory is static.
 pub const UNPACK: Block = Block { threads: 256, shared: 0 };
 /// Rows times a factor of an adapter; its shared memory depends on the rank.

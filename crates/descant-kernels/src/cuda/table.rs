@@ -118,7 +118,7 @@ const fn sm90(unit: Unit) -> Unit {
 }
 
 /// All files.
-pub const UNITS: [Unit; 44] = [
+pub const UNITS: [Unit; 45] = [
     plain("norm", include_str!("../op/norm/norm.cu")),
     plain("rotary", include_str!("../op/rotary/rotary.cu")),
     plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
@@ -172,6 +172,7 @@ pub const UNITS: [Unit; 44] = [
         HEADS_SM90,
         constants::BACKWARD_ENDS_SM90,
     )),
+    tiled("linear/tiles", include_str!("../op/linear/tiles.cu"), PLAIN, constants::TILES),
     tiled("linear/unpack", include_str!("../op/linear/unpack.cu"), PLAIN, constants::UNPACK),
     tiled("experts/grouped", include_str!("../op/experts/grouped.cu"), PLAIN, constants::GROUPED),
     tiled("experts/packed", include_str!("../op/experts/packed.cu"), SIDES, constants::PACKED),

@@ -3,6 +3,7 @@
 //! While the card takes one buffer over the bus, the host fills the other from the file's pages. No other copy of
 //! the model exists on the host.
 
+use burn::backend::TensorMetadata as _;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
@@ -12,6 +13,7 @@ use super::error::{CudaError, Result};
 use super::event::Event;
 use super::gpu::Gpu;
 use super::host::HostStore;
+use super::run::Run;
 use super::tensor;
 use crate::source::Source;
 
@@ -64,23 +66,57 @@ impl Uploader {
         shape: impl Into<Shape>,
         dtype: DType,
     ) -> Result<CubeTensor> {
-        let shape = shape.into();
-        let expected = shape.num_elements() * dtype.size();
+        self.tensor_then(bytes, shape, dtype, |_, _| Ok(()))
+    }
+
+    /// The same, with work of the card on the bytes where they have arrived, in the stream of the copies.
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor), and those of the work.
+    pub(crate) fn tensor_then(
+        &mut self,
+        bytes: &Source<'_>,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        then: impl FnOnce(&Run<'_>, u64) -> Result<()>,
+    ) -> Result<CubeTensor> {
+        let new = self.room(shape, dtype);
+        let expected = new.shape().num_elements() * dtype.size();
         if expected != bytes.len() {
             let text = format!("{} bytes for a tensor of {expected}", bytes.len());
             return Err(CudaError::backend(text));
         }
-        let device = tensor::cube_device(self.gpu.index());
-        let new = device.client().memory_persistent_allocation((), |()| tensor::empty(shape, dtype, &device));
-        self.copy(&new.handle, bytes)?;
+        self.copy(&new.handle, 0, bytes, then)?;
         Ok(new)
     }
 
-    /// Copies `bytes` to the beginning of a buffer.
+    /// A tensor that is to be filled, in memory of exactly its size that stays for as long as the tensor.
+    pub(crate) fn room(&self, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
+        let (shape, device) = (shape.into(), tensor::cube_device(self.gpu.index()));
+        device.client().memory_persistent_allocation((), |()| tensor::empty(shape, dtype, &device))
+    }
+
+    /// Copies `bytes` to a tensor from byte `offset` on.
     ///
     /// # Errors
-    /// The driver refuses.
-    pub fn copy(&mut self, to: &Handle, bytes: &Source<'_>) -> Result<()> {
+    /// They reach beyond its end, or the driver refuses.
+    pub(crate) fn fill(&mut self, to: &CubeTensor, offset: usize, bytes: &Source<'_>) -> Result<()> {
+        let room = to.shape().num_elements() * to.dtype.size();
+        if offset + bytes.len() > room {
+            let text = format!("{} bytes from {offset} on for a tensor of {room}", bytes.len());
+            return Err(CudaError::backend(text));
+        }
+        self.copy(&to.handle, offset, bytes, |_, _| Ok(()))
+    }
+
+    /// Copies `bytes` into a buffer from `offset` on, and does `then` behind them.
+    fn copy(
+        &mut self,
+        to: &Handle,
+        offset: usize,
+        bytes: &Source<'_>,
+        then: impl FnOnce(&Run<'_>, u64) -> Result<()>,
+    ) -> Result<()> {
         self.gpu.enter()?;
         // Whatever used the memory before, in burn's stream, comes first.
         let (held, before) = self.gpu.thread().call(vec![to.clone()], |stream, held| {
@@ -89,7 +125,7 @@ impl Uploader {
             Ok((held, before))
         })?;
         before.hold(self.stream.0)?;
-        let start = held[0].address;
+        let start = held[0].address + offset as u64;
         for first in (0..bytes.len()).step_by(BUFFER) {
             let buffer = &mut self.buffers[self.turn];
             self.turn = 1 - self.turn;
@@ -99,6 +135,7 @@ impl Uploader {
             driver::copy_from_host(self.stream.0, start + first as u64, pinned)?;
             buffer.taken.record(self.stream.0)?;
         }
+        then(&Run { gpu: &self.gpu, stream: self.stream.0, choices: None }, start)?;
         let after = Event::new(false)?;
         after.record(self.stream.0)?;
         self.gpu.thread().call(Vec::new(), move |stream, _| after.hold(stream))?;

@@ -29,10 +29,9 @@ pub(super) struct Arrived<'a> {
     pub(super) mxfp4_on_host: BTreeMap<(Site, Piece), HostBytes>,
     /// Blocks, scales and tables.
     pub(super) nf4_on_host: BTreeMap<Part, Vec<HostBytes>>,
-    /// Query, key and value of a card's layers on the host, in bf16, until all three are there.
-    waiting: BTreeMap<Site, Vec<u8>>,
-    /// The same below each other, and the rows of each.
+    /// Query, key and value of a card's layers below each other, in bf16, from the first of them on.
     attention_inputs: BTreeMap<usize, Tensor<2>>,
+    /// The rows of those that are there.
     rows: BTreeMap<Site, Tensor<2>>,
 }
 
@@ -47,35 +46,32 @@ impl<'a> Arrived<'a> {
             embedding_on_host: None,
             mxfp4_on_host: BTreeMap::new(),
             nf4_on_host: BTreeMap::new(),
-            waiting: BTreeMap::new(),
             attention_inputs: BTreeMap::new(),
             rows: BTreeMap::new(),
         }
     }
 
-    /// Takes a layer's query, key or value as a card has them. With the last of the three all go to the device, below each
-    /// other in one matrix of which each becomes a view.
+    /// Takes a layer's query, key or value as a card has them, to its rows of one matrix of which each becomes a view.
     pub(super) fn join(
         &mut self,
         site: Site,
-        bytes: Vec<u8>,
+        bytes: &[u8],
         loader: &mut Loader,
     ) -> std::result::Result<(), DeviceError> {
-        self.waiting.insert(site, bytes);
-        let sites = SiteKind::ATTENTION_INPUTS.map(|kind| Site { kind, ..site });
-        if !sites.iter().all(|site| self.waiting.contains_key(site)) {
-            return Ok(());
-        }
-        let bytes: Vec<Vec<u8>> = sites.iter().filter_map(|site| self.waiting.remove(site)).collect();
-        let rows = sites.map(|site| self.config.site_dims(site.kind).d_out);
-        let whole = loader.floats(&bytes.concat(), DType::BF16)?;
-        let whole = whole.reshape([rows.iter().sum(), self.config.hidden_size]);
-        let mut start = 0;
-        for (site, rows) in sites.into_iter().zip(rows) {
-            self.rows.insert(site, whole.clone().narrow(0, start, rows));
-            start += rows;
-        }
-        self.attention_inputs.insert(site.layer, whole);
+        let (kinds, width) = (SiteKind::ATTENTION_INPUTS, self.config.hidden_size);
+        let rows = kinds.map(|kind| self.config.site_dims(kind).d_out);
+        let whole = if let Some(whole) = self.attention_inputs.get(&site.layer) {
+            whole.clone()
+        } else {
+            let all: usize = rows.iter().sum();
+            let room = loader.room(all * width, DType::BF16)?.reshape([all, width]);
+            self.attention_inputs.insert(site.layer, room.clone());
+            room
+        };
+        let before = kinds.iter().position(|kind| *kind == site.kind).expect("one of the three");
+        let first: usize = rows[..before].iter().sum();
+        loader.fill(&whole.clone().reshape([-1]), first * width, bytes)?;
+        self.rows.insert(site, whole.narrow(0, first, rows[before]));
         Ok(())
     }
 
@@ -94,7 +90,7 @@ impl<'a> Arrived<'a> {
         }
     }
 
-    /// Query, key and value of a card's layer below each other.
+    /// Query, key and value of a card's layer below each other, each of which was taken by [`matrix`](Self::matrix).
     pub(super) fn attention_input(&mut self, layer: usize) -> Result<Tensor<2>> {
         let first = Site { layer, kind: SiteKind::Query };
         self.attention_inputs.remove(&layer).ok_or_else(|| self.missing(Part::weight(first).name()))

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::tensor::{DType, Device};
-use descant_kernels::{DeviceError, FrozenWeight, Loader, Mxfp4Layout, NotTiled, SiteKind, Source};
+use descant_kernels::{
+    DeviceError, FrozenWeight, Loader, Mxfp4Layout, Mxfp4Piece, NotTiled, SiteKind, Source, first_in,
+};
 use descant_quant::nf4;
 use half::bf16;
 use safetensors::Dtype;
@@ -152,7 +154,7 @@ impl<'a> Placing<'a> {
         }
         let joined = part.site().filter(|site| on_card && SiteKind::ATTENTION_INPUTS.contains(&site.kind));
         if let Some(site) = joined {
-            let whole = self.arrived.join(site, bytes.into_owned(), &mut self.loader);
+            let whole = self.arrived.join(site, &bytes, &mut self.loader);
             return whole.map_err(|source| from.upload(source));
         }
         let tensor = self.loader.floats(&bytes, dtype).map_err(|source| from.upload(source))?;
@@ -166,8 +168,9 @@ impl<'a> Placing<'a> {
         if view.dtype() != Dtype::U8 {
             return Err(from.mistyped(view, "U8"));
         }
-        let are_scales = piece == Piece::Scales;
-        if let (true, Some(element)) = (are_scales, bytes.iter().position(|&scale| scale == NAN_SCALE)) {
+        let kind = if piece == Piece::Scales { Mxfp4Piece::Scales } else { Mxfp4Piece::Blocks };
+        let nan = |scales: &[u8]| scales.iter().position(|&scale| scale == NAN_SCALE);
+        if let (Mxfp4Piece::Scales, Some(element)) = (kind, first_in(bytes, nan)) {
             return Err(from.not_finite(element));
         }
         let not_tiled = |reason: NotTiled| {
@@ -175,23 +178,16 @@ impl<'a> Placing<'a> {
             Error::NotTiled { path, name, reason: reason.to_string() }
         };
         let layout = Mxfp4Layout::new(self.arrived.matrices(site), self.device).map_err(not_tiled)?;
-        if are_scales {
+        if kind == Mxfp4Piece::Scales {
             layout.check_scales(bytes).map_err(not_tiled)?;
         }
-        let write = |first: usize, out: &mut [u8]| {
-            if are_scales {
-                layout.write_scales(bytes, first, out);
-            } else {
-                layout.write_blocks(bytes, first, out);
-            }
-        };
-        let source = Source::made(bytes.len(), &write);
         let upload = |source| from.upload(source);
         if self.placement.streams(self.config, site.layer) {
-            let bytes = self.loader.beside(&source).map_err(upload)?;
+            let write = |first: usize, out: &mut [u8]| layout.write(kind, bytes, first, out);
+            let bytes = self.loader.beside(&Source::made(bytes.len(), &write)).map_err(upload)?;
             self.arrived.mxfp4_on_host.insert((site, piece), bytes);
         } else {
-            let bytes = self.loader.bytes(&source).map_err(upload)?;
+            let bytes = self.loader.mxfp4(&layout, kind, bytes).map_err(upload)?;
             self.arrived.mxfp4.insert((site, piece), (layout, bytes));
         }
         Ok(())
@@ -221,8 +217,8 @@ impl From<'_> {
     /// Finite numbers in this type. What is published so goes to the device as it is.
     fn floats<'v>(&self, view: &TensorView<'v>, dtype: DType) -> Result<Cow<'v, [u8]>> {
         if dtype == DType::BF16 && view.dtype() == Dtype::BF16 {
-            return match first_not_finite_bf16(view.data()) {
-                Some(element) => Err(self.not_finite(element)),
+            return match first_in(view.data(), first_not_finite_bf16) {
+                Some(byte) => Err(self.not_finite(byte / size_of::<bf16>())),
                 None => Ok(Cow::Borrowed(view.data())),
             };
         }
@@ -237,12 +233,12 @@ impl From<'_> {
     }
 }
 
-/// The first element whose exponent is all ones: infinite or not a number.
+/// Where the first element begins whose exponent is all ones: infinite or not a number.
 fn first_not_finite_bf16(bytes: &[u8]) -> Option<usize> {
     /// Bytes that are looked at without a branch.
     const PIECE: usize = 4096;
     let wrong = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]) & 0x7f80 == 0x7f80;
     let piece = bytes.chunks(PIECE).position(|p| p.chunks_exact(2).fold(false, |any, b| any | wrong(b)))?;
     let within = bytes[piece * PIECE..].chunks_exact(2).position(wrong)?;
-    Some(piece * PIECE / 2 + within)
+    Some(piece * PIECE + within * size_of::<bf16>())
 }

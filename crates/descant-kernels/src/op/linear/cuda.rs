@@ -6,11 +6,11 @@ use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
-use descant_quant::mxfp4::tiles;
+use descant_quant::mxfp4::{BLOCK, tiles};
 use descant_quant::nf4;
 
-use super::{GROUPED_FEATURES, LinearKernel, RowGroups, WeightPrimitive};
-use crate::cuda::geometry::UNPACK;
+use super::{GROUPED_FEATURES, LinearKernel, Mxfp4Piece, RowGroups, WeightPrimitive};
+use crate::cuda::geometry::{TILES, UNPACK};
 use crate::cuda::{self, Arg, CudaError, Element, MatmulSpec, Result, Run};
 use crate::op::experts::cuda::{Output, Sorted, is_few, product};
 use crate::op::experts::matrices::{ExpertData, Experts, PackedData, Side};
@@ -210,6 +210,22 @@ pub(crate) fn unpack(run: &Run<'_>, data: &PackedData, numbers: usize, to: u64) 
     let grid = (run.gpu().multiprocessors() * UNPACK_BLOCKS) as usize;
     let kernel = run.kernel("linear/unpack", "unpack_nf4", &[])?;
     run.launch(kernel, grid, UNPACK.threads, UNPACK.shared, &arguments)
+}
+
+/// Puts published MXFP4 that has arrived at `at` in the order of tiles, in place.
+pub(crate) fn in_tiles(
+    run: &Run<'_>,
+    piece: Mxfp4Piece,
+    at: u64,
+    [count, rows, columns]: [usize; 3],
+) -> Result<()> {
+    let (entry, row) = match piece {
+        Mxfp4Piece::Blocks => ("blocks_in_tiles", columns / 2),
+        Mxfp4Piece::Scales => ("scales_in_tiles", columns / BLOCK),
+    };
+    let kernel = run.kernel("linear/tiles", entry, &[])?;
+    let (bands, shared) = (count * rows / tiles::ROWS, (tiles::ROWS * row) as u32);
+    run.launch(kernel, bands, TILES.threads, shared, &[Arg::Ptr(at), Arg::size(columns)])
 }
 
 impl LinearKernel for CubeBackend {

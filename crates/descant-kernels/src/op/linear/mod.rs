@@ -17,7 +17,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use crate::op::graph::node;
 pub(crate) use cpu::tasks;
-pub use mxfp4::{Mxfp4Layout, NotTiled};
+pub use mxfp4::{Mxfp4Layout, Mxfp4Piece, NotTiled};
 pub use weight::{FrozenWeight, Groups};
 pub(crate) use weight::{RowGroups, WeightPrimitive};
 

@@ -10,6 +10,10 @@ use descant_quant::mxfp4::{BLOCK, BLOCK_BYTES, tiles};
 
 use super::weight::FrozenWeight;
 use crate::DeviceError;
+use crate::source::first_in;
+
+/// Longest row that a card puts in tiles: 16 of them lie in shared memory, of which every card has 99 KiB.
+const MOST_COLUMNS: usize = 12 << 10;
 
 /// How a device reads MXFP4 matrices of one shape. Bytes are as many as the published ones, in another order on a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,10 +23,19 @@ pub struct Mxfp4Layout {
     in_tiles: bool,
 }
 
+/// What MXFP4 matrices are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mxfp4Piece {
+    /// Two numbers a byte.
+    Blocks,
+    /// One scale a block.
+    Scales,
+}
+
 /// Why a card cannot read MXFP4 matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotTiled {
-    /// Their sizes are not whole tiles.
+    /// Their sizes are not whole tiles, or a row is longer than kernels take.
     Size {
         /// Output features.
         rows: usize,
@@ -43,7 +56,7 @@ impl fmt::Display for NotTiled {
         match self {
             Self::Size { rows, columns } => write!(
                 f,
-                "the matrices are {rows} by {columns}, and GPU kernels need multiples of {} by {BLOCK}",
+                "the matrices are {rows} by {columns}, and GPU kernels need multiples of {} by {BLOCK} and at most {MOST_COLUMNS} columns",
                 tiles::ROWS
             ),
             Self::Scale { element, scale } => write!(
@@ -65,7 +78,7 @@ impl Mxfp4Layout {
     pub fn new(shape: [usize; 3], device: &Device) -> Result<Self, NotTiled> {
         let [_, rows, columns] = shape;
         let in_tiles = !crate::is_cpu(device);
-        if in_tiles && !tiles::divide(rows, columns) {
+        if in_tiles && !(tiles::divide(rows, columns) && columns <= MOST_COLUMNS) {
             return Err(NotTiled::Size { rows, columns });
         }
         Ok(Self { shape, in_tiles })
@@ -76,28 +89,26 @@ impl Mxfp4Layout {
     /// # Errors
     /// A card takes none so large.
     pub fn check_scales(&self, scales: &[u8]) -> Result<(), NotTiled> {
-        match tiles::too_large(scales).filter(|_| self.in_tiles) {
+        match first_in(scales, tiles::too_large).filter(|_| self.in_tiles) {
             Some(element) => Err(NotTiled::Scale { element, scale: scales[element] }),
             None => Ok(()),
         }
     }
 
-    /// Writes bytes `first..` of what published blocks become, as many as fill `out`.
-    pub fn write_blocks(&self, blocks: &[u8], first: usize, out: &mut [u8]) {
-        if self.in_tiles {
-            tiles::write_blocks(blocks, self.shape[2], first, out);
-        } else {
-            out.copy_from_slice(&blocks[first..][..out.len()]);
+    /// Writes bytes `first..` of what a published piece becomes, as many as fill `out`. Scales were looked at with
+    /// [`check_scales`](Self::check_scales).
+    pub fn write(&self, piece: Mxfp4Piece, published: &[u8], first: usize, out: &mut [u8]) {
+        match piece {
+            _ if !self.in_tiles => out.copy_from_slice(&published[first..][..out.len()]),
+            Mxfp4Piece::Blocks => tiles::write_blocks(published, self.shape[2], first, out),
+            Mxfp4Piece::Scales => tiles::write_scales(published, self.shape[2], first, out),
         }
     }
 
-    /// The same for scales, which were looked at with [`check_scales`](Self::check_scales).
-    pub fn write_scales(&self, scales: &[u8], first: usize, out: &mut [u8]) {
-        if self.in_tiles {
-            tiles::write_scales(scales, self.shape[2], first, out);
-        } else {
-            out.copy_from_slice(&scales[first..][..out.len()]);
-        }
+    /// What the card itself puts in tiles, if it is one that reads them.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn tiled(&self) -> Option<[usize; 3]> {
+        self.in_tiles.then_some(self.shape)
     }
 
     /// The weight of what was written.
@@ -131,8 +142,8 @@ impl FrozenWeight {
         let layout = Mxfp4Layout::new(shape, device).map_err(|why| DeviceError::new(why.to_string()))?;
         layout.check_scales(scales).map_err(|why| DeviceError::new(why.to_string()))?;
         let (mut of_blocks, mut of_scales) = (vec![0; blocks.len()], vec![0; scales.len()]);
-        layout.write_blocks(blocks, 0, &mut of_blocks);
-        layout.write_scales(scales, 0, &mut of_scales);
+        layout.write(Mxfp4Piece::Blocks, blocks, 0, &mut of_blocks);
+        layout.write(Mxfp4Piece::Scales, scales, 0, &mut of_scales);
         let tensor = |bytes: Vec<u8>| {
             let length = bytes.len();
             Tensor::<1, Int>::from_data(TensorData::new(bytes, [length]), (device, DType::U8))
@@ -158,8 +169,6 @@ impl FrozenWeight {
 mod tests {
     use super::*;
 
-    type Write<'a> = &'a dyn Fn(&[u8], usize, &mut [u8]);
-
     const TILED: Mxfp4Layout = Mxfp4Layout { shape: [2, 32, 64], in_tiles: true };
 
     #[test]
@@ -180,15 +189,15 @@ mod tests {
         let blocks: Vec<u8> = (0..numbers / 2).map(|n| (n * 7 % 251) as u8).collect();
         let scales: Vec<u8> = (0..numbers / BLOCK).map(|n| (100 + n % 28) as u8).collect();
         for layout in [cpu, TILED] {
-            let written = |of: &[u8], write: Write<'_>| {
+            let written = |of: &[u8], piece| {
                 let (mut whole, mut pieces) = (vec![0; of.len()], vec![0; of.len()]);
-                write(of, 0, &mut whole);
-                pieces.chunks_mut(37).enumerate().for_each(|(n, piece)| write(of, 37 * n, piece));
+                layout.write(piece, of, 0, &mut whole);
+                pieces.chunks_mut(37).enumerate().for_each(|(n, out)| layout.write(piece, of, 37 * n, out));
                 assert_eq!(whole, pieces);
                 whole
             };
-            let of_blocks = written(&blocks, &|of, first, out| layout.write_blocks(of, first, out));
-            let of_scales = written(&scales, &|of, first, out| layout.write_scales(of, first, out));
+            let of_blocks = written(&blocks, Mxfp4Piece::Blocks);
+            let of_scales = written(&scales, Mxfp4Piece::Scales);
             assert_eq!(of_blocks == blocks, !layout.in_tiles, "tiles have another order");
             let tensor = |bytes: &[u8]| Tensor::<1, Int>::from_data(bytes, &Device::flex());
             let weight = layout.weight(tensor(&of_blocks), tensor(&of_scales));
