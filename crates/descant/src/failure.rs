@@ -36,6 +36,19 @@ impl Exit {
         all.into_iter().find(|exit| i32::from(exit.code()) == code).unwrap_or(Self::Error)
     }
 
+    /// Ends the process without what libraries do at its end.
+    #[cfg_attr(not(unix), expect(clippy::exit, reason = "the thread that could return cannot, or must not"))]
+    pub(crate) fn at_once(self) -> ! {
+        use std::io::Write as _;
+        // A reader that has gone has what it wanted.
+        let _ = (std::io::stdout().flush(), std::io::stderr().flush());
+        let status = i32::from(self.code());
+        #[cfg(unix)]
+        signal_hook::low_level::exit(status);
+        #[cfg(not(unix))]
+        std::process::exit(status);
+    }
+
     /// The number the shell sees.
     pub(crate) fn code(self) -> u8 {
         match self {

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     // Tests only: a build for users has no faults and refuses.
     let fault = std::env::var("DESCANT_FAULT").map_or(Ok(()), |fault| descant_files::fault::arm(&fault));
     let run = || fault.map_err(anyhow::Error::msg).and_then(|()| command::run(&cli, talk));
-    match failure::guarded(run) {
+    let exit = match failure::guarded(run) {
         Ok(exit) => exit,
         // Who closes the pipe has what they wanted.
         Err(error) if talk::ReaderGone::is_in(&error) => failure::Exit::Success,
@@ -44,8 +44,11 @@ fn main() -> ExitCode {
             talk.error(&error);
             failure::Exit::of(&error)
         }
+    };
+    if descant_kernels::is_compiling() {
+        exit.at_once();
     }
-    .into()
+    exit.into()
 }
 
 /// Ends with what the arguments alone ask for: help, the version, or what is wrong with them.

@@ -77,6 +77,8 @@ pub use store::{Choices, Entered, Store, set_store};
 pub use table::Define;
 
 #[cfg(feature = "cuda")]
+pub(crate) use ahead::is_at_work;
+#[cfg(feature = "cuda")]
 pub(crate) use blas::Matrices;
 #[cfg(feature = "cuda")]
 pub(crate) use brake::Brake;

@@ -103,18 +103,13 @@ fn ended(rank: usize, error: anyhow::Error, signals: &Signals) -> Result<Exit> {
 }
 
 /// Ends a process whose main thread does not ask the group: it waits for a card, or computes something long.
-#[cfg_attr(not(unix), expect(clippy::exit, reason = "the thread that could return is stuck"))]
 fn last_resort(rank: usize, cause: &Cause, talk: Talk) {
     let error = Hinted::new(Error::Member(cause.clone()), RESUME).into();
     if speaks(rank, Some(cause)) {
         talk.error(&error);
     }
-    let status = i32::from(Exit::of(&error).code());
-    // At once: what libraries do at a process's end may wait for the card.
-    #[cfg(unix)]
-    signal_hook::low_level::exit(status);
-    #[cfg(not(unix))]
-    std::process::exit(status);
+    // What libraries do at a process's end may wait for the card.
+    Exit::of(&error).at_once();
 }
 
 /// What rank 0 tells the others when it knows whether there is something to do.
