@@ -6,6 +6,20 @@
 
 use burn::tensor::Tensor;
 
+/// Each gradient plus the new one of its tensor.
+///
+/// # Panics
+/// If the lists do not have one length.
+#[must_use]
+pub fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor<3>> {
+    assert_eq!(grads.len(), new.len(), "a new gradient for each old one");
+    #[cfg(feature = "cuda")]
+    if super::on_card(&grads) {
+        return on_card::accumulate(grads, new);
+    }
+    super::reference::accumulate(grads, new)
+}
+
 /// The tensors' numbers behind each other, f32 `[1, 1, n]`.
 ///
 /// # Panics
@@ -56,7 +70,7 @@ impl FlatSum {
         if super::on_card(std::slice::from_ref(&flat)) {
             return Self(on_card::plus(self.0, flat));
         }
-        Self(super::accumulate(self.0, &parts(&flat, &shapes)))
+        Self(accumulate(self.0, &parts(&flat, &shapes)))
     }
 
     /// Its tensors.
@@ -78,7 +92,7 @@ fn parts(flat: &Tensor<3>, shapes: &[[usize; 3]]) -> Vec<Tensor<3>> {
 
 /// The same on a CUDA card.
 #[cfg(feature = "cuda")]
-pub(super) mod on_card {
+mod on_card {
     use burn::backend::TensorMetadata as _;
     use burn::tensor::{DType, Tensor};
     use burn_cubecl::tensor::CubeTensor;
@@ -169,7 +183,7 @@ pub(super) mod on_card {
     }
 
     /// See [`crate::accumulate`].
-    pub(in super::super) fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor<3>> {
+    pub(super) fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor<3>> {
         let new: Vec<CubeTensor> = new.iter().cloned().map(floats).collect();
         added(grads.into_iter().map(|old| cuda::owned(floats(old))).collect(), &new)
     }

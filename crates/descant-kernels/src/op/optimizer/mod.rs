@@ -20,7 +20,7 @@ mod table;
 
 use burn::tensor::Tensor;
 
-pub use flat::{FlatSum, flattened};
+pub use flat::{FlatSum, accumulate, flattened};
 pub use moments::{MomentFormat, Moments};
 use numbers::StepNumbers;
 pub use numbers::{AdamWSpec, Clip};
@@ -175,20 +175,6 @@ pub fn reached(grads: &[Tensor<3>]) -> Tensor<1> {
         return cuda::reached(grads);
     }
     reference::reached(grads)
-}
-
-/// Each gradient plus the new one of its tensor.
-///
-/// # Panics
-/// If the lists do not have one length.
-#[must_use]
-pub fn accumulate(grads: Vec<Tensor<3>>, new: &[Tensor<3>]) -> Vec<Tensor<3>> {
-    assert_eq!(grads.len(), new.len(), "a new gradient for each old one");
-    #[cfg(feature = "cuda")]
-    if on_card(&grads) {
-        return flat::on_card::accumulate(grads, new);
-    }
-    reference::accumulate(grads, new)
 }
 
 /// Whether tensors lie on a CUDA card, where there is a form for f32.
