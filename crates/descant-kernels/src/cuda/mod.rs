@@ -62,6 +62,8 @@ mod queue;
 #[cfg(feature = "cuda")]
 mod recorder;
 #[cfg(feature = "cuda")]
+mod routing;
+#[cfg(feature = "cuda")]
 mod run;
 #[cfg(feature = "cuda")]
 mod tensor;
@@ -101,6 +103,8 @@ pub(crate) use memory::DeviceMemory;
 #[cfg(feature = "cuda")]
 pub use memory::Occupied;
 #[cfg(feature = "cuda")]
+pub use routing::take_routing;
+#[cfg(feature = "cuda")]
 pub use run::Run;
 #[cfg(feature = "cuda")]
 pub use tensor::{
@@ -110,6 +114,8 @@ pub use tensor::{
 #[cfg(feature = "cuda")]
 pub(crate) use tensor::{poison, read, read_all, read_bytes};
 #[cfg(feature = "cuda")]
-pub use testing::{pin_at_most, poison_buffers, portable_kernels, take_routing, watch_routing};
+pub(crate) use testing::watches_routing;
+#[cfg(feature = "cuda")]
+pub use testing::{pin_at_most, poison_buffers, portable_kernels, watch_routing};
 #[cfg(feature = "cuda")]
 pub use upload::Uploader;

@@ -2,10 +2,6 @@
 //! disturb it.
 
 use std::cell::Cell;
-use std::sync::{Mutex, PoisonError};
-
-use super::error::Result;
-use super::run::Run;
 
 /// See the head of the file.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,9 +18,6 @@ thread_local! {
     static TESTING: Cell<Testing> =
         const { Cell::new(Testing { portable: false, poison: false, pinned: None, routing: false }) };
 }
-
-/// What routing chose, a list of experts for each launch.
-static ROUTED: Mutex<Vec<Vec<u32>>> = Mutex::new(Vec::new());
 
 impl Testing {
     pub(super) fn of_thread() -> Self {
@@ -55,34 +48,14 @@ pub fn pin_at_most(bytes: Option<usize>) {
 }
 
 /// For tests: keeps which experts this thread's rows go to, in training's forward and in steps of generation, until
-/// [`take_routing`]. The host then waits for the card in every layer, and steps are not recorded.
+/// [`take_routing`](super::take_routing). The host then waits for the card in every layer, and steps are not recorded.
 pub fn watch_routing(on: bool) {
     TESTING.set(Testing { routing: on, ..TESTING.get() });
 }
 
-/// What was kept: for each layer that was computed, in order, the experts of each row, the likeliest first.
-pub fn take_routing() -> Vec<Vec<u32>> {
-    std::mem::take(&mut *ROUTED.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
-impl Run<'_> {
-    /// Whether the thread that queued this watches routing.
-    pub(crate) fn watches_routing(&self) -> bool {
-        TESTING.get().routing
-    }
-
-    /// If so, keeps what was queued to choose so many experts, i32, at this address.
-    pub(crate) fn keep_routing(&self, experts: u64, count: usize) -> Result<()> {
-        if !self.watches_routing() {
-            return Ok(());
-        }
-        let mut bytes = vec![0; count * size_of::<i32>()];
-        super::driver::copy_to_host(self.stream, &mut bytes, experts)?;
-        let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("four bytes"));
-        let chosen = bytes.chunks_exact(size_of::<i32>()).map(number).collect();
-        ROUTED.lock().unwrap_or_else(PoisonError::into_inner).push(chosen);
-        Ok(())
-    }
+/// Whether this thread watches routing.
+pub(crate) fn watches_routing() -> bool {
+    TESTING.get().routing
 }
 
 /// The largest piece of host memory that this thread may try to pin.

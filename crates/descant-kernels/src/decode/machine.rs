@@ -16,7 +16,7 @@ use super::types::{
 use crate::cuda::graph::Graph;
 use crate::cuda::{
     CudaError, DeviceMemory, Event, Gpu, HostMemory, InPlace, Result, Run, contiguous, empty, floats,
-    index_of, primitive, tensor,
+    index_of, primitive, tensor, watches_routing,
 };
 use crate::layer::{DecoderLayer, LayerPairs};
 use crate::op::pick::Drawn;
@@ -283,7 +283,7 @@ impl Shared {
         // Products of many rows take so long that the host keeps up, and a batch that shrinks would have a recording for
         // each of its sizes; cuBLASLt's are not always ready to be recorded.
         let is_thin = shape.rows <= THIN_ROWS && !self.program.at.has_many;
-        let is_recorded = is_thin && !run.gpu().recorder().is_on() && !run.watches_routing();
+        let is_recorded = is_thin && !run.gpu().recorder().is_on() && !watches_routing();
         if !is_recorded || !graphs.keys().any(|(known, _)| *known == shape) {
             graphs.insert((shape, place), None);
             return self.program.launch(run, shape, told);
