@@ -20,7 +20,7 @@ use super::store::{self, Choices};
 /// Guesses that the library is asked for.
 const GUESSES: usize = 8;
 /// Those that are timed at most: each has a kernel of its own, which takes 2 to 6 ms to come.
-const TIMED: usize = 4;
+const TIMED: usize = 3;
 /// Timed runs of a guess; the fastest counts.
 const RUNS: usize = 2;
 /// Products of fewer operations are not worth a search.
