@@ -120,7 +120,7 @@ impl Loader {
     /// Room on a card for so many floats, which [`fill`](Self::fill) fills.
     ///
     /// # Errors
-    /// The device is no card.
+    /// The device is not a card.
     pub fn room(&mut self, n: usize, dtype: DType) -> Result<Tensor<1>, DeviceError> {
         #[cfg(feature = "cuda")]
         if let Some(uploader) = &self.uploader {
@@ -132,7 +132,7 @@ impl Loader {
     /// Copies little-endian floats to a card's tensor, from element `first` on.
     ///
     /// # Errors
-    /// They reach beyond its end, the device is no card, or the driver fails.
+    /// They reach beyond its end, the device is not a card, or the driver fails.
     pub fn fill(&mut self, to: &Tensor<1>, first: usize, bytes: &[u8]) -> Result<(), DeviceError> {
         #[cfg(feature = "cuda")]
         if let Some(uploader) = &mut self.uploader {
