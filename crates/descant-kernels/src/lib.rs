@@ -30,8 +30,8 @@ mod source;
 mod stream;
 
 pub use decode::{
-    Decoder, PAGE_TOKENS, STEP_KEYS, STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepDraw, StepModel,
-    StepRow, StepTable, THIN_ROWS, WIDE_ROWS, step_rows,
+    Decoder, MANY_ROWS, PAGE_TOKENS, STEP_KEYS, STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepDraw,
+    StepModel, StepRow, StepTable, THIN_ROWS, WIDE_ROWS, step_rows,
 };
 pub use device::{compact, compile_ahead, is_compiling, is_cpu, is_cuda, wants_rows_in_order};
 pub use layer::{

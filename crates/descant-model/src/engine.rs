@@ -7,7 +7,7 @@
 use burn::tensor::Tensor;
 use descant_kernels::{
     DrawnRow, STEP_ROWS, StepChoice, StepDraw, StepRow, WIDE_ROWS, best_tokens, draw_tokens, is_cpu,
-    read_floats,
+    read_floats, step_rows,
 };
 
 use crate::cache::{KeyValueCache, Rings};
@@ -361,11 +361,12 @@ fn size(model: &GptOss, sequences: &[usize], tokens: Vec<usize>, run: &Run<'_>) 
     let cap = run.options.cache_tokens.map(pages_for);
     let mut slots = asked.min(sequences.len());
     // By what was asked for and not by what memory holds: the order of sums depends on it.
-    let is_many = on_card && run.options.at_once.unwrap_or(sequences.len()) > WIDE_ROWS;
+    let room_asked = step_rows(run.options.at_once.unwrap_or(sequences.len()).min(STEP_ROWS));
+    let is_many = on_card && room_asked > WIDE_ROWS;
     loop {
         let wanted: usize = needs.iter().take(slots).sum();
         let allowed = wanted.min(cap.unwrap_or(wanted));
-        let size = CacheSize { slots, pages: allowed, rows: if is_many { STEP_ROWS } else { slots } };
+        let size = CacheSize { slots, pages: allowed, rows: if is_many { room_asked } else { slots } };
         let found = match room {
             Some(bytes) => size.within(bytes, &model.config, on_card),
             None => Some(size),

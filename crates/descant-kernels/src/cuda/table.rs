@@ -62,19 +62,25 @@ const HEADS: &[&[Define]] = &[
 const HEADS_SM90: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_DIM", 64), ("GROUP", 3)]];
 
 /// Columns of an adapter's rows in a step of generation.
-const STEP_EXPERTS: &[&[Define]] = &[&[("RANK", 16)], &[("RANK", 64)]];
+const STEP_EXPERTS: &[&[Define]] = &[&[("RANK", 8)], &[("RANK", 16)], &[("RANK", 64)]];
 
 /// The same on Hopper: also numbers of a line, and what lines and rows take in shared memory.
 const STEP_EXPERTS_SM90: &[&[Define]] = &[
     &step_experts_sm90(0, 2880),
+    &step_experts_sm90(8, 2880),
     &step_experts_sm90(16, 2880),
     &step_experts_sm90(64, 2880),
     &step_experts_sm90(64, 64),
 ];
 
 /// The same with many rows.
-const STEP_WIDE: &[&[Define]] =
-    &[&step_wide(0, 2880), &step_wide(16, 2880), &step_wide(64, 2880), &step_wide(64, 64)];
+const STEP_WIDE: &[&[Define]] = &[
+    &step_wide(0, 2880),
+    &step_wide(8, 2880),
+    &step_wide(16, 2880),
+    &step_wide(64, 2880),
+    &step_wide(64, 64),
+];
 
 /// What it is compiled with for these.
 pub const fn step_experts_sm90(rank: usize, n_in: usize) -> [Define; 4] {

@@ -55,11 +55,12 @@ pub(super) fn paths(ranks: &PerSite<usize>) -> Paths {
 }
 
 /// Columns that the experts' low-rank rows may have.
-pub(super) const EXPERT_COLUMNS: [usize; 3] = [0, 16, RANK_WIDTH];
+pub(super) const EXPERT_COLUMNS: [usize; 4] = [0, 8, 16, RANK_WIDTH];
 
-/// How many they have for adapters of this rank, where a kernel takes it.
-pub(super) fn expert_columns(rank: usize) -> Option<usize> {
-    EXPERT_COLUMNS.into_iter().find(|columns| rank <= *columns)
+/// How many they have for adapters of this rank, where a kernel takes it; training's grouped products take one width.
+pub(super) fn expert_columns(rank: usize, grouped: bool) -> Option<usize> {
+    let widths = EXPERT_COLUMNS.into_iter().filter(|columns| !grouped || [0, RANK_WIDTH].contains(columns));
+    widths.into_iter().find(|columns| rank <= *columns)
 }
 
 /// Whether the kernels of a step read the layer as it lies; why not.
@@ -82,7 +83,7 @@ pub(super) fn serves(layer: &Prepared, pairs: &LayerPairs) -> std::result::Resul
     if layer.sizes.hidden.max(layer.sizes.inner) > STEP_WIDTH {
         return Err("the card's decoder does not serve rows of this width");
     }
-    if !of_experts.all(|pair| expert_columns(pair.a.dims()[1]).is_some()) {
+    if !of_experts.all(|pair| expert_columns(pair.a.dims()[1], false).is_some()) {
         return Err("the card's decoder does not take adapters of this rank at experts");
     }
     Ok(())

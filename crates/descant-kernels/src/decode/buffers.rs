@@ -6,13 +6,13 @@ use crate::cuda::geometry::{WIDE_BAND, WIDE_COLUMNS, WIDE_SHARES};
 use crate::cuda::{DeviceMemory, Gpu, Result};
 use crate::memory::table::WORKSPACE;
 use crate::op::pick::cuda::{DRAW_BYTES, mask_bytes};
-use crate::site::{PathKind, Paths, PerPath};
+use crate::site::{ExpertPath, PathKind, Paths, PerPath};
 
 /// Where each thing begins.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Buffers {
-    /// Whether there is room for more sequences than wide products are for.
-    pub(super) has_many: bool,
+    /// With room for more sequences than [`WIDE_ROWS`], how many rows dense products have: all that there is room for.
+    pub(super) many: Option<usize>,
     /// cuBLASLt's, or what blocks that share a tile of a product leave for the last of them; and how many of these have
     /// arrived: zero between kernels.
     pub(super) workspace: u64,
@@ -36,7 +36,7 @@ pub(super) struct Buffers {
     pub(super) pairs: u64,
     pub(super) places: u64,
     pub(super) offsets: u64,
-    /// What lies between the experts' products, and what comes out.
+    /// What lies between the experts' products, and what comes out, or goes in, in the order of experts.
     pub(super) inner: u64,
     pub(super) expert_out: u64,
     /// Attention's splits, and how many of them have arrived: zero between kernels.
@@ -76,8 +76,9 @@ pub(super) struct Sizes {
     pub(super) pages: usize,
     /// The widest low-rank path of any layer at each product.
     pub(super) paths: Paths,
-    /// Columns of the experts' low-rank rows.
+    /// Columns of the experts' low-rank rows, and the largest rank there: columns beyond it are zeros.
     pub(super) expert_columns: usize,
+    pub(super) expert_rank: usize,
 }
 
 const ALIGNMENT: usize = 256;
@@ -116,6 +117,8 @@ impl Buffers {
             run.memset(at.arrived, 0, ARRIVED_BYTES)?;
             run.memset(at.counters, 0, of.key_heads * counters)?;
             run.memset(at.routed, 0, counters)?;
+            let of_experts = of.rows * of.top_k * of.expert_columns * 2;
+            ExpertPath::ALL.iter().try_for_each(|path| run.memset(at.u[*path], 0, of_experts))?;
             run.memset(at.likeliest, 0, of.rows * LIKELIEST_BYTES)
         })?;
         Ok((at, memory))
@@ -132,7 +135,7 @@ impl Buffers {
         let (half, full) = (2, 4);
         let group = of.heads / of.key_heads;
         let new = Self {
-            has_many: rows > WIDE_ROWS,
+            many: (rows > WIDE_ROWS).then_some(rows),
             workspace: take(WORKSPACE),
             arrived: take(ARRIVED_BYTES),
             x: take(rows * of.hidden * half),

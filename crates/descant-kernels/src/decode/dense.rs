@@ -2,12 +2,12 @@
 //! sequence's bits do not depend on how many are beside it.
 //!
 //! With room for more than `WIDE_ROWS` sequences cuBLASLt is much faster (docs/benchmarks.md). Its algorithms differ from
-//! size to size, so it always has `STEP_ROWS` rows there, however few are at work: of a decoder with so much room, too, a
-//! sequence's bits do not depend on others. Rows that are nobody's give what nobody reads.
+//! size to size, so it always has as many rows as there is room for, `MANY_ROWS` or `STEP_ROWS`, however few are at work:
+//! of such a decoder, too, a sequence's bits do not depend on others. Rows that are nobody's give what nobody reads.
 
 use super::bound::PathFactors;
 use super::buffers::{Buffers, SHARED_TILES};
-use super::types::{STEP_ROWS, THIN_ROWS};
+use super::types::THIN_ROWS;
 use crate::cuda::geometry::{THIN, THIN_COLUMNS, WIDE, WIDE_BAND, WIDE_COLUMNS, WIDE_SHARES, wide_shared};
 use crate::cuda::{Arg, Element, MatmulSpec, Matrices, Result, Run};
 use crate::memory::table::WORKSPACE;
@@ -40,10 +40,10 @@ pub(super) enum To {
 impl Dense {
     pub(super) fn product(&self, run: &Run<'_>, name: &'static str, rows: usize, at: &Buffers) -> Result<()> {
         let numbers = self.inputs * (self.outputs + self.path.columns);
-        run.stage(name, 2.0 * (rows * numbers) as f64, 2.0 * numbers as f64, || match rows {
-            _ if at.has_many => self.many(run, rows, at),
-            ..=THIN_ROWS => self.thin(run, rows),
-            _ => self.wide(run, rows, at),
+        run.stage(name, 2.0 * (rows * numbers) as f64, 2.0 * numbers as f64, || match (rows, at.many) {
+            (_, Some(padded)) => self.many(run, rows, padded, at),
+            (..=THIN_ROWS, None) => self.thin(run, rows),
+            (_, None) => self.wide(run, rows, at),
         })
     }
 
@@ -87,11 +87,11 @@ impl Dense {
         run.launch_early(run.kernel("decode/wide", entry, &[])?, grid, threads, shared, &arguments)
     }
 
-    /// With cuBLASLt.
-    fn many(&self, run: &Run<'_>, rows: usize, at: &Buffers) -> Result<()> {
+    /// With cuBLASLt, as so many rows.
+    fn many(&self, run: &Run<'_>, rows: usize, padded: usize, at: &Buffers) -> Result<()> {
         let x = self.normed(run, rows, at)?;
         let multiply = |b, outputs, to: To| {
-            let mut spec = MatmulSpec::forward(STEP_ROWS, outputs, self.inputs);
+            let mut spec = MatmulSpec::forward(padded, outputs, self.inputs);
             let (element, d) = match to {
                 To::F32(d) => (Element::F32, d),
                 To::Bf16(d) => (Element::Bf16, d),

@@ -1,18 +1,22 @@
 //! The experts of a step. Their products are launches of `experts_sm90.cu` and `experts_wide_sm90.cu` on Hopper for
-//! MXFP4 on the card, else of `experts.cu`.
+//! MXFP4 on the card, else of `experts.cu`. A decoder with room for more than `MANY_ROWS` sequences takes training's grouped
+//! products on Hopper, which add in another order: they decode a weight once for 64 rows of an expert and not once for 8.
+//! With 128 sequences they take as long (docs/benchmarks.md).
 
 use descant_quant::{Packing, nf4};
 
 use super::bound::{Bound, EXPERT_COLUMNS, PathFactors};
 use super::step::Program;
+use super::types::MANY_ROWS;
 use crate::cuda::geometry::{
     EXPERT_RANKS, EXPERT_ROWS, STEP_ALONE, STEP_COLUMNS, STEP_EXPERTS, STEP_EXPERTS_SM90, STEP_STAGES,
     STEP_WIDE, STEP_WIDE_COLUMNS, step_row, step_stage, step_wide_rings, step_wide_rows,
 };
 use crate::cuda::table::{step_experts_sm90, step_wide};
 use crate::cuda::{Arg, CudaError, Define, Result, Run};
-use crate::op::experts::cuda::{Output, Sorted, grouped_arguments};
+use crate::op::experts::cuda::{self as grouped, Output, Sorted, grouped_arguments};
 use crate::op::experts::matrices::{ExpertData, Experts};
+use crate::op::route::cuda as route;
 use crate::site::PerPath;
 
 /// Rows of a group.
@@ -48,34 +52,50 @@ impl Program {
             out: None,
             swiglu: Some((at.inner, layer.limit)),
         };
-        let low_rank_rows = |x, factors: PathFactors, inputs, u, gathered: usize| {
+        // Rows of `gathered` are one a token, else one a place.
+        let low_rank_rows = |x, factors: PathFactors, inputs, u, gathered: bool, early: bool| {
             run.stage("experts low rank", 0.0, 0.0, || {
                 let pointers = [x, factors.a, at.experts, at.pairs, at.adapted, u].map(Arg::Ptr);
-                let sizes = [inputs, factors.columns, of.expert_columns, of.top_k, gathered].map(Arg::size);
-                // The down product's experts were chosen before the gate and up product began.
-                let early = [Arg::I32((gathered == 0).into())];
+                let top_k = if gathered { of.top_k } else { 0 };
+                let sizes = [inputs, factors.columns, of.expert_columns, of.top_k, top_k].map(Arg::size);
+                let early = [Arg::I32(early.into())];
                 let kernel = run.kernel("decode/rows", "expert_rows", &[])?;
-                let grid = (pairs, of.expert_columns.div_ceil(EXPERT_RANKS));
+                let grid = (pairs, of.expert_rank.div_ceil(EXPERT_RANKS));
                 let arguments = [&pointers[..], &sizes, &early].concat();
                 run.launch_early(kernel, grid, EXPERT_ROWS.threads, 0, &arguments)
             })
         };
+        let is_grouped = at.many.is_some_and(|rows| rows > MANY_ROWS) && self.are_grouped(run, layer);
         let step = Step {
             rows,
             columns: of.expert_columns,
             is_chosen: gate_up_path.columns > 0,
             is_on_host: layer.experts_on_host,
         };
+        let multiply = |x: &Sorted, experts: &Experts, to: &Output, step| {
+            if is_grouped {
+                return grouped::product(run, x, experts, experts.forward_side(), to);
+            }
+            product(run, x, experts, to, step)
+        };
+        let x = if is_grouped {
+            run.stage("rows in order", 0.0, 0.0, || {
+                route::take(run, at.normed, at.places, at.expert_out, [rows, of.hidden, of.top_k])
+            })?;
+            sorted(at.expert_out, of.hidden, None)
+        } else {
+            sorted(at.normed, of.hidden, Some(at.pairs))
+        };
         if gate_up_path.columns > 0 {
-            low_rank_rows(at.normed, gate_up_path, of.hidden, at.u.gate_up, of.top_k)?;
+            low_rank_rows(x.data, gate_up_path, of.hidden, at.u.gate_up, !is_grouped, false)?;
         }
         let share = pairs.min(of.experts) as f64 / of.experts as f64;
         run.stage("experts gate_up", 0.0, share * gate_up.bytes() as f64, || {
-            let x = sorted(at.normed, of.hidden, Some(at.pairs));
-            product(run, &x, &gate_up, &to, step)
+            multiply(&x, &gate_up, &to, step)
         })?;
         if down_path.columns > 0 {
-            low_rank_rows(at.inner, down_path, of.inner, at.u.down, 0)?;
+            // The down product's experts were chosen before the gate and up product began.
+            low_rank_rows(at.inner, down_path, of.inner, at.u.down, false, true)?;
         }
         let down = frozen.down(&layer.sizes);
         let to = Output {
@@ -86,7 +106,7 @@ impl Program {
         };
         run.stage("experts down", 0.0, share * down.bytes() as f64, || {
             let x = sorted(at.inner, of.inner, None);
-            product(run, &x, &down, &to, Step { is_chosen: true, ..step })
+            multiply(&x, &down, &to, Step { is_chosen: true, ..step })
         })?;
         run.stage("combine", 0.0, 0.0, || {
             let pointers = [at.expert_out, at.weights, at.places, at.middle, at.x].map(Arg::Ptr);
@@ -94,6 +114,14 @@ impl Program {
             let kernel = run.kernel("decode/rows", "add_experts", &[])?;
             run.launch_early(kernel, ((of.hidden / 8).div_ceil(128), rows), 128u32, 0, &arguments)
         })
+    }
+
+    /// Whether training's products read the layer's experts as they lie.
+    fn are_grouped(&self, run: &Run<'_>, layer: &Bound) -> bool {
+        let of = &self.sizes;
+        run.gpu().is_hopper()
+            && !layer.experts_on_host
+            && [of.hidden, of.inner].iter().all(|n| n.is_multiple_of(32))
     }
 }
 

@@ -11,7 +11,8 @@ use super::bound::{Bound, bind, expert_columns, paths, serves};
 use super::buffers::{Buffers, Sizes, entries, splits};
 use super::step::{Program, Shape};
 use super::types::{
-    STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepModel, StepRow, StepTable, THIN_ROWS, step_rows,
+    MANY_ROWS, STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepModel, StepRow, StepTable, THIN_ROWS,
+    step_rows,
 };
 use crate::cuda::graph::Graph;
 use crate::cuda::{
@@ -78,7 +79,7 @@ impl Machine {
             .map(|(_, pairs)| paths(&ranks(pairs)))
             .fold(Paths::default(), |widest, paths| widest.union(&paths));
         let of_experts = ExpertPath::ALL.into_iter().map(|path| widest[path]).max().unwrap_or(0);
-        let Some(expert_columns) = expert_columns(of_experts) else {
+        let Some(expert_columns) = expert_columns(of_experts, gpu.is_hopper() && rows > MANY_ROWS) else {
             return Err(CudaError::Workspace(format!("rank {of_experts} at experts in a step")));
         };
         let (mut layers, mut memory, mut in_place) = (Vec::<Bound>::new(), Vec::new(), Vec::new());
@@ -105,6 +106,7 @@ impl Machine {
             pages: entries(cache.pages) + entries(1) * step_rows(rows),
             paths: widest,
             expert_columns,
+            expert_rank: of_experts,
         };
         let mut take = |tensor: CubeTensor| -> Result<u64> {
             let held = gpu.in_place(vec![tensor.handle])?;
@@ -282,7 +284,7 @@ impl Shared {
         let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
         // Products of many rows take so long that the host keeps up, and a batch that shrinks would have a recording for
         // each of its sizes; cuBLASLt's are not always ready to be recorded.
-        let is_thin = shape.rows <= THIN_ROWS && !self.program.at.has_many;
+        let is_thin = shape.rows <= THIN_ROWS && self.program.at.many.is_none();
         let is_recorded = is_thin && !run.gpu().recorder().is_on() && !watches_routing();
         if !is_recorded || !graphs.keys().any(|(known, _)| *known == shape) {
             graphs.insert((shape, place), None);

@@ -9,7 +9,11 @@
 //! Ids, positions and the rows of the cache lie on the card, so that a graph has no parameters; the host reads ids behind
 //! it. A sequence's result does not depend on the others: dense products have a kernel for up to [`THIN_ROWS`] sequences
 //! and one for more, and both add in one order (`order.cuh`). Only a decoder with room for more than [`WIDE_ROWS`] adds in
-//! another, always the same (`dense.rs`). Adapters are a part of the same kernels, at every site.
+//! another, which its room alone says (`dense.rs`, `experts.rs`). Adapters are a part of the same kernels, at every site.
+//!
+//! Which ids end a reply the host knows, which reads a step behind the card: a sequence that ends takes part in one step too
+//! many, and nobody reads what that gives. To know it on the card would save 0.3 % of a reply of 300 tokens, and the rest
+//! of that step would be as long: weights are read for the others, or the next prompt has to wait for one step of 1.5 ms.
 //!
 //! Experts that lie on the host are read there, those that are chosen.
 //! What it does not do: prompts go through the model's other path, and fill the cache; attention that is packed, and experts
@@ -38,8 +42,8 @@ use crate::op::pick::Drawn;
 
 pub use split::{PAGE_TOKENS, STEP_KEYS};
 pub use types::{
-    STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepDraw, StepModel, StepRow, StepTable, THIN_ROWS,
-    WIDE_ROWS, step_rows,
+    MANY_ROWS, STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepDraw, StepModel, StepRow, StepTable,
+    THIN_ROWS, WIDE_ROWS, step_rows,
 };
 
 /// See the head of the module.
@@ -51,7 +55,7 @@ pub struct Decoder(
 
 impl Decoder {
     /// One with room for so many sequences at once; where no kernel serves the model as it lies, why. Of any room up to
-    /// [`WIDE_ROWS`] a sequence gets the same bits, and of any beyond.
+    /// [`WIDE_ROWS`] a sequence gets the same bits, of any up to [`MANY_ROWS`], and of any beyond.
     ///
     /// # Errors
     /// The card has no room, or the driver refuses.

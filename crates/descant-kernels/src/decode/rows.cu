@@ -81,8 +81,8 @@ static_assert(LOW_PARTS * LOW_RANKS * 32 == LOW_THREADS, "whole warps");
 // Rows by A of the expert of each place: x[place] gives u[place], or, with `top_k`, the row of the place's pair that of
 // the pair. x bf16 [*, D]; a bf16 [E, rank, D]; experts i32 [P] by pair; pairs i32 [P]; adapted i32 [P / k], 0 for rows
 // that get zeros; u bf16 [P, RANK]; `early`: the experts were chosen before the kernel before began, so that A may come
-// while it is still at work. D a multiple of 8 up to MAX_WIDTH. Grid: (P, RANK / LOW_RANKS). Block:
-// LOW_THREADS.
+// while it is still at work. D a multiple of 8 up to MAX_WIDTH. Columns of u beyond the grid's stay as they are. Grid:
+// (P, columns / LOW_RANKS). Block: LOW_THREADS.
 extern "C" __global__ void __launch_bounds__(LOW_THREADS)
     expert_rows(const bf16* x, const bf16* a, const int* experts, const int* pairs, const int* adapted, bf16* u, int D,
                 int rank, int RANK, int k, int top_k, int early) {

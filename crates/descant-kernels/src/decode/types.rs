@@ -14,12 +14,18 @@ use crate::stream::HostTable;
 pub const THIN_ROWS: usize = 8;
 /// Sequences up to which a decoder that has room for no more gives each the bits that it has alone.
 pub const WIDE_ROWS: usize = 100;
+/// Sequences up to which one with room for more pads its dense products to so many; beyond, to [`STEP_ROWS`].
+pub const MANY_ROWS: usize = 128;
 /// Most sequences of a step.
 pub const STEP_ROWS: usize = 256;
 
 /// Rows of the buffers of a decoder with room for so many sequences.
 pub const fn step_rows(room: usize) -> usize {
-    if room > WIDE_ROWS { STEP_ROWS } else { room }
+    match room {
+        ..=WIDE_ROWS => room,
+        ..=MANY_ROWS => MANY_ROWS,
+        _ => STEP_ROWS,
+    }
 }
 /// Steps that may be queued before the first of them was read.
 pub const STEPS_AHEAD: usize = 2;

@@ -4,7 +4,7 @@
 use burn::tensor::{Device, Tensor};
 use descant_kernels::cuda::portable_kernels;
 use descant_kernels::read_floats;
-use descant_kernels::{THIN_ROWS, WIDE_ROWS};
+use descant_kernels::{MANY_ROWS, THIN_ROWS, WIDE_ROWS};
 use descant_model::{Bare, Batch, GenerateOptions, GptOss, Overlay, Request, Sampling, Unwatched};
 
 use crate::models::{Case, all};
@@ -190,19 +190,19 @@ fn slots_are_refilled_and_each_gets_what_it_gets_alone() {
     let allowed = if case.may_choose_otherwise { of / 10 } else { 0 };
     assert!(off <= allowed, "alone: {off} of {of} tokens are far from the likeliest");
     // In a few slots, in fewer pages than slots would like, in one band of rows, two, and four; and in more slots than
-    // wide products are for, which give the same among themselves.
-    assert!(requests.len() > WIDE_ROWS + 1);
-    let many = ask(&requests, Some(WIDE_ROWS + 1), None);
-    for (at_once, cache_tokens) in [
-        (Some(4), None),
-        (Some(7), Some(500)),
-        (Some(1), None),
-        (Some(20), None),
-        (Some(50), None),
-        (Some(WIDE_ROWS), None),
-        (None, None),
+    // wide products are for, which give the same among themselves, up to `MANY_ROWS` and beyond.
+    assert!(requests.len() > MANY_ROWS + 1);
+    let [many, most] = [WIDE_ROWS + 1, MANY_ROWS + 1].map(|room| ask(&requests, Some(room), None));
+    for (at_once, cache_tokens, others) in [
+        (Some(4), None, &alone),
+        (Some(7), Some(500), &alone),
+        (Some(1), None, &alone),
+        (Some(20), None, &alone),
+        (Some(50), None, &alone),
+        (Some(WIDE_ROWS), None, &alone),
+        (Some(MANY_ROWS), None, &many),
+        (None, None, &most),
     ] {
-        let others = if at_once.is_some() { &alone } else { &many };
         let together = ask(&requests, at_once, cache_tokens);
         let differ = together.iter().zip(others).filter(|(one, other)| one != other).count();
         let [off, of] = wrong(&model, &adapter, &prompts, &of_greedy(&together));

@@ -14,7 +14,7 @@ use crate::{card, models};
 
 const SEQUENCES: usize = 8;
 const PROMPT: usize = 100;
-const NEW: usize = 101;
+const NEW: usize = 100;
 
 /// The experts of each row in each layer, sorted.
 type Choices = Vec<Vec<Vec<u32>>>;
@@ -55,9 +55,9 @@ fn count(model: &GptOss, overlay: &dyn Overlay, shift: u32) -> Found {
     let launches = take_routing();
     let steps: Vec<Vec<u32>> =
         launches.into_iter().filter(|launch| launch.len() == SEQUENCES * top_k).collect();
-    // The last token that is made is not computed any more; steps behind that were queued ahead.
-    assert!(steps.len() >= (NEW - 1) * layers, "{} layers were computed in steps", steps.len());
-    let steps = choices(&steps[..(NEW - 1) * layers], top_k);
+    // A step computes the token before the one it chooses, the first the prompt's last; those behind were queued ahead.
+    assert!(steps.len() >= NEW * layers, "{} layers were computed in steps", steps.len());
+    let steps = choices(&steps[..NEW * layers], top_k);
 
     let whole: Vec<Vec<u32>> = requests
         .iter()
@@ -81,19 +81,17 @@ fn count(model: &GptOss, overlay: &dyn Overlay, shift: u32) -> Found {
 
     let mut found = Found::default();
     for (sequence, made) in made.iter().enumerate() {
-        for step in 0..NEW - 1 {
+        for step in 0..NEW {
             let differ = (0..layers)
                 .filter(|layer| {
                     steps[step * layers + layer][sequence]
-                        != forward[*layer][sequence * length + PROMPT + step]
+                        != forward[*layer][sequence * length + PROMPT + step - 1]
                 })
                 .count();
             found.choices[0] += differ;
             found.choices[1] += layers;
             found.tokens += usize::from(differ > 0);
-            // That step's logits are those of the next token.
-            let loss = losses[sequence * NEW + step + 1];
-            let difference = (made.log_probabilities[step + 1] + loss).abs();
+            let difference = (made.log_probabilities[step] + losses[sequence * NEW + step]).abs();
             if differ > 0 { found.other.push(difference) } else { found.same.push(difference) }
         }
     }
