@@ -30,6 +30,11 @@ __device__ __forceinline__ Tile read_tile(const int* tiles, int index) {
     return {
         a.x, a.y, a.z, a.w, tiles[TILE_INTS * index + 4], tiles[TILE_INTS * index + 5], tiles[TILE_INTS * index + 6]};
 }
+// The same at another time, so that nothing of it has a register in between.
+__device__ __forceinline__ Tile read_tile(const volatile int* tiles, int index) {
+    const volatile int* at = tiles + TILE_INTS * index;
+    return {at[0], at[1], at[2], at[3], at[4], at[5], at[6]};
+}
 
 // Where a 16-byte chunk of a row lies: eight rows read at one column touch all banks. At 128-byte rows this is also
 // the 128-byte swizzle of wgmma.

@@ -37,7 +37,7 @@ pub(crate) fn backward(
     let (rows, to) = (rows.into(), gradients.into());
     let strides = [rows.query_stride, rows.key_stride, given.stride, to.query_stride, to.key_stride];
     let form = Form::new(run, shape, &strides)?;
-    let work = sequences.work(run, form.positions(), form.split())?;
+    let work = sequences.work(run, form.positions(), form.split(shape))?;
     let call = Call { run, shape, form, work, sequences: sequences.count(), rows, given, to };
     // Sizes alone decide, because the sums' last bits depend on it.
     let long = call.sequences * one_pass::LEAST_TOKENS <= shape.n_tokens;

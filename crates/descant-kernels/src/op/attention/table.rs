@@ -33,10 +33,15 @@ thread_local! {
 pub(crate) struct Table {
     segments: Segments,
     tensor: CubeTensor,
-    filled: Arc<Mutex<Option<Lists>>>,
+    /// Of a place, at most.
+    entries: usize,
+    filled: Arc<Mutex<[Option<Lists>; PLACES]>>,
 }
 
-/// What lies in a table's memory: the list of queries, then that of keys.
+/// Pairs of lists that a table has room for: layers that see everything and those with a window split keys differently.
+const PLACES: usize = 2;
+
+/// What lies at a place of a table's memory: the list of queries, then that of keys.
 #[derive(Debug, Clone, Copy)]
 struct Lists {
     positions: usize,
@@ -53,9 +58,9 @@ impl Table {
             let table = if let Some(place) = known {
                 tables.remove(place)
             } else {
-                let entries = tiles::at_most(segments, LEAST_POSITIONS, KEY_ROWS / tiles::MOST_SPLIT);
-                let tensor = cuda::empty([entries.max(1) * tiles::ENTRY], DType::I32, device);
-                Self { segments: segments.clone(), tensor, filled: Arc::default() }
+                let entries = tiles::at_most(segments, LEAST_POSITIONS, KEY_ROWS / tiles::MOST_SPLIT).max(1);
+                let tensor = cuda::empty([PLACES * entries * tiles::ENTRY], DType::I32, device);
+                Self { segments: segments.clone(), tensor, entries, filled: Arc::default() }
             };
             tables.truncate(KEPT - 1);
             tables.insert(0, table.clone());
@@ -96,24 +101,31 @@ pub(crate) struct Work {
 }
 
 impl Sequences {
-    /// The lists for tiles of so many positions, and of keys as they are split; brought to the card where they are not there yet.
+    /// The lists for tiles of so many positions, and of keys as they are split; brought to the card where they are not
+    /// there yet.
     pub(crate) fn work(&self, run: &Run<'_>, positions: usize, split: Split) -> Result<Work> {
         let bytes = |entries: usize| (entries * tiles::ENTRY * size_of::<i32>()) as u64;
         let mut filled = self.table.filled.lock().unwrap_or_else(PoisonError::into_inner);
-        let lists = match *filled {
-            Some(lists) if (lists.positions, lists.split) == (positions, split) => lists,
+        let is = |lists: &Option<Lists>| {
+            lists.is_some_and(|lists| (lists.positions, lists.split) == (positions, split))
+        };
+        let free = || filled.iter().position(Option::is_none).unwrap_or(0);
+        let place = filled.iter().position(is).unwrap_or_else(free);
+        let address = self.address + bytes(place * self.table.entries);
+        let lists = match filled[place] {
+            Some(lists) if is(&Some(lists)) => lists,
             _ => {
                 let mut all = tiles::of_queries(&self.table.segments, positions);
                 let n_queries = all.len() / tiles::ENTRY;
                 all.extend(tiles::of_keys(&self.table.segments, KEY_ROWS, split));
                 let n_keys = all.len() / tiles::ENTRY - n_queries;
                 let raw: Vec<u8> = all.iter().flat_map(|n| n.to_le_bytes()).collect();
-                run.upload(self.address, &raw)?;
-                *filled.insert(Lists { positions, split, n_queries, n_keys })
+                run.upload(address, &raw)?;
+                *filled[place].insert(Lists { positions, split, n_queries, n_keys })
             }
         };
         let Lists { n_queries, n_keys, .. } = lists;
-        Ok(Work { queries: self.address, n_queries, keys: self.address + bytes(n_queries), n_keys })
+        Ok(Work { queries: address, n_queries, keys: address + bytes(n_queries), n_keys })
     }
 
     /// How many there are.

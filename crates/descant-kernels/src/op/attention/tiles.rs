@@ -1,8 +1,9 @@
 //! The work lists of the CUDA kernels: tiles of queries and of keys, the largest work first.
 //!
 //! An entry is 8 numbers, `struct Tile` of `attention.cuh`: where the segment's queries and keys lie, the first query or
-//! key of the tile, into how many a tile of keys was split, and the segment's number. Order decides only who works when, never a result: every
-//! tile is computed by itself, and its size depends on its own segment alone.
+//! key of the tile, into how many a tile of keys was split, and the segment's number. Order decides only who works when,
+//! never a result: every tile is computed by itself. How finely tiles of keys are split decides the last bits of their
+//! sums, so sizes alone decide it: those of the batch, not the card's.
 
 use super::segments::{Segment, Segments};
 
@@ -24,34 +25,47 @@ pub(crate) fn of_queries(segments: &Segments, positions: usize) -> Vec<i32> {
 pub(crate) enum Split {
     /// Not at all.
     Whole,
-    /// Those of short segments, which have few and unequal ones.
-    ByLength,
+    /// As far as the largest tile of a head is no more than a fair part of the head's work, for so many blocks.
+    Shared { blocks: usize },
+    /// Into so many, a power of two.
+    Into(usize),
 }
 
 /// Into how many a tile is split at most.
 pub(crate) const MOST_SPLIT: usize = 4;
 
 impl Split {
-    /// Segments up to which length are split so finely: measured on an H200, where a batch of one such segment is
-    /// faster and one of many hardly slower.
-    const LENGTHS: [(usize, usize); 2] = [(2048, MOST_SPLIT), (4096, 2)];
+    /// Into how many tiles of a segment are split, where a block's fair part of all is so many pairs of a row and a key.
+    fn of(self, segment: &Segment, keys: usize, part: usize) -> usize {
+        match self {
+            Self::Whole => 1,
+            Self::Into(split) => split,
+            // A quarter more is not worth it: parts cost more copies and meetings for the same products.
+            Self::Shared { .. } => [1, 2]
+                .into_iter()
+                .find(|split| segment.query_len * keys / split <= part + part / 4)
+                .unwrap_or(MOST_SPLIT),
+        }
+    }
 
-    fn of(self, segment: &Segment) -> usize {
-        let fine = Self::LENGTHS.iter().find(|(longest, _)| segment.query_len <= *longest);
-        match (self, fine) {
-            (Self::ByLength, Some((_, split))) => *split,
-            _ => 1,
+    /// A block's fair part of all segments' pairs.
+    fn part(self, segments: &Segments) -> usize {
+        match self {
+            Self::Shared { blocks } => (visible(segments, None) / blocks as f64) as usize,
+            Self::Whole | Self::Into(_) => 0,
         }
     }
 }
 
 /// Tiles of `keys` keys each, or of fewer where they are split.
 pub(crate) fn of_keys(segments: &Segments, keys: usize, split: Split) -> Vec<i32> {
+    let part = split.part(segments);
+    let of = |s: &Segment| split.of(s, keys, part);
     // The earlier a key, the more queries see it.
     list(
         segments,
-        |s| (keys / split.of(s), s.key_len, split.of(s)),
-        |s, first| (s.query_len - first.saturating_sub(s.first_position()).min(s.query_len)) / split.of(s),
+        |s| (keys / of(s), s.key_len, of(s)),
+        |s, first| (s.query_len - first.saturating_sub(s.first_position()).min(s.query_len)) / of(s),
     )
 }
 
@@ -147,22 +161,48 @@ mod tests {
         assert!(at_most(&segments, 2, 128) > n);
     }
 
+    /// Segments of these lengths after each other.
+    fn of_lengths(lengths: &[usize]) -> Segments {
+        let mut start = 0;
+        let segments: Vec<_> = lengths
+            .iter()
+            .map(|len| {
+                start += len;
+                Segment { query_start: start - len, query_len: *len, key_start: start - len, key_len: *len }
+            })
+            .collect();
+        Segments::new(segments)
+    }
+
     #[test]
-    fn short_segments_are_split_whatever_is_beside_them() {
-        let one = |start, len| Segment { query_start: start, query_len: len, key_start: start, key_len: len };
-        let segments = Segments::new([one(0, 5000), one(5000, 4096), one(9096, 2048), one(11144, 70)]);
-        let tiles = of_keys(&segments, 128, Split::ByLength);
-        let mut covered = vec![0; segments.as_slice().iter().map(|s| s.key_len).sum()];
-        for tile in tiles.chunks_exact(ENTRY) {
-            let [_, len, start, key_len, first, split] = std::array::from_fn(|i| tile[i] as usize);
-            let wanted = [(5000, 1), (4096, 2), (2048, 4), (70, 4)].iter().find(|(one, _)| *one == len);
-            assert_eq!(Some(split), wanted.map(|(_, split)| *split));
-            assert_eq!(first % (128 / split), 0);
-            covered[start + first..start + key_len.min(first + 128 / split)].iter_mut().for_each(|n| *n += 1);
+    fn long_tiles_are_split_where_there_are_few() {
+        for (lengths, splits) in [
+            (&[1024][..], &[4][..]),
+            (&[4096], &[2]),
+            (&[4096; 4], &[1; 4]),
+            (&[1024; 16], &[1; 16]),
+            (&[8192], &[1]),
+            (&[5000, 70], &[2, 1]),
+        ] {
+            let segments = of_lengths(lengths);
+            let tiles = of_keys(&segments, 128, Split::Shared { blocks: 33 });
+            let mut covered = vec![0; lengths.iter().sum()];
+            for tile in tiles.chunks_exact(ENTRY) {
+                let [start, len, key_start, key_len, first, split] =
+                    std::array::from_fn(|i| tile[i] as usize);
+                let at = segments.as_slice().iter().position(|s| s.query_start == start).unwrap();
+                assert_eq!((len, split), (lengths[at], splits[at]), "{lengths:?}");
+                assert_eq!(first % (128 / split), 0);
+                covered[key_start + first..key_start + key_len.min(first + 128 / split)]
+                    .iter_mut()
+                    .for_each(|n| *n += 1);
+            }
+            assert!(covered.iter().all(|n| *n == 1));
+            assert!(tiles.len() / ENTRY <= at_most(&segments, usize::MAX, 128 / MOST_SPLIT));
         }
-        assert!(covered.iter().all(|n| *n == 1));
-        assert!(tiles.len() / ENTRY <= at_most(&segments, usize::MAX, 128 / MOST_SPLIT));
-        assert!(of_keys(&segments, 128, Split::Whole).chunks_exact(ENTRY).all(|tile| tile[5] == 1));
+        let all = |split| of_keys(&of_lengths(&[300, 5000]), 128, split);
+        assert!(all(Split::Whole).chunks_exact(ENTRY).all(|tile| tile[5] == 1));
+        assert!(all(Split::Into(2)).chunks_exact(ENTRY).all(|tile| tile[5] == 2));
     }
 
     #[test]
