@@ -46,6 +46,7 @@ int main() {
 #ifdef NF4
             if (c.n_in % 64 || c.n_out % 64) continue;
 #endif
+            const bool activates = c.all && !back;  // backward nothing does
             const int E = c.rows.size(), lines = back ? c.n_in : c.n_out, columns = back ? c.n_out : c.n_in;
             std::vector<int> offsets{0};
             for (int n : c.rows) offsets.push_back(offsets.back() + n);
@@ -81,7 +82,7 @@ int main() {
             auto kernel = back ? experts_backward : experts_forward;
             run({2, 1, 1}, THREADS, [&] {
                 kernel(a, c.all ? pairs.data() : nullptr, packed, packed_scales, tables.data(), back ? nullptr : bias,
-                       c.all ? u : nullptr, c.all ? v : nullptr, offsets.data(), out, c.all ? h : nullptr, c.n_in, 4, E,
+                       c.all ? u : nullptr, c.all ? v : nullptr, offsets.data(), out, activates ? h : nullptr, c.n_in, 4, E,
                        c.n_out, c.n_in, 7.0f);
             });
             double error[2] = {}, norm[2] = {};
@@ -112,12 +113,12 @@ int main() {
                         if (!back) y[n] += to_float(bias[e * c.n_out + n]);
                         add(0, out[(size_t)p * c.n_out + n], y[n]);
                     }
-                    for (int n = 0; c.all && n < c.n_out / 2; n++) {
+                    for (int n = 0; activates && n < c.n_out / 2; n++) {
                         const double gate = std::min(y[2 * n], 7.), up = std::max(std::min(y[2 * n + 1], 7.), -7.);
                         add(1, h[(size_t)p * c.n_out / 2 + n], (up + 1) * gate / (1 + exp(-1.702 * gate)));
                     }
                 }
-            const double first = sqrt(error[0] / norm[0]), second = c.all ? sqrt(error[1] / norm[1]) : 0;
+            const double first = sqrt(error[0] / norm[0]), second = activates ? sqrt(error[1] / norm[1]) : 0;
             worst = std::max(worst, std::isnan(first + second) ? 1e9 : std::max(first, second));
             printf("%s, %d x %d: %.1e, SwiGLU %.1e\n", back ? "backward" : "forward", c.n_out, c.n_in, first, second);
         }

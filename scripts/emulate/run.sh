@@ -53,7 +53,7 @@ without() { # functions of these names
 body() { # a kernel's file: shared memory is the host's, its entries functions of C++, those of both sides
   sed -e '/extern __shared__/d' -e 's/extern "C"//' -e '/^#if BACKWARD$/,/^#endif$/{/^#/d}' "$1" | text /dev/stdin
 }
-products() { text "$experts/balanced.cuh"; text "$experts/grouped.cuh" | sed '/^\/\/ 16 rows and COLUMNS/,$d'; }
+products() { text "$experts/balanced.cuh"; text "$experts/grouped.cuh" | sed '/^\/\/ 16 rows and COLUMNS/,/^\/\/ Both kernels/d'; }
 packed() { # the packing's names, and what else the compiler is given
   { text "$experts/$1.cuh"; products; text "$experts/packed.cuh"; text "$experts/portable_$1.cuh"
     body "$experts/packed.cu"; } |

@@ -1,7 +1,8 @@
 //! Which kernels a card takes: one table, by compute capability and shared memory.
 //!
-//! Multiprocessors and memory decide nothing here: a grid is made of the multiprocessors that there are, and work is
-//! divided by sizes alone. What has no row is not supported.
+//! Multiprocessors and bandwidth decide nothing here: a grid is made of the multiprocessors that there are, blocks take
+//! tiles until none is left, and how large tiles are decides the last bits of sums, so sizes alone say it: cards that
+//! share a run may differ. What has no row is not supported.
 
 use super::architecture::Capability;
 

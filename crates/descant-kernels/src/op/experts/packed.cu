@@ -6,7 +6,9 @@
 // warps share them and divide the rows. A and the packed weights come by asynchronous copies into a ring of three steps
 // of 64, which goes on from a tile to the next: the next tile's first steps come while this one is multiplied and
 // stored. Weights of the next 16 of the inner dimension are decoded between the products of this one. The warps meet
-// once a step at an mbarrier, at which each arrives 32 products before it waits.
+// at mbarriers, at which each arrives some products before it waits: one says that the next step has come, the other
+// that the last one's stage may be filled again. Steps of few rows take less time than memory needs to answer, and so
+// their copies begin as early as they may; those of many rows begin later, at one meeting for both.
 //
 // Sums have one order, whatever the tile: two runs give the same bytes. Launch: grid = multiprocessors.
 #ifdef NF4
@@ -15,7 +17,7 @@
 #include "portable_mxfp4.cuh"
 #endif
 
-static_assert(SHARED == ARRIVED + 8, "what lies there");
+static_assert(SHARED == LEFT + 8, "what lies there");
 
 constexpr int A_LINES = THREADS / 8, A_COPIES = ROWS / A_LINES;  // rows that the block copies at once, and how often
 static_assert(ROWS % A_LINES == 0 && ROWS <= THREADS, "whole copies");
@@ -90,6 +92,8 @@ template <bool TRANSPOSED> struct Ring {
     }
 };
 
+constexpr int SHORT = 5;  // blocks of a warp up to which copies begin early
+
 // Sums of a tile, at most M blocks of 16 rows a warp. Its first step has arrived, its second is on its way; in the end
 // so are those of the next tile.
 template <bool TRANSPOSED, int M>
@@ -115,6 +119,7 @@ __device__ __forceinline__ void multiply(Ring<TRANSPOSED>& ring, const Part& par
     // The steps. A warp without work only copies.
     auto walk = [&](auto has_work) {
         constexpr bool WORKS = decltype(has_work)::value;
+        constexpr bool EARLY = M <= SHORT;
         constexpr int DEEP = 2;  // rows are loaded so many blocks ahead, less one
         u32 x[2][4][2], a[DEEP][4];
         Unit unit = {};
@@ -137,11 +142,15 @@ __device__ __forceinline__ void multiply(Ring<TRANSPOSED>& ring, const Part& par
                 const u32 now = ring.now, next = ring.next;
 #pragma unroll
                 for (int c = 0; c < 4; c++) {
+                    // The warp is done with the last step.
+                    if (c == (EARLY ? 0 : 2)) barrier_arrive_warp(shared + LEFT);
                     if (c == 2) {
-                        // This thread's part of the next step has arrived, and its warp is done with the last one.
+                        // This thread's part of the next step has arrived.
                         copy_wait<0>();
                         barrier_arrive_warp(shared + ARRIVED);
                     }
+                    // Who has arrived there has left before.
+                    if (EARLY && c == 1) barrier_poll(shared + LEFT, ring.turn & 1);
                     if (c == 3) barrier_poll(shared + ARRIVED, ring.turn & 1);
                     if (WORKS && c == 1) weights.load(unit, ring.turn, now, 1);
                     if (WORKS && c == 3) weights.load(unit, ring.turn + 1, next, 0);
@@ -154,7 +163,7 @@ __device__ __forceinline__ void multiply(Ring<TRANSPOSED>& ring, const Part& par
                             for (int j = m * 4 / M; j < (m + 1) * 4 / M; j++)
                                 weights.decode(unit, c < 3 ? now : next, (c + 1) % 4, j, x[(c + 1) & 1][j]);
                         }
-                        if (c == 3) ring.template fetch<M>(step + ahead, ring.last, m);
+                        if (c == (EARLY ? 1 : 3)) ring.template fetch<M>(step + ahead, ring.last, m);
                         if (c == 3 && m == M / 2) ring.weights.go_on(g, ring.turn, step + further);
                         if (WORKS)
 #pragma unroll
@@ -183,11 +192,12 @@ __device__ __forceinline__ void multiply(Ring<TRANSPOSED>& ring, const Part& par
         for (int h = 0; h < 2; h++) {
             // The tile is read again in each turn, so that no place has a register in between.
             const volatile Tile& here = tile;
-            const u64 columns = (u64)here.expert * g.n_out + here.column + again.group * 32;
+            // Columns of the blocks are as far apart in each lane.
+            const u32 column = here.column + again.group * 32 + weights.column(0, r);
+            const bf16* from = g.v + ((u64)here.expert * g.n_out + column) * RANK_WIDTH + h * 32 + q * 8;
             uint4 right[4];
 #pragma unroll
-            for (int j = 0; j < 4; j++)
-                right[j] = load16_here(g.v + (columns + weights.column(j, r)) * RANK_WIDTH + h * 32 + q * 8);
+            for (int j = 0; j < 4; j++) right[j] = load16_here(from + weights.column(j, 0) * RANK_WIDTH);
             const int last = here.n_rows - 1;
             // Places are counted in 32 bits, because an address more would be spilled.
             const u32 place = here.row * RANK_WIDTH + h * 32 + q * 8;
@@ -206,36 +216,53 @@ __device__ __forceinline__ void multiply(Ring<TRANSPOSED>& ring, const Part& par
     }
 }
 
-// Each thread stores eight neighbors of its rows.
+// Each thread stores eight columns of its rows, or two runs of four.
 template <bool TRANSPOSED, int M>
 __device__ __forceinline__ void store(const Problem& g, const Tile& tile, const float (&acc)[M][4][4]) {
+    using Of = Weights<TRANSPOSED>;
     const Part part(tile, g.n_out);
     if (!part.works(tile, g.n_out)) return;
     const int lane = threadIdx.x & 31, r = lane >> 2, q = lane & 3;
-    const int column = tile.column + part.group * 32 + q * 8;
+    const int group = tile.column + part.group * 32, column = group + Of::first();
     float bias[8] = {};
-    if (g.bias) unpack8(load16(g.bias + (u64)tile.expert * g.n_out + column), bias);
+    if (g.bias) {
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            bias[i] = to_float(g.bias[(u64)tile.expert * g.n_out + group + Of::column(i / 2, q * 2 + i % 2)]);
+    }
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
         for (int e = 0; e < 2; e++) {
             float x[8];
 #pragma unroll
-            for (int j = 0; j < 4; j++) x[j * 2] = acc[m][j][e * 2], x[j * 2 + 1] = acc[m][j][e * 2 + 1];
-            Weights<TRANSPOSED>::neighbours(x);
+            for (int i = 0; i < 8; i++) x[i] = acc[m][i / 2][e * 2 + i % 2] + bias[i];
+            Of::sort(x);
+            uint4 packed = pack8(x);
+            Of::exchange(packed);
             const int row = (part.block + m) * 16 + r + e * 8;
             if (m >= part.n_blocks || row >= tile.n_rows) continue;
             const u64 place = tile.row + row;
-#pragma unroll
-            for (int i = 0; i < 8; i++) x[i] += bias[i];
-            if (g.out) store16(g.out + place * g.n_out + column, pack8(x));
-            if (g.h) {
+            if (g.out) {
+                bf16* to = g.out + place * g.n_out + column;
+                if (Of::APART == 4) {
+                    store16(to, packed);
+                } else {
+                    *(uint2*)to = make_uint2(packed.x, packed.y);
+                    *(uint2*)(to + Of::APART) = make_uint2(packed.z, packed.w);
+                }
+            }
+            if (!TRANSPOSED && g.h) {
                 u32 h[2];
 #pragma unroll
                 for (int i = 0; i < 2; i++)
                     h[i] =
                         to_bf16x2(swiglu(x[i * 4], x[i * 4 + 1], g.limit), swiglu(x[i * 4 + 2], x[i * 4 + 3], g.limit));
-                *(uint2*)(g.h + place * (g.n_out / 2) + column / 2) = make_uint2(h[0], h[1]);
+                bf16* to = g.h + place * (g.n_out / 2) + column / 2;
+                if (Of::APART == 4)
+                    *(uint2*)to = make_uint2(h[0], h[1]);
+                else
+                    *(u32*)to = h[0], *(u32*)(to + Of::APART / 2) = h[1];
             }
         }
 }
@@ -257,7 +284,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
     for (int i = threadIdx.x; i < BESIDE / 4; i += THREADS) shared_store(ring.shared + i * 4, 0u);
     if (threadIdx.x == 0) {
         walker() = {};
-        barrier_init(ring.shared + ARRIVED, WARPS);
+        barrier_init(ring.shared + ARRIVED, WARPS), barrier_init(ring.shared + LEFT, WARPS);
     }
     prepare_walk<ROWS>((int*)(dynamic + WALK), g.offsets, g.n_experts);
     __syncthreads();

@@ -32,6 +32,7 @@
 #define SLOTS (WALKER + WALKER_BYTES)
 #define TILE_SLOT 16
 #define ARRIVED (SLOTS + 4 * TILE_SLOT)
+#define LEFT (ARRIVED + 8)  // both are barriers
 static_assert(THREADS == WARPS * 32, "eight warps");
 
 using Tiles = BalancedWalk<ROWS, COLUMNS, true>;

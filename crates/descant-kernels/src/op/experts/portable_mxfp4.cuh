@@ -14,6 +14,8 @@ struct Unit {
 };
 
 // A stage has tiles [16 bands of 16 columns][4 of k], backward [4 bands of 16 of k][16 of columns], and their scales.
+// Forward every other band has its pieces of 16 bytes two further, modulo four, so that a matrix can have rows of two
+// tiles from different banks.
 template <bool TRANSPOSED> struct Order {
     static constexpr int ACROSS = TRANSPOSED ? COLUMNS / TILE : STEP / TILE;
     static constexpr int PIECES = ACROSS * TILE_BYTES / 16;  // of 16 bytes in a band's part
@@ -37,7 +39,8 @@ template <bool TRANSPOSED> struct Source : Order<TRANSPOSED> {
     static __device__ __forceinline__ int scale_band() { return threadIdx.x / SCALE_PIECES; }
     static __device__ __forceinline__ int scale_block() { return threadIdx.x % SCALE_PIECES; }
 
-    __device__ __forceinline__ Source(const Problem& g, u32 shared) : w_to(shared + A_BYTES + threadIdx.x * 16) {
+    __device__ __forceinline__ Source(const Problem& g, u32 shared)
+        : w_to(shared + A_BYTES + (threadIdx.x ^ (TRANSPOSED ? 0 : band_of(0) % 2 * 2)) * 16) {
         auto steps = [&](int tile) { return (g.n_in / TILE + STEP / TILE - 1 - tile) / (STEP / TILE); };
 #pragma unroll
         for (int i = 0; i < W_COPIES; i++) until[i] = steps(TRANSPOSED ? band_of(i) : tile_of(i));
@@ -81,13 +84,14 @@ template <bool TRANSPOSED> struct Weights : Order<TRANSPOSED> {
 
     __device__ __forceinline__ Weights(const Part& part, u32 shared) {
         const int lane = threadIdx.x & 31, matrix = lane >> 3;
-        // Four tiles: of two columns, two of k each.
-        const int of_column = part.group * 2 + matrix / 2, of_k = matrix % 2;
-        w_mine = shared + A_BYTES + (lane & 7) * 16 +
+        // Forward a matrix has four rows of either of two tiles of columns: which ones makes a thread's sums neighbors.
+        const int of_k = matrix % 2, n = lane & 7, row = (n >> 1 & 1) * 4 + matrix / 2 * 2 + n % 2;
+        const int of_column = part.group * 2 + (TRANSPOSED ? matrix / 2 : n / 4);
+        w_mine = shared + A_BYTES + (TRANSPOSED ? n : row ^ n / 4 * 2) * 16 +
                  (TRANSPOSED ? of_k * ACROSS + of_column : of_column * ACROSS + of_k) * TILE_BYTES;
         s_mine = shared + A_BYTES + SCALES +
                  (TRANSPOSED ? part.group * SCALE_PIECE + (lane & 3) * 4
-                             : part.group * 2 * SCALE_PIECES * SCALE_PIECE + (lane >> 3) * 4);
+                             : (part.group * 2 + lane / 16) * SCALE_PIECES * SCALE_PIECE + (lane >> 3 & 1) * 8);
         select = TRANSPOSED ? 0x4140 : 0x4040 + (lane >> 2 & 1) * 0x0101;
     }
     __device__ __forceinline__ void load(Unit& unit, u32, u32 stage, int h) const {
@@ -96,13 +100,19 @@ template <bool TRANSPOSED> struct Weights : Order<TRANSPOSED> {
             load_matrices_transposed(unit.words, from);
         else
             load_matrices(unit.words, from);
+        u32 scales[2];
+        if (TRANSPOSED) {
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            // Backward of two bands of k, forward of one block of k and two bands of columns.
-            const u32 word = shared_load(
-                s_mine + stage + (TRANSPOSED ? (h * 2 + i) * SCALE_PIECES : i * SCALE_PIECES + h) * SCALE_PIECE);
-            unit.by[i * 2] = factors(word, select), unit.by[i * 2 + 1] = factors(word, select + 0x0202);
+            for (int i = 0; i < 2; i++)
+                scales[i] = shared_load(s_mine + stage + (h * 2 + i) * SCALE_PIECES * SCALE_PIECE);
+        } else {
+            float two[2];
+            shared_load8(s_mine + stage + h * SCALE_PIECE, two);
+            scales[0] = __float_as_uint(two[0]), scales[1] = __float_as_uint(two[1]);
         }
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            unit.by[i * 2] = factors(scales[i], select), unit.by[i * 2 + 1] = factors(scales[i], select + 0x0202);
     }
     // `c`: which 16 of the step's 64; `j`: which block of 8 columns of the group's 4.
     __device__ __forceinline__ void decode(const Unit& unit, u32, int c, int j, u32 (&x)[2]) const {
@@ -118,24 +128,28 @@ template <bool TRANSPOSED> struct Weights : Order<TRANSPOSED> {
         }
     }
     // Which of the group's 32 columns is n of block j.
-    static __device__ __forceinline__ int column(int j, int n) { return j * 8 + n; }
-    // A thread's sums of a row, two of each block, become those of columns 8q to 8q + 7, q = lane % 4: the four threads
-    // of a row exchange them.
-    static __device__ __forceinline__ void neighbours(float (&x)[8]) {
+    static __device__ __forceinline__ int column(int j, int n) {
+        return TRANSPOSED ? j * 8 + n : n / 4 * 16 + j % 2 * 8 + (n >> 1 & 1) * 4 + j / 2 * 2 + n % 2;
+    }
+    // A thread stores two runs of four columns, 8 apart: where the first begins.
+    static constexpr int APART = 8;
+    static __device__ __forceinline__ int first() {
+        const int q = threadIdx.x & 3;
+        return TRANSPOSED ? q % 2 * 16 + q / 2 * 4 : q / 2 * 16 + q % 2 * 4;
+    }
+    // A thread's sums of a row, two of each block, in the order of these columns. Backward they lie in the threads of a
+    // pair: each gives the other what it has of the other's tile, see exchange.
+    static __device__ __forceinline__ void sort(float (&x)[8]) {
+        const float y[8] = {x[0], x[1], x[4], x[5], x[2], x[3], x[6], x[7]};
 #pragma unroll
-        for (int distance = 1; distance <= 2; distance *= 2) {
-            const bool upper = threadIdx.x & distance;
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                // Numbers of two blocks that are as far apart as the threads.
-                float& low = x[(distance == 1 ? i / 2 * 2 : i / 2) * 2 + i % 2];
-                float& high = x[(distance == 1 ? i / 2 * 2 + 1 : i / 2 + 2) * 2 + i % 2];
-                const float other = __shfl_xor_sync(FULL_WARP, upper ? low : high, distance);
-                if (upper)
-                    low = other;
-                else
-                    high = other;
-            }
-        }
+        for (int i = 0; i < 8; i++) x[i] = y[i];
+    }
+    // The same numbers as bf16.
+    static __device__ __forceinline__ void exchange(uint4& x) {
+        if (!TRANSPOSED) return;
+        const bool odd = threadIdx.x & 1;
+        const u32 first = __shfl_xor_sync(FULL_WARP, odd ? x.x : x.y, 1),
+                  second = __shfl_xor_sync(FULL_WARP, odd ? x.z : x.w, 1);
+        x = odd ? make_uint4(first, x.y, second, x.w) : make_uint4(x.x, first, x.z, second);
     }
 };

@@ -158,10 +158,14 @@ template <bool TRANSPOSED> struct Weights {
     }
     // Which of the warp's 32 columns is n of block j.
     static __device__ __forceinline__ int column(int j, int n) { return n * 4 + j; }
-    // A thread's sums of a row, two of each block, become those of columns 8q to 8q + 7, q = lane % 4.
-    static __device__ __forceinline__ void neighbours(float (&x)[8]) {
+    // A thread stores eight columns.
+    static constexpr int APART = 4;
+    static __device__ __forceinline__ int first() { return (threadIdx.x & 3) * 8; }
+    // A thread's sums of a row, two of each block, in the order of these columns.
+    static __device__ __forceinline__ void sort(float (&x)[8]) {
         const float y[8] = {x[0], x[2], x[4], x[6], x[1], x[3], x[5], x[7]};
 #pragma unroll
         for (int i = 0; i < 8; i++) x[i] = y[i];
     }
+    static __device__ __forceinline__ void exchange(uint4&) {}
 };
