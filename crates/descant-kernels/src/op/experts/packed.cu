@@ -77,18 +77,19 @@ template <bool TRANSPOSED> struct Ring {
             lines[i] = shared_load(lines_of(ahead) + ((threadIdx.x >> 3) + i * A_LINES) * 4) + (threadIdx.x & 7);
         weights.go(g, tile);
     }
-    // Part m of M of a step. Rows are zero behind the inner dimension.
-    template <int M> __device__ __forceinline__ void fetch(int step, u32 stage, int m) const {
+    // All of a step at once: the compiler puts instructions that do nothing before each copy that comes behind a load
+    // from shared memory. Rows are zero behind the inner dimension.
+    __device__ __forceinline__ void fetch(int step, u32 stage) const {
         const u32 to = shared + swizzled(threadIdx.x >> 3, threadIdx.x & 7) + stage;
         const bool inside = step < until;
         u64 from = (u64)(g.a + (inside ? step * STEP : 0));
         asm("" : "+l"(from));  // added up once, not for each copy
 #pragma unroll
-        for (int i = m * A_COPIES / M; i < (m + 1) * A_COPIES / M; i++)
+        for (int i = 0; i < A_COPIES; i++)
             copy_rows(to + i * (A_LINES * 128), (const void*)(from + (u64)lines[i] * 16), inside, i * A_LINES < n_rows);
 #pragma unroll
-        for (int i = m * W_COPIES / M; i < (m + 1) * W_COPIES / M; i++) weights.fetch(g, step, stage, i, n_rows > 0);
-        if (m == M - 1) weights.fetch_scales(g, step, stage, n_rows > 0);
+        for (int i = 0; i < W_COPIES; i++) weights.fetch(g, step, stage, i, n_rows > 0);
+        weights.fetch_scales(g, step, stage, n_rows > 0);
     }
 };
 
@@ -163,7 +164,7 @@ __device__ __forceinline__ void multiply(Ring<TRANSPOSED>& ring, const Part& par
                             for (int j = m * 4 / M; j < (m + 1) * 4 / M; j++)
                                 weights.decode(unit, c < 3 ? now : next, (c + 1) % 4, j, x[(c + 1) & 1][j]);
                         }
-                        if (c == (EARLY ? 1 : 3)) ring.template fetch<M>(step + ahead, ring.last, m);
+                        if (c == (EARLY ? 1 : 3) && m == (EARLY ? 0 : M / 2)) ring.fetch(step + ahead, ring.last);
                         if (c == 3 && m == M / 2) ring.weights.go_on(g, ring.turn, step + further);
                         if (WORKS)
 #pragma unroll
@@ -296,7 +297,7 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
     ring.go(0), ring.weights.go_scales(g, ring.tile(0));
 #pragma unroll
     for (int s = 0; s < 2; s++) {
-        ring.template fetch<1>(s, s * STAGE, 0);
+        ring.fetch(s, s * STAGE);
         if (s == 1) ring.weights.begin(g);
         copy_commit();
     }
@@ -307,6 +308,9 @@ template <bool TRANSPOSED> __device__ __forceinline__ void grouped(const Problem
         ring.find(2);
         ring.look_up(1);
         make<TRANSPOSED, FORMS>(ring, Part(ring.tile(0), g.n_out));
+#if __CUDA_ARCH__ >= 1000
+        asm volatile("" : "+r"(ring.count));  // so that places of tiles are counted again and not kept
+#endif
     }
     copy_wait<0>();
 }
