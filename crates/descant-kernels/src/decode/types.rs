@@ -21,10 +21,12 @@ pub const STEP_ROWS: usize = 256;
 
 /// Rows of the buffers of a decoder with room for so many sequences.
 pub const fn step_rows(room: usize) -> usize {
-    match room {
-        ..=WIDE_ROWS => room,
-        ..=MANY_ROWS => MANY_ROWS,
-        _ => STEP_ROWS,
+    if room <= WIDE_ROWS {
+        room
+    } else if room <= MANY_ROWS {
+        MANY_ROWS
+    } else {
+        STEP_ROWS
     }
 }
 /// Steps that may be queued before the first of them was read.
