@@ -31,8 +31,8 @@ Examples:
   printf 'What is 71 + 26?\\n/effort high\\nAnd 88 + 10?\\n' | descant chat --greedy
 
 In the conversation, /help lists the commands. Ctrl-C stops a reply, Ctrl-D exits.
-If standard input is not a terminal, each line is a message and replies are plain text. A build with the feature
-`editing` keeps a history for the arrow keys in the user's cache (descant/chat-history).";
+Arrow keys edit the line and find earlier ones, which are kept in the user's cache (descant/chat-history).
+If standard input is not a terminal, each line is a message and replies are plain text.";
 
 /// How tokens are chosen.
 #[derive(Debug, Args)]

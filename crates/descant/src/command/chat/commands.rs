@@ -17,14 +17,8 @@ pub(super) const HELP: &str = "\
 //TEXT                   a message that begins with /
 
 Ctrl-C stops a reply. Lines behind a bar are reasoning; the answer has none.
+Arrow keys find what was typed; pasted text of several lines is one message.
 ";
-
-/// What the line editor adds to that, in a build that has one.
-pub(super) const KEYS: Option<&str> = if cfg!(feature = "editing") {
-    Some("Arrow keys find what was typed before; several lines can be pasted at once.")
-} else {
-    None
-};
 
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +80,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal_of_80_columns() {
-        for line in HELP.lines().chain(KEYS) {
+        for line in HELP.lines() {
             assert!(line.len() < 80, "{line}");
         }
     }

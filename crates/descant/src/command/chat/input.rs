@@ -4,7 +4,6 @@ use std::io::{BufRead as _, IsTerminal as _, Read as _};
 
 use anyhow::{Context as _, Result, bail};
 
-#[cfg(feature = "editing")]
 use super::editor::Editor;
 use super::line::Line;
 use crate::talk::Talk;
@@ -14,30 +13,19 @@ const LONGEST: u64 = 64 << 20;
 
 /// A terminal, or a pipe.
 pub(super) enum Input {
-    /// A terminal with line editing and history.
-    #[cfg(feature = "editing")]
-    Edited(Box<Editor>),
-    /// A terminal as it is.
-    #[cfg(not(feature = "editing"))]
-    Terminal(Talk),
+    /// A terminal, with line editing and history.
+    Terminal(Box<Editor>),
     /// Anything else.
     Pipe,
 }
 
 impl Input {
     /// A terminal where both streams are one.
-    #[cfg_attr(
-        not(feature = "editing"),
-        expect(clippy::unnecessary_wraps, reason = "an editor may not begin")
-    )]
     pub(super) fn new(talk: Talk) -> Result<Self> {
         if !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
             return Ok(Self::Pipe);
         }
-        #[cfg(feature = "editing")]
-        return Ok(Self::Edited(Box::new(Editor::new(talk)?)));
-        #[cfg(not(feature = "editing"))]
-        return Ok(Self::Terminal(talk));
+        Ok(Self::Terminal(Box::new(Editor::new(talk)?)))
     }
 
     pub(super) fn is_terminal(&self) -> bool {
@@ -47,17 +35,7 @@ impl Input {
     /// The next line; `prompt` precedes it on a terminal.
     pub(super) fn line(&mut self, prompt: &str) -> Result<Line> {
         let line = match self {
-            #[cfg(feature = "editing")]
-            Self::Edited(editor) => editor.line(prompt)?,
-            #[cfg(not(feature = "editing"))]
-            Self::Terminal(talk) => {
-                talk.write(prompt)?;
-                let line = read_line()?;
-                if matches!(line, Line::End) {
-                    talk.write("\n")?;
-                }
-                line
-            }
+            Self::Terminal(editor) => editor.line(prompt)?,
             Self::Pipe => read_line()?,
         };
         let Line::Text(text) = line else { return Ok(line) };

@@ -23,7 +23,6 @@ use crate::words::{grouped, visible};
 
 mod commands;
 mod dialogue;
-#[cfg(feature = "editing")]
 mod editor;
 mod input;
 mod interrupt;
@@ -31,7 +30,7 @@ mod line;
 mod save;
 mod watch;
 
-use commands::{Command, HELP, KEYS, message};
+use commands::{Command, HELP, message};
 use dialogue::Dialogue;
 use input::Input;
 use interrupt::Interrupt;
@@ -214,10 +213,7 @@ impl Talking<'_> {
     /// Does what a command says.
     fn obey(&mut self, command: Command) -> Result<()> {
         match command {
-            Command::Help => {
-                self.talk.data(HELP.trim_end())?;
-                KEYS.map_or(Ok(()), |keys| self.talk.data(keys))?;
-            }
+            Command::Help => self.talk.data(HELP.trim_end())?,
             Command::Quit => {}
             Command::Effort(effort) => {
                 self.dialogue.effort = effort;
