@@ -7,11 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::gpu::Gpu;
 use super::wanted::{Model, is_decoders, wanted};
 
-/// Of the cores one of so many makes what a first step asks for, beside those that bring the weights.
-const SHARE_FOR_STEP: usize = 2;
 /// Of the threads that make what a first step asks for, one of so many continues with the decoder's: steps are queued
 /// meanwhile, and their thread must not wait for a core.
-const SHARE_FOR_DECODER: usize = 2;
+const SHARE_FOR_DECODER: usize = 4;
 
 /// Threads of the process that make kernels or open a library.
 static AT_WORK: AtomicUsize = AtomicUsize::new(0);
@@ -43,8 +41,7 @@ impl Gpu {
     pub(crate) fn compile_ahead(&self, model: Model) {
         let architecture = self.architecture();
         let wanted = wanted(model, architecture, self.is_hopper());
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = (cores / SHARE_FOR_STEP).max(2).min(wanted.len());
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(wanted.len());
         let for_decoder = (threads / SHARE_FOR_DECODER).max(1);
         let shared = Arc::new((wanted, AtomicUsize::new(0)));
         let gpu = self.clone();
