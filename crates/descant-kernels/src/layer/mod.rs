@@ -119,7 +119,7 @@ impl DecoderLayer {
     /// # Shapes
     /// `[tokens, hidden]`, bf16, in no graph
     pub fn put(&self, places: &StepPlaces, index: usize, batch: usize, x: Tensor<2>) {
-        only_on_a_card!(self.inner, (places, index, batch, x), self.inner.put(&places.0, index, batch, x))
+        only_on_a_card!(self.inner, (places, index, batch, x), self.inner.put(&places.0, index, batch, x));
     }
 
     /// The stream that lies where the input of layer `index` does; behind the last layer it is what comes out.
