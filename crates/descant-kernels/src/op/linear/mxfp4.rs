@@ -89,7 +89,7 @@ impl Mxfp4Layout {
     /// # Errors
     /// A card takes none so large.
     pub fn check_scales(&self, scales: &[u8]) -> Result<(), NotTiled> {
-        match first_in(scales, tiles::too_large).filter(|_| self.in_tiles) {
+        match self.in_tiles.then(|| first_in(scales, tiles::too_large)).flatten() {
             Some(element) => Err(NotTiled::Scale { element, scale: scales[element] }),
             None => Ok(()),
         }
