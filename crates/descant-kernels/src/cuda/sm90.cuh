@@ -62,7 +62,15 @@ template <int N> struct Ring {
     __device__ __forceinline__ void next() {
         if (++stage == N) stage = 0, parity ^= 1;
     }
+    __device__ __forceinline__ int previous() const { return stage == 0 ? N - 1 : stage - 1; }
 };
+// Its barriers: the arrivals that make a stage full, and those that make it empty.
+template <int N> __device__ __forceinline__ void ring_init(u32 full, u32 empty, u32 fillers, u32 readers) {
+    for (int i = 0; i < N; i++) {
+        barrier_init(full + 8 * i, fillers);
+        barrier_init(empty + 8 * i, readers);
+    }
+}
 // Ordinary stores and asynchronous copies to shared memory become visible to the tensor cores.
 __device__ __forceinline__ void fence_async() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
@@ -156,10 +164,14 @@ __device__ __forceinline__ void products_commit() { asm volatile("wgmma.commit_g
 template <int N> __device__ __forceinline__ void products_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
-// Keeps the compiler from moving or copying an accumulator across an asynchronous product.
+// Keeps the compiler from moving or copying accumulators across an asynchronous product.
 template <int N> __device__ __forceinline__ void pin(float (&d)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+template <class First, class... Others> __device__ __forceinline__ void pin(First& first, Others&... others) {
+    pin(first);
+    pin(others...);
 }
 // A tile as an operand. `leading` is bytes between the 64-element columns of a tile that is contiguous along M or N.
 __device__ __forceinline__ u64 operand(u32 address, u32 leading = 16) {

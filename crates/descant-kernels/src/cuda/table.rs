@@ -23,7 +23,7 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 21] = [
+pub const HEADERS: [(&str, &str); 22] = [
     ("common.cuh", include_str!("common.cuh")),
     ("barrier.cuh", include_str!("barrier.cuh")),
     ("mma.cuh", include_str!("mma.cuh")),
@@ -35,6 +35,7 @@ pub const HEADERS: [(&str, &str); 21] = [
     ("tiles_sm90.cuh", include_str!("../decode/tiles_sm90.cuh")),
     ("attention.cuh", include_str!("../op/attention/attention.cuh")),
     ("attention_sm90.cuh", include_str!("../op/attention/attention_sm90.cuh")),
+    ("backward_sm90.cuh", include_str!("../op/attention/backward_sm90.cuh")),
     ("grouped.cuh", include_str!("../op/experts/grouped.cuh")),
     ("mxfp4.cuh", include_str!("../op/experts/mxfp4.cuh")),
     ("nf4.cuh", include_str!("../op/experts/nf4.cuh")),

@@ -74,6 +74,14 @@ __device__ __forceinline__ void produce_queries(u32 to, const bf16* from, int ld
     }
 }
 
+// An accumulator of 16 N columns as left operands, in bf16.
+template <int N> __device__ __forceinline__ void to_left(u32 (&left)[N][4], const float (&x)[8 * N]) {
+#pragma unroll
+    for (int n = 0; n < N; n++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) left[n][i] = to_bf16x2(x[8 * n + 2 * i], x[8 * n + 2 * i + 1]);
+}
+
 // ---- work: items are sorted by falling size; blocks take them in rounds, every second one backwards, so that sums
 // come out even without a counter.
 __device__ __forceinline__ int item_of_round(int round) {

@@ -1,16 +1,12 @@
 // Backward of attention for Hopper, the pass over keys: the same as that of backward.cu, on warpgroup products.
 //
 // Two warpgroups of 64 keys, 64 stacked query rows a step; see backward_q_sm90.cu.
-#include "attention_sm90.cuh"
+#include "backward_sm90.cuh"
 #include "step.cuh"
 
 extern __shared__ u8 shared[];
 
-constexpr int KV_ROWS = KEY_ROWS, KV_WORKERS = KV_ROWS / 64, QUERIES = 64, STEP_POSITIONS = QUERIES / GROUP,
-              Q_STAGES = 4;
-constexpr int TILE_BYTES = KV_ROWS * 128, Q_BYTES = QUERIES * 128;
-static_assert(KV_ROWS == 64 * KV_WORKERS && THREADS == 128 * (KV_WORKERS + 1),
-              "warpgroups of 64 keys, and one that loads");
+static_assert(THREADS == 128 * (KV_WORKERS + 1), "warpgroups of keys, and one that loads");
 static_assert(SHARED == 1024 + 4 * TILE_BYTES + Q_STAGES * 2 * Q_BYTES, "k, v, dk, dv, and the ring; 1024-aligned");
 
 // Where blocks of a cluster leave their sums for each other: f32, 64 a row, pairs in an order without bank conflicts.
@@ -46,12 +42,8 @@ __device__ __forceinline__ void backward_kv(const bf16* __restrict__ q, const bf
     const u32 kv_full = shared_address(barriers), kv_empty = kv_full + 8, q_full = kv_full + 16,
               q_empty = q_full + 8 * Q_STAGES;
     if (threadIdx.x == 0) {
-        barrier_init(kv_full, 4);
-        barrier_init(kv_empty, 4 * KV_WORKERS);
-        for (int i = 0; i < Q_STAGES; i++) {
-            barrier_init(q_full + 8 * i, 4);
-            barrier_init(q_empty + 8 * i, 4 * KV_WORKERS);
-        }
+        ring_init<1>(kv_full, kv_empty, 4, 4 * KV_WORKERS);
+        ring_init<Q_STAGES>(q_full, q_empty, 4, 4 * KV_WORKERS);
         barriers_made();
     }
     follow_closely();
@@ -158,7 +150,8 @@ __device__ __forceinline__ void backward_kv(const bf16* __restrict__ q, const bf
                 products_commit();
             };
             hand_on(own_begin);
-            auto probabilities = [&](int step, float2(&deltas)[8]) {
+            float2 deltas[8];
+            auto probabilities = [&](int step) {
                 const int position0 = begin + step * STEP_POSITIONS + offset;
                 const bool mask =
                     position0 < key0 + 63 || (window > 0 && position0 + STEP_POSITIONS - 1 - window >= key0);
@@ -181,13 +174,7 @@ __device__ __forceinline__ void backward_kv(const bf16* __restrict__ q, const bf
                         }
                 }
             };
-            auto pack = [&]() {
-#pragma unroll
-                for (int n = 0; n < 4; n++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++) p[n][i] = to_bf16x2(s[8 * n + 2 * i], s[8 * n + 2 * i + 1]);
-            };
-            auto gradients = [&](const float2(&deltas)[8]) {
+            auto gradients = [&]() {
 #pragma unroll
                 for (int n = 0; n < 4; n++)
 #pragma unroll
@@ -205,60 +192,9 @@ __device__ __forceinline__ void backward_kv(const bf16* __restrict__ q, const bf
                 for (int n = 0; n < 4; n++) product<64, true>(dk_acc, ds[n], operand(q_tile + n * 16 * 128), true);
                 products_commit();
             };
-            // The compiler must see on every path which products are in flight: the last step is separate.
-            if (own_begin < own_end) {
-                float2 deltas[8];
-                auto finish = [&](int step) {
-                    probabilities(step, deltas);
-                    // The last step's products have read P and the stage.
-                    products_wait<1>();
-                    pin(dk_acc);
-                    pin(dv_acc);
-                    if (step > own_begin)
-                        barrier_arrive_warp(q_empty + 8 * (qr.stage == 0 ? Q_STAGES - 1 : qr.stage - 1));
-                    pack();
-                    products_wait<0>();
-                    pin(dp);
-                    gradients(deltas);
-                };
-                barrier_spin(q_full + 8 * qr.stage, qr.parity);
-                pin(s);
-                pin(dp);
-                pin(dk_acc);
-                pin(dv_acc);
-                products_begin();
-                scores();
-                value_scores();
-                products_wait<1>();
-                pin(s);
-                for (int step = own_begin; step + 1 < own_end; step++) {
-                    finish(step);
-                    const u32 q_tile = q_tiles + qr.stage * 2 * Q_BYTES;
-                    qr.next();
-                    barrier_spin(q_full + 8 * qr.stage, qr.parity);
-                    pin(s);
-                    pin(dp);
-                    pin(dk_acc);
-                    pin(dv_acc);
-                    products_begin();
-                    // The next scores first: their exponentials run beside the other products.
-                    scores();
-                    keys_and_values(q_tile);
-                    value_scores();
-                    products_wait<2>();
-                    pin(s);
-                }
-                finish(own_end - 1);
-                pin(dk_acc);
-                pin(dv_acc);
-                products_begin();
-                keys_and_values(q_tiles + qr.stage * 2 * Q_BYTES);
-                products_wait<0>();
-                pin(dk_acc);
-                pin(dv_acc);
-                barrier_arrive_warp(q_empty + 8 * qr.stage);
-                qr.next();
-            }
+            go_over_queries(
+                own_begin, own_end, qr, q_full, q_empty, s, dp, p, dk_acc, dv_acc, scores, value_scores, probabilities,
+                gradients, [&] { return q_tiles + qr.stage * 2 * Q_BYTES; }, keys_and_values, [] {});
             hand_on(steps - own_end);
             if constexpr (PARTS > 1) {
                 const u32 sums = q_tiles;
@@ -268,9 +204,9 @@ __device__ __forceinline__ void backward_kv(const bf16* __restrict__ q, const bf
 #pragma unroll
                     for (int n = 0; n < 8; n++) {
                         const int at = 4 * n + 2 * h;
-                        const u32 to = sum_place(sums, row_a + 8 * h, n * 4 + (lane & 3));
-                        shared_store8(to, dk_acc[at], dk_acc[at + 1]);
-                        shared_store8(to + KV_ROWS * 256, dv_acc[at], dv_acc[at + 1]);
+                        const u32 place = sum_place(sums, row_a + 8 * h, n * 4 + (lane & 3));
+                        shared_store8(place, dk_acc[at], dk_acc[at + 1]);
+                        shared_store8(place + KV_ROWS * 256, dv_acc[at], dv_acc[at + 1]);
                     }
                 cluster_sync();
                 constexpr int SHARE = KV_ROWS / PARTS;
@@ -295,27 +231,7 @@ __device__ __forceinline__ void backward_kv(const bf16* __restrict__ q, const bf
                 // The others may still read here.
                 cluster_sync();
             } else {
-#pragma unroll
-                for (int h = 0; h < 2; h++)
-#pragma unroll
-                    for (int n = 0; n < 8; n++) {
-                        const u32 at = swizzled(row_a + 8 * h, n) + (lane & 3) * 4;
-                        shared_store(dk_tile + at,
-                                     to_bf16x2(dk_acc[4 * n + 2 * h] * scale, dk_acc[4 * n + 2 * h + 1] * scale));
-                        shared_store(dv_tile + at, to_bf16x2(dv_acc[4 * n + 2 * h], dv_acc[4 * n + 2 * h + 1]));
-                    }
-                __syncwarp();
-                const u64 to = (u64)tile.key_start * dkv_ld + kv * HEAD_DIM;
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int row = row0 + i * 4 + lane / 8, chunk = lane & 7;
-                    if (tile.first + row < tile.key_len) {
-                        const u64 place = to + (u64)(tile.first + row) * dkv_ld + chunk * 8;
-                        *reinterpret_cast<uint4*>(dk + place) = shared_load16(dk_tile + swizzled(row, chunk));
-                        *reinterpret_cast<uint4*>(dv + place) = shared_load16(dv_tile + swizzled(row, chunk));
-                    }
-                }
-                __syncwarp();
+                store_keys(dk, dv, dkv_ld, dk_acc, dv_acc, scale, dk_tile, dv_tile, row0, lane, tile, kv);
             }
         }
     }

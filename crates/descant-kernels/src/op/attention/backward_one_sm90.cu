@@ -7,17 +7,14 @@
 // (the deterministic mode of Shah et al. 2024, "FlashAttention-3", does so). Blocks take tiles of keys in the same
 // order, one after the other, so a block waits only for tiles that others have or had, however many of them are at
 // work.
-#include "attention_sm90.cuh"
+#include "backward_sm90.cuh"
 #include "step.cuh"
 
 extern __shared__ u8 shared[];
 
-constexpr int KV_ROWS = KEY_ROWS, KV_WORKERS = KV_ROWS / 64, QUERIES = SUM_ROWS, STEP_POSITIONS = QUERIES / GROUP;
-constexpr int KV_STAGES = 2, Q_STAGES = 4, DS_STAGES = 2;
-constexpr int TILE_BYTES = KV_ROWS * 128, Q_BYTES = QUERIES * 128;
-static_assert(KV_ROWS == 64 * KV_WORKERS && THREADS == 128 * (KV_WORKERS + 2),
-              "warpgroups of 64 keys, one that loads, and one that adds");
-static_assert(QUERIES == 64, "the rows of a warpgroup's product");
+constexpr int KV_STAGES = 2, DS_STAGES = 2;
+static_assert(THREADS == 128 * (KV_WORKERS + 2), "warpgroups of keys, one that loads, and one that adds");
+static_assert(QUERIES == SUM_ROWS, "a tile of sums is that of a step");
 static_assert(SHARED == 1024 + (2 * KV_STAGES + 2 + DS_STAGES) * TILE_BYTES + Q_STAGES * 2 * Q_BYTES,
               "keys and values, dk and dv, dS, and the ring of queries; 1024-aligned");
 
@@ -64,18 +61,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const u32 kv_full = shared_address(barriers), kv_empty = kv_full + 8 * KV_STAGES, q_full = kv_empty + 8 * KV_STAGES,
               q_empty = q_full + 8 * Q_STAGES, ds_full = q_empty + 8 * Q_STAGES, ds_empty = ds_full + 8 * DS_STAGES;
     if (threadIdx.x == 0) {
-        for (int i = 0; i < KV_STAGES; i++) {
-            barrier_init(kv_full + 8 * i, 4);
-            barrier_init(kv_empty + 8 * i, 4 * (KV_WORKERS + 1));
-        }
-        for (int i = 0; i < Q_STAGES; i++) {
-            barrier_init(q_full + 8 * i, 4);
-            barrier_init(q_empty + 8 * i, 4 * KV_WORKERS);
-        }
-        for (int i = 0; i < DS_STAGES; i++) {
-            barrier_init(ds_full + 8 * i, 4 * KV_WORKERS);
-            barrier_init(ds_empty + 8 * i, 4);
-        }
+        ring_init<KV_STAGES>(kv_full, kv_empty, 4, 4 * (KV_WORKERS + 1));
+        ring_init<Q_STAGES>(q_full, q_empty, 4, 4 * KV_WORKERS);
+        ring_init<DS_STAGES>(ds_full, ds_empty, 4 * KV_WORKERS, 4);
         barriers_made();
     }
     follow_closely();
@@ -252,12 +240,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                         }
                 }
             };
-            auto pack = [&]() {
-#pragma unroll
-                for (int n = 0; n < 4; n++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++) p[n][i] = to_bf16x2(s[8 * n + 2 * i], s[8 * n + 2 * i + 1]);
-            };
             auto gradients = [&]() {
 #pragma unroll
                 for (int n = 0; n < 4; n++)
@@ -287,60 +269,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 barrier_arrive_warp(ds_full + 8 * dsr.stage);
                 dsr.next();
             };
-            // The compiler must see on every path which products are in flight: the last step is separate.
-            if (own > 0) {
-                auto finish = [&](int step) {
-                    probabilities(step);
-                    // The last step's products have read P and the stage.
-                    products_wait<1>();
-                    pin(dk_acc);
-                    pin(dv_acc);
-                    if (step > 0) barrier_arrive_warp(q_empty + 8 * (qr.stage == 0 ? Q_STAGES - 1 : qr.stage - 1));
-                    pack();
-                    products_wait<0>();
-                    pin(dp);
-                    gradients();
-                };
-                barrier_spin(q_full + 8 * qr.stage, qr.parity);
-                pin(s);
-                pin(dp);
-                pin(dk_acc);
-                pin(dv_acc);
-                products_begin();
-                scores();
-                value_scores();
-                products_wait<1>();
-                pin(s);
-                for (int step = 0; step + 1 < own; step++) {
-                    finish(step);
-                    const int previous = qr.stage;
-                    qr.next();
-                    barrier_spin(q_full + 8 * qr.stage, qr.parity);
-                    pin(s);
-                    pin(dp);
-                    pin(dk_acc);
-                    pin(dv_acc);
-                    products_begin();
-                    // The next scores first: their exponentials run beside the other products.
-                    scores();
-                    keys_and_values(previous);
-                    value_scores();
-                    hand_over();
-                    products_wait<2>();
-                    pin(s);
-                }
-                finish(own - 1);
-                pin(dk_acc);
-                pin(dv_acc);
-                products_begin();
-                keys_and_values(qr.stage);
-                hand_over();
-                products_wait<0>();
-                pin(dk_acc);
-                pin(dv_acc);
-                barrier_arrive_warp(q_empty + 8 * qr.stage);
-                qr.next();
-            }
+            go_over_queries(
+                0, own, qr, q_full, q_empty, s, dp, p, dk_acc, dv_acc, scores, value_scores, probabilities, gradients,
+                [&] { return qr.stage; }, keys_and_values, hand_over);
             barrier_arrive_warp(kv_empty + 8 * kvr.stage);
             kvr.next();
             for (int step = own; step < of.steps; step++) {
@@ -351,27 +282,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 barrier_arrive_warp(ds_full + 8 * dsr.stage);
                 dsr.next();
             }
-#pragma unroll
-            for (int h = 0; h < 2; h++)
-#pragma unroll
-                for (int n = 0; n < 8; n++) {
-                    const u32 at = swizzled(row_a + 8 * h, n) + (lane & 3) * 4;
-                    shared_store(dk_tile + at,
-                                 to_bf16x2(dk_acc[4 * n + 2 * h] * scale, dk_acc[4 * n + 2 * h + 1] * scale));
-                    shared_store(dv_tile + at, to_bf16x2(dv_acc[4 * n + 2 * h], dv_acc[4 * n + 2 * h + 1]));
-                }
-            __syncwarp();
-            const u64 to = (u64)tile.key_start * dkv_ld + of.kv * HEAD_DIM;
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int row = row0 + i * 4 + lane / 8, chunk = lane & 7;
-                if (tile.first + row < tile.key_len) {
-                    const u64 place = to + (u64)(tile.first + row) * dkv_ld + chunk * 8;
-                    *reinterpret_cast<uint4*>(dk + place) = shared_load16(dk_tile + swizzled(row, chunk));
-                    *reinterpret_cast<uint4*>(dv + place) = shared_load16(dv_tile + swizzled(row, chunk));
-                }
-            }
-            __syncwarp();
+            store_keys(dk, dv, dkv_ld, dk_acc, dv_acc, scale, dk_tile, dv_tile, row0, lane, tile, of.kv);
         }
     }
 }

@@ -29,16 +29,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const u32 q_full = shared_address(barriers), q_empty = q_full + 8, do_full = q_full + 16, do_empty = q_full + 32,
               kv_full = q_full + 48, kv_empty = kv_full + 8 * STAGES;
     if (threadIdx.x == 0) {
-        barrier_init(q_full, 4);
-        barrier_init(q_empty, 4 * WORKERS);
-        for (int i = 0; i < 2; i++) {
-            barrier_init(do_full + 8 * i, 4);
-            barrier_init(do_empty + 8 * i, 4 * WORKERS);
-        }
-        for (int i = 0; i < STAGES; i++) {
-            barrier_init(kv_full + 8 * i, 4);
-            barrier_init(kv_empty + 8 * i, 4 * WORKERS);
-        }
+        ring_init<1>(q_full, q_empty, 4, 4 * WORKERS);
+        ring_init<2>(do_full, do_empty, 4, 4 * WORKERS);
+        ring_init<STAGES>(kv_full, kv_empty, 4, 4 * WORKERS);
         barriers_made();
     }
     follow_closely();
@@ -140,9 +133,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 products_commit();
             };
             barrier_spin(kv_full + 8 * kvr.stage, kvr.parity);
-            pin(s);
-            pin(dp);
-            pin(acc);
+            pin(s, dp, acc);
             products_begin();
             scores();
             value_scores();
@@ -163,7 +154,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 }
                 products_wait<1>();
                 pin(acc);
-                if (step > 0) barrier_arrive_warp(kv_empty + 8 * (kvr.stage == 0 ? STAGES - 1 : kvr.stage - 1));
+                if (step > 0) barrier_arrive_warp(kv_empty + 8 * kvr.previous());
                 products_wait<0>();
                 pin(dp);
 #pragma unroll
@@ -187,9 +178,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 const int previous = kvr.stage;
                 kvr.next();
                 barrier_spin(kv_full + 8 * kvr.stage, kvr.parity);
-                pin(s);
-                pin(dp);
-                pin(acc);
+                pin(s, dp, acc);
                 products_begin();
                 // The next scores first: their softmax runs beside the other products.
                 scores();

@@ -29,14 +29,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     const u32 q_full = shared_address(barriers), q_empty = q_full + 16, kv_full = q_full + 32,
               kv_empty = kv_full + 8 * STAGES;
     if (threadIdx.x == 0) {
-        for (int i = 0; i < 2; i++) {
-            barrier_init(q_full + 8 * i, 4);
-            barrier_init(q_empty + 8 * i, 4 * WORKERS);
-        }
-        for (int i = 0; i < STAGES; i++) {
-            barrier_init(kv_full + 8 * i, 4);
-            barrier_init(kv_empty + 8 * i, 4 * WORKERS);
-        }
+        ring_init<2>(q_full, q_empty, 4, 4 * WORKERS);
+        ring_init<STAGES>(kv_full, kv_empty, 4, 4 * WORKERS);
         barriers_made();
     }
     follow_closely();
@@ -120,12 +114,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                     sum[h] = sum[h] * shrink[h] + part;
                 }
             };
-            auto pack = [&]() {
-#pragma unroll
-                for (int n = 0; n < KEYS / 16; n++)
-#pragma unroll
-                    for (int i = 0; i < 4; i++) p[n][i] = to_bf16x2(s[8 * n + 2 * i], s[8 * n + 2 * i + 1]);
-            };
             auto values = [&](u32 v_tile) {
 #pragma unroll
                 for (int n = 0; n < KEYS / 16; n++) product<64, true>(o, p[n], operand(v_tile + n * 16 * 128), true);
@@ -140,13 +128,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             products_wait<0>();
             pin(s);
             softmax(low);
-            pack();
+            to_left(p, s);
             for (int step = 1; step < steps; step++) {
                 const int previous = kvr.stage;
                 kvr.next();
                 barrier_spin(kv_full + 8 * kvr.stage, kvr.parity);
-                pin(s);
-                pin(o);
+                pin(s, o);
                 products_begin();
                 scores(kv_tiles + kvr.stage * 2 * KV_BYTES);
                 products_commit();
@@ -160,7 +147,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
                 barrier_arrive_warp(kv_empty + 8 * previous);
 #pragma unroll
                 for (int i = 0; i < 32; i++) o[i] *= shrink[(i >> 1) & 1];
-                pack();
+                to_left(p, s);
             }
             pin(o);
             products_begin();
