@@ -3,7 +3,7 @@
 //! The one place to look up what runs on a card. The check `cargo xtask kernels` compiles each row of it for each
 //! architecture it is meant for.
 
-use super::constants;
+use super::constants as with;
 pub use super::geometry::Define;
 use super::geometry::{step_row, step_stage, step_wide_rows, step_wide_stage};
 
@@ -23,7 +23,7 @@ pub struct Unit {
 }
 
 /// Texts that kernel files include, by the name in the `#include`.
-pub const HEADERS: [(&str, &str); 22] = [
+pub const HEADERS: &[(&str, &str)] = &[
     ("common.cuh", include_str!("common.cuh")),
     ("barrier.cuh", include_str!("barrier.cuh")),
     ("mma.cuh", include_str!("mma.cuh")),
@@ -104,145 +104,82 @@ pub const fn step_wide(rank: usize, n_in: usize) -> [Define; 5] {
     ]
 }
 
-/// A file for every architecture, as most are.
-const fn plain(id: &'static str, text: &'static str) -> Unit {
-    Unit { id, text, variants: PLAIN, constants: &[], only: None }
-}
-
-/// A file with tiles: compiled with `constants`, in these sets.
-const fn tiled(
-    id: &'static str,
-    text: &'static str,
-    variants: &'static [&'static [Define]],
-    constants: &'static [Define],
-) -> Unit {
-    Unit { id, text, variants, constants, only: None }
-}
-
-/// The same for Hopper alone.
-const fn sm90(unit: Unit) -> Unit {
-    Unit { only: Some(90), ..unit }
+/// A row of the table: name, file, sets of constants, and what it is compiled with in each. A name that ends as those of
+/// Hopper's files do is of a file for Hopper alone.
+macro_rules! unit {
+    ($id:literal, $file:literal, $variants:expr, $constants:expr) => {
+        Unit {
+            id: $id,
+            text: include_str!(concat!("../", $file, ".cu")),
+            variants: $variants,
+            constants: $constants,
+            only: if matches!($id.as_bytes(), [.., b'_', b's', b'm', b'9', b'0']) { Some(90) } else { None },
+        }
+    };
 }
 
 /// All files.
-pub const UNITS: [Unit; 45] = [
-    plain("norm", include_str!("../op/norm/norm.cu")),
-    plain("rotary", include_str!("../op/rotary/rotary.cu")),
-    plain("swiglu", include_str!("../op/swiglu/swiglu.cu")),
-    tiled("route", include_str!("../op/route/route.cu"), PLAIN, constants::ROUTE),
-    tiled("route/sort", include_str!("../op/route/sort.cu"), PLAIN, constants::ROUTE_SORT),
-    plain("route/rows", include_str!("../op/route/rows.cu")),
-    plain("loss", include_str!("../op/loss/loss.cu")),
-    plain("pick", include_str!("../op/pick/pick.cu")),
-    plain("pick/draw", include_str!("../op/pick/draw.cu")),
-    plain("cache", include_str!("../op/cache/rows.cu")),
-    plain("select", include_str!("../op/select/select.cu")),
-    plain("optimizer", include_str!("../op/optimizer/optimizer.cu")),
-    tiled("layer/lora", include_str!("../layer/lora.cu"), PLAIN, constants::LORA),
-    tiled("layer/thin", include_str!("../layer/thin.cu"), PLAIN, constants::THIN_ROWS),
-    tiled("layer/gradients", include_str!("../layer/gradients.cu"), PLAIN, constants::PAIR_GRADIENTS),
-    sm90(tiled(
-        "route/rows_sm90",
-        include_str!("../op/route/rows_sm90.cu"),
-        PLAIN,
-        constants::TAKE_ROWS_SM90,
-    )),
-    tiled("attention/forward", include_str!("../op/attention/forward.cu"), HEADS, constants::FORWARD),
-    tiled("attention/backward", include_str!("../op/attention/backward.cu"), HEADS, constants::BACKWARD),
-    sm90(tiled(
-        "attention/forward_sm90",
-        include_str!("../op/attention/forward_sm90.cu"),
-        HEADS_SM90,
-        constants::FORWARD_SM90,
-    )),
-    sm90(tiled(
-        "attention/backward_q_sm90",
-        include_str!("../op/attention/backward_q_sm90.cu"),
-        HEADS_SM90,
-        constants::BACKWARD_Q_SM90,
-    )),
-    sm90(tiled(
-        "attention/backward_kv_sm90",
-        include_str!("../op/attention/backward_kv_sm90.cu"),
-        HEADS_SM90,
-        constants::BACKWARD_KV_SM90,
-    )),
-    sm90(tiled(
+pub const UNITS: &[Unit] = &[
+    unit!("norm", "op/norm/norm", PLAIN, &[]),
+    unit!("rotary", "op/rotary/rotary", PLAIN, &[]),
+    unit!("swiglu", "op/swiglu/swiglu", PLAIN, &[]),
+    unit!("route", "op/route/route", PLAIN, with::ROUTE),
+    unit!("route/sort", "op/route/sort", PLAIN, with::ROUTE_SORT),
+    unit!("route/rows", "op/route/rows", PLAIN, &[]),
+    unit!("loss", "op/loss/loss", PLAIN, &[]),
+    unit!("pick", "op/pick/pick", PLAIN, &[]),
+    unit!("pick/draw", "op/pick/draw", PLAIN, &[]),
+    unit!("cache", "op/cache/rows", PLAIN, &[]),
+    unit!("select", "op/select/select", PLAIN, &[]),
+    unit!("optimizer", "op/optimizer/optimizer", PLAIN, &[]),
+    unit!("layer/lora", "layer/lora", PLAIN, with::LORA),
+    unit!("layer/thin", "layer/thin", PLAIN, with::THIN_ROWS),
+    unit!("layer/gradients", "layer/gradients", PLAIN, with::PAIR_GRADIENTS),
+    unit!("route/rows_sm90", "op/route/rows_sm90", PLAIN, with::TAKE_ROWS_SM90),
+    unit!("attention/forward", "op/attention/forward", HEADS, with::FORWARD),
+    unit!("attention/backward", "op/attention/backward", HEADS, with::BACKWARD),
+    unit!("attention/forward_sm90", "op/attention/forward_sm90", HEADS_SM90, with::FORWARD_SM90),
+    unit!("attention/backward_q_sm90", "op/attention/backward_q_sm90", HEADS_SM90, with::BACKWARD_Q_SM90),
+    unit!("attention/backward_kv_sm90", "op/attention/backward_kv_sm90", HEADS_SM90, with::BACKWARD_KV_SM90),
+    unit!(
         "attention/backward_one_sm90",
-        include_str!("../op/attention/backward_one_sm90.cu"),
+        "op/attention/backward_one_sm90",
         HEADS_SM90,
-        constants::BACKWARD_ONE_SM90,
-    )),
-    sm90(tiled(
-        "attention/backward_ends_sm90",
-        include_str!("../op/attention/backward_ends_sm90.cu"),
-        HEADS_SM90,
-        constants::BACKWARD_ENDS_SM90,
-    )),
-    tiled("linear/tiles", include_str!("../op/linear/tiles.cu"), PLAIN, constants::TILES),
-    tiled("linear/unpack", include_str!("../op/linear/unpack.cu"), PLAIN, constants::UNPACK),
-    tiled("experts/grouped", include_str!("../op/experts/grouped.cu"), PLAIN, constants::GROUPED),
-    tiled("experts/packed", include_str!("../op/experts/packed.cu"), SIDES, constants::PACKED),
-    tiled("experts/packed_nf4", include_str!("../op/experts/packed.cu"), SIDES, constants::PACKED_NF4),
-    sm90(tiled(
-        "experts/grouped_sm90",
-        include_str!("../op/experts/grouped_sm90.cu"),
-        PLAIN,
-        constants::GROUPED_SM90,
-    )),
-    sm90(tiled(
-        "experts/packed_sm90",
-        include_str!("../op/experts/packed_sm90.cu"),
-        SIDES,
-        constants::PACKED_SM90,
-    )),
-    sm90(tiled(
-        "experts/packed_nf4_sm90",
-        include_str!("../op/experts/packed_sm90.cu"),
-        SIDES,
-        constants::PACKED_NF4_SM90,
-    )),
-    tiled("experts/few", include_str!("../op/experts/few.cu"), PLAIN, constants::FEW),
-    tiled("low_rank/few", include_str!("../op/low_rank/few.cu"), PLAIN, constants::FEW_LOW_RANK),
-    tiled("experts/few_nf4", include_str!("../op/experts/few.cu"), PLAIN, constants::FEW_NF4),
-    tiled("decode/experts", include_str!("../decode/experts.cu"), STEP_EXPERTS, constants::STEP_EXPERTS),
-    tiled(
-        "decode/experts_nf4",
-        include_str!("../decode/experts.cu"),
-        STEP_EXPERTS,
-        constants::STEP_EXPERTS_NF4,
+        with::BACKWARD_ONE_SM90
     ),
-    sm90(tiled(
-        "decode/experts_sm90",
-        include_str!("../decode/experts_sm90.cu"),
-        STEP_EXPERTS_SM90,
-        constants::STEP_EXPERTS_SM90,
-    )),
-    sm90(tiled(
-        "decode/experts_wide_sm90",
-        include_str!("../decode/experts_wide_sm90.cu"),
-        STEP_WIDE,
-        constants::STEP_WIDE,
-    )),
-    tiled("decode/thin", include_str!("../decode/thin.cu"), PLAIN, constants::THIN),
-    tiled("decode/wide", include_str!("../decode/wide.cu"), PLAIN, constants::WIDE),
-    tiled("decode/attend", include_str!("../decode/attend.cu"), HEADS, constants::ATTEND),
-    tiled("decode/route", include_str!("../decode/route.cu"), PLAIN, constants::STEP_ROUTE),
-    sm90(tiled(
-        "decode/route_sm90",
-        include_str!("../decode/route_sm90.cu"),
-        PLAIN,
-        constants::STEP_ROUTE_SM90,
-    )),
-    tiled("decode/rows", include_str!("../decode/rows.cu"), PLAIN, constants::STEP_ROWS),
-    tiled("experts/low_rank", include_str!("../op/experts/low_rank.cu"), PLAIN, constants::LOW_RANK),
+    unit!(
+        "attention/backward_ends_sm90",
+        "op/attention/backward_ends_sm90",
+        HEADS_SM90,
+        with::BACKWARD_ENDS_SM90
+    ),
+    unit!("linear/tiles", "op/linear/tiles", PLAIN, with::TILES),
+    unit!("linear/unpack", "op/linear/unpack", PLAIN, with::UNPACK),
+    unit!("experts/grouped", "op/experts/grouped", PLAIN, with::GROUPED),
+    unit!("experts/packed", "op/experts/packed", SIDES, with::PACKED),
+    unit!("experts/packed_nf4", "op/experts/packed", SIDES, with::PACKED_NF4),
+    unit!("experts/grouped_sm90", "op/experts/grouped_sm90", PLAIN, with::GROUPED_SM90),
+    unit!("experts/packed_sm90", "op/experts/packed_sm90", SIDES, with::PACKED_SM90),
+    unit!("experts/packed_nf4_sm90", "op/experts/packed_sm90", SIDES, with::PACKED_NF4_SM90),
+    unit!("experts/few", "op/experts/few", PLAIN, with::FEW),
+    unit!("low_rank/few", "op/low_rank/few", PLAIN, with::FEW_LOW_RANK),
+    unit!("experts/few_nf4", "op/experts/few", PLAIN, with::FEW_NF4),
+    unit!("decode/experts", "decode/experts", STEP_EXPERTS, with::STEP_EXPERTS),
+    unit!("decode/experts_nf4", "decode/experts", STEP_EXPERTS, with::STEP_EXPERTS_NF4),
+    unit!("decode/experts_sm90", "decode/experts_sm90", STEP_EXPERTS_SM90, with::STEP_EXPERTS_SM90),
+    unit!("decode/experts_wide_sm90", "decode/experts_wide_sm90", STEP_WIDE, with::STEP_WIDE),
+    unit!("decode/thin", "decode/thin", PLAIN, with::THIN),
+    unit!("decode/wide", "decode/wide", PLAIN, with::WIDE),
+    unit!("decode/attend", "decode/attend", HEADS, with::ATTEND),
+    unit!("decode/route", "decode/route", PLAIN, with::STEP_ROUTE),
+    unit!("decode/route_sm90", "decode/route_sm90", PLAIN, with::STEP_ROUTE_SM90),
+    unit!("decode/rows", "decode/rows", PLAIN, with::STEP_ROWS),
+    unit!("experts/low_rank", "op/experts/low_rank", PLAIN, with::LOW_RANK),
 ];
 
 /// The file of this name.
 pub fn unit(id: &str) -> Option<&'static Unit> {
-    // A promoted constant, so that the reference outlives the call.
-    const ALL: &[Unit] = &UNITS;
-    ALL.iter().find(|unit| unit.id == id)
+    UNITS.iter().find(|unit| unit.id == id)
 }
 
 #[cfg(test)]
@@ -263,7 +200,7 @@ mod tests {
 
     #[test]
     fn whatever_a_file_includes_is_there() {
-        let texts = UNITS.iter().map(|unit| (unit.id, unit.text)).chain(HEADERS);
+        let texts = UNITS.iter().map(|unit| (unit.id, unit.text)).chain(HEADERS.iter().copied());
         for (file, text) in texts {
             for name in text.lines().filter_map(|line| line.trim().strip_prefix("#include ")) {
                 let name = name.trim_matches('"');

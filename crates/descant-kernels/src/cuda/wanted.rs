@@ -43,7 +43,6 @@ pub type Wanted = (&'static Unit, &'static [Define]);
 /// What a model asks for on this architecture, in the order in which it is made: what the decoder wants comes last, what
 /// takes the compiler longest first.
 pub fn wanted(model: Model, architecture: Architecture, is_hopper: bool) -> Vec<Wanted> {
-    const ALL: &[Unit] = &UNITS;
     let heads = [("HEAD_DIM", model.head_dim as i64), ("GROUP", model.group as i64)];
     let fits = |defines: &&'static [Define]| {
         defines.iter().all(|define| heads.iter().all(|head| head.0 != define.0 || head == define))
@@ -54,7 +53,7 @@ pub fn wanted(model: Model, architecture: Architecture, is_hopper: bool) -> Vec<
         Packing::Nf4 => !MXFP4.contains(&unit.id),
         Packing::Plain => !unit.constants.contains(&NF4) && !MXFP4.contains(&unit.id),
     };
-    let all: Vec<Wanted> = ALL
+    let all: Vec<Wanted> = UNITS
         .iter()
         .filter(serves)
         .filter(of_packing)
