@@ -1,7 +1,8 @@
 //! An operator with a backward of its own in burn's graph: what is the same for all of them.
 //!
 //! An operator has two traits. Its kernel is forward and backward of a backend, for the CPU and for a card; its operator
-//! is what burn calls, which is the kernel's forward on those and a node of the graph on `Autodiff`.
+//! is what burn calls, which is the kernel's forward on those and a node of the graph on `Autodiff`. `operator!` makes the
+//! second from the first.
 
 use std::fmt::Debug;
 
@@ -10,6 +11,40 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend};
+
+/// The operator of a kernel, on these of burn's backends: its name and its arguments, tensors of the backend first and
+/// behind a semicolon what is none; its value on a backend `B` with the kernel; and in a graph over one the parents, from
+/// what the forward saved and the gradient of the result to a gradient for each of them, and the forward, as for [`node`].
+macro_rules! operator {
+    (
+        ($($backends:tt)+) $visible:vis trait $operator:ident of $kernel:ident;
+        fn $name:ident($($(#[$kind:ident])? $tensor:ident: $of:ident),+ $(; $($other:ident: $type:ty),+)?);
+        $plain:expr;
+        [$($parent:ident),+] => $back:expr, $forward:expr
+    ) => {
+        #[burn::backend::backend_extension($($backends)+)]
+        $visible trait $operator: Backend {
+            fn $name($($(#[$kind])? $tensor: $of<Self>,)+ $($($other: $type),+)?) -> FloatTensor<Self>;
+        }
+
+        impl<B: $kernel> $operator for B {
+            fn $name($($tensor: $of<Self>,)+ $($($other: $type),+)?) -> FloatTensor<Self> {
+                $plain
+            }
+        }
+
+        impl<B, C> $operator for burn::backend::Autodiff<B, C>
+        where
+            B: $kernel,
+            C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy,
+        {
+            fn $name($($tensor: $of<Self>,)+ $($($other: $type),+)?) -> FloatTensor<Self> {
+                $crate::op::graph::node::<B, C, _, _, _>([$(&$parent),+], $back, $forward)
+            }
+        }
+    };
+}
+pub(crate) use operator;
 
 /// From what the forward saved and the gradient of the result to a gradient for each parent, or none for one.
 struct Back<B: Backend, S, G>(fn(S, FloatTensor<B>) -> G);

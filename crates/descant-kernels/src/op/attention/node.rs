@@ -1,12 +1,11 @@
 //! Attention in burn's graph: what a backend's form is, and the node made of it.
 
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::Backend;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, backend_extension};
 
 use super::segments::Segments;
 use super::spec::AttentionSpec;
-use crate::op::graph::node;
+use crate::op::graph::operator;
 
 /// What the backward needs again.
 #[derive(Debug, Clone)]
@@ -37,44 +36,15 @@ pub(crate) trait AttentionKernel: Backend {
     fn attention_backward(saved: Saved<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3];
 }
 
-#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
-pub(crate) trait AttentionOp: Backend {
+operator! {
+    (Cube: cfg(feature = "cuda"), Flex, Autodiff) pub(crate) trait AttentionOp of AttentionKernel;
     fn attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        sinks: FloatTensor<Self>,
-        spec: AttentionSpec,
-        segments: Segments,
-    ) -> FloatTensor<Self>;
-}
-
-impl<B: AttentionKernel> AttentionOp for B {
-    fn attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        sinks: FloatTensor<Self>,
-        spec: AttentionSpec,
-        segments: Segments,
-    ) -> FloatTensor<Self> {
-        Self::attention_forward(q, k, v, sinks, spec, segments).out
-    }
-}
-
-impl<B: AttentionKernel, C: CheckpointStrategy> AttentionOp for Autodiff<B, C> {
-    fn attention(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        sinks: FloatTensor<Self>,
-        spec: AttentionSpec,
-        segments: Segments,
-    ) -> FloatTensor<Self> {
-        node::<B, C, _, _, _>([&q, &k, &v], B::attention_backward, |_| {
-            let [q, k, v] = [&q, &k, &v].map(|tensor| tensor.primitive().clone());
-            let saved = B::attention_forward(q, k, v, sinks.into_primitive(), spec, segments);
-            (saved.out.clone(), saved)
-        })
+        q: FloatTensor, k: FloatTensor, v: FloatTensor, sinks: FloatTensor; spec: AttentionSpec, segments: Segments
+    );
+    B::attention_forward(q, k, v, sinks, spec, segments).out;
+    [q, k, v] => B::attention_backward, |_| {
+        let [q, k, v] = [&q, &k, &v].map(|tensor| tensor.primitive().clone());
+        let saved = B::attention_forward(q, k, v, sinks.into_primitive(), spec, segments);
+        (saved.out.clone(), saved)
     }
 }

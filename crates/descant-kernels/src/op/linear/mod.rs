@@ -10,12 +10,11 @@ mod mxfp4;
 pub(crate) mod reference;
 mod weight;
 
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::backend::{Backend, Dispatch};
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::op::graph::node;
+use crate::op::graph::operator;
 pub(crate) use cpu::tasks;
 pub use mxfp4::{Mxfp4Layout, Mxfp4Piece, NotTiled};
 pub use weight::{FrozenWeight, Groups};
@@ -66,39 +65,16 @@ pub(crate) trait LinearKernel: Backend {
     ) -> FloatTensor<Self>;
 }
 
-#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
-pub(crate) trait LinearOp: Backend {
+operator! {
+    (Cube: cfg(feature = "cuda"), Flex, Autodiff) pub(crate) trait LinearOp of LinearKernel;
     fn linear(
-        x: FloatTensor<Self>,
-        #[extension_type] weight: WeightPrimitive<Self>,
-        bias: FloatTensor<Self>,
-        #[extension_type] groups: RowGroups<Self>,
-    ) -> FloatTensor<Self>;
-}
-
-impl<B: LinearKernel> LinearOp for B {
-    fn linear(
-        x: FloatTensor<Self>,
-        weight: WeightPrimitive<Self>,
-        bias: FloatTensor<Self>,
-        groups: RowGroups<Self>,
-    ) -> FloatTensor<Self> {
-        Self::linear_forward(x, weight, bias, groups)
-    }
-}
-
-impl<B: LinearKernel, C: CheckpointStrategy> LinearOp for Autodiff<B, C> {
-    fn linear(
-        x: FloatTensor<Self>,
-        weight: WeightPrimitive<Self>,
-        bias: FloatTensor<Self>,
-        groups: RowGroups<Self>,
-    ) -> FloatTensor<Self> {
-        let back = |(weight, groups), grad| [B::linear_backward(grad, weight, groups)];
-        node::<B, C, _, _, _>([&x], back, |_| {
-            let (x, weight, groups) = (x.primitive().clone(), weight.inner(), groups.inner());
-            let y = B::linear_forward(x, weight.clone(), bias.into_primitive(), groups.clone());
-            (y, (weight, groups))
-        })
+        x: FloatTensor, #[extension_type] weight: WeightPrimitive, bias: FloatTensor,
+        #[extension_type] groups: RowGroups
+    );
+    B::linear_forward(x, weight, bias, groups);
+    [x] => |(weight, groups), grad| [B::linear_backward(grad, weight, groups)], |_| {
+        let (x, weight, groups) = (x.primitive().clone(), weight.inner(), groups.inner());
+        let y = B::linear_forward(x, weight.clone(), bias.into_primitive(), groups.clone());
+        (y, (weight, groups))
     }
 }

@@ -10,15 +10,14 @@ pub(crate) mod reference;
 #[cfg(any(feature = "cuda", test))]
 mod rows;
 
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::backend::{Backend, Dispatch};
 use burn::tensor::{Int, Tensor};
 
 use crate::device::has_form_if;
 use crate::memory::budget::room_for_logits;
 use crate::memory::{LayerSizes, Workspace};
-use crate::op::graph::node;
+use crate::op::graph::operator;
 
 /// Bytes of logits that exist at once where nobody says how many may: enough that products are at their rate.
 const LOGITS: usize = 256 << 20;
@@ -91,38 +90,10 @@ pub(crate) trait LossKernel: Backend {
     fn scale_rows(x: FloatTensor<Self>, factors: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
-pub(crate) trait LossOp: Backend {
-    fn token_losses(
-        hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        room: LogitsRoom,
-    ) -> FloatTensor<Self>;
-}
-
-impl<B: LossKernel> LossOp for B {
-    fn token_losses(
-        hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        room: LogitsRoom,
-    ) -> FloatTensor<Self> {
-        Self::losses(hidden, head, targets, room, false).0
-    }
-}
-
-impl<B: LossKernel, C: CheckpointStrategy> LossOp for Autodiff<B, C> {
-    fn token_losses(
-        hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-        room: LogitsRoom,
-    ) -> FloatTensor<Self> {
-        let back =
-            |gradient: Option<_>, grad| [B::scale_rows(gradient.expect("a gradient was asked for"), grad)];
-        node::<B, C, _, _, _>([&hidden], back, |with_gradient| {
-            B::losses(hidden.primitive().clone(), head.into_primitive(), targets, room, with_gradient)
-        })
-    }
+operator! {
+    (Cube: cfg(feature = "cuda"), Flex, Autodiff) pub(crate) trait LossOp of LossKernel;
+    fn token_losses(hidden: FloatTensor, head: FloatTensor, targets: IntTensor; room: LogitsRoom);
+    B::losses(hidden, head, targets, room, false).0;
+    [hidden] => |gradient: Option<_>, grad| [B::scale_rows(gradient.expect("a gradient was asked for"), grad)],
+    |with_gradient| B::losses(hidden.primitive().clone(), head.into_primitive(), targets, room, with_gradient)
 }

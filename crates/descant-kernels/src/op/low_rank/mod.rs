@@ -7,12 +7,11 @@ mod cpu;
 mod cuda;
 pub(crate) mod reference;
 
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::backend::{Backend, Dispatch};
 use burn::tensor::Tensor;
 
-use crate::op::graph::node;
+use crate::op::graph::operator;
 use crate::op::linear::{Groups, RowGroups};
 
 /// The low-rank product, each row with its group's pair.
@@ -23,7 +22,7 @@ use crate::op::linear::{Groups, RowGroups};
 pub fn low_rank(x: Tensor<2>, a: Tensor<3>, b: Tensor<3>, scaling: f32, groups: &Groups) -> Tensor<2> {
     if has_form(&x, &a, &b) {
         let (x, a, b) = (x.into_dispatch(), a.into_dispatch(), b.into_dispatch());
-        return Tensor::from_dispatch(Dispatch::low_rank(x, a, b, scaling, groups.primitive()));
+        return Tensor::from_dispatch(Dispatch::low_rank(x, a, b, groups.primitive(), scaling));
     }
     reference::low_rank(x, a, b, scaling, groups)
 }
@@ -53,41 +52,15 @@ pub(crate) trait LowRankKernel: Backend {
     fn low_rank_backward(saved: Saved<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3];
 }
 
-#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
-pub(crate) trait LowRankOp: Backend {
+operator! {
+    (Cube: cfg(feature = "cuda"), Flex, Autodiff) pub(crate) trait LowRankOp of LowRankKernel;
     fn low_rank(
-        x: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scaling: f32,
-        #[extension_type] groups: RowGroups<Self>,
-    ) -> FloatTensor<Self>;
-}
-
-impl<B: LowRankKernel> LowRankOp for B {
-    fn low_rank(
-        x: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scaling: f32,
-        groups: RowGroups<Self>,
-    ) -> FloatTensor<Self> {
-        Self::low_rank_forward(Saved { x, a, b, scaling, groups })
-    }
-}
-
-impl<B: LowRankKernel, C: CheckpointStrategy> LowRankOp for Autodiff<B, C> {
-    fn low_rank(
-        x: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scaling: f32,
-        groups: RowGroups<Self>,
-    ) -> FloatTensor<Self> {
-        node::<B, C, _, _, _>([&x, &a, &b], B::low_rank_backward, |_| {
-            let [x, a, b] = [&x, &a, &b].map(|tensor| tensor.primitive().clone());
-            let saved = Saved { x, a, b, scaling, groups: groups.inner() };
-            (B::low_rank_forward(saved.clone()), saved)
-        })
+        x: FloatTensor, a: FloatTensor, b: FloatTensor, #[extension_type] groups: RowGroups; scaling: f32
+    );
+    B::low_rank_forward(Saved { x, a, b, scaling, groups });
+    [x, a, b] => B::low_rank_backward, |_| {
+        let [x, a, b] = [&x, &a, &b].map(|tensor| tensor.primitive().clone());
+        let saved = Saved { x, a, b, scaling, groups: groups.inner() };
+        (B::low_rank_forward(saved.clone()), saved)
     }
 }

@@ -7,13 +7,12 @@ mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod reference;
 
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::backend::{Backend, Dispatch};
 use burn::tensor::Tensor;
 
 use crate::device::has_form_if;
-use crate::op::graph::node;
+use crate::op::graph::operator;
 
 /// Normalizes the rows of `x`.
 ///
@@ -38,23 +37,12 @@ pub(crate) trait NormKernel: Backend {
     ) -> FloatTensor<Self>;
 }
 
-#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
-pub(crate) trait NormOp: Backend {
-    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self>;
-}
-
-impl<B: NormKernel> NormOp for B {
-    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
-        Self::rms_norm_forward(x, weight, epsilon)
-    }
-}
-
-impl<B: NormKernel, C: CheckpointStrategy> NormOp for Autodiff<B, C> {
-    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f64) -> FloatTensor<Self> {
-        let back = |(x, weight, epsilon), grad| [B::rms_norm_backward(x, weight, epsilon, grad)];
-        node::<B, C, _, _, _>([&x], back, |_| {
-            let (x, weight) = (x.primitive().clone(), weight.into_primitive());
-            (B::rms_norm_forward(x.clone(), weight.clone(), epsilon), (x, weight, epsilon))
-        })
+operator! {
+    (Cube: cfg(feature = "cuda"), Flex, Autodiff) pub(crate) trait NormOp of NormKernel;
+    fn rms_norm(x: FloatTensor, weight: FloatTensor; epsilon: f64);
+    B::rms_norm_forward(x, weight, epsilon);
+    [x] => |(x, weight, epsilon), grad| [B::rms_norm_backward(x, weight, epsilon, grad)], |_| {
+        let (x, weight) = (x.primitive().clone(), weight.into_primitive());
+        (B::rms_norm_forward(x.clone(), weight.clone(), epsilon), (x, weight, epsilon))
     }
 }

@@ -7,13 +7,12 @@ mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod reference;
 
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::backend::{Backend, Dispatch};
 use burn::tensor::Tensor;
 
 use crate::device::has_form_if;
-use crate::op::graph::node;
+use crate::op::graph::operator;
 
 /// Turns `x` by the angles of its tokens.
 ///
@@ -45,23 +44,12 @@ pub(crate) trait RotaryKernel: Backend {
     ) -> FloatTensor<Self>;
 }
 
-#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
-pub(crate) trait RotaryOp: Backend {
-    fn rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self>;
-}
-
-impl<B: RotaryKernel> RotaryOp for B {
-    fn rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::turn(x, cos, sin, Turn::Forward)
-    }
-}
-
-impl<B: RotaryKernel, C: CheckpointStrategy> RotaryOp for Autodiff<B, C> {
-    fn rotary(x: FloatTensor<Self>, cos: FloatTensor<Self>, sin: FloatTensor<Self>) -> FloatTensor<Self> {
-        let back = |(cos, sin), grad| [B::turn(grad, cos, sin, Turn::Back)];
-        node::<B, C, _, _, _>([&x], back, |_| {
-            let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
-            (B::turn(x.primitive().clone(), cos.clone(), sin.clone(), Turn::Forward), (cos, sin))
-        })
+operator! {
+    (Cube: cfg(feature = "cuda"), Flex, Autodiff) pub(crate) trait RotaryOp of RotaryKernel;
+    fn rotary(x: FloatTensor, cos: FloatTensor, sin: FloatTensor);
+    B::turn(x, cos, sin, Turn::Forward);
+    [x] => |(cos, sin), grad| [B::turn(grad, cos, sin, Turn::Back)], |_| {
+        let (cos, sin) = (cos.into_primitive(), sin.into_primitive());
+        (B::turn(x.primitive().clone(), cos.clone(), sin.clone(), Turn::Forward), (cos, sin))
     }
 }

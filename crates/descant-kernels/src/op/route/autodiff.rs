@@ -4,7 +4,7 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, TensorMetadata as _, backend_extension};
 
-use crate::op::graph::node;
+use crate::op::graph::operator;
 
 /// Forward and backward of a backend.
 pub(super) trait RouteKernel: Backend {
@@ -68,93 +68,33 @@ impl<B: RouteKernel, C: CheckpointStrategy> RouteOp for Autodiff<B, C> {
     }
 }
 
-#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
-pub(super) trait WeightsOp: Backend {
-    fn expert_weights(logits: FloatTensor<Self>, experts: IntTensor<Self>) -> FloatTensor<Self>;
-}
-
-impl<B: RouteKernel> WeightsOp for B {
-    fn expert_weights(logits: FloatTensor<Self>, experts: IntTensor<Self>) -> FloatTensor<Self> {
-        Self::weights_forward(logits, experts)
+operator! {
+    (Cube: cfg(feature = "cuda"), Flex, Autodiff) pub(super) trait WeightsOp of RouteKernel;
+    fn expert_weights(logits: FloatTensor, experts: IntTensor);
+    B::weights_forward(logits, experts);
+    [logits] => |(weights, experts, n), grad| [B::weights_backward(weights, experts, n, grad)], |_| {
+        let n_experts = logits.shape()[1];
+        let weights = B::weights_forward(logits.primitive().clone(), experts.clone());
+        (weights.clone(), (weights, experts, n_experts))
     }
 }
 
-impl<B: RouteKernel, C: CheckpointStrategy> WeightsOp for Autodiff<B, C> {
-    fn expert_weights(logits: FloatTensor<Self>, experts: IntTensor<Self>) -> FloatTensor<Self> {
-        let back = |(weights, experts, n), grad| [B::weights_backward(weights, experts, n, grad)];
-        node::<B, C, _, _, _>([&logits], back, |_| {
-            let n_experts = logits.shape()[1];
-            let weights = B::weights_forward(logits.primitive().clone(), experts.clone());
-            (weights.clone(), (weights, experts, n_experts))
-        })
+operator! {
+    (Cube: cfg(feature = "cuda"), Flex, Autodiff) pub(super) trait TakeOp of RouteKernel;
+    fn take_tokens(x: FloatTensor, pairs: IntTensor, places: IntTensor);
+    B::take_forward(x, pairs, places);
+    [x] => |(places, n_tokens), grad| [B::take_backward(grad, places, n_tokens)], |_| {
+        let n_tokens = x.shape()[0];
+        (B::take_forward(x.primitive().clone(), pairs, places.clone()), (places, n_tokens))
     }
 }
 
-#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
-pub(super) trait TakeOp: Backend {
-    fn take_tokens(
-        x: FloatTensor<Self>,
-        pairs: IntTensor<Self>,
-        places: IntTensor<Self>,
-    ) -> FloatTensor<Self>;
-}
-
-impl<B: RouteKernel> TakeOp for B {
-    fn take_tokens(
-        x: FloatTensor<Self>,
-        pairs: IntTensor<Self>,
-        places: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        Self::take_forward(x, pairs, places)
-    }
-}
-
-impl<B: RouteKernel, C: CheckpointStrategy> TakeOp for Autodiff<B, C> {
-    fn take_tokens(
-        x: FloatTensor<Self>,
-        pairs: IntTensor<Self>,
-        places: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let back = |(places, n_tokens), grad| [B::take_backward(grad, places, n_tokens)];
-        node::<B, C, _, _, _>([&x], back, |_| {
-            let n_tokens = x.shape()[0];
-            (B::take_forward(x.primitive().clone(), pairs, places.clone()), (places, n_tokens))
-        })
-    }
-}
-
-#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
-pub(super) trait CombineOp: Backend {
-    fn combine_experts(
-        y: FloatTensor<Self>,
-        weights: FloatTensor<Self>,
-        pairs: IntTensor<Self>,
-        places: IntTensor<Self>,
-    ) -> FloatTensor<Self>;
-}
-
-impl<B: RouteKernel> CombineOp for B {
-    fn combine_experts(
-        y: FloatTensor<Self>,
-        weights: FloatTensor<Self>,
-        _pairs: IntTensor<Self>,
-        places: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        Self::combine_forward(y, weights, places)
-    }
-}
-
-impl<B: RouteKernel, C: CheckpointStrategy> CombineOp for Autodiff<B, C> {
-    fn combine_experts(
-        y: FloatTensor<Self>,
-        weights: FloatTensor<Self>,
-        pairs: IntTensor<Self>,
-        places: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        let back = |(y, weights, pairs), grad| B::combine_backward(y, weights, pairs, grad);
-        node::<B, C, _, _, _>([&y, &weights], back, |_| {
-            let [y, weights] = [&y, &weights].map(|tensor| tensor.primitive().clone());
-            (B::combine_forward(y.clone(), weights.clone(), places), (y, weights, pairs))
-        })
+operator! {
+    (Cube: cfg(feature = "cuda"), Flex, Autodiff) pub(super) trait CombineOp of RouteKernel;
+    fn combine_experts(y: FloatTensor, weights: FloatTensor, pairs: IntTensor, places: IntTensor);
+    { let _ = pairs; B::combine_forward(y, weights, places) };
+    [y, weights] => |(y, weights, pairs), grad| B::combine_backward(y, weights, pairs, grad), |_| {
+        let [y, weights] = [&y, &weights].map(|tensor| tensor.primitive().clone());
+        (B::combine_forward(y.clone(), weights.clone(), places), (y, weights, pairs))
     }
 }

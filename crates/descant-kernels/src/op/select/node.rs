@@ -1,12 +1,11 @@
 //! Rows by index in burn's graph, on a card.
 
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::backend::{Backend, Dispatch};
 use burn::tensor::Tensor;
 
 use super::choice::Choice;
-use crate::op::graph::node;
+use crate::op::graph::operator;
 
 /// See [`super::select_rows`]; `rows` rise.
 pub(super) fn select_rows(x: Tensor<2>, rows: &[usize]) -> Tensor<2> {
@@ -20,20 +19,10 @@ pub(super) trait SelectKernel: Backend {
     fn spread(grad: FloatTensor<Self>, choice: &Choice) -> FloatTensor<Self>;
 }
 
-#[backend_extension(Cube, Autodiff)]
-pub(super) trait SelectOp: Backend {
-    fn select_rows(x: FloatTensor<Self>, choice: Choice) -> FloatTensor<Self>;
-}
-
-impl<B: SelectKernel> SelectOp for B {
-    fn select_rows(x: FloatTensor<Self>, choice: Choice) -> FloatTensor<Self> {
-        Self::chosen(x, &choice)
-    }
-}
-
-impl<B: SelectKernel, C: CheckpointStrategy> SelectOp for Autodiff<B, C> {
-    fn select_rows(x: FloatTensor<Self>, choice: Choice) -> FloatTensor<Self> {
-        let back = |choice, grad| [B::spread(grad, &choice)];
-        node::<B, C, _, _, _>([&x], back, |_| (B::chosen(x.primitive().clone(), &choice), choice))
-    }
+operator! {
+    (Cube, Autodiff) pub(super) trait SelectOp of SelectKernel;
+    fn select_rows(x: FloatTensor; choice: Choice);
+    B::chosen(x, &choice);
+    [x] => |choice, grad| [B::spread(grad, &choice)],
+    |_| (B::chosen(x.primitive().clone(), &choice), choice)
 }

@@ -8,13 +8,12 @@ mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod reference;
 
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::backend::{Backend, Dispatch};
 use burn::tensor::Tensor;
 
 use crate::device::has_form_if;
-use crate::op::graph::node;
+use crate::op::graph::operator;
 
 /// The activation: `[rows, 2 * width]` to `[rows, width]`.
 pub fn swiglu(gate_up: Tensor<2>, limit: f32) -> Tensor<2> {
@@ -30,23 +29,12 @@ pub(crate) trait SwigluKernel: Backend {
     fn swiglu_backward(gate_up: FloatTensor<Self>, limit: f32, grad: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-#[backend_extension(Cube: cfg(feature = "cuda"), Flex, Autodiff)]
-pub(crate) trait SwigluOp: Backend {
-    fn swiglu(gate_up: FloatTensor<Self>, limit: f32) -> FloatTensor<Self>;
-}
-
-impl<B: SwigluKernel> SwigluOp for B {
-    fn swiglu(gate_up: FloatTensor<Self>, limit: f32) -> FloatTensor<Self> {
-        Self::swiglu_forward(gate_up, limit)
-    }
-}
-
-impl<B: SwigluKernel, C: CheckpointStrategy> SwigluOp for Autodiff<B, C> {
-    fn swiglu(gate_up: FloatTensor<Self>, limit: f32) -> FloatTensor<Self> {
-        let back = |(gate_up, limit), grad| [B::swiglu_backward(gate_up, limit, grad)];
-        node::<B, C, _, _, _>([&gate_up], back, |_| {
-            let gate_up = gate_up.primitive().clone();
-            (B::swiglu_forward(gate_up.clone(), limit), (gate_up, limit))
-        })
+operator! {
+    (Cube: cfg(feature = "cuda"), Flex, Autodiff) pub(crate) trait SwigluOp of SwigluKernel;
+    fn swiglu(gate_up: FloatTensor; limit: f32);
+    B::swiglu_forward(gate_up, limit);
+    [gate_up] => |(gate_up, limit), grad| [B::swiglu_backward(gate_up, limit, grad)], |_| {
+        let gate_up = gate_up.primitive().clone();
+        (B::swiglu_forward(gate_up.clone(), limit), (gate_up, limit))
     }
 }
