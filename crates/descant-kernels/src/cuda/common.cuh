@@ -40,6 +40,16 @@ __device__ __forceinline__ float warp_max(float x) {
     for (int offset = 16; offset > 0; offset >>= 1) x = fmaxf(x, __shfl_xor_sync(FULL_WARP, x, offset));
     return x;
 }
+// The sum over this lane and those before it.
+template <typename T> __device__ __forceinline__ T warp_running_sum(T x) {
+    const int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int offset = 1; offset < 32; offset <<= 1) {
+        const T other = __shfl_up_sync(FULL_WARP, x, offset);
+        if (lane >= offset) x += other;
+    }
+    return x;
+}
 __device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 __device__ __forceinline__ u32 shared_load(u32 from) {
     u32 x;
@@ -107,6 +117,11 @@ __device__ __forceinline__ u32 load_byte(const u8* from) {
     u32 x;
     asm volatile("{\n.reg .u16 s;\nld.global.nc.u8 s, [%1];\ncvt.u32.u16 %0, s;\n}" : "=r"(x) : "l"(from));
     return x;
+}
+// Eight floats, the ones at place `c` of such pieces.
+__device__ __forceinline__ void load_floats8(const float* from, int c, float* to) {
+    float4 a = ((const float4*)from)[2 * c], b = ((const float4*)from)[2 * c + 1];
+    to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w, to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
 }
 __device__ __forceinline__ uint4 load16(const void* p) { return *(const uint4*)p; }
 __device__ __forceinline__ void store16(void* p, uint4 v) { *(uint4*)p = v; }

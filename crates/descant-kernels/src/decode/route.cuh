@@ -245,43 +245,24 @@ __device__ __forceinline__ void route(const float* product, const bf16* x, const
 #ifndef CLUSTER
 #define CLUSTER
 #endif
+// A kernel, and what it does with its arguments and its shared memory.
+#define ROUTE_KERNEL(name, blocks, ...)                                                                               \
+    extern "C" __global__ void CLUSTER __launch_bounds__(ROUTE_THREADS, blocks)                                       \
+        name(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v, const float* norm,  \
+             const void* router, const void* fine_router, const float* router_bias, const int* adapted, bf16* middle, \
+             bf16* normed, float* logits, int* experts, float* weights, int* pairs, int* places, int* offsets,        \
+             u32* counters, int D, int E, int k, int R, int staged, int buffers, float epsilon) {                     \
+        extern __shared__ __align__(16) u8 routers[];                                                                 \
+        __shared__ __align__(16) bf16 row[MAX_WIDTH];                                                                 \
+        __VA_ARGS__                                                                                                   \
+    }
+#define ROUTE(is_fine, is_adapted, router, columns, staged)                                                           \
+    route<is_fine, is_adapted>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits,  \
+                               experts, weights, pairs, places, offsets, counters, D, E, k, columns, staged, buffers, \
+                               epsilon, routers, row)
 // Without an adapter, with one at the output, and with one at the router too.
-extern "C" __global__ void CLUSTER __launch_bounds__(ROUTE_THREADS, 4)
-    route_rows(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v, const float* norm,
-               const void* router, const void* fine_router, const float* router_bias, const int* adapted, bf16* middle,
-               bf16* normed, float* logits, int* experts, float* weights, int* pairs, int* places, int* offsets,
-               u32* counters, int D, int E, int k, int R, int staged, int buffers, float epsilon) {
-    extern __shared__ __align__(16) u8 routers[];
-    __shared__ __align__(16) bf16 row[MAX_WIDTH];
-    route<false, false>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits, experts,
-                        weights, pairs, places, offsets, counters, D, E, k, 0, 0, buffers, epsilon, routers, row);
-}
-extern "C" __global__ void CLUSTER __launch_bounds__(ROUTE_THREADS, 3)
-    route_adapted(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v,
-                  const float* norm, const void* router, const void* fine_router, const float* router_bias,
-                  const int* adapted, bf16* middle, bf16* normed, float* logits, int* experts, float* weights,
-                  int* pairs, int* places, int* offsets, u32* counters, int D, int E, int k, int R, int staged,
-                  int buffers, float epsilon) {
-    extern __shared__ __align__(16) u8 routers[];
-    __shared__ __align__(16) bf16 row[MAX_WIDTH];
-    const int columns = adapted[blockIdx.y] ? R : 0;
-    route<false, true>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits, experts,
-                       weights, pairs, places, offsets, counters, D, E, k, columns, staged, buffers, epsilon, routers,
-                       row);
-}
-extern "C" __global__ void CLUSTER __launch_bounds__(ROUTE_THREADS, 3)
-    route_fine(const float* product, const bf16* x, const bf16* bias, const bf16* u, const bf16* v, const float* norm,
-               const void* router, const void* fine_router, const float* router_bias, const int* adapted, bf16* middle,
-               bf16* normed, float* logits, int* experts, float* weights, int* pairs, int* places, int* offsets,
-               u32* counters, int D, int E, int k, int R, int staged, int buffers, float epsilon) {
-    extern __shared__ __align__(16) u8 routers[];
-    __shared__ __align__(16) bf16 row[MAX_WIDTH];
-    if (adapted[blockIdx.y])
-        route<true, true>(product, x, bias, u, v, norm, (const u8*)fine_router, router_bias, middle, normed, logits,
-                          experts, weights, pairs, places, offsets, counters, D, E, k, R, staged, buffers, epsilon,
-                          routers, row);
-    else
-        route<false, false>(product, x, bias, u, v, norm, (const u8*)router, router_bias, middle, normed, logits,
-                            experts, weights, pairs, places, offsets, counters, D, E, k, 0, 0, buffers, epsilon,
-                            routers, row);
-}
+ROUTE_KERNEL(route_rows, 4, ROUTE(false, false, router, 0, 0);)
+ROUTE_KERNEL(route_adapted, 3, const int columns = adapted[blockIdx.y] ? R : 0;
+             ROUTE(false, true, router, columns, staged);)
+ROUTE_KERNEL(route_fine, 3, if (adapted[blockIdx.y]) ROUTE(true, true, fine_router, R, staged);
+             else ROUTE(false, false, router, 0, 0);)

@@ -55,12 +55,7 @@ extern "C" __global__ void __launch_bounds__(1024)
     if (warp == 0) {
         int sum = 0;
         for (int base = 0; base < E; base += 32) {
-            int here = base + lane < E ? starts[base + lane + 1] : 0;
-#pragma unroll
-            for (int distance = 1; distance < 32; distance *= 2) {
-                const int other = __shfl_up_sync(FULL_WARP, here, distance);
-                if (lane >= distance) here += other;
-            }
+            const int here = warp_running_sum(base + lane < E ? starts[base + lane + 1] : 0);
             if (base + lane < E) starts[base + lane + 1] = here + sum;
             sum += __shfl_sync(FULL_WARP, here, 31);
         }

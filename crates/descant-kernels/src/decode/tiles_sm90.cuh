@@ -38,12 +38,7 @@ struct TileOrder {
         int group = first / across, expert = 0;
         for (int base = 0; base < n_experts; base += 32) {
             const int here = base + lane < n_experts ? groups(base + lane) : 0;
-            int sum = here;
-#pragma unroll
-            for (int distance = 1; distance < 32; distance *= 2) {
-                const int other = __shfl_up_sync(FULL_WARP, sum, distance);
-                if (lane >= distance) sum += other;
-            }
+            const int sum = warp_running_sum(here);
             const u32 found = __ballot_sync(FULL_WARP, group < sum);
             if (found) {
                 const int at = __ffs(found) - 1;

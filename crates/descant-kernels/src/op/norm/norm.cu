@@ -20,11 +20,6 @@ template <int V> struct Row {
     }
 };
 
-__device__ __forceinline__ void load_weight(const float* w, int c, float* to) {
-    float4 a = ((const float4*)w)[2 * c], b = ((const float4*)w)[2 * c + 1];
-    to[0] = a.x, to[1] = a.y, to[2] = a.z, to[3] = a.w, to[4] = b.x, to[5] = b.y, to[6] = b.z, to[7] = b.w;
-}
-
 __device__ __forceinline__ float square_sum(uint4 v) {
     float f[8], sum = 0.0f;
     unpack8(v, f);
@@ -41,7 +36,7 @@ __device__ __forceinline__ void norm_rows(const bf16* __restrict__ x, const floa
     float weight[V][8];
 #pragma unroll
     for (int i = 0; i < V; i++)
-        if (threadIdx.x + i * THREADS < n) load_weight(w, threadIdx.x + i * THREADS, weight[i]);
+        if (threadIdx.x + i * THREADS < n) load_floats8(w, threadIdx.x + i * THREADS, weight[i]);
     for (int row = blockIdx.x; row < T; row += gridDim.x) {
         Row<V> r;
         r.load(x + (u64)row * D, n);
@@ -76,7 +71,7 @@ __device__ __forceinline__ void norm_long_rows(const bf16* x, const float* w, bf
         for (int c = threadIdx.x; c < n; c += THREADS) {
             float f[8], weight[8];
             unpack8(load16(from + 8 * c), f);
-            load_weight(w, c, weight);
+            load_floats8(w, c, weight);
 #pragma unroll
             for (int j = 0; j < 8; j++) f[j] = f[j] * scale * weight[j];
             store16(out + (u64)row * ld + 8 * c, pack8(f));
@@ -136,7 +131,7 @@ __device__ __forceinline__ void backward_rows(const bf16* x, const float* __rest
     for (int i = 0; i < V; i++) {
         int c = threadIdx.x + i * THREADS;
         if (c < n)
-            load_weight(w, c, weight[i]);
+            load_floats8(w, c, weight[i]);
         else
             for (int j = 0; j < 8; j++) weight[i][j] = 0.0f;
     }
@@ -176,7 +171,7 @@ __device__ __forceinline__ void backward_long_rows(const bf16* x, const float* w
         const bf16 *xr = x + (u64)row * D, *dr = dy + (u64)row * ld;
         float sum = 0.0f, squares = 0.0f, g[8], weight[8];
         for (int c = threadIdx.x; c < n; c += THREADS) {
-            load_weight(w, c, weight);
+            load_floats8(w, c, weight);
             sum += along_sum(load16(xr + 8 * c), load16(dr + 8 * c), weight, g);
             if (!inv_rms) squares += square_sum(load16(xr + 8 * c));
         }
@@ -184,7 +179,7 @@ __device__ __forceinline__ void backward_long_rows(const bf16* x, const float* w
         float along = block_sum(sum, scratch) * scale * scale / D;
         for (int c = threadIdx.x; c < n; c += THREADS) {
             uint4 v = load16(xr + 8 * c);
-            load_weight(w, c, weight);
+            load_floats8(w, c, weight);
             along_sum(v, load16(dr + 8 * c), weight, g);
             uint4 rest = residual ? load16(residual + (u64)row * D + 8 * c) : make_uint4(0, 0, 0, 0);
             store16(dx + (u64)row * D + 8 * c, gradient(v, g, rest, scale, along));

@@ -80,11 +80,7 @@ struct Most {
 // The sum of x over this thread and all before it.
 __device__ u64 running_sum(u64 x, u64* scratch) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-#pragma unroll
-    for (int offset = 1; offset < 32; offset *= 2) {
-        const u64 other = __shfl_up_sync(FULL_WARP, x, offset);
-        if (lane >= offset) x += other;
-    }
+    x = warp_running_sum(x);
     __syncthreads();
     if (lane == 31) scratch[warp] = x;
     __syncthreads();

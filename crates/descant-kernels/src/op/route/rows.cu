@@ -114,9 +114,7 @@ __device__ __forceinline__ void normed_gradient(const Token<K>& token, int D, in
             u64 at = (u64)token.experts[start + i] * D + 8 * c;
             unpack8(v[i], f);
             if (token.router_is_f32) {
-                const float4* from = (const float4*)((const float*)token.router_w + at);
-                float4 w0 = from[0], w1 = from[1];
-                w[0] = w0.x, w[1] = w0.y, w[2] = w0.z, w[3] = w0.w, w[4] = w1.x, w[5] = w1.y, w[6] = w1.z, w[7] = w1.w;
+                load_floats8((const float*)token.router_w + at, 0, w);
             } else {
                 unpack8(load16((const bf16*)token.router_w + at), w);
             }
@@ -148,9 +146,8 @@ __device__ __forceinline__ void finish_token(const Token<K>& token, const bf16* 
         uint4 row = V > 0 ? rows[V > 0 ? i : 0] : load16(x + 8 * c);
         normed_gradient(token, D, k, c, g);
         unpack8(row, f);
-        const float4* from = (const float4*)w + 2 * c;
-        float4 w0 = from[0], w1 = from[1];
-        float weight[8] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
+        float weight[8];
+        load_floats8(w, c, weight);
 #pragma unroll
         for (int j = 0; j < 8; j++) {
             g[j] *= weight[j];

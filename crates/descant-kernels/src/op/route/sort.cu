@@ -106,12 +106,7 @@ extern "C" __global__ void __launch_bounds__(1024)
         int n[4], sum = 0;
 #pragma unroll
         for (int i = 0; i < 4; i++) n[i] = counts[4 * lane + i][e], sum += n[i];
-        int before = sum;
-#pragma unroll
-        for (int offset = 1; offset < 32; offset <<= 1) {
-            int other = __shfl_up_sync(FULL_WARP, before, offset);
-            if (lane >= offset) before += other;
-        }
+        int before = warp_running_sum(sum);
         if (lane == 31) first[e] = before;
         before -= sum;
 #pragma unroll
@@ -123,12 +118,7 @@ extern "C" __global__ void __launch_bounds__(1024)
         int n[4], sum = 0;
 #pragma unroll
         for (int i = 0; i < 4; i++) n[i] = 4 * lane + i < E ? first[4 * lane + i] : 0, sum += n[i];
-        int before = sum;
-#pragma unroll
-        for (int offset = 1; offset < 32; offset <<= 1) {
-            int other = __shfl_up_sync(FULL_WARP, before, offset);
-            if (lane >= offset) before += other;
-        }
+        int before = warp_running_sum(sum);
         if (lane == 31) offsets[E] = before;
         before -= sum;
 #pragma unroll
