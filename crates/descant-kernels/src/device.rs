@@ -1,7 +1,7 @@
 //! Which form of an operator a device gets.
 
 use burn::backend::DispatchDevice;
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device};
 use descant_quant::Packing;
 
 /// The body of a method of a value that only a card's build has: `$answer` there, and elsewhere `$nothing`, which there
@@ -33,17 +33,6 @@ pub fn is_cuda(device: &Device) -> bool {
         let _ = device;
         false
     }
-}
-
-/// The same values without gaps between rows. A card's backend lays what comes from the host with its rows apart where
-/// that suits its own reads; what our operators read again and again is better laid out once. The tensor is in no graph.
-pub fn compact<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    #[cfg(feature = "cuda")]
-    if is_cuda(&tensor.device()) {
-        let compact = crate::cuda::primitive(tensor.clone()).map(crate::cuda::contiguous);
-        return compact.map_or(tensor, crate::cuda::tensor);
-    }
-    tensor
 }
 
 /// Whether the kernels that multiply packed experts on this device want the rows of tokens copied in the order of their

@@ -19,6 +19,7 @@ pub mod cuda;
 mod decode;
 mod device;
 pub mod gauge;
+mod laid;
 mod layer;
 mod load;
 mod memory;
@@ -33,7 +34,8 @@ pub use decode::{
     Decoder, MANY_ROWS, PAGE_TOKENS, STEP_KEYS, STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepDraw,
     StepModel, StepRow, StepTable, THIN_ROWS, WIDE_ROWS, step_rows,
 };
-pub use device::{compact, compile_ahead, is_compiling, is_cpu, is_cuda, wants_rows_in_order};
+pub use device::{compile_ahead, is_compiling, is_cpu, is_cuda, wants_rows_in_order};
+pub use laid::{from_host, joined, zeros};
 pub use layer::{
     Angles, DecoderLayer, DenseWeight, KeptForward, LayerPairs, LayerPlace, LayerSpec, LayerTensors,
     LowRankPair, PairGradients, PlacedBatch, StepPlaces,
@@ -46,7 +48,7 @@ pub use op::attention::{AttentionSpec, Segment, Segments, attention};
 pub use op::cache::write_rows;
 pub use op::experts::MAX_EXPERT_RANK;
 pub use op::linear::{FrozenWeight, Groups, Mxfp4Layout, Mxfp4Piece, NotTiled, linear};
-pub use op::loss::{LogitsRoom, token_losses};
+pub use op::loss::{LogitsRoom, token_losses, weighted_sum};
 pub use op::low_rank::low_rank;
 pub use op::norm::rms_norm;
 pub use op::optimizer::{
@@ -57,7 +59,7 @@ pub use op::rotary::rotary;
 pub use op::route::{Routing, combine_experts, expert_weights, route, take_tokens};
 pub use op::select::{gather_rows, select_rows};
 pub use op::swiglu::swiglu;
-pub use read::{DeviceError, read_all, read_bytes, read_floats};
+pub use read::{DeviceError, read_all, read_bytes, read_floats, read_indices};
 pub use site::{PerSite, SiteKind};
 pub use source::{Source, first_in};
 pub use stream::{HostBytes, HostExperts, HostTable, StreamedMatrix, stream_experts};
@@ -67,7 +69,7 @@ pub mod reference {
     pub use crate::op::attention::reference::attention;
     pub use crate::op::cache::reference::write_rows;
     pub use crate::op::linear::reference::linear;
-    pub use crate::op::loss::reference::token_losses;
+    pub use crate::op::loss::reference::{token_losses, weighted_sum};
     pub use crate::op::low_rank::reference::low_rank;
     pub use crate::op::norm::reference::rms_norm;
     pub use crate::op::optimizer::reference::{accumulate, grad_norm, reached};

@@ -78,6 +78,24 @@ pub fn read_bytes(tensor: Tensor<1, Int>) -> Result<Vec<u8>, DeviceError> {
     data.try_to_vec().map_err(|error| DeviceError::new(format!("{error:?}")))
 }
 
+/// The same of i32 numbers, of tensors of one device, which is waited for once.
+///
+/// # Errors
+/// As [`read_floats`].
+pub fn read_indices<const D: usize>(tensors: Vec<Tensor<D, Int>>) -> Result<Vec<Vec<i32>>, DeviceError> {
+    #[cfg(feature = "cuda")]
+    if tensors.first().is_some_and(|tensor| crate::cuda::index_of(&tensor.device()).is_some()) {
+        let plain = |tensor| crate::cuda::int_primitive(tensor).map(crate::cuda::contiguous);
+        let tensors = tensors.into_iter().map(plain).collect::<Result<_, _>>()?;
+        return Ok(crate::cuda::read_indices(tensors)?);
+    }
+    let read = |tensor: Tensor<D, Int>| {
+        let data = tensor.try_into_data().map_err(|error| DeviceError::new(error.to_string()))?;
+        data.try_to_vec().map_err(|error| DeviceError::new(format!("{error:?}")))
+    };
+    tensors.into_iter().map(read).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
-use descant_kernels::{Groups, LayerPairs, LowRankPair, compact, low_rank};
+use burn::tensor::{Device, Tensor};
+use descant_kernels::{Groups, LayerPairs, LowRankPair, from_host, low_rank};
 use descant_model::{Config, Overlay, Site};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -118,7 +118,6 @@ impl Overlay for LoraAdapters {
 
 /// A trainable tensor where the device has a graph, a plain one otherwise.
 pub(crate) fn tensor(values: Vec<f32>, shape: [usize; 3], device: &Device) -> Tensor<3> {
-    let plain = device.clone().inner();
-    let tensor = compact(Tensor::from_data(TensorData::new(values, shape), (&plain, DType::F32)));
+    let tensor = from_host(values, shape, device);
     if device.is_autodiff() { Tensor::from_inner(tensor).require_grad() } else { tensor }
 }

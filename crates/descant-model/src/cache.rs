@@ -5,7 +5,7 @@
 //! sequence begins, where they lie where that is one run of rows, else gathered.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use descant_kernels::{PAGE_TOKENS, Segments, compact, write_rows};
+use descant_kernels::{PAGE_TOKENS, Segments, write_rows, zeros};
 
 use crate::capacity::{CacheSize, pages_for};
 use crate::config::Config;
@@ -44,7 +44,7 @@ impl KeyValueCache {
         let layer = |layer| {
             let shape = [size.rows(config, layer), config.key_value_width()];
             // Rows without gaps, so that whoever writes in place writes the same memory.
-            let empty = || compact(Tensor::<2>::zeros(shape, (device, dtype)));
+            let empty = || zeros(shape, dtype, device);
             Some([empty(), empty()])
         };
         Self {

@@ -291,7 +291,8 @@ impl<'a> Engine<'a> {
         let segments = rows.lane(None).segments.clone();
         let cache = Some((&mut self.cache, &rows));
         let overlay: &dyn Overlay = if adapter { self.overlay } else { &Bare };
-        self.model.forward(Pass { ids, positions: &rows.positions, segments, cache, is_apart }, overlay)
+        let mut pass = Pass { ids, positions: &rows.positions, segments, cache, is_apart, chosen: None };
+        self.model.forward(&mut pass, overlay)
     }
 
     /// The next token of each of these. On a card it is chosen where the logits are, unless more of them is wanted.

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use descant_kernels::{
     Angles, AttentionSpec, FrozenWeight, Groups, LogitsRoom, Segments, SiteKind, Workspace, attention,
-    combine_experts, compact, compile_ahead, expert_weights, gather_rows, linear, rms_norm, rotary, route,
+    combine_experts, compile_ahead, expert_weights, from_host, gather_rows, linear, rms_norm, rotary, route,
     select_rows, swiglu, take_tokens, token_losses, wants_rows_in_order,
 };
 
@@ -49,9 +49,17 @@ pub(crate) struct Pass<'a> {
     pub(crate) cache: Option<(&'a mut KeyValueCache, &'a NewRows)>,
     /// Whether a sequence's bits must not depend on what else is in the pass.
     pub(crate) is_apart: bool,
+    /// Which experts each token of a layer went to, layer by layer, where somebody wants to know: `[tokens, k]`.
+    pub(crate) chosen: Option<Vec<Tensor<2, Int>>>,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    /// Of whole sequences, at these positions.
+    fn whole(batch: &'a Batch, positions: &'a [usize]) -> Self {
+        let segments = batch.segments();
+        Self { ids: batch.ids(), positions, segments, cache: None, is_apart: false, chosen: None }
+    }
+
     fn groups(&self, of: Groups) -> Groups {
         if self.is_apart { of.apart() } else { of }
     }
@@ -122,16 +130,15 @@ impl GptOss {
     /// Final hidden states of whole sequences, after the last norm: `[tokens, hidden]`.
     pub fn hidden(&self, batch: &Batch, overlay: &dyn Overlay) -> Tensor<2> {
         let positions = batch.positions();
-        self.forward(
-            Pass {
-                ids: batch.ids(),
-                positions: &positions,
-                segments: batch.segments(),
-                cache: None,
-                is_apart: false,
-            },
-            overlay,
-        )
+        self.forward(&mut Pass::whole(batch, &positions), overlay)
+    }
+
+    /// Which experts each token of whole sequences goes to, layer by layer: `[tokens, k]`, i32.
+    pub fn chosen_experts(&self, batch: &Batch, overlay: &dyn Overlay) -> Vec<Tensor<2, Int>> {
+        let positions = batch.positions();
+        let mut pass = Pass { chosen: Some(Vec::new()), ..Pass::whole(batch, &positions) };
+        drop(self.forward(&mut pass, overlay));
+        pass.chosen.unwrap_or_default()
     }
 
     /// Logits of hidden states: `[rows, hidden]` to `[rows, vocabulary]`.
@@ -163,17 +170,23 @@ impl GptOss {
     }
 
     /// Final hidden states of a pass, after the last norm.
-    pub(crate) fn forward(&self, mut pass: Pass<'_>, overlay: &dyn Overlay) -> Tensor<2> {
+    pub(crate) fn forward(&self, pass: &mut Pass<'_>, overlay: &dyn Overlay) -> Tensor<2> {
         let angles = self.angles(pass.positions);
         let mut x = self.embed(pass.ids);
         for (index, layer) in self.weights.layers.iter().enumerate() {
             if let (Some(whole), None) = (&layer.whole, &pass.cache)
                 && let Some(pairs) = overlay.pairs(index)
             {
-                x = whole.forward(x, &pairs, &angles, &pass.segments);
+                x = if let Some(all) = &mut pass.chosen {
+                    let (y, chosen) = whole.forward_noting(x, &pairs, &angles, &pass.segments);
+                    all.push(chosen);
+                    y
+                } else {
+                    whole.forward(x, &pairs, &angles, &pass.segments)
+                };
                 continue;
             }
-            x = self.separate(index, x, &angles, &mut pass, overlay);
+            x = self.separate(index, x, &angles, pass, overlay);
         }
         self.last_norm(x)
     }
@@ -185,7 +198,7 @@ impl GptOss {
 
     /// The residual stream before the first layer.
     pub(crate) fn embed(&self, ids: &[u32]) -> Tensor<2> {
-        self.weights.embedding.rows(self.indices(ids.iter().map(|&id| id as i32).collect()))
+        self.weights.embedding.rows(ids, |ids| self.indices(ids))
     }
 
     /// The layers' weights.
@@ -232,10 +245,7 @@ impl GptOss {
     /// Those of positions from 0 to below `count`.
     fn angle_table(&self, count: usize) -> Angles {
         let (cos, sin) = self.config.rope.table(self.config.head_dim, count);
-        let on_device = |values: Vec<f32>| {
-            let data = TensorData::new(values, [count, self.config.head_dim / 2]);
-            compact(Tensor::from_data(data, (&self.device, DType::F32)))
-        };
+        let on_device = |values| from_host(values, [count, self.config.head_dim / 2], &self.device);
         Angles { cos: on_device(cos), sin: on_device(sin) }
     }
 }
@@ -284,11 +294,14 @@ impl Place<'_> {
     }
 
     /// What the experts add to the residual stream.
-    fn mix(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+    fn mix(&self, x: Tensor<2>, pass: &mut Pass<'_>) -> Tensor<2> {
         let one = pass.groups(Groups::One);
         let logits = self.project(SiteKind::Router, &self.layer.router, x.clone(), &one);
         let routing = route(&logits, self.config.num_experts_per_tok);
         self.overlay.routed(self.index, &logits, &routing);
+        if let Some(chosen) = &mut pass.chosen {
+            chosen.push(routing.experts.clone());
+        }
         let weights = expert_weights(logits, &routing);
         let groups = pass.groups(routing.groups());
         let taken = take_tokens(x, &routing);

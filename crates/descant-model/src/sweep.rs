@@ -204,7 +204,7 @@ impl Lane {
 
     fn through(&self, model: &GptOss, layer: usize, x: Tensor<2>, overlay: &dyn Overlay) -> Tensor<2> {
         let (positions, segments) = (&self.positions, self.segments.clone());
-        let mut pass = Pass { ids: &[], positions, segments, cache: None, is_apart: false };
+        let mut pass = Pass { ids: &[], positions, segments, cache: None, is_apart: false, chosen: None };
         model.separate(layer, x, &self.angles, &mut pass, overlay)
     }
 }

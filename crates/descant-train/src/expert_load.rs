@@ -2,11 +2,8 @@
 //!
 //! Forward passes alone, of some rows, beside the training; nothing of a run depends on them.
 
-use std::cell::RefCell;
-
-use burn::tensor::{Int, Tensor};
-use descant_kernels::{Groups, Routing, read_floats};
-use descant_model::{Batch, GptOss, Overlay, Site};
+use descant_kernels::read_indices;
+use descant_model::{Batch, GptOss, Overlay};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -34,17 +31,14 @@ pub fn expert_load(model: &GptOss, overlay: &dyn Overlay, rows: &[&[u32]]) -> Re
     let mut layers = vec![vec![0; config.num_local_experts]; config.num_hidden_layers];
     let mut tokens = 0;
     for rows in batches(rows) {
-        let counting = Counting { inner: overlay, offsets: RefCell::default() };
         let batch = Batch::new(rows.iter().copied(), config.vocab_size)?;
         tokens += batch.ids().len() as u64;
-        let hidden = model.hidden(&batch, &counting);
-        for (layer, offsets) in counting.offsets.into_inner() {
-            let offsets = read_floats(offsets.float())?;
-            for (count, pair) in layers[layer].iter_mut().zip(offsets.windows(2)) {
-                *count += (pair[1] - pair[0]) as u64;
+        let chosen = read_indices(model.chosen_experts(&batch, overlay))?;
+        for (counts, experts) in layers.iter_mut().zip(chosen) {
+            for expert in experts {
+                counts[expert as usize] += 1;
             }
         }
-        drop(hidden);
     }
     Ok(ExpertLoad { tokens, layers })
 }
@@ -62,21 +56,4 @@ fn batches<'r>(rows: &[&'r [u32]]) -> Vec<Vec<&'r [u32]>> {
         batches.last_mut().expect("one was pushed").push(row);
     }
     batches
-}
-
-/// Passes everything on, and keeps where each layer sent its tokens.
-struct Counting<'a> {
-    inner: &'a dyn Overlay,
-    offsets: RefCell<Vec<(usize, Tensor<1, Int>)>>,
-}
-
-impl Overlay for Counting<'_> {
-    fn delta(&self, site: Site, x: &Tensor<2>, groups: &Groups) -> Option<Tensor<2>> {
-        self.inner.delta(site, x, groups)
-    }
-
-    fn routed(&self, layer: usize, logits: &Tensor<2>, routing: &Routing) {
-        self.inner.routed(layer, logits, routing);
-        self.offsets.borrow_mut().push((layer, routing.offsets.clone()));
-    }
 }

@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
-use descant_kernels::{Claim, Reservation, accumulate, compact, gauge, grad_norm, reached, read_floats};
+use burn::tensor::{Device, Gradients, Tensor};
+use descant_kernels::{
+    Claim, Reservation, accumulate, from_host, gauge, grad_norm, reached, read_all, read_floats, weighted_sum,
+};
 use descant_lora::LoraAdapters;
 use descant_model::{GptOss, Site, gradient_of};
 
@@ -211,8 +213,7 @@ impl<'a> Trainer<'a> {
         state.check(&self.adapters).map_err(Error::State)?;
         state.check_format(self.optimizer.format()).map_err(Error::State)?;
         self.adapters.update(|index, old| {
-            let data = TensorData::new(state.adapters[index].clone(), old.dims());
-            let plain = compact(Tensor::from_data(data, (&old.device().inner(), DType::F32)));
+            let plain = from_host(state.adapters[index].clone(), old.dims(), &old.device());
             Tensor::from_inner(plain).require_grad()
         });
         self.optimizer.restore(self.model.device(), &self.adapters, &state.moments, state.updates);
@@ -328,11 +329,9 @@ impl<'a> Trainer<'a> {
     /// The gradients of a micro-batch's share of the loss.
     pub(crate) fn losses_back(&self, hidden: Tensor<2>, work: &Work, told: &mut Losses) -> Gradients {
         let losses = self.objective.token_losses(self.model, hidden, &work.rows, &work.ids);
-        let n = work.shares.len();
-        let shares = TensorData::new(work.shares.clone(), [n]);
-        let shares = Tensor::<1>::from_data(shares, (self.model.device(), DType::F32));
+        let shares = from_host(work.shares.clone(), [work.shares.len()], self.model.device());
         told.push(losses.clone().inner());
-        (losses * Tensor::from_inner(shares)).sum().backward()
+        weighted_sum(losses, shares).backward()
     }
 
     /// Until [`PROVEN_AFTER_STEP`], looks for tensors that get no gradient.
@@ -373,8 +372,6 @@ fn added(sum: Option<Vec<Tensor<3>>>, new: Vec<Tensor<3>>) -> Vec<Tensor<3>> {
 
 /// Norm of each pair of gradients. One read for all of them.
 fn site_norms(gradients: &[Tensor<3>]) -> Result<Vec<f32>> {
-    let squares: Vec<Tensor<1>> =
-        gradients.iter().map(|gradient| (gradient.clone() * gradient.clone()).sum()).collect();
-    let squares = read_floats(Tensor::cat(squares, 0))?;
-    Ok(squares.chunks_exact(2).map(|of_site| (of_site[0] + of_site[1]).sqrt()).collect())
+    let norms = read_all(gradients.chunks_exact(2).map(grad_norm).collect())?;
+    Ok(norms.into_iter().flatten().collect())
 }

@@ -112,7 +112,7 @@ pub use tensor::{
     int_tensor, matrix, owned, primitive, tensor, zeros,
 };
 #[cfg(feature = "cuda")]
-pub(crate) use tensor::{poison, read, read_all, read_bytes};
+pub(crate) use tensor::{filled, joined, poison, read, read_all, read_bytes, read_indices};
 #[cfg(feature = "cuda")]
 pub(crate) use testing::watches_routing;
 #[cfg(feature = "cuda")]

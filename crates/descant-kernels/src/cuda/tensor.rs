@@ -74,10 +74,38 @@ pub fn empty_within(
 
 /// A new contiguous tensor of zeros. Not burn's own, whose rows may lie apart.
 pub fn zeros(shape: impl Into<Shape>, dtype: DType, device: &BackendDevice<CubeBackend>) -> CubeTensor {
-    let tensor = empty(shape, dtype, device);
-    let bytes = tensor.shape().num_elements() * dtype.size();
-    gpu_of(&tensor).enqueue(handles([&tensor]), move |run, at| run.memset(at[0], 0, bytes));
+    filled_at(empty(shape, dtype, device), 0)
+}
+
+/// A new contiguous tensor on the card of this index, each byte of which is `byte`.
+pub(crate) fn filled(shape: impl Into<Shape>, dtype: DType, index: usize, byte: u8) -> CubeTensor {
+    filled_at(empty(shape, dtype, &cube_device(index)), byte)
+}
+
+fn filled_at(tensor: CubeTensor, byte: u8) -> CubeTensor {
+    let bytes = tensor.shape().num_elements() * tensor.dtype.size();
+    gpu_of(&tensor).enqueue(handles([&tensor]), move |run, at| run.memset(at[0], byte, bytes));
     tensor
+}
+
+/// Vectors of one type behind each other; there are some.
+pub(crate) fn joined(vectors: Vec<CubeTensor>) -> CubeTensor {
+    let vectors: Vec<CubeTensor> = vectors.into_iter().map(contiguous).collect();
+    let sizes: Vec<usize> = vectors.iter().map(|vector| vector.shape().num_elements()).collect();
+    let (dtype, device) = (vectors[0].dtype, &vectors[0].device);
+    let all = empty([sizes.iter().sum::<usize>()], dtype, device);
+    let mut places = handles([&all]);
+    places.extend(vectors.iter().map(|vector| vector.handle.clone()));
+    gpu_of(&all).enqueue(places, move |run, at| {
+        let mut to = at[0];
+        for (from, numbers) in at[1..].iter().zip(&sizes) {
+            let bytes = numbers * dtype.size();
+            run.copy(to, *from, bytes)?;
+            to += bytes as u64;
+        }
+        Ok(())
+    });
+    all
 }
 
 /// The tensor with its elements in row-major order, without gaps. CubeCL lays a tensor that comes from the host or
@@ -141,7 +169,16 @@ pub(crate) fn read_all(tensors: Vec<CubeTensor>) -> Result<Vec<Vec<f32>>> {
     settled(&tensors, |bytes| bytes.chunks_exact(size_of::<f32>()).map(value).collect())
 }
 
-/// Those of one tensor.
+/// The values of contiguous i32 tensors, as above.
+///
+/// # Errors
+/// As above.
+pub(crate) fn read_indices(tensors: Vec<CubeTensor>) -> Result<Vec<Vec<i32>>> {
+    let value = |four: &[u8]| i32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+    settled(&tensors, |bytes| bytes.chunks_exact(size_of::<i32>()).map(value).collect())
+}
+
+/// The f32 values of one tensor.
 ///
 /// # Errors
 /// As above.

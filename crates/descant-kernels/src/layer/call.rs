@@ -33,6 +33,8 @@ pub(super) struct Call {
     sequences: Table,
     pairs: PerSite<Option<PairSpec>>,
     turn: Turn,
+    /// Where the forward's choice of experts goes, if somebody wants to know.
+    chosen: Option<CubeTensor>,
 }
 
 /// The place of a call among those of a step.
@@ -87,7 +89,13 @@ impl Call {
             sequences: Table::of(segments, &layer.frozen.input_norm.device),
             pairs: pairs.map(|pair| pair.as_ref().map(spec)),
             turn,
+            chosen: None,
         }
+    }
+
+    /// The same, which also says which experts it chose.
+    pub(super) fn noting(self, chosen: Option<CubeTensor>) -> Self {
+        Self { chosen, ..self }
     }
 
     fn paths(&self) -> Paths {
@@ -222,6 +230,7 @@ impl Call {
             pairs: buffers(pairs),
             x,
             out,
+            chosen: self.chosen.as_ref().map(buffer),
             backward,
         }
     }

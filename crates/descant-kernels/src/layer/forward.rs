@@ -24,6 +24,7 @@ impl Frame<'_> {
         attention.attend(x)?;
         self.chunks(Phase::ForwardExperts).try_for_each(|experts| {
             experts.choose_experts()?;
+            experts.note_experts()?;
             // Stored where it is kept; the activation is what the second product reads.
             let pre = experts.at(Buffer::Pre).ok();
             experts.gate_up(pre, Some(experts.at(Buffer::Inner)?), Buffer::ForwardRows)?;
@@ -102,6 +103,14 @@ impl Frame<'_> {
             let sizes = [self.n_pairs(), s.n_experts];
             route::sort(self.run, experts, pairs, places, offsets, scratch, sizes)
         })
+    }
+
+    /// Copies the choice of experts to where somebody wants to read it.
+    fn note_experts(&self) -> Result<()> {
+        let Some(chosen) = self.operands.chosen else { return Ok(()) };
+        let bytes = |tokens: usize| tokens * self.plan.sizes.top_k * size_of::<i32>();
+        let to = chosen + bytes(self.chunk.first) as u64;
+        self.run.copy(to, self.at(Buffer::Experts)?, bytes(self.tokens()))
     }
 
     /// The experts' first product and its activation; each is stored where it has a place. `rows` is where tokens'

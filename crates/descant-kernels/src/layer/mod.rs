@@ -38,7 +38,7 @@ pub(crate) mod prepared;
 mod thin;
 mod types;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 use crate::DeviceError;
 use crate::device::only_on_a_card;
@@ -98,8 +98,23 @@ impl DecoderLayer {
         only_on_a_card!(
             self.inner,
             (x, pairs, angles, segments),
-            node::decoder_layer(&self.inner, x, pairs, angles, segments)
+            node::decoder_layer(&self.inner, x, pairs, angles, segments, None)
         )
+    }
+
+    /// The same, and which experts each token went to, largest logit first: `[tokens, k]`, i32.
+    pub fn forward_noting(
+        &self,
+        x: Tensor<2>,
+        pairs: &LayerPairs,
+        angles: &Angles,
+        segments: &Segments,
+    ) -> (Tensor<2>, Tensor<2, Int>) {
+        only_on_a_card!(self.inner, (x, pairs, angles, segments), {
+            let chosen = self.inner.room_for_choice(segments.tokens());
+            let y = node::decoder_layer(&self.inner, x, pairs, angles, segments, Some(chosen.clone()));
+            (y, crate::cuda::int_tensor(chosen))
+        })
     }
 
     /// Places for the inputs of all layers of a step's batches, in the memory that layers work in. What was claimed as

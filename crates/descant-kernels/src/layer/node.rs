@@ -9,6 +9,7 @@ use burn::backend::{
     ExtensionType, backend_extension,
 };
 use burn::tensor::Tensor;
+use burn_cubecl::tensor::CubeTensor;
 
 use super::call::{Call, Ticket, Turn};
 use super::operands::{Factors, SiteFactors};
@@ -21,15 +22,16 @@ use crate::site::SiteKind;
 /// Parents of the node: the input, then two factors a site. A site without a pair has parents that nothing tracks.
 const PARENTS: usize = 1 + 2 * SiteKind::ALL.len();
 
-/// The layer's output, `[tokens, hidden]`.
+/// The layer's output, `[tokens, hidden]`; which experts it chose goes to `chosen`.
 pub(super) fn decoder_layer(
     layer: &Arc<Prepared>,
     x: Tensor<2>,
     pairs: &LayerPairs,
     angles: &Angles,
     segments: &Segments,
+    chosen: Option<CubeTensor>,
 ) -> Tensor<2> {
-    let call = Call::new(layer, pairs, angles, segments, Turn::Tensors);
+    let call = Call::new(layer, pairs, angles, segments, Turn::Tensors).noting(chosen);
     let pairs = Pairs(pairs.map(|pair| {
         let pair = pair.as_ref()?;
         Some(Factors { a: pair.a.clone().into_dispatch(), b: pair.b.clone().into_dispatch() })

@@ -47,6 +47,8 @@ pub(super) struct Operands<T> {
     pub(super) x: T,
     /// Its output, or the gradient of its input.
     pub(super) out: T,
+    /// Where a forward says which experts it chose, i32 `[tokens, top_k]`, if somebody wants to know.
+    pub(super) chosen: Option<T>,
     /// What the backward has besides.
     pub(super) backward: Option<Gradients<T>>,
 }
@@ -73,6 +75,7 @@ impl<T> Operands<T> {
             pairs: pairs(&self.pairs, f),
             x: f(&self.x),
             out: f(&self.out),
+            chosen: self.chosen.as_ref().map(&mut *f),
             backward: self
                 .backward
                 .as_ref()

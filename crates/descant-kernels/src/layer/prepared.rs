@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use burn::backend::tensor::Device as BackendDevice;
+use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::frozen::FrozenTensors;
 use super::types::{LayerPlace, LayerSpec, LayerTensors};
-use crate::cuda::{Gpu, gpu_of, index_of};
+use crate::cuda::{Gpu, empty, gpu_of, index_of};
 use crate::memory::budget::Need;
 use crate::memory::{Chunks, LayerSizes, Workspace};
 use crate::op::experts::cuda::wants_order;
@@ -65,6 +66,11 @@ impl Prepared {
     /// The backend's name for where it is.
     pub(crate) fn device(&self) -> BackendDevice<CubeBackend> {
         self.frozen.input_norm.device.clone()
+    }
+
+    /// Room for the experts that each of so many tokens goes to.
+    pub(super) fn room_for_choice(&self, tokens: usize) -> CubeTensor {
+        empty([tokens, self.sizes.top_k], DType::I32, &self.device())
     }
 
     /// What a pass of so many tokens needs, with the longest sequence of it.

@@ -66,6 +66,20 @@ fn token_losses_equal_their_definition() {
 }
 
 #[test]
+fn a_weighted_sum_of_losses_equals_its_definition_and_has_the_weights_as_its_gradient() {
+    let mut random = Random(8);
+    for rows in [1, 63, 130] {
+        let (losses, weights, seed) = (random.floats([rows]), random.floats([rows]), random.floats([1]));
+        let fast = run([&losses], &seed, |[x]| k::weighted_sum(x, weights.clone()));
+        let slow = run([&losses], &seed, |[x]| k::reference::weighted_sum(x, weights.clone()));
+        assert_same(&fast, &slow, "weighted_sum");
+        let ones = Tensor::ones([1], &losses.device());
+        let begun = run([&losses], &ones, |[x]| k::weighted_sum(x, weights.clone()));
+        assert_eq!(values(&begun[1]), values(&weights), "to the bit");
+    }
+}
+
+#[test]
 fn token_losses_equal_an_f64_formula() {
     let mut random = Random(6);
     let (hidden, head) = (random.floats([4, 8]), random.floats([11, 8]) * 4.0);

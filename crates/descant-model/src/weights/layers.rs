@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use descant_kernels::{
     DecoderLayer, DenseWeight, DeviceError, FrozenWeight, HostExperts, HostTable, LayerPlace, LayerSpec,
-    LayerTensors, SiteKind, Workspace, stream_experts,
+    LayerTensors, SiteKind, Workspace, joined, stream_experts,
 };
 use descant_quant::Packing;
 
@@ -105,7 +105,7 @@ fn attention_input(
     layer: usize,
     parts: [&Linear; 3],
 ) -> Result<(DenseWeight, Tensor<1>)> {
-    let bias = Tensor::cat(parts.map(|part| part.bias.clone()).to_vec(), 1).squeeze_dim::<1>(0);
+    let bias = joined(parts.map(|part| part.bias.clone().squeeze_dim::<1>(0)).to_vec());
     // All of them are packed, or none is.
     let weight = if matches!(parts[0].weight, FrozenWeight::Nf4 { .. }) {
         DenseWeight::Packed(parts.map(|part| part.weight.clone()).to_vec())

@@ -1,7 +1,7 @@
 //! The weights of a model as its forward pass reads them.
 
 use burn::tensor::{Int, Tensor};
-use descant_kernels::{DecoderLayer, FrozenWeight, HostTable};
+use descant_kernels::{DecoderLayer, FrozenWeight, HostTable, gather_rows};
 
 use super::formats::Formats;
 
@@ -52,11 +52,14 @@ pub(crate) enum Embedding {
 }
 
 impl Embedding {
-    /// The rows of these ids.
-    pub(crate) fn rows(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+    /// The rows of these ids; where they are read by index, `indices` makes the tensor.
+    pub(crate) fn rows(&self, ids: &[u32], indices: impl FnOnce(Vec<i32>) -> Tensor<1, Int>) -> Tensor<2> {
         match self {
-            Self::Here(table) => Tensor::clone(table).select(0, ids),
-            Self::Host(table) => table.select(&ids),
+            Self::Here(table) => {
+                let rows: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
+                gather_rows(table, &rows)
+            }
+            Self::Host(table) => table.select(&indices(ids.iter().map(|&id| id as i32).collect())),
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
-use descant_kernels::{compact, gauge};
+use descant_kernels::gauge;
 use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{
     Bare, Config, GenerateOptions, Go, GptOss, NewToken, Overlay, Request, SiteKind, StopReason, Watch,
@@ -246,7 +246,7 @@ fn overlay(
     let words = format!("rank {r} on {}", lora.targets.join(", "));
     let graph = device.device.clone().autodiff();
     let mut adapter = LoraAdapters::init(&model.config, &lora, SEED, &graph)?;
-    adapter.update(|_, tensor| compact(tensor.inner()));
+    adapter.update(|_, tensor| tensor.inner());
     Ok((Box::new(adapter), words))
 }
 

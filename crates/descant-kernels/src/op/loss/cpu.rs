@@ -4,6 +4,7 @@ use burn::backend::{Flex, TensorMetadata};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
+use super::total::TotalKernel;
 use super::{LogitsRoom, LossKernel};
 use crate::cpu::matmul::{Into, Matrix, matmul};
 use crate::cpu::vector::{exp_sum, max, vectorized};
@@ -69,5 +70,20 @@ impl LossKernel for Flex {
         let rows = f32s(&x).chunks_exact(shape[1]).zip(f32s(&factors));
         let scaled = rows.flat_map(|(row, factor)| row.iter().map(move |x| x * factor)).collect();
         tensor_f32(scaled, shape)
+    }
+}
+
+impl TotalKernel for Flex {
+    fn total(losses: FlexTensor, weights: FlexTensor) -> FlexTensor {
+        let (losses, weights) = (contiguous(losses), contiguous(weights));
+        let sum = f32s(&losses).iter().zip(f32s(&weights)).map(|(loss, weight)| loss * weight).sum();
+        tensor_f32(vec![sum], [1])
+    }
+
+    fn times(weights: FlexTensor, factor: FlexTensor) -> FlexTensor {
+        let (weights, factor) = (contiguous(weights), contiguous(factor));
+        let factor = f32s(&factor)[0];
+        let scaled: Vec<f32> = f32s(&weights).iter().map(|weight| weight * factor).collect();
+        tensor_f32(scaled, weights.shape())
     }
 }

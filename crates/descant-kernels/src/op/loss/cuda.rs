@@ -7,6 +7,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::rows::{pieces, rows_at_once};
+use super::total::TotalKernel;
 use super::{LogitsRoom, LossKernel};
 use crate::cuda::{self, Arg, MatmulSpec, Matrices, Result, Run};
 
@@ -151,6 +152,35 @@ impl LossKernel for CubeBackend {
         cuda::gpu_of(&x).enqueue(cuda::handles([&x, &factors, &out]), move |run, p| {
             let bytes = 4.0 * (sizes[0] * sizes[1]) as f64;
             run.stage("scale rows", 0.0, bytes, || scale_rows(run, p[0], p[1], p[2], sizes))
+        });
+        out
+    }
+}
+
+/// Numbers that are multiplied by one: threads of a block.
+const TIMES_THREADS: u32 = 256;
+
+impl TotalKernel for CubeBackend {
+    fn total(losses: CubeTensor, weights: CubeTensor) -> CubeTensor {
+        let (losses, weights) = (cuda::contiguous(losses), cuda::contiguous(weights));
+        let (n, sum) = (losses.shape().num_elements(), cuda::empty([1], DType::F32, &losses.device));
+        cuda::gpu_of(&sum).enqueue(cuda::handles([&losses, &weights, &sum]), move |run, p| {
+            let mut arguments = [p[0], p[1], p[2]].map(Arg::Ptr).to_vec();
+            arguments.push(Arg::size(n));
+            run.launch(run.kernel("loss", "weighted_sum", &[])?, 1usize, 1024u32, 0, &arguments)
+        });
+        sum
+    }
+
+    fn times(weights: CubeTensor, factor: CubeTensor) -> CubeTensor {
+        let (weights, factor) = (cuda::contiguous(weights), cuda::contiguous(factor));
+        let (n, out) =
+            (weights.shape().num_elements(), cuda::empty(weights.shape(), DType::F32, &weights.device));
+        cuda::gpu_of(&out).enqueue(cuda::handles([&weights, &factor, &out]), move |run, p| {
+            let mut arguments = [p[0], p[1], p[2]].map(Arg::Ptr).to_vec();
+            arguments.push(Arg::size(n));
+            let blocks = n.div_ceil(TIMES_THREADS as usize);
+            run.launch(run.kernel("loss", "times_one", &[])?, blocks, TIMES_THREADS, 0, &arguments)
         });
         out
     }

@@ -110,3 +110,20 @@ extern "C" __global__ void __launch_bounds__(256)
     for (int j = 0; j < 8; j++) f[j] *= factor;
     store16(out + item * 8, pack8(f));
 }
+
+// sum[0] = sum_i losses[i] * weights[i], in one order. All f32 [n]. Grid: 1. Block: 1024.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    weighted_sum(const float* __restrict__ losses, const float* __restrict__ weights, float* sum, int n) {
+    __shared__ float scratch[32];
+    float x = 0.0f;
+    for (int i = threadIdx.x; i < n; i += THREADS) x += losses[i] * weights[i];
+    x = block_sum(x, scratch);
+    if (threadIdx.x == 0) sum[0] = x;
+}
+
+// out[i] = weights[i] * factor[0]. All f32 [n]. Grid: ceil(n / 256). Block: 256.
+extern "C" __global__ void __launch_bounds__(256)
+    times_one(const float* __restrict__ weights, const float* __restrict__ factor, float* out, int n) {
+    int i = blockIdx.x * 256 + threadIdx.x;
+    if (i < n) out[i] = weights[i] * factor[0];
+}

@@ -9,6 +9,7 @@ pub(crate) mod cuda;
 pub(crate) mod reference;
 #[cfg(any(feature = "cuda", test))]
 mod rows;
+mod total;
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch};
@@ -18,6 +19,7 @@ use crate::device::has_form_if;
 use crate::memory::budget::room_for_logits;
 use crate::memory::{LayerSizes, Workspace};
 use crate::op::graph::operator;
+pub use total::weighted_sum;
 
 /// Bytes of logits that exist at once where nobody says how many may: enough that products are at their rate.
 const LOGITS: usize = 256 << 20;

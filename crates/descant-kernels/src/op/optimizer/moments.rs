@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Int, Tensor};
 
 use super::blocks::{BLOCK, ZERO_FIRST};
+use crate::laid::{bytes, zeros};
 
 /// How moments are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,16 +57,16 @@ pub enum Moments {
 impl Moments {
     /// Zeros for a tensor, on its device.
     pub(super) fn zeros(format: MomentFormat, tensor: &Tensor<3>) -> Self {
-        let device = tensor.device().inner();
+        let device = tensor.device();
         let n = tensor.dims().iter().product::<usize>();
         match format {
             MomentFormat::Float => {
-                let zeros = || Tensor::zeros(tensor.dims(), (&device, DType::F32));
-                Self::Float { first: zeros(), second: zeros() }
+                let moment = || zeros(tensor.dims(), DType::F32, &device);
+                Self::Float { first: moment(), second: moment() }
             }
             MomentFormat::Blocks => {
-                let codes = |code: u8| Tensor::full([n], i64::from(code), (&device, DType::U8));
-                let scales = || Tensor::zeros([format.scales(n)], (&device, DType::F32));
+                let codes = |code| bytes(n, code, &device);
+                let scales = || zeros([format.scales(n)], DType::F32, &device);
                 Self::Blocks { codes: [codes(ZERO_FIRST), codes(0)], scales: [scales(), scales()] }
             }
         }

@@ -108,6 +108,15 @@ fn losses_on_a_card_equal_their_definition() {
         };
         same(&card, &what, [BF16], [&hidden], &seed, own, definition);
     }
+    for rows in [1, 7, 129, 5000] {
+        // Of one sign: a sum that nearly vanishes says nothing about its parts.
+        let (losses, weights) = (random.floats([rows]).abs(), random.floats([rows]).abs());
+        let what = format!("weighted_sum {rows}");
+        let own = |[x]: [Tensor<1>; 1], d: &Device| k::weighted_sum(x, on(&weights, d, DType::F32));
+        let definition =
+            |[x]: [Tensor<1>; 1], d: &Device| k::reference::weighted_sum(x, on(&weights, d, DType::F32));
+        same(&card, &what, [DType::F32], [&losses], &random.floats([1]), own, definition);
+    }
 }
 
 #[test]
