@@ -52,9 +52,9 @@ impl Dense {
         let PathFactors { columns, a, .. } = self.path;
         let (norm, epsilon) = self.norm.unwrap_or((0, 0.0));
         let (out, half) = self.to.addresses();
-        let pointers = [self.x, norm, self.weight, a, out, half, self.u].map(Arg::Ptr);
-        let sizes = [rows, self.inputs, self.outputs, columns].map(Arg::size);
-        let arguments = [&pointers[..], &sizes, &[Arg::F32(epsilon as f32)]].concat();
+        let addresses = [self.x, norm, self.weight, a, out, half, self.u];
+        let mut arguments = Arg::list(addresses, [rows, self.inputs, self.outputs, columns]);
+        arguments.push(Arg::F32(epsilon as f32));
         let tiles = self.outputs.div_ceil(THIN_COLUMNS) + columns.div_ceil(THIN_COLUMNS);
         let blocks = (THIN_BLOCKS * run.gpu().multiprocessors()).min(tiles as u32);
         // Rows lie apart so that their columns are in different banks.
@@ -79,9 +79,8 @@ impl Dense {
             (true, _) => ("wide_shared_4", 4),
         };
         let shares = if is_shared { WIDE_SHARES } else { 1 };
-        let pointers = [x, self.weight, a, out, half, self.u, at.workspace, at.arrived].map(Arg::Ptr);
-        let sizes = [rows, self.inputs, self.outputs, columns].map(Arg::size);
-        let arguments = [&pointers[..], &sizes].concat();
+        let addresses = [x, self.weight, a, out, half, self.u, at.workspace, at.arrived];
+        let arguments = Arg::list(addresses, [rows, self.inputs, self.outputs, columns]);
         let grid = [rows.div_ceil(bands * WIDE_BAND) as u32, tiles as u32, shares as u32];
         let (threads, shared) = (WIDE.threads * bands as u32, wide_shared(bands) as u32);
         run.launch_early(run.kernel("decode/wide", entry, &[])?, grid, threads, shared, &arguments)
@@ -110,9 +109,8 @@ impl Dense {
     /// Where the rows lie behind the norm, if there is one.
     fn normed(&self, run: &Run<'_>, rows: usize, at: &Buffers) -> Result<u64> {
         let Some((weight, epsilon)) = self.norm else { return Ok(self.x) };
-        let pointers = [self.x, weight, at.normed].map(Arg::Ptr);
-        let others = [Arg::size(self.inputs), Arg::F32(epsilon as f32)];
-        let arguments = [&pointers[..], &others].concat();
+        let mut arguments = Arg::list([self.x, weight, at.normed], [self.inputs]);
+        arguments.push(Arg::F32(epsilon as f32));
         let kernel = run.kernel("decode/rows", "norm_rows", &[])?;
         run.launch_early(kernel, rows, THIN.threads, 0, &arguments)?;
         Ok(at.normed)

@@ -55,13 +55,12 @@ impl Program {
         // Rows of `gathered` are one a token, else one a place.
         let low_rank_rows = |x, factors: PathFactors, inputs, u, gathered: bool, early: bool| {
             run.stage("experts low rank", 0.0, 0.0, || {
-                let pointers = [x, factors.a, at.experts, at.pairs, at.adapted, u].map(Arg::Ptr);
+                let addresses = [x, factors.a, at.experts, at.pairs, at.adapted, u];
                 let top_k = if gathered { of.top_k } else { 0 };
-                let sizes = [inputs, factors.columns, of.expert_columns, of.top_k, top_k].map(Arg::size);
-                let early = [Arg::I32(early.into())];
+                let sizes = [inputs, factors.columns, of.expert_columns, of.top_k, top_k, early.into()];
+                let arguments = Arg::list(addresses, sizes);
                 let kernel = run.kernel("decode/rows", "expert_rows", &[])?;
                 let grid = (pairs, of.expert_rank.div_ceil(EXPERT_RANKS));
-                let arguments = [&pointers[..], &sizes, &early].concat();
                 run.launch_early(kernel, grid, EXPERT_ROWS.threads, 0, &arguments)
             })
         };
@@ -109,8 +108,8 @@ impl Program {
             multiply(&x, &down, &to, Step { is_chosen: true, ..step })
         })?;
         run.stage("combine", 0.0, 0.0, || {
-            let pointers = [at.expert_out, at.weights, at.places, at.middle, at.x].map(Arg::Ptr);
-            let arguments = [&pointers[..], &[of.hidden, of.top_k].map(Arg::size)].concat();
+            let addresses = [at.expert_out, at.weights, at.places, at.middle, at.x];
+            let arguments = Arg::list(addresses, [of.hidden, of.top_k]);
             let kernel = run.kernel("decode/rows", "add_experts", &[])?;
             run.launch_early(kernel, ((of.hidden / 8).div_ceil(128), rows), 128u32, 0, &arguments)
         })

@@ -48,7 +48,7 @@ impl Program {
     /// The whole step; `told` is where the host reads the ids.
     pub(super) fn launch(&self, run: &Run<'_>, shape: Shape, told: u64) -> Result<()> {
         let (at, of, rows) = (&self.at, &self.sizes, shape.rows);
-        let arguments = [Arg::Ptr(self.embedding), Arg::Ptr(at.ids), Arg::Ptr(at.x), Arg::size(of.hidden)];
+        let arguments = Arg::list([self.embedding, at.ids, at.x], [of.hidden]);
         run.stage("embed", 0.0, 0.0, || {
             run.launch(run.kernel("decode/rows", "embed", &[])?, rows, 128u32, 0, &arguments)
         })?;
@@ -77,13 +77,12 @@ impl Program {
         match shape.choice {
             StepChoice::Logits => Ok(()),
             StepChoice::Likeliest => {
-                let arguments = [Arg::Ptr(at.logits), Arg::Ptr(at.likeliest), Arg::size(of.vocabulary)];
+                let arguments = Arg::list([at.logits, at.likeliest], [of.vocabulary]);
                 let parts = blocks(run, BLOCKS_OF_CHOICE, rows, MOST_BLOCKS_OF_CHOICE);
                 let kernel = run.kernel("decode/rows", "likeliest", &[])?;
                 run.launch_early(kernel, (parts, rows as u32), 256u32, 0, &arguments)?;
-                let pointers = [at.likeliest, at.ids, at.positions, told].map(Arg::Ptr);
-                let sizes = [rows, DRAWN_BYTES / size_of::<i32>()].map(Arg::size);
-                let arguments = [&pointers[..], &sizes].concat();
+                let sizes = [rows, DRAWN_BYTES / size_of::<i32>()];
+                let arguments = Arg::list([at.likeliest, at.ids, at.positions, told], sizes);
                 run.launch_early(run.kernel("decode/rows", "advance", &[])?, 1usize, 256u32, 0, &arguments)
             }
             StepChoice::Drawn => {
@@ -91,7 +90,6 @@ impl Program {
                     logits: at.logits,
                     draws: at.draws,
                     seen: at.seen,
-                    rows: 0,
                     drawn: told,
                     ids: at.ids,
                     positions: at.positions,
@@ -116,7 +114,7 @@ impl Program {
             to: To::F32(at.qkv),
         };
         dense.product(run, "q k v", rows, at)?;
-        let pointers = [
+        let addresses = [
             at.qkv,
             frozen.qkv_bias,
             at.u.input,
@@ -134,8 +132,7 @@ impl Program {
             at.attended,
             at.parts,
             at.counters,
-        ]
-        .map(Arg::Ptr);
+        ];
         let window = layer.window.unwrap_or(0);
         let scale = (of.head_dim as f32).sqrt().recip();
         let of_block = (of.heads / of.key_heads + 2) * of.head_dim;
@@ -143,9 +140,9 @@ impl Program {
         let [of_keys, of_values] = [SiteKind::Key, SiteKind::Value].map(|kind| layer.input.first(kind));
         let width = layer.input.of_b;
         let (is_staged, factor) = staged(run, rows, ATTEND_STATIC, of_block * width + input.columns);
-        let sizes =
-            [of.key_heads, input.columns, of_keys, of_values, width, window, is_staged].map(Arg::size);
-        let arguments = [&pointers[..], &sizes, &[Arg::F32(scale)]].concat();
+        let sizes = [of.key_heads, input.columns, of_keys, of_values, width, window, is_staged];
+        let mut arguments = Arg::list(addresses, sizes);
+        arguments.push(Arg::F32(scale));
         let splits =
             layer.window.map_or(shape.splits, |window| super::buffers::splits(window).min(shape.splits));
         let name = if layer.window.is_some() { "attention, window" } else { "attention, full" };
@@ -178,7 +175,7 @@ impl Program {
     fn route(&self, run: &Run<'_>, layer: &Bound, rows: usize) -> Result<()> {
         let (at, of, frozen) = (&self.at, &self.sizes, &layer.frozen);
         let PerPath { router, output, .. } = layer.paths;
-        let pointers = [
+        let addresses = [
             at.product,
             at.x,
             frozen.output_bias,
@@ -198,8 +195,7 @@ impl Program {
             at.places,
             at.offsets,
             at.routed,
-        ]
-        .map(Arg::Ptr);
+        ];
         let is_fine = router.columns > 0;
         let number = if is_fine { size_of::<f32>() } else { size_of::<u16>() };
         let groups = of.experts.div_ceil(ROUTE_EXPERTS);
@@ -209,8 +205,9 @@ impl Program {
         let of_router = ROUTE_EXPERTS * number * buffers;
         let shared = of.hidden * (of_router + size_of::<f32>() + size_of::<u16>());
         let (is_staged, factor) = staged(run, rows, ROUTE_STATIC + shared, of.hidden * output.columns);
-        let sizes = [of.hidden, of.experts, of.top_k, output.columns, is_staged, buffers].map(Arg::size);
-        let arguments = [&pointers[..], &sizes, &[Arg::F32(layer.epsilon as f32)]].concat();
+        let sizes = [of.hidden, of.experts, of.top_k, output.columns, is_staged, buffers];
+        let mut arguments = Arg::list(addresses, sizes);
+        arguments.push(Arg::F32(layer.epsilon as f32));
         let pairs = rows * of.top_k;
         run.stage("route", 0.0, 0.0, || {
             let entry = match (is_fine, output.columns) {
@@ -227,8 +224,7 @@ impl Program {
             if rows == 1 {
                 return Ok(());
             }
-            let pointers = [at.experts, at.pairs, at.places, at.offsets].map(Arg::Ptr);
-            let arguments = [&pointers[..], &[pairs, of.experts].map(Arg::size)].concat();
+            let arguments = Arg::list([at.experts, at.pairs, at.places, at.offsets], [pairs, of.experts]);
             run.launch_early(run.kernel("decode/rows", "sort_few", &[])?, 1usize, 1024u32, 0, &arguments)
         })
     }

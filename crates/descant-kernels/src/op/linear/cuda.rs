@@ -205,8 +205,7 @@ pub(crate) fn unpack(run: &Run<'_>, data: &PackedData, numbers: usize, to: u64) 
     let PackedData::Nf4 { blocks, scales, tables } = *data else {
         return Err(CudaError::NoKernel { operator: "unpack", what: data.packing().name().to_owned() });
     };
-    let arguments = [blocks, scales, tables, to].map(Arg::Ptr).into_iter().chain([Arg::size(numbers)]);
-    let arguments: Vec<Arg> = arguments.collect();
+    let arguments = Arg::list([blocks, scales, tables, to], [numbers]);
     let grid = (run.gpu().multiprocessors() * UNPACK_BLOCKS) as usize;
     let kernel = run.kernel("linear/unpack", "unpack_nf4", &[])?;
     run.launch(kernel, grid, UNPACK.threads, UNPACK.shared, &arguments)

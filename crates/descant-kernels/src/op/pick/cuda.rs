@@ -36,7 +36,6 @@ pub(crate) struct At {
     pub(crate) logits: u64,
     pub(crate) draws: u64,
     pub(crate) seen: u64,
-    pub(crate) rows: u64,
     pub(crate) drawn: u64,
     /// Of a step of generation.
     pub(crate) ids: u64,
@@ -45,8 +44,8 @@ pub(crate) struct At {
 
 /// Draws a token of each of so many rows.
 pub(crate) fn draw(run: &Run<'_>, at: At, rows: usize, vocabulary: usize) -> Result<()> {
-    let pointers = [at.logits, at.draws, at.seen, at.rows, at.drawn, at.ids, at.positions].map(Arg::Ptr);
-    let arguments = [&pointers[..], &[Arg::size(vocabulary)]].concat();
+    let addresses = [at.logits, at.draws, at.seen, at.drawn, at.ids, at.positions];
+    let arguments = Arg::list(addresses, [vocabulary]);
     run.launch(run.kernel("pick/draw", "draw_tokens", &[])?, rows, 1024u32, 0, &arguments)
 }
 
@@ -65,8 +64,7 @@ pub(super) fn draw_tokens(logits: Tensor<2>, rows: &[DrawnRow<'_>]) -> Result<Ve
         let (at_draws, at_seen) = (scratch.address(), scratch.address() + draws.len() as u64);
         run.upload(at_draws, &draws)?;
         run.upload(at_seen, &seen)?;
-        let at =
-            At { logits: p[0], draws: at_draws, seen: at_seen, rows: 0, drawn: to, ids: 0, positions: 0 };
+        let at = At { logits: p[0], draws: at_draws, seen: at_seen, drawn: to, ids: 0, positions: 0 };
         draw(run, at, count, width)?;
         let done = Event::new(false)?;
         done.record(run.stream)?;

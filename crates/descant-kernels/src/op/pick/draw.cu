@@ -260,16 +260,15 @@ struct Order {
     }
 };
 
-// logits bf16 [B, V], V a multiple of 8 below 2^31; draws [B]; seen u32 [*, ceil(V / 32)], a bit a token, the row's at
-// rows[b], or at b without rows, or null for none; drawn [B]. In a step of generation ids, positions i32 [B] advance to
-// the next token, seen and the draw's step with them; else ids is null. Grid: B. Block: 1024.
+// logits bf16 [B, V], V a multiple of 8 below 2^31; draws [B]; seen u32 [B, ceil(V / 32)], a bit a token, or null for
+// none; drawn [B]. In a step of generation ids, positions i32 [B] advance to the next token, seen and the draw's step
+// with them; else ids is null. Grid: B. Block: 1024.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    draw_tokens(const bf16* logits, Draw* draws, u32* seen, const int* rows, Drawn* drawn, int* ids, int* positions,
-                int V) {
+    draw_tokens(const bf16* logits, Draw* draws, u32* seen, Drawn* drawn, int* ids, int* positions, int V) {
     __shared__ Shared s;
     const int t = threadIdx.x, b = blockIdx.x;
     const Draw draw = draws[b];
-    u32* const known = seen && draw.penalty != 1.0f ? seen + (u64)(rows ? rows[b] : b) * ((V + 31) / 32) : nullptr;
+    u32* const known = seen && draw.penalty != 1.0f ? seen + (u64)b * ((V + 31) / 32) : nullptr;
     const Row row = {logits + (u64)b * V, known, draw.penalty, V};
     // The least key is the largest value, the lowest id of it.
     u64 best = ~0ull, worst = 0, top = ~0ull;

@@ -114,7 +114,7 @@ pub(crate) fn combine(
     [n_tokens, hidden, top_k]: [usize; 3],
 ) -> Result<()> {
     let vectors = n_tokens * hidden / 8;
-    let mut arguments = [y, weights, places, residual, out].map(Arg::Ptr).to_vec();
+    let mut arguments = Arg::list([y, weights, places, residual, out], []);
     arguments.extend([Arg::I64(vectors as i64), Arg::size(hidden), Arg::size(top_k)]);
     run.launch_early(run.kernel("route/rows", "combine", &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
 }
@@ -150,13 +150,11 @@ pub(crate) fn combine_backward(
     [n_tokens, hidden, top_k]: [usize; 3],
 ) -> Result<()> {
     let CombineBackward { d_rows, places, experts, weights, d_weights, .. } = *at;
-    // The bias' part of the weights' gradients is in them already.
-    let bias = 0;
-    let given = [d_rows, places, experts, d_weights, weights, at.router.address(), bias];
-    let mut arguments = given.map(Arg::Ptr).to_vec();
+    let is_f32 = matches!(at.router, RouterWeight::F32(_));
+    let given = [d_rows, places, experts, d_weights, weights, at.router.address()];
     let stream = [at.middle, at.inverse_rms, at.norm, at.grad, at.out, at.d_logits];
-    arguments.extend(Arg::list(stream, [hidden, top_k]));
-    arguments.push(Arg::I32(matches!(at.router, RouterWeight::F32(_)).into()));
+    let mut arguments = given.map(Arg::Ptr).to_vec();
+    arguments.extend(Arg::list(stream, [hidden, top_k, is_f32.into()]));
     let entry = if top_k <= 4 { "combine_backward" } else { "combine_backward_many" };
     run.launch_early(run.kernel("route/rows", entry, &[])?, n_tokens, 128u32, 0, &arguments)
 }
