@@ -51,15 +51,28 @@ pub(crate) fn same<const D: usize, const N: usize, const O: usize>(
     own: impl Fn([Tensor<D>; N], &Device) -> Tensor<O>,
     definition: impl Fn([Tensor<D>; N], &Device) -> Tensor<O>,
 ) {
+    let slow = run(&Device::flex(), [DType::F32; N], inputs, seed, &definition);
+    same_as(&slow, card, what, dtypes, inputs, seed, own);
+}
+
+/// The same where the definition's result and gradients are known.
+fn same_as<const D: usize, const N: usize, const O: usize>(
+    slow: &[Vec<f32>],
+    card: &Device,
+    what: &str,
+    dtypes: [DType; N],
+    inputs: [&Tensor<D>; N],
+    seed: &Tensor<O>,
+    own: impl Fn([Tensor<D>; N], &Device) -> Tensor<O>,
+) {
     let first = run(card, dtypes, inputs, seed, &own);
     assert_eq!(Gpu::of(0).expect("the card").take_error(), None, "{what}");
     let again = run(card, dtypes, inputs, seed, &own);
     k::cuda::portable_kernels(true);
     let [portable, portable_again] = std::array::from_fn(|_| run(card, dtypes, inputs, seed, &own));
     k::cuda::portable_kernels(false);
-    let slow = run(&Device::flex(), [DType::F32; N], inputs, seed, &definition);
     for (form, once, twice) in [("", &first, &again), (", portable", &portable, &portable_again)] {
-        for (i, ((a, again), b)) in once.iter().zip(twice).zip(&slow).enumerate() {
+        for (i, ((a, again), b)) in once.iter().zip(twice).zip(slow).enumerate() {
             let e = error(a, b);
             println!("{what}{form}: tensor {i}: {e:.2e}");
             assert!(
