@@ -73,6 +73,9 @@ __device__ __forceinline__ void shared_store(u32 to, u32 x) {
 __device__ __forceinline__ void shared_store(u32 to, bf16 x) {
     asm volatile("st.shared.u16 [%0], %1;" ::"r"(to), "h"(x) : "memory");
 }
+__device__ __forceinline__ void shared_store_byte(u32 to, u32 x) {
+    asm volatile("st.shared.u8 [%0], %1;" ::"r"(to), "r"(x) : "memory");
+}
 __device__ __forceinline__ void shared_store8(u32 to, float a, float b) {
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(a), "f"(b) : "memory");
 }

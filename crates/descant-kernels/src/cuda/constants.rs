@@ -2,8 +2,8 @@
 
 use super::geometry::{
     self, Define, FEW_BLOCKS, KEY_PARTS_SM90, KEY_ROWS, LOW_RANK_FEW, LOW_RANK_GRADIENT, LOW_RANK_ROWS,
-    LOW_RANK_SUM, MAX_EXPERTS, PACKED_COLUMNS, PACKED_STEP, QUERY_ROWS, QUERY_ROWS_SM90, ROW_BOX, TILE_INTS,
-    WEIGHT_BOX,
+    LOW_RANK_SUM, MAX_EXPERTS, PACKED_COLUMNS, PACKED_STEP, PACKED_STEP_FP8, QUERY_ROWS, QUERY_ROWS_SM90,
+    ROW_BOX, TILE_INTS, WEIGHT_BOX,
 };
 use crate::decode::split::{LEAST_TILES, MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
 use crate::op::attention::one_pass::SUM_ROWS;
@@ -22,6 +22,9 @@ const BOX: Define = ("ROW_BOX", ROW_BOX as i64);
 const LINES: Define = ("WEIGHT_BOX", WEIGHT_BOX as i64);
 const COLUMNS: Define = ("TILE_COLUMNS", PACKED_COLUMNS as i64);
 const STEP: Define = ("SUM_STEP", PACKED_STEP as i64);
+/// Rows in 8 bits.
+const FP8: Define = ("FP8", 1);
+const STEP_FP8: Define = ("SUM_STEP", PACKED_STEP_FP8 as i64);
 const WIDTH: Define = ("RANK_WIDTH", RANK_WIDTH as i64);
 const PAGE: Define = ("PAGE", PAGE_TOKENS as i64);
 
@@ -81,6 +84,16 @@ pub(super) const PACKED_SM90: &[Define] = &[
     STEP,
     geometry::PACKED_SM90.threads("THREADS"),
     geometry::PACKED_SM90.shared("SHARED"),
+];
+pub(super) const PACKED_FP8_SM90: &[Define] = &[
+    FP8,
+    EXPERTS,
+    WIDTH,
+    BOX,
+    COLUMNS,
+    STEP_FP8,
+    geometry::PACKED_FP8_SM90.threads("THREADS"),
+    geometry::PACKED_FP8_SM90.shared("SHARED"),
 ];
 pub(super) const PACKED_NF4_SM90: &[Define] = &[
     NF4,

@@ -68,6 +68,8 @@ pub const WEIGHT_BOX: u32 = 64;
 pub const PACKED_COLUMNS: u32 = 192;
 /// Numbers of the sum in a step there.
 pub const PACKED_STEP: u32 = 64;
+/// The same of rows in 8 bits.
+pub const PACKED_STEP_FP8: u32 = 128;
 /// Blocks a multiprocessor of the product for few rows.
 pub const FEW_BLOCKS: u32 = 3;
 
@@ -83,6 +85,8 @@ pub const GROUPED_SM90: Block = Block { threads: 512, shared: 217_668 };
 pub const PACKED_SM90: Block = Block { threads: 512, shared: 213_700 };
 /// Those of NF4 on Hopper.
 pub const PACKED_NF4_SM90: Block = Block { threads: 512, shared: 222_916 };
+/// Those of MXFP4 with rows in 8 bits.
+pub const PACKED_FP8_SM90: Block = Block { threads: 512, shared: 218_020 };
 /// Those for few rows an expert; the rest of its shared memory is static.
 pub const FEW: Block = Block { threads: 256, shared: 0 };
 /// Few rows times both factors of an adapter.

@@ -219,6 +219,12 @@ __device__ __forceinline__ u64 operand_at(u32 low, u32 bytes) {
                  : D##at                                                                                              \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANSPOSED)__VA_ARGS__)
 
+#define E5M2_E4M3(n, at, at1, at2, at3, at4)                                                                   \
+    asm volatile(WGMMA #n "k32.f32.e5m2.e4m3 {" P##at "}, {%" #at ", %" #at1 ", %" #at2 ", %" #at3 "}, %" #at4 \
+                                                      ", 1, 1, 1;"                                             \
+                 : D##at                                                                                       \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b))
+
 // d[64 x N] (+)= a[64 x 16] · b[16 x N], f32 from bf16, both from shared memory; `add` false starts at zero, and d may
 // have room for more columns. b's stored rows are result columns, or, `TRANSPOSED`, summed over.
 template <int N, bool TRANSPOSED = false, int ROOM>
@@ -247,6 +253,18 @@ __device__ __forceinline__ void product(float (&d)[N / 2], const u32 (&a)[4], u6
     if constexpr (N == 160) FROM_REGISTERS(160, 80, 81, 82, 83, 84, 85, "", "1", "");
     if constexpr (N == 192) FROM_REGISTERS(192, 96, 97, 98, 99, 100, 101, "", "1", "");
 }
+// d[64 x N] += a[64 x 32] · b[32 x N], f32 from e5m2 (a, from registers) and e4m3; N as above.
+template <int N> __device__ __forceinline__ void product_fp8(float (&d)[N / 2], const u32 (&a)[4], u64 b) {
+    static_assert(N == 192 || (N % 16 == 0 && N >= 64 && N <= 160), "a width that we use");
+    if constexpr (N == 64) E5M2_E4M3(64, 32, 33, 34, 35, 36);
+    if constexpr (N == 80) E5M2_E4M3(80, 40, 41, 42, 43, 44);
+    if constexpr (N == 96) E5M2_E4M3(96, 48, 49, 50, 51, 52);
+    if constexpr (N == 112) E5M2_E4M3(112, 56, 57, 58, 59, 60);
+    if constexpr (N == 128) E5M2_E4M3(128, 64, 65, 66, 67, 68);
+    if constexpr (N == 144) E5M2_E4M3(144, 72, 73, 74, 75, 76);
+    if constexpr (N == 160) E5M2_E4M3(160, 80, 81, 82, 83, 84);
+    if constexpr (N == 192) E5M2_E4M3(192, 96, 97, 98, 99, 100);
+}
 // The same of 64 x 64 with both from shared memory and summed over stored rows: a is stored [16 x 64] as well.
 __device__ __forceinline__ void product_of_rows(float (&d)[32], u64 a, u64 b, bool add) {
     asm volatile("{ .reg .pred p; setp.ne.b32 p, %34, 0; " WGMMA "64k16.f32.bf16.bf16 {" P32
@@ -257,3 +275,4 @@ __device__ __forceinline__ void product_of_rows(float (&d)[32], u64 a, u64 b, bo
 #undef WGMMA
 #undef FROM_SHARED
 #undef FROM_REGISTERS
+#undef E5M2_E4M3

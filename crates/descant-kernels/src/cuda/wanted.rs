@@ -6,6 +6,8 @@ use super::architecture::Architecture;
 use super::constants::NF4;
 use super::table::{Define, UNITS, Unit};
 
+/// Files for experts in fp8, which few runs want: made when those ask for them.
+const FP8: &str = "experts/fp8";
 /// Files of the decoder.
 const DECODER: &str = "decode/";
 /// Files for MXFP4 alone. Those for NF4 are compiled with that.
@@ -56,6 +58,7 @@ pub fn wanted(model: Model, architecture: Architecture, is_hopper: bool) -> Vec<
     let all: Vec<Wanted> = UNITS
         .iter()
         .filter(serves)
+        .filter(|unit| !unit.id.starts_with(FP8))
         .filter(of_packing)
         .flat_map(|unit| unit.variants.iter().copied().filter(fits).map(move |defines| (unit, defines)))
         .collect();
@@ -91,7 +94,13 @@ mod tests {
     fn a_model_waits_for_no_kernel_that_it_does_not_launch() {
         let hopper = ids(OF_20B, (9, 0));
         assert_eq!(hopper[..2], ["experts/packed_sm90"; 2], "the longest first, both sides of it at once");
-        for id in ["experts/packed", "experts/packed_nf4_sm90", "attention/forward", "experts/few_nf4"] {
+        for id in [
+            "experts/packed",
+            "experts/packed_nf4_sm90",
+            "attention/forward",
+            "experts/few_nf4",
+            "experts/fp8_sm90",
+        ] {
             assert!(!hopper.contains(&id), "{id}");
         }
         for id in ["attention/backward_kv_sm90", "experts/few", "layer/lora", "norm", "decode/experts"] {

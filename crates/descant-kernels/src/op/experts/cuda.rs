@@ -83,10 +83,7 @@ pub(crate) fn wants_order(gpu: &Gpu) -> bool {
 
 /// Each row times its expert's matrix.
 pub(crate) fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, side: Side, to: &Output) -> Result<()> {
-    let (n_in, n_out) = match side {
-        Side::Columns => (experts.columns, experts.rows),
-        Side::Rows => (experts.rows, experts.columns),
-    };
+    let (n_in, n_out) = experts.sizes(side);
     check(n_in, n_out, a.stride, experts.count)?;
     if let ExpertData::Packed(PackedData::Nf4 { .. }) = experts.data
         && !experts.columns.is_multiple_of(nf4::BLOCK)
@@ -143,10 +140,7 @@ fn product_in_order(
     side: Side,
     to: &Output,
 ) -> Result<()> {
-    let (n_in, n_out) = match side {
-        Side::Columns => (experts.columns, experts.rows),
-        Side::Rows => (experts.rows, experts.columns),
-    };
+    let (n_in, n_out) = experts.sizes(side);
     let (unit, block) = match data {
         PackedData::Mxfp4 { .. } => ("experts/packed_sm90", geometry::PACKED_SM90),
         PackedData::Nf4 { .. } => ("experts/packed_nf4_sm90", geometry::PACKED_NF4_SM90),
@@ -175,25 +169,7 @@ fn product_in_order(
 fn weight_boxes(experts: &Experts, data: &PackedData, side: Side) -> [Boxes; 2] {
     let lines = experts.count * experts.rows;
     match *data {
-        PackedData::Mxfp4 { blocks, scales } => {
-            // Along the sum, and across.
-            let (wide, high) = match side {
-                Side::Columns => (PACKED_STEP, PACKED_COLUMNS),
-                Side::Rows => (PACKED_COLUMNS, PACKED_STEP),
-            };
-            let boxes = |address, bytes_of_block: usize| {
-                let words = |numbers: usize| numbers / mxfp4::BLOCK * bytes_of_block / size_of::<u64>();
-                Boxes {
-                    address,
-                    element: BoxElement::U64(words(wide as usize) as u32),
-                    rows: lines / tiles::ROWS,
-                    columns: words(experts.columns),
-                    stride: words(experts.columns),
-                    height: high / tiles::ROWS as u32,
-                }
-            };
-            [boxes(blocks, mxfp4::BLOCK / tiles::COLUMNS * tiles::BYTES), boxes(scales, tiles::SCALE_BYTES)]
-        }
+        PackedData::Mxfp4 { blocks, scales } => tile_boxes(experts, [blocks, scales], side, PACKED_STEP),
         PackedData::Nf4 { blocks, .. } => {
             let (element, bytes) = (BoxElement::U8, experts.columns / 2);
             [Boxes {
@@ -206,6 +182,27 @@ fn weight_boxes(experts: &Experts, data: &PackedData, side: Side) -> [Boxes; 2] 
             }; 2]
         }
     }
+}
+
+/// Tiles and scales of MXFP4, of a step of so many numbers of the sum.
+pub(super) fn tile_boxes(experts: &Experts, [blocks, scales]: [u64; 2], side: Side, step: u32) -> [Boxes; 2] {
+    // Along the sum, and across.
+    let (wide, high) = match side {
+        Side::Columns => (step, PACKED_COLUMNS),
+        Side::Rows => (PACKED_COLUMNS, step),
+    };
+    let boxes = |address, bytes_of_block: usize| {
+        let words = |numbers: usize| numbers / mxfp4::BLOCK * bytes_of_block / size_of::<u64>();
+        Boxes {
+            address,
+            element: BoxElement::U64(words(wide as usize) as u32),
+            rows: experts.count * experts.rows / tiles::ROWS,
+            columns: words(experts.columns),
+            stride: words(experts.columns),
+            height: high / tiles::ROWS as u32,
+        }
+    };
+    [boxes(blocks, mxfp4::BLOCK / tiles::COLUMNS * tiles::BYTES), boxes(scales, tiles::SCALE_BYTES)]
 }
 
 /// Places of a tile of [`low_rank_rows`].
@@ -270,7 +267,7 @@ pub(crate) fn low_rank_gradient(
 }
 
 /// The kernels move 16 bytes, and count experts in shared memory.
-fn check(n_in: usize, n_out: usize, stride: usize, experts: usize) -> Result<()> {
+pub(super) fn check(n_in: usize, n_out: usize, stride: usize, experts: usize) -> Result<()> {
     let fits = n_in.is_multiple_of(32) && n_out.is_multiple_of(32) && stride.is_multiple_of(8);
     if fits && experts <= MAX_EXPERTS {
         return Ok(());

@@ -117,6 +117,14 @@ impl Experts {
         }
     }
 
+    /// Numbers of a sum over this side, and of a row of the result.
+    pub(crate) fn sizes(&self, side: Side) -> (usize, usize) {
+        match side {
+            Side::Columns => (self.columns, self.rows),
+            Side::Rows => (self.rows, self.columns),
+        }
+    }
+
     /// Bytes of all matrices.
     pub(crate) fn bytes(&self) -> usize {
         let numbers = self.count * self.rows * self.columns;

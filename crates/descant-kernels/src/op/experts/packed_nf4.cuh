@@ -1,7 +1,7 @@
 // NF4 for packed_sm90.cu: the code of each 64 numbers of a line, which are those of a step or of a group's columns,
 // becomes an f32 absmax, and a number is a level that is looked up, a product and a rounding; see nf4.cuh.
 #pragma once
-#include "packed_sm90.cuh"
+#include "packed_bf16.cuh"
 
 // A group's packed weights are 64 lines of 32 bytes: columns by k forward, k by columns backward; behind those of all
 // groups are the factors.

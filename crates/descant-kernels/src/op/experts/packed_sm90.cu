@@ -1,5 +1,6 @@
-// Products of rows, sorted by expert, with frozen packed experts, for Hopper (sm_90a): MXFP4, or with NF4 defined that.
-// What differs between the two is in packed_mxfp4.cuh and packed_nf4.cuh, under the same names.
+// Products of rows, sorted by expert, with frozen packed experts, for Hopper (sm_90a): MXFP4, with NF4 defined that,
+// and with FP8 defined MXFP4 times rows in 8 bits. What differs between them is in packed_mxfp4.cuh, packed_nf4.cuh and
+// packed_fp8.cuh, under the same names.
 //
 //   forward:  out[place, n] = sum_k A[place, k] · W[e][n, k]      W packed along k
 //   backward: out[place, n] = sum_k A[place, k] · W[e][k, n]      the same bytes, packed along n
@@ -30,8 +31,11 @@
 // nf4.cuh says. bias bf16 [E, n_out] or null; v bf16 [E, n_out, 64] or null, then without `u`; offsets i32 [E + 1]; out
 // bf16 [P, n_out] or null; h bf16 [P, n_out / 2] or null. n_in and n_out are multiples of 32, E at most 256.
 #include "step.cuh"
-#ifdef NF4
+#if defined(NF4)
 #include "packed_nf4.cuh"
+#elif defined(FP8)
+#include "packed_fp8.cuh"
+static_assert(FP8 == 1, "it is defined or not");
 #else
 #include "packed_mxfp4.cuh"
 #endif
@@ -61,7 +65,7 @@ __device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const 
                 if (step == 0) announce(shared, ring.stage, tiles);
                 barrier_expect(full, boxes * ROW_BOX * 128 + (low_rank ? 0 : COPIED_BYTES));
                 for (int i = 0; i < boxes; i++)
-                    tensor_copy(base + i * ROW_BOX * 128, low_rank ? u : a, low_rank ? 0 : step * STEP,
+                    tensor_copy(base + i * ROW_BOX * 128, low_rank ? u : a, low_rank ? 0 : step * SUM_STEP,
                                 tiles.row + i * ROW_BOX, full);
                 if (!low_rank) copy_packed<TRANSPOSED>(g, w, s, tiles, step, base + A_BYTES, full);
             }
@@ -89,13 +93,20 @@ __device__ __forceinline__ void multiply(const Places& g, const Tile& tile, u32 
     // Fragments of the halves of a step: while one is multiplied, the other is decoded.
     u32 x[2][2][4];
     Words words;
-    auto issue = [&](int half) {
+    begin_tile<TRANSPOSED>(g, tile, shared, group, words);
+    auto issue = [&](int half, auto is_low_rank) {
         products_begin();
-        const u64 rows = operand(shared + ring.stage * STAGE) + half * 4;  // counts in 16 bytes; 16 of k are 32
-        product<N>(acc, x[half][0], rows);
-        product<N>(acc, x[half][1], rows + 2);
+        const u64 rows =
+            operand(shared + ring.stage * STAGE) + half * 4;  // counts in 16 bytes, of which a product has 2
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if constexpr (decltype(is_low_rank)::value)
+                product<N>(acc, x[half][i], rows + i * 2);
+            else
+                product_of_weights<N>(acc, x[half][i], rows + i * 2);
         products_commit();
     };
+    auto multiply = [&](int half) { issue(half, Bool<false>()); };
     auto fill = [&](int half) {
         const u32 packed = shared + ring.stage * STAGE + A_BYTES;
         decode<TRANSPOSED>(shared + TABLES, packed, group, half, words, x[half]);
@@ -107,33 +118,35 @@ __device__ __forceinline__ void multiply(const Places& g, const Tile& tile, u32 
     fill(0);  // of the stage that said which tile
 #pragma unroll 1
     for (int s = 1; s < steps; s++) {
-        issue(0);
+        multiply(0);
         fill(1);
         products_wait<0>();
-        issue(1);
+        multiply(1);
         ring.next();
         enter();
         fill(0);
         products_wait<0>();
         leave(ring.stage ? ring.stage - 1 : STAGES - 1);
     }
-    issue(0);
+    multiply(0);
+    begin_last_step(g, words);
     fill(1);
     products_wait<0>();
-    issue(1);
+    multiply(1);
     products_wait<0>();
     leave(ring.stage);
     ring.next();
+    scale_sums<N>(acc, shared, group);
     if (g.v) {
 #pragma unroll
         for (int i = 0; i < 16; i++) {
             const int from = tile.column + group * 64 + column_of_fragment<TRANSPOSED>(i % 2);
             const bf16* at = g.v + (matrix + from) * 64 + i / 4 * 16 + i / 2 % 2 * 8 + (lane & 3) * 2;
-            x[i / 8][i / 4 % 2][i % 4] = from < g.n_out ? *(const u32*)at : 0;
+            x[i / 8][i / 4 % 2][i % 4] = pair_of_v(from < g.n_out ? *(const u32*)at : 0, i % 2, words);
         }
         enter();
-        issue(0);
-        issue(1);
+        issue(0, Bool<true>());
+        issue(1, Bool<true>());
         products_wait<0>();
         leave(ring.stage);
         ring.next();
@@ -142,6 +155,7 @@ __device__ __forceinline__ void multiply(const Places& g, const Tile& tile, u32 
     // The way out: 32 rows at a time, turned back in shared memory and stored in whole lines.
     const int t = threadIdx.x & 127, q = lane & 3;
     const u32 staged = shared + STAGED + group * 32 * ROW_LD;
+    const ColumnFactors<TRANSPOSED> of_columns(g, tile, column);
 #pragma unroll
     for (int part = 0; part < (N + 31) / 32; part++) {
         threads_sync(1 + group, 128);
@@ -150,7 +164,7 @@ __device__ __forceinline__ void multiply(const Places& g, const Tile& tile, u32 
             if (part * 4 + i >= N / 8) break;
             float* y = &acc[(part * 4 + i) * 4];
             exchange(y);
-            y[0] += low_float(bias), y[1] += low_float(bias), y[2] += high_float(bias), y[3] += high_float(bias);
+            of_columns.finish(y, bias);
             const u32 to = staged + (i * 8 + q * 2) * ROW_LD + mine * 2;
             if (g.out) {
                 shared_store(to, to_bf16x2(y[0], y[2]));
@@ -159,6 +173,13 @@ __device__ __forceinline__ void multiply(const Places& g, const Tile& tile, u32 
             if (g.h) {
                 shared_store(to - mine + 128, to_bf16(swiglu(y[0], y[2], g.limit)));
                 shared_store(to - mine + 128 + ROW_LD, to_bf16(swiglu(y[1], y[3], g.limit)));
+            }
+            if (H8_BYTES && g.h8) {
+                const u32 at = to - mine * 2 + 192 + fp8_place(mine / 2);
+                const float upper = swiglu(y[0], y[2], g.limit), lower = swiglu(y[1], y[3], g.limit);
+                const u32 codes = to_e4m3x2(upper * g.h8_scale, lower * g.h8_scale);
+                shared_store_byte(at, codes);
+                shared_store_byte(at + ROW_LD, codes >> 8);
             }
         }
         threads_sync(1 + group, 128);
@@ -177,6 +198,12 @@ __device__ __forceinline__ void multiply(const Places& g, const Tile& tile, u32 
                 *(uint4*)(g.h + (place + row) * (g.n_out / 2) + n) =
                     shared_load16(staged + row * ROW_LD + 128 + t % 4 * 16);
         }
+        if (H8_BYTES && g.h8 && t < 64) {
+            const int row = t / 2, n = start / 2 + t % 2 * 16;
+            if (row < left && n < g.n_out / 2)
+                *(uint4*)(g.h8 + (place + row) * (g.n_out / 2) + n) =
+                    shared_load16(staged + row * ROW_LD + 192 + t % 2 * 16);
+        }
     }
 }
 
@@ -190,15 +217,15 @@ template <bool TRANSPOSED> __device__ __forceinline__ void consume(const Places&
         // A tile costs what its width does, down to that at which decoding is all the work.
         if (tile.n_rows <= 64)
             multiply<64, TRANSPOSED>(g, tile, shared, group, ring);
-        else if (tile.n_rows <= 80)
+        else if (FINE_WIDTHS && tile.n_rows <= 80)
             multiply<80, TRANSPOSED>(g, tile, shared, group, ring);
         else if (tile.n_rows <= 96)
             multiply<96, TRANSPOSED>(g, tile, shared, group, ring);
-        else if (tile.n_rows <= 112)
+        else if (FINE_WIDTHS && tile.n_rows <= 112)
             multiply<112, TRANSPOSED>(g, tile, shared, group, ring);
         else if (tile.n_rows <= 128)
             multiply<128, TRANSPOSED>(g, tile, shared, group, ring);
-        else if (tile.n_rows <= 144)
+        else if (FINE_WIDTHS && tile.n_rows <= 144)
             multiply<144, TRANSPOSED>(g, tile, shared, group, ring);
         else if (tile.n_rows <= 160)
             multiply<160, TRANSPOSED>(g, tile, shared, group, ring);
@@ -239,8 +266,8 @@ __device__ __forceinline__ void grouped(const Places& g, const TensorMap& a, con
     extern "C" __global__ void __launch_bounds__(THREADS, 1) name(                                                     \
         const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap w, const __grid_constant__ TensorMap s, \
         const __grid_constant__ TensorMap u, const u8* scales, const float* tables, const bf16* bias, const bf16* v,   \
-        const int* offsets, bf16* out, bf16* h, int n_experts, int n_out, int n_in, float limit) {                     \
-        Places g = {scales, tables, bias, v, out, h, n_experts, n_out, n_in, limit};                                   \
+        const int* offsets, bf16* out, bf16* h, int n_experts, int n_out, int n_in, float limit MORE_PARAMETERS) {     \
+        Places g = {scales, tables, bias, v, out, h, n_experts, n_out, n_in, limit, MORE_ARGUMENTS};                   \
         grouped<transposed>(g, a, w, s, u, offsets);                                                                   \
     }
 

@@ -2,23 +2,23 @@
 // shared memory, and which columns a thread multiplies.
 #pragma once
 #include "balanced.cuh"
+#include "fp8.cuh"
 #include "grouped.cuh"
 #include "sm90.cuh"
 #include "mma.cuh"
 
 #define ROWS 192
-#define STAGES 6
 #define GROUPS 3  // warpgroups that multiply
 #define COLUMNS TILE_COLUMNS
-static_assert(COLUMNS == GROUPS * 64 && SUM_STEP == STEP, "what the host makes boxes of");
+static_assert(COLUMNS == GROUPS * 64, "what the host makes boxes of");
 
-// Where things lie in shared memory, in bytes. Behind the rows of a stage are PACKED_BYTES of packed weights and of
-// what the packing makes of their scales, or has of them.
+// Where things lie in shared memory, in bytes. A stage has 128 bytes of each row, which are SUM_STEP numbers, and
+// behind them PACKED_BYTES of packed weights and of what the packing makes of their scales, or has of them.
 #define A_BYTES (ROWS * 128)
 #define STAGE ((A_BYTES + PACKED_BYTES + 1023) / 1024 * 1024)
-#define ROW_LD 208  // a staged row: 64 columns, 32 of h, 16 bytes against bank conflicts
+#define ROW_LD (208 + H8_BYTES)  // a staged row: 64 columns, 32 of h and of h8, 16 bytes against bank conflicts
 #define STAGED (STAGES * STAGE)
-#define RAW (STAGED + GROUPS * 32 * ROW_LD)  // scales on their way, RAW_BYTES a group
+#define RAW (STAGED + GROUPS * 32 * ROW_LD)  // factors on their way, RAW_BYTES a group
 #define TABLES (RAW + GROUPS * RAW_BYTES)  // what the packing looks up
 #define FULL (TABLES + TABLE_BYTES)
 #define EMPTY (FULL + STAGES * 8)
@@ -36,8 +36,11 @@ struct Places {
     bf16* h;
     int n_experts, n_out, n_in;
     float limit;
+    // Of rows in 8 bits.
+    u8* h8;
+    float fixed_factor, h8_scale;
 };
 
 using Tiles = BalancedWalk<ROWS, COLUMNS>;
 
-__device__ __forceinline__ int steps_of(const Places& g) { return (g.n_in + STEP - 1) / STEP; }
+__device__ __forceinline__ int steps_of(const Places& g) { return (g.n_in + SUM_STEP - 1) / SUM_STEP; }
