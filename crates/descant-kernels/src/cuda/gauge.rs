@@ -73,13 +73,13 @@ pub(crate) fn release_unused(gpu: &Gpu) -> Result<()> {
 
 /// A piece of burn's pool.
 pub(crate) fn page(index: usize, bytes: usize) -> impl Sized {
-    cube_device(index).client().empty(bytes)
+    super::tensor::buffer(&cube_device(index), bytes)
 }
 
 /// Bytes that this process is known to have: burn's pool, and pieces of our own.
 fn counted(gpu: &Gpu) -> u64 {
     let pool = cube_device(gpu.index()).client().memory_report(MemoryScope::Device).usage();
-    pool.bytes_reserved + gpu.taken()
+    pool.bytes_reserved + gpu.cap().taken()
 }
 
 /// See [`crate::gauge::shares`].
@@ -102,6 +102,13 @@ pub(crate) fn own(gpu: &Gpu) -> Result<u64> {
 /// Growth beside what is counted that is not taken for another program's: kernels that are loaded later.
 const LATER: i64 = 64 << 20;
 
+/// Has the card's pool keep within what this limit leaves it, from here on.
+pub(crate) fn cap(gpu: &Gpu, limit: Option<u64>) -> Result<()> {
+    let beside = if limit.is_some() { own(gpu)?.saturating_sub(counted(gpu)) } else { 0 };
+    gpu.cap().set(limit, beside);
+    Ok(())
+}
+
 /// See [`crate::Workspace::check_limit`].
 pub(crate) fn check_limit(device: &Device, limit: u64) -> Result<()> {
     let index = index_of(device).ok_or_else(|| CudaError::backend("no CUDA card"))?;
@@ -115,6 +122,7 @@ pub(crate) fn check_limit(device: &Device, limit: u64) -> Result<()> {
         // What comes all at once, later, is another program's.
         if before == 0 || beside < before + LATER {
             uncounted.store(beside, Ordering::Relaxed);
+            gpu.cap().set(Some(limit), beside.max(0) as u64);
         }
         return Ok(());
     }

@@ -5,13 +5,14 @@
 //! whoever reads a result back asks with [`Gpu::take_error`]. `queue.rs` queues, `run.rs` is what the queued work can do.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cubecl_environment::stream::StreamId;
 
 use super::architecture::{Architecture, Capability};
 use super::blas::Blas;
+use super::cap::Cap;
 use super::driver::{self, Card, Context};
 use super::error::{CudaError, Result};
 use super::family::{FAMILIES, Family, Row};
@@ -35,8 +36,8 @@ struct Inner {
     recorder: Recorder,
     /// Bytes that other programs had when this one came.
     others: u64,
-    /// Bytes of [`DeviceMemory`](super::memory::DeviceMemory) that are taken.
-    taken: AtomicI64,
+    /// What its pool may hold, beside pieces of [`DeviceMemory`](super::memory::DeviceMemory).
+    cap: Arc<Cap>,
     /// What was in use beside all that is counted, when that was looked at: context, kernels, libraries.
     uncounted: AtomicI64,
 }
@@ -73,17 +74,18 @@ impl Gpu {
         context.enter()?;
         let (free, total) = driver::memory()?;
         let others = ((total - free) as u64).saturating_sub(CONTEXT);
+        let cap = Arc::new(Cap::default());
         let gpu = Self(Arc::new(Inner {
             index,
             card,
             context,
-            thread: Thread::of(index),
+            thread: Thread::of(index, Arc::clone(&cap)),
             kernels: Kernels::default(),
             blas: Blas::default(),
             errors: Mutex::default(),
             recorder: Recorder::default(),
             others,
-            taken: AtomicI64::new(0),
+            cap,
             uncounted: AtomicI64::new(0),
         }));
         gpus.insert(index, gpu.clone());
@@ -147,12 +149,12 @@ impl Gpu {
 
     /// Counts so many bytes more, or fewer, of our own pieces.
     pub(crate) fn count(&self, bytes: i64) {
-        self.0.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.0.cap.count(bytes);
     }
 
-    /// Bytes of our own pieces.
-    pub(crate) fn taken(&self) -> u64 {
-        self.0.taken.load(Ordering::Relaxed).max(0) as u64
+    /// What its pool may hold.
+    pub(crate) fn cap(&self) -> &Cap {
+        &self.0.cap
     }
 
     /// What was in use beside all that is counted when nobody else was seen to come.

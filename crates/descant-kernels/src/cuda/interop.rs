@@ -7,15 +7,17 @@
 //! CubeCL starts its thread's work when 32 tasks are queued or somebody waits; a closure of ours is often a whole
 //! layer, so the queue is flushed after each.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use cubecl::device::DeviceId;
 use cubecl::device_handle::DeviceHandle;
-use cubecl::server::{Handle, IoError, LaunchError, ServerError, ServerStorage};
+use cubecl::server::{Handle, IoError, LaunchError, Server as _, ServerError, ServerStorage};
 use cubecl_environment::stream::StreamId;
+use cubecl_server::memory_management::PageUpdate;
 use cubecl_server::runtime::Runtime;
 use cubecl_server::stream::WriteScoped;
 
+use super::cap::Cap;
 use super::driver::Stream;
 use super::error::{CudaError, Result, guarded};
 
@@ -25,9 +27,15 @@ type Server = <cubecl::cuda::CudaRuntime as Runtime>::Server;
 /// CubeCL's number for the CUDA runtime in a device's id.
 const CUDA: u16 = 0;
 
+/// What CubeCL aligns buffers to.
+const ALIGNMENT: u64 = 512;
+
 /// The way to a card's thread.
 #[derive(Clone)]
-pub(crate) struct Thread(DeviceHandle<Server>);
+pub(crate) struct Thread {
+    handle: DeviceHandle<Server>,
+    cap: Arc<Cap>,
+}
 
 /// An address that is good as long as this lives.
 pub(crate) struct Held {
@@ -66,8 +74,22 @@ impl std::fmt::Debug for InPlace {
 
 impl Thread {
     /// To the card of this index; starts it where it is the first.
-    pub(crate) fn of(index: usize) -> Self {
-        Self(DeviceHandle::new(DeviceId { type_id: CUDA, index_id: index as u16 }))
+    pub(crate) fn of(index: usize, cap: Arc<Cap>) -> Self {
+        Self { handle: DeviceHandle::new(DeviceId { type_id: CUDA, index_id: index as u16 }), cap }
+    }
+
+    /// A new buffer of burn's pool. Where the pool had to grow beyond its cap, `refused` gets the error, and the buffer has no
+    /// memory: who uses it finds an error.
+    pub(crate) fn room(&self, bytes: u64, refused: impl FnOnce(CudaError) + Send + 'static) -> Handle {
+        let (stream, size) = (StreamId::current(), bytes.next_multiple_of(ALIGNMENT));
+        let handle = Handle::new(self.handle.service_id(), stream, size);
+        let (memory, cap) = (handle.memory.clone(), Arc::clone(&self.cap));
+        self.handle.submit(move |server: &mut Server| match admit(server, stream, size, &cap) {
+            // An error of the driver is the buffer's.
+            Ok(()) => drop(server.initialize_memory(memory, size, stream)),
+            Err(error) => refused(error),
+        });
+        handle.offset_start(0).offset_end(size - bytes)
     }
 
     /// Queues `f` in the caller's stream. It gets the stream and an address for each handle, or what went wrong
@@ -77,9 +99,9 @@ impl Thread {
         handles: Vec<Handle>,
         f: impl FnOnce(Result<(Stream, Vec<Held>)>) + Send + 'static,
     ) {
-        let stream = StreamId::current();
-        self.0.submit(move |server: &mut Server| f(resolve(server, stream, handles)));
-        self.0.flush_queue();
+        let (stream, cap) = (StreamId::current(), Arc::clone(&self.cap));
+        self.handle.submit(move |server: &mut Server| f(resolve(server, stream, handles, &cap)));
+        self.handle.flush_queue();
     }
 
     /// Runs `f` like [`queue`](Self::queue) and waits for its result.
@@ -89,8 +111,8 @@ impl Thread {
         f: impl FnOnce(Stream, Vec<Held>) -> Result<R> + Send,
     ) -> Result<R> {
         let stream = StreamId::current();
-        let result = self.0.submit_blocking(move |server: &mut Server| {
-            let (stream, held) = resolve(server, stream, handles)?;
+        let result = self.handle.submit_blocking(move |server: &mut Server| {
+            let (stream, held) = resolve(server, stream, handles, &self.cap)?;
             guarded(|| f(stream, held))
         });
         result.unwrap_or_else(|error| Err(CudaError::backend(format!("{error:?}"))))
@@ -98,15 +120,20 @@ impl Thread {
 
     /// Waits until everything queued before has been handed to the driver.
     pub(crate) fn settle(&self) -> Result<()> {
-        let result = self.0.submit_blocking(|_: &mut Server| ());
+        let result = self.handle.submit_blocking(|_: &mut Server| ());
         result.map_err(|error| CudaError::backend(format!("{error:?}")))
     }
 }
 
 /// The stream of `id`, and the buffers bound in place, ordered behind whoever wrote them.
-fn resolve(server: &mut Server, id: StreamId, handles: Vec<Handle>) -> Result<(Stream, Vec<Held>)> {
+fn resolve(
+    server: &mut Server,
+    id: StreamId,
+    handles: Vec<Handle>,
+    cap: &Cap,
+) -> Result<(Stream, Vec<Held>)> {
     // Makes the stream where this is its first use.
-    drop(server.write_streams().resolve(id, [].into_iter()).map_err(|e| refused(&e))?);
+    look(server, id, cap)?;
     let mut held = Vec::with_capacity(handles.len());
     for handle in handles {
         let guard = server.get_resource(handle.binding(), id).map_err(|e| refused(&e))?;
@@ -115,6 +142,49 @@ fn resolve(server: &mut Server, id: StreamId, handles: Vec<Handle>) -> Result<(S
     let stream = server.write_streams().try_stream_mut(&id);
     let stream = stream.ok_or_else(|| CudaError::backend("the stream that was just made is gone"))?.sys;
     Ok((stream, held))
+}
+
+/// Whether a buffer of so many bytes is within the pool's cap: there is room in what the pool holds, or it may grow.
+fn admit(server: &mut Server, id: StreamId, size: u64, cap: &Cap) -> Result<()> {
+    let page = cap.page(size);
+    within(
+        server,
+        id,
+        cap,
+        |held, most, has_room| {
+            if held + page <= most || has_room(size) { Ok(()) } else { Err(held + page) }
+        },
+    )
+}
+
+/// Whether the pool is within its cap, whoever made it grow; makes the stream where this is its first use.
+fn look(server: &mut Server, id: StreamId, cap: &Cap) -> Result<()> {
+    within(server, id, cap, |held, most, _| if held <= most { Ok(()) } else { Err(held) })
+}
+
+/// What `fits` says, if need be once the pool has given back what it holds for later. It gets the bytes that the pool holds
+/// and may hold, and who looks for room in what it holds, and says how many there would be.
+fn within(
+    server: &mut Server,
+    id: StreamId,
+    cap: &Cap,
+    fits: impl Fn(u64, u64, &mut dyn FnMut(u64) -> bool) -> std::result::Result<(), u64>,
+) -> Result<()> {
+    let look = |server: &mut Server| {
+        let mut streams = server.write_streams().resolve(id, [].into_iter()).map_err(|e| refused(&e))?;
+        let Some(most) = cap.of_pool() else { return Ok(Ok(())) };
+        let held = streams.all().map(|stream| stream.memory_management_gpu.bytes_allocated()).sum();
+        let (stream, failures) = streams.current_and_failures();
+        // What is reserved here is free again at once, for whom it was looked for.
+        let mut has_room =
+            |size| stream.memory_management_gpu.reserve(size, PageUpdate::Forbidden, failures).is_ok();
+        Ok(fits(held, most, &mut has_room))
+    };
+    if look(server)?.is_ok() {
+        return Ok(());
+    }
+    server.memory_cleanup(id).map_err(|e| refused(&e))?;
+    look(server)?.map_err(|wanted| cap.refusal(wanted))
 }
 
 /// CubeCL's error as ours, with what kind it is of.

@@ -7,6 +7,7 @@ use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
 use cubecl::server::Handle;
+use cubecl_environment::stream::StreamId;
 
 use super::error::{CudaError, Result};
 use super::gpu::Gpu;
@@ -54,6 +55,17 @@ pub fn empty(shape: impl Into<Shape>, dtype: DType, device: &BackendDevice<CubeB
     empty_within(shape, dtype, device, 0)
 }
 
+/// A new buffer, which a card's pool gives within its [`Cap`](super::cap::Cap).
+pub(super) fn buffer(device: &BackendDevice<CubeBackend>, bytes: usize) -> Handle {
+    match gpu_of_device(device) {
+        Ok(gpu) if gpu.cap().of_pool().is_some() => {
+            let (refused, stream) = (gpu.clone(), StreamId::current());
+            gpu.thread().room(bytes as u64, move |error| refused.keep_error(stream, error))
+        }
+        _ => device.client().empty(bytes),
+    }
+}
+
 /// As [`empty`], at the beginning of a buffer of `room` bytes where that is more.
 pub fn empty_within(
     shape: impl Into<Shape>,
@@ -64,7 +76,7 @@ pub fn empty_within(
     let shape = shape.into();
     let client = device.client();
     let bytes = shape.num_elements() * dtype.size();
-    let buffer = client.empty(bytes.max(room));
+    let buffer = buffer(device, bytes.max(room));
     let tensor = CubeTensor::new_contiguous(client, device.clone(), shape, buffer, dtype);
     if is_poisoning() && bytes > 0 {
         gpu_of(&tensor).enqueue(handles([&tensor]), move |run, at| poison(run, at[0], bytes));

@@ -14,7 +14,7 @@ use super::inputs::Inputs;
 use super::keep::Kept;
 use super::settings::MemorySettings;
 use super::sizes::Chunks;
-use crate::cuda::gauge::{own, release_unused};
+use crate::cuda::gauge::{cap, own, release_unused};
 use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, StreamOrder, poison};
 use crate::stream::inputs::HostedInputs;
 
@@ -210,6 +210,7 @@ impl Arena {
         let Budget { scratch_bytes, inputs, kept, slots, bytes, .. } = budget;
         let kept_from = slots.first().copied().unwrap_or(bytes);
         let memory = Arc::new(DeviceMemory::new(gpu, bytes as usize)?);
+        cap(gpu, settings.limit)?;
         let hosted = match inputs.host_bytes() {
             0 => None,
             _ => Some(Arc::new(HostedInputs::new(gpu, inputs, bus)?)),

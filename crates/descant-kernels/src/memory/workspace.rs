@@ -41,6 +41,19 @@ struct State {
     numbers: u64,
     #[cfg(feature = "cuda")]
     arena: Option<Arena>,
+    /// The card whose pool keeps within the limit.
+    #[cfg(feature = "cuda")]
+    capped: Option<Gpu>,
+}
+
+/// With the model its limit ends: what comes next on the card has its own.
+#[cfg(feature = "cuda")]
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Some(gpu) = &self.capped {
+            gpu.cap().set(None, 0);
+        }
+    }
 }
 
 impl State {
@@ -128,7 +141,8 @@ impl Workspace {
     /// More is in use: the limit was not kept.
     pub fn check_limit(&self, device: &Device) -> Result<(), DeviceError> {
         #[cfg(feature = "cuda")]
-        if let (Some(limit), false) = (self.settings().limit, crate::is_cpu(device)) {
+        if let (Some(limit), Some(index)) = (self.settings().limit, crate::cuda::index_of(device)) {
+            self.state().capped = Some(Gpu::of(index)?);
             return Ok(crate::cuda::gauge::check_limit(device, limit)?);
         }
         let _ = device;
@@ -196,6 +210,7 @@ impl Turn<'_> {
 
     fn arena(&mut self, gpu: &Gpu, need: &Need) -> crate::cuda::Result<&mut Arena> {
         let (before, settings) = (self.state.arena.take(), self.state.settings());
+        self.state.capped = settings.limit.map(|_| gpu.clone());
         let arena = Arena::serving(before, gpu, need, settings, self.state.bus)?;
         Ok(self.state.arena.insert(arena))
     }
