@@ -45,7 +45,7 @@ pub struct TrainConfig {
     pub max_steps: u64,
     /// Sequences in a micro-batch: conversations, or packed sequences with `packing`.
     pub micro_batch: MicroBatch,
-    /// Micro-batches in one optimizer step; sequences with [`MicroBatch::Auto`].
+    /// Micro-batches in one optimizer step; sequences if `micro_batch` is `auto`.
     pub accumulation: usize,
     /// Maximum sequence length in tokens; longer ones are handled by `data.too_long`, never truncated silently.
     pub max_sequence: usize,
