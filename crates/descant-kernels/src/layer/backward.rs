@@ -83,15 +83,12 @@ impl Frame<'_> {
             dpre: pre,
             h_out: inner,
             pairs: self.at(Buffer::Pairs)?,
-            experts: self.at(Buffer::Experts)?,
             weights: self.at(Buffer::Weights)?,
-            d_out: grad,
-            bias: self.operands.frozen.down_bias,
             d_weights: self.at(Buffer::DWeights)?,
         };
-        let bytes = 2.0 * self.n_pairs() as f64 * (5 * s.inner + s.hidden) as f64;
+        let bytes = 2.0 * self.n_pairs() as f64 * (5 * s.inner) as f64;
         self.run.stage("swiglu, back", 0.0, bytes, || {
-            swiglu::backward(self.run, &at, [self.n_pairs(), s.inner, s.hidden, s.top_k], self.spec.limit)
+            swiglu::backward(self.run, &at, [self.n_pairs(), s.inner], self.spec.limit)
         })?;
         let (Some(pair), Some(to)) = (&pair, to.pairs[SiteKind::Down]) else { return Ok(()) };
         let inner = self.sorted(inner, s.inner)?;
@@ -134,6 +131,7 @@ impl Frame<'_> {
             weights: self.at(Buffer::Weights)?,
             d_weights: self.at(Buffer::DWeights)?,
             router: self.router_weight()?,
+            bias: self.operands.frozen.down_bias,
             middle: self.part_of(self.at(Buffer::Middle)?),
             inverse_rms: self.at(Buffer::SecondRms)?,
             norm: self.operands.frozen.post_norm,

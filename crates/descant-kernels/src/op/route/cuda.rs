@@ -128,10 +128,12 @@ pub(crate) struct CombineBackward {
     pub(crate) places: u64,
     /// Expert of each pair.
     pub(crate) experts: u64,
-    /// The router's weight of each pair, and its gradient.
+    /// The router's weight of each pair, and its gradient, without what the second product's bias gives.
     pub(crate) weights: u64,
     pub(crate) d_weights: u64,
     pub(crate) router: RouterWeight,
+    /// `[experts, hidden]`, of the experts' second product.
+    pub(crate) bias: u64,
     /// The residual stream before the norm, the norm's factors and weight.
     pub(crate) middle: u64,
     pub(crate) inverse_rms: u64,
@@ -151,7 +153,7 @@ pub(crate) fn combine_backward(
 ) -> Result<()> {
     let CombineBackward { d_rows, places, experts, weights, d_weights, .. } = *at;
     let is_f32 = matches!(at.router, RouterWeight::F32(_));
-    let given = [d_rows, places, experts, d_weights, weights, at.router.address()];
+    let given = [d_rows, places, experts, d_weights, weights, at.router.address(), at.bias];
     let stream = [at.middle, at.inverse_rms, at.norm, at.grad, at.out, at.d_logits];
     let mut arguments = given.map(Arg::Ptr).to_vec();
     arguments.extend(Arg::list(stream, [hidden, top_k, is_f32.into()]));

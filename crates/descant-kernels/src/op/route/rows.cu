@@ -180,18 +180,37 @@ __device__ __forceinline__ void finish_token(const Token<K>& token, const bf16* 
     }
 }
 
+// Sums over the block, each the same bits in every thread. `scratch` is free again on return.
+template <int K> __device__ __forceinline__ void block_sums(float (&x)[K], float* scratch) {
+    static_assert(THREADS / 32 * K <= 32, "room for a sum of each warp");
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+#pragma unroll
+    for (int i = 0; i < K; i++) {
+        x[i] = warp_sum(x[i]);
+        if (lane == 0) scratch[warp * K + i] = x[i];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < K; i++) {
+        x[i] = 0.0f;
+        for (int other = 0; other < THREADS / 32; other++) x[i] += scratch[other * K + i];
+    }
+    __syncthreads();
+}
+
 // The end of the expert half's backward, for each token t with experts e_i:
-//   dl_i   = weights_i (d_weights_i - sum_j weights_j d_weights_j)       -> d_logits[t, i]
+//   dw_i   = d_weights[t, i] + dot(grad[t], down_bias[e_i])
+//   dl_i   = weights_i (dw_i - sum_j weights_j dw_j)                     -> d_logits[t, i]
 //   dxn    = sum_i dxp[places[t, i]] + sum_i dl_i router_w[e_i]
 //   out[t] = grad[t] + gradient of RMSNorm (x_mid, inv_rms, norm_w) at dxn
 // dxp bf16 [P, D]; places, experts i32 [T, k]; d_weights, weights, d_logits f32 [T, k]; router_w [E, D], f32 or bf16;
-// x_mid bf16 [T, D]; inv_rms f32 [T]; norm_w f32 [D]; grad, out bf16 [T, D], may be one. k <= K.
+// down_bias bf16 [E, D]; x_mid bf16 [T, D]; inv_rms f32 [T]; norm_w f32 [D]; grad, out bf16 [T, D], may be one. k <= K.
 template <int K>
 __device__ __forceinline__ void end_of_experts(const bf16* dxp, const int* places, const int* experts,
                                                const float* d_weights, const float* weights, const void* router_w,
-                                               const bf16* x_mid, const float* inv_rms, const float* norm_w,
-                                               const bf16* grad, bf16* out, float* d_logits, int D, int k,
-                                               int router_is_f32) {
+                                               const bf16* down_bias, const bf16* x_mid, const float* inv_rms,
+                                               const float* norm_w, const bf16* grad, bf16* out, float* d_logits, int D,
+                                               int k, int router_is_f32) {
     __shared__ float scratch[32];
     u64 t = blockIdx.x;
     Token<K> token;
@@ -199,11 +218,26 @@ __device__ __forceinline__ void end_of_experts(const bf16* dxp, const int* place
     grad += t * D, out += t * D;
     float dw[K], mean = 0.0f;
 #pragma unroll
-    for (int i = 0; i < K; i++)
+    for (int i = 0; i < K; i++) {
+        dw[i] = 0.0f;
         if (i < k) token.places[i] = places[t * k + i], token.experts[i] = experts[t * k + i];
+    }
+    for (int c = threadIdx.x; c < D / 8; c += THREADS) {
+        float f[8];
+        unpack8(load16(grad + 8 * c), f);
+#pragma unroll
+        for (int i = 0; i < K; i++) {
+            if (i >= k) break;
+            float b[8];
+            unpack8(load16(down_bias + (u64)token.experts[i] * D + 8 * c), b);
+#pragma unroll
+            for (int j = 0; j < 8; j++) dw[i] += f[j] * b[j];
+        }
+    }
+    block_sums(dw, scratch);
 #pragma unroll
     for (int i = 0; i < K; i++)
-        if (i < k) dw[i] = d_weights[t * k + i], mean += weights[t * k + i] * dw[i];
+        if (i < k) dw[i] += d_weights[t * k + i], mean += weights[t * k + i] * dw[i];
 #pragma unroll
     for (int i = 0; i < K; i++) {
         if (i >= k) break;
@@ -223,20 +257,20 @@ __device__ __forceinline__ void end_of_experts(const bf16* dxp, const int* place
 // The above with k <= 4. Grid: T. Block: 128.
 extern "C" __global__ void __launch_bounds__(THREADS, 5)
     combine_backward(const bf16* dxp, const int* places, const int* experts, const float* d_weights,
-                     const float* weights, const void* router_w, const bf16* x_mid, const float* inv_rms,
-                     const float* norm_w, const bf16* grad, bf16* out, float* d_logits, int D, int k,
-                     int router_is_f32) {
+                     const float* weights, const void* router_w, const bf16* down_bias, const bf16* x_mid,
+                     const float* inv_rms, const float* norm_w, const bf16* grad, bf16* out, float* d_logits, int D,
+                     int k, int router_is_f32) {
     follow_closely();
-    end_of_experts<4>(dxp, places, experts, d_weights, weights, router_w, x_mid, inv_rms, norm_w, grad, out, d_logits,
-                      D, k, router_is_f32);
+    end_of_experts<4>(dxp, places, experts, d_weights, weights, router_w, down_bias, x_mid, inv_rms, norm_w, grad, out,
+                      d_logits, D, k, router_is_f32);
 }
 // The same with k <= 8.
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
     combine_backward_many(const bf16* dxp, const int* places, const int* experts, const float* d_weights,
-                          const float* weights, const void* router_w, const bf16* x_mid, const float* inv_rms,
-                          const float* norm_w, const bf16* grad, bf16* out, float* d_logits, int D, int k,
-                          int router_is_f32) {
+                          const float* weights, const void* router_w, const bf16* down_bias, const bf16* x_mid,
+                          const float* inv_rms, const float* norm_w, const bf16* grad, bf16* out, float* d_logits,
+                          int D, int k, int router_is_f32) {
     follow_closely();
-    end_of_experts<MAX_K>(dxp, places, experts, d_weights, weights, router_w, x_mid, inv_rms, norm_w, grad, out,
-                          d_logits, D, k, router_is_f32);
+    end_of_experts<MAX_K>(dxp, places, experts, d_weights, weights, router_w, down_bias, x_mid, inv_rms, norm_w, grad,
+                          out, d_logits, D, k, router_is_f32);
 }

@@ -29,29 +29,17 @@ pub(crate) struct Backward {
     pub(crate) h_out: u64,
     /// Pair of each row, or none.
     pub(crate) pairs: u64,
-    /// Expert of each pair, or none.
-    pub(crate) experts: u64,
     /// The router's weight of each pair, or none.
     pub(crate) weights: u64,
-    /// `[tokens, features]` gradient of the experts' sum, or none.
-    pub(crate) d_out: u64,
-    /// `[experts, features]` bias of the second product, where `d_out` is given.
-    pub(crate) bias: u64,
-    /// Gradient of each pair's weight, or none.
+    /// Gradient of each pair's weight, without what the second product's bias gives; or none.
     pub(crate) d_weights: u64,
 }
 
 /// The gradient of the activation's input, and where asked that of the router's weights.
-pub(crate) fn backward(
-    run: &Run<'_>,
-    at: &Backward,
-    [rows, width, features, top_k]: [usize; 4],
-    limit: f32,
-) -> Result<()> {
+pub(crate) fn backward(run: &Run<'_>, at: &Backward, [rows, width]: [usize; 2], limit: f32) -> Result<()> {
     let kernel = run.kernel("swiglu", "swiglu_backward", &[])?;
-    let Backward { pre, dh, dpre, h_out, pairs, experts, weights, d_out, bias, d_weights } = *at;
-    let addresses = [pre, dh, dpre, h_out, pairs, experts, weights, d_out, bias, d_weights];
-    let mut arguments = Arg::list(addresses, [width, features, top_k]);
+    let Backward { pre, dh, dpre, h_out, pairs, weights, d_weights } = *at;
+    let mut arguments = Arg::list([pre, dh, dpre, h_out, pairs, weights, d_weights], [width]);
     arguments.push(Arg::F32(limit));
     run.launch_early(kernel, rows, 128u32, 0, &arguments)
 }
@@ -73,7 +61,7 @@ impl SwigluKernel for CubeBackend {
         let dx = cuda::empty(pre.shape(), DType::BF16, &pre.device);
         cuda::gpu_of(&pre).enqueue(cuda::handles([&pre, &grad, &dx]), move |run, p| {
             let at = Backward { pre: p[0], dh: p[1], dpre: p[2], ..Backward::default() };
-            backward(run, &at, [rows, inputs / 2, 0, 1], limit)
+            backward(run, &at, [rows, inputs / 2], limit)
         });
         dx
     }

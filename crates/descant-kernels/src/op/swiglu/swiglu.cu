@@ -45,15 +45,14 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // Row p = place of a pair: with h = swiglu(pre[p]), q = pairs[p], weight = weights[q] (1 where `weights` is null):
 //   dpre[p] = weight * swiglu'(pre[p]) dh[p]                     (dpre may be pre)
-//   d_weights[q] = dot(dh[p], h) + dot(d_out[q / k], bias[experts[q]])   (second term only where d_out is given)
+//   d_weights[q] = dot(dh[p], h)
 //   h_out[p] = h                                                 (may be null)
 // A clamp passes the gradient where it does not bite, its borders included.
-// pre, dpre bf16 [P, 2F]; dh, h_out bf16 [P, F]; pairs i32 [P]; experts i32, weights, d_weights f32 [T, k];
-// d_out bf16 [T, D]; bias bf16 [E, D]. pairs, experts, weights and d_weights may all be null. Grid: P. Block: 128.
+// pre, dpre bf16 [P, 2F]; dh, h_out bf16 [P, F]; pairs i32 [P]; weights, d_weights f32 [T k]. pairs, weights and
+// d_weights may all be null. Grid: P. Block: 128.
 extern "C" __global__ void __launch_bounds__(THREADS, 6)
-    swiglu_backward(const bf16* pre, const bf16* dh, bf16* dpre, bf16* h_out, const int* pairs, const int* experts,
-                    const float* weights, const bf16* d_out, const bf16* bias, float* d_weights, int F, int D, int k,
-                    float limit) {
+    swiglu_backward(const bf16* pre, const bf16* dh, bf16* dpre, bf16* h_out, const int* pairs, const float* weights,
+                    float* d_weights, int F, float limit) {
     follow_closely();
     __shared__ float scratch[32];
     u64 place = blockIdx.x;
@@ -93,16 +92,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 6)
         }
     }
     if (!d_weights) return;
-    if (d_out) {
-        d_out += (u64)(pair / k) * D, bias += (u64)experts[pair] * D;
-        for (int c = threadIdx.x; c < D / 8; c += THREADS) {
-            float a[8], b[8];
-            unpack8(load16(d_out + 8 * c), a);
-            unpack8(load16(bias + 8 * c), b);
-#pragma unroll
-            for (int j = 0; j < 8; j++) sum += a[j] * b[j];
-        }
-    }
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) d_weights[pair] = sum;
 }
