@@ -10,8 +10,9 @@ use super::error::CudaError;
 
 /// What a page of the pool is larger than the buffer that it was made for, at most.
 const PAGE_SLACK: u64 = 2 << 20;
-/// The pool's pages for small buffers.
+/// The pool's pages for small buffers, and the largest of those.
 const SMALL_PAGE: u64 = 8 << 20;
+const SMALL: u64 = 64 << 10;
 /// No limit.
 const NONE: u64 = u64::MAX;
 
@@ -60,8 +61,10 @@ impl Cap {
 
     /// Bytes that the pool would take from the driver at most for a buffer of so many.
     pub(crate) fn page(&self, bytes: u64) -> u64 {
-        let largest = self.largest.fetch_max(bytes, Ordering::Relaxed).max(bytes);
-        (largest + PAGE_SLACK).max(SMALL_PAGE)
+        if bytes <= SMALL {
+            return SMALL_PAGE;
+        }
+        self.largest.fetch_max(bytes, Ordering::Relaxed).max(bytes) + PAGE_SLACK
     }
 
     /// The error of a pool that holds so many bytes or would.
@@ -93,10 +96,11 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_as_large_as_the_largest_buffer() {
+    fn a_page_is_as_large_as_the_largest_buffer_but_for_small_ones() {
         let cap = Cap::default();
-        assert_eq!(cap.page(1), SMALL_PAGE);
+        assert_eq!(cap.page(1 << 20), (1 << 20) + PAGE_SLACK);
         assert_eq!(cap.page(100 << 20), (100 << 20) + PAGE_SLACK);
-        assert_eq!(cap.page(1), (100 << 20) + PAGE_SLACK);
+        assert_eq!([cap.page(1), cap.page(SMALL)], [SMALL_PAGE; 2]);
+        assert_eq!(cap.page(1 << 20), (100 << 20) + PAGE_SLACK);
     }
 }
