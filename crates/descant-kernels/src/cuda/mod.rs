@@ -36,7 +36,6 @@ pub(crate) mod boxes;
 #[cfg(feature = "cuda")]
 mod brake;
 #[cfg(any(feature = "cuda", test))]
-#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "only a card has a pool"))]
 mod cap;
 #[cfg(feature = "cuda")]
 mod driver;

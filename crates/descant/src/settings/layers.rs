@@ -193,8 +193,16 @@ fn check_keys(name: &str, text: &str, before: &str, table: &DeTable<'_>, known: 
 /// The parser's error, in its line.
 fn located(name: &str, text: &str, error: &toml::de::Error) -> anyhow::Error {
     match error.span() {
-        Some(span) => anyhow!(shown(name, text, span.start, error.message())),
-        None => anyhow!("{name}: {}", error.message()),
+        Some(span) => anyhow!(shown(name, text, span.start, told(error))),
+        None => anyhow!("{name}: {}", told(error)),
+    }
+}
+
+/// What is wrong, where the parser says it in terms of its own.
+fn told(error: &toml::de::Error) -> &str {
+    match error.message() {
+        "invalid type: unit variant, expected string only" => "invalid type: expected one of the key's words",
+        message => message,
     }
 }
 
@@ -235,7 +243,7 @@ fn apply(table: &mut toml::Table, set: &str) -> Result<()> {
         inner = entry.as_table_mut().context("sections are tables")?;
     }
     inner.insert(name.to_owned(), typed(value));
-    Settings::deserialize(table.clone()).map_err(|e| anyhow!("--set {set}: {}", e.message()))?;
+    Settings::deserialize(table.clone()).map_err(|e| anyhow!("--set {set}: {}", told(&e)))?;
     Ok(())
 }
 

@@ -137,6 +137,7 @@ fn wrong_sets_say_which_and_why() {
         ("lr=1", "--set lr=1: unknown key `lr`", "write train.learning_rate"),
         ("train.max_steps=-1", "--set train.max_steps=-1: invalid value: integer `-1`, expected u64", ""),
         ("data.mask=all", "--set data.mask=all: unknown variant `all`", ""),
+        ("data.mask=1", "--set data.mask=1: invalid type: expected one of the key's words", ""),
         ("train.max_steps=1\nx=2", "--set train.max_steps=1\nx=2: invalid type: string", ""),
     ] {
         let error = sets(&[set]).unwrap_err();
