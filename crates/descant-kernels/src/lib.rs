@@ -46,7 +46,7 @@ pub use memory::{
 };
 pub use op::attention::{AttentionSpec, Segment, Segments, attention};
 pub use op::cache::write_rows;
-pub use op::experts::MAX_EXPERT_RANK;
+pub use op::experts::{ExpertForm, MAX_EXPERT_RANK};
 pub use op::linear::{FrozenWeight, Groups, Mxfp4Layout, Mxfp4Piece, NotTiled, linear};
 pub use op::loss::{LogitsRoom, token_losses, weighted_sum};
 pub use op::low_rank::low_rank;
@@ -63,6 +63,12 @@ pub use read::{DeviceError, read_all, read_bytes, read_floats, read_indices};
 pub use site::{PerSite, SiteKind};
 pub use source::{Source, first_in};
 pub use stream::{HostBytes, HostExperts, HostTable, StreamedMatrix, stream_experts};
+
+/// Experts' products in fp8 on a card, and what they are made of, for tests.
+#[cfg(feature = "cuda")]
+pub mod fp8 {
+    pub use crate::op::experts::fp8_operator::{Codes, Fp8Experts};
+}
 
 /// The definitions, for tests and for devices that have no form of their own yet.
 pub mod reference {

@@ -128,8 +128,8 @@ pub fn files(model: &Config, sites: &Sites) -> Result<Files> {
         "num_layers": model.num_hidden_layers,
         "lora_parameters": {"rank": rank, "scale": 1.0, "dropout": 0.0, "keys": keys},
     });
-    let tensors =
-        file_of(tensors, "mlx").map_err(|source| Error::Header { path: TENSORS_FILE.into(), source })?;
+    let tensors = file_of(tensors, "mlx", None)
+        .map_err(|source| Error::Header { path: TENSORS_FILE.into(), source })?;
     Ok(vec![(CONFIG_FILE, format!("{config:#}\n").into_bytes()), (TENSORS_FILE, tensors)])
 }
 

@@ -9,9 +9,9 @@ use std::sync::Mutex;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use descant_kernels::{
-    Angles, AttentionSpec, FrozenWeight, Groups, LogitsRoom, Segments, SiteKind, Workspace, attention,
-    combine_experts, compile_ahead, expert_weights, from_host, gather_rows, linear, rms_norm, rotary, route,
-    select_rows, swiglu, take_tokens, token_losses, wants_rows_in_order,
+    Angles, AttentionSpec, ExpertForm, FrozenWeight, Groups, LogitsRoom, Segments, SiteKind, Workspace,
+    attention, combine_experts, compile_ahead, expert_weights, from_host, gather_rows, linear, rms_norm,
+    rotary, route, select_rows, swiglu, take_tokens, token_losses, wants_rows_in_order,
 };
 
 use crate::batch::Batch;
@@ -125,6 +125,22 @@ impl GptOss {
     /// What the layers may use of the device's memory, and what they work in.
     pub fn workspace(&self) -> &Workspace {
         &self.workspace
+    }
+
+    /// Makes ready for sweeps ([`sweep`](Self::sweep)) that multiply with experts in these numbers; everything else is
+    /// in bf16 always. Says which products are in bf16 there too, because those numbers do not hold their weights exactly;
+    /// `None` where the device has no layers that sweeps go through as one operator.
+    ///
+    /// # Errors
+    /// There are no such kernels for this device or these weights.
+    pub fn prepare_experts(&self, experts: ExpertForm) -> Result<Option<Vec<Site>>> {
+        let mut in_bf16 = Vec::new();
+        for (index, layer) in self.weights.layers.iter().enumerate() {
+            let Some(whole) = &layer.whole else { return Ok(None) };
+            let kinds = whole.prepare_experts(experts)?;
+            in_bf16.extend(kinds.into_iter().map(|kind| Site { layer: index, kind }));
+        }
+        Ok(Some(in_bf16))
     }
 
     /// Final hidden states of whole sequences, after the last norm: `[tokens, hidden]`.

@@ -1,5 +1,6 @@
 //! The settings of the training loop, and their ranges.
 
+use descant_kernels::ExpertForm;
 use serde::{Deserialize, Serialize};
 
 use crate::micro_batch::MicroBatch;
@@ -34,6 +35,34 @@ pub enum OptimizerKind {
     /// AdamW with 8-bit moments in blocks of 256: a quarter of the memory.
     #[serde(rename = "adamw_8bit")]
     AdamW8bit,
+}
+
+/// In which numbers a step multiplies with the experts' frozen weights. Validation, evaluation and generation always do so
+/// in bf16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Experts {
+    /// bf16.
+    #[default]
+    Bf16,
+    /// Eight-bit floats: faster on a Hopper GPU; MXFP4 weights stay exact, activations are rounded.
+    Fp8,
+}
+
+impl Experts {
+    /// As kernels call it.
+    pub fn form(self) -> ExpertForm {
+        match self {
+            Self::Bf16 => ExpertForm::Bf16,
+            Self::Fp8 => ExpertForm::Fp8,
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    pub(crate) fn is_usual(&self) -> bool {
+        *self == Self::Bf16
+    }
 }
 
 /// Settings of the loop and the optimizer.
@@ -71,6 +100,11 @@ pub struct TrainConfig {
     pub max_grad_norm: f64,
     /// Seed of the adapter's initialization and of the data order.
     pub seed: u64,
+    /// In which numbers a step multiplies with the experts' frozen weights.
+    // Left out where it is the usual, so that a run that was begun before this key was there goes on.
+    #[serde(skip_serializing_if = "Experts::is_usual")]
+    #[cfg_attr(feature = "schema", schemars(extend("default" = "bf16")))]
+    pub experts: Experts,
 }
 
 impl Default for TrainConfig {
@@ -91,6 +125,7 @@ impl Default for TrainConfig {
             epsilon: 1e-8,
             max_grad_norm: 1.0,
             seed: 3407,
+            experts: Experts::Bf16,
         }
     }
 }

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::LogLengths;
+use crate::config::Experts;
 use crate::error::Result;
 use crate::validation::ValidationMetrics;
 use crate::workers::Shared;
@@ -37,6 +38,9 @@ pub struct StepMetrics {
     pub epoch: f64,
     /// Steps so far whose update was left out.
     pub skipped: u64,
+    /// In which numbers the step multiplied with experts, where that is not bf16.
+    #[serde(default, skip_serializing_if = "Experts::is_usual")]
+    pub experts: Experts,
     /// The loss on examples that are not trained on, after steps at which it is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationMetrics>,

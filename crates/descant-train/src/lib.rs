@@ -55,7 +55,7 @@ mod validation;
 mod work;
 mod workers;
 
-pub use config::{OptimizerKind, Schedule, TrainConfig};
+pub use config::{Experts, OptimizerKind, Schedule, TrainConfig};
 pub use error::{Error, Result};
 pub use event::{Event, Observer, Silent, StepMetrics, StepTiming};
 pub use expert_load::{ExpertLoad, expert_load};
@@ -68,6 +68,6 @@ pub use run::Course;
 pub use sample::{Sample, Samples};
 pub use score::{IGNORED, Score, score, score_ranked};
 pub use state::{SavedMoments, TrainerState};
-pub use trainer::{PROVEN_AFTER_STEP, StepResult, Trainer};
+pub use trainer::{PROVEN_AFTER_STEP, StepResult, Trainer, experts_in_bf16};
 pub use validation::{ChannelLoss, Validation, ValidationMetrics, Watched};
 pub use workers::{Link, OverGroup, Shared, Workers};

@@ -203,6 +203,7 @@ impl<'a> Run<'a> {
             trained_tokens: result.trained_tokens,
             epoch: self.progress.position as f64 / self.feed.epoch() as f64,
             skipped: self.progress.skipped,
+            experts: self.course.config.experts,
             validation,
         };
         let tokens_per_second = result.tokens as f64 / seconds;

@@ -13,7 +13,7 @@ use descant_kernels::{
 use descant_lora::LoraAdapters;
 use descant_model::{GptOss, Site, gradient_of};
 
-use crate::config::TrainConfig;
+use crate::config::{Experts, TrainConfig};
 use crate::error::{Error, Result};
 use crate::memory::Arrangement;
 use crate::objective::{CrossEntropy, Objective};
@@ -80,14 +80,16 @@ impl<'a> Trainer<'a> {
     /// A trainer at step 0. The adapters must lie on an autodiff device.
     ///
     /// # Errors
-    /// A setting is out of range.
+    /// A setting is out of range, or asks for numbers that no kernel of the device computes with.
     pub fn new(model: &'a GptOss, adapters: LoraAdapters, config: TrainConfig) -> Result<Self> {
         config.validate().map_err(Error::Config)?;
         let alive = adapters.tensors().map(|t| vec![false; t.dims()[0]]).collect();
         let optimizer = AdamW::new(&config, &adapters);
         let bytes = adapters.n_parameters() * size_of::<f32>();
         let bytes = (COPIES_OF_ADAPTERS * bytes) as u64;
-        let memory = model.workspace().reserve(Claim { bytes, together: 1, ..Claim::default() });
+        let experts = config.experts.form();
+        experts_in_bf16(model, config.experts)?;
+        let memory = model.workspace().reserve(Claim { bytes, together: 1, experts, ..Claim::default() });
         Ok(Self {
             model,
             config,
@@ -360,6 +362,20 @@ impl<'a> Trainer<'a> {
         self.alive = None;
         Ok(())
     }
+}
+
+/// The products with experts that stay in bf16 although a training's steps are to multiply with experts in fp8, which does
+/// not hold the weights of all matrices exactly. Prepares the model for such steps, once.
+///
+/// # Errors
+/// There are no such kernels for the model's device or weights.
+pub fn experts_in_bf16(model: &GptOss, experts: Experts) -> Result<Vec<Site>> {
+    if experts == Experts::Bf16 {
+        return Ok(Vec::new());
+    }
+    let refused =
+        || Error::Config("train.experts is \"fp8\", and this device has no such kernels".to_owned());
+    model.prepare_experts(experts.form())?.ok_or_else(refused)
 }
 
 /// A sum and what comes next.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::gpu::Gpu;
-use super::wanted::{Model, is_decoders, wanted};
+use super::wanted::{Model, is_decoders, wanted, wanted_by_fp8};
 
 /// Of the threads that make what a first step asks for, one of so many continues with the decoder's: steps are queued
 /// meanwhile, and their thread must not wait for a core.
@@ -36,6 +36,16 @@ fn beside(work: impl FnOnce() + Send + 'static) {
 }
 
 impl Gpu {
+    /// Makes the kernels for experts in fp8, each in a thread of its own, as [`compile_ahead`](Self::compile_ahead) makes
+    /// the others.
+    pub(crate) fn compile_fp8_ahead(&self) {
+        let architecture = self.architecture();
+        for (unit, defines) in wanted_by_fp8() {
+            let gpu = self.clone();
+            beside(move || drop(gpu.compiled().image(architecture, unit, defines)));
+        }
+    }
+
     /// Makes the kernels of such models, and opens cuBLASLt, in threads of their own, so that the first step need not
     /// wait for the compiler and for large libraries to come from the disk. Errors are left to whoever launches one.
     pub(crate) fn compile_ahead(&self, model: Model) {

@@ -30,6 +30,8 @@ pub(crate) enum BoxElement {
     Bf16,
     /// 32 in a row, 32-byte swizzle.
     U8,
+    /// 128 in a row, 128-byte swizzle.
+    E4m3,
     /// So many in a row, as they lie.
     U64(u32),
 }
@@ -48,6 +50,9 @@ impl Boxes {
             }
             BoxElement::U8 => {
                 (Type::CU_TENSOR_MAP_DATA_TYPE_UINT8, Swizzle::CU_TENSOR_MAP_SWIZZLE_32B, 1, 32)
+            }
+            BoxElement::E4m3 => {
+                (Type::CU_TENSOR_MAP_DATA_TYPE_UINT8, Swizzle::CU_TENSOR_MAP_SWIZZLE_128B, 1, 128)
             }
             BoxElement::U64(width) => {
                 (Type::CU_TENSOR_MAP_DATA_TYPE_UINT64, Swizzle::CU_TENSOR_MAP_SWIZZLE_NONE, 8, width)

@@ -143,3 +143,13 @@ __device__ __forceinline__ float block_sum(float x, float* scratch) {
     __syncthreads();
     return x;
 }
+// The same of the largest of numbers that are not negative; what is not a number does not count.
+__device__ __forceinline__ float block_max(float x, float* scratch) {
+    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, n_warps = (blockDim.x + 31) >> 5;
+    x = warp_max(x);
+    if (lane == 0) scratch[warp] = x;
+    __syncthreads();
+    x = warp_max(lane < n_warps ? scratch[lane] : 0.0f);
+    __syncthreads();
+    return x;
+}

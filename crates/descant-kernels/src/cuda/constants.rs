@@ -122,6 +122,9 @@ pub(super) const PAIR_GRADIENTS: &[Define] = &[
     ("RANKS", geometry::PAIR_RANKS as i64),
 ];
 pub(super) const TAKE_ROWS_SM90: &[Define] = &[geometry::TAKE_ROWS_SM90.threads("THREADS")];
+pub(super) const ROWS_FP8: &[Define] = &[geometry::ROWS_FP8.threads("THREADS")];
+pub(super) const SWIGLU_FP8: &[Define] =
+    &[geometry::SWIGLU_FP8.threads("THREADS"), ("VECTORS", geometry::SWIGLU_FP8_VECTORS as i64)];
 pub(super) const ROUTE: &[Define] = &[EXPERTS];
 pub(super) const ROUTE_SORT: &[Define] = &[
     EXPERTS,

@@ -217,6 +217,12 @@ pub const PAIR_COLUMNS: usize = 64;
 pub const PAIR_RANKS: usize = 32;
 /// Rows put in order by bulk copies; its shared memory is that of two rows a warp.
 pub const TAKE_ROWS_SM90: Block = Block { threads: 256, shared: 0 };
+/// Rows to E4M3, a warp a row, and the references of weights.
+pub const ROWS_FP8: Block = Block { threads: 256, shared: 0 };
+/// The backward of SwiGLU before a product in fp8, a block a row.
+pub const SWIGLU_FP8: Block = Block { threads: 128, shared: 0 };
+/// Times eight numbers of a row that a thread has there.
+pub const SWIGLU_FP8_VECTORS: usize = 3;
 /// The gradient of a factor; its shared memory depends on the rank.
 pub const LOW_RANK_GRADIENT: Block = Block { threads: 128, shared: 0 };
 /// Stages of the ring of both.

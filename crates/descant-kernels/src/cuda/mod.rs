@@ -89,7 +89,7 @@ pub(crate) use brake::Brake;
 #[cfg(feature = "cuda")]
 pub use driver::cards;
 #[cfg(feature = "cuda")]
-pub(crate) use driver::{OwnStream, Stream, copy_from_host};
+pub(crate) use driver::{OwnStream, Stream, copy_from_host, copy_to_host};
 #[cfg(feature = "cuda")]
 pub(crate) use event::{Event, StreamOrder};
 #[cfg(feature = "cuda")]

@@ -267,6 +267,7 @@ mod tests {
         ("layer/thin", "PARTS"),
         ("low_rank/few", "RANK_WIDTH"),
         ("route/sort", "MAX_EXPERTS"),
+        ("swiglu/fp8_sm90", "VECTORS"),
     ];
 
     #[test]

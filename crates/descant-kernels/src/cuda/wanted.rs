@@ -7,7 +7,7 @@ use super::constants::NF4;
 use super::table::{Define, UNITS, Unit};
 
 /// Files for experts in fp8, which few runs want: made when those ask for them.
-const FP8: &str = "experts/fp8";
+const FP8: &str = "/fp8";
 /// Files of the decoder.
 const DECODER: &str = "decode/";
 /// Files for MXFP4 alone. Those for NF4 are compiled with that.
@@ -58,7 +58,7 @@ pub fn wanted(model: Model, architecture: Architecture, is_hopper: bool) -> Vec<
     let all: Vec<Wanted> = UNITS
         .iter()
         .filter(serves)
-        .filter(|unit| !unit.id.starts_with(FP8))
+        .filter(|unit| !unit.id.contains(FP8))
         .filter(of_packing)
         .flat_map(|unit| unit.variants.iter().copied().filter(fits).map(move |defines| (unit, defines)))
         .collect();
@@ -71,6 +71,12 @@ pub fn wanted(model: Model, architecture: Architecture, is_hopper: bool) -> Vec<
         (is_decoders(unit), !are_products, unit.only.is_none(), std::cmp::Reverse(unit.text.len()))
     });
     wanted
+}
+
+/// What products with experts in fp8 ask for beside that, on a card that has them.
+pub fn wanted_by_fp8() -> impl Iterator<Item = Wanted> {
+    let all = UNITS.iter().filter(|unit| unit.id.contains(FP8));
+    all.flat_map(|unit| unit.variants.iter().map(move |defines| (unit, *defines)))
 }
 
 /// Whether only the decoder asks for a file.
@@ -100,6 +106,8 @@ mod tests {
             "attention/forward",
             "experts/few_nf4",
             "experts/fp8_sm90",
+            "experts/fp8_rows_sm90",
+            "swiglu/fp8_sm90",
         ] {
             assert!(!hopper.contains(&id), "{id}");
         }

@@ -1,6 +1,8 @@
 //! A layer's backward as launches: what was not kept is made again, then gradients go from the output to the input
 //! and to the pairs.
 
+use super::experts::{ExpertProduct, ExpertRows};
+use super::forward::Activation;
 use super::frame::{Frame, Product};
 use super::lora;
 use super::operands::{Factors, Gradients};
@@ -8,7 +10,8 @@ use crate::cuda::{MatmulSpec, Result};
 use crate::memory::keep::Kept;
 use crate::memory::table::{Buffer, ExpertBuffers, Phase};
 use crate::op::attention::cuda_backward as attention;
-use crate::op::experts::cuda::{self as experts, Output};
+use crate::op::experts::cuda::Output;
+use crate::op::experts::fp8_rows::RowFactors;
 use crate::op::norm::cuda as norm;
 use crate::op::route::cuda as route;
 use crate::op::swiglu::cuda as swiglu;
@@ -44,7 +47,7 @@ impl Frame<'_> {
         if self.plan.kept < Kept::Experts {
             self.choose_experts()?;
             // The backward of SwiGLU makes the activation again, where anybody asks.
-            return self.gate_up(Some(self.at(Buffer::Pre)?), None, Buffer::BackwardRows);
+            return self.gate_up(Some(self.at(Buffer::Pre)?), Activation::Left, Buffer::BackwardRows);
         }
         // Gradients of pairs alone read the rows; the norm's backward has its kept factors.
         if [SiteKind::GateUp, SiteKind::Router].into_iter().any(|kind| self.pair(kind).is_some()) {
@@ -69,24 +72,28 @@ impl Frame<'_> {
         }
         let d_inner = self.at(Buffer::DInner)?;
         let result = Output { low_rank, out: Some(d_inner), ..Output::default() };
-        let experts = self.operands.frozen.down(s);
-        let rows = self.rows_for(&experts, grad, Buffer::BackwardRows)?;
-        let (flops, bytes) = self.expert_cost(&experts);
-        self.run.stage("experts down, back", flops, bytes, || {
-            experts::product(self.run, &rows, &experts, experts.backward_side(), &result)
-        })?;
+        let product = ExpertProduct::Backward(ExpertPath::Down);
+        self.expert_product(product, ExpertRows::Tokens(grad), Buffer::BackwardRows, &result, None)?;
         let inner = if pair.is_some() { self.at(Buffer::InnerAgain)? } else { 0 };
         let pre = self.at(Buffer::Pre)?;
+        let in_fp8 = self.swiglu_codes()?;
+        let [codes, factors] = in_fp8.unwrap_or_default();
+        // In bf16 only for whom reads it.
+        let is_read = in_fp8.is_none() || self.pair(SiteKind::GateUp).is_some();
         let at = swiglu::Backward {
             pre,
             dh: d_inner,
-            dpre: pre,
+            dpre: if is_read { pre } else { 0 },
+            codes,
+            factors,
             h_out: inner,
             pairs: self.at(Buffer::Pairs)?,
             weights: self.at(Buffer::Weights)?,
             d_weights: self.at(Buffer::DWeights)?,
         };
-        let bytes = 2.0 * self.n_pairs() as f64 * (5 * s.inner) as f64;
+        // Two numbers of the input and one of the gradient; two of the result in either form.
+        let numbers = 6 + if is_read { 4 } else { 0 } + if in_fp8.is_some() { 2 } else { 0 };
+        let bytes = (self.n_pairs() * s.inner * numbers) as f64;
         self.run.stage("swiglu, back", 0.0, bytes, || {
             swiglu::backward(self.run, &at, [self.n_pairs(), s.inner], self.spec.limit)
         })?;
@@ -102,7 +109,8 @@ impl Frame<'_> {
     /// From the gradient of SwiGLU's input to that of each pair's expert input.
     fn gate_up_backward(&self, to: &Gradients<u64>) -> Result<()> {
         let (s, buffers) = (&self.plan.sizes, ExpertBuffers::of(ExpertPath::GateUp));
-        let d_pre = self.sorted(self.at(Buffer::Pre)?, 2 * s.inner)?;
+        let pre = self.at(Buffer::Pre)?;
+        let d_pre = self.sorted(pre, 2 * s.inner)?;
         let pair = self.pair(SiteKind::GateUp);
         let mut low_rank = None;
         if let Some(pair) = &pair {
@@ -110,11 +118,12 @@ impl Frame<'_> {
             low_rank = Some((self.at(buffers.du)?, self.at(buffers.dv)?));
         }
         let result = Output { low_rank, out: Some(self.at(Buffer::DExpertIn)?), ..Output::default() };
-        let experts = self.operands.frozen.gate_up(s);
-        let (flops, bytes) = self.expert_cost(&experts);
-        self.run.stage("experts gate_up, back", flops, bytes, || {
-            experts::product(self.run, &d_pre, &experts, experts.backward_side(), &result)
-        })?;
+        let product = ExpertProduct::Backward(ExpertPath::GateUp);
+        let rows = match self.swiglu_codes()? {
+            Some([_, factors]) => ExpertRows::Written(RowFactors::Each(factors)),
+            None => ExpertRows::Pairs(pre),
+        };
+        self.expert_product(product, rows, Buffer::BackwardRows, &result, None)?;
         let (Some(pair), Some(to)) = (&pair, to.pairs[SiteKind::GateUp]) else { return Ok(()) };
         let x = self.gathered(self.at(Buffer::SecondNormed)?, s.hidden)?;
         self.expert_gradients(pair, to, [(&d_pre, 2 * s.inner, buffers.u), (&x, s.hidden, buffers.du)])

@@ -18,7 +18,7 @@ use crate::memory::sizes::Plan;
 use crate::memory::table::Phase;
 use crate::op::attention::Segments;
 use crate::op::attention::table::Table;
-use crate::op::experts::RANK_WIDTH;
+use crate::op::experts::{ExpertForm, RANK_WIDTH};
 use crate::site::{Paths, PerSite};
 use crate::stream::StreamedMatrix;
 use crate::stream::inputs::HostedInputs;
@@ -104,7 +104,7 @@ impl Call {
 
     fn plan(&self, tokens: usize, lease: &Lease) -> Plan {
         let (sizes, in_order) = (self.layer.sizes, self.layer.in_order());
-        Plan::new(sizes, tokens, self.paths(), lease.kept, in_order).within(lease.chunks)
+        Plan::new(sizes, tokens, self.paths(), lease.kept, in_order).within(lease.chunks).with(lease.experts)
     }
 
     /// What no kernel was written for.
@@ -195,6 +195,9 @@ impl Call {
 
     fn work(&self, way: &Way<'_>, operands: &Operands<u64>) -> Result<(), CudaError> {
         let Way { run, plan, lease, phase } = *way;
+        // Only a training step: whoever wants tensors evaluates.
+        let in_fp8 = plan.experts == ExpertForm::Fp8 && matches!(self.turn, Turn::Placed { .. });
+        let fp8 = in_fp8.then(|| self.layer.fp8()).transpose()?;
         let frame = Frame {
             run,
             spec: &self.layer.spec,
@@ -203,6 +206,7 @@ impl Call {
             operands,
             pairs: &self.pairs,
             sequences: &self.sequences.at(operands.sequences),
+            fp8,
             kept: lease.kept_address(),
             scratch: lease.scratch_address(),
             phase,

@@ -6,13 +6,24 @@
 //!                                                           └──(+)── combine ◀─ down ◀─ SwiGLU ◀─ gate_up
 //! ```
 
+use super::experts::{ExpertProduct, ExpertRows};
 use super::frame::{Frame, Product};
 use crate::cuda::{Element, MatmulSpec, Result};
 use crate::memory::table::{Buffer, ExpertBuffers, Phase};
 use crate::op::attention::cuda as attention;
-use crate::op::experts::cuda::{self as experts, Output};
+use crate::op::experts::cuda::Output;
+use crate::op::experts::fp8_rows::RowFactors;
 use crate::op::route::cuda as route;
 use crate::site::{DensePath, ExpertPath, SiteKind};
+
+/// What becomes of SwiGLU's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activation {
+    /// It is stored for the second product.
+    Stored,
+    /// Nobody wants it.
+    Left,
+}
 
 impl Frame<'_> {
     /// The whole layer, from its input to its output.
@@ -27,7 +38,7 @@ impl Frame<'_> {
             experts.note_experts()?;
             // Stored where it is kept; the activation is what the second product reads.
             let pre = experts.at(Buffer::Pre).ok();
-            experts.gate_up(pre, Some(experts.at(Buffer::Inner)?), Buffer::ForwardRows)?;
+            experts.gate_up(pre, Activation::Stored, Buffer::ForwardRows)?;
             experts.down()?;
             experts.combine(out)
         })
@@ -113,9 +124,9 @@ impl Frame<'_> {
         self.run.copy(to, self.at(Buffer::Experts)?, bytes(self.tokens()))
     }
 
-    /// The experts' first product and its activation; each is stored where it has a place. `rows` is where tokens'
-    /// rows are put in order.
-    pub(super) fn gate_up(&self, pre: Option<u64>, inner: Option<u64>, rows: Buffer) -> Result<()> {
+    /// The experts' first product, stored where it has a place, and its activation. `rows` is where tokens' rows are put in
+    /// order.
+    pub(super) fn gate_up(&self, pre: Option<u64>, activation: Activation, rows: Buffer) -> Result<()> {
         let (s, buffers) = (&self.plan.sizes, ExpertBuffers::of(ExpertPath::GateUp));
         let (frozen, normed) = (&self.operands.frozen, self.at(Buffer::SecondNormed)?);
         self.pack_expert_pair(ExpertPath::GateUp)?;
@@ -125,24 +136,29 @@ impl Frame<'_> {
             self.expert_u(pair, &x, buffers.dv, s.hidden, buffers.u)?;
             low_rank = Some((self.at(buffers.u)?, self.at(buffers.v)?));
         }
-        let experts = frozen.gate_up(s);
-        let x = self.rows_for(&experts, normed, rows)?;
+        let codes = match activation {
+            Activation::Stored => self.activation_codes()?,
+            Activation::Left => None,
+        };
+        // In bf16 for whom reads it so.
+        let is_read =
+            activation == Activation::Stored && (codes.is_none() || self.pair(SiteKind::Down).is_some());
+        let inner = is_read.then(|| self.at(Buffer::Inner)).transpose()?;
         let to = Output {
             bias: Some(frozen.gate_up_bias),
             low_rank,
             out: pre,
             swiglu: inner.map(|inner| (inner, self.spec.limit)),
         };
-        let (flops, bytes) = self.expert_cost(&experts);
-        self.run.stage("experts gate_up", flops, bytes, || {
-            experts::product(self.run, &x, &experts, experts.forward_side(), &to)
-        })
+        let product = ExpertProduct::Forward(ExpertPath::GateUp);
+        self.expert_product(product, ExpertRows::Tokens(normed), rows, &to, codes)
     }
 
     /// The experts' second product.
     fn down(&self) -> Result<()> {
         let (s, buffers) = (&self.plan.sizes, ExpertBuffers::of(ExpertPath::Down));
-        let x = self.sorted(self.at(Buffer::Inner)?, s.inner)?;
+        let inner = self.at(Buffer::Inner)?;
+        let x = self.sorted(inner, s.inner)?;
         self.pack_expert_pair(ExpertPath::Down)?;
         let mut low_rank = None;
         if let Some(pair) = &self.pair(SiteKind::Down) {
@@ -151,11 +167,12 @@ impl Frame<'_> {
         }
         let bias = Some(self.operands.frozen.down_bias);
         let to = Output { bias, low_rank, out: Some(self.at(Buffer::ExpertOut)?), swiglu: None };
-        let experts = self.operands.frozen.down(s);
-        let (flops, bytes) = self.expert_cost(&experts);
-        self.run.stage("experts down", flops, bytes, || {
-            experts::product(self.run, &x, &experts, experts.forward_side(), &to)
-        })
+        let product = ExpertProduct::Forward(ExpertPath::Down);
+        let rows = match self.activation_codes()? {
+            Some(codes) => ExpertRows::Written(RowFactors::Fixed(codes.factor)),
+            None => ExpertRows::Pairs(inner),
+        };
+        self.expert_product(product, rows, Buffer::InnerRows, &to, None)
     }
 
     /// What the experts say of each token, added to the residual stream.

@@ -5,6 +5,7 @@
 //! allocated. Order is the order of burn's stream.
 
 use super::factors::Pair;
+use super::fp8::Fp8;
 use super::frozen::DenseData;
 use super::operands::Operands;
 use super::types::LayerSpec;
@@ -40,6 +41,8 @@ pub(super) struct Frame<'a> {
     pub(super) operands: &'a Operands<u64>,
     pub(super) pairs: &'a PerSite<Option<PairSpec>>,
     pub(super) sequences: &'a Sequences,
+    /// What products of experts in fp8 are made with, in a step that has them.
+    pub(super) fp8: Option<&'a Fp8>,
     /// Where kept memory and scratch begin.
     pub(super) kept: u64,
     pub(super) scratch: u64,

@@ -10,10 +10,14 @@
 mod backward;
 #[cfg(feature = "cuda")]
 mod call;
+#[cfg(feature = "cuda")]
+mod experts;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) mod factors;
 #[cfg(feature = "cuda")]
 mod forward;
+#[cfg(feature = "cuda")]
+mod fp8;
 #[cfg(feature = "cuda")]
 mod frame;
 #[cfg(feature = "cuda")]
@@ -44,7 +48,8 @@ use crate::DeviceError;
 use crate::device::only_on_a_card;
 use crate::memory::Workspace;
 use crate::op::attention::Segments;
-use crate::site::PerSite;
+use crate::op::experts::ExpertForm;
+use crate::site::{PerSite, SiteKind};
 pub use types::{
     Angles, DenseWeight, LayerPairs, LayerPlace, LayerSpec, LayerTensors, LowRankPair, PairGradients,
     PlacedBatch,
@@ -82,6 +87,16 @@ impl DecoderLayer {
     #[cfg(feature = "cuda")]
     pub(crate) fn prepared(&self) -> &prepared::Prepared {
         &self.inner
+    }
+
+    /// Makes ready for the steps of a training that multiply with experts in these numbers, which its
+    /// [`Claim::experts`](crate::Claim::experts) says: a step that goes [from place to place](Self::forward_placed) does
+    /// so, and nothing else. Says which products stay in bf16, because eight bits do not hold their weights exactly.
+    ///
+    /// # Errors
+    /// There are no such kernels for this device or these weights.
+    pub fn prepare_experts(&self, experts: ExpertForm) -> Result<Vec<SiteKind>, DeviceError> {
+        only_on_a_card!(self.inner, (experts), Ok(self.inner.prepare_experts(experts)?))
     }
 
     /// The layer's output for whole sequences.

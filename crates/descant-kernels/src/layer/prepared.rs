@@ -1,21 +1,23 @@
 //! A layer on an NVIDIA card: what is prepared once.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn::backend::tensor::Device as BackendDevice;
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
+use super::fp8::Fp8;
 use super::frozen::FrozenTensors;
 use super::types::{LayerPlace, LayerSpec, LayerTensors};
-use crate::cuda::{Gpu, empty, gpu_of, index_of};
+use crate::cuda::{CudaError, Gpu, empty, gpu_of, index_of};
 use crate::memory::budget::Need;
 use crate::memory::{Chunks, LayerSizes, Workspace};
+use crate::op::experts::ExpertForm;
 use crate::op::experts::cuda::wants_order;
 use crate::op::experts::matrices::ExpertData;
 use crate::op::linear::FrozenWeight;
-use crate::site::Paths;
+use crate::site::{ExpertPath, Paths, SiteKind};
 use crate::stream::StreamedMatrix;
 
 /// A layer's frozen tensors on their card.
@@ -29,6 +31,8 @@ pub(crate) struct Prepared {
     /// Where its experts come from, if they stream.
     pub(crate) streamed: Option<StreamedMatrix>,
     pub(super) workspace: Workspace,
+    /// What its experts' products in fp8 are made with, once a training was to have them.
+    fp8: OnceLock<Fp8>,
 }
 
 impl Prepared {
@@ -60,7 +64,16 @@ impl Prepared {
             _ => None,
         };
         let gpu = gpu_of(&frozen.input_norm);
-        Some(Self { gpu, spec, place, sizes, frozen, streamed, workspace: workspace.clone() })
+        Some(Self {
+            gpu,
+            spec,
+            place,
+            sizes,
+            frozen,
+            streamed,
+            workspace: workspace.clone(),
+            fp8: OnceLock::new(),
+        })
     }
 
     /// The backend's name for where it is.
@@ -84,7 +97,32 @@ impl Prepared {
             windows: Arc::clone(&self.place.windows),
             // What the memory is laid out for decides.
             chunks: Chunks::Long,
+            experts: ExpertForm::Bf16,
         }
+    }
+
+    /// Makes ready for steps in these numbers; which products stay in bf16.
+    pub(super) fn prepare_experts(&self, experts: ExpertForm) -> Result<Vec<SiteKind>, CudaError> {
+        if experts == ExpertForm::Bf16 {
+            return Ok(Vec::new());
+        }
+        let fp8 = if let Some(fp8) = self.fp8.get() {
+            fp8
+        } else {
+            if self.place.index == 0 {
+                self.gpu.compile_fp8_ahead();
+            }
+            let fp8 = Fp8::new(&self.gpu, &self.frozen, &self.sizes)?;
+            self.fp8.get_or_init(|| fp8)
+        };
+        let kept = ExpertPath::ALL.into_iter().filter(|path| fp8.of(*path).is_none());
+        Ok(kept.map(ExpertPath::site).collect())
+    }
+
+    /// What products in fp8 are made with.
+    pub(super) fn fp8(&self) -> Result<&Fp8, CudaError> {
+        let missing = || CudaError::backend("experts in fp8 were claimed, and the layer was not made ready");
+        self.fp8.get().ok_or_else(missing)
     }
 
     /// Whether the experts' products want their rows in order.

@@ -16,6 +16,7 @@ use super::settings::MemorySettings;
 use super::sizes::Chunks;
 use crate::cuda::gauge::{cap, own, release_unused};
 use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, StreamOrder, poison};
+use crate::op::experts::ExpertForm;
 use crate::stream::inputs::HostedInputs;
 
 /// The piece, and how it is laid out.
@@ -85,6 +86,8 @@ pub(crate) struct Lease {
     pub(crate) kept: Kept,
     /// How many tokens go through experts at once.
     pub(crate) chunks: Chunks,
+    /// In which numbers there is room for a training step to multiply with experts.
+    pub(crate) experts: ExpertForm,
     owner: Option<(Arc<[AtomicU64]>, usize, u64)>,
 }
 
@@ -136,7 +139,7 @@ impl Arena {
         let paths = before
             .filter(|old| old.sizes == need.sizes)
             .map_or(need.paths, |old| need.paths.union(&old.paths));
-        let need = Need { paths, chunks: settings.chunks, ..need.clone() };
+        let need = Need { paths, chunks: settings.chunks, experts: settings.experts, ..need.clone() };
         match Self::new(gpu, Need { tokens, ..need.clone() }, settings, bus) {
             // There is no room for more than is needed now.
             Err(error) if error.is_out_of_memory() && tokens > need.tokens => {
@@ -149,7 +152,8 @@ impl Arena {
     fn serves(&self, want: &Need, settings: MemorySettings) -> bool {
         let have = &self.need;
         let of = |settings: MemorySettings| {
-            (settings.limit, settings.keep, settings.together, settings.inputs_on_host, settings.chunks)
+            let kept = (settings.limit, settings.keep, settings.inputs_on_host);
+            (kept, settings.together, settings.chunks, settings.experts)
         };
         of(self.settings) == of(settings)
             && have.tokens >= want.tokens
@@ -169,6 +173,7 @@ impl Arena {
             slot: 0,
             kept: Kept::Input,
             chunks: self.need.chunks_of_pairs(),
+            experts: self.need.experts,
             owner: None,
         };
         let Some(layer) = layer else { return none };

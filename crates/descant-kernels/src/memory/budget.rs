@@ -10,6 +10,7 @@ use super::layout::{Layout, kept_bytes};
 use super::plan::plan;
 use super::sizes::{Chunks, LayerSizes, Plan};
 use super::table::WORKSPACE;
+use crate::op::experts::ExpertForm;
 use crate::site::{Paths, PerSite};
 
 /// Memory that is left free for what is not planned: the driver's own growth, kernels, small tensors, pages that burn's
@@ -43,11 +44,14 @@ pub(crate) struct Need {
     pub(crate) windows: Arc<[Option<usize>]>,
     /// How many of the tokens go through experts at once, where the pairs allow it.
     pub(crate) chunks: Chunks,
+    /// See [`Plan::experts`].
+    pub(crate) experts: ExpertForm,
 }
 
 impl Need {
     pub(crate) fn plan(&self, kept: Kept) -> Plan {
-        Plan::new(self.sizes, self.tokens, self.paths, kept, self.in_order).within(self.chunks_of_pairs())
+        let plan = Plan::new(self.sizes, self.tokens, self.paths, kept, self.in_order);
+        plan.within(self.chunks_of_pairs()).with(self.experts)
     }
 
     /// Those that are taken.
@@ -84,10 +88,11 @@ impl Need {
 
 /// Bytes that the logits of a batch of so many tokens may take at once: what its layers work in is free between them,
 /// but for the workspace of products, up to a most. Sizes alone decide, never what an earlier batch left behind, nor in
-/// which chunks layers take a batch: rows that are multiplied together decide in which order sums are made.
+/// which chunks or numbers layers take a batch: rows that are multiplied together decide in which order sums are made.
 pub(crate) fn room_for_logits(sizes: &LayerSizes, tokens: usize, in_order: bool) -> usize {
     let (paths, windows, chunks) = (Paths::default(), Arc::from([]), Chunks::Long);
-    let need = Need { sizes: *sizes, paths, tokens, in_order, longest: tokens, windows, chunks };
+    let experts = ExpertForm::Bf16;
+    let need = Need { sizes: *sizes, paths, tokens, in_order, longest: tokens, windows, chunks, experts };
     (need.layers_scratch_bytes() as usize - WORKSPACE).min(MOST_LOGITS)
 }
 
@@ -173,6 +178,8 @@ pub struct LayerLoad {
     pub longest: usize,
     /// Whether experts are packed and the card's kernels want their rows in order, as Hopper's do.
     pub in_order: bool,
+    /// In which numbers steps multiply with experts.
+    pub experts: ExpertForm,
 }
 
 impl LayerLoad {
@@ -186,6 +193,7 @@ impl LayerLoad {
             longest: self.longest,
             windows: self.windows.as_slice().into(),
             chunks: self.chunks,
+            experts: self.experts,
         };
         let budget = Budget::new(&need, keep, self.together, self.inputs_on_host, free);
         let inputs = budget.inputs.bytes();
@@ -214,6 +222,7 @@ mod tests {
             chunks: Chunks::Long,
             longest: tokens,
             in_order: true,
+            experts: ExpertForm::Bf16,
         }
     }
 
@@ -285,7 +294,8 @@ mod tests {
             packed_attention: false,
         };
         let (paths, windows, chunks) = (Paths::default(), Arc::from([]), Chunks::Long);
-        let need = Need { sizes, paths, tokens: 0, longest: 9, in_order: false, windows, chunks };
+        let experts = ExpertForm::Bf16;
+        let need = Need { sizes, paths, tokens: 0, longest: 9, in_order: false, windows, chunks, experts };
         let of = |tokens| Need { tokens, ..need.clone() };
         assert_eq!(of(800).tokens_with_room(0, None), 800);
         assert_eq!(of(800).tokens_with_room(0, Some(&of(790))), 900);

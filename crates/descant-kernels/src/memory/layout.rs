@@ -119,6 +119,7 @@ mod tests {
     use super::super::keep::Kept;
     use super::super::sizes::LayerSizes;
     use super::*;
+    use crate::op::experts::ExpertForm;
     use crate::site::Paths;
 
     const ALL_PATHS: Paths = Paths { input: 32, output: 16, router: 8, gate_up: 8, down: 8 };
@@ -130,11 +131,13 @@ mod tests {
     fn plans() -> impl Iterator<Item = Plan> {
         let orders = |plan: Plan| [true, false].map(|in_order| Plan { in_order, ..plan });
         let chunks = |plan: Plan| [plan.tokens, 1024].map(|chunk| Plan { chunk, ..plan });
+        let forms = |plan: Plan| [ExpertForm::Bf16, ExpertForm::Fp8].map(|experts| plan.with(experts));
         Kept::ALL
             .into_iter()
             .flat_map(|kept| [Paths::default(), ALL_PATHS].map(|paths| plan(kept, paths)))
             .flat_map(orders)
             .flat_map(chunks)
+            .flat_map(forms)
     }
 
     /// Where a buffer is, kept memory behind the scratch.
@@ -224,5 +227,20 @@ mod tests {
         assert!(bytes < 2_200_000_000, "{bytes}");
         let without = Layout::new(&Plan { in_order: false, ..plan }).scratch_bytes;
         assert_eq!(bytes - without, 16384 * 4 * 2880 * 2);
+    }
+
+    #[test]
+    fn rows_in_fp8_take_no_more_room_than_those_in_bf16_but_for_their_factors() {
+        let of = |kept| Plan { tokens: 16384, chunk: 16384, ..plan(kept, Paths::default()) };
+        let scratch = |plan: Plan| Layout::new(&plan).scratch_bytes;
+        // Where nothing is kept, which is what scratch is laid out for.
+        let bf16 = of(Kept::Input);
+        assert_eq!(scratch(bf16.with(ExpertForm::Fp8)) - scratch(bf16), 16384 * 4 * 4);
+        for kept in Kept::ALL {
+            let (bf16, fp8) = (of(kept), of(kept).with(ExpertForm::Fp8));
+            assert!(scratch(fp8) <= scratch(of(Kept::Input).with(ExpertForm::Fp8)), "{kept:?}");
+            assert_eq!(kept_bytes(&fp8), kept_bytes(&bf16), "nothing in fp8 is kept");
+            assert_eq!(Layout::new(&bf16).find(Buffer::InnerRows, Phase::ForwardExperts, 0), None);
+        }
     }
 }

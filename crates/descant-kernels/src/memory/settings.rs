@@ -2,6 +2,7 @@
 
 use super::keep::Keep;
 use super::sizes::Chunks;
+use crate::op::experts::ExpertForm;
 
 /// What a model may use on its device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct MemorySettings {
     pub inputs_on_host: bool,
     /// See [`Claim::chunks`].
     pub chunks: Chunks,
+    /// See [`Claim::experts`].
+    pub experts: ExpertForm,
 }
 
 /// What someone will want of a device's memory beside what is there.
@@ -38,4 +41,6 @@ pub struct Claim {
     pub inputs_on_host: bool,
     /// How many tokens go through experts at once, where the pairs allow it.
     pub chunks: Chunks,
+    /// In which numbers the steps of a training multiply with experts.
+    pub experts: ExpertForm,
 }

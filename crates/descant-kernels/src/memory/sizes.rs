@@ -1,6 +1,9 @@
 //! What the memory of a layer depends on: its sizes, the adapters' ranks, the tokens, and what is kept.
 
+use descant_quant::mxfp4;
+
 use super::keep::Kept;
+use crate::op::experts::ExpertForm;
 use crate::site::{DensePath, Paths, SiteKind};
 
 /// How many tokens go through the experts' half of a layer at once, where there are many.
@@ -93,6 +96,13 @@ impl LayerSizes {
         }
     }
 
+    /// Bytes of the references of a layer's experts in fp8: one for each row of a matrix, and for each block of its
+    /// columns.
+    pub fn reference_bytes(&self) -> usize {
+        let of = |[rows, columns]: [usize; 2]| self.n_experts * (rows + columns / mxfp4::BLOCK);
+        [SiteKind::GateUp, SiteKind::Down].map(|kind| of(self.matrix(kind))).iter().sum()
+    }
+
     /// Numbers of attention's largest matrix.
     pub(crate) fn dense_numbers(&self) -> usize {
         self.hidden * self.qkv().max(self.query)
@@ -116,17 +126,25 @@ pub(crate) struct Plan {
     pub(crate) kept: Kept,
     /// Whether experts' products want their rows in order, so that those of tokens are copied first.
     pub(crate) in_order: bool,
+    /// In which numbers a training step multiplies with experts; a plan has room for that beside bf16.
+    pub(crate) experts: ExpertForm,
 }
 
 impl Plan {
-    /// In long chunks.
+    /// In long chunks, in bf16.
     pub(crate) fn new(sizes: LayerSizes, tokens: usize, paths: Paths, kept: Kept, in_order: bool) -> Self {
-        Self { sizes, tokens, chunk: sizes.chunk(tokens, Chunks::Long), paths, kept, in_order }
+        let (chunk, experts) = (sizes.chunk(tokens, Chunks::Long), ExpertForm::Bf16);
+        Self { sizes, tokens, chunk, paths, kept, in_order, experts }
     }
 
     /// The same in chunks of this kind.
     pub(crate) fn within(self, chunks: Chunks) -> Self {
         Self { chunk: self.sizes.chunk(self.tokens, chunks), ..self }
+    }
+
+    /// The same with room for these numbers.
+    pub(crate) fn with(self, experts: ExpertForm) -> Self {
+        Self { experts, ..self }
     }
 
     /// Chunks that all tokens make.

@@ -8,6 +8,7 @@ use super::keep::Kept;
 use super::low_rank::{Side, dense_factor, dense_rows, expert_factor, expert_rows, partial};
 use super::sizes::Plan;
 use crate::op::attention::one_pass;
+use crate::op::experts::ExpertForm;
 use crate::op::route::sort_bytes;
 use crate::site::{DensePath, ExpertPath};
 
@@ -17,6 +18,7 @@ pub(crate) const WORKSPACE: usize = 32 << 20;
 const BF16: usize = 2;
 const F32: usize = 4;
 const I32: usize = 4;
+const E4M3: usize = 1;
 
 /// Part of a pass. The backward's attention phase comes twice: what it needs of the forward is made before its
 /// experts' phase, and its gradients behind it.
@@ -159,6 +161,10 @@ buffers! {
     ExpertOut = row(FORWARD_EXPERTS, |p| p.pairs() * p.sizes.hidden * BF16);
     /// A row of the tokens' for each pair, in order: read before anything comes out of the experts.
     ForwardRows = row(FORWARD_EXPERTS, rows_in_order).within(Buffer::ExpertOut);
+    /// SwiGLU's result in E4M3.
+    InnerRows = row(FORWARD_EXPERTS, |p| in_e4m3(p, p.sizes.inner));
+    /// Factors of rows in E4M3.
+    RowFactors = row(EXPERTS, |p| if p.experts == ExpertForm::Fp8 { p.pairs() * F32 } else { 0 });
 
     GateUpDu = row(BACKWARD_EXPERTS, |p| expert_rows(p, ExpertPath::GateUp));
     DownDu = row(BACKWARD_EXPERTS, |p| expert_rows(p, ExpertPath::Down));
@@ -174,8 +180,8 @@ buffers! {
     Partial = row(BACKWARD_EXPERTS, partial);
     DInner = row(BACKWARD_EXPERTS, |p| p.pairs() * p.sizes.hidden.max(p.sizes.inner) * BF16);
     DExpertIn = row(BACKWARD_EXPERTS, |p| p.pairs() * p.sizes.hidden * BF16).within(Buffer::DInner);
-    /// As `ForwardRows`.
-    BackwardRows = row(BACKWARD_EXPERTS, rows_in_order);
+    /// As `ForwardRows`; in E4M3 also the rows of `Pre`'s gradient.
+    BackwardRows = row(BACKWARD_EXPERTS, |p| rows_in_order(p).max(in_e4m3(p, 2 * p.sizes.inner)));
 
     DAttended = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.query * BF16);
     DQkv = row(BACKWARD_ATTENTION, |p| p.tokens * p.sizes.qkv() * BF16);
@@ -255,6 +261,11 @@ fn query_sums(p: &Plan) -> usize {
     let head_dim = p.sizes.query / p.sizes.n_heads;
     let key_heads = p.sizes.key_value / head_dim;
     one_pass::scratch_bytes(p.tokens, p.sizes.n_heads / key_heads, key_heads, head_dim)
+}
+
+/// Rows of the pairs of so many numbers.
+fn in_e4m3(p: &Plan, width: usize) -> usize {
+    if p.experts == ExpertForm::Fp8 { p.pairs() * width * E4M3 } else { 0 }
 }
 
 fn rows_in_order(p: &Plan) -> usize {

@@ -15,6 +15,7 @@ use super::sizes::Chunks;
 use crate::DeviceError;
 #[cfg(feature = "cuda")]
 use crate::cuda::{CudaError, Gpu};
+use crate::op::experts::ExpertForm;
 
 /// The settings of one model's memory and, on a card, the memory that its layers work in; cheap to clone.
 ///
@@ -69,6 +70,10 @@ impl State {
             chunks: claims()
                 .map(|claim| claim.chunks)
                 .find(|chunks| *chunks != Chunks::Long)
+                .unwrap_or_default(),
+            experts: claims()
+                .map(|claim| claim.experts)
+                .find(|experts| *experts != ExpertForm::Bf16)
                 .unwrap_or_default(),
         }
     }
@@ -251,6 +256,7 @@ mod tests {
             together,
             inputs_on_host: false,
             chunks: Chunks::Long,
+            experts: ExpertForm::Bf16,
         };
         let reservation = one.reserve(Claim { bytes: 100, tokens: 64, ..Claim::default() });
         assert_eq!(one.clone().settings(), whole(100, 64, 0));

@@ -17,6 +17,7 @@
 //! What a file asks for and we do not compute is refused by name; every tensor must be expected, and every
 //! expected one there. No tensors of burn here: these are lists of f32 and where they belong.
 
+mod base;
 mod base_name;
 mod card;
 mod config;
@@ -30,6 +31,7 @@ mod write;
 
 use std::collections::BTreeMap;
 
+pub use base::Base;
 pub use base_name::{PublicName, hub_name, is_hub_name, short_name};
 pub use config::{MAX_CONFIG_BYTES, PeftConfig, TargetModules};
 use descant_model::Site;
@@ -37,7 +39,7 @@ pub use error::{Error, Result};
 pub use manifest::{Manifest, ManifestRow};
 pub(crate) use read::floats;
 pub use read::{Adapter, load};
-pub use write::{Base, Files, files, save};
+pub use write::{Files, files, save};
 
 /// The configuration's name in an adapter's folder.
 pub const CONFIG_FILE: &str = "adapter_config.json";

@@ -8,6 +8,7 @@ use descant_files::{NewDir, RelPath};
 use descant_model::{Config, Site, SiteDims, SiteKind, parameter_in_layer};
 use serde_json::{Map, Value, json};
 
+use super::base::Base;
 use super::card::card;
 use super::error::{Error, Result};
 use super::manifest::{Manifest, nested_layers};
@@ -16,23 +17,11 @@ use super::{CARD_FILE, CONFIG_FILE, Factors, Sites, TENSORS_FILE, layout};
 use crate::config::MAX_RANK;
 use crate::written::{Written, file_of};
 
+/// What the tensors' file calls the numbers in which training multiplied with experts.
+const EXPERTS: &str = "descant.experts";
+
 /// Files by name, in the order in which they are written.
 pub type Files = Vec<(&'static str, Vec<u8>)>;
-
-/// The model that an adapter belongs to, as its files call it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Base<'a> {
-    /// Its name on a hub, or another name that is not a path of this machine.
-    pub name: &'a str,
-    /// The commit of it that the adapter was trained on.
-    pub revision: Option<&'a str>,
-}
-
-impl<'a> From<&'a str> for Base<'a> {
-    fn from(name: &'a str) -> Self {
-        Self { name, revision: None }
-    }
-}
 
 /// Writes the adapter to a new folder `dir`; the folder above must exist.
 ///
@@ -93,8 +82,8 @@ pub fn files<'a>(model: &Config, base: impl Into<Base<'a>>, sites: &Sites) -> Re
     config.push('\n');
     let all_targets: Vec<_> = targets.modules.into_iter().chain(targets.parameters).collect();
 
-    let card = card(base.name, &all_targets, rank, alpha, &manifest).into_bytes();
-    let tensors = tensors(model, sites)?;
+    let card = card(base, &all_targets, rank, alpha, &manifest).into_bytes();
+    let tensors = tensors(model, sites, base.experts)?;
     Ok((manifest, vec![(CARD_FILE, card), (CONFIG_FILE, config.into_bytes()), (TENSORS_FILE, tensors)]))
 }
 
@@ -188,7 +177,7 @@ fn pattern(sites: &Sites, own: impl Fn(&Factors) -> Option<Value>) -> Map<String
 }
 
 /// The bytes of `adapter_model.safetensors`.
-fn tensors(model: &Config, sites: &Sites) -> Result<Vec<u8>> {
+fn tensors(model: &Config, sites: &Sites, experts: Option<&str>) -> Result<Vec<u8>> {
     let nested = nested_layers(sites.keys().copied());
     let mut tensors = Vec::new();
     for (&site, factors) in sites {
@@ -201,5 +190,6 @@ fn tensors(model: &Config, sites: &Sites) -> Result<Vec<u8>> {
         push(Part::A, |factors, _| Cow::Borrowed(&factors.a));
         push(Part::B, |factors, dims| Cow::Owned(layout::b_as_stored(&factors.b, dims, factors.rank)));
     }
-    file_of(tensors, "pt").map_err(|source| Error::Header { path: TENSORS_FILE.into(), source })
+    file_of(tensors, "pt", experts.map(|experts| (EXPERTS, experts)))
+        .map_err(|source| Error::Header { path: TENSORS_FILE.into(), source })
 }

@@ -13,12 +13,14 @@ mod decode;
 mod encode;
 mod feedback;
 mod ggml;
+mod reference;
 pub mod tiles;
 
 pub use decode::{decode, validate_scales};
 pub use encode::{best_scale, encode};
 pub use feedback::{Basis, Rounding, round_rows};
 pub use ggml::{GGML_BYTES, from_ggml, to_ggml};
+pub use reference::{REACH, in_e5m2, reference};
 
 /// Elements that share a scale.
 pub const BLOCK: usize = 32;

@@ -1,13 +1,14 @@
 //! What a run takes on a card beside the tensors that are counted: what its layers say that they will take
 //! ([`LayerLoad`]), and what the driver, NCCL and burn's pool take, which was found by measuring.
 
-use descant_kernels::{Keep, LayerLoad, LayerMemory, MAX_EXPERT_RANK, PerSite};
+use descant_kernels::{ExpertForm, Keep, LayerLoad, LayerMemory, MAX_EXPERT_RANK, PerSite};
 use descant_lora::LoraConfig;
-use descant_model::{Config, SiteKind};
+use descant_model::{Config, Packing, SiteKind};
 
-use super::account::{FULL, HALF};
+use super::account::{FULL, HALF, Place};
 use super::arrangement::Arrangement;
 use super::load::Load;
+use crate::config::Experts;
 use crate::error::{Error, Result};
 
 /// What a card's driver takes for kernels, libraries and their workspaces, and what lies unused in the pages of burn's
@@ -37,6 +38,42 @@ pub fn check_card(lora: &LoraConfig) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// Whether steps can multiply with experts in these numbers, so that it is known before anything is loaded. `is_hopper` is
+/// whether the card takes Hopper's kernels.
+///
+/// # Errors
+/// There are no such kernels for the device, the weights, or where they lie.
+pub fn check_experts(config: &Config, experts: Experts, place: Place, is_hopper: bool) -> Result<()> {
+    if experts == Experts::Bf16 {
+        return Ok(());
+    }
+    let why = match place {
+        Place::Cpu { .. } => "the device is the CPU",
+        Place::Card { .. } if !is_hopper => {
+            "this GPU has another compute capability, or portable kernels were asked for"
+        }
+        Place::Card { .. } if config.packing == Packing::Nf4 => "this model's experts are in NF4",
+        Place::Card { .. } if !config.has_packed_experts() => "this model's experts are not in MXFP4",
+        Place::Card { arrangement, .. } if arrangement.placement.streamed_layers > 0 => {
+            return Err(Error::Config(
+                "train.experts is \"fp8\", for which all experts must lie on the GPU, and there is no room for them; \
+                 raise memory.limit, use fewer or shorter sequences at once, or set train.experts = \"bf16\""
+                    .to_owned(),
+            ));
+        }
+        Place::Card { .. } => return Ok(()),
+    };
+    Err(Error::Config(format!(
+        "train.experts is \"fp8\", which needs a Hopper GPU (compute capability 9.0) and experts in MXFP4: {why}; set \
+         train.experts = \"bf16\""
+    )))
+}
+
+/// Bytes of the references of experts in fp8.
+pub(super) fn references(config: &Config) -> u64 {
+    (config.num_hidden_layers * config.layer_sizes().reference_bytes()) as u64
 }
 
 /// Adapters of one rank at these kinds of sites.
@@ -69,7 +106,7 @@ pub(super) fn layers(
     config: &Config,
     adapters: Adapters<'_>,
     load: Load,
-    in_order: bool,
+    (in_order, experts): (bool, ExpertForm),
     arrangement: Arrangement,
     keep: Keep,
     free: u64,
@@ -84,6 +121,7 @@ pub(super) fn layers(
         chunks: arrangement.chunks,
         longest: load.longest as usize,
         in_order: in_order && config.has_packed_experts(),
+        experts,
     };
     layers.memory(keep, free)
 }
@@ -114,6 +152,8 @@ fn holes(config: &Config, kinds: &[SiteKind], rank: usize, tokens: u64) -> f64 {
 mod tests {
     use std::path::Path;
 
+    use descant_model::Placement;
+
     use super::*;
 
     fn config(name: &str) -> Config {
@@ -130,6 +170,35 @@ mod tests {
         assert!((0.24..0.26).contains(&of(1700)), "{}", of(1700));
         assert!((0.10..0.12).contains(&of(2048)), "{}", of(2048));
         assert!(of(4096) < 0.03, "{}", of(4096));
+    }
+
+    #[test]
+    fn experts_in_fp8_are_refused_where_no_kernel_takes_them() {
+        let of_20b = config("gpt-oss-20b.json");
+        let placed = |streamed_layers| {
+            let placement = Placement { embedding_on_host: true, streamed_layers };
+            let arrangement = Arrangement { placement, ..Arrangement::default() };
+            Place::Card { free: 1 << 40, keep: Keep::Auto, in_order: true, arrangement }
+        };
+        let cpu = Place::Cpu { threads: 1 };
+        let of = |config: &Config, place, is_hopper| {
+            assert!(check_experts(config, Experts::Bf16, place, is_hopper).is_ok());
+            check_experts(config, Experts::Fp8, place, is_hopper).map_err(|error| error.to_string())
+        };
+        assert_eq!(of(&of_20b, placed(0), true), Ok(()));
+        let plain = Config { packing: Packing::Plain, ..of_20b.clone() };
+        let nf4 = Config { packing: Packing::Nf4, ..of_20b.clone() };
+        for (refused, word) in [
+            (of(&of_20b, cpu, false), "the CPU"),
+            (of(&of_20b, placed(0), false), "another compute capability"),
+            (of(&nf4, placed(0), true), "NF4"),
+            (of(&plain, placed(0), true), "not in MXFP4"),
+            (of(&of_20b, placed(1), true), "memory.limit"),
+        ] {
+            let error = refused.unwrap_err();
+            let names = ["train.experts", "\"fp8\"", "\"bf16\"", word];
+            assert!(names.into_iter().all(|name| error.contains(name)), "{error}");
+        }
     }
 
     #[test]

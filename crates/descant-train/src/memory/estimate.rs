@@ -11,7 +11,7 @@ use super::account::{Asking, FULL, HALF, Memory, Place};
 use super::card::{self, Adapters, RUNTIME};
 use super::cpu::{PROGRAM, Widths};
 use super::load::Load;
-use crate::config::{OptimizerKind, TrainConfig};
+use crate::config::{Experts, OptimizerKind, TrainConfig};
 
 /// Estimates the answering of prompts alone.
 pub fn estimate_asking(config: &Config, asking: Asking, place: Place) -> Memory {
@@ -73,9 +73,12 @@ pub fn estimate(
         Place::Card { free, keep, in_order, arrangement } => {
             let with_state = adapter + gradients + optimizer;
             let adapters = Adapters { kinds: &kinds, rank: lora.r, bytes: adapter, with_state };
-            let runtime = card::runtime(config, adapters, load);
+            let references = if train.experts == Experts::Fp8 { card::references(config) } else { 0 };
+            let runtime = card::runtime(config, adapters, load) + references;
             let left = free.saturating_sub(base + with_state + runtime);
-            let of_layers = card::layers(config, adapters, load, in_order, arrangement, keep, left);
+            let experts = train.experts.form();
+            let of_layers =
+                card::layers(config, adapters, load, (in_order, experts), arrangement, keep, left);
             let least = of_layers.scratch + of_layers.streams;
             // What is kept on demand is needed; what is kept where there is room is not.
             let (activations, kept) = match keep {
@@ -125,6 +128,21 @@ mod tests {
         assert!((3.9..4.0).contains(&ratio), "{ratio}");
         let two = TrainConfig { accumulation: 2, ..train.clone() };
         assert_eq!(of(&two, &lora, 1).gradients, 2 * of(&train, &lora, 1).gradients);
+    }
+
+    #[test]
+    fn experts_in_fp8_take_their_references_and_factors_of_rows() {
+        let arrangement = Arrangement::default();
+        let place = Place::Card { free: 80 << 30, keep: Keep::Minimal, in_order: true, arrangement };
+        let load = Load { tokens: 16_384, trained: 8192, longest: 4096, in_all: 0, copies: 0 };
+        let of = |experts| {
+            let train = TrainConfig { experts, ..TrainConfig::default() };
+            estimate(&config("gpt-oss-20b.json"), &LoraConfig::default(), &train, load, None, place)
+        };
+        let (bf16, fp8) = (of(Experts::Bf16), of(Experts::Fp8));
+        assert_eq!(fp8.activations - bf16.activations, 16_384 * 4 * 4);
+        // A byte for each row of a matrix and for each block of its columns, of 24 layers of 32 experts.
+        assert_eq!(fp8.runtime - bf16.runtime, 24 * 32 * (5760 + 90 + 2880 + 90));
     }
 
     /// Sequences, their length, micro-batches, rank, whether experts have adapters, policy, limit, peak.

@@ -15,6 +15,6 @@ mod load;
 pub use account::{Asking, Memory, Place};
 pub use arrange::arrange;
 pub use arrangement::Arrangement;
-pub use card::check_card;
+pub use card::{check_card, check_experts};
 pub use estimate::{estimate, estimate_asking};
 pub use load::Load;

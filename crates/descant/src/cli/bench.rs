@@ -172,6 +172,9 @@ pub(crate) struct BenchStep {
     /// Train the experts too [default: attention only]
     #[arg(long)]
     pub(crate) experts: bool,
+    /// Multiply with the experts' frozen weights in fp8, as train.experts = "fp8" does; a Hopper GPU [default: bf16]
+    #[arg(long)]
+    pub(crate) fp8: bool,
     /// Measure the same step on one card, then shared by several: a number, `all`, or indices such as 0,3; with the
     /// device `cpu`, by so many workers. The micro-batches of --accumulate are dealt to them [default: one]
     #[arg(long, value_name = "CARDS")]

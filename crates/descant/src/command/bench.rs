@@ -13,10 +13,11 @@ use descant_kernels::{Keep, gauge};
 use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{Config, GptOss, SiteKind};
 use descant_train::memory::{Arrangement, estimate};
-use descant_train::{Sample, Schedule, TrainConfig, Trainer};
+use descant_train::{Experts, Sample, Schedule, TrainConfig, Trainer};
 
 use super::bench_answer::{Answer, print, rows};
 use super::bench_cards::{Scaled, load_of};
+use super::in_fp8::InFp8;
 use super::load;
 use super::operations::flops_per_token;
 use super::random_ids::{ID_LIMIT, MersenneTwister};
@@ -51,11 +52,6 @@ pub(super) fn run(args: &BenchStep, model: &Path, talk: Talk) -> Result<Exit> {
 fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk: Talk) -> Result<Exit> {
     let device = chosen(args, device, talk)?;
     load::check_dir(model)?;
-    if descant_kernels::is_cpu(&device.device)
-        && (args.on.memory.bytes().is_some() || args.keep != Keep::Auto)
-    {
-        return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));
-    }
     let architecture = load::config(model)?;
     let (lora, config) = trained(args);
     let (arrangement, planned) = arranged(args, &architecture, &lora, &config, &device, team)?;
@@ -64,6 +60,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
     let model = load::model(model, &device.device, placement)?;
     model.workspace().set(args.on.memory.bytes(), args.keep);
     let bus = slow_bus(args.bus, &model, arrangement, talk);
+    let in_fp8 = InFp8::prepare(&model, config.experts)?;
     gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let fresh = || LoraAdapters::init(&model.config, &lora, config.seed, &device.device.clone().autodiff());
@@ -80,7 +77,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
     if team.is_some_and(|team| !team.is_first()) {
         return Ok(Exit::Success);
     }
-    let adapters = fresh()?;
+    let (adapters, experts_numbers) = (fresh()?, config.experts.form().name());
     let trained_parameters = adapters.n_parameters();
     let mut trainer = Trainer::new(&model, adapters, config)?.arranged(arrangement);
     let micro_batches: Vec<Vec<&Sample>> =
@@ -120,6 +117,8 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
         accumulate: args.accumulate,
         experts: args.experts,
         kernels: args.kernels.name(),
+        experts_numbers,
+        experts_in_bf16: in_fp8.as_ref().map(InFp8::names).unwrap_or_default(),
         keep: args.keep.to_string(),
         trained_parameters,
         tokens_per_step: tokens,
@@ -148,7 +147,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
     if args.on.json {
         talk.data(serde_json::to_string(&answer)?)?;
     } else {
-        print(&answer, talk)?;
+        print(&answer, in_fp8.as_ref(), talk)?;
     }
     Ok(Exit::Success)
 }
@@ -174,12 +173,14 @@ fn trained(args: &BenchStep) -> (LoraConfig, TrainConfig) {
         max_steps: args.steps as u64 + args.warmup as u64,
         schedule: Schedule::Constant,
         warmup_steps: 1,
+        experts: if args.fp8 { Experts::Fp8 } else { Experts::Bf16 },
         ..TrainConfig::default()
     };
     (lora, config)
 }
 
-/// The device, with the kernels that were asked for; says so where there are no others.
+/// The device, with the kernels that were asked for; says so where there are no others. Refuses a plan of a card's memory
+/// where there is no card.
 fn chosen(args: &BenchStep, device: &str, talk: Talk) -> Result<load::Chosen> {
     // First, because the device is named with its kernels.
     args.kernels.take();
@@ -187,6 +188,11 @@ fn chosen(args: &BenchStep, device: &str, talk: Talk) -> Result<load::Chosen> {
     if args.kernels != KernelChoice::Auto && descant_kernels::is_cpu(&device.device) {
         let name = args.kernels.name();
         talk.warn(format_args!("--kernels {name} changes nothing: the device is the CPU"));
+    }
+    if descant_kernels::is_cpu(&device.device)
+        && (args.on.memory.bytes().is_some() || args.keep != Keep::Auto)
+    {
+        return Err(anyhow!("--memory and --keep plan the memory of a card; the device is the CPU"));
     }
     Ok(device)
 }
@@ -207,6 +213,7 @@ fn arranged(
     let (arrangement, needs) = found.arranged(architecture, args.accumulate, found.host, |place| {
         Ok(estimate(architecture, lora, config, load, None, place))
     })?;
+    found.check_experts(architecture, config.experts, arrangement)?;
     found.refuse(&needs, device)?;
     Ok((arrangement, found.held + needs.total()))
 }

@@ -5,6 +5,7 @@ use descant_kernels::gauge;
 use serde::Serialize;
 
 use super::bench_cards::Scaling;
+use super::in_fp8::InFp8;
 use crate::talk::Talk;
 use crate::words::grouped;
 
@@ -17,6 +18,10 @@ pub(super) struct Answer {
     pub(super) sequence: usize,
     pub(super) accumulate: usize,
     pub(super) experts: bool,
+    /// `bf16` or `fp8`: in which numbers a step multiplies with the experts' frozen weights.
+    pub(super) experts_numbers: &'static str,
+    /// Products with experts that are in bf16 all the same.
+    pub(super) experts_in_bf16: Vec<String>,
     /// `auto` or `portable`.
     pub(super) kernels: &'static str,
     pub(super) keep: String,
@@ -84,7 +89,7 @@ fn row(operator: &gauge::OperatorTime, rates: &gauge::Rates) -> Operator {
     }
 }
 
-pub(super) fn print(answer: &Answer, talk: Talk) -> Result<()> {
+pub(super) fn print(answer: &Answer, in_fp8: Option<&InFp8>, talk: Talk) -> Result<()> {
     talk.data(format_args!(
         "{} x {} tokens x {}: {} tok/s, {:.3} s a step (median of {})",
         answer.batch,
@@ -97,6 +102,9 @@ pub(super) fn print(answer: &Answer, talk: Talk) -> Result<()> {
     if let Some(peak) = answer.peak_memory_gib {
         let planned = answer.planned_memory_gib;
         talk.data(format_args!("memory in use at most {peak:.2} GiB, planned {planned:.2}"))?;
+    }
+    if let Some(in_fp8) = in_fp8 {
+        talk.data(format_args!("experts in {}", in_fp8.words()))?;
     }
     for words in [&answer.memory_plan, &answer.placement].into_iter().flatten() {
         talk.data(words)?;

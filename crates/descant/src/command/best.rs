@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use descant_lora::LoraAdapters;
 use descant_lora::peft::{Base, Manifest};
 use descant_model::Config;
+use descant_train::Experts;
 
 use crate::run_folder::RunFolder;
 use crate::settings::Resolved;
@@ -21,7 +22,9 @@ pub(super) fn save(
     resolved: &Resolved,
 ) -> descant_lora::Result<Manifest> {
     let (name, revision) = (resolved.base_model(), resolved.base_commit());
-    adapters.save_peft(path, config, Base { name: &name, revision: revision.as_deref() })
+    let experts = resolved.settings.train.experts;
+    let experts = (experts != Experts::default()).then(|| experts.form().name());
+    adapters.save_peft(path, config, Base { name: &name, revision: revision.as_deref(), experts })
 }
 
 /// Writes the adapter of a step, and removes that of an earlier one.

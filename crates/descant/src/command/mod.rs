@@ -31,6 +31,7 @@ mod figures;
 mod generate;
 mod host_memory;
 mod identity;
+mod in_fp8;
 mod init;
 mod judge;
 #[cfg(feature = "cuda")]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::best;
 use super::figures::Figures;
+use super::in_fp8::InFp8;
 use super::load::Chosen;
 use super::room::{Room, in_use};
 use crate::words::size;
@@ -81,6 +82,8 @@ pub(crate) struct Outcome<'a> {
     pub(crate) wall_seconds: f64,
     pub(crate) phases: &'a [Phase],
     pub(crate) room: &'a Room,
+    /// What steps did that multiplied with experts in fp8.
+    pub(crate) in_fp8: Option<&'a InFp8>,
     /// Most bytes that were in use, where that is known.
     pub(crate) peak: Option<u64>,
 }
@@ -315,6 +318,10 @@ impl Summary {
         });
         if let Some(best) = best {
             json["best"] = best;
+        }
+        if let Some(in_fp8) = outcome.in_fp8 {
+            json["experts"] = outcome.settings.train.experts.form().name().into();
+            json["experts_in_bf16"] = in_fp8.names().into();
         }
         json
     }

@@ -97,6 +97,8 @@ pub(crate) fn clock(seconds: f64) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use descant_train::Experts;
+
     use super::*;
 
     /// A step with this loss that took half a second for 1,000 tokens.
@@ -113,6 +115,7 @@ pub(super) mod tests {
             trained_tokens: 400,
             epoch: 0.1,
             skipped: 0,
+            experts: Experts::default(),
             validation: None,
         };
         (metrics, StepTiming { step, seconds: 0.5, tokens_per_second: 2000.0, shared: None })

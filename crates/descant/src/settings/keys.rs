@@ -5,6 +5,8 @@
 
 use descant_harmony::read::Format;
 
+use descant_train::{Experts, TrainConfig};
+
 use super::{Card, Data, Evaluate, Memory, Model, Run, Settings, Source, Validate, ValidationData};
 
 /// Spellings of other tools: what they are here, or why there is no such key.
@@ -92,6 +94,7 @@ pub(super) fn known() -> Vec<String> {
         },
         validate: Validate { patience: Some(1), ..Validate::default() },
         evaluate: Evaluate { prompts: Some(1), temperature: Some(0.0), ..Evaluate::default() },
+        train: TrainConfig { experts: Experts::Fp8, ..TrainConfig::default() },
         card: Card { license: Some("x".into()) },
         memory: Memory { limit: Some("1".into()), ..Memory::default() },
         run: Run { folder: Some("x".into()), cache: Some("none".into()), ..Run::default() },

@@ -94,6 +94,7 @@ mod tests {
         let default =
             |section: &str, key: &str| schema["$defs"][section]["properties"][key]["default"].clone();
         assert_eq!(default("Model", "preflight"), Settings::default().model.preflight);
+        assert_eq!(default("TrainConfig", "experts"), "bf16");
         let cache = default("Run", "cache");
         assert_eq!(
             crate::settings::bytes(cache.as_str().unwrap()).ok(),
@@ -113,6 +114,7 @@ mod tests {
         for (section, key, one) in [
             ("train", "schedule", "cosine"),
             ("train", "optimizer", "adamw_8bit"),
+            ("train", "experts", "fp8"),
             ("guard", "on_spike", "skip"),
             ("data", "mask", "final_only"),
             ("data", "format", "sharegpt"),

@@ -12,6 +12,8 @@ mod compare;
 mod conversation;
 mod decoded;
 mod drawn;
+mod fp8;
+mod fp8_trained;
 mod full;
 mod golden;
 mod in_place;

@@ -42,8 +42,8 @@ const LIKE_20B: Sizes = Sizes {
 };
 /// As that, with more layers than have their inputs on the card where some wait on the host.
 const DEEP: Sizes = Sizes { num_hidden_layers: 6, ..LIKE_20B };
-/// As the first, with rows that blocks of NF4 divide.
-const NF4: Sizes = Sizes { intermediate_size: 384, ..LIKE_20B };
+/// As the first, with sizes that 64 divides, as blocks of NF4 want it of rows and products in fp8 of all.
+const OF_64: Sizes = Sizes { intermediate_size: 384, ..LIKE_20B };
 /// As that, with fewer tokens than experts have slots, so that some get none and some get one.
 const MANY_EXPERTS: Sizes = Sizes { num_local_experts: 32, num_hidden_layers: 2, ..LIKE_20B };
 
@@ -83,8 +83,12 @@ pub(crate) fn all() -> Vec<Case> {
         tiny("unpacked experts", false),
         tiny("packed by bitsandbytes", true),
         nf4_varied(),
-        nf4("NF4, every expert takes every token", Sizes { num_local_experts: 4, ..NF4 }, &[300, 1, 129, 77]),
-        nf4("NF4, two tokens", NF4, &[2]),
+        nf4(
+            "NF4, every expert takes every token",
+            Sizes { num_local_experts: 4, ..OF_64 },
+            &[300, 1, 129, 77],
+        ),
+        nf4("NF4, two tokens", OF_64, &[2]),
     ]
 }
 
@@ -122,9 +126,20 @@ pub(crate) fn varied() -> Case {
     random("like the 20b, deeper, all sites", DEEP, &SiteKind::ALL, 8, &[300, 1, 129, 77])
 }
 
+/// The same with sizes that products in fp8 take.
+pub(crate) fn fp8_varied() -> Case {
+    random("sizes for fp8, all sites", OF_64, &SiteKind::ALL, 8, &[300, 1, 129, 77])
+}
+
+/// The same where every token goes to every expert.
+pub(crate) fn fp8_every_expert() -> Case {
+    let sizes = Sizes { num_local_experts: 4, ..OF_64 };
+    random("sizes for fp8, every expert, all sites", sizes, &SiteKind::ALL, 8, &[300, 1, 129, 77])
+}
+
 /// The same packed by bitsandbytes.
 pub(crate) fn nf4_varied() -> Case {
-    nf4("NF4, all sites", NF4, &[300, 1, 129, 77])
+    nf4("NF4, all sites", OF_64, &[300, 1, 129, 77])
 }
 
 /// A random model packed by bitsandbytes, with pairs at all sites.

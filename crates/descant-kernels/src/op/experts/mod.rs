@@ -6,10 +6,18 @@
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod form;
+#[cfg(feature = "cuda")]
+pub(crate) mod fp8;
+#[cfg(feature = "cuda")]
+pub(crate) mod fp8_operator;
+#[cfg(feature = "cuda")]
+pub(crate) mod fp8_rows;
 #[cfg(feature = "cuda")]
 pub(crate) mod matrices;
 mod sizes;
 
+pub use form::ExpertForm;
 #[cfg(feature = "nvrtc")]
 pub(crate) use sizes::GRADIENT_COLUMNS;
 pub use sizes::MAX_EXPERT_RANK;

@@ -7,8 +7,8 @@
 // rows' factors before the low-rank step, and by their columns' on the way out.
 //
 // Shapes: `a` a map of e4m3 [P, n_in] in boxes of 128 x ROW_BOX with 128-byte swizzle, n_in a multiple of 64. `scales`
-// are the references, u8 [E, n_out], backward [E, n_out / 32], at least LEAST_REFERENCE; `tables` the factors of rows, f32
-// [P], or null: then all have fixed_factor. h8 e4m3 [P, n_out / 2] or null: h times h8_scale.
+// are the references, u8 [E, n_out], backward [E, n_out / 32], at least LEAST_REFERENCE; `tables` the factors of rows,
+// f32 [P], or null: then all have fixed_factor. h8 e4m3 [P, n_out / 2] or null: h times h8_scale.
 #pragma once
 #include "packed_tiles.cuh"
 

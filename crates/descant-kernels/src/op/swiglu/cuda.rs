@@ -6,6 +6,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::SwigluKernel;
+use crate::cuda::geometry::{SWIGLU_FP8, SWIGLU_FP8_VECTORS};
 use crate::cuda::{self, Arg, Result, Run};
 
 /// `h = swiglu(pre)` for `rows` of `width` results.
@@ -23,8 +24,12 @@ pub(crate) struct Backward {
     pub(crate) pre: u64,
     /// `[rows, width]`, without the router's weight.
     pub(crate) dh: u64,
-    /// `[rows, 2 · width]`; may be `pre`.
+    /// `[rows, 2 · width]`; may be `pre`, or none where there are `codes`.
     pub(crate) dpre: u64,
+    /// The same in E4M3, `[rows, 2 · width]`, and each row's factor, f32 `[rows]`; or none. Then pairs, weights
+    /// and their gradient are given.
+    pub(crate) codes: u64,
+    pub(crate) factors: u64,
     /// The activation again, or none.
     pub(crate) h_out: u64,
     /// Pair of each row, or none.
@@ -35,13 +40,24 @@ pub(crate) struct Backward {
     pub(crate) d_weights: u64,
 }
 
+/// Whether a row of so many results fits a block that also writes it in E4M3.
+pub(crate) fn fits_fp8(width: usize) -> bool {
+    width <= 8 * SWIGLU_FP8_VECTORS * SWIGLU_FP8.threads as usize
+}
+
 /// The gradient of the activation's input, and where asked that of the router's weights.
 pub(crate) fn backward(run: &Run<'_>, at: &Backward, [rows, width]: [usize; 2], limit: f32) -> Result<()> {
-    let kernel = run.kernel("swiglu", "swiglu_backward", &[])?;
-    let Backward { pre, dh, dpre, h_out, pairs, weights, d_weights } = *at;
-    let mut arguments = Arg::list([pre, dh, dpre, h_out, pairs, weights, d_weights], [width]);
+    let Backward { pre, dh, dpre, h_out, pairs, weights, d_weights, .. } = *at;
+    let mut arguments = [pre, dh, dpre, h_out].map(Arg::Ptr).to_vec();
+    let (unit, entry) = if at.codes == 0 {
+        ("swiglu", "swiglu_backward")
+    } else {
+        arguments.extend([at.codes, at.factors].map(Arg::Ptr));
+        ("swiglu/fp8_sm90", "swiglu_backward_fp8")
+    };
+    arguments.extend(Arg::list([pairs, weights, d_weights], [width]));
     arguments.push(Arg::F32(limit));
-    run.launch_early(kernel, rows, 128u32, 0, &arguments)
+    run.launch_early(run.kernel(unit, entry, &[])?, rows, SWIGLU_FP8.threads, 0, &arguments)
 }
 
 impl SwigluKernel for CubeBackend {

@@ -4,12 +4,10 @@
 // one pass gives the input's gradient (over the input itself), the router weights' gradients, and where the low-rank
 // path asks for it the activation.
 #include "step.cuh"
+#include "swiglu.cuh"
 
-#define ALPHA 1.702f
 #define VECTORS 3
 #define THREADS 128
-
-__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
 // Eight activations from sixteen inputs.
 __device__ __forceinline__ void activate(const float* x, float limit, float* h) {
@@ -57,41 +55,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, 6)
     __shared__ float scratch[32];
     u64 place = blockIdx.x;
     int pair = pairs ? pairs[place] : 0;
-    float weight = weights ? weights[pair] : 1.0f, sum = 0.0f;
-    pre += place * 2 * F, dpre += place * 2 * F, dh += place * F;
+    SwigluRow row = {pre + place * 2 * F, dh + place * F, weights ? weights[pair] : 1.0f, limit, 0.0f};
+    dpre += place * 2 * F;
     int n = F / 8;
     for (int start = 0; start < n; start += VECTORS * THREADS) {
-        uint4 in[VECTORS][2], grad[VECTORS];
+        SwigluVector v[VECTORS];
 #pragma unroll
         for (int i = 0; i < VECTORS; i++) {
             int c = start + i * THREADS + threadIdx.x;
-            if (c < n)
-                in[i][0] = load16(pre + 16 * c), in[i][1] = load16(pre + 16 * c + 8), grad[i] = load16(dh + 8 * c);
+            if (c < n) v[i].load(row, c);
         }
 #pragma unroll
         for (int i = 0; i < VECTORS; i++) {
             int c = start + i * THREADS + threadIdx.x;
             if (c >= n) break;
-            float x[16], g[8], h[8];
-            unpack8(in[i][0], x);
-            unpack8(in[i][1], x + 8);
-            unpack8(grad[i], g);
-#pragma unroll
-            for (int j = 0; j < 8; j++) {
-                float x0 = x[2 * j], x1 = x[2 * j + 1];
-                float gate = fminf(x0, limit), up = fminf(fmaxf(x1, -limit), limit), s = sigmoid(ALPHA * gate);
-                h[j] = to_float(to_bf16((up + 1.0f) * gate * s));
-                sum += g[j] * h[j];
-                g[j] *= weight;
-                x[2 * j] = x0 <= limit ? g[j] * (up + 1.0f) * (s + ALPHA * gate * s * (1.0f - s)) : 0.0f;
-                x[2 * j + 1] = fabsf(x1) <= limit ? g[j] * gate * s : 0.0f;
-            }
-            store16(dpre + 16 * c, pack8(x));
-            store16(dpre + 16 * c + 8, pack8(x + 8));
-            if (h_out) store16(h_out + place * F + 8 * c, pack8(h));
+            uint4 gradient[2], h;
+            v[i].back(row, gradient, h);
+            store16(dpre + 16 * c, gradient[0]);
+            store16(dpre + 16 * c + 8, gradient[1]);
+            if (h_out) store16(h_out + place * F + 8 * c, h);
         }
     }
     if (!d_weights) return;
-    sum = block_sum(sum, scratch);
+    float sum = block_sum(row.sum, scratch);
     if (threadIdx.x == 0) d_weights[pair] = sum;
 }

@@ -3,6 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "the differences are what the reader of a run on a card wants")]
 
+mod fp8;
 mod memory;
 mod mixing;
 mod optimizer;

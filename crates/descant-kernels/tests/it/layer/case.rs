@@ -60,6 +60,18 @@ impl Case {
         lengths: &[usize],
         seed: u64,
     ) -> Self {
+        Self::sized([HIDDEN, INNER], packed, sites, window, lengths, seed)
+    }
+
+    /// With so many features of the residual stream and between the experts' products.
+    pub(crate) fn sized(
+        [hidden, inner]: [usize; 2],
+        packed: bool,
+        sites: &[SiteKind],
+        window: Option<usize>,
+        lengths: &[usize],
+        seed: u64,
+    ) -> Self {
         let mut random = Random(seed);
         let (query, key_value) = (HEADS * DIM, N_KV * DIM);
         let qkv = query + 2 * key_value;
@@ -75,29 +87,29 @@ impl Case {
                 FrozenWeight::Transposed(rounded(random.floats([EXPERTS, inputs, outputs]) * scale))
             }
         };
-        let (gate_up, down) = (bank(2 * INNER, HIDDEN), bank(HIDDEN, INNER));
+        let (gate_up, down) = (bank(2 * inner, hidden), bank(hidden, inner));
         let tensors = LayerTensors {
-            input_norm: random.floats([HIDDEN]),
-            attention_input: small(random.floats([qkv, HIDDEN]), HIDDEN).into(),
+            input_norm: random.floats([hidden]),
+            attention_input: small(random.floats([qkv, hidden]), hidden).into(),
             attention_input_bias: rounded(random.floats([qkv])),
             sinks: random.floats([HEADS]),
-            output: small(random.floats([HIDDEN, query]), query).into(),
-            output_bias: rounded(random.floats([HIDDEN])),
-            post_norm: random.floats([HIDDEN]),
-            router: small(random.floats([EXPERTS, HIDDEN]), HIDDEN),
+            output: small(random.floats([hidden, query]), query).into(),
+            output_bias: rounded(random.floats([hidden])),
+            post_norm: random.floats([hidden]),
+            router: small(random.floats([EXPERTS, hidden]), hidden),
             router_bias: random.floats([EXPERTS]),
             gate_up,
-            gate_up_bias: rounded(random.floats([EXPERTS, 2 * INNER])),
+            gate_up_bias: rounded(random.floats([EXPERTS, 2 * inner])),
             down,
-            down_bias: rounded(random.floats([EXPERTS, HIDDEN])),
+            down_bias: rounded(random.floats([EXPERTS, hidden])),
         };
         let dims = |kind: SiteKind| match kind {
-            SiteKind::Query => (1, HIDDEN, query),
-            SiteKind::Key | SiteKind::Value => (1, HIDDEN, key_value),
-            SiteKind::Output => (1, query, HIDDEN),
-            SiteKind::Router => (1, HIDDEN, EXPERTS),
-            SiteKind::GateUp => (EXPERTS, HIDDEN, 2 * INNER),
-            SiteKind::Down => (EXPERTS, INNER, HIDDEN),
+            SiteKind::Query => (1, hidden, query),
+            SiteKind::Key | SiteKind::Value => (1, hidden, key_value),
+            SiteKind::Output => (1, query, hidden),
+            SiteKind::Router => (1, hidden, EXPERTS),
+            SiteKind::GateUp => (EXPERTS, hidden, 2 * inner),
+            SiteKind::Down => (EXPERTS, inner, hidden),
         };
         let pairs = LayerPairs::from_fn(|kind| {
             let (n, inputs, outputs) = dims(kind);
@@ -123,8 +135,8 @@ impl Case {
         Self {
             tensors,
             spec: LayerSpec { window, ..SPEC },
-            x: rounded(random.floats([tokens, HIDDEN])),
-            seed: rounded(random.floats([tokens, HIDDEN])),
+            x: rounded(random.floats([tokens, hidden])),
+            seed: rounded(random.floats([tokens, hidden])),
             pairs,
             angles: Angles { cos: turn(f64::cos), sin: turn(f64::sin) },
             segments: Segments::from_lengths(lengths),

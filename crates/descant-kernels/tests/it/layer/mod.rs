@@ -2,6 +2,7 @@
 //! in every form: kept or run again, Hopper's kernels or those of other cards, packed experts or not.
 
 mod case;
+mod fp8;
 mod losses;
 mod threads;
 

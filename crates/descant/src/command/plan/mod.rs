@@ -145,7 +145,7 @@ fn answer(args: &Plan, resolved: &Resolved, places: &Places, talk: Talk) -> Resu
 /// A card that is not here, of so many bytes, under the settings' limit.
 fn imagined(settings: &Settings, bytes: u64, card: Option<&Card>) -> Result<Found> {
     let (limit, keep) = settings.memory.limit_and_keep()?;
-    Ok(Found::imagined(bytes, limit, keep, card.map(Card::bus)))
+    Ok(Found::imagined(bytes, limit, keep, card))
 }
 
 impl Disk {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use descant_kernels::Chunks;
+use descant_train::Experts;
 use serde_json::{Value, json};
 
 use super::cards::Predicted;
@@ -101,7 +102,11 @@ impl Answer {
     fn steps_in_words(&self, settings: &Settings) -> String {
         let what = if settings.train.packing { "packed sequences" } else { "examples" };
         let at_once = at_once_in_words(&self.room.train, &settings.train);
-        let steps = format!("{} x {} {what}{at_once}", self.steps, self.units);
+        let experts = match settings.train.experts {
+            Experts::Bf16 => "",
+            Experts::Fp8 => ", experts in fp8",
+        };
+        let steps = format!("{} x {} {what}{at_once}{experts}", self.steps, self.units);
         let most = grouped(self.room.load.in_all);
         let Some(tokens) = self.tokens else {
             return format!("{steps}; tokens are unknown until the data is here, {most} at most");
@@ -205,6 +210,7 @@ impl Answer {
             },
             "micro_batch": self.room.train.at_once(),
             "accumulation": self.room.train.accumulation,
+            "experts": self.room.train.experts,
             "steps": self.steps,
             "units_per_step": self.units,
             "examples": self.rows.examples(),

@@ -4,11 +4,13 @@ use anyhow::Result;
 use burn::tensor::Device;
 use descant_kernels::{Keep, gauge};
 use descant_model::Config;
-use descant_train::memory::{Arrangement, Memory, Place, arrange};
+use descant_train::Experts;
+use descant_train::memory::{Arrangement, Memory, Place, arrange, check_experts};
 
 use super::refusal::refusal;
 use crate::command::host_memory::{available, resident};
 use crate::command::load::Chosen;
+use crate::gpus::{Card, HOPPER};
 use crate::settings::Settings;
 use crate::words::size;
 
@@ -32,6 +34,8 @@ pub(crate) struct Found {
     pub(super) bus: Option<f64>,
     /// For an estimate.
     pub(crate) place: Place,
+    /// Whether it is a card that takes Hopper's kernels.
+    is_hopper: bool,
     /// Processes that share the run.
     pub(super) workers: usize,
 }
@@ -62,6 +66,16 @@ impl Found {
         arrange(config, self.place, micro_batches, host, needs, |needs| self.fits(needs))
     }
 
+    /// Refuses numbers that no kernel of the device multiplies experts with, where things are arranged so.
+    pub(crate) fn check_experts(
+        &self,
+        config: &Config,
+        experts: Experts,
+        arrangement: Arrangement,
+    ) -> Result<()> {
+        Ok(check_experts(config, experts, self.place.with(arrangement), self.is_hopper)?)
+    }
+
     /// What to do where only the host's memory lacks for what `needs` says.
     pub(super) fn lacking_on_host(&self, needs: &Memory) -> String {
         format!(
@@ -86,11 +100,13 @@ impl Found {
         Ok(Self::on(device, limit, keep))
     }
 
-    /// A card that is not here, of so many bytes.
-    pub(crate) fn imagined(card: u64, limit: Option<u64>, keep: Keep, bus: Option<f64>) -> Self {
-        let held = CONTEXT.min(card);
+    /// A card that is not here, of so many bytes, by its name where that was said.
+    pub(crate) fn imagined(bytes: u64, limit: Option<u64>, keep: Keep, card: Option<&Card>) -> Self {
+        let held = CONTEXT.min(bytes);
+        let is_hopper = card.is_none_or(|card| card.capability == HOPPER);
         // Which card it is nobody knows; the larger of both layouts fits either.
-        Self { bus, ..Self::of_card(held, Some(card - held), limit, keep, true) }
+        let found = Self::of_card(held, Some(bytes - held), limit, keep, true);
+        Self { bus: card.map(Card::bus), is_hopper, ..found }
     }
 
     /// A card, here or not, where so many bytes are in use and so many free.
@@ -101,7 +117,7 @@ impl Found {
         let free = [free, limit].into_iter().flatten().min();
         let arrangement = Arrangement::default();
         let place = Place::Card { free: free.unwrap_or(0), keep, in_order, arrangement };
-        Self { held, free, may, host: None, card: None, bus: None, place, workers: 1 }
+        Self { held, free, may, host: None, card: None, bus: None, place, is_hopper: in_order, workers: 1 }
     }
 
     /// Asks the device.
@@ -120,6 +136,7 @@ impl Found {
                 card: None,
                 bus: None,
                 place,
+                is_hopper: false,
                 workers: 1,
             };
         }

@@ -89,6 +89,7 @@ impl Room {
                 break (train, load, arrangement, needs);
             }
         };
+        found.check_experts(config, train.experts, arrangement)?;
         let place = found.place.with(arrangement);
         let asked = asking
             .map(|asking| most_at_once(asking, |asking| fits(&estimated(&train, load, Some(asking), place))));

@@ -9,6 +9,7 @@ use super::at_once::at_once_in_words;
 use crate::cards::Team;
 use crate::command::account::{DataAccount, Validated};
 use crate::command::examination::Examination;
+use crate::command::in_fp8::InFp8;
 use crate::command::load;
 use crate::command::room::Room;
 use crate::command::stalls::Stalls;
@@ -25,6 +26,7 @@ pub(super) fn first_lines(
     resolved: &Resolved,
     device: &load::Chosen,
     model: &GptOss,
+    in_fp8: Option<&InFp8>,
     manifest: &Manifest,
     data: &DataAccount,
     room: &Room,
@@ -42,6 +44,9 @@ pub(super) fn first_lines(
     );
     talk.item("weights", model.formats());
     talk.item("device", &device.why);
+    if let Some(in_fp8) = in_fp8 {
+        talk.item("experts", in_fp8.words());
+    }
     talk.item(
         "trained",
         format_args!(

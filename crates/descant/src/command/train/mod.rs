@@ -15,6 +15,7 @@ use descant_workers::{Place, Wait};
 
 use super::examination::Examination;
 use super::identity::{identity, of_all, settings_of_all};
+use super::in_fp8::InFp8;
 use super::room::Room;
 use super::{load, rows};
 use crate::cards::{self, Role, Team};
@@ -103,6 +104,7 @@ fn work(
     team.map_or(Ok(()), |team| team.agree(&of_all(&identity)))?;
     drop(found);
     let model = base::base(settings, &device, &room, &renderer, talk)?;
+    let in_fp8 = InFp8::prepare(&model, settings.train.experts)?;
     let trained = device.device.clone().autodiff();
     let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
     let link = team.map(|team| team.link(&device.device)).transpose()?;
@@ -119,6 +121,7 @@ fn work(
         resolved,
         device: &device,
         room: &room,
+        in_fp8: in_fp8.as_ref(),
         team,
         signals,
         account: &account,

@@ -18,6 +18,7 @@ use crate::cards::{Begin, Shares, Team};
 use crate::cli::Train;
 use crate::command::account::DataAccount;
 use crate::command::examination::Examination;
+use crate::command::in_fp8::InFp8;
 use crate::command::pages::Pages;
 use crate::command::room::{Room, in_use};
 use crate::command::stalls::Stalls;
@@ -37,6 +38,7 @@ pub(super) struct Writer<'a> {
     pub(super) resolved: &'a Resolved,
     pub(super) device: &'a load::Chosen,
     pub(super) room: &'a Room,
+    pub(super) in_fp8: Option<&'a InFp8>,
     pub(super) team: Option<&'a Team>,
     pub(super) signals: &'a Signals,
     pub(super) account: &'a DataAccount,
@@ -55,7 +57,7 @@ impl Writer<'_> {
         examination: Option<&Examination<'_>>,
         identity: Identity,
     ) -> Result<Exit> {
-        let &Self { args, resolved, device, room, team, signals, account, started, talk } = self;
+        let &Self { args, resolved, device, room, in_fp8, team, signals, account, started, talk } = self;
         let settings = &resolved.settings;
         let manifest = adapters.manifest(&model.config);
         let folder =
@@ -73,7 +75,7 @@ impl Writer<'_> {
         let _choices = crate::command::kept::keep_choices(&folder.join("choices"));
         let from = store.newest(&adapters, &mut |text| talk.warn(text)).map_err(hinted)?;
         describe(&folder, resolved, &manifest, account)?;
-        first_lines(talk, resolved, device, model, &manifest, account, room, examination, &folder);
+        first_lines(talk, resolved, device, model, in_fp8, &manifest, account, room, examination, &folder);
         if let Some(team) = team {
             several(team, device, room, talk);
         }
@@ -147,6 +149,7 @@ impl Writer<'_> {
             wall_seconds: started.elapsed().as_secs_f64(),
             phases: phases.all(),
             room,
+            in_fp8,
             peak: trained_in.max(in_use(device)),
         };
         let summary = Summary::write(&outcome)?;
