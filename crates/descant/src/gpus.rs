@@ -78,8 +78,8 @@ const OF_BUS: f64 = 0.85;
 /// Operations a second of a step, as a share of the peak: with Hopper's own kernels 33,537 tokens a second of 15.7e9
 /// operations at 4 x 4096 on an H200.
 const OF_HOPPER: f64 = 0.53;
-/// The same with the portable kernels on that H200, 24,233 tokens a second, of what mma.sync reaches there, 546e12.
-const OF_PORTABLE: f64 = 0.70;
+/// The same with the portable kernels on that H200, 25,011 tokens a second, of what mma.sync reaches there, 546e12.
+const OF_PORTABLE: f64 = 0.72;
 
 const fn card(
     name: &'static str,
