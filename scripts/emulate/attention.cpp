@@ -1,10 +1,14 @@
-// op/attention/forward.cu, backward.cu and Hopper's backward in one pass against sums in f64: several sequences, with a
-// window and without, tiles of keys split in every way. run.sh makes kernels.h, of one of them.
+// op/attention/forward.cu, backward.cu, backward_window.cu and Hopper's backward in one pass against sums in f64:
+// several sequences, with a window and without, tiles of keys split in every way. run.sh makes kernels.h, of one of
+// them.
 #ifdef ONE_PASS
 #include "warpgroup.h"
-alignas(1024) static u8 shared[SHARED];
 #else
 #include "block.h"
+#endif
+#ifdef SHARED
+alignas(1024) static u8 shared[SHARED];
+#else
 alignas(1024) static u8 shared[SHARED_OF_FEATURE * HEAD_DIM];
 #endif
 inline float exp2_fast(float x) { return exp2f(x); }
@@ -20,7 +24,10 @@ int main() {
         std::vector<int> lengths;
         int window, split;
     };
-#ifdef ONE_PASS
+#ifdef WINDOW_PASS
+    // Strips of so many blocks of keys; no bit depends on it.
+    const std::vector<Case> cases{{{1, 9}, 5, 1}, {{150, 13, 70}, 128, 1}, {{150, 13, 70}, 128, 3}, {{300}, 40, 2}};
+#elif defined ONE_PASS
     const std::vector<Case> cases{{{1, 9}, 0, 1}, {{150, 13, 300}, 0, 1}, {{128, 257}, 0, 1}};
 #else
     const std::vector<Case> cases{{{1, 9}, 0, 4}, {{70, 2}, 0, 1}, {{70}, 9, 2}, {{150}, 20, 4}};
@@ -84,7 +91,11 @@ int main() {
             std::copy(all.begin(), all.end(), list);
             return std::pair(list, n);
         };
+#ifdef WINDOW_PASS
+        const auto strips = tiles(c.split * STRIP_KEYS, c.split * STRIP_KEYS);
+#else
         const auto queries = tiles(QUERY_ROWS / GROUP, 0), keys = tiles(KEY_ROWS / c.split, c.split);
+#endif
         auto error = [&](const bf16* a, size_t ld, const std::vector<double>& b, int begin, int end) {
             double difference = 0, norm = 0;
             for (int t = 0; t < T; t++)
@@ -110,6 +121,11 @@ int main() {
             far = std::max(far, std::isnan(lse_got[i]) ? 1e9 : fabs(lse_got[i] - lse[i]));
         worst = std::max(worst, far);
         printf(" forward %.1e, lse %.1e\n", error(out, HEADS * D, y, 0, HEADS * D), far);
+#elif defined WINDOW_PASS
+        run({KV, strips.second, 1}, THREADS, [&] {
+            attention_backward_window(q, k, v, out, d_out, lse.data(), got, got + HEADS * D, got + (HEADS + KV) * D,
+                                      strips.first, LD, LD, HEADS * D, HEADS * D, LD, LD, T, c.window, scale);
+        });
 #elif defined ONE_PASS
         // Counted by fours; what was there before the first sum is not read.
         const int n_tiles = T / (SUM_ROWS / GROUP) + (int)c.lengths.size() + 1, run_of_turns = 2;

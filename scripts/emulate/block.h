@@ -376,6 +376,7 @@ inline void barrier_arrive_warp(u32 barrier) {
     __syncwarp();
     if (LANE() == 0) barrier_arrive(barrier);
 }
+inline void barrier_arrive_copies(u32 barrier) { barrier_arrive(barrier); }
 inline void barrier_wait(u32 barrier, u32 parity) {
     for (;;) {
         if ((phases[barrier].phase & 1) != parity) return;
@@ -384,6 +385,11 @@ inline void barrier_wait(u32 barrier, u32 parity) {
 }
 inline void barrier_poll(u32 barrier, u32 parity) { barrier_wait(barrier, parity); }
 inline void barriers_made() {}
+// Some threads of a block meet.
+inline std::map<int, Barrier> meetings;
+inline void threads_sync(int name, int threads) {
+    meetings.try_emplace(name, threads).first->second.arrive_and_wait();
+}
 // Memory as a card aligns it.
 template <class T> T* aligned(size_t n) { return (T*)aligned_alloc(128, (n * sizeof(T) + 256) / 128 * 128); }
 // Published MXFP4 in the order of tiles, as descant-quant's mxfp4/tiles.rs describes it.

@@ -101,6 +101,19 @@ for shape in "64 8" "32 4" "16 3"; do
     "$build/attention"
   done
 done
+# The backward of a window in one pass.
+window="-DTILE_INTS=$(number "$geometry" 'const TILE_INTS: usize = ')"
+window="$window -DSTEP_ROWS=$(number "$geometry" 'const WINDOW_ROWS: usize = ')"
+window="$window -DMAX_WINDOW=$(number "$geometry" 'const MAX_WINDOW: usize = ')"
+window="$window -DSTRIP_KEYS=$(number "$geometry" 'const STRIP_KEYS: usize = ')"
+window="$window -DTHREADS=$(number "$geometry" 'const BACKWARD_WINDOW: Block = Block { threads: ')"
+window="$window -DSHARED=$(number "$geometry" 'const BACKWARD_WINDOW: Block = Block { threads: 384, shared: ')"
+{ text "$attention/attention.cuh" | without exp2_fast; text "$attention/backward_window.cu"; } |
+  sed -e '/extern __shared__/d' -e 's/extern "C"//' -e 's/__restrict__//g' > "$build/kernels.h"
+if [ "${1:-}" = --control ]; then sed -i 's/>= (u32)window/> (u32)window/' "$build/kernels.h"; fi
+# shellcheck disable=SC2086
+compile -w $window -DWINDOW_PASS -DHEAD_DIM=64 -DGROUP=8 "$here/attention.cpp" -o "$build/attention"
+"$build/attention"
 # Hopper's backward in one pass; what both of its files name is in a namespace each.
 one="-DTILE_INTS=$(number "$geometry" 'const TILE_INTS: usize = ')"
 one="$one -DQUERY_ROWS=$(number "$geometry" 'const QUERY_ROWS_SM90: usize = ')"

@@ -12,10 +12,6 @@ inline void follow_closely() {}
 template <int N> void registers_raise() {}
 template <int N> void registers_lower() {}
 // ---- barriers and rings
-inline std::map<int, Barrier> meetings;
-inline void threads_sync(int name, int threads) {
-    meetings.try_emplace(name, threads).first->second.arrive_and_wait();
-}
 inline bool barrier_try(u32 barrier, u32 parity) {
     if ((phases[barrier].phase & 1) == parity) pass();
     return (phases[barrier].phase & 1) != parity;

@@ -1,4 +1,5 @@
-// Barriers in shared memory at which threads arrive before they wait (mbarrier), as far as sm_80 has them.
+// Barriers in shared memory at which threads arrive before they wait (mbarrier), as far as sm_80 has them, and named
+// ones, at which some threads of a block meet.
 #pragma once
 #include "common.cuh"
 
@@ -22,4 +23,12 @@ __device__ __forceinline__ void barrier_poll(u32 barrier, u32 parity) {
                      : "r"(barrier), "r"(parity)
                      : "memory");
     while (!done);
+}
+// Arrives when all copies of this thread so far have landed; one of the arrivals that the barrier expects.
+__device__ __forceinline__ void barrier_arrive_copies(u32 barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
+}
+// Threads of one named barrier.
+__device__ __forceinline__ void threads_sync(int name, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
 }

@@ -37,6 +37,14 @@ pub(super) const BACKWARD: &[Define] = &[
     geometry::BACKWARD.threads("THREADS"),
     geometry::BACKWARD.shared("SHARED_OF_FEATURE"),
 ];
+pub(super) const BACKWARD_WINDOW: &[Define] = &[
+    TILE,
+    ("STEP_ROWS", geometry::WINDOW_ROWS as i64),
+    ("MAX_WINDOW", geometry::MAX_WINDOW as i64),
+    ("STRIP_KEYS", geometry::STRIP_KEYS as i64),
+    geometry::BACKWARD_WINDOW.threads("THREADS"),
+    geometry::BACKWARD_WINDOW.shared("SHARED"),
+];
 pub(super) const FORWARD_SM90: &[Define] =
     &[QUERIES_SM90, TILE, geometry::FORWARD_SM90.threads("THREADS"), geometry::FORWARD_SM90.shared("SHARED")];
 pub(super) const BACKWARD_Q_SM90: &[Define] = &[

@@ -146,6 +146,7 @@ mod tests {
             ("experts/packed_nf4", 2),
             ("attention/forward", 3),
             ("attention/backward", 6),
+            ("attention/backward_window", 1),
         ] {
             let of_file: Vec<_> = all.iter().filter(|(name, ..)| name == file).collect();
             assert_eq!(of_file.len(), rows, "{file}");

@@ -33,6 +33,16 @@ pub const TILE_INTS: usize = 8;
 pub const FORWARD: Block = Block { threads: 128, shared: 768 };
 /// Both passes of its backward, as above.
 pub const BACKWARD: Block = Block { threads: 128, shared: 768 };
+/// The backward of a window in one pass, for heads of 64.
+pub const BACKWARD_WINDOW: Block = Block { threads: 384, shared: 88_064 };
+/// Stacked query rows of a step there: whole positions.
+pub const WINDOW_ROWS: usize = 32;
+/// Keys that a query sees there at most.
+pub const MAX_WINDOW: usize = 128;
+/// Heads of a key head there: with fewer, a block of keys has too few steps for the one place that keys have.
+pub const WINDOW_GROUP: usize = 8;
+/// Keys of a block there; strips begin with one.
+pub const STRIP_KEYS: usize = 32;
 /// Attention on Hopper.
 pub const FORWARD_SM90: Block = Block { threads: 512, shared: 132_096 };
 /// The pass over queries of its backward.

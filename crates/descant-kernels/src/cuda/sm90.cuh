@@ -17,18 +17,10 @@ __device__ __forceinline__ bool is_elected() {
     asm volatile("{ .reg .pred p; elect.sync _|p, 0xffffffff; selp.b32 %0, 1, 0, p; }" : "=r"(elected));
     return elected;
 }
-// Threads of one named barrier.
-__device__ __forceinline__ void threads_sync(int name, int threads) {
-    asm volatile("bar.sync %0, %1;" ::"r"(name), "r"(threads) : "memory");
-}
 
 // ---- barriers
 // After the last barrier_init, before the block meets.
 __device__ __forceinline__ void barriers_made() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-// Arrives when all copies of this thread so far have landed; one of the arrivals that the barrier expects.
-__device__ __forceinline__ void barrier_arrive_copies(u32 barrier) {
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
-}
 // One arrival, and so many bytes of tensor copies that the phase waits for.
 __device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");

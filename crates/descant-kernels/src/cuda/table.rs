@@ -66,6 +66,8 @@ const HEADS: &[&[Define]] = &[
     &[("HEAD_DIM", 32), ("GROUP", 4)],
     &[("HEAD_DIM", 16), ("GROUP", 3)],
 ];
+/// Those whose windows go in one pass.
+const HEADS_WINDOW: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)]];
 const HEADS_SM90: &[&[Define]] = &[&[("HEAD_DIM", 64), ("GROUP", 8)], &[("HEAD_DIM", 64), ("GROUP", 3)]];
 
 /// Columns of an adapter's rows in a step of generation.
@@ -145,6 +147,7 @@ pub const UNITS: &[Unit] = &[
     unit!("route/rows_sm90", "op/route/rows_sm90", PLAIN, with::TAKE_ROWS_SM90),
     unit!("attention/forward", "op/attention/forward", HEADS, with::FORWARD),
     unit!("attention/backward", "op/attention/backward", HEADS, with::BACKWARD),
+    unit!("attention/backward_window", "op/attention/backward_window", HEADS_WINDOW, with::BACKWARD_WINDOW),
     unit!("attention/forward_sm90", "op/attention/forward_sm90", HEADS_SM90, with::FORWARD_SM90),
     unit!("attention/backward_q_sm90", "op/attention/backward_q_sm90", HEADS_SM90, with::BACKWARD_Q_SM90),
     unit!("attention/backward_kv_sm90", "op/attention/backward_kv_sm90", HEADS_SM90, with::BACKWARD_KV_SM90),

@@ -20,9 +20,10 @@ const MXFP4: [&str; 6] = [
     "decode/experts_wide_sm90",
 ];
 /// Files that are of no use where the card's own are taken, and one of those each.
-const INSTEAD: [(&str, &str); 5] = [
+const INSTEAD: [(&str, &str); 6] = [
     ("attention/forward_sm90", "attention/forward"),
     ("attention/backward_q_sm90", "attention/backward"),
+    ("attention/backward_kv_sm90", "attention/backward_window"),
     ("experts/packed_sm90", "experts/packed"),
     ("experts/packed_nf4_sm90", "experts/packed_nf4"),
     ("experts/grouped_sm90", "experts/grouped"),
@@ -104,6 +105,7 @@ mod tests {
             "experts/packed",
             "experts/packed_nf4_sm90",
             "attention/forward",
+            "attention/backward_window",
             "experts/few_nf4",
             "experts/fp8_sm90",
             "experts/fp8_rows_sm90",
@@ -115,7 +117,9 @@ mod tests {
             assert!(hopper.contains(&id), "{id}");
         }
         let ada = ids(OF_20B, (8, 9));
-        assert!(ada.contains(&"experts/packed") && ada.contains(&"attention/forward"));
+        for id in ["experts/packed", "attention/forward", "attention/backward_window"] {
+            assert!(ada.contains(&id), "{id}");
+        }
         assert!(!ada.iter().any(|id| id.ends_with("sm90") || id.contains("nf4")));
         let nf4 = ids(Model { packing: Packing::Nf4, ..OF_20B }, (9, 0));
         assert!(nf4.contains(&"experts/packed_nf4_sm90") && !nf4.contains(&"experts/packed_sm90"));

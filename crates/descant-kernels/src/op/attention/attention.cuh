@@ -22,7 +22,7 @@ static_assert(GROUP >= 1 && GROUP <= 64, "a block of 64 rows holds at least one 
 struct Tile {
     int query_start, query_len, key_start, key_len;
     int first;  // the tile's first query or key, counted from the segment's first
-    int split;    // of keys, on other cards than Hopper: a tile has KEY_ROWS / split of them
+    int split;  // of keys, on other cards than Hopper: a tile has KEY_ROWS / split of them; of strips, their positions
     int segment;  // the segment's number
 };
 __device__ __forceinline__ Tile read_tile(const int* tiles, int index) {

@@ -6,7 +6,7 @@
 
 use super::table::Sequences;
 use super::tiles::Split;
-use crate::cuda::geometry::{self, Block, MAX_GROUP, QUERY_ROWS, QUERY_ROWS_SM90};
+use crate::cuda::geometry::{self, Block, MAX_GROUP, MAX_WINDOW, QUERY_ROWS, QUERY_ROWS_SM90, WINDOW_GROUP};
 use crate::cuda::table::Define;
 use crate::cuda::{Arg, CudaError, Result, Run};
 
@@ -105,9 +105,18 @@ impl Form {
         (if self.sm90 { QUERY_ROWS_SM90 } else { QUERY_ROWS }) / self.group
     }
 
+    /// Whether the backward of a layer with a window is one pass, over strips of positions.
+    pub(super) fn goes_in_strips(self, shape: &Shape) -> bool {
+        let fits = self.head_dim == 64 && self.group == WINDOW_GROUP;
+        !self.sm90 && fits && shape.window.is_some_and(|window| window <= MAX_WINDOW)
+    }
+
     /// How tiles of keys are split: Hopper's kernels walk over theirs. A window has few queries a tile.
-    pub(super) fn split(self, shape: &Shape) -> Split {
+    pub(super) fn split(self, run: &Run<'_>, shape: &Shape) -> Split {
         match shape.window {
+            _ if self.goes_in_strips(shape) => {
+                Split::Strips { blocks: (run.gpu().multiprocessors() as usize / shape.n_kv).max(1) }
+            }
             _ if self.sm90 => Split::Whole,
             Some(_) => Split::Into(WINDOW_SPLIT),
             None => Split::Shared { blocks: (BLOCKS / shape.n_kv).max(1) },
@@ -154,7 +163,7 @@ pub(crate) fn forward(
 ) -> Result<()> {
     let rows = rows.into();
     let form = Form::new(run, shape, &[rows.query_stride, rows.key_stride, out_stride])?;
-    let work = sequences.work(run, form.positions(), form.split(shape))?;
+    let work = sequences.work(run, form.positions(), form.split(run, shape))?;
     let addresses = [rows.query, rows.key, rows.value, sinks, out, lse, work.queries];
     let arguments = shape.arguments(addresses, [rows.query_stride, rows.key_stride, out_stride]);
     let defines = form.defines();

@@ -1,7 +1,7 @@
 //! Attention's backward on a CUDA card: the launches on raw addresses.
 //!
-//! Two passes, over queries and over keys, compute each score twice. On Hopper long sequences go in one pass, whose
-//! sums of the queries' gradients lie in scratch memory.
+//! Two passes, over queries and over keys, compute each score twice. Layers with a window go in one pass, over strips of
+//! positions. On Hopper long sequences do too, with the sums of the queries' gradients in scratch memory.
 
 use super::cuda::{Form, Rows, Shape, launch};
 use super::one_pass;
@@ -37,11 +37,13 @@ pub(crate) fn backward(
     let (rows, to) = (rows.into(), gradients.into());
     let strides = [rows.query_stride, rows.key_stride, given.stride, to.query_stride, to.key_stride];
     let form = Form::new(run, shape, &strides)?;
-    let work = sequences.work(run, form.positions(), form.split(shape))?;
+    let work = sequences.work(run, form.positions(), form.split(run, shape))?;
     let call = Call { run, shape, form, work, sequences: sequences.count(), rows, given, to };
     // Sizes alone decide, because the sums' last bits depend on it.
     let long = call.sequences * one_pass::LEAST_TOKENS <= shape.n_tokens;
-    if form.sm90 && long && shape.window.is_none() {
+    if form.goes_in_strips(shape) {
+        call.strips()
+    } else if form.sm90 && long && shape.window.is_none() {
         call.one_pass()
     } else {
         call.pass_over_queries()?;
@@ -102,6 +104,20 @@ impl Call<'_> {
         }
         let kernel = (unit, "attention_backward_kv", &defines[..]);
         launch(self.run, form, shape, kernel, block, work.n_keys, arguments)
+    }
+
+    /// Everything at once, where there is a window.
+    fn strips(&self) -> Result<()> {
+        let Rows { query, key, value, query_stride, key_stride } = self.rows;
+        let Backward { out, d_out, stride, lse, .. } = self.given;
+        let (run, shape, work, to) = (self.run, self.shape, &self.work, &self.to);
+        let addresses = [query, key, value, out, d_out, lse, to.query, to.key, to.value, work.keys];
+        let strides = [query_stride, key_stride, stride, stride, to.query_stride, to.key_stride];
+        let arguments = shape.arguments(addresses, strides);
+        let defines = self.form.defines();
+        let function = run.kernel("attention/backward_window", "attention_backward_window", &defines)?;
+        let block = geometry::BACKWARD_WINDOW;
+        run.launch(function, (shape.n_kv, work.n_keys), block.threads, block.shared, &arguments)
     }
 
     /// Delta, then the pass, and the queries' sums to bf16; for a few key heads after the other where tokens are many.

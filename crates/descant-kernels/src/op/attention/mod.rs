@@ -18,6 +18,8 @@ pub(crate) mod one_pass;
 pub(crate) mod reference;
 mod segments;
 mod spec;
+#[cfg(any(feature = "cuda", test))]
+mod strips;
 #[cfg(feature = "cuda")]
 pub(crate) mod table;
 #[cfg(any(feature = "cuda", test))]

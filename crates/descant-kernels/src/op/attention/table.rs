@@ -14,8 +14,9 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::segments::Segments;
+use super::strips;
 use super::tiles::{self, Split};
-use crate::cuda::geometry::{KEY_ROWS, MAX_GROUP, QUERY_ROWS, TILE_INTS};
+use crate::cuda::geometry::{KEY_ROWS, MAX_GROUP, QUERY_ROWS, STRIP_KEYS, TILE_INTS};
 use crate::cuda::{self, Result, Run};
 
 /// Batches that a thread remembers: training's and evaluation's, and one in between.
@@ -23,6 +24,7 @@ const KEPT: usize = 4;
 /// Positions of the smallest tile of queries.
 const LEAST_POSITIONS: usize = QUERY_ROWS / MAX_GROUP;
 const _: () = assert!(tiles::ENTRY == TILE_INTS, "the lists are what the kernels read");
+const _: () = assert!(KEY_ROWS / tiles::MOST_SPLIT <= STRIP_KEYS, "there is room for the shortest strips");
 
 thread_local! {
     static TABLES: RefCell<Vec<Table>> = const { RefCell::new(Vec::new()) };
@@ -117,7 +119,10 @@ impl Sequences {
             _ => {
                 let mut all = tiles::of_queries(&self.table.segments, positions);
                 let n_queries = all.len() / tiles::ENTRY;
-                all.extend(tiles::of_keys(&self.table.segments, KEY_ROWS, split));
+                all.extend(match split {
+                    Split::Strips { blocks } => strips::of_blocks(&self.table.segments, blocks),
+                    _ => tiles::of_keys(&self.table.segments, KEY_ROWS, split),
+                });
                 let n_keys = all.len() / tiles::ENTRY - n_queries;
                 let raw: Vec<u8> = all.iter().flat_map(|n| n.to_le_bytes()).collect();
                 run.upload(address, &raw)?;

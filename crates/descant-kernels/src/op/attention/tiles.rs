@@ -29,6 +29,8 @@ pub(crate) enum Split {
     Shared { blocks: usize },
     /// Into so many, a power of two.
     Into(usize),
+    /// Strips in place of tiles, for so many blocks; see `strips.rs`.
+    Strips { blocks: usize },
 }
 
 /// Into how many a tile is split at most.
@@ -38,7 +40,7 @@ impl Split {
     /// Into how many tiles of a segment are split, where a block's fair part of all is so many pairs of a row and a key.
     fn of(self, segment: &Segment, keys: usize, part: usize) -> usize {
         match self {
-            Self::Whole => 1,
+            Self::Whole | Self::Strips { .. } => 1,
             Self::Into(split) => split,
             // A quarter more is not worth it: parts cost more copies and meetings for the same products.
             Self::Shared { .. } => [1, 2]
@@ -52,7 +54,7 @@ impl Split {
     fn part(self, segments: &Segments) -> usize {
         match self {
             Self::Shared { blocks } => (visible(segments, None) / blocks as f64) as usize,
-            Self::Whole | Self::Into(_) => 0,
+            Self::Whole | Self::Into(_) | Self::Strips { .. } => 0,
         }
     }
 }
@@ -74,8 +76,8 @@ pub(crate) fn at_most(segments: &Segments, positions: usize, keys: usize) -> usi
     segments.as_slice().iter().map(|s| s.query_len.div_ceil(positions) + s.key_len.div_ceil(keys)).sum()
 }
 
-/// `shape`: rows of a tile, of all, and the split. `work`: of the tile that begins at a row.
-fn list(
+/// `shape`: rows of a tile, of all, and the split, or in strips their positions. `work`: of the tile that begins at a row.
+pub(super) fn list(
     segments: &Segments,
     shape: impl Fn(&Segment) -> (usize, usize, usize),
     work: impl Fn(&Segment, usize) -> usize,
@@ -203,6 +205,7 @@ mod tests {
         let all = |split| of_keys(&of_lengths(&[300, 5000]), 128, split);
         assert!(all(Split::Whole).chunks_exact(ENTRY).all(|tile| tile[5] == 1));
         assert!(all(Split::Into(2)).chunks_exact(ENTRY).all(|tile| tile[5] == 2));
+        assert_eq!(all(Split::Strips { blocks: 3 }), all(Split::Whole), "strips are another list");
     }
 
     #[test]

@@ -109,6 +109,8 @@ fn attention_on_a_card_equals_its_definition() {
     let (some, long, many) = (vec![1usize, 150, 7, 300], vec![1100], (1..=110).collect::<Vec<usize>>());
     // Hopper's backward is one pass here. The second begins in the middle of a tile.
     let far = vec![4100usize, 4111];
+    // About the blocks of keys of a window, and longer than the strips of several.
+    let edges = vec![1usize, 31, 32, 33, 127, 128, 129, 160, 700, 1100];
     for (dim, heads, n_kv, window, lengths) in [
         (64, 8, 1, None, &some),
         (64, 16, 2, Some(128), &some),
@@ -118,6 +120,11 @@ fn attention_on_a_card_equals_its_definition() {
         (64, 8, 1, Some(128), &long),
         (64, 16, 2, None, &many),
         (64, 16, 2, Some(40), &many),
+        (64, 16, 2, Some(128), &edges),
+        (64, 32, 2, Some(97), &edges),
+        (64, 8, 2, Some(97), &some),
+        (64, 6, 2, Some(128), &some),
+        (64, 8, 1, Some(129), &some),
         (64, 8, 1, None, &far),
         (64, 6, 2, None, &far),
     ] {
