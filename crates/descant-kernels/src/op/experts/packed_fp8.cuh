@@ -73,6 +73,7 @@ __device__ __forceinline__ void begin_tile(const Places& g, const Tile& tile, u3
         else
             shared_store(to, __float_as_uint(g.fixed_factor));
     }
+    copy_commit();  // what scale_sums() waits for
 }
 // What lies beyond n_in may be another expert's, whose factors may be no numbers here.
 __device__ __forceinline__ void begin_last_step(const Places& g, Words& words) {
