@@ -26,7 +26,7 @@ pub fn reference(scales: impl IntoIterator<Item = u8>) -> Option<u8> {
     (most <= least.saturating_add(REACH)).then_some(most)
 }
 
-/// The code in E5M2 of a number of MXFP4 over its reference, which is [`reference`]'s.
+/// The code in E5M2 of a number of MXFP4 over its reference, which is [`reference()`]'s.
 ///
 /// # Panics
 /// The scale is out of its reach.
