@@ -18,7 +18,7 @@ pub(crate) mod one_pass;
 pub(crate) mod reference;
 mod segments;
 mod spec;
-#[cfg(any(feature = "cuda", test))]
+#[cfg(any(feature = "cuda", all(feature = "nvrtc", test)))]
 mod strips;
 #[cfg(feature = "cuda")]
 pub(crate) mod table;
