@@ -10,6 +10,6 @@ mod micro_batch;
 
 pub mod checkpoint;
 
-pub use config::{OptimizerKind, Schedule, TrainConfig};
+pub use config::{Experts, OptimizerKind, Schedule, TrainConfig};
 pub use guard::{GuardConfig, OnSpike, Window};
 pub use micro_batch::MicroBatch;
