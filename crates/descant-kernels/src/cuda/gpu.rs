@@ -40,6 +40,8 @@ struct Inner {
     cap: Arc<Cap>,
     /// What was in use beside all that is counted, when that was looked at: context, kernels, libraries.
     uncounted: AtomicI64,
+    /// Held while a graph is recorded.
+    recording: Mutex<()>,
 }
 
 /// What a context takes of a card at most. The driver reports what all programs have together; what was in use beyond
@@ -87,6 +89,7 @@ impl Gpu {
             others,
             cap,
             uncounted: AtomicI64::new(0),
+            recording: Mutex::new(()),
         }));
         gpus.insert(index, gpu.clone());
         Ok(gpu)
@@ -179,6 +182,12 @@ impl Gpu {
     /// Makes the card's context the current one of this thread, for calls of the driver outside CubeCL's.
     pub(crate) fn enter(&self) -> Result<()> {
         self.0.context.enter()
+    }
+
+    /// Keeps others from waiting for all of the card while a graph is recorded, and from recording one while somebody
+    /// waits: the driver refuses such a wait, and the recording is lost.
+    pub(crate) fn recording(&self) -> MutexGuard<'_, ()> {
+        self.0.recording.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn recorder(&self) -> &Recorder {

@@ -26,6 +26,7 @@ impl Graph {
     pub(crate) fn record(run: &Run<'_>, work: impl FnOnce(&Run<'_>) -> Result<()>) -> Result<Self> {
         // A stream of its own: CubeCL's may have work of others between.
         let stream = OwnStream::new()?;
+        let recording = run.gpu().recording();
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: the stream is ours and empty.
         check("cuStreamBeginCapture", unsafe { sys::cuStreamBeginCapture_v2(stream.0, mode) })?;
@@ -33,6 +34,7 @@ impl Graph {
         let mut graph = std::ptr::null_mut();
         // SAFETY: the pointer is to a variable that lives through the call. Recording ends whatever came before.
         let ended = check("cuStreamEndCapture", unsafe { sys::cuStreamEndCapture(stream.0, &raw mut graph) });
+        drop(recording);
         worked?;
         ended?;
         let mut ready = std::ptr::null_mut();

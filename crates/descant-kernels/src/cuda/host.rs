@@ -104,7 +104,9 @@ fn pin(pages: &mut MmapMut, length: usize) -> Result<u64> {
 impl Drop for HostStore {
     fn drop(&mut self) {
         // Work that was queued may still read it.
+        let recording = self.gpu.recording();
         let waited = self.gpu.enter().and_then(|()| synchronize());
+        drop(recording);
         if self.pinned.is_ok() {
             // SAFETY: it was registered once, and nothing that was queued uses it any more. Where waiting failed the driver
             // is past using anything.
