@@ -39,13 +39,8 @@ pub(crate) struct Outcome {
     gradients: BTreeMap<String, Vec<f32>>,
 }
 
-/// Runs sequences in one batch; every position but the last of each is trained.
-pub(crate) fn run(
-    model: &GptOss,
-    overlay: &dyn Overlay,
-    adapter: &LoraAdapters,
-    ids: &[Vec<u32>],
-) -> Outcome {
+/// Sequences in one batch, and what is trained of it: every position but the last of each, and what comes next there.
+pub(crate) fn batch(model: &GptOss, ids: &[Vec<u32>]) -> (Batch, Vec<usize>, Vec<u32>) {
     let batch = Batch::new(ids.iter().map(Vec::as_slice), model.config.vocab_size).expect("valid");
     let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), 0);
     for sequence in ids {
@@ -53,6 +48,17 @@ pub(crate) fn run(
         targets.extend(&sequence[1..]);
         start += sequence.len();
     }
+    (batch, rows, targets)
+}
+
+/// Runs sequences in one batch; every position but the last of each is trained.
+pub(crate) fn run(
+    model: &GptOss,
+    overlay: &dyn Overlay,
+    adapter: &LoraAdapters,
+    ids: &[Vec<u32>],
+) -> Outcome {
+    let (batch, rows, targets) = batch(model, ids);
     let hidden = model.hidden(&batch, overlay);
     let logits = read_floats(model.logits(hidden.clone().inner())).expect("logits");
     let losses = model.token_losses(hidden, &rows, &targets);

@@ -4,10 +4,12 @@ use burn::tensor::{Device, Tensor};
 use descant_kernels::cuda::portable_kernels;
 use descant_kernels::{Claim, ExpertForm, Reservation, read_floats};
 use descant_lora::LoraAdapters;
-use descant_model::{Batch, GenerateOptions, GptOss, Request, Site, Unwatched};
-use descant_train::{Experts, Sample, TrainConfig, Trainer, score};
+use descant_model::{GptOss, Site};
+use descant_train::{Experts, Sample, TrainConfig, Trainer};
 
+use crate::compare::batch;
 use crate::models::{Case, fp8_every_expert, fp8_varied, nf4_varied};
+use crate::placed::asked;
 use crate::{card, is_portable};
 
 /// How far a step in fp8 may be from one in bf16.
@@ -44,13 +46,7 @@ fn claim(model: &GptOss, experts: ExpertForm) -> Reservation {
 /// A step of a trainer up to its gradients; every position but the last of a sequence is trained.
 pub(crate) fn step(model: &GptOss, adapter: &LoraAdapters, ids: &[Vec<u32>], experts: ExpertForm) -> Step {
     let _claim = claim(model, experts);
-    let batch = Batch::new(ids.iter().map(Vec::as_slice), model.config.vocab_size).expect("valid");
-    let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), 0);
-    for sequence in ids {
-        rows.extend(start..start + sequence.len() - 1);
-        targets.extend(&sequence[1..]);
-        start += sequence.len();
-    }
+    let (batch, rows, targets) = batch(model, ids);
     let mut sweep = model.sweep(&[&batch], adapter).expect("room");
     sweep.forward();
     let stream = Tensor::from_inner(sweep.output(0)).require_grad();
@@ -158,19 +154,6 @@ fn a_step_in_fp8_of_a_random_network_is_near_one_in_bf16() {
         // A token that goes to another expert has another result, not a rounded one: only looked at.
         assert!(case.may_choose_otherwise || found.is_empty(), "{found:#?}");
     }
-}
-
-/// Ids of greedy replies, and losses of whole sequences, by their bits.
-fn asked(case: &Case, model: &GptOss) -> (Vec<Vec<u32>>, Vec<u64>) {
-    let mut adapter = case.adapter(model);
-    adapter.update(|_, tensor| tensor.inner());
-    let prompts = case.sequences(model.config.vocab_size);
-    let requests: Vec<_> = prompts.iter().map(|ids| Request::greedy(ids.clone(), 24)).collect();
-    let options = GenerateOptions::default();
-    let generated = model.generate(&requests, &adapter, &options, &mut Unwatched).expect("replies");
-    let losses = prompts.iter().filter(|ids| ids.len() > 1);
-    let losses = losses.map(|ids| score(model, &adapter, ids, None).expect("a score").loss.expect("a loss"));
-    (generated.into_iter().map(|one| one.ids).collect(), losses.map(f64::to_bits).collect())
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use descant_kernels::cuda::{pin_at_most, portable_kernels};
-use descant_model::{GenerateOptions, Placement, Request, Unwatched};
+use descant_model::{GenerateOptions, GptOss, Placement, Request, Unwatched};
 use descant_train::memory::Arrangement;
 use descant_train::{OptimizerKind, score};
 
@@ -10,18 +10,22 @@ use crate::models::{Case, nf4_varied, varied};
 use crate::repeat::train;
 use crate::{card, is_portable};
 
-/// Generated ids, and losses of whole sequences, which take a layer's other form.
-fn replies(case: &Case, card: &Device, placement: Placement) -> (Vec<Vec<u32>>, Vec<u64>) {
-    let model = case.load_placed(card, placement);
-    let mut adapter = case.adapter(&model);
+/// Generated ids, and losses of whole sequences, which take a layer's other form, by their bits.
+pub(crate) fn asked(case: &Case, model: &GptOss) -> (Vec<Vec<u32>>, Vec<u64>) {
+    let mut adapter = case.adapter(model);
     adapter.update(|_, tensor| tensor.inner());
     let prompts = case.sequences(model.config.vocab_size);
     let requests: Vec<_> = prompts.iter().map(|ids| Request::greedy(ids.clone(), 24)).collect();
     let options = GenerateOptions::default();
     let generated = model.generate(&requests, &adapter, &options, &mut Unwatched).expect("replies");
     let losses = prompts.iter().filter(|ids| ids.len() > 1);
-    let losses = losses.map(|ids| score(&model, &adapter, ids, None).expect("a score").loss.expect("a loss"));
+    let losses = losses.map(|ids| score(model, &adapter, ids, None).expect("a score").loss.expect("a loss"));
     (generated.into_iter().map(|one| one.ids).collect(), losses.map(f64::to_bits).collect())
+}
+
+/// Those of a model whose weights lie there.
+fn replies(case: &Case, card: &Device, placement: Placement) -> (Vec<Vec<u32>>, Vec<u64>) {
+    asked(case, &case.load_placed(card, placement))
 }
 
 #[test]
