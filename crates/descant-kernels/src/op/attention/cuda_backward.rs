@@ -1,7 +1,8 @@
 //! Attention's backward on a CUDA card: the launches on raw addresses.
 //!
-//! Two passes, over queries and over keys, compute each score twice. Layers with a window go in one pass, over strips of
-//! positions. On Hopper long sequences do too, with the sums of the queries' gradients in scratch memory.
+//! Two passes, over queries and over keys, compute each score twice. One pass is enough for layers with a window where
+//! kernels are portable (over strips of positions), and on Hopper for long sequences without a window (the sums of the
+//! queries' gradients then lie in scratch memory).
 
 use super::cuda::{Form, Rows, Shape, launch};
 use super::one_pass;
