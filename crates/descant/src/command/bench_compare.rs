@@ -3,46 +3,18 @@
 //! Rows are of one measurement where everything that was asked for is the same. Of several such rows in a file the
 //! fastest counts: what disturbs a measurement only slows it down.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
 use anyhow::{Result, anyhow};
-use descant_harmony::read::{Columns, each_object};
-use serde_json::{Map, Value};
 
+use super::bench_row::{Row, STARTS, read};
 use crate::cli::BenchCompare;
 use crate::failure::Exit;
 use crate::talk::Talk;
 use crate::words::grouped;
 
-/// What was asked for, as far as a row says it.
-const ASKED: [&str; 13] = [
-    "command",
-    "checkpoint",
-    "batch",
-    "sequence",
-    "accumulate",
-    "prompts",
-    "context",
-    "new_tokens",
-    "adapter",
-    "experts",
-    "kernels",
-    "portable",
-    "keep",
-];
+/// A start that became slower by less than this many seconds is not named: disks and caches make more.
+const NOTICED_START: f64 = 0.5;
 /// An operator that became slower by less than this share of all operators is not named.
 const NOTICED: f64 = 0.002;
-
-/// A row, as far as it is compared.
-#[derive(Debug, Clone, PartialEq)]
-struct Row {
-    rate: f64,
-    memory: Option<f64>,
-    digest: Option<String>,
-    /// Milliseconds, by name.
-    operators: BTreeMap<String, f64>,
-}
 
 /// Compares, prints, and says by its status whether anything got slower.
 pub(super) fn run(args: &BenchCompare, talk: Talk) -> Result<Exit> {
@@ -59,7 +31,7 @@ pub(super) fn run(args: &BenchCompare, talk: Talk) -> Result<Exit> {
             grouped(before.rate as u64),
             grouped(after.rate as u64),
             percent(after.rate / before.rate),
-            if before.digest == after.digest { "" } else { ", another adapter" }
+            otherwise(before, after)
         ))?;
         for change in found {
             talk.data(format_args!("  slower: {change}"))?;
@@ -78,60 +50,21 @@ pub(super) fn run(args: &BenchCompare, talk: Talk) -> Result<Exit> {
     Ok(if slower == 0 { Exit::Success } else { Exit::No })
 }
 
-/// The rows of a file by what was asked for.
-fn read(path: &Path) -> Result<BTreeMap<String, Row>> {
-    let mut lines = Vec::new();
-    each_object(path, Columns::All, |line, object| {
-        lines.push((line, object?));
-        Ok(())
-    })?;
-    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
-    for (line, object) in lines {
-        let (name, row) =
-            parsed(&object).map_err(|what| anyhow!("{}, line {line}: {what}", path.display()))?;
-        if rows.get(&name).is_none_or(|best| best.rate < row.rate) {
-            rows.insert(name, row);
-        }
+/// What else is not as before, to be read beside the rates.
+fn otherwise(before: &Row, after: &Row) -> String {
+    let mut words = String::new();
+    if let (Some((steps, old)), Some((same, new))) = (&before.digest, &after.digest)
+        && steps == same
+        && old != new
+    {
+        words += ", other results";
     }
-    Ok(rows)
-}
-
-/// What a row measured, and what it found.
-fn parsed(object: &Map<String, Value>) -> Result<(String, Row), String> {
-    let number = |key: &str| object.get(key).and_then(Value::as_f64);
-    let rate = number("tokens_per_second").filter(|rate| *rate > 0.0);
-    let rate = rate.ok_or("`tokens_per_second` is missing: a row that `bench --json` printed is expected")?;
-    let said = ASKED.iter().filter_map(|key| {
-        let text = match object.get(*key)? {
-            Value::Null | Value::Bool(false) => return None,
-            Value::Bool(true) => return Some((*key).to_owned()),
-            Value::String(text) if text == "auto" || text == "none" => return None,
-            Value::String(text) if *key == "kernels" => return Some(text.clone()),
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        Some(format!("{key} {text}"))
-    });
-    // Older rows have their limit only in the arguments that whoever collected them wrote beside.
-    let in_arguments = || {
-        let mut words = object.get("args")?.as_str()?.split_whitespace();
-        words.find(|word| *word == "--memory")?;
-        crate::settings::bytes(words.next()?).ok()
-    };
-    let limit = object.get("memory_limit").and_then(Value::as_u64).or_else(in_arguments);
-    let limit = limit.map(|bytes| format!("limit {bytes} bytes"));
-    let name = said.chain(limit).collect::<Vec<_>>().join(", ");
-    let mut operators = BTreeMap::new();
-    for operator in object.get("operators").and_then(Value::as_array).into_iter().flatten() {
-        let time = |key: &str, factor: f64| operator.get(key).and_then(Value::as_f64).map(|n| n * factor);
-        let time = time("milliseconds", 1.0).or_else(|| time("microseconds", 1e-3));
-        if let (Some(name), Some(time)) = (operator.get("name").and_then(Value::as_str), time) {
-            operators.insert(name.to_owned(), time);
-        }
+    if let (Some(old), Some(new)) = (&before.card, &after.card)
+        && old != new
+    {
+        words += &format!(", on another card ({old}, then {new})");
     }
-    let digest = ["adapter_sha256", "ids_sha256"].into_iter().find_map(|key| object.get(key)?.as_str());
-    let row = Row { rate, memory: number("peak_memory_gib"), digest: digest.map(str::to_owned), operators };
-    Ok((name, row))
+    words
 }
 
 /// What is worse by more than this share.
@@ -144,6 +77,14 @@ fn changes(before: &Row, after: &Row, share: f64) -> Vec<String> {
         && after > before * (1.0 + share)
     {
         found.push(format!("more memory: {before:.2} to {after:.2} GiB"));
+    }
+    for ((_, what), times) in STARTS.iter().zip(before.starts.iter().zip(after.starts)) {
+        if let (Some(before), Some(after)) = times
+            && after > before * (1.0 + share)
+            && after > before + NOTICED_START
+        {
+            found.push(format!("{what}: {before:.2} to {after:.2} s"));
+        }
     }
     let all: f64 = before.operators.values().sum();
     let mut operators: Vec<(f64, String)> = after
@@ -167,25 +108,34 @@ fn percent(ratio: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
 
-    fn row(text: &str) -> (String, Row) {
-        let Value::Object(object) = serde_json::from_str(text).unwrap() else { panic!("an object") };
-        parsed(&object).unwrap()
-    }
+    use super::*;
+    use crate::command::bench_row::of_text;
 
     #[test]
-    fn rows_are_of_one_measurement_if_what_was_asked_for_is_the_same() {
-        let (new, _) = row(r#"{"batch": 4, "sequence": 4096, "experts": true, "kernels": "auto",
-            "memory_limit": 1000000000, "tokens_per_second": 5}"#);
-        let (old, found) =
-            row(r#"{"batch": 4, "sequence": 4096, "experts": true, "args": "--batch 4 --memory 1GB",
-            "tokens_per_second": 6, "operators": [{"name": "norm", "microseconds": 1500.0}]}"#);
-        assert_eq!(new, old);
-        assert_eq!(new, "batch 4, sequence 4096, experts, limit 1000000000 bytes");
-        assert!((found.operators["norm"] - 1.5).abs() < 1e-9);
-        let (free, _) = row(r#"{"batch": 4, "sequence": 4096, "experts": true, "tokens_per_second": 5}"#);
-        assert_ne!(free, old);
+    fn results_are_compared_after_the_same_steps_and_the_shortest_start_counts() {
+        let of = |digest: &str, losses: &str, rate: f64, first: f64| {
+            format!(
+                r#"{{"batch": 1, "adapter_sha256": "{digest}", "losses": {losses}, "card": "A",
+                "first_step_seconds": {first}, "tokens_per_second": {rate}}}"#
+            )
+        };
+        let found = |text: &str| of_text(text).1;
+        let one = found(&of("a", "[1, 2]", 5.0, 0.5));
+        assert_eq!(otherwise(&one, &found(&of("b", "[1, 2]", 5.0, 0.5))), ", other results");
+        assert_eq!(otherwise(&one, &found(&of("b", "[1, 2, 3]", 5.0, 0.5))), "");
+        assert_eq!(otherwise(&one, &one), "");
+        let elsewhere = Row { card: Some("B".to_owned()), ..one.clone() };
+        assert_eq!(otherwise(&one, &elsewhere), ", on another card (A, then B)");
+        let file = tempfile::NamedTempFile::with_suffix(".jsonl").unwrap();
+        let rows = [of("a", "[]", 6.0, 4.0), of("a", "[]", 5.0, 0.5)].map(|row| row.replace('\n', " "));
+        std::fs::write(file.path(), rows.join("\n")).unwrap();
+        let best = read(file.path()).unwrap().into_values().next().unwrap();
+        assert_eq!((best.rate, best.starts), (6.0, [None, Some(0.5)]));
+        let slow = Row { starts: [None, Some(1.2)], ..best.clone() };
+        assert_eq!(changes(&best, &slow, 0.03), ["the first step: 0.50 to 1.20 s"]);
+        assert_eq!(changes(&best, &Row { starts: [None, Some(0.9)], ..best.clone() }, 0.03), [""; 0]);
     }
 
     #[test]
@@ -194,6 +144,8 @@ mod tests {
             rate,
             memory: Some(memory),
             digest: None,
+            card: None,
+            starts: [Some(1.0), Some(0.5)],
             operators: operators.iter().map(|(name, time)| ((*name).to_owned(), *time)).collect(),
         };
         let before = row(100.0, 10.0, &[("experts", 100.0), ("norm", 10.0), ("sort", 0.1), ("gone", 5.0)]);

@@ -18,6 +18,7 @@ mod bench_answer;
 mod bench_cards;
 mod bench_compare;
 mod bench_generate;
+mod bench_row;
 mod best;
 mod chat;
 mod data;
