@@ -59,15 +59,6 @@ pub fn compile_ahead(device: &Device, head_dim: usize, group: usize, packing: Pa
     let _ = (device, head_dim, group, packing);
 }
 
-/// Whether threads of [`compile_ahead`] are at work. A process that ends now must do so without what libraries do at its
-/// end: the compiler's would be taken down under these threads, which crashes.
-pub fn is_compiling() -> bool {
-    #[cfg(feature = "cuda")]
-    return crate::cuda::is_at_work();
-    #[cfg(not(feature = "cuda"))]
-    false
-}
-
 /// Whether an operator on activations of this type has a form of its own here; elsewhere its definition runs.
 pub(crate) fn has_form(device: &Device, dtype: DType) -> bool {
     has_form_if(device, dtype, true)

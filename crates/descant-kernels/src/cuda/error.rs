@@ -48,6 +48,9 @@ pub enum CudaError {
         /// The compiler's own words.
         text: String,
     },
+    /// The process ends, and nothing is compiled any more.
+    #[error("the process ends")]
+    Ending,
     /// cuBLASLt refused a call.
     #[error("{call}: {status:?} ({product})")]
     Blas {

@@ -16,11 +16,13 @@ pub mod algorithm;
 pub mod architecture;
 pub mod args;
 mod constants;
+mod ending;
 pub mod error;
 pub mod family;
 pub mod geometry;
 pub mod library;
 pub mod nvrtc;
+mod program;
 pub mod resources;
 pub mod spec;
 pub mod store;
@@ -80,8 +82,6 @@ pub use spec::{Element, MatmulSpec, Operand};
 pub use store::{Choices, Entered, Store, set_store};
 pub use table::Define;
 
-#[cfg(feature = "cuda")]
-pub(crate) use ahead::is_at_work;
 #[cfg(feature = "cuda")]
 pub(crate) use blas::Matrices;
 #[cfg(feature = "cuda")]

@@ -2,14 +2,15 @@
 //!
 //! No CUDA header is used, so NVRTC needs nothing but our own texts. A card is not needed either.
 
-use std::ffi::{CStr, CString, c_char};
+use std::sync::Once;
 
-use cudarc::nvrtc::sys;
 use sha2::{Digest as _, Sha256};
 
 use super::architecture::Architecture;
+use super::ending::{self, enter, is_over};
 use super::error::{CudaError, Result, require};
 use super::library::Library;
+use super::program::{self, Answer, Program};
 use super::table::{Define, HEADERS, Unit};
 
 /// Raised when the same texts and options would have to be compiled again.
@@ -79,105 +80,73 @@ pub fn key(unit: &Unit, options: &[String], version: (i32, i32)) -> String {
 /// Version of the NVRTC that is found.
 ///
 /// # Errors
-/// There is none.
-#[expect(unsafe_code, reason = "calls NVRTC")]
+/// There is none, or the process ends.
 pub fn version() -> Result<(i32, i32)> {
+    let _inside = enter().ok_or(CudaError::Ending)?;
     require(Library::Nvrtc)?;
-    let (mut major, mut minor) = (0, 0);
-    // SAFETY: both point to integers that live through the call.
-    check("nvrtcVersion", unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) })?;
-    Ok((major, minor))
+    program::version()
+}
+
+/// The least that can be compiled.
+static LEAST: Unit = Unit {
+    id: "least",
+    text: "extern \"C\" __global__ void least(float* x) { x[0] = 1; }",
+    variants: &[&[]],
+    constants: &[],
+    only: None,
+};
+
+/// Loads the compiler and has it compile the least; what it does at the process's end is registered then, and waits.
+pub(super) fn open(architecture: Architecture) {
+    static OPEN: Once = Once::new();
+    OPEN.call_once(|| {
+        let Some(_inside) = enter() else { return };
+        // What is wrong is the answer to whoever compiles a file.
+        let _ = compile_inside(&LEAST, architecture, &options(architecture, &[], false));
+        ending::wait_at_end();
+    });
+}
+
+/// Does `work` in a thread of its own, once the compiler is open there.
+#[cfg(any(feature = "cuda", test))]
+pub(super) fn beside(architecture: Architecture, work: impl FnOnce() + Send + 'static) {
+    let beginning = ending::begin();
+    std::thread::spawn(move || {
+        open(architecture);
+        drop(beginning);
+        work();
+    });
 }
 
 /// Compiles a file.
 ///
 /// # Errors
-/// There is no NVRTC, it does not know the architecture, or the text is wrong: then with its log.
+/// There is no NVRTC, it does not know the architecture, or the text is wrong: then with its log. Or the process ends.
 pub fn compile(unit: &'static Unit, architecture: Architecture, options: &[String]) -> Result<Binary> {
+    open(architecture);
+    let _inside = enter().ok_or(CudaError::Ending)?;
+    compile_inside(unit, architecture, options)
+}
+
+fn compile_inside(unit: &'static Unit, architecture: Architecture, options: &[String]) -> Result<Binary> {
     require(Library::Nvrtc)?;
-    let program = Program::new(unit)?;
+    let program = Program::new(unit.id, unit.text, HEADERS)?;
+    program.give_up_at_end();
     let constants: Vec<String> = constants(unit).collect();
-    let options = texts(options.iter().chain(&constants).map(String::as_str));
-    let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
-    #[expect(unsafe_code, reason = "calls NVRTC")]
-    // SAFETY: the program is alive, and the pointers are to C strings that live through the call.
-    let result = unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as i32, pointers.as_ptr()) };
+    let answer = program.compile(options.iter().chain(&constants).map(String::as_str))?;
+    if is_over() {
+        return Err(CudaError::Ending);
+    }
     let log = program.log()?;
-    if result == sys::nvrtcResult::NVRTC_ERROR_COMPILATION {
-        return Err(CudaError::Compile { unit: unit.id, architecture: architecture.to_string(), log });
-    }
-    check("nvrtcCompileProgram", result)
-        .map_err(|_| CudaError::Nvrtc { call: "nvrtcCompileProgram", text: format!("{result:?}: {log}") })?;
-    Ok(Binary { image: program.image()?, log })
-}
-
-/// NVRTC's program, destroyed at the end.
-struct Program(sys::nvrtcProgram);
-
-#[expect(unsafe_code, reason = "calls NVRTC")]
-impl Program {
-    fn new(unit: &Unit) -> Result<Self> {
-        let text = texts([unit.text]);
-        let name = texts([format!("{}.cu", unit.id).as_str()]);
-        let header_texts = texts(HEADERS.iter().map(|(_, text)| *text));
-        let header_names = texts(HEADERS.iter().map(|(name, _)| *name));
-        let text_pointers: Vec<*const c_char> = header_texts.iter().map(|t| t.as_ptr()).collect();
-        let name_pointers: Vec<*const c_char> = header_names.iter().map(|t| t.as_ptr()).collect();
-        let mut program = std::ptr::null_mut();
-        // SAFETY: all pointers are to C strings that live through the call, which copies them.
-        check("nvrtcCreateProgram", unsafe {
-            sys::nvrtcCreateProgram(
-                &raw mut program,
-                text[0].as_ptr(),
-                name[0].as_ptr(),
-                HEADERS.len() as i32,
-                text_pointers.as_ptr(),
-                name_pointers.as_ptr(),
-            )
-        })?;
-        Ok(Self(program))
-    }
-
-    fn log(&self) -> Result<String> {
-        let mut size = 0;
-        // SAFETY: the program is alive and `size` lives through the call.
-        check("nvrtcGetProgramLogSize", unsafe { sys::nvrtcGetProgramLogSize(self.0, &raw mut size) })?;
-        let mut log = vec![0u8; size.max(1)];
-        // SAFETY: the buffer has the size that NVRTC asked for.
-        check("nvrtcGetProgramLog", unsafe { sys::nvrtcGetProgramLog(self.0, log.as_mut_ptr().cast()) })?;
-        let text = CStr::from_bytes_until_nul(&log).map_or(&log[..], CStr::to_bytes);
-        Ok(String::from_utf8_lossy(text).trim().to_owned())
-    }
-
-    fn image(&self) -> Result<Vec<u8>> {
-        let mut size = 0;
-        // SAFETY: the program is alive and `size` lives through the call.
-        check("nvrtcGetCUBINSize", unsafe { sys::nvrtcGetCUBINSize(self.0, &raw mut size) })?;
-        let mut image = vec![0u8; size];
-        // SAFETY: the buffer has the size that NVRTC asked for.
-        check("nvrtcGetCUBIN", unsafe { sys::nvrtcGetCUBIN(self.0, image.as_mut_ptr().cast()) })?;
-        Ok(image)
-    }
-}
-
-#[expect(unsafe_code, reason = "calls NVRTC")]
-impl Drop for Program {
-    fn drop(&mut self) {
-        // SAFETY: the program is alive and not used again. A failure would leak memory and no more.
-        let _ = unsafe { sys::nvrtcDestroyProgram(&raw mut self.0) };
-    }
-}
-
-/// C strings of our own texts.
-fn texts<'a>(from: impl IntoIterator<Item = &'a str>) -> Vec<CString> {
-    let text = |text| CString::new(text).expect("our own texts have no zero bytes");
-    from.into_iter().map(text).collect()
-}
-
-fn check(call: &'static str, result: sys::nvrtcResult) -> Result<()> {
-    match result {
-        sys::nvrtcResult::NVRTC_SUCCESS => Ok(()),
-        other => Err(CudaError::Nvrtc { call, text: format!("{other:?}") }),
+    match answer {
+        Answer::Made => Ok(Binary { image: program.image()?, log }),
+        Answer::WrongText => {
+            Err(CudaError::Compile { unit: unit.id, architecture: architecture.to_string(), log })
+        }
+        Answer::Refused(code) => {
+            let text = format!("error {code}: {log}");
+            Err(CudaError::Nvrtc { call: "nvrtcCompileProgram", text })
+        }
     }
 }
 
@@ -292,5 +261,51 @@ mod tests {
             }
         }
         assert_eq!(refused, UNITS.iter().map(|unit| unit.constants.len()).sum::<usize>() - FOLLOWED.len());
+    }
+    /// How long a process compiles before it ends, in ms: while the compiler is loaded, in its first compilation, and later.
+    const DELAYS: [u64; 9] = [0, 2, 8, 15, 25, 40, 80, 200, 500];
+    /// What the process below does: how it compiles, and for how long.
+    const WAY: &str = "DESCANT_TEST_ENDING";
+
+    /// The process below, which compiles in threads and ends.
+    #[test]
+    #[ignore = "ends in the middle of its work: the next test starts it as a process"]
+    fn a_process_that_ends_while_it_compiles() {
+        let way = std::env::var(WAY).expect("started by the next test");
+        let (way, delay) = way.rsplit_once(' ').expect("a way and a delay");
+        let all = |compile: fn(&'static Unit, Architecture, &[String]) -> Result<Binary>| {
+            move || {
+                for unit in UNITS {
+                    drop(compile(unit, HOPPER, &options(HOPPER, unit.variants[0], false)));
+                }
+            }
+        };
+        for _ in 0..3 {
+            match way {
+                "waits" => beside(HOPPER, all(compile)),
+                _ => drop(std::thread::spawn(all(compile_inside))),
+            }
+        }
+        std::thread::sleep(std::time::Duration::from_millis(delay.parse().expect("a number")));
+    }
+
+    /// Whether that process ended well.
+    fn ends_well(way: &str, delay: u64) -> bool {
+        let name = "cuda::nvrtc::tests::a_process_that_ends_while_it_compiles";
+        let mut process = std::process::Command::new(std::env::current_exe().unwrap());
+        process.args(["--exact", name, "--ignored"]).env(WAY, format!("{way} {delay}"));
+        let ended = process.output().unwrap();
+        assert!(String::from_utf8_lossy(&ended.stdout).contains("1 passed"), "{ended:?}");
+        ended.status.success()
+    }
+
+    #[test]
+    fn a_process_may_end_while_threads_compile() {
+        for delay in DELAYS {
+            assert!(ends_well("waits", delay), "after {delay} ms");
+        }
+        // The control: without what waits some crash.
+        let crashes = || DELAYS.iter().any(|delay| !ends_well("does not wait", *delay));
+        assert!(version().is_err() || (0..5).any(|_| crashes()), "nothing was at stake");
     }
 }

@@ -10,13 +10,14 @@ use crate::binary::root;
 
 /// Modules that talk to a device or its libraries, the matrix product that hands out parts of its output to threads,
 /// the memory map, and the counting allocator of the tests.
-const UNSAFE: [&str; 16] = [
+const UNSAFE: [&str; 17] = [
     "crates/descant-files/src/map.rs",
     "crates/descant-kernels/src/cpu/matmul.rs",
     "crates/descant-kernels/src/cuda/args.rs",
     "crates/descant-kernels/src/cuda/boxes.rs",
     "crates/descant-kernels/src/cuda/brake.rs",
     "crates/descant-kernels/src/cuda/driver.rs",
+    "crates/descant-kernels/src/cuda/ending.rs",
     "crates/descant-kernels/src/cuda/event.rs",
     "crates/descant-kernels/src/cuda/graph.rs",
     "crates/descant-kernels/src/cuda/host.rs",
@@ -25,7 +26,7 @@ const UNSAFE: [&str; 16] = [
     "crates/descant-kernels/src/cuda/lt.rs",
     "crates/descant-kernels/src/cuda/nccl/library.rs",
     "crates/descant-kernels/src/cuda/nccl/mod.rs",
-    "crates/descant-kernels/src/cuda/nvrtc.rs",
+    "crates/descant-kernels/src/cuda/program.rs",
     "crates/descant-testkit/src/heap.rs",
 ];
 
