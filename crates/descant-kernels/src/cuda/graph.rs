@@ -1,4 +1,18 @@
 //! Work that is recorded once and replayed: a CUDA graph.
+//!
+//! Other threads use the card while one records. What of theirs could break a recording, or be refused because of one:
+//!
+//! * Waiting for the whole context (`cuCtxSynchronize`) is refused while any stream of it is recorded, in every mode, and
+//!   the recording is lost. Ours are where host memory is given back (`host.rs`, on any thread), which takes turns with
+//!   recordings ([`Gpu::recording`](super::Gpu)), and in `gauge.rs`, on CubeCL's thread, as recordings are. CubeCL, cuBLASLt
+//!   and NCCL wait for streams and events alone.
+//! * Allocating and freeing (`cuMemAlloc`, `cuMemFree`, pinned memory), registering host memory, loading modules, asking for
+//!   or waiting for events and other streams, by us or by CubeCL: forbidden to every thread only while a recording was begun
+//!   in the global mode. Ours is relaxed, and so are the threads that make them.
+//! * The legacy stream, in which synchronous copies and sets go, waits for all streams but those that are not blocking: the
+//!   recorded one is of these.
+//! * Work in a stream that is recorded would be recorded: nobody else knows that stream, and no event of it is waited for.
+//! * CubeCL moves and frees buffers on the thread that records, so never meanwhile, and what a graph has is in place.
 
 use cudarc::driver::sys;
 

@@ -1,7 +1,7 @@
 //! The card's decoder: what it chooses is what the whole model, asked without a cache, finds likeliest; a sequence's
 //! tokens do not depend on the others; base and every kind of adapter.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use descant_kernels::cuda::portable_kernels;
 use descant_kernels::read_floats;
 use descant_kernels::{MANY_ROWS, THIN_ROWS, WIDE_ROWS};
@@ -72,7 +72,7 @@ pub(crate) fn adapter(case: &Case, model: &GptOss) -> descant_lora::LoraAdapters
 #[test]
 #[ignore = "needs a card"]
 fn what_is_decoded_is_what_the_whole_model_finds_likeliest() {
-    let card: Device = card();
+    let card = card();
     let mut found = Vec::new();
     for case in all() {
         let model = case.load(&card);

@@ -74,7 +74,7 @@ fn a_card_draws_what_the_definition_draws() {
             }
             let all: Vec<f32> = rows.iter().flat_map(|_| values.iter().copied()).collect();
             let data = TensorData::new(all, [rows.len(), vocabulary]);
-            let on_card = Tensor::<2>::from_data(data.clone(), (&card, DType::BF16));
+            let on_card = Tensor::<2>::from_data(data.clone(), (&*card, DType::BF16));
             let on_host = Tensor::<2>::from_data(data, (&host, DType::F32));
             let found = draw_tokens(on_card, &rows).expect("the card draws");
             let right = draw_tokens(on_host, &rows).expect("the host draws");
@@ -98,7 +98,7 @@ fn a_logit_that_is_not_finite_is_told() {
     for (bad, is_bad) in [(f32::NAN, true), (f32::INFINITY, true), (f32::NEG_INFINITY, true), (2.0, false)] {
         let mut values = vec![0.5; 64];
         values[37] = bad;
-        let logits = Tensor::<2>::from_data(TensorData::new(values, [1, 64]), (&card, DType::BF16));
+        let logits = Tensor::<2>::from_data(TensorData::new(values, [1, 64]), (&*card, DType::BF16));
         let drawn = draw_tokens(logits, &[row]).expect("the card draws");
         assert_eq!(drawn[0].id.is_none(), is_bad, "{bad}");
     }

@@ -63,7 +63,8 @@ fn trained(model: &GptOss, experts: Experts, seed: u64) -> (LoraAdapters, [f64; 
 #[test]
 #[ignore = "needs a card"]
 fn a_step_in_fp8_of_a_trained_network_is_near_one_in_bf16() {
-    let model = tiny(&card());
+    let card = card();
+    let model = tiny(&card);
     let [_, held_out] = conversations(model.config.vocab_size);
     let ids: Vec<Vec<u32>> = held_out.into_iter().map(|sample| sample.ids).collect();
     let config = LoraConfig::default();
@@ -84,7 +85,8 @@ const SEEDS: [u64; 4] = [3407, 1, 2, 3];
 #[test]
 #[ignore = "needs a card"]
 fn sixty_steps_in_fp8_end_no_higher_than_those_in_bf16() {
-    let model = tiny(&card());
+    let card = card();
+    let model = tiny(&card);
     let mut sums = [0.0; 2];
     for seed in SEEDS {
         let [bf16, fp8] = [Experts::Bf16, Experts::Fp8].map(|experts| trained(&model, experts, seed).1);

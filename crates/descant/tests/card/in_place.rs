@@ -17,7 +17,7 @@ fn what_is_in_place_stays_there_when_the_pool_moves_others() {
     let gpu = Gpu::of(0).expect("the card");
     let small = || {
         let data = TensorData::new(vec![1.5f32; SMALL / 4], [SMALL / 4]);
-        primitive(Tensor::<1>::from_data(data, &card)).expect("on the card")
+        primitive(Tensor::<1>::from_data(data, &*card)).expect("on the card")
     };
     let address = |handle| gpu.call(vec![handle], |_, at| Ok(at[0])).expect("an address");
     // Each large tensor outgrows the pages that there were: what lies in those is moved into its page.

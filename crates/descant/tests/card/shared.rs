@@ -13,9 +13,9 @@ use descant_train::memory::Arrangement;
 use descant_train::{OptimizerKind, OverGroup, Workers};
 use descant_workers::{Group, Member, Place, Started};
 
-use crate::card;
 use crate::models::varied;
 use crate::repeat::{train, train_among};
+use crate::{card, card_alone, device};
 
 fn group(rank: usize, world: usize, port: u16) -> Group {
     let (host, run, started) = ("127.0.0.1".to_owned(), "test".to_owned(), Started::Torchrun);
@@ -27,12 +27,13 @@ fn group(rank: usize, world: usize, port: u16) -> Group {
 #[test]
 #[ignore = "needs a card"]
 fn steps_that_two_and_three_workers_share_have_the_bits_of_one() {
+    let card = card();
     let case = varied();
     for (optimizer, how) in [
         (OptimizerKind::AdamW, Arrangement::default()),
         (OptimizerKind::AdamW8bit, Arrangement { together: 2, ..Arrangement::default() }),
     ] {
-        let one = train(&case, &card(), how, optimizer, None);
+        let one = train(&case, &card, how, optimizer, None);
         for world in [2, 3] {
             let port =
                 TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a port").port();
@@ -42,7 +43,7 @@ fn steps_that_two_and_three_workers_share_have_the_bits_of_one() {
                     let group = group(rank, world, port);
                     let link = OverGroup(&group);
                     let workers = Workers { group: &group, link: &link };
-                    train_among(case, &card(), how, optimizer, Some(10), Some(workers))
+                    train_among(case, &device(), how, optimizer, Some(10), Some(workers))
                 };
                 let workers: Vec<_> = (0..world).map(|rank| scope.spawn(move || worker(rank))).collect();
                 for worker in workers {
@@ -56,7 +57,7 @@ fn steps_that_two_and_three_workers_share_have_the_bits_of_one() {
 #[test]
 #[ignore = "needs a card"]
 fn nccl_brings_tensors_to_every_card() {
-    card();
+    let _card = card_alone();
     let cards = descant_kernels::cuda::cards();
     println!("NCCL {} on {cards} cards", version().expect("NCCL is found"));
     let id = new_group().expect("a group");
