@@ -41,7 +41,11 @@ pub(crate) fn adapter_only(
             reason: format!("{} is a folder, and --out names a .gguf file", job.form.name()),
         });
     }
-    let base = Base { name: &report.base_model, revision: report.base_revision.as_deref(), experts: None };
+    let base = Base {
+        name: &report.base_model,
+        revision: report.base_revision.as_deref(),
+        experts: report.trained_experts.as_deref(),
+    };
     let files: Vec<(String, Vec<u8>)> = match job.form {
         Form::Peft if writer == Writer::Peft => copied(job.adapter, base_model.as_deref(), base)?,
         Form::Peft => named(peft::files(config, base, &sites)?.1),

@@ -26,6 +26,9 @@ pub fn model_card(report: &Report) -> Option<String> {
          | {} |\n",
         report.changed, report.bytes
     );
+    if let Some(numbers) = &report.trained_experts {
+        text.push_str(&format!("| experts, when it was trained | {numbers} in training steps |\n"));
+    }
     text.push_str(&survival_rows(report));
     text.push_str("\nWhat became of each weight is in `export.json`.\n");
     Some(text)

@@ -25,6 +25,7 @@ pub fn export(job: &Job<'_>, watch: &mut Watch<'_>) -> Result<Report> {
     let base = base_name(adapter.base_model.as_deref(), adapter.revision.as_deref(), job.model);
     let mut report = Report::new(job.form, base);
     report.passed_over.clone_from(&adapter.passed_over);
+    report.trained_experts.clone_from(&adapter.experts);
     report.changed = adapter.sites.len();
     if job.form.is_merged() {
         merged(job, config, adapter.sites, report, watch)

@@ -18,6 +18,8 @@ pub struct Report {
     pub form: Form,
     /// How experts that the update reaches were written; only for merged models.
     pub experts: Option<Experts>,
+    /// In which numbers training multiplied with experts, where the adapter says so.
+    pub trained_experts: Option<String>,
     /// The base model's name: a repository's of a hub, else a folder's; never a path.
     pub base_model: String,
     /// The commit of it, where the adapter or its place in a hub's cache says one.
@@ -102,6 +104,7 @@ impl Report {
             schema_version: SCHEMA_VERSION,
             form,
             experts: None,
+            trained_experts: None,
             base_model: base.name,
             base_revision: base.revision,
             files: Vec::new(),

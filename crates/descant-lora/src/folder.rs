@@ -29,6 +29,8 @@ pub struct Folder {
     pub sites: Sites,
     /// Targets that are usual for other models and match nothing in this one.
     pub passed_over: Vec<String>,
+    /// In which numbers training multiplied with experts, where the folder says so.
+    pub experts: Option<String>,
 }
 
 /// Reads the adapter in `dir` for `model`.
@@ -44,9 +46,10 @@ pub fn read(dir: &Path, model: &Config) -> Result<Folder> {
             revision: None,
             sites,
             passed_over: Vec::new(),
+            experts: None,
         });
     }
-    let peft::Adapter { config, sites, passed_over } = peft::load(dir, model)?;
+    let peft::Adapter { config, sites, passed_over, experts } = peft::load(dir, model)?;
     let (base_model, revision) = (config.base_model, config.revision);
-    Ok(Folder { writer: Writer::Peft, base_model, revision, sites, passed_over })
+    Ok(Folder { writer: Writer::Peft, base_model, revision, sites, passed_over, experts })
 }

@@ -1,7 +1,7 @@
 //! Adapters for vLLM and mlx-lm, and that our own reader takes both.
 
-use descant_export::{Experts, Form};
-use descant_lora::peft::{Factors, Sites};
+use descant_export::{Experts, Form, Job, export};
+use descant_lora::peft::{self, Factors, Sites};
 use descant_lora::read as read_adapter;
 use descant_model::{Config, SiteDims};
 
@@ -88,6 +88,33 @@ fn as_trained_is_the_same_bytes() {
         let read = |path: &std::path::Path| descant_files::read_bounded(&path.join(name), 1 << 28).unwrap();
         assert_eq!(read(&out), read(&golden("adapter-mixed")));
     }
+}
+
+#[test]
+fn an_export_says_in_which_numbers_training_multiplied_with_experts() {
+    let (dir, model) = (tempfile::tempdir().unwrap(), golden("base"));
+    let config = Config::from_dir(&model).unwrap();
+    let sites = read_adapter(&golden("adapter-all"), &config).unwrap().sites;
+    let trained = dir.path().join("trained");
+    let base = peft::Base { name: "openai/gpt-oss-20b", revision: None, experts: Some("fp8") };
+    peft::save(&trained, &config, base, &sites).unwrap();
+    for form in [Form::Peft, Form::PeftFolded, Form::Bf16, Form::GgufLora] {
+        let out = dir.path().join(form.name());
+        let job = Job { experts: Experts::Feedback, ..Job::new(&trained, &model, form, &out) };
+        let report = export(&job, &mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+        assert_eq!(report.trained_experts.as_deref(), Some("fp8"), "{form:?}");
+        assert_eq!(json(&out.join("export.json"))["trained_experts"], "fp8");
+        if form != Form::GgufLora {
+            let card = std::fs::read_to_string(out.join("README.md")).unwrap();
+            assert!(card.contains("fp8 in training steps"), "{form:?}: {card}");
+        }
+        if matches!(form, Form::Peft | Form::PeftFolded) {
+            assert_eq!(read_adapter(&out, &config).unwrap().experts.as_deref(), Some("fp8"));
+        }
+    }
+    let report = exported("all", Form::Bf16, Experts::Feedback, &dir.path().join("plain")).unwrap();
+    assert_eq!(report.trained_experts, None);
+    assert!(!std::fs::read_to_string(dir.path().join("plain/README.md")).unwrap().contains("training steps"));
 }
 
 /// Files below `dir` whose bytes hold `text`, or whose JSON does where a path is escaped.

@@ -48,6 +48,9 @@ pub const TENSORS_FILE: &str = "adapter_model.safetensors";
 /// The model card's name in an adapter's folder.
 pub const CARD_FILE: &str = "README.md";
 
+/// What the tensors' file calls the numbers in which training multiplied with experts, where they were not bf16.
+pub(crate) const EXPERTS: &str = "descant.experts";
+
 /// The pair of factors at one site: the weight there gains `scaling * B A`, for each expert its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Factors {

@@ -17,8 +17,10 @@ use super::config::{MAX_CONFIG_BYTES, PeftConfig};
 use super::error::{Error, Result};
 use super::names::{self, Part};
 use super::resolve::{Form, Resolved, resolve};
-use super::{CONFIG_FILE, Factors, Sites, TENSORS_FILE, layout};
+use super::{CONFIG_FILE, EXPERTS, Factors, Sites, TENSORS_FILE, layout};
 
+/// Longest name of a kind of numbers.
+const MAX_NUMBERS: usize = 16;
 /// What older releases of PEFT wrote: a program that is run to be read.
 const PICKLED_FILE: &str = "adapter_model.bin";
 
@@ -31,6 +33,8 @@ pub struct Adapter {
     pub sites: Sites,
     /// Targets that match nothing in this model; PEFT passes over them too.
     pub passed_over: Vec<String>,
+    /// In which numbers training multiplied with experts, where the tensors' file says so.
+    pub experts: Option<String>,
 }
 
 /// Reads the adapter in `dir` for `model`.
@@ -52,6 +56,7 @@ pub fn load(dir: &Path, model: &Config) -> Result<Adapter> {
     let path = file.path().to_owned();
     let tensors = SafeTensors::deserialize(file.bytes())
         .map_err(|source| Error::Header { path: path.clone(), source })?;
+    let experts = numbers_of_experts(file.bytes(), &path)?;
     let left = tensors.tensors().into_iter().collect();
     let mut reader = Reader { path, left, swapped_layers: BTreeSet::new() };
     let mut sites = Sites::new();
@@ -67,8 +72,21 @@ pub fn load(dir: &Path, model: &Config) -> Result<Adapter> {
     }
     match reader.left.pop_first() {
         Some((tensor, _)) => Err(Error::ExtraTensor { path: reader.path, tensor }),
-        None => Ok(Adapter { config, sites, passed_over }),
+        None => Ok(Adapter { config, sites, passed_over, experts }),
     }
+}
+
+/// What a tensors' file says of the numbers in which training multiplied with experts. It goes on into cards and reports,
+/// so it must be a plain word.
+fn numbers_of_experts(file: &[u8], path: &Path) -> Result<Option<String>> {
+    let header = SafeTensors::read_metadata(file);
+    let (_, header) = header.map_err(|source| Error::Header { path: path.to_owned(), source })?;
+    let Some(word) = header.metadata().as_ref().and_then(|said| said.get(EXPERTS)) else { return Ok(None) };
+    if word.is_empty() || word.len() > MAX_NUMBERS || !word.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        let reason = format!("is {word:?}; expected a word such as \"fp8\"");
+        return Err(Error::Key { path: path.to_owned(), key: EXPERTS.to_owned(), reason });
+    }
+    Ok(Some(word.clone()))
 }
 
 /// Whether PEFT wraps both expert parameters of a layer, gate_up inside.

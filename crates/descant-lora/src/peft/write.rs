@@ -13,12 +13,9 @@ use super::card::card;
 use super::error::{Error, Result};
 use super::manifest::{Manifest, nested_layers};
 use super::names::{self, Part};
-use super::{CARD_FILE, CONFIG_FILE, Factors, Sites, TENSORS_FILE, layout};
+use super::{CARD_FILE, CONFIG_FILE, EXPERTS, Factors, Sites, TENSORS_FILE, layout};
 use crate::config::MAX_RANK;
 use crate::written::{Written, file_of};
-
-/// What the tensors' file calls the numbers in which training multiplied with experts.
-const EXPERTS: &str = "descant.experts";
 
 /// Files by name, in the order in which they are written.
 pub type Files = Vec<(&'static str, Vec<u8>)>;

@@ -55,6 +55,25 @@ fn an_adapter_of_pefts_is_written_with_pefts_tensors() {
 }
 
 #[test]
+fn the_numbers_that_experts_had_in_training_come_back_where_they_are_a_word() {
+    let model = model("golden/parity-b");
+    let sites = peft::load(&fixture("golden/parity-b/adapter"), &model).unwrap().sites;
+    let saved = |experts| {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("adapter");
+        let base = peft::Base { name: "a/model", revision: None, experts };
+        peft::save(&path, &model, base, &sites).unwrap();
+        peft::load(&path, &model).map(|adapter| adapter.experts)
+    };
+    assert_eq!(saved(None).unwrap(), None);
+    assert_eq!(saved(Some("fp8")).unwrap().as_deref(), Some("fp8"));
+    for word in ["", "fp8 | a row of the card", "a-word-of-more-than-16"] {
+        let error = saved(Some(word)).unwrap_err().to_string();
+        assert!(error.contains(TENSORS) && error.contains("`descant.experts` is"), "{error}");
+    }
+}
+
+#[test]
 fn every_choice_of_sites_comes_back() {
     use SiteKind::{Down, GateUp, Query, Router, Value};
     // Rank 3 on 4 experts, hidden 64, width 96: no two of them can be mistaken for each other.

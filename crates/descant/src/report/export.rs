@@ -26,6 +26,9 @@ pub(crate) fn export_table(report: &Report, out: &Path, width: usize) -> String 
     if let Some(rank) = report.rank {
         line("rank", &rank.to_string());
     }
+    if let Some(numbers) = &report.trained_experts {
+        line("trained", &format!("experts in {numbers} in training steps"));
+    }
     if let Some(all) = &report.survival {
         let (update, kept) = (percent(all.update), percent(all.along));
         line("update", &format!("{update} % of the weights; {kept} % of it is in the export"));

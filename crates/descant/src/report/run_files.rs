@@ -15,6 +15,7 @@ use crate::experts::Loads;
 use crate::observe::GRADIENTS;
 use crate::questions::suites_of;
 use crate::run_folder::EXPERTS;
+use crate::words::listed;
 
 /// Longest file that is read.
 const BYTES: u64 = 1 << 30;
@@ -147,6 +148,16 @@ impl RunFiles {
             value = value.get(part)?.clone();
         }
         Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+    }
+
+    /// In which numbers steps multiplied with experts, and which products were in bf16 all the same; `None` where all were.
+    pub(crate) fn experts_numbers(&self) -> Option<String> {
+        let numbers = self.setting("train.experts").filter(|numbers| numbers != "bf16")?;
+        let names = self.summary.as_ref().and_then(|summary| summary["experts_in_bf16"].as_array());
+        let names = names.into_iter().flatten().filter_map(Json::as_str).map(str::to_owned);
+        let names: Vec<String> = names.collect();
+        let but = if names.is_empty() { String::new() } else { format!(", but for {}", listed(&names)) };
+        Some(format!("{numbers} in training steps{but}"))
     }
 
     /// A value of the identity.

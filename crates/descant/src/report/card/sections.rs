@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::escape::cell;
 use crate::report::run_files::RunFiles;
-use crate::words::{grouped, is_hub_name, listed};
+use crate::words::{grouped, is_hub_name};
 
 /// How each loader takes it. Only what was really tried is said to have been.
 pub(super) fn usage(base: Option<&str>) -> String {
@@ -67,8 +67,8 @@ pub(super) fn recipe(run: &RunFiles) -> String {
             setting("train.max_grad_norm")
         ),
     );
-    if let Some(experts) = run.setting("train.experts") {
-        row("experts", format!("{experts} in training steps{}", kept_in_bf16(run)));
+    if let Some(experts) = run.experts_numbers() {
+        row("experts", experts);
     }
     if let (Some(first), Some(last)) = (run.steps.first(), run.steps.last()) {
         row("steps", format!("{} of {} conversations, {:.2} passes", last.step, last.samples, last.epoch));
@@ -80,14 +80,6 @@ pub(super) fn recipe(run: &RunFiles) -> String {
         format!("{seconds:.1} s of steps on {}", run.identity("device").unwrap_or("an unknown device")),
     );
     text + "\n"
-}
-
-/// The products with experts that were in bf16 all the same.
-fn kept_in_bf16(run: &RunFiles) -> String {
-    let names =
-        run.summary.as_ref().and_then(|summary| summary["experts_in_bf16"].as_array()).into_iter().flatten();
-    let names: Vec<String> = names.filter_map(|name| name.as_str().map(str::to_owned)).collect();
-    if names.is_empty() { String::new() } else { format!(", but for {}", listed(&names)) }
 }
 
 /// Tokens of the data, and which of them were trained.

@@ -1,4 +1,4 @@
-//! What a reader sees first: verdict, two sentences, five facts, and the key figures on a scale.
+//! What a reader sees first: verdict, two sentences, a few facts, and the key figures on a scale.
 
 use std::fmt::Write as _;
 
@@ -134,7 +134,7 @@ fn less_reasoning(evaluation: &Evaluation) -> Vec<String> {
     sentences
 }
 
-/// Five facts.
+/// The facts beside it.
 fn card(run: &RunFiles) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     facts.extend(run.setting("model.path").map(|path| ("Model", path)));
@@ -142,6 +142,7 @@ fn card(run: &RunFiles) -> Vec<(&'static str, String)> {
         let rank = run.setting("lora.r").unwrap_or_default();
         facts.push(("Trained", format!("LoRA of rank {rank}: {} numbers", grouped(total))));
     }
+    facts.extend(run.experts_numbers().map(|numbers| ("Experts", numbers)));
     if let Some(examples) = run.data["examples"].as_i64() {
         facts.push(("Data", format!("{} conversations", grouped(examples))));
     }
