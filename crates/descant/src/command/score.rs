@@ -31,11 +31,12 @@ pub(crate) fn run(args: &Score, model: &Path, talk: Talk) -> Result<Exit> {
     load::check_dir(model)?;
     let device = load::said_device(&args.model.device.name, talk)?;
     let mut input = open(&args.input)?;
-    // Sequences come one at a time, and none is known before the model is loaded; a layer that would break the limit
-    // is an error then.
-    let none = Asking { batch: 1, tokens: 1, scored: 0 };
+    // Nothing is asked, and sequences are scored one at a time. Those of a pipe are not known before the model is loaded;
+    // one that would break the limit is an error then.
+    let scored = longest(&args.input)?;
+    let rows = Asking { batch: 1, tokens: 1, scored };
     let limit = args.model.memory.bytes();
-    let (placement, _) = place_for_asking(&device, limit, &load::config(model)?, none, 1)?;
+    let (placement, _) = place_for_asking(&device, limit, &load::config(model)?, rows, 1)?;
     let model = load::model(model, &device.device, placement)?;
     model.workspace().set(limit, Keep::Auto);
     talk.detail(format_args!("weights: {}", model.formats()));
@@ -48,6 +49,7 @@ pub(crate) fn run(args: &Score, model: &Path, talk: Talk) -> Result<Exit> {
         let scored = serde_json::from_slice::<Line>(&line).map_err(anyhow::Error::from);
         let scored = scored.and_then(|line| Ok(score(&model, &*overlay, &line.ids, line.labels.as_deref())?));
         let scored = scored.with_context(|| format!("{}, line {number}", args.input.display()))?;
+        model.workspace().check_limit(&device.device)?;
         if args.json {
             talk.data(serde_json::to_string(&scored)?)?;
         } else {
@@ -57,6 +59,19 @@ pub(crate) fn run(args: &Score, model: &Path, talk: Talk) -> Result<Exit> {
         }
     }
     Ok(Exit::Success)
+}
+
+/// Tokens of a file's longest sequence; 0 for what is not a file, which is read once. What a line that cannot be read says
+/// does not count: its turn comes.
+fn longest(path: &Path) -> Result<u64> {
+    if !path.is_file() {
+        return Ok(0);
+    }
+    let (mut input, mut longest) = (open(path)?, 0);
+    while let Ok(Some(line)) = read_line(&mut input) {
+        longest = longest.max(serde_json::from_slice::<Line>(&line).map_or(0, |line| line.ids.len()));
+    }
+    Ok(longest as u64)
 }
 
 fn open(path: &Path) -> Result<Box<dyn BufRead>> {
@@ -89,6 +104,15 @@ mod tests {
         assert_eq!(next().unwrap(), b"\n");
         assert_eq!(next().unwrap(), b"b");
         assert_eq!(next(), None);
+    }
+
+    #[test]
+    fn the_longest_sequence_of_a_file_is_known_before_it_is_scored() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{\"ids\": [1]}\n\nnot a row\n{\"ids\": [1, 2, 3]}\n{\"ids\": [4, 5]}")
+            .unwrap();
+        assert_eq!(longest(file.path()).unwrap(), 3);
+        assert_eq!(longest(Path::new("-")).unwrap(), 0);
     }
 
     #[test]

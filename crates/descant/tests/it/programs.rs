@@ -146,3 +146,23 @@ fn text_is_rendered_answered_and_shown() {
     assert_eq!(answer["template_sha256"], template);
     assert!(ran.err.contains(&format!("chat_template.jinja (sha256 {template})")), "{}", ran.err);
 }
+
+#[test]
+fn a_sequence_that_does_not_fit_is_refused_before_anything_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("in.jsonl");
+    let long: Vec<u32> = (0..16_000).map(|id| id % 1000).collect();
+    let of = |rows: &[&[u32]]| {
+        rows.iter().map(|ids| serde_json::json!({ "ids": ids }).to_string() + "\n").collect::<String>()
+    };
+    let scored = |rows: &[&[u32]]| {
+        std::fs::write(&input, of(rows)).unwrap();
+        let (model, input) = ("fixtures/tiny-gpt-oss", input.to_str().unwrap());
+        descant(root(), &["score", "--model", model, "--json", "--memory", "60MiB", "--input", input])
+    };
+    let short = scored(&[&long[..8]]);
+    assert_eq!((short.code, short.out.lines().count()), (0, 1), "{}", short.err);
+    let both = scored(&[&long[..8], &long]);
+    assert_eq!((both.code, both.out.as_str()), (4, ""), "{}", both.err);
+    assert!(both.err.contains("not enough memory") && both.err.contains("hint: "), "{}", both.err);
+}

@@ -31,7 +31,11 @@ pub(crate) fn place_for_asking(
     if found.host.is_some() && !found.fits(&needs) && found.fits(&with_more_host) {
         return Err(refusal(&needs, found.free, device, &found.lacking_on_host(&with_more_host)));
     }
-    found.refuse_with(&needs, device, "raise the limit, ask shorter prompts, or allow fewer new tokens")?;
+    found.refuse_with(
+        &needs,
+        device,
+        "raise the limit, ask shorter prompts or sequences, or allow fewer new tokens",
+    )?;
     Ok((arrangement.placement, asking))
 }
 
