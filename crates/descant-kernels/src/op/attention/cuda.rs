@@ -4,9 +4,10 @@
 //! Hopper has kernels of its own for heads of 64; every other card and width goes through mma.sync. Both have the
 //! same arguments, and differ in the rows of a tile, so the work list is made for one form.
 
+use super::strips;
 use super::table::Sequences;
 use super::tiles::Split;
-use crate::cuda::geometry::{self, Block, MAX_GROUP, MAX_WINDOW, QUERY_ROWS, QUERY_ROWS_SM90, WINDOW_GROUP};
+use crate::cuda::geometry::{self, Block, MAX_GROUP, QUERY_ROWS, QUERY_ROWS_SM90, WINDOW_GROUP};
 use crate::cuda::table::Define;
 use crate::cuda::{Arg, CudaError, Result, Run};
 
@@ -105,16 +106,19 @@ impl Form {
         (if self.sm90 { QUERY_ROWS_SM90 } else { QUERY_ROWS }) / self.group
     }
 
-    /// Whether the backward of a layer with a window is one pass, over strips of positions.
-    pub(super) fn goes_in_strips(self, shape: &Shape) -> bool {
-        let fits = self.head_dim == 64 && self.group == WINDOW_GROUP;
-        !self.sm90 && fits && shape.window.is_some_and(|window| window <= MAX_WINDOW)
+    /// Whether the backward of a layer with a window is one pass over so many sequences, in strips of positions. It has
+    /// other last bits than two passes, so that sizes alone decide it.
+    pub(super) fn goes_in_strips(self, shape: &Shape, sequences: usize) -> bool {
+        let has_kernel = !self.sm90 && self.head_dim == 64 && self.group == WINDOW_GROUP;
+        // A multiprocessor has room for one such block.
+        let pays = || strips::pay([shape.n_tokens, shape.n_kv], sequences, BLOCKS / 2);
+        has_kernel && shape.window.is_some_and(strips::serve) && pays()
     }
 
     /// How tiles of keys are split: Hopper's kernels walk over theirs. A window has few queries a tile.
-    pub(super) fn split(self, run: &Run<'_>, shape: &Shape) -> Split {
+    pub(super) fn split(self, run: &Run<'_>, shape: &Shape, sequences: usize) -> Split {
         match shape.window {
-            _ if self.goes_in_strips(shape) => {
+            _ if self.goes_in_strips(shape, sequences) => {
                 Split::Strips { blocks: (run.gpu().multiprocessors() as usize / shape.n_kv).max(1) }
             }
             _ if self.sm90 => Split::Whole,
@@ -163,7 +167,7 @@ pub(crate) fn forward(
 ) -> Result<()> {
     let rows = rows.into();
     let form = Form::new(run, shape, &[rows.query_stride, rows.key_stride, out_stride])?;
-    let work = sequences.work(run, form.positions(), form.split(run, shape))?;
+    let work = sequences.work(run, form.positions(), form.split(run, shape, sequences.count()))?;
     let addresses = [rows.query, rows.key, rows.value, sinks, out, lse, work.queries];
     let arguments = shape.arguments(addresses, [rows.query_stride, rows.key_stride, out_stride]);
     let defines = form.defines();

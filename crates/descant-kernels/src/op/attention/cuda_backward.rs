@@ -1,8 +1,8 @@
 //! Attention's backward on a CUDA card: the launches on raw addresses.
 //!
 //! Two passes, over queries and over keys, compute each score twice. One pass is enough for layers with a window where
-//! kernels are portable (over strips of positions), and on Hopper for long sequences without a window (the sums of the
-//! queries' gradients then lie in scratch memory).
+//! kernels are portable and tokens many (over strips of positions), and on Hopper for long sequences without a window
+//! (the sums of the queries' gradients then lie in scratch memory).
 
 use super::cuda::{Form, Rows, Shape, launch};
 use super::one_pass;
@@ -38,11 +38,11 @@ pub(crate) fn backward(
     let (rows, to) = (rows.into(), gradients.into());
     let strides = [rows.query_stride, rows.key_stride, given.stride, to.query_stride, to.key_stride];
     let form = Form::new(run, shape, &strides)?;
-    let work = sequences.work(run, form.positions(), form.split(run, shape))?;
+    let work = sequences.work(run, form.positions(), form.split(run, shape, sequences.count()))?;
     let call = Call { run, shape, form, work, sequences: sequences.count(), rows, given, to };
     // Sizes alone decide, because the sums' last bits depend on it.
     let long = call.sequences * one_pass::LEAST_TOKENS <= shape.n_tokens;
-    if form.goes_in_strips(shape) {
+    if form.goes_in_strips(shape, call.sequences) {
         call.strips()
     } else if form.sm90 && long && shape.window.is_none() {
         call.one_pass()

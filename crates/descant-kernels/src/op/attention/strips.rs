@@ -6,12 +6,24 @@
 
 use super::segments::Segments;
 use super::tiles::list;
-use crate::cuda::geometry::STRIP_KEYS;
+use crate::cuda::geometry::{MAX_WINDOW, STRIP_KEYS};
 
 /// What a strip's ends cost, in positions.
 const ENDS: usize = 96;
 /// Turns that are tried beyond the fewest.
 const TURNS: usize = 4;
+/// Whether strips serve such a window. Of a narrower one not all blocks of keys that a block holds are seen, and two
+/// passes are faster.
+pub(super) fn serve(window: usize) -> bool {
+    (MAX_WINDOW - STRIP_KEYS + 1..=MAX_WINDOW).contains(&window)
+}
+
+/// Whether one pass over these tokens of each key head is faster than two, for so many blocks. With a smaller part than a
+/// window has, more of what a block computes lies beyond its strip's ends than within them; and two passes, too, compute
+/// nothing beyond sequences that are shorter than a window.
+pub(super) const fn pay([tokens, key_heads]: [usize; 2], sequences: usize, blocks: usize) -> bool {
+    tokens * key_heads >= blocks * MAX_WINDOW && tokens > sequences * MAX_WINDOW
+}
 
 /// Strips for so many blocks at once.
 pub(super) fn of_blocks(segments: &Segments, blocks: usize) -> Vec<i32> {
@@ -60,6 +72,24 @@ mod tests {
                 "{lengths:?}, {blocks}"
             );
         }
+    }
+
+    #[test]
+    fn few_tokens_and_short_sequences_make_no_strips() {
+        // 132 blocks and eight key heads, as on an H200 with the 20b.
+        for (tokens, sequences, expected) in [
+            (1, 1, false),
+            (1024, 1, false),
+            (2111, 1, false),
+            (2112, 1, true),
+            (2112, 16, true),
+            (2112, 17, false),
+            (16_384, 64, true),
+            (16_384, 128, false),
+        ] {
+            assert_eq!(pay([tokens, 8], sequences, 132), expected, "{tokens}, {sequences}");
+        }
+        assert_eq!([96, 97, 128, 129].map(serve), [false, true, true, false]);
     }
 
     #[test]

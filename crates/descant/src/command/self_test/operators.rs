@@ -25,6 +25,8 @@ pub(super) struct Sizes {
     /// As that, with few rows an expert.
     pub(super) few: &'static [usize],
     pub(super) lengths: &'static [usize],
+    /// So many tokens that a window may be served otherwise.
+    pub(super) many: &'static [usize],
     pub(super) window: usize,
 }
 
@@ -36,6 +38,7 @@ pub(super) const LIKE_20B: Sizes = Sizes {
     spread: &[3, 0, 1, 130, 7, 0, 2, 400],
     few: &[1, 0, 2, 0, 3, 1, 0, 5],
     lengths: &[1, 150, 7, 700],
+    many: &[300, 1, 127, 128, 129, 33, 300, 300, 300, 300, 300],
     window: 128,
 };
 
@@ -104,10 +107,14 @@ impl Work<'_> {
     }
 
     fn attention(&mut self, s: &Sizes) {
-        let (heads, n_kv, dim) = (16, 2, 64);
-        let tokens = s.lengths.iter().sum();
-        let segments = Segments::from_lengths(s.lengths);
-        for (name, window) in [("attention, full", None), ("attention, window", Some(s.window))] {
+        let dim = 64;
+        for (name, window, lengths, n_kv) in [
+            ("attention, full", None, s.lengths, 2),
+            ("attention, window", Some(s.window), s.lengths, 2),
+            ("attention, window, many tokens", Some(s.window), s.many, 8),
+        ] {
+            let (tokens, heads) = (lengths.iter().sum(), 8 * n_kv);
+            let segments = Segments::from_lengths(lengths);
             let q = self.random.rounded([tokens, heads, dim]);
             let (key, value) =
                 (self.random.rounded([tokens, n_kv, dim]), self.random.rounded([tokens, n_kv, dim]));
@@ -346,13 +353,14 @@ mod tests {
         spread: &[3, 0, 40, 1],
         few: &[1, 0, 2, 1],
         lengths: &[1, 30, 7],
+        many: &[5, 1, 9],
         window: 8,
     };
 
     #[test]
     fn every_operator_of_the_cpu_passes() {
         let all = check(&Device::flex(), &SMALL, Talk::SILENT);
-        assert_eq!(all.len(), 14);
+        assert_eq!(all.len(), 15);
         for checked in &all {
             assert!(checked.passed(), "{checked:?}");
         }
