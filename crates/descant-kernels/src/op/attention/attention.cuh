@@ -91,6 +91,20 @@ __device__ __forceinline__ void load_b(u32 (&b)[4], u32 tile, int row, int step,
 __device__ __forceinline__ void load_b_transposed(u32 (&b)[4], u32 tile, int row, int pair, int lane) {
     load_matrices_transposed(b, ((tile + swizzled(lane & 15, lane >> 4)) ^ (pair << 5)) + row * ROW_BYTES);
 }
+// Adds 32 rows of P or of dS, 16 columns wide, times the rows of a tile from `row` on.
+__device__ __forceinline__ void add_product(float (&acc)[2][CHUNKS][4], const u32 (&left)[2][4], u32 tile, int row,
+                                            int lane) {
+#pragma unroll
+    for (int c = 0; c < CHUNKS / 2; c++) {
+        u32 b[4];
+        load_b_transposed(b, tile, row, c, lane);
+#pragma unroll
+        for (int m = 0; m < 2; m++) {
+            multiply16(acc[m][2 * c], left[m], b[0], b[1]);
+            multiply16(acc[m][2 * c + 1], left[m], b[2], b[3]);
+        }
+    }
+}
 // Sum over the four lanes that hold a row of a result.
 __device__ __forceinline__ float quad_sum(float x) {
     x += __shfl_xor_sync(FULL_WARP, x, 1);
@@ -101,7 +115,7 @@ __device__ __forceinline__ float quad_max(float x) {
     return fmaxf(x, __shfl_xor_sync(FULL_WARP, x, 2));
 }
 // A warp's results, 32 rows by HEAD_DIM in mma layout, into its rows of a swizzled tile as bf16.
-__device__ __forceinline__ void stage(u32 tile, int row0, const float (&x)[2][CHUNKS][4], int lane) {
+__device__ __forceinline__ void stage(u32 tile, int row0, const float (&x)[2][CHUNKS][4], int lane, float by = 1.0f) {
 #pragma unroll
     for (int m = 0; m < 2; m++)
 #pragma unroll
@@ -109,7 +123,7 @@ __device__ __forceinline__ void stage(u32 tile, int row0, const float (&x)[2][CH
 #pragma unroll
             for (int h = 0; h < 2; h++)
                 shared_store(tile + swizzled(row0 + m * 16 + h * 8 + lane / 4, n) + (lane & 3) * 4,
-                             to_bf16x2(x[m][n][2 * h], x[m][n][2 * h + 1]));
+                             to_bf16x2(x[m][n][2 * h] * by, x[m][n][2 * h + 1] * by));
 }
 // `ROWS` staged stacked rows from `row0` of the tile to their places; the lanes of one warp.
 template <int ROWS>

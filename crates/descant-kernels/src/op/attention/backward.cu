@@ -196,16 +196,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                         const float* x = dp[m][2 * n + i / 2] + 2 * (i & 1);
                         ds[m][i] = to_bf16x2(p[0] * x[0], p[1] * x[1]);
                     }
-#pragma unroll
-                for (int c = 0; c < CHUNKS / 2; c++) {
-                    u32 b[4];
-                    load_b_transposed(b, at, n * 16, c, lane);
-#pragma unroll
-                    for (int m = 0; m < 2; m++) {
-                        multiply16(acc[m][2 * c], ds[m], b[0], b[1]);
-                        multiply16(acc[m][2 * c + 1], ds[m], b[2], b[3]);
-                    }
-                }
+                add_product(acc, ds, at, n * 16, lane);
             }
         };
         // Only the diagonal and the window's edge hide keys from some rows.
@@ -220,13 +211,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
     }
     copy_wait<0>();
     __syncthreads();
-#pragma unroll
-    for (int m = 0; m < 2; m++)
-#pragma unroll
-        for (int n = 0; n < CHUNKS; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) acc[m][n][i] *= scale;
-    stage(ring, row0, acc, lane);
+    stage(ring, row0, acc, lane, scale);
     __syncwarp();
     int head = blockIdx.x;
     asm volatile("" : "+r"(head));  // so that the column is computed again and not kept
@@ -269,13 +254,7 @@ __device__ __forceinline__ void store_keys(u32 ring, bf16* dk, bf16* dv, const i
         mine -= lane * 4;
         __syncwarp();
     }
-#pragma unroll
-    for (int m = 0; m < 2; m++)
-#pragma unroll
-        for (int n = 0; n < CHUNKS; n++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) dk_acc[m][n][i] *= scale;
-    stage(mine, 0, dk_acc, lane);
+    stage(mine, 0, dk_acc, lane, scale);
     stage(mine + 32 * ROW_BYTES, 0, dv_acc, lane);
     __syncwarp();
     const u64 to = (u64)tile.key_start * dkv_ld + kv * HEAD_DIM;

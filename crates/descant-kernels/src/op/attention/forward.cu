@@ -137,16 +137,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     p[m][i] = to_bf16x2(s[m][2 * n + i / 2][2 * (i & 1)], s[m][2 * n + i / 2][2 * (i & 1) + 1]);
-#pragma unroll
-            for (int c = 0; c < CHUNKS / 2; c++) {
-                u32 b[4];
-                load_b_transposed(b, v_tile, n * 16, c, lane);
-#pragma unroll
-                for (int m = 0; m < 2; m++) {
-                    multiply16(o[m][2 * c], p[m], b[0], b[1]);
-                    multiply16(o[m][2 * c + 1], p[m], b[2], b[3]);
-                }
-            }
+            add_product(o, p, v_tile, n * 16, lane);
         }
     }
     if (idle) return;

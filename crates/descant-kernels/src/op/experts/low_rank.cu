@@ -29,6 +29,18 @@ __device__ __forceinline__ void load_pieces(u32 (&y)[4], u32 rows, int pieces, i
     load_matrices_transposed(y, rows + (k + (lane & 15)) * pitch_of(pieces) + piece * 16);
 }
 
+// Adds 16 rows, a fragment at k, times those columns.
+__device__ __forceinline__ void add_pieces(float (&acc)[8][4], const u32 (&x)[4], u32 rows, int pieces, int k) {
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        if (j * 2 >= pieces) break;
+        u32 y[4];
+        load_pieces(y, rows, pieces, k, j);
+        multiply16(acc[j * 2], x, y[0], y[1]);
+        if (j * 2 + 1 < pieces) multiply16(acc[j * 2 + 1], x, y[2], y[3]);
+    }
+}
+
 // Shapes: a bf16 [rows, a_ld], pairs i32 [P] or null, m bf16 [E, n_in, 64], offsets i32 [E + 1], out bf16 [P, 64],
 // zeros beyond the rank.
 // Launch: grid = any multiple of multiprocessors.
@@ -81,14 +93,7 @@ extern "C" __global__ void __launch_bounds__(ROWS_THREADS)
             for (int k = 0; k < 4; k++) {
                 u32 x[4];
                 load_matrices(x, left + swizzled(warp * 16 + (lane & 15), k * 2 + (lane >> 4)));
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    if (j * 2 >= pieces) break;
-                    u32 y[4];
-                    load_pieces(y, right, pieces, k * 16, j);
-                    multiply16(acc[j * 2], x, y[0], y[1]);
-                    if (j * 2 + 1 < pieces) multiply16(acc[j * 2 + 1], x, y[2], y[3]);
-                }
+                add_pieces(acc, x, right, pieces, k * 16);
             }
         }
         copy_wait<0>();
@@ -182,14 +187,7 @@ extern "C" __global__ void __launch_bounds__(GRADIENT_THREADS)
             u32 x[4];
             int p = k * 16 + (lane & 7) + (lane >> 4) * 8;
             load_matrices_transposed(x, left + swizzled(p, warp * 2 + ((lane >> 3) & 1)));
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                if (j * 2 >= pieces) break;
-                u32 z[4];
-                load_pieces(z, right, pieces, k * 16, j);
-                multiply16(acc[j * 2], x, z[0], z[1]);
-                if (j * 2 + 1 < pieces) multiply16(acc[j * 2 + 1], x, z[2], z[3]);
-            }
+            add_pieces(acc, x, right, pieces, k * 16);
         }
     }
     const u64 at_n = rank_first ? 1 : rank, at_r = rank_first ? n : 1, size = (u64)n * rank;
