@@ -31,7 +31,7 @@ pub(crate) fn bytes(n: usize, byte: u8, device: &Device) -> Tensor<1, Int> {
     let device = device.clone().inner();
     #[cfg(feature = "cuda")]
     if let Some(index) = crate::cuda::index_of(&device) {
-        return crate::cuda::int_tensor(crate::cuda::filled([n], DType::U8, index, byte));
+        return crate::cuda::tensor(crate::cuda::filled([n], DType::U8, index, byte));
     }
     Tensor::full([n], i64::from(byte), (&device, DType::U8))
 }

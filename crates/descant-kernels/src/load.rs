@@ -89,7 +89,7 @@ impl Loader {
         #[cfg(feature = "cuda")]
         if let Some(uploader) = &mut self.uploader {
             let tensor = uploader.tensor(bytes, [bytes.len()], DType::U8)?;
-            return Ok(crate::cuda::int_tensor(tensor));
+            return Ok(crate::cuda::tensor(tensor));
         }
         let data = TensorData::from_bytes_vec(bytes.to_vec(), [bytes.len()], DType::U8);
         Ok(Tensor::from_data(data, (&self.device, DType::U8)))
@@ -111,7 +111,7 @@ impl Loader {
                 uploader.tensor_then(&published.into(), [published.len()], DType::U8, |run, at| {
                     crate::op::linear::cuda::in_tiles(run, piece, at, shape)
                 })?;
-            return Ok(crate::cuda::int_tensor(tensor));
+            return Ok(crate::cuda::tensor(tensor));
         }
         let write = |first: usize, out: &mut [u8]| layout.write(piece, published, first, out);
         self.bytes(&Source::made(published.len(), &write))

@@ -3,7 +3,8 @@
 //! An operator on a card returns before it has run, so that it cannot return its error. What follows a failure is
 //! skipped, and its results are garbage: whoever reads one must ask, and these are the functions that do both.
 
-use burn::tensor::{DType, Int, Tensor};
+use burn::tensor::kind::Basic;
+use burn::tensor::{DType, Element, Int, Tensor};
 
 /// A device did not do what was queued.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,15 +54,10 @@ pub fn read_all<const D: usize>(tensors: Vec<Tensor<D>>) -> Result<Vec<Vec<f32>>
     let tensors = tensors.into_iter().map(|tensor| tensor.inner().cast(DType::F32));
     let tensors: Vec<Tensor<D>> = tensors.collect();
     #[cfg(feature = "cuda")]
-    if tensors.first().is_some_and(|tensor| crate::cuda::index_of(&tensor.device()).is_some()) {
-        let tensors = tensors.into_iter().map(crate::cuda::primitive).collect::<Result<_, _>>()?;
+    if let Some(tensors) = on_card(&tensors)? {
         return Ok(crate::cuda::read_all(tensors)?);
     }
-    let read = |tensor: Tensor<D>| {
-        let data = tensor.try_into_data().map_err(|error| DeviceError::new(error.to_string()))?;
-        data.try_to_vec().map_err(|error| DeviceError::new(format!("{error:?}")))
-    };
-    tensors.into_iter().map(read).collect()
+    tensors.into_iter().map(on_host).collect()
 }
 
 /// The same of bytes.
@@ -70,12 +66,10 @@ pub fn read_all<const D: usize>(tensors: Vec<Tensor<D>>) -> Result<Vec<Vec<f32>>
 /// As [`read_floats`].
 pub fn read_bytes(tensor: Tensor<1, Int>) -> Result<Vec<u8>, DeviceError> {
     #[cfg(feature = "cuda")]
-    if crate::cuda::index_of(&tensor.device()).is_some() {
-        let tensor = crate::cuda::contiguous(crate::cuda::int_primitive(tensor)?);
+    if let Some(tensor) = on_card(std::slice::from_ref(&tensor))?.and_then(|mut one| one.pop()) {
         return Ok(crate::cuda::read_bytes(tensor)?);
     }
-    let data = tensor.try_into_data().map_err(|error| DeviceError::new(error.to_string()))?;
-    data.try_to_vec().map_err(|error| DeviceError::new(format!("{error:?}")))
+    on_host(tensor)
 }
 
 /// The same of i32 numbers, of tensors of one device, which is waited for once.
@@ -84,16 +78,27 @@ pub fn read_bytes(tensor: Tensor<1, Int>) -> Result<Vec<u8>, DeviceError> {
 /// As [`read_floats`].
 pub fn read_indices<const D: usize>(tensors: Vec<Tensor<D, Int>>) -> Result<Vec<Vec<i32>>, DeviceError> {
     #[cfg(feature = "cuda")]
-    if tensors.first().is_some_and(|tensor| crate::cuda::index_of(&tensor.device()).is_some()) {
-        let plain = |tensor| crate::cuda::int_primitive(tensor).map(crate::cuda::contiguous);
-        let tensors = tensors.into_iter().map(plain).collect::<Result<_, _>>()?;
+    if let Some(tensors) = on_card(&tensors)? {
         return Ok(crate::cuda::read_indices(tensors)?);
     }
-    let read = |tensor: Tensor<D, Int>| {
-        let data = tensor.try_into_data().map_err(|error| DeviceError::new(error.to_string()))?;
-        data.try_to_vec().map_err(|error| DeviceError::new(format!("{error:?}")))
-    };
-    tensors.into_iter().map(read).collect()
+    tensors.into_iter().map(on_host).collect()
+}
+/// The tensors as they lie on their card, without gaps; none where they lie on no card.
+#[cfg(feature = "cuda")]
+fn on_card<const D: usize, K: crate::cuda::Kind>(
+    tensors: &[Tensor<D, K>],
+) -> Result<Option<Vec<burn_cubecl::tensor::CubeTensor>>, DeviceError> {
+    if !tensors.first().is_some_and(|tensor| crate::is_cuda(&tensor.device())) {
+        return Ok(None);
+    }
+    let plain = |tensor: &Tensor<D, K>| crate::cuda::primitive(tensor.clone()).map(crate::cuda::contiguous);
+    Ok(Some(tensors.iter().map(plain).collect::<Result<_, _>>()?))
+}
+
+/// The values of a tensor that lies on none.
+fn on_host<const D: usize, K: Basic, E: Element>(tensor: Tensor<D, K>) -> Result<Vec<E>, DeviceError> {
+    let data = tensor.try_into_data().map_err(|error| DeviceError::new(error.to_string()))?;
+    data.try_to_vec().map_err(|error| DeviceError::new(format!("{error:?}")))
 }
 
 #[cfg(test)]

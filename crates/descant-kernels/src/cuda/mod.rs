@@ -110,8 +110,8 @@ pub use routing::take_routing;
 pub use run::Run;
 #[cfg(feature = "cuda")]
 pub use tensor::{
-    contiguous, empty, empty_within, floats, gpu_of, gpu_of_device, halves, handles, index_of, int_primitive,
-    int_tensor, matrix, owned, primitive, tensor, zeros,
+    Kind, contiguous, empty, empty_within, floats, gpu_of, gpu_of_device, halves, handles, index_of, matrix,
+    owned, primitive, tensor, zeros,
 };
 #[cfg(feature = "cuda")]
 pub(crate) use tensor::{filled, joined, poison, read, read_all, read_bytes, read_indices};

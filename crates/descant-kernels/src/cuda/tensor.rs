@@ -2,7 +2,8 @@
 
 use burn::backend::tensor::Device as BackendDevice;
 use burn::backend::{DispatchDevice, TensorMetadata as _};
-use burn::tensor::{DType, Device, Int, Shape, Tensor};
+use burn::tensor::kind::Basic;
+use burn::tensor::{BackendPrimitive, DType, Device, Shape, Tensor};
 use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
@@ -163,11 +164,15 @@ pub fn matrix(tensor: &CubeTensor) -> [usize; 2] {
     tensor.shape().dims()
 }
 
+/// A kind of numbers whose tensors are [`CubeTensor`]s on a card: floats and integers.
+pub trait Kind: Basic + BackendPrimitive<CubeBackend, Primitive = CubeTensor> {}
+impl<K: Basic + BackendPrimitive<CubeBackend, Primitive = CubeTensor>> Kind for K {}
+
 /// The primitive of a tensor on a plain CUDA device.
 ///
 /// # Errors
 /// It is elsewhere, or in a graph.
-pub fn primitive<const D: usize>(tensor: Tensor<D>) -> Result<CubeTensor> {
+pub fn primitive<const D: usize, K: Kind>(tensor: Tensor<D, K>) -> Result<CubeTensor> {
     tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::backend(format!("{e:?}")))
 }
 
@@ -221,21 +226,8 @@ fn settled<R>(tensors: &[CubeTensor], f: impl Fn(&[u8]) -> R) -> Result<Vec<R>> 
     Ok(tensors.iter().zip(bytes).map(|(tensor, bytes)| f(&bytes[..of(tensor)])).collect())
 }
 
-/// The primitive of an integer tensor on a CUDA device.
-///
-/// # Errors
-/// It is elsewhere.
-pub fn int_primitive<const D: usize>(tensor: Tensor<D, Int>) -> Result<CubeTensor> {
-    tensor.try_into_primitive::<CubeBackend>().map_err(|e| CudaError::backend(format!("{e:?}")))
-}
-
-/// The integer tensor of a primitive.
-pub fn int_tensor<const D: usize>(primitive: CubeTensor) -> Tensor<D, Int> {
-    Tensor::from_primitive::<CubeBackend>(primitive)
-}
-
 /// The tensor of a primitive.
-pub fn tensor<const D: usize>(primitive: CubeTensor) -> Tensor<D> {
+pub fn tensor<const D: usize, K: Kind>(primitive: CubeTensor) -> Tensor<D, K> {
     Tensor::from_primitive::<CubeBackend>(primitive)
 }
 

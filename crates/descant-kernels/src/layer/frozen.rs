@@ -4,7 +4,7 @@ use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::types::{DenseWeight, LayerTensors};
-use crate::cuda::{contiguous, int_primitive, primitive};
+use crate::cuda::{contiguous, primitive};
 use crate::memory::LayerSizes;
 use crate::op::experts::matrices::{ExpertData, Experts, PackedData};
 use crate::op::linear::FrozenWeight;
@@ -124,12 +124,12 @@ fn dense(weight: &DenseWeight) -> Option<DenseData<CubeTensor>> {
 fn bank(weight: &FrozenWeight) -> Option<ExpertData<CubeTensor>> {
     match weight {
         FrozenWeight::Mxfp4Tiles { blocks, scales } => Some(ExpertData::Packed(PackedData::Mxfp4 {
-            blocks: contiguous(int_primitive(blocks.clone()).ok()?),
-            scales: contiguous(int_primitive(scales.clone()).ok()?),
+            blocks: contiguous(primitive(blocks.clone()).ok()?),
+            scales: contiguous(primitive(scales.clone()).ok()?),
         })),
         FrozenWeight::Nf4 { blocks, scales, tables } => Some(ExpertData::Packed(PackedData::Nf4 {
-            blocks: contiguous(int_primitive(blocks.clone()).ok()?),
-            scales: contiguous(int_primitive(scales.clone()).ok()?),
+            blocks: contiguous(primitive(blocks.clone()).ok()?),
+            scales: contiguous(primitive(scales.clone()).ok()?),
             tables: contiguous(primitive(tables.clone()).ok()?),
         })),
         FrozenWeight::Transposed(weight) => {

@@ -128,7 +128,7 @@ impl DecoderLayer {
         only_on_a_card!(self.inner, (x, pairs, angles, segments), {
             let chosen = self.inner.room_for_choice(segments.tokens());
             let y = node::decoder_layer(&self.inner, x, pairs, angles, segments, Some(chosen.clone()));
-            (y, crate::cuda::int_tensor(chosen))
+            (y, crate::cuda::tensor(chosen))
         })
     }
 

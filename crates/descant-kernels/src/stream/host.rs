@@ -6,6 +6,7 @@ use descant_quant::{Packing, mxfp4, nf4};
 
 #[cfg(feature = "cuda")]
 use crate::cuda::HostStore;
+use crate::device::only_on_a_card;
 
 /// Without a card there is nothing of this kind.
 #[cfg(not(feature = "cuda"))]
@@ -29,10 +30,7 @@ impl HostBytes {
 
 impl HostBytes {
     pub(super) fn len(&self) -> usize {
-        #[cfg(feature = "cuda")]
-        return self.0.bytes().len();
-        #[cfg(not(feature = "cuda"))]
-        match *self.0 {}
+        only_on_a_card!(*self.0, (), self.0.bytes().len())
     }
 }
 

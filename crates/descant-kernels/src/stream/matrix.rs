@@ -8,6 +8,7 @@ use descant_quant::Packing;
 use super::host::{Half, HostExperts};
 use super::ring;
 use crate::DeviceError;
+use crate::device::only_on_a_card;
 
 /// One product's matrices of a layer that streams; cheap to clone.
 #[derive(Debug, Clone)]
@@ -29,22 +30,13 @@ impl StreamedMatrix {
 
     /// For measurements: all that streams with this comes as over a bus of so many bytes a second.
     pub fn slow_down(&self, bytes_per_second: f64) {
-        #[cfg(feature = "cuda")]
-        self.ring.slow_down(bytes_per_second);
-        #[cfg(not(feature = "cuda"))]
-        {
-            let _ = bytes_per_second;
-            match *self.ring {}
-        }
+        only_on_a_card!(*self.ring, (bytes_per_second), self.ring.slow_down(bytes_per_second));
     }
 
     /// Whether the card reads the experts where they are, when few of them are chosen; else all of a layer's come over the
     /// bus then too.
     pub fn is_in_place(&self) -> bool {
-        #[cfg(feature = "cuda")]
-        return self.ring.is_in_place();
-        #[cfg(not(feature = "cuda"))]
-        match *self.ring {}
+        only_on_a_card!(*self.ring, (), self.ring.is_in_place())
     }
 
     /// Whether both are of one layer.

@@ -6,12 +6,12 @@ use burn::backend::TensorMetadata as _;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
-use crate::cuda::{CudaError, HostStore, contiguous, empty, gpu_of, handles, int_primitive, tensor};
+use crate::cuda::{CudaError, HostStore, contiguous, empty, gpu_of, handles, primitive, tensor};
 use crate::op::select::cuda::gather as gather_rows;
 
 /// `table[indices]`, bf16 rows of `width`.
 pub(super) fn gather(table: &Arc<HostStore>, indices: &Tensor<1, Int>, width: usize) -> Tensor<2> {
-    let indices = contiguous(int_primitive(indices.clone()).expect("indices lie where the model lies"));
+    let indices = contiguous(primitive(indices.clone()).expect("indices lie where the model lies"));
     let count = indices.shape().num_elements();
     let out = empty([count, width], DType::BF16, &indices.device);
     let table = Arc::clone(table);

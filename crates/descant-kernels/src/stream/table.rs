@@ -6,6 +6,7 @@ use super::host::HostBytes;
 #[cfg(feature = "cuda")]
 use super::rows;
 use crate::DeviceError;
+use crate::device::only_on_a_card;
 
 /// A frozen table of bf16 rows on the host, `[rows, width]`.
 #[derive(Debug, Clone)]
@@ -41,10 +42,7 @@ impl HostTable {
 
     /// Whether the card reads it where it is; else the host gathers rows.
     pub fn is_in_place(&self) -> bool {
-        #[cfg(feature = "cuda")]
-        return self.bytes.address().is_some();
-        #[cfg(not(feature = "cuda"))]
-        match *self.bytes.0 {}
+        only_on_a_card!(*self.bytes.0, (), self.bytes.address().is_some())
     }
 
     /// The rows of these indices, `[n, width]`, read by the card over the bus; of a table that is not pinned gathered by
@@ -54,13 +52,12 @@ impl HostTable {
     /// `indices` `[n]`, i32, each below the number of rows
     pub fn select(&self, indices: &Tensor<1, Int>) -> Tensor<2> {
         debug_assert!(self.rows > 0 && indices.device() == self.device);
-        #[cfg(feature = "cuda")]
-        return if self.is_in_place() {
-            rows::gather(&self.bytes.0, indices, self.width)
-        } else {
-            rows::gather_by_host(self.bytes.0.bytes(), indices, self.width)
-        };
-        #[cfg(not(feature = "cuda"))]
-        match *self.bytes.0 {}
+        only_on_a_card!(*self.bytes.0, (), {
+            if self.is_in_place() {
+                rows::gather(&self.bytes.0, indices, self.width)
+            } else {
+                rows::gather_by_host(self.bytes.0.bytes(), indices, self.width)
+            }
+        })
     }
 }

@@ -163,19 +163,6 @@ mod tests {
         assert!(at_most(&segments, 2, 128) > n);
     }
 
-    /// Segments of these lengths after each other.
-    fn of_lengths(lengths: &[usize]) -> Segments {
-        let mut start = 0;
-        let segments: Vec<_> = lengths
-            .iter()
-            .map(|len| {
-                start += len;
-                Segment { query_start: start - len, query_len: *len, key_start: start - len, key_len: *len }
-            })
-            .collect();
-        Segments::new(segments)
-    }
-
     #[test]
     fn long_tiles_are_split_where_there_are_few() {
         for (lengths, splits) in [
@@ -186,7 +173,7 @@ mod tests {
             (&[8192], &[1]),
             (&[5000, 70], &[2, 1]),
         ] {
-            let segments = of_lengths(lengths);
+            let segments = Segments::from_lengths(lengths);
             let tiles = of_keys(&segments, 128, Split::Shared { blocks: 33 });
             let mut covered = vec![0; lengths.iter().sum()];
             for tile in tiles.chunks_exact(ENTRY) {
@@ -202,7 +189,7 @@ mod tests {
             assert!(covered.iter().all(|n| *n == 1));
             assert!(tiles.len() / ENTRY <= at_most(&segments, usize::MAX, 128 / MOST_SPLIT));
         }
-        let all = |split| of_keys(&of_lengths(&[300, 5000]), 128, split);
+        let all = |split| of_keys(&Segments::from_lengths(&[300, 5000]), 128, split);
         assert!(all(Split::Whole).chunks_exact(ENTRY).all(|tile| tile[5] == 1));
         assert!(all(Split::Into(2)).chunks_exact(ENTRY).all(|tile| tile[5] == 2));
         assert_eq!(all(Split::Strips { blocks: 3 }), all(Split::Whole), "strips are another list");

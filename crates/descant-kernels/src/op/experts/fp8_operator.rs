@@ -55,7 +55,7 @@ impl Codes {
         let plain = |x| Ok::<_, CudaError>(cuda::contiguous(cuda::primitive(x)?));
         let [pre, dh] = [plain(pre)?, plain(dh)?];
         let weights = cuda::contiguous(cuda::primitive(weights)?);
-        let pairs = cuda::contiguous(cuda::int_primitive(pairs)?);
+        let pairs = cuda::contiguous(cuda::primitive(pairs)?);
         let [rows, width] = cuda::matrix(&dh);
         let d_weights = cuda::empty([rows], DType::F32, &pre.device);
         let new = Self::like(&pre);
@@ -106,8 +106,7 @@ impl Fp8Experts {
         let FrozenWeight::Mxfp4Tiles { blocks, scales } = weight else {
             return Err(DeviceError::new("not MXFP4 in tiles"));
         };
-        let plain =
-            |x: &Tensor<4, Int>| Ok::<_, CudaError>(cuda::contiguous(cuda::int_primitive(x.clone())?));
+        let plain = |x: &Tensor<4, Int>| Ok::<_, CudaError>(cuda::contiguous(cuda::primitive(x.clone())?));
         let (blocks, scales) = (plain(blocks)?, plain(scales)?);
         let (gpu, shape) = (cuda::gpu_of(&scales), [weight.n_matrices(), weight.d_out(), weight.d_in()]);
         let data = PackedData::Mxfp4 { blocks: blocks.clone(), scales: scales.clone() };
@@ -137,7 +136,7 @@ impl Fp8Experts {
         let [rows, _] = cuda::matrix(&codes);
         let [_, outputs, inputs] = self.shape;
         let out = cuda::empty([rows, if back { inputs } else { outputs }], DType::BF16, &codes.device);
-        let offsets = cuda::contiguous(cuda::int_primitive(offsets.clone())?);
+        let offsets = cuda::contiguous(cuda::primitive(offsets.clone())?);
         let tensors = [&codes, &factors, &out, &offsets, &self.blocks, &self.scales];
         self.gpu.call(cuda::handles(tensors), |run, p| {
             let a = Fp8Rows { data: p[0], factors: RowFactors::Each(p[1]), offsets: p[3], places: rows };
@@ -161,7 +160,7 @@ impl Fp8Experts {
         let ([rows, _], [_, outputs, _]) = (cuda::matrix(&codes), self.shape);
         let h = cuda::empty([rows, outputs / 2], DType::BF16, &codes.device);
         let rounded = cuda::empty([rows, outputs / 2], DType::U8, &codes.device);
-        let offsets = cuda::contiguous(cuda::int_primitive(offsets.clone())?);
+        let offsets = cuda::contiguous(cuda::primitive(offsets.clone())?);
         let tensors = [&codes, &factors, &h, &rounded, &offsets, &self.blocks, &self.scales];
         self.gpu.call(cuda::handles(tensors), |run, p| {
             let a = Fp8Rows { data: p[0], factors: RowFactors::Each(p[1]), offsets: p[4], places: rows };

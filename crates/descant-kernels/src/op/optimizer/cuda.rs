@@ -1,8 +1,7 @@
 //! The update on a CUDA card: all tensors in one launch, nothing read back.
 
 use burn::backend::TensorMetadata as _;
-use burn::tensor::{DType, Int, Tensor};
-use burn_cubecl::CubeBackend;
+use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::server::Handle;
 
@@ -159,11 +158,11 @@ pub(super) fn prepare(
             }
             Moments::Blocks { codes, scales } => {
                 blocks = true;
-                let codes = codes.map(|c| cuda::owned(cuda::int_primitive(c).expect(ON_A_CARD)));
+                let codes = codes.map(|c| cuda::owned(cuda::primitive(c).expect(ON_A_CARD)));
                 let scales = scales.map(|s| cuda::owned(cuda::primitive(s).expect(ON_A_CARD)));
                 (places[3], places[4]) = (buffers.add(&codes[0]), buffers.add(&codes[1]));
                 (places[5], places[6]) = (buffers.add(&scales[0]), buffers.add(&scales[1]));
-                let codes = codes.map(Tensor::<1, Int>::from_primitive::<CubeBackend>);
+                let codes = codes.map(cuda::tensor);
                 Moments::Blocks { codes, scales: scales.map(cuda::tensor) }
             }
         });

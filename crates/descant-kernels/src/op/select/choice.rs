@@ -30,5 +30,5 @@ impl Choice {
 pub(super) fn indices(values: Vec<i32>, device: &Device) -> CubeTensor {
     let data = TensorData::new(values.clone(), [values.len()]);
     let tensor = Tensor::<1, Int>::from_data(data, (&device.clone().inner(), DType::I32));
-    cuda::contiguous(cuda::int_primitive(tensor).expect("the device is a card"))
+    cuda::contiguous(cuda::primitive(tensor).expect("the device is a card"))
 }

@@ -39,7 +39,8 @@ fn uploaded_bytes_arrive() {
     let tensor = uploader.tensor(&bytes.as_slice().into(), [n], DType::F32).expect("a copy");
     uploader.finish().expect("the copies");
     println!("upload: {:.1} GB/s", bytes.len() as f64 / start.elapsed().as_secs_f64() / 1e9);
-    let back = k::cuda::tensor::<1>(tensor).into_data();
+    let back: Tensor<1> = k::cuda::tensor(tensor);
+    let back = back.into_data();
     assert!(back.as_bytes() == bytes, "other bytes");
 }
 
