@@ -35,6 +35,22 @@ pub(crate) fn mxfp4_on(weight: &FrozenWeight, device: &Device) -> FrozenWeight {
     weight.mxfp4_on(device).expect("a shape and scales that kernels know")
 }
 
+/// A weight in the form that the device reads, dense ones in a type.
+pub(crate) fn weight_on(weight: &FrozenWeight, device: &Device, dtype: DType) -> FrozenWeight {
+    match weight {
+        FrozenWeight::Dense(w) => FrozenWeight::Dense(on(w, device, dtype)),
+        FrozenWeight::Transposed(w) => FrozenWeight::Transposed(on(w, device, dtype)),
+        FrozenWeight::Mxfp4 { .. } => mxfp4_on(weight, device),
+        FrozenWeight::Mxfp4Tiles { .. } => unreachable!("cases are made on the CPU"),
+        FrozenWeight::Nf4 { blocks, scales, tables } => FrozenWeight::Nf4 {
+            blocks: ints_on(blocks, device),
+            scales: ints_on(scales, device),
+            tables: on(tables, device, DType::F32),
+        },
+        FrozenWeight::Streamed(_) => unreachable!("no case streams"),
+    }
+}
+
 /// Its values in f32.
 pub(crate) fn floats<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.cast(DType::F32).into_data().try_to_vec().expect("f32")

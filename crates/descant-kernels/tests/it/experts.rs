@@ -5,29 +5,22 @@ use descant_kernels as k;
 use descant_kernels::{FrozenWeight, Groups};
 
 use crate::support::{
-    Random, TOLERANCE, assert_same, difference, flat, int_values, ints, leaf, nf4, run, values,
+    Random, TOLERANCE, assert_same, difference, flat, int_values, leaf, mxfp4, nf4, run, sorted, values,
 };
 
 /// Rows a matrix: none, one, many, none at the end.
 const SPREAD: [usize; 5] = [0, 1, 77, 600, 0];
 
 fn groups(spread: &[usize]) -> (Groups, usize) {
-    let mut offsets = vec![0i32];
-    for n in spread {
-        offsets.push(offsets.last().expect("never empty") + *n as i32);
-    }
-    let total = spread.iter().sum();
-    (Groups::Sorted { offsets: ints(&offsets, [spread.len() + 1]) }, total)
+    let (offsets, rows) = sorted(spread);
+    (Groups::Sorted { offsets }, rows)
 }
 
 fn weights(random: &mut Random, n: usize, d_in: usize, d_out: usize) -> Vec<FrozenWeight> {
     vec![
         FrozenWeight::Dense(random.floats([n, d_out, d_in])),
         FrozenWeight::Transposed(random.floats([n, d_in, d_out])),
-        FrozenWeight::Mxfp4 {
-            blocks: random.bytes([n, d_out, d_in / 32, 16], 0, 255),
-            scales: random.bytes([n, d_out, d_in / 32], 120, 126),
-        },
+        mxfp4(random, [n, d_out, d_in], 120, 126),
     ]
     .into_iter()
     .chain(d_in.is_multiple_of(64).then(|| nf4(random, n, d_in, d_out)))

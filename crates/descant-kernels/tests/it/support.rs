@@ -52,6 +52,24 @@ pub(crate) fn nf4(random: &mut Random, n: usize, d_in: usize, d_out: usize) -> F
     }
 }
 
+/// Random MXFP4 matrices as published, `[matrices, out, in]`, whose scales lie between these.
+pub(crate) fn mxfp4(random: &mut Random, [n, d_out, d_in]: [usize; 3], low: u8, high: u8) -> FrozenWeight {
+    FrozenWeight::Mxfp4 {
+        blocks: random.bytes([n, d_out, d_in / 32, 16], 0, 255),
+        scales: random.bytes([n, d_out, d_in / 32], low, high),
+    }
+}
+
+/// Where each matrix' rows begin if each has so many, and how many there are.
+pub(crate) fn sorted(spread: &[usize]) -> (Tensor<1, Int>, usize) {
+    let mut offsets = vec![0];
+    offsets.extend(spread.iter().scan(0, |end, rows| {
+        *end += *rows as i32;
+        Some(*end)
+    }));
+    (ints(&offsets, [offsets.len()]), spread.iter().sum())
+}
+
 pub(crate) fn ints<const D: usize>(values: &[i32], shape: [usize; D]) -> Tensor<D, Int> {
     Tensor::from_data(TensorData::new(values.to_vec(), shape), (&Device::flex(), DType::I32))
 }

@@ -5,11 +5,11 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use descant_kernels as k;
 use descant_kernels::fp8::{Codes, Fp8Experts};
 use descant_kernels::{FrozenWeight, Groups};
-use descant_quant::{e4m3, mxfp4};
+use descant_quant::e4m3;
 
 use super::{BF16, run};
 use crate::card::{card, error, floats, ints_on, mxfp4_on, on, rounded};
-use crate::support::{Random, ints, values};
+use crate::support::{Random, ints, mxfp4, sorted, values};
 
 /// Norm of the difference of a product by that of one in bf16: what rounding rows does.
 const ROUNDED: f64 = 3.5e-2;
@@ -84,14 +84,6 @@ fn the_gradient_of_swiglu_in_fp8_is_that_in_bf16_rounded() {
     }
 }
 
-/// MXFP4 whose scales lie between these.
-fn weight(random: &mut Random, [n, d_out, d_in]: [usize; 3], low: u8, high: u8) -> FrozenWeight {
-    FrozenWeight::Mxfp4 {
-        blocks: random.bytes([n, d_out, d_in / 32, 16], 0, 255),
-        scales: random.bytes([n, d_out, d_in / 32], low, high),
-    }
-}
-
 #[test]
 #[ignore = "needs a card"]
 fn references_on_a_card_are_those_of_the_definition() {
@@ -99,13 +91,16 @@ fn references_on_a_card_are_those_of_the_definition() {
     let mut random = Random(73);
     let shape @ [n, d_out, d_in] = [3, 192, 320];
     for (low, high) in [(100, 116), (120, 120), (50, 66)] {
-        let weight = weight(&mut random, shape, low, high);
+        let weight = mxfp4(&mut random, shape, low, high);
         let FrozenWeight::Mxfp4 { scales, .. } = &weight else { unreachable!("it was made above") };
         let scales: Vec<u8> = scales.clone().into_data().try_to_vec().unwrap();
         let blocks = d_in / 32;
-        let forward = scales.chunks_exact(blocks).map(|row| mxfp4::reference(row.iter().copied()).unwrap());
+        let forward = scales
+            .chunks_exact(blocks)
+            .map(|row| descant_quant::mxfp4::reference(row.iter().copied()).unwrap());
         let of_block = |e: usize, block: usize| {
-            mxfp4::reference((0..d_out).map(|row| scales[(e * d_out + row) * blocks + block])).unwrap()
+            descant_quant::mxfp4::reference((0..d_out).map(|row| scales[(e * d_out + row) * blocks + block]))
+                .unwrap()
         };
         let backward = (0..n).flat_map(|e| (0..blocks).map(move |block| (e, block)));
         let expected: Vec<u8> = forward.chain(backward.map(|(e, block)| of_block(e, block))).collect();
@@ -139,13 +134,9 @@ const SPREAD: [usize; 6] = [3, 0, 1, 193, 65, 130];
 fn products_in_fp8_are_exact_sums_of_rounded_rows_and_near_those_in_bf16() {
     let card = card();
     let mut random = Random(74);
-    let mut offsets = vec![0_i32];
-    for rows in SPREAD {
-        offsets.push(offsets[offsets.len() - 1] + rows as i32);
-    }
-    let (rows, offsets) = (SPREAD.iter().sum(), ints(&offsets, [offsets.len()]));
+    let (offsets, rows) = sorted(&SPREAD);
     for (d_in, d_out) in [(64, 128), (192, 320), (2880, 128), (320, 5760)] {
-        let weight = weight(&mut random, [SPREAD.len(), d_out, d_in], 108, 124);
+        let weight = mxfp4(&mut random, [SPREAD.len(), d_out, d_in], 108, 124);
         let experts = Fp8Experts::of(&mxfp4_on(&weight, &card)).unwrap().expect("scales near each other");
         let groups = Groups::Sorted { offsets: offsets.clone() };
         for back in [false, true] {

@@ -1,12 +1,12 @@
 //! Products with frozen matrices in every storage, and the trainable path beside them.
 
-use burn::tensor::{DType, Device, Int, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use descant_kernels as k;
 use descant_kernels::{FrozenWeight, Groups};
 
 use super::{BF16, same};
-use crate::card::{card, ints_on, mxfp4_on, on, rounded};
-use crate::support::{Random, ints, nf4};
+use crate::card::{card, ints_on, on, rounded, weight_on};
+use crate::support::{Random, mxfp4, nf4, sorted};
 
 /// Rows of eight experts: none, one, and many.
 const SPREADS: [&[usize]; 3] = [&[3, 0, 1, 130, 7, 0, 2, 40], &[0, 0, 0, 200, 0, 0, 0, 0], &[1]];
@@ -14,48 +14,14 @@ const SPREADS: [&[usize]; 3] = [&[3, 0, 1, 130, 7, 0, 2, 40], &[0, 0, 0, 200, 0,
 /// More rows than a tile has, and just more and just fewer than a step of its width.
 const TILES: &[usize] = &[193, 65, 0, 400, 145, 97, 1, 2];
 
-fn sorted(spread: &[usize]) -> (Tensor<1, Int>, usize) {
-    let mut offsets = vec![0i32];
-    for rows in spread {
-        offsets.push(offsets[offsets.len() - 1] + *rows as i32);
-    }
-    (ints(&offsets, [offsets.len()]), spread.iter().sum())
-}
-
-fn weight_on(weight: &FrozenWeight, device: &Device, dtype: DType) -> FrozenWeight {
-    match weight {
-        FrozenWeight::Dense(w) => FrozenWeight::Dense(on(w, device, dtype)),
-        FrozenWeight::Transposed(w) => FrozenWeight::Transposed(on(w, device, dtype)),
-        FrozenWeight::Mxfp4 { .. } => mxfp4_on(weight, device),
-        FrozenWeight::Mxfp4Tiles { .. } => unreachable!("cases are made on the CPU"),
-        FrozenWeight::Nf4 { blocks, scales, tables } => FrozenWeight::Nf4 {
-            blocks: ints_on(blocks, device),
-            scales: ints_on(scales, device),
-            tables: on(tables, device, DType::F32),
-        },
-        FrozenWeight::Streamed(_) => unreachable!("no case streams"),
-    }
-}
-
-#[test]
-#[ignore = "needs a card"]
-fn products_on_a_card_equal_their_definitions_in_every_storage() {
+/// Each storage by itself: most of the time goes into compiling its kernels.
+fn products_equal_their_definitions(weights: impl Fn(&mut Random, [usize; 3]) -> Vec<FrozenWeight>) {
     let card = card();
     let mut random = Random(33);
     for spread in SPREADS.into_iter().chain([TILES]) {
         let ((offsets, rows), n) = (sorted(spread), spread.len());
         for (d_in, d_out) in [(64, 96), (2880, 128), (160, 416), (320, 416)] {
-            let scale = (d_in as f32).sqrt().recip();
-            let mut weights = vec![
-                FrozenWeight::Dense(rounded(random.floats([n, d_out, d_in]) * scale)),
-                FrozenWeight::Transposed(rounded(random.floats([n, d_in, d_out]) * scale)),
-                FrozenWeight::Mxfp4 {
-                    blocks: random.bytes([n, d_out, d_in / 32, 16], 0, 255),
-                    scales: random.bytes([n, d_out, d_in / 32], 120, if d_in == 160 { 128 } else { 123 }),
-                },
-            ];
-            weights.extend(d_in.is_multiple_of(64).then(|| nf4(&mut random, n, d_in, d_out)));
-            for weight in &weights {
+            for weight in &weights(&mut random, [n, d_out, d_in]) {
                 let (x, bias) = (rounded(random.floats([rows, d_in])), rounded(random.floats([n, d_out])));
                 let seed = rounded(random.floats([rows, d_out]));
                 for one in [false, true] {
@@ -80,6 +46,34 @@ fn products_on_a_card_equal_their_definitions_in_every_storage() {
     }
 }
 
+#[test]
+#[ignore = "needs a card"]
+fn products_on_a_card_equal_their_definitions_in_bf16() {
+    products_equal_their_definitions(|random, [n, d_out, d_in]| {
+        let mut scaled = |shape| rounded(random.floats(shape) * (d_in as f32).sqrt().recip());
+        vec![
+            FrozenWeight::Dense(scaled([n, d_out, d_in])),
+            FrozenWeight::Transposed(scaled([n, d_in, d_out])),
+        ]
+    });
+}
+
+#[test]
+#[ignore = "needs a card"]
+fn products_on_a_card_equal_their_definitions_in_mxfp4() {
+    products_equal_their_definitions(|random, shape @ [.., d_in]| {
+        vec![mxfp4(random, shape, 120, if d_in == 160 { 128 } else { 123 })]
+    });
+}
+
+#[test]
+#[ignore = "needs a card"]
+fn products_on_a_card_equal_their_definitions_in_nf4() {
+    products_equal_their_definitions(|random, [n, d_out, d_in]| {
+        d_in.is_multiple_of(64).then(|| nf4(random, n, d_in, d_out)).into_iter().collect()
+    });
+}
+
 /// Rows that are one at one place and else zero read single numbers out of a matrix, so that what a card decodes is
 /// seen as it is: forward by the kernels for few and for many rows, backward, on Hopper's and on other cards' kernels.
 #[test]
@@ -88,21 +82,12 @@ fn packed_numbers_on_a_card_have_the_bits_of_their_formats() {
     let card = card();
     let mut random = Random(37);
     for (n, d_in, d_out) in [(3, 320, 416), (1, 64, 96), (2, 2880, 128)] {
-        let weights = [
-            nf4(&mut random, n, d_in, d_out),
-            FrozenWeight::Mxfp4 {
-                blocks: random.bytes([n, d_out, d_in / 32, 16], 0, 255),
-                scales: random.bytes([n, d_out, d_in / 32], 90, 128),
-            },
-        ];
+        let weights = [nf4(&mut random, n, d_in, d_out), mxfp4(&mut random, [n, d_out, d_in], 90, 128)];
         for weight in &weights {
             // A row a number that goes in; the definition gives the matrices themselves.
             let identity = |n: usize| Tensor::<2>::eye(n, &Device::flex());
             let all = |size: usize| Tensor::cat(vec![identity(size); n], 0);
-            let offsets = |size: usize| {
-                let offsets: Vec<i32> = (0..=n).map(|i| (i * size) as i32).collect();
-                ints(&offsets, [n + 1])
-            };
+            let offsets = |size: usize| sorted(&vec![size; n]).0;
             let expected = flat_values(&k::reference::linear(
                 all(d_in),
                 weight,
@@ -118,8 +103,9 @@ fn packed_numbers_on_a_card_have_the_bits_of_their_formats() {
                 // Eight rows at a time of the first matrix alone.
                 for first in (0..d_in).step_by(8).take(40) {
                     let rows = identity(d_in).narrow(0, first, 8);
-                    let counts: Vec<i32> = std::iter::once(0).chain([8].repeat(n)).collect();
-                    let few = Groups::Sorted { offsets: ints_on(&ints(&counts, [n + 1]), &card) };
+                    let mut spread = vec![0; n];
+                    spread[0] = 8;
+                    let few = Groups::Sorted { offsets: ints_on(&sorted(&spread).0, &card) };
                     let few = k::linear(on(&rows, &card, BF16), &on_card, None, &few);
                     assert_eq!(bits_of(&few), bits(&expected[first * d_out..][..8 * d_out]), "few, {first}");
                 }
@@ -202,10 +188,7 @@ fn rows_apart_are_what_they_are_with_others() {
     let (card, mut random) = (card(), Random(39));
     let (n, d_in, d_out, rank, most) = (4, 128, 192, 8, 300);
     let dense = FrozenWeight::Dense(rounded(random.floats([1, d_out, d_in])));
-    let packed = FrozenWeight::Mxfp4 {
-        blocks: random.bytes([n, d_out, d_in / 32, 16], 0, 255),
-        scales: random.bytes([n, d_out, d_in / 32], 120, 123),
-    };
+    let packed = mxfp4(&mut random, [n, d_out, d_in], 120, 123);
     let [a, b] =
         [[1, rank, d_in], [1, d_out, rank]].map(|shape| on(&random.floats(shape), &card, DType::F32));
     let x = on(&rounded(random.floats([n * most, d_in])), &card, BF16);

@@ -8,8 +8,8 @@ use k::{
     LayerSpec, LayerTensors, LowRankPair, Segments, SiteKind, Workspace, read_floats,
 };
 
-use crate::card::{error, on, rounded};
-use crate::support::Random;
+use crate::card::{error, on, rounded, weight_on};
+use crate::support::{Random, mxfp4};
 
 pub(crate) const HIDDEN: usize = 160;
 pub(crate) const INNER: usize = 96;
@@ -78,10 +78,7 @@ impl Case {
         let small = |x: Tensor<2>, n: usize| rounded(x * (n as f64).sqrt().recip());
         let mut bank = |outputs: usize, inputs: usize| {
             if packed {
-                FrozenWeight::Mxfp4 {
-                    blocks: random.bytes([EXPERTS, outputs, inputs / 32, 16], 0, 255),
-                    scales: random.bytes([EXPERTS, outputs, inputs / 32], 121, 123),
-                }
+                mxfp4(&mut random, [EXPERTS, outputs, inputs], 121, 123)
             } else {
                 let scale = (inputs as f64).sqrt().recip();
                 FrozenWeight::Transposed(rounded(random.floats([EXPERTS, inputs, outputs]) * scale))
@@ -189,11 +186,7 @@ impl Case {
         let half = |x: &Tensor<2>| on(x, card, DType::BF16);
         let vector = |x: &Tensor<1>| on(x, card, DType::BF16);
         let fine = |x: &Tensor<1>| on(x, card, DType::F32);
-        let bank = |weight: &FrozenWeight| match weight {
-            FrozenWeight::Mxfp4 { .. } => crate::card::mxfp4_on(weight, card),
-            FrozenWeight::Transposed(weight) => FrozenWeight::Transposed(on(weight, card, DType::BF16)),
-            _ => unreachable!("no expert is stored so here"),
-        };
+        let bank = |weight: &FrozenWeight| weight_on(weight, card, DType::BF16);
         let tensors = LayerTensors {
             input_norm: fine(&of.input_norm),
             attention_input: half(plain(&of.attention_input)).into(),
