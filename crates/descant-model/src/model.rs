@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use descant_kernels::{
-    Angles, AttentionSpec, ExpertForm, FrozenWeight, Groups, LogitsRoom, Segments, SiteKind, Workspace,
+    Angles, AttentionSpec, ExpertForm, FrozenWeight, Groups, Keep, LogitsRoom, Segments, SiteKind, Workspace,
     attention, combine_experts, compile_ahead, expert_weights, from_host, gather_rows, linear, rms_norm,
     rotary, route, select_rows, swiglu, take_tokens, token_losses, wants_rows_in_order,
 };
@@ -79,11 +79,26 @@ impl GptOss {
     /// # Errors
     /// As [`load`](Self::load), and where the host has no such memory to pin or the device is not a card.
     pub fn load_placed(dir: &Path, device: &Device, placement: Placement) -> Result<Self> {
+        Self::load_within(dir, device, placement, None)
+    }
+
+    /// The same within a limit of the process's memory on a card, in bytes, which the model keeps.
+    ///
+    /// # Errors
+    /// As [`load_placed`](Self::load_placed), and where the limit leaves no room for the weights.
+    pub fn load_within(
+        dir: &Path,
+        device: &Device,
+        placement: Placement,
+        limit: Option<u64>,
+    ) -> Result<Self> {
         let device = device.clone().inner();
         let config = Config::from_dir(dir)?.as_stored(dir)?;
         let group = config.num_attention_heads / config.num_key_value_heads;
         compile_ahead(&device, config.head_dim, group, config.packing);
         let workspace = Workspace::default();
+        workspace.set(limit, Keep::default());
+        workspace.hold_limit(&device)?;
         let weights = Weights::load(dir, &config, &device, &workspace, placement)?;
         for note in weights.formats.notes() {
             tracing::warn!("{note}");

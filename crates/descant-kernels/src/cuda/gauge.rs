@@ -10,6 +10,7 @@ use burn::tensor::Device;
 use cubecl::MemoryScope;
 
 use super::blas::Matrices;
+use super::cap::Limited;
 use super::driver::{self, Scratch};
 use super::error::{CudaError, Result};
 use super::event::Event;
@@ -73,7 +74,7 @@ pub(crate) fn release_unused(gpu: &Gpu) -> Result<()> {
 
 /// A piece of burn's pool.
 pub(crate) fn page(index: usize, bytes: usize) -> impl Sized {
-    super::tensor::buffer(&cube_device(index), bytes)
+    super::tensor::buffer(&cube_device(index), bytes, false)
 }
 
 /// Bytes that this process is known to have: burn's pool, and pieces of our own.
@@ -102,18 +103,25 @@ pub(crate) fn own(gpu: &Gpu) -> Result<u64> {
 /// Growth beside what is counted that is not taken for another program's: kernels that are loaded later.
 const LATER: i64 = 64 << 20;
 
-/// Has the card's pool keep within what this limit leaves it, from here on.
-pub(crate) fn cap(gpu: &Gpu, limit: Option<u64>) -> Result<()> {
-    let beside = if limit.is_some() { own(gpu)?.saturating_sub(counted(gpu)) } else { 0 };
-    gpu.cap().set(limit, beside);
+/// Has the process keep within this limit on the card for as long as the result lives.
+pub(crate) fn limited(gpu: &Gpu, limit: u64) -> Result<Limited> {
+    if gpu.cap().limit().is_none() {
+        // What was seen under an earlier limit may be long over.
+        gpu.uncounted().store(0, Ordering::Relaxed);
+    }
+    look_beside(gpu)?;
+    Ok(gpu.cap().hold(limit))
+}
+
+/// Looks how much is in use beside burn's pool and pieces of our own.
+pub(crate) fn look_beside(gpu: &Gpu) -> Result<()> {
+    gpu.cap().set_beside(own(gpu)?.saturating_sub(counted(gpu)));
     Ok(())
 }
 
 /// See [`crate::Workspace::check_limit`].
-pub(crate) fn check_limit(device: &Device, limit: u64) -> Result<()> {
-    let index = index_of(device).ok_or_else(|| CudaError::backend("no CUDA card"))?;
-    let gpu = Gpu::of(index)?;
-    let look = || gpu.used().map(|(used, _)| (used, counted(&gpu)));
+pub(crate) fn check_limit(gpu: &Gpu, limit: u64) -> Result<()> {
+    let look = || gpu.used().map(|(used, _)| (used, counted(gpu)));
     let uncounted = gpu.uncounted();
     let (used, own) = look()?;
     if used <= limit {
@@ -122,11 +130,11 @@ pub(crate) fn check_limit(device: &Device, limit: u64) -> Result<()> {
         // What comes all at once, later, is another program's.
         if before == 0 || beside < before + LATER {
             uncounted.store(beside, Ordering::Relaxed);
-            gpu.cap().set(Some(limit), beside.max(0) as u64);
+            gpu.cap().set_beside(beside.max(0) as u64);
         }
         return Ok(());
     }
-    release_unused(&gpu)?;
+    release_unused(gpu)?;
     let (used, own) = look()?;
     let beside = uncounted.load(Ordering::Relaxed);
     // The limit is this program's: what others took since the last look does not count.
@@ -143,6 +151,8 @@ pub(crate) fn room(device: &Device, limit: Option<u64>) -> Result<u64> {
     let gpu = Gpu::of(index)?;
     release_unused(&gpu)?;
     let (used, all) = gpu.used()?;
+    // Another's limit on the card may be smaller.
+    let limit = limit.into_iter().chain(gpu.cap().limit()).min();
     Ok(limit.map_or((SHARE * all.saturating_sub(used) as f64) as u64, |limit| {
         limit.min(all).saturating_sub(used)
     }))

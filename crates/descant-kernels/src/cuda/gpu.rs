@@ -156,7 +156,7 @@ impl Gpu {
     }
 
     /// What its pool may hold.
-    pub(crate) fn cap(&self) -> &Cap {
+    pub(crate) fn cap(&self) -> &Arc<Cap> {
         &self.0.cap
     }
 

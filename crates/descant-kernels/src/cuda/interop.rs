@@ -78,13 +78,18 @@ impl Thread {
         Self { handle: DeviceHandle::new(DeviceId { type_id: CUDA, index_id: index as u16 }), cap }
     }
 
-    /// A new buffer of burn's pool. Where the pool had to grow beyond its cap, `refused` gets the error, and the buffer has no
-    /// memory: who uses it finds an error.
-    pub(crate) fn room(&self, bytes: u64, refused: impl FnOnce(CudaError) + Send + 'static) -> Handle {
+    /// A new buffer of burn's pool, alone in its page or not. Where the pool had to grow beyond its cap, `refused` gets the
+    /// error, and the buffer has no memory: who uses it finds an error.
+    pub(crate) fn room(
+        &self,
+        bytes: u64,
+        is_alone: bool,
+        refused: impl FnOnce(CudaError) + Send + 'static,
+    ) -> Handle {
         let (stream, size) = (StreamId::current(), bytes.next_multiple_of(ALIGNMENT));
         let handle = Handle::new(self.handle.service_id(), stream, size);
         let (memory, cap) = (handle.memory.clone(), Arc::clone(&self.cap));
-        self.handle.submit(move |server: &mut Server| match admit(server, stream, size, &cap) {
+        self.handle.submit(move |server: &mut Server| match admit(server, stream, size, is_alone, &cap) {
             // An error of the driver is the buffer's.
             Ok(()) => drop(server.initialize_memory(memory, size, stream)),
             Err(error) => refused(error),
@@ -145,8 +150,8 @@ fn resolve(
 }
 
 /// Whether a buffer of so many bytes is within the pool's cap: there is room in what the pool holds, or it may grow.
-fn admit(server: &mut Server, id: StreamId, size: u64, cap: &Cap) -> Result<()> {
-    let page = cap.page(size);
+fn admit(server: &mut Server, id: StreamId, size: u64, is_alone: bool, cap: &Cap) -> Result<()> {
+    let page = if is_alone { size } else { cap.page(size) };
     within(
         server,
         id,

@@ -87,6 +87,8 @@ pub(crate) use blas::Matrices;
 #[cfg(feature = "cuda")]
 pub(crate) use brake::Brake;
 #[cfg(feature = "cuda")]
+pub(crate) use cap::Limited;
+#[cfg(feature = "cuda")]
 pub use driver::cards;
 #[cfg(feature = "cuda")]
 pub(crate) use driver::{OwnStream, Stream, copy_from_host, copy_to_host};

@@ -56,12 +56,19 @@ pub fn empty(shape: impl Into<Shape>, dtype: DType, device: &BackendDevice<CubeB
     empty_within(shape, dtype, device, 0)
 }
 
-/// A new buffer, which a card's pool gives within its [`Cap`](super::cap::Cap).
-pub(super) fn buffer(device: &BackendDevice<CubeBackend>, bytes: usize) -> Handle {
+/// The same in a page of its own, of exactly its size, which stays for as long as the tensor.
+pub(super) fn empty_alone(shape: Shape, dtype: DType, device: &BackendDevice<CubeBackend>) -> CubeTensor {
+    let bytes = shape.num_elements() * dtype.size();
+    let alone = |()| over(buffer(device, bytes, true), shape, dtype, device);
+    device.client().memory_persistent_allocation((), alone)
+}
+
+/// A new buffer, alone in its page or not, which a card's pool gives within its [`Cap`](super::cap::Cap).
+pub(super) fn buffer(device: &BackendDevice<CubeBackend>, bytes: usize, is_alone: bool) -> Handle {
     match gpu_of_device(device) {
         Ok(gpu) if gpu.cap().of_pool().is_some() => {
             let (refused, stream) = (gpu.clone(), StreamId::current());
-            gpu.thread().room(bytes as u64, move |error| refused.keep_error(stream, error))
+            gpu.thread().room(bytes as u64, is_alone, move |error| refused.keep_error(stream, error))
         }
         _ => device.client().empty(bytes),
     }
@@ -75,10 +82,14 @@ pub fn empty_within(
     room: usize,
 ) -> CubeTensor {
     let shape = shape.into();
-    let client = device.client();
     let bytes = shape.num_elements() * dtype.size();
-    let buffer = buffer(device, bytes.max(room));
-    let tensor = CubeTensor::new_contiguous(client, device.clone(), shape, buffer, dtype);
+    over(buffer(device, bytes.max(room), false), shape, dtype, device)
+}
+
+/// A contiguous tensor at the beginning of a new buffer.
+fn over(buffer: Handle, shape: Shape, dtype: DType, device: &BackendDevice<CubeBackend>) -> CubeTensor {
+    let bytes = shape.num_elements() * dtype.size();
+    let tensor = CubeTensor::new_contiguous(device.client(), device.clone(), shape, buffer, dtype);
     if is_poisoning() && bytes > 0 {
         gpu_of(&tensor).enqueue(handles([&tensor]), move |run, at| poison(run, at[0], bytes));
     }

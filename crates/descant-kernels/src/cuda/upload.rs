@@ -86,14 +86,15 @@ impl Uploader {
             let text = format!("{} bytes for a tensor of {expected}", bytes.len());
             return Err(CudaError::backend(text));
         }
-        self.copy(&new.handle, 0, bytes, then)?;
+        // Where the pool was not to grow that is the cause, and what came of it is not.
+        let copied = self.copy(&new.handle, 0, bytes, then);
+        copied.map_err(|error| self.gpu.take_error().unwrap_or(error))?;
         Ok(new)
     }
 
     /// A tensor that is to be filled, in memory of exactly its size that stays for as long as the tensor.
     pub(crate) fn room(&self, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
-        let (shape, device) = (shape.into(), tensor::cube_device(self.gpu.index()));
-        device.client().memory_persistent_allocation((), |()| tensor::empty(shape, dtype, &device))
+        tensor::empty_alone(shape.into(), dtype, &tensor::cube_device(self.gpu.index()))
     }
 
     /// Copies `bytes` to a tensor from byte `offset` on.
@@ -106,7 +107,8 @@ impl Uploader {
             let text = format!("{} bytes from {offset} on for a tensor of {room}", bytes.len());
             return Err(CudaError::backend(text));
         }
-        self.copy(&to.handle, offset, bytes, |_, _| Ok(()))
+        let copied = self.copy(&to.handle, offset, bytes, |_, _| Ok(()));
+        copied.map_err(|error| self.gpu.take_error().unwrap_or(error))
     }
 
     /// Copies `bytes` into a buffer from `offset` on, and does `then` behind them.

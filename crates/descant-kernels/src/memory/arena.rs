@@ -14,7 +14,7 @@ use super::inputs::Inputs;
 use super::keep::Kept;
 use super::settings::MemorySettings;
 use super::sizes::Chunks;
-use crate::cuda::gauge::{cap, own, release_unused};
+use crate::cuda::gauge::{look_beside, own, release_unused};
 use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, StreamOrder, poison};
 use crate::op::experts::ExpertForm;
 use crate::stream::inputs::HostedInputs;
@@ -201,13 +201,14 @@ impl Arena {
         release_unused(gpu)?;
         // Another program may have come meanwhile: what it has is not ours, and not free.
         let (used, on_card) = (own(gpu)?, gpu.memory()?.0 as u64);
-        let allowed = settings.limit.unwrap_or(u64::MAX).min(used + on_card);
+        let limit = gpu.cap().limit();
+        let allowed = limit.unwrap_or(u64::MAX).min(used + on_card);
         let free = allowed.saturating_sub(used + settings.reserved);
         let budget = Budget::new(&need, settings.keep, settings.together, settings.inputs_on_host, free);
         // What was reserved decided how much is kept; others have taken a part of it by now, so that it is not counted
         // against the limit twice.
         let wanted = used + budget.bytes + budget.stream_bytes;
-        match settings.limit {
+        match limit {
             Some(limit) if wanted > limit => return Err(CudaError::Limit { wanted, allowed: limit }),
             _ if wanted > allowed => return Err(CudaError::Full { wanted: wanted - used, free: on_card }),
             _ => {}
@@ -215,7 +216,7 @@ impl Arena {
         let Budget { scratch_bytes, inputs, kept, slots, bytes, .. } = budget;
         let kept_from = slots.first().copied().unwrap_or(bytes);
         let memory = Arc::new(DeviceMemory::new(gpu, bytes as usize)?);
-        cap(gpu, settings.limit)?;
+        look_beside(gpu)?;
         let hosted = match inputs.host_bytes() {
             0 => None,
             _ => Some(Arc::new(HostedInputs::new(gpu, inputs, bus)?)),

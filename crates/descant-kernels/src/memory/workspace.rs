@@ -14,7 +14,7 @@ use super::settings::{Claim, MemorySettings};
 use super::sizes::Chunks;
 use crate::DeviceError;
 #[cfg(feature = "cuda")]
-use crate::cuda::{CudaError, Gpu};
+use crate::cuda::{CudaError, Gpu, Limited};
 use crate::op::experts::ExpertForm;
 
 /// The settings of one model's memory and, on a card, the memory that its layers work in; cheap to clone.
@@ -42,22 +42,21 @@ struct State {
     numbers: u64,
     #[cfg(feature = "cuda")]
     arena: Option<Arena>,
-    /// The card whose pool keeps within the limit.
+    /// The limit as the card holds it. With the model it ends: what comes next on the card has its own.
     #[cfg(feature = "cuda")]
-    capped: Option<Gpu>,
-}
-
-/// With the model its limit ends: what comes next on the card has its own.
-#[cfg(feature = "cuda")]
-impl Drop for State {
-    fn drop(&mut self) {
-        if let Some(gpu) = &self.capped {
-            gpu.cap().set(None, 0);
-        }
-    }
+    held: Option<Limited>,
 }
 
 impl State {
+    /// Has the card hold the limit, if there is one.
+    #[cfg(feature = "cuda")]
+    fn hold(&mut self, gpu: &Gpu) -> crate::cuda::Result<()> {
+        if let (Some(limit), None) = (self.limit, &self.held) {
+            self.held = Some(crate::cuda::gauge::limited(gpu, limit)?);
+        }
+        Ok(())
+    }
+
     fn settings(&self) -> MemorySettings {
         let claims = || self.claims.iter().map(|(_, claim)| claim);
         MemorySettings {
@@ -88,6 +87,26 @@ impl Workspace {
     pub fn set(&self, limit: Option<u64>, keep: Keep) {
         let mut state = self.state();
         (state.limit, state.keep) = (limit, keep);
+        #[cfg(feature = "cuda")]
+        match (limit, &state.held) {
+            (Some(limit), Some(held)) => held.change(limit),
+            (None, _) => state.held = None,
+            (Some(_), None) => {}
+        }
+    }
+
+    /// Has the device keep within the limit from here on, as long as this lives, and not only once a layer has run: for what
+    /// is done before, such as loading. Of several limits on a device the smallest holds.
+    ///
+    /// # Errors
+    /// The device refuses.
+    pub fn hold_limit(&self, device: &Device) -> Result<(), DeviceError> {
+        #[cfg(feature = "cuda")]
+        if let Some(index) = crate::cuda::index_of(device) {
+            self.state().hold(&Gpu::of(index)?)?;
+        }
+        let _ = device;
+        Ok(())
     }
 
     /// For measurements: what layers bring over the bus comes at so many bytes a second, once memory is laid out.
@@ -147,8 +166,9 @@ impl Workspace {
     pub fn check_limit(&self, device: &Device) -> Result<(), DeviceError> {
         #[cfg(feature = "cuda")]
         if let (Some(limit), Some(index)) = (self.settings().limit, crate::cuda::index_of(device)) {
-            self.state().capped = Some(Gpu::of(index)?);
-            return Ok(crate::cuda::gauge::check_limit(device, limit)?);
+            let gpu = Gpu::of(index)?;
+            self.state().hold(&gpu)?;
+            return Ok(crate::cuda::gauge::check_limit(&gpu, limit)?);
         }
         let _ = device;
         Ok(())
@@ -215,7 +235,7 @@ impl Turn<'_> {
 
     fn arena(&mut self, gpu: &Gpu, need: &Need) -> crate::cuda::Result<&mut Arena> {
         let (before, settings) = (self.state.arena.take(), self.state.settings());
-        self.state.capped = settings.limit.map(|_| gpu.clone());
+        self.state.hold(gpu)?;
         let arena = Arena::serving(before, gpu, need, settings, self.state.bus)?;
         Ok(self.state.arena.insert(arena))
     }

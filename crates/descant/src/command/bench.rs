@@ -57,8 +57,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
     let (arrangement, planned) = arranged(args, &architecture, &lora, &config, &device, team)?;
     let started = Instant::now();
     let placement = arrangement.placement;
-    let model = load::model(model, &device.device, placement)?;
-    model.workspace().set(args.on.memory.bytes(), args.keep);
+    let model = load::model(model, &device.device, placement, (args.on.memory.bytes(), args.keep))?;
     let bus = slow_bus(args.bus, &model, arrangement, talk);
     let in_fp8 = InFp8::prepare(&model, config.experts)?;
     gauge::synchronize(&device.device)?;

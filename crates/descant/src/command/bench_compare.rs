@@ -108,8 +108,6 @@ fn percent(ratio: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::command::bench_row::of_text;
 

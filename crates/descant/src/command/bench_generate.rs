@@ -148,8 +148,7 @@ pub(super) fn run(args: &BenchGenerate, model: &Path, talk: Talk) -> Result<Exit
         return Err(Hinted::new(error, format!("--batch {} fits", fits.batch)).into());
     }
     let started = Instant::now();
-    let model = load::model(model, &device.device, placement)?;
-    model.workspace().set(limit, descant_kernels::Keep::Auto);
+    let model = load::model(model, &device.device, placement, (limit, descant_kernels::Keep::Auto))?;
     gauge::synchronize(&device.device)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let (overlay, words) = overlay(args, &model, &device)?;

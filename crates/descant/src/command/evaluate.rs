@@ -82,8 +82,7 @@ fn work(
         talk.warn(fewer_at_once(fits, examination.asking()));
     }
     examination.ask_at_once(fits.batch as usize);
-    let model = load::model(&settings.model.path, &device.device, placement)?;
-    model.workspace().set(limit, keep);
+    let model = load::model(&settings.model.path, &device.device, placement, (limit, keep))?;
     let adapter = args.adapter.as_deref();
     let overlay =
         adapter.map(|dir| LoraAdapters::load_peft(dir, &model.config, model.device())).transpose()?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow};
 use burn::tensor::Device;
 use descant_harmony::Renderer;
+use descant_kernels::Keep;
 use descant_lora::LoraAdapters;
 use descant_model::{Bare, Config, GptOss, Overlay, Placement, SiteKind};
 
@@ -164,9 +165,17 @@ pub(crate) fn config(dir: &Path) -> Result<Config> {
     config.with_context(|| format!("model {}", dir.display()))
 }
 
-/// The frozen base of a model directory, with these weights on the host.
-pub(crate) fn model(dir: &Path, device: &Device, placement: Placement) -> Result<GptOss> {
-    GptOss::load_placed(dir, device, placement).with_context(|| format!("model {}", dir.display()))
+/// The frozen base of a model directory, with these weights on the host; on a card within this limit.
+pub(crate) fn model(
+    dir: &Path,
+    device: &Device,
+    placement: Placement,
+    (limit, keep): (Option<u64>, Keep),
+) -> Result<GptOss> {
+    let model = GptOss::load_within(dir, device, placement, limit)
+        .with_context(|| format!("model {}", dir.display()))?;
+    model.workspace().set(limit, keep);
+    Ok(model)
 }
 
 /// The adapter of a PEFT directory, not to be trained; the bare model without one.

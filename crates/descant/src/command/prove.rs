@@ -53,9 +53,7 @@ impl Room {
         let longest = self.longest as u64;
         let asking = Asking { batch: 1, tokens: longest, scored: longest };
         let (placement, _) = place_for_asking(&self.device, self.limit, &load::config(dir)?, asking, 1)?;
-        let model = load::model(dir, &self.device.device, placement)?;
-        model.workspace().set(self.limit, Keep::Auto);
-        Ok(model)
+        load::model(dir, &self.device.device, placement, (self.limit, Keep::Auto))
     }
 
     /// Ends a model, so that there is room for the next one.

@@ -37,8 +37,7 @@ pub(crate) fn run(args: &Score, model: &Path, talk: Talk) -> Result<Exit> {
     let rows = Asking { batch: 1, tokens: 1, scored };
     let limit = args.model.memory.bytes();
     let (placement, _) = place_for_asking(&device, limit, &load::config(model)?, rows, 1)?;
-    let model = load::model(model, &device.device, placement)?;
-    model.workspace().set(limit, Keep::Auto);
+    let model = load::model(model, &device.device, placement, (limit, Keep::Auto))?;
     talk.detail(format_args!("weights: {}", model.formats()));
     let overlay = load::overlay(args.model.adapter.as_deref(), &model)?;
     for number in 1_u64.. {

@@ -40,8 +40,7 @@ impl Speaker {
         if fits.batch < asking.batch {
             talk.warn(fewer_at_once(fits, asking));
         }
-        let model = load::model(dir, &device.device, placement)?;
-        model.workspace().set(limit, Keep::Auto);
+        let model = load::model(dir, &device.device, placement, (limit, Keep::Auto))?;
         talk.detail(format_args!("weights: {}", model.formats()));
         let overlay = load::overlay(args.adapter.as_deref(), &model)?;
         let at_once = fits.batch as usize;

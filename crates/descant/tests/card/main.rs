@@ -19,6 +19,7 @@ mod fp8_trained;
 mod full;
 mod golden;
 mod in_place;
+mod limited;
 mod models;
 mod placed;
 mod repeat;

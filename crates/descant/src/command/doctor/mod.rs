@@ -68,8 +68,7 @@ fn base(args: &Doctor, model: &str, talk: Talk) -> Result<Check> {
     let asking = Asking { batch: 1, tokens: preflight::LONGEST, scored: 0 };
     let limit = args.memory.bytes();
     let (placement, _) = place_for_asking(&device, limit, &load::config(&dir)?, asking, 1)?;
-    let model = load::model(&dir, &device.device, placement)?;
-    model.workspace().set(limit, Keep::Auto);
+    let model = load::model(&dir, &device.device, placement, (limit, Keep::Auto))?;
     let renderer = load::renderer_of(&dir)?;
     let formats = model.formats().to_string();
     Ok(match preflight::measure(&model, &renderer)? {

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 use burn::tensor::Device;
-use descant_kernels::gauge;
+use descant_kernels::{Keep, gauge};
 use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{GptOss, Placement, SiteKind};
 use descant_train::{Sample, Schedule, TrainConfig, Trainer};
@@ -60,7 +60,7 @@ impl Steps {
 pub(super) fn run(device: &Device, made: &Made, talk: Talk) -> Result<Steps> {
     talk.item("model", "random numbers in a temporary folder");
     let folder = made.write()?;
-    let on = |device: &Device| load::model(folder.path(), device, Placement::default());
+    let on = |device: &Device| load::model(folder.path(), device, Placement::default(), (None, Keep::Auto));
     talk.item("steps", "on the CPU");
     let (cpu, _) = trained(&on(&Device::flex())?, made, COMPARED, made.compared)?;
     talk.item("steps", "on the GPU");

@@ -17,8 +17,12 @@ pub(super) fn base(
     renderer: &Renderer,
     talk: Talk,
 ) -> Result<GptOss> {
-    let model = load::model(&settings.model.path, &device.device, room.arrangement.placement)?;
-    use_memory(settings, device, &model, talk)?;
+    let memory = &settings.memory;
+    if descant_kernels::is_cpu(&device.device) && memory.keep != Memory::default().keep {
+        talk.warn("memory.keep is about a card; the device is the CPU, where all that is needed is kept");
+    }
+    let (path, placement) = (&settings.model.path, room.arrangement.placement);
+    let model = load::model(path, &device.device, placement, memory.limit_and_keep()?)?;
     if settings.model.preflight
         && let Some(read) = preflight::measure(&model, renderer)?
     {
@@ -26,15 +30,4 @@ pub(super) fn base(
         talk.item("base", read.words());
     }
     Ok(model)
-}
-
-/// Tells the model how much of its device it may use; says where that has no meaning.
-fn use_memory(settings: &Settings, device: &load::Chosen, model: &GptOss, talk: Talk) -> Result<()> {
-    let memory = &settings.memory;
-    if descant_kernels::is_cpu(&device.device) && memory.keep != Memory::default().keep {
-        talk.warn("memory.keep is about a card; the device is the CPU, where all that is needed is kept");
-    }
-    let (limit, keep) = memory.limit_and_keep()?;
-    model.workspace().set(limit, keep);
-    Ok(())
 }
