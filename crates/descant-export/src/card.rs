@@ -1,5 +1,7 @@
 //! The model card of a merged model, and Ollama's Modelfile.
 
+use std::fmt::Write as _;
+
 use descant_lora::peft::{hub_name, short_name};
 
 use crate::form::{Experts, Form};
@@ -27,7 +29,7 @@ pub fn model_card(report: &Report) -> Option<String> {
         report.changed, report.bytes
     );
     if let Some(numbers) = &report.trained_experts {
-        text.push_str(&format!("| experts, when it was trained | {numbers} in training steps |\n"));
+        let _ = writeln!(text, "| experts, when it was trained | {numbers} in training steps |");
     }
     text.push_str(&survival_rows(report));
     text.push_str("\nWhat became of each weight is in `export.json`.\n");

@@ -3,6 +3,8 @@
 //! Rows are of one measurement where everything that was asked for is the same. Of several such rows in a file the
 //! fastest counts: what disturbs a measurement only slows it down.
 
+use std::fmt::Write as _;
+
 use anyhow::{Result, anyhow};
 
 use super::bench_row::{Row, STARTS, read};
@@ -62,7 +64,7 @@ fn otherwise(before: &Row, after: &Row) -> String {
     if let (Some(old), Some(new)) = (&before.card, &after.card)
         && old != new
     {
-        words += &format!(", on another card ({old}, then {new})");
+        let _ = write!(words, ", on another card ({old}, then {new})");
     }
     words
 }
@@ -128,7 +130,7 @@ mod tests {
         assert_eq!(otherwise(&one, &elsewhere), ", on another card (A, then B)");
         let file = tempfile::NamedTempFile::with_suffix(".jsonl").unwrap();
         let rows = [of("a", "[]", 6.0, 4.0), of("a", "[]", 5.0, 0.5)].map(|row| row.replace('\n', " "));
-        std::fs::write(file.path(), rows.join("\n")).unwrap();
+        descant_files::write_atomic(file.path(), rows.join("\n").as_bytes()).unwrap();
         let best = read(file.path()).unwrap().into_values().next().unwrap();
         assert_eq!((best.rate, best.starts), (6.0, [None, Some(0.5)]));
         let slow = Row { starts: [None, Some(1.2)], ..best.clone() };

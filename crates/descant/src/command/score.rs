@@ -108,8 +108,8 @@ mod tests {
     #[test]
     fn the_longest_sequence_of_a_file_is_known_before_it_is_scored() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "{\"ids\": [1]}\n\nnot a row\n{\"ids\": [1, 2, 3]}\n{\"ids\": [4, 5]}")
-            .unwrap();
+        let rows = "{\"ids\": [1]}\n\nnot a row\n{\"ids\": [1, 2, 3]}\n{\"ids\": [4, 5]}";
+        descant_files::write_atomic(file.path(), rows.as_bytes()).unwrap();
         assert_eq!(longest(file.path()).unwrap(), 3);
         assert_eq!(longest(Path::new("-")).unwrap(), 0);
     }

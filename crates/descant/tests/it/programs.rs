@@ -156,7 +156,7 @@ fn a_sequence_that_does_not_fit_is_refused_before_anything_is_answered() {
         rows.iter().map(|ids| serde_json::json!({ "ids": ids }).to_string() + "\n").collect::<String>()
     };
     let scored = |rows: &[&[u32]]| {
-        std::fs::write(&input, of(rows)).unwrap();
+        descant_files::write_atomic(&input, of(rows).as_bytes()).unwrap();
         let (model, input) = ("fixtures/tiny-gpt-oss", input.to_str().unwrap());
         descant(root(), &["score", "--model", model, "--json", "--memory", "60MiB", "--input", input])
     };
