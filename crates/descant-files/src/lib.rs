@@ -26,7 +26,7 @@ pub use append::Appender;
 pub use atomic::{Growing, NewDir, sweep_stopped, sweep_stopped_in, write_atomic, write_first};
 pub use error::{Error, NameDefect, Result};
 pub use folder::{is_temporary, list, make, remove, rename, sweep};
-pub use hash::{fingerprint, sha256, sha256_file};
+pub use hash::{fingerprint, hex, sha256, sha256_file};
 pub use lock::Lock;
 pub use map::MappedFile;
 pub use partial::Partial;

@@ -5,11 +5,11 @@
 //! asking anybody. SHA-1 detects a damaged file; against a server that forges collisions it does not help, and such a
 //! server could change the list as well.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use descant_files::hex;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
 
@@ -107,13 +107,6 @@ impl Hasher {
         }
         Err(Error::Checksum { file: file.to_owned(), kind, expected: expected.to_owned(), actual })
     }
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().fold(String::with_capacity(2 * digest.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes all text");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use descant_files::hex;
 use serde_json::{Value, json};
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
@@ -198,12 +199,4 @@ impl Repository {
         let siblings: Vec<Value> = self.files.iter().map(entry).chain(self.also.iter().cloned()).collect();
         json!({"id": "x", "sha": self.commit, "siblings": siblings})
     }
-}
-
-fn hex(digest: &[u8]) -> String {
-    use std::fmt::Write as _;
-    digest.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a string takes all text");
-        text
-    })
 }
