@@ -22,20 +22,20 @@ use super::spec::MatmulSpec;
 use super::tensor::{cube_device, index_of};
 use crate::rates::{OperatorTime, Rates, Shares};
 
-fn gpu(device: &Device) -> Option<Gpu> {
-    Gpu::of(index_of(device)?).ok()
+fn gpu(device: &Device) -> Result<Gpu> {
+    Gpu::of(index_of(device).ok_or_else(|| CudaError::backend("no CUDA card"))?)
 }
 
 /// See [`crate::gauge::profile`].
 pub(crate) fn profile(device: &Device, on: bool) {
-    if let Some(gpu) = gpu(device) {
+    if let Ok(gpu) = gpu(device) {
         gpu.recorder().with(|recorded| *recorded = on.then(Vec::new));
     }
 }
 
 /// See [`crate::gauge::profiled`].
 pub(crate) fn profiled(device: &Device) -> Vec<OperatorTime> {
-    let Some(gpu) = gpu(device) else { return Vec::new() };
+    let Ok(gpu) = gpu(device) else { return Vec::new() };
     if synchronize(device).is_err() {
         return Vec::new();
     }
@@ -56,15 +56,14 @@ pub(crate) fn profiled(device: &Device) -> Vec<OperatorTime> {
 
 /// See [`crate::gauge::synchronize`].
 pub(crate) fn synchronize(device: &Device) -> Result<()> {
-    let index = index_of(device).ok_or_else(|| CudaError::backend("no CUDA card"))?;
-    let gpu = Gpu::of(index)?;
+    let gpu = gpu(device)?;
     let waited = gpu.call(Vec::new(), |_, _| driver::synchronize());
     gpu.take_error().or(waited.err()).map_or(Ok(()), Err)
 }
 
 /// See [`crate::gauge::memory_in_use`].
 pub(crate) fn memory_in_use(device: &Device) -> Option<u64> {
-    Some(gpu(device)?.used().ok()?.0)
+    Some(gpu(device).ok()?.used().ok()?.0)
 }
 
 /// Gives back to the driver what burn's pool holds and nobody uses.
@@ -85,7 +84,7 @@ fn counted(gpu: &Gpu) -> u64 {
 
 /// See [`crate::gauge::shares`].
 pub(crate) fn shares(device: &Device) -> Option<Shares> {
-    let gpu = gpu(device)?;
+    let gpu = gpu(device).ok()?;
     let (free, total) = gpu.memory().ok()?;
     let own = counted(&gpu) + gpu.uncounted().load(Ordering::Relaxed).max(0) as u64;
     let in_use = (total - free) as u64;
@@ -147,8 +146,7 @@ const SHARE: f64 = 0.95;
 
 /// See [`crate::Workspace::room`].
 pub(crate) fn room(device: &Device, limit: Option<u64>) -> Result<u64> {
-    let index = index_of(device).ok_or_else(|| CudaError::backend("no CUDA card"))?;
-    let gpu = Gpu::of(index)?;
+    let gpu = gpu(device)?;
     release_unused(&gpu)?;
     let (used, all) = gpu.used()?;
     // Another's limit on the card may be smaller.
@@ -160,7 +158,7 @@ pub(crate) fn room(device: &Device, limit: Option<u64>) -> Result<u64> {
 
 /// See [`crate::gauge::card`].
 pub(crate) fn card(device: &Device) -> Option<String> {
-    Some(gpu(device)?.name().to_owned())
+    Some(gpu(device).ok()?.name().to_owned())
 }
 
 /// Rows, inputs and outputs of the measured product.
@@ -176,7 +174,7 @@ const BUS_COPY: usize = 64 << 20;
 /// See [`crate::gauge::rates`]. NaN where the card refuses.
 pub(crate) fn rates(device: &Device) -> Rates {
     let nothing = Rates { flops: f64::NAN, bytes: f64::NAN };
-    let Some(gpu) = gpu(device) else { return nothing };
+    let Ok(gpu) = gpu(device) else { return nothing };
     gpu.call(Vec::new(), measure).unwrap_or(nothing)
 }
 
@@ -197,7 +195,7 @@ fn measure(run: &Run<'_>, _: &[u64]) -> Result<Rates> {
 
 /// See [`crate::gauge::bus_rate`].
 pub(crate) fn bus_rate(device: &Device) -> Option<f64> {
-    let gpu = gpu(device)?;
+    let gpu = gpu(device).ok()?;
     let host = HostMemory::new(&gpu, BUS_COPY).ok()?;
     let seconds = gpu.call(Vec::new(), move |run, _| {
         let to = Scratch::new(BUS_COPY)?;

@@ -211,7 +211,7 @@ __device__ __forceinline__ u64 operand_at(u32 low, u32 bytes) {
                  : D##at                                                                                              \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "n"(TRANSPOSED)__VA_ARGS__)
 
-#define E5M2_E4M3(n, at, at1, at2, at3, at4)                                                                   \
+#define E5M2_E4M3(n, at, at1, at2, at3, at4, ...)                                                              \
     asm volatile(WGMMA #n "k32.f32.e5m2.e4m3 {" P##at "}, {%" #at ", %" #at1 ", %" #at2 ", %" #at3 "}, %" #at4 \
                                                       ", 1, 1, 1;"                                             \
                  : D##at                                                                                       \
@@ -233,29 +233,25 @@ __device__ __forceinline__ void product(float (&d)[N / 2], const u32 (&a)[4], u6
     static_assert(N == 64, "a width that we use");
     FROM_REGISTERS(64, 32, 33, 34, 35, 36, 37, "{ .reg .pred p; setp.ne.b32 p, %38, 0; ", "p", " }", , "r"((int)add));
 }
+// Every width that we use, with the numbers of the operands behind d.
+#define OF_WIDTHS(form)                                                                     \
+    static_assert(N == 192 || (N % 16 == 0 && N >= 64 && N <= 160), "a width that we use"); \
+    if constexpr (N == 64) form(64, 32, 33, 34, 35, 36, 37);                                \
+    if constexpr (N == 80) form(80, 40, 41, 42, 43, 44, 45);                                \
+    if constexpr (N == 96) form(96, 48, 49, 50, 51, 52, 53);                                \
+    if constexpr (N == 112) form(112, 56, 57, 58, 59, 60, 61);                              \
+    if constexpr (N == 128) form(128, 64, 65, 66, 67, 68, 69);                              \
+    if constexpr (N == 144) form(144, 72, 73, 74, 75, 76, 77);                              \
+    if constexpr (N == 160) form(160, 80, 81, 82, 83, 84, 85);                              \
+    if constexpr (N == 192) form(192, 96, 97, 98, 99, 100, 101)
+#define BF16_BF16(...) FROM_REGISTERS(__VA_ARGS__, "", "1", "")
 template <int N, bool TRANSPOSED = false>
 __device__ __forceinline__ void product(float (&d)[N / 2], const u32 (&a)[4], u64 b) {
-    static_assert(N == 192 || (N % 16 == 0 && N >= 64 && N <= 160), "a width that we use");
-    if constexpr (N == 64) FROM_REGISTERS(64, 32, 33, 34, 35, 36, 37, "", "1", "");
-    if constexpr (N == 80) FROM_REGISTERS(80, 40, 41, 42, 43, 44, 45, "", "1", "");
-    if constexpr (N == 96) FROM_REGISTERS(96, 48, 49, 50, 51, 52, 53, "", "1", "");
-    if constexpr (N == 112) FROM_REGISTERS(112, 56, 57, 58, 59, 60, 61, "", "1", "");
-    if constexpr (N == 128) FROM_REGISTERS(128, 64, 65, 66, 67, 68, 69, "", "1", "");
-    if constexpr (N == 144) FROM_REGISTERS(144, 72, 73, 74, 75, 76, 77, "", "1", "");
-    if constexpr (N == 160) FROM_REGISTERS(160, 80, 81, 82, 83, 84, 85, "", "1", "");
-    if constexpr (N == 192) FROM_REGISTERS(192, 96, 97, 98, 99, 100, 101, "", "1", "");
+    OF_WIDTHS(BF16_BF16);
 }
 // d[64 x N] += a[64 x 32] · b[32 x N], f32 from e5m2 (a, from registers) and e4m3; N as above.
 template <int N> __device__ __forceinline__ void product_fp8(float (&d)[N / 2], const u32 (&a)[4], u64 b) {
-    static_assert(N == 192 || (N % 16 == 0 && N >= 64 && N <= 160), "a width that we use");
-    if constexpr (N == 64) E5M2_E4M3(64, 32, 33, 34, 35, 36);
-    if constexpr (N == 80) E5M2_E4M3(80, 40, 41, 42, 43, 44);
-    if constexpr (N == 96) E5M2_E4M3(96, 48, 49, 50, 51, 52);
-    if constexpr (N == 112) E5M2_E4M3(112, 56, 57, 58, 59, 60);
-    if constexpr (N == 128) E5M2_E4M3(128, 64, 65, 66, 67, 68);
-    if constexpr (N == 144) E5M2_E4M3(144, 72, 73, 74, 75, 76);
-    if constexpr (N == 160) E5M2_E4M3(160, 80, 81, 82, 83, 84);
-    if constexpr (N == 192) E5M2_E4M3(192, 96, 97, 98, 99, 100);
+    OF_WIDTHS(E5M2_E4M3);
 }
 // The same of 64 x 64 with both from shared memory and summed over stored rows: a is stored [16 x 64] as well.
 __device__ __forceinline__ void product_of_rows(float (&d)[32], u64 a, u64 b, bool add) {

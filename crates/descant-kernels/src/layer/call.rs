@@ -126,7 +126,7 @@ impl Call {
     /// A new tensor like `x` in a buffer that is large enough for the longest batch that was announced, so that
     /// batches of all lengths use the same pages of burn's pool.
     pub(super) fn stream(&self, x: &CubeTensor) -> CubeTensor {
-        let announced = self.layer.workspace.settings().tokens;
+        let announced = self.layer.workspace.settings().claimed.tokens;
         let width = self.layer.sizes.hidden * DType::BF16.size();
         empty_within(x.shape(), DType::BF16, &x.device, announced * width)
     }

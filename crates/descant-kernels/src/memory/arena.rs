@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::budget::{Budget, Need};
 use super::inputs::Inputs;
 use super::keep::Kept;
-use super::settings::MemorySettings;
+use super::settings::{Claim, MemorySettings};
 use super::sizes::Chunks;
 use crate::cuda::gauge::{look_beside, own, release_unused};
 use crate::cuda::{CudaError, DeviceMemory, Gpu, Result, Run, StreamOrder, poison};
@@ -134,12 +134,13 @@ impl Arena {
             // The old one goes first: both may not fit.
             old => old.map(|old| old.need),
         };
-        let tokens = need.tokens_with_room(settings.tokens, before.as_ref());
+        let tokens = need.tokens_with_room(settings.claimed.tokens, before.as_ref());
         // Layers may have other adapters than their neighbours; they take turns in one piece.
         let paths = before
             .filter(|old| old.sizes == need.sizes)
             .map_or(need.paths, |old| need.paths.union(&old.paths));
-        let need = Need { paths, chunks: settings.chunks, experts: settings.experts, ..need.clone() };
+        let Claim { chunks, experts, .. } = settings.claimed;
+        let need = Need { paths, chunks, experts, ..need.clone() };
         match Self::new(gpu, Need { tokens, ..need.clone() }, settings, bus) {
             // There is no room for more than is needed now.
             Err(error) if error.is_out_of_memory() && tokens > need.tokens => {
@@ -151,9 +152,10 @@ impl Arena {
 
     fn serves(&self, want: &Need, settings: MemorySettings) -> bool {
         let have = &self.need;
+        // How much others want, and for how many tokens, changes nothing of what is laid out.
         let of = |settings: MemorySettings| {
-            let kept = (settings.limit, settings.keep, settings.inputs_on_host);
-            (kept, settings.together, settings.chunks, settings.experts)
+            let claimed = Claim { bytes: 0, tokens: 0, ..settings.claimed };
+            MemorySettings { claimed, ..settings }
         };
         of(self.settings) == of(settings)
             && have.tokens >= want.tokens
@@ -203,8 +205,9 @@ impl Arena {
         let (used, on_card) = (own(gpu)?, gpu.memory()?.0 as u64);
         let limit = gpu.cap().limit();
         let allowed = limit.unwrap_or(u64::MAX).min(used + on_card);
-        let free = allowed.saturating_sub(used + settings.reserved);
-        let budget = Budget::new(&need, settings.keep, settings.together, settings.inputs_on_host, free);
+        let free = allowed.saturating_sub(used + settings.claimed.bytes);
+        let Claim { together, inputs_on_host, .. } = settings.claimed;
+        let budget = Budget::new(&need, settings.keep, together, inputs_on_host, free);
         // What was reserved decided how much is kept; others have taken a part of it by now, so that it is not counted
         // against the limit twice.
         let wanted = used + budget.bytes + budget.stream_bytes;

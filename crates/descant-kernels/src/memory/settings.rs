@@ -11,18 +11,8 @@ pub struct MemorySettings {
     pub limit: Option<u64>,
     /// What layers keep from forward to backward.
     pub keep: Keep,
-    /// Bytes that others will still ask for: gradients, the optimizer.
-    pub reserved: u64,
-    /// Tokens that memory is laid out for at least, so that it is not laid out again for a longer batch.
-    pub tokens: usize,
-    /// Batches whose inputs of all layers are kept beside what layers work in. See [`Claim::together`].
-    pub together: usize,
-    /// Whether inputs of layers wait for the backward on the host. See [`Claim::inputs_on_host`].
-    pub inputs_on_host: bool,
-    /// See [`Claim::chunks`].
-    pub chunks: Chunks,
-    /// See [`Claim::experts`].
-    pub experts: ExpertForm,
+    /// What is claimed of it, by all together.
+    pub claimed: Claim,
 }
 
 /// What someone will want of a device's memory beside what is there.
@@ -43,4 +33,18 @@ pub struct Claim {
     pub chunks: Chunks,
     /// In which numbers the steps of a training multiply with experts.
     pub experts: ExpertForm,
+}
+
+impl Claim {
+    /// What both want: their bytes, and of everything else what asks for more.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes + other.bytes,
+            tokens: self.tokens.max(other.tokens),
+            together: self.together.max(other.together),
+            inputs_on_host: self.inputs_on_host || other.inputs_on_host,
+            chunks: self.chunks.max(other.chunks),
+            experts: self.experts.max(other.experts),
+        }
+    }
 }

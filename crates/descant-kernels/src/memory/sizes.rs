@@ -7,7 +7,7 @@ use crate::op::experts::ExpertForm;
 use crate::site::{DensePath, Paths, SiteKind};
 
 /// How many tokens go through the experts' half of a layer at once, where there are many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Chunks {
     /// So many that more would make no product faster.
     #[default]

@@ -11,11 +11,9 @@ use super::arena::{Arena, Lease, Order, Places};
 use super::budget::Need;
 use super::keep::Keep;
 use super::settings::{Claim, MemorySettings};
-use super::sizes::Chunks;
 use crate::DeviceError;
 #[cfg(feature = "cuda")]
 use crate::cuda::{CudaError, Gpu, Limited};
-use crate::op::experts::ExpertForm;
 
 /// The settings of one model's memory and, on a card, the memory that its layers work in; cheap to clone.
 ///
@@ -58,23 +56,8 @@ impl State {
     }
 
     fn settings(&self) -> MemorySettings {
-        let claims = || self.claims.iter().map(|(_, claim)| claim);
-        MemorySettings {
-            limit: self.limit,
-            keep: self.keep,
-            reserved: claims().map(|claim| claim.bytes).sum(),
-            tokens: claims().map(|claim| claim.tokens).max().unwrap_or(0),
-            together: claims().map(|claim| claim.together).max().unwrap_or(0),
-            inputs_on_host: claims().any(|claim| claim.inputs_on_host),
-            chunks: claims()
-                .map(|claim| claim.chunks)
-                .find(|chunks| *chunks != Chunks::Long)
-                .unwrap_or_default(),
-            experts: claims()
-                .map(|claim| claim.experts)
-                .find(|experts| *experts != ExpertForm::Bf16)
-                .unwrap_or_default(),
-        }
+        let claimed = self.claims.iter().fold(Claim::default(), |all, (_, claim)| all.and(*claim));
+        MemorySettings { limit: self.limit, keep: self.keep, claimed }
     }
 }
 
@@ -268,15 +251,10 @@ mod tests {
     fn settings_belong_to_one_model_and_reservations_end() {
         let (one, other) = (Workspace::default(), Workspace::default());
         one.set(Some(7), Keep::All);
-        let whole = |reserved, tokens, together| MemorySettings {
+        let whole = |bytes, tokens, together| MemorySettings {
             limit: Some(7),
             keep: Keep::All,
-            reserved,
-            tokens,
-            together,
-            inputs_on_host: false,
-            chunks: Chunks::Long,
-            experts: ExpertForm::Bf16,
+            claimed: Claim { bytes, tokens, together, ..Claim::default() },
         };
         let reservation = one.reserve(Claim { bytes: 100, tokens: 64, ..Claim::default() });
         assert_eq!(one.clone().settings(), whole(100, 64, 0));

@@ -1,7 +1,7 @@
 //! In which numbers a training step multiplies rows with the experts' frozen matrices.
 
 /// The numbers of these products; everything else, and every product outside of a training step, is in bf16.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum ExpertForm {
     /// MXFP4 decoded to bf16, exactly, times rows in bf16.
     #[default]

@@ -1,9 +1,9 @@
 //! The product in burn operations, a matrix at a time; packed weights are decoded on the host.
 
 use burn::tensor::{Int, Tensor, TensorData};
-use descant_quant::nf4;
+use descant_quant::{mxfp4, nf4};
 
-use super::weight::{BLOCK, FrozenWeight, Groups};
+use super::weight::{FrozenWeight, Groups};
 
 /// See [`crate::linear()`].
 pub fn linear(x: Tensor<2>, weight: &FrozenWeight, bias: Option<&Tensor<2>>, groups: &Groups) -> Tensor<2> {
@@ -39,39 +39,34 @@ pub(crate) fn rows_of_groups(groups: &Groups, n_rows: usize) -> Vec<std::ops::Ra
 
 /// Matrix `e`, `[in, out]`.
 fn transposed_matrix(weight: &FrozenWeight, e: usize) -> Tensor<2> {
+    let mut values = vec![0.0f32; weight.d_out() * weight.d_in()];
     match weight {
-        FrozenWeight::Dense(w) => w.clone().narrow(0, e, 1).squeeze_dim::<2>(0).transpose(),
-        FrozenWeight::Transposed(w) => w.clone().narrow(0, e, 1).squeeze_dim(0),
+        FrozenWeight::Dense(w) => return w.clone().narrow(0, e, 1).squeeze_dim::<2>(0).transpose(),
+        FrozenWeight::Transposed(w) => return w.clone().narrow(0, e, 1).squeeze_dim(0),
         FrozenWeight::Mxfp4 { blocks, scales } => {
-            let (blocks, scales) =
-                (bytes(blocks.clone().narrow(0, e, 1)), bytes(scales.clone().narrow(0, e, 1)));
-            let mut values = vec![0.0f32; scales.len() * BLOCK];
-            descant_quant::mxfp4::decode(&blocks, &scales, &mut values);
-            let data = TensorData::new(values, [weight.d_out(), weight.d_in()]);
-            Tensor::<2>::from_data(data, &weight.device()).transpose()
+            mxfp4::decode(&of_matrix(blocks, e), &of_matrix(scales, e), &mut values);
         }
         FrozenWeight::Mxfp4Tiles { blocks, scales } => {
             let (blocks, scales) =
-                (bytes(blocks.clone().narrow(0, e, 1)), bytes(scales.clone().narrow(0, e, 1)));
-            let (blocks, scales) = descant_quant::mxfp4::tiles::read(&blocks, &scales, weight.d_in());
-            let mut values = vec![0.0f32; scales.len() * BLOCK];
-            descant_quant::mxfp4::decode(&blocks, &scales, &mut values);
-            let data = TensorData::new(values, [weight.d_out(), weight.d_in()]);
-            Tensor::<2>::from_data(data, &weight.device()).transpose()
+                mxfp4::tiles::read(&of_matrix(blocks, e), &of_matrix(scales, e), weight.d_in());
+            mxfp4::decode(&blocks, &scales, &mut values);
         }
         FrozenWeight::Nf4 { blocks, scales, tables } => {
             let (blocks, scales) = (bytes(blocks.clone()), bytes(scales.clone()));
             let tables: Vec<f32> = tables.clone().into_data().iter().collect();
             let stack = nf4::View { blocks: &blocks, scales: &scales, tables: &tables };
-            let mut values = vec![0.0f32; weight.d_out() * weight.d_in()];
             stack.decode(weight.n_matrices(), e, 0, &mut values);
-            let data = TensorData::new(values, [weight.d_out(), weight.d_in()]);
-            Tensor::<2>::from_data(data, &weight.device()).transpose()
         }
         FrozenWeight::Streamed(_) => {
             unreachable!("its shapes were checked against the kernels' when it was made")
         }
     }
+    let data = TensorData::new(values, [weight.d_out(), weight.d_in()]);
+    Tensor::<2>::from_data(data, &weight.device()).transpose()
+}
+
+fn of_matrix<const D: usize>(tensor: &Tensor<D, Int>, e: usize) -> Vec<u8> {
+    bytes(tensor.clone().narrow(0, e, 1))
 }
 
 fn bytes<const D: usize>(tensor: Tensor<D, Int>) -> Vec<u8> {

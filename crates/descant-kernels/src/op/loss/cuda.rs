@@ -165,8 +165,7 @@ impl TotalKernel for CubeBackend {
         let (losses, weights) = (cuda::contiguous(losses), cuda::contiguous(weights));
         let (n, sum) = (losses.shape().num_elements(), cuda::empty([1], DType::F32, &losses.device));
         cuda::gpu_of(&sum).enqueue(cuda::handles([&losses, &weights, &sum]), move |run, p| {
-            let mut arguments = [p[0], p[1], p[2]].map(Arg::Ptr).to_vec();
-            arguments.push(Arg::size(n));
+            let arguments = Arg::list([p[0], p[1], p[2]], [n]);
             run.launch(run.kernel("loss", "weighted_sum", &[])?, 1usize, 1024u32, 0, &arguments)
         });
         sum
@@ -177,8 +176,7 @@ impl TotalKernel for CubeBackend {
         let (n, out) =
             (weights.shape().num_elements(), cuda::empty(weights.shape(), DType::F32, &weights.device));
         cuda::gpu_of(&out).enqueue(cuda::handles([&weights, &factor, &out]), move |run, p| {
-            let mut arguments = [p[0], p[1], p[2]].map(Arg::Ptr).to_vec();
-            arguments.push(Arg::size(n));
+            let arguments = Arg::list([p[0], p[1], p[2]], [n]);
             let blocks = n.div_ceil(TIMES_THREADS as usize);
             run.launch(run.kernel("loss", "times_one", &[])?, blocks, TIMES_THREADS, 0, &arguments)
         });
