@@ -48,7 +48,7 @@ pub use op::attention::{AttentionSpec, Segment, Segments, attention};
 pub use op::cache::write_rows;
 pub use op::experts::{ExpertForm, MAX_EXPERT_RANK};
 pub use op::linear::{FrozenWeight, Groups, Mxfp4Layout, Mxfp4Piece, NotTiled, linear};
-pub use op::loss::{LogitsRoom, token_losses, weighted_sum};
+pub use op::loss::{LogitsRoom, divergences, token_losses, weighted_sum};
 pub use op::low_rank::low_rank;
 pub use op::norm::rms_norm;
 pub use op::optimizer::{
@@ -75,7 +75,7 @@ pub mod reference {
     pub use crate::op::attention::reference::attention;
     pub use crate::op::cache::reference::write_rows;
     pub use crate::op::linear::reference::linear;
-    pub use crate::op::loss::reference::{token_losses, weighted_sum};
+    pub use crate::op::loss::reference::{divergence, token_losses, weighted_sum};
     pub use crate::op::low_rank::reference::low_rank;
     pub use crate::op::norm::reference::rms_norm;
     pub use crate::op::optimizer::reference::{accumulate, grad_norm, reached};

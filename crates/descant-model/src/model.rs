@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use descant_kernels::{
     Angles, AttentionSpec, ExpertForm, FrozenWeight, Groups, Keep, LogitsRoom, Segments, SiteKind, Workspace,
-    attention, combine_experts, compile_ahead, expert_weights, from_host, gather_rows, linear, rms_norm,
-    rotary, route, select_rows, swiglu, take_tokens, token_losses, wants_rows_in_order,
+    attention, combine_experts, compile_ahead, divergences, expert_weights, from_host, gather_rows, linear,
+    rms_norm, rotary, route, select_rows, swiglu, take_tokens, token_losses, wants_rows_in_order,
 };
 
 use crate::batch::Batch;
@@ -192,6 +192,20 @@ impl GptOss {
         let room = LogitsRoom::within(&self.workspace, &sizes, hidden.dims()[0], self.rows_in_order);
         let targets = self.indices(targets.iter().map(|&t| t as i32).collect());
         token_losses(select_rows(hidden, rows), &self.weights.head, &targets, &room)
+    }
+
+    /// The divergence of the next token's probabilities by `other` from those by `one`, of each row of these hidden states,
+    /// which lie in no graph: `[rows, hidden]` both.
+    ///
+    /// # Errors
+    /// The device failed.
+    ///
+    /// # Panics
+    /// If the shapes differ.
+    pub fn divergences(&self, one: &Tensor<2>, other: &Tensor<2>) -> Result<Vec<f32>> {
+        let sizes = self.config.layer_sizes();
+        let room = LogitsRoom::within(&self.workspace, &sizes, one.dims()[0], self.rows_in_order);
+        Ok(divergences(one, other, &self.weights.head, &room)?)
     }
 
     /// An i32 index tensor on the model's device.

@@ -30,6 +30,8 @@ pub struct Sweep<'a> {
     overlay: &'a dyn Overlay,
     lanes: Vec<Lane>,
     streams: Streams<'a>,
+    /// See [`in_bf16`](Self::in_bf16).
+    in_bf16: bool,
 }
 
 /// Where the inputs of layers lie.
@@ -76,7 +78,7 @@ impl GptOss {
             }
             None => Streams::Tensors(vec![inputs.collect()]),
         };
-        Ok(Sweep { model: self, overlay, lanes, streams })
+        Ok(Sweep { model: self, overlay, lanes, streams, in_bf16: false })
     }
 }
 
@@ -98,6 +100,12 @@ fn largest_ranks(layers: usize, overlay: &dyn Overlay) -> PerSite<usize> {
 }
 
 impl Sweep<'_> {
+    /// The same, which multiplies with experts in bf16 whatever the workspace is laid out for.
+    #[must_use]
+    pub fn in_bf16(self) -> Self {
+        Self { in_bf16: true, ..self }
+    }
+
     /// Takes all batches through all layers. Where one goes alone, layers keep for the backward what there is room for.
     pub fn forward(&mut self) {
         let last = self.lanes.len() - 1;
@@ -106,7 +114,7 @@ impl Sweep<'_> {
             match &mut self.streams {
                 Streams::Placed { places, layers, kept } => {
                     let of = |(batch, lane): (usize, &Lane)| {
-                        let batch = lane.placed(batch, batch < last);
+                        let batch = lane.placed(batch, batch < last, self.in_bf16);
                         layers[layer].forward_placed(places, &pairs.plain, &batch, last == 0)
                     };
                     kept.push(self.lanes.iter().enumerate().map(of).collect());
@@ -153,8 +161,12 @@ impl Sweep<'_> {
         match &mut self.streams {
             Streams::Placed { places, layers, kept } => {
                 let kept = kept[layer][batch].clone();
-                let gradients =
-                    layers[layer].backward_placed(places, &pairs.plain, &lane.placed(batch, again), kept);
+                let gradients = layers[layer].backward_placed(
+                    places,
+                    &pairs.plain,
+                    &lane.placed(batch, again, self.in_bf16),
+                    kept,
+                );
                 let pairs = gradients.iter().filter_map(|(_, pair)| pair.clone());
                 pairs.flat_map(|pair| [pair.a, pair.b]).collect()
             }
@@ -198,8 +210,8 @@ impl Pairs {
 }
 
 impl Lane {
-    fn placed(&self, batch: usize, again: bool) -> PlacedBatch<'_> {
-        PlacedBatch { batch, angles: &self.angles, segments: &self.segments, again }
+    fn placed(&self, batch: usize, again: bool, in_bf16: bool) -> PlacedBatch<'_> {
+        PlacedBatch { batch, angles: &self.angles, segments: &self.segments, again, in_bf16 }
     }
 
     fn through(&self, model: &GptOss, layer: usize, x: Tensor<2>, overlay: &dyn Overlay) -> Tensor<2> {

@@ -37,6 +37,7 @@ mod event;
 mod expert_load;
 mod feed;
 mod fit;
+pub mod fp8;
 mod guard;
 mod incident;
 pub mod memory;

@@ -52,6 +52,8 @@ pub(super) enum Turn {
         batch: usize,
         /// Whether another batch goes through the layer next.
         again: bool,
+        /// Whether experts are in bf16 all the same.
+        in_bf16: bool,
     },
 }
 
@@ -196,7 +198,8 @@ impl Call {
     fn work(&self, way: &Way<'_>, operands: &Operands<u64>) -> Result<(), CudaError> {
         let Way { run, plan, lease, phase } = *way;
         // Only a training step: whoever wants tensors evaluates.
-        let in_fp8 = plan.experts == ExpertForm::Fp8 && matches!(self.turn, Turn::Placed { .. });
+        let is_step = matches!(self.turn, Turn::Placed { in_bf16: false, .. });
+        let in_fp8 = plan.experts == ExpertForm::Fp8 && is_step;
         let fp8 = in_fp8.then(|| self.layer.fp8()).transpose()?;
         let frame = Frame {
             run,

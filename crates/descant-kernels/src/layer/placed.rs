@@ -96,7 +96,8 @@ pub(super) fn layer_backward(
 
 fn call(layer: &Arc<Prepared>, places: &Places, pairs: &LayerPairs, batch: &PlacedBatch<'_>) -> Call {
     let (memory, hosted) = (places.memory(), places.hosted());
-    let turn = Turn::Placed { memory, hosted, batch: batch.batch, again: batch.again };
+    let PlacedBatch { batch: number, again, in_bf16, .. } = *batch;
+    let turn = Turn::Placed { memory, hosted, batch: number, again, in_bf16 };
     Call::new(layer, pairs, batch.angles, batch.segments, turn)
 }
 

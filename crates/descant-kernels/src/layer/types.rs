@@ -115,6 +115,8 @@ pub struct PlacedBatch<'a> {
     pub segments: &'a Segments,
     /// Whether another batch goes through the same layer next.
     pub again: bool,
+    /// Whether it multiplies with experts in bf16 where memory is laid out for other numbers.
+    pub in_bf16: bool,
 }
 
 /// Rotary angles of each token: cosines and sines, `[tokens, head_dim / 2]`, f32.

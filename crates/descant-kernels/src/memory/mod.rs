@@ -16,7 +16,7 @@ pub(crate) mod plan;
 mod settings;
 pub(crate) mod sizes;
 pub(crate) mod table;
-mod workspace;
+pub(crate) mod workspace;
 
 pub use budget::{LayerLoad, LayerMemory};
 pub use keep::{Keep, Kept};

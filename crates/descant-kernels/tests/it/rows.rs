@@ -98,6 +98,30 @@ fn token_losses_equal_an_f64_formula() {
 }
 
 #[test]
+fn divergences_equal_their_formula_and_are_nothing_between_equal_rows() {
+    let mut random = Random(9);
+    for rows in [1, 63, 130] {
+        let (one, head) = (random.floats([rows, 8]), random.floats([11, 8]) * 4.0);
+        let other = one.clone() + random.floats([rows, 8]) * 0.1;
+        let found = k::divergences(&one, &other, &head, &k::LogitsRoom::default()).unwrap();
+        let logits = |hidden: &Tensor<2>| values(&hidden.clone().matmul(head.clone().transpose()));
+        let (p, q) = (logits(&one), logits(&other));
+        for (row, found) in found.iter().enumerate() {
+            let [p, q] = [&p, &q].map(|of| &of[11 * row..11 * (row + 1)]);
+            let [of_p, of_q] = [p, q].map(|of| of.iter().map(|x| f64::from(*x).exp()).sum::<f64>());
+            let each = p.iter().zip(q).map(|(p, q)| {
+                let [p, q] = [f64::from(*p).exp() / of_p, f64::from(*q).exp() / of_q];
+                p * (p / q).ln()
+            });
+            let expected: f64 = each.sum();
+            assert!((f64::from(*found) - expected).abs() < 1e-3 * expected + 1e-9, "{found} {expected}");
+        }
+        let same = k::divergences(&one, &one, &head, &k::LogitsRoom::default()).unwrap();
+        assert!(same.iter().all(|found| found.abs() < 1e-12));
+    }
+}
+
+#[test]
 fn cache_rows_are_written_and_the_rest_stays() {
     let mut random = Random(7);
     let (cache, new) = (random.floats([9, 4]), random.floats([3, 4]));

@@ -1,6 +1,8 @@
 //! What a run takes on a card beside the tensors that are counted: what its layers say that they will take
 //! ([`LayerLoad`]), and what the driver, NCCL and burn's pool take, which was found by measuring.
 
+use std::fmt;
+
 use descant_kernels::{ExpertForm, Keep, LayerLoad, LayerMemory, MAX_EXPERT_RANK, PerSite};
 use descant_lora::LoraConfig;
 use descant_model::{Config, Packing, SiteKind};
@@ -8,8 +10,8 @@ use descant_model::{Config, Packing, SiteKind};
 use super::account::{FULL, HALF, Place};
 use super::arrangement::Arrangement;
 use super::load::Load;
-use crate::config::Experts;
 use crate::error::{Error, Result};
+use crate::fp8::limits;
 
 /// What a card's driver takes for kernels, libraries and their workspaces, and what lies unused in the pages of burn's
 /// pool.
@@ -40,40 +42,63 @@ pub fn check_card(lora: &LoraConfig) -> Result<()> {
     Ok(())
 }
 
-/// Whether steps can multiply with experts in these numbers, so that it is known before anything is loaded. `is_hopper` is
-/// whether the card takes Hopper's kernels.
+/// Why steps cannot multiply with experts in fp8; in words, what that needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoFp8 {
+    /// There are no such kernels, for this reason.
+    Kernels(String),
+    /// The card has no room for all experts.
+    Room,
+}
+
+impl fmt::Display for NoFp8 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kernels(why) => {
+                write!(f, "needs a Hopper GPU (compute capability 9.0) and experts in MXFP4: {why}")
+            }
+            Self::Room => f.write_str("needs all experts on the GPU, and there is no room for them"),
+        }
+    }
+}
+
+impl NoFp8 {
+    /// Where settings asked for it.
+    pub fn of_settings(&self) -> Error {
+        let first = match self {
+            Self::Kernels(_) => "",
+            Self::Room => "raise memory.limit, use fewer or shorter sequences at once, or ",
+        };
+        Error::Config(format!("train.experts is \"fp8\", which {self}; {first}set train.experts = \"bf16\""))
+    }
+}
+
+/// Whether steps can multiply with experts in fp8, so that it is known before anything is loaded. `other` is why the card
+/// does not take Hopper's kernels, where it does not; without an architecture only the device is looked at.
 ///
 /// # Errors
 /// There are no such kernels for the device, the weights, or where they lie.
-pub fn check_experts(config: &Config, experts: Experts, place: Place, is_hopper: bool) -> Result<()> {
-    if experts == Experts::Bf16 {
-        return Ok(());
-    }
-    let why = match place {
-        Place::Cpu { .. } => "the device is the CPU",
-        Place::Card { .. } if !is_hopper => {
-            "this GPU has another compute capability, or portable kernels were asked for"
+pub fn check_fp8(
+    config: Option<&Config>,
+    place: Place,
+    other: Option<&str>,
+) -> std::result::Result<(), NoFp8> {
+    let why = match (place, other, config) {
+        (Place::Cpu { .. }, ..) => "the device is the CPU",
+        (_, Some(other), _) => other,
+        (.., Some(config)) if config.packing == Packing::Nf4 => "this model's experts are in NF4",
+        (.., Some(config)) if !config.has_packed_experts() => "this model's experts are not in MXFP4",
+        (Place::Card { arrangement, .. }, ..) if arrangement.placement.streamed_layers > 0 => {
+            return Err(NoFp8::Room);
         }
-        Place::Card { .. } if config.packing == Packing::Nf4 => "this model's experts are in NF4",
-        Place::Card { .. } if !config.has_packed_experts() => "this model's experts are not in MXFP4",
-        Place::Card { arrangement, .. } if arrangement.placement.streamed_layers > 0 => {
-            return Err(Error::Config(
-                "train.experts is \"fp8\", for which all experts must lie on the GPU, and there is no room for them; \
-                 raise memory.limit, use fewer or shorter sequences at once, or set train.experts = \"bf16\""
-                    .to_owned(),
-            ));
-        }
-        Place::Card { .. } => return Ok(()),
+        _ => return Ok(()),
     };
-    Err(Error::Config(format!(
-        "train.experts is \"fp8\", which needs a Hopper GPU (compute capability 9.0) and experts in MXFP4: {why}; set \
-         train.experts = \"bf16\""
-    )))
+    Err(NoFp8::Kernels(why.to_owned()))
 }
 
-/// Bytes of the references of experts in fp8.
-pub(super) fn references(config: &Config) -> u64 {
-    (config.num_hidden_layers * config.layer_sizes().reference_bytes()) as u64
+/// Bytes that experts in fp8 take: their references, and what measures them before the first step.
+pub(super) fn of_fp8(config: &Config) -> u64 {
+    (config.num_hidden_layers * config.layer_sizes().reference_bytes()) as u64 + limits::bytes(config)
 }
 
 /// Adapters of one rank at these kinds of sites.
@@ -181,21 +206,20 @@ mod tests {
             Place::Card { free: 1 << 40, keep: Keep::Auto, in_order: true, arrangement }
         };
         let cpu = Place::Cpu { threads: 1 };
-        let of = |config: &Config, place, is_hopper| {
-            assert!(check_experts(config, Experts::Bf16, place, is_hopper).is_ok());
-            check_experts(config, Experts::Fp8, place, is_hopper).map_err(|error| error.to_string())
-        };
-        assert_eq!(of(&of_20b, placed(0), true), Ok(()));
+        let of = |config: &Config, place, other: Option<&str>| check_fp8(Some(config), place, other);
+        assert_eq!(of(&of_20b, placed(0), None), Ok(()));
+        assert_eq!(check_fp8(None, placed(0), None), Ok(()), "whatever the model");
         let plain = Config { packing: Packing::Plain, ..of_20b.clone() };
         let nf4 = Config { packing: Packing::Nf4, ..of_20b.clone() };
         for (refused, word) in [
-            (of(&of_20b, cpu, false), "the CPU"),
-            (of(&of_20b, placed(0), false), "another compute capability"),
-            (of(&nf4, placed(0), true), "NF4"),
-            (of(&plain, placed(0), true), "not in MXFP4"),
-            (of(&of_20b, placed(1), true), "memory.limit"),
+            (of(&of_20b, cpu, None), "the device is the CPU"),
+            (check_fp8(None, cpu, None), "the device is the CPU"),
+            (of(&of_20b, placed(0), Some("an L4 is none")), "9.0) and experts in MXFP4: an L4 is none;"),
+            (of(&nf4, placed(0), None), "NF4"),
+            (of(&plain, placed(0), None), "not in MXFP4"),
+            (of(&of_20b, placed(1), None), "memory.limit"),
         ] {
-            let error = refused.unwrap_err();
+            let error = refused.unwrap_err().of_settings().to_string();
             let names = ["train.experts", "\"fp8\"", "\"bf16\"", word];
             assert!(names.into_iter().all(|name| error.contains(name)), "{error}");
         }

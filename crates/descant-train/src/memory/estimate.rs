@@ -73,8 +73,8 @@ pub fn estimate(
         Place::Card { free, keep, in_order, arrangement } => {
             let with_state = adapter + gradients + optimizer;
             let adapters = Adapters { kinds: &kinds, rank: lora.r, bytes: adapter, with_state };
-            let references = if train.experts == Experts::Fp8 { card::references(config) } else { 0 };
-            let runtime = card::runtime(config, adapters, load) + references;
+            let in_fp8 = if train.experts == Experts::Fp8 { card::of_fp8(config) } else { 0 };
+            let runtime = card::runtime(config, adapters, load) + in_fp8;
             let left = free.saturating_sub(base + with_state + runtime);
             let experts = train.experts.form();
             let of_layers =
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn experts_in_fp8_take_their_references_and_factors_of_rows() {
+    fn experts_in_fp8_take_references_factors_of_rows_and_what_measures_them() {
         let arrangement = Arrangement::default();
         let place = Place::Card { free: 80 << 30, keep: Keep::Minimal, in_order: true, arrangement };
         let load = Load { tokens: 16_384, trained: 8192, longest: 4096, in_all: 0, copies: 0 };
@@ -141,8 +141,10 @@ mod tests {
         };
         let (bf16, fp8) = (of(Experts::Bf16), of(Experts::Fp8));
         assert_eq!(fp8.activations - bf16.activations, 16_384 * 4 * 4);
-        // A byte for each row of a matrix and for each block of its columns, of 24 layers of 32 experts.
-        assert_eq!(fp8.runtime - bf16.runtime, 24 * 32 * (5760 + 90 + 2880 + 90));
+        // A byte for each row of a matrix and for each block of its columns, of 24 layers of 32 experts, and the hidden
+        // states that are compared once.
+        let references = 24 * 32 * (5760 + 90 + 2880 + 90);
+        assert_eq!(fp8.runtime - bf16.runtime, references + 2 * 2048 * 2880 * 2);
     }
 
     /// Sequences, their length, micro-batches, rank, whether experts have adapters, policy, limit, peak.

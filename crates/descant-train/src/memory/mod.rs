@@ -15,6 +15,6 @@ mod load;
 pub use account::{Asking, Memory, Place};
 pub use arrange::arrange;
 pub use arrangement::Arrangement;
-pub use card::{check_card, check_experts};
+pub use card::{NoFp8, check_card, check_fp8};
 pub use estimate::{estimate, estimate_asking};
 pub use load::Load;

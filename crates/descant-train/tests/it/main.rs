@@ -2,6 +2,7 @@
 //! guards of the training step.
 
 mod all_sites;
+mod fp8;
 mod golden;
 mod guards;
 mod incidents;

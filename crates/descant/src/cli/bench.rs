@@ -172,7 +172,8 @@ pub(crate) struct BenchStep {
     /// Train the experts too [default: attention only]
     #[arg(long)]
     pub(crate) experts: bool,
-    /// Multiply with the experts' frozen weights in fp8, as train.experts = "fp8" does; a Hopper GPU [default: bf16]
+    /// Multiply with the experts' frozen weights in fp8, as train.experts = "fp8" does, and measure how far such a step is
+    /// from one in bf16; a Hopper GPU [default: bf16]
     #[arg(long)]
     pub(crate) fp8: bool,
     /// Measure the same step on one card, then shared by several: a number, `all`, or indices such as 0,3; with the

@@ -12,7 +12,8 @@ use burn::tensor::Device;
 use descant_kernels::{Keep, gauge};
 use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{Config, GptOss, SiteKind};
-use descant_train::memory::{Arrangement, estimate};
+use descant_train::fp8::{Deviation, Gates, measure};
+use descant_train::memory::{Arrangement, NoFp8, estimate};
 use descant_train::{Experts, Sample, Schedule, TrainConfig, Trainer};
 
 use super::bench_answer::{Answer, print, rows};
@@ -78,7 +79,7 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
     }
     let (adapters, experts_numbers) = (fresh()?, config.experts.form().name());
     let trained_parameters = adapters.n_parameters();
-    let mut trainer = Trainer::new(&model, adapters, config)?.arranged(arrangement);
+    let mut trainer = Trainer::new(&model, adapters, config.clone())?.arranged(arrangement);
     let micro_batches: Vec<Vec<&Sample>> =
         samples.chunks(args.batch).map(|chunk| chunk.iter().collect()).collect();
     let (mut seconds, mut losses, mut peak) = (Vec::new(), Vec::new(), None);
@@ -98,10 +99,8 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
         seconds.push(took);
     }
     let adapter_sha256 = digest(trainer.adapters())?;
-    gauge::profile(&device.device, true);
-    let whole = run_step(&mut trainer, &mut Vec::new())?;
-    let operators = gauge::profiled(&device.device);
-    gauge::profile(&device.device, false);
+    let (whole, operators) = recorded(&device.device, || run_step(&mut trainer, &mut Vec::new()))?;
+    let deviation = deviation(&model, fresh()?, micro_batches.first(), in_fp8.is_some())?;
     let (memory_plan, rates) = ceilings(trainer, &model, &device.device)?;
     let timed = seconds.split_off(args.warmup);
     let first_step_seconds = seconds.first().or(timed.first()).copied().unwrap_or(f64::NAN);
@@ -118,6 +117,8 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
         kernels: args.kernels.name(),
         experts_numbers,
         experts_in_bf16: in_fp8.as_ref().map(InFp8::names).unwrap_or_default(),
+        experts_beyond: deviation.iter().flat_map(|found| found.beyond(&Gates::WHOLE_MODEL)).collect(),
+        experts_deviation: deviation,
         keep: args.keep.to_string(),
         trained_parameters,
         tokens_per_step: tokens,
@@ -149,6 +150,26 @@ fn work(args: &BenchStep, model: &Path, device: &str, team: Option<&Team>, talk:
         print(&answer, in_fp8.as_ref(), talk)?;
     }
     Ok(Exit::Success)
+}
+
+/// The seconds of a step, and those of its operators.
+fn recorded(device: &Device, step: impl FnOnce() -> Result<f64>) -> Result<(f64, Vec<gauge::OperatorTime>)> {
+    gauge::profile(device, true);
+    let whole = step()?;
+    let operators = gauge::profiled(device);
+    gauge::profile(device, false);
+    Ok((whole, operators))
+}
+
+/// How far a step in fp8 of an untrained adapter is from one in bf16. After the steps, whose times and memory it leaves alone.
+fn deviation(
+    model: &GptOss,
+    untrained: LoraAdapters,
+    samples: Option<&Vec<&Sample>>,
+    in_fp8: bool,
+) -> Result<Option<Deviation>> {
+    let Some(samples) = samples.filter(|_| in_fp8) else { return Ok(None) };
+    Ok(measure(model, &untrained, samples)?)
 }
 
 /// How memory was laid out, and the ceilings, for which that is given back: a limit holds for them too.
@@ -212,9 +233,21 @@ fn arranged(
     let (arrangement, needs) = found.arranged(architecture, args.accumulate, found.host, |place| {
         Ok(estimate(architecture, lora, config, load, None, place))
     })?;
-    found.check_experts(architecture, config.experts, arrangement)?;
+    if args.fp8 {
+        let refused = found.check_fp8(Some(architecture), arrangement);
+        refused.map_err(|refused| without_fp8(&refused))?;
+    }
     found.refuse(&needs, device)?;
     Ok((arrangement, found.held + needs.total()))
+}
+
+/// The error of --fp8 where that cannot be.
+fn without_fp8(refused: &NoFp8) -> anyhow::Error {
+    let first = match refused {
+        NoFp8::Kernels(_) => "",
+        NoFp8::Room => "raise --memory, use fewer or shorter sequences, or ",
+    };
+    anyhow!("--fp8 {refused}; {first}leave out --fp8")
 }
 
 /// Holds the bus to the rate that was asked for, where weights come over it; says so where none do.

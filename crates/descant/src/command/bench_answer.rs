@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use descant_kernels::gauge;
+use descant_train::fp8::Deviation;
 use serde::Serialize;
 
 use super::bench_cards::Scaling;
@@ -22,6 +23,9 @@ pub(super) struct Answer {
     pub(super) experts_numbers: &'static str,
     /// Products with experts that are in bf16 all the same.
     pub(super) experts_in_bf16: Vec<String>,
+    /// How far an untrained step in fp8 is from one in bf16 on the same tokens, and what of it is beyond a gate.
+    pub(super) experts_deviation: Option<Deviation>,
+    pub(super) experts_beyond: Vec<String>,
     /// `auto` or `portable`.
     pub(super) kernels: &'static str,
     pub(super) keep: String,
@@ -105,6 +109,10 @@ pub(super) fn print(answer: &Answer, in_fp8: Option<&InFp8>, talk: Talk) -> Resu
     }
     if let Some(in_fp8) = in_fp8 {
         talk.data(format_args!("experts in {}", in_fp8.words()))?;
+    }
+    if let Some(deviation) = &answer.experts_deviation {
+        talk.data(deviation.words())?;
+        deviation.warning().into_iter().for_each(|warning| talk.warn(warning));
     }
     for words in [&answer.memory_plan, &answer.placement].into_iter().flatten() {
         talk.data(words)?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use descant_evaluate::{Evaluations, Samples};
+use descant_train::fp8::Deviation;
 use descant_train::{StepMetrics, StepTiming};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -150,14 +151,18 @@ impl RunFiles {
         Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     }
 
-    /// In which numbers steps multiplied with experts, and which products were in bf16 all the same; `None` where all were.
+    /// In which numbers steps multiplied with experts, which products were in bf16 all the same, and how far such a step is
+    /// from one in bf16; `None` where all were in bf16.
     pub(crate) fn experts_numbers(&self) -> Option<String> {
         let numbers = self.setting("train.experts").filter(|numbers| numbers != "bf16")?;
         let names = self.summary.as_ref().and_then(|summary| summary["experts_in_bf16"].as_array());
         let names = names.into_iter().flatten().filter_map(Json::as_str).map(str::to_owned);
         let names: Vec<String> = names.collect();
         let but = if names.is_empty() { String::new() } else { format!(", but for {}", listed(&names)) };
-        Some(format!("{numbers} in training steps{but}"))
+        let measured = self.summary.as_ref().map(|summary| summary["experts_deviation"].clone());
+        let measured = measured.and_then(|figures| serde_json::from_value::<Deviation>(figures).ok());
+        let measured = measured.map_or_else(String::new, |figures| format!("; {}", figures.words()));
+        Some(format!("{numbers} in training steps{but}{measured}"))
     }
 
     /// A value of the identity.

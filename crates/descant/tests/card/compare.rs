@@ -40,7 +40,7 @@ pub(crate) struct Outcome {
 }
 
 /// Sequences in one batch, and what is trained of it: every position but the last of each, and what comes next there.
-pub(crate) fn batch(model: &GptOss, ids: &[Vec<u32>]) -> (Batch, Vec<usize>, Vec<u32>) {
+fn batch(model: &GptOss, ids: &[Vec<u32>]) -> (Batch, Vec<usize>, Vec<u32>) {
     let batch = Batch::new(ids.iter().map(Vec::as_slice), model.config.vocab_size).expect("valid");
     let (mut rows, mut targets, mut start) = (Vec::new(), Vec::new(), 0);
     for sequence in ids {

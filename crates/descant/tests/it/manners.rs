@@ -150,6 +150,29 @@ fn a_dry_run_prints_settings_that_can_be_run() {
 }
 
 #[test]
+fn experts_in_fp8_are_refused_by_whoever_asked_for_them_and_where() {
+    let error = |arguments: &[&str]| {
+        let ran = descant(root(), arguments);
+        assert_eq!(ran.code, 2, "{} {}", ran.out, ran.err);
+        ran.err
+    };
+    let on_cpu = "needs a Hopper GPU (compute capability 9.0) and experts in MXFP4: the device is the CPU";
+    let set = ["--set", "train.experts=\"fp8\"", "--set", "model.device=\"cpu\""];
+    for command in [&["train", "--dry-run"][..], &["train"], &["plan"]] {
+        let said = error(&[command, &set].concat());
+        let expected = format!("train.experts is \"fp8\", which {on_cpu}; set train.experts = \"bf16\"");
+        assert!(said.contains(&expected), "{said}");
+    }
+    let said = error(&["plan", "--card", "RTX 4090", "--set", "train.experts=\"fp8\""]);
+    assert!(said.contains("the RTX 4090 has compute capability 8.9; set train.experts"), "{said}");
+    let said = error(&["bench", "step", "--fp8", "--device", "cpu"]);
+    assert!(
+        said.contains(&format!("--fp8 {on_cpu}; leave out --fp8")) && !said.contains("train.experts"),
+        "{said}"
+    );
+}
+
+#[test]
 fn the_embedded_default_is_found_from_any_folder_that_is_told_its_root() {
     let dir = tempfile::tempdir().unwrap();
     let root = root().to_str().unwrap();

@@ -2,6 +2,7 @@
 //! back, and on to the next rows in the same buffer.
 
 use burn::backend::TensorMetadata as _;
+use burn::backend::tensor::Device;
 use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
@@ -10,6 +11,8 @@ use super::rows::{pieces, rows_at_once};
 use super::total::TotalKernel;
 use super::{LogitsRoom, LossKernel};
 use crate::cuda::{self, Arg, MatmulSpec, Matrices, Result, Run};
+use crate::memory::arena::Lease;
+use crate::memory::workspace::Turn;
 
 /// For the products.
 const WORKSPACE: usize = 32 << 20;
@@ -95,6 +98,38 @@ pub(crate) fn losses(run: &Run<'_>, at: &Losses, [rows, width, vocabulary]: [usi
     Ok(())
 }
 
+/// Where logits lie, and what products of them work in. Between the layers of a model their scratch is free; elsewhere there
+/// is some of our own.
+pub(super) struct LogitsPlace {
+    lease: Option<Lease>,
+    own: [CubeTensor; 2],
+}
+
+impl LogitsPlace {
+    /// For so many bytes of logits.
+    pub(super) fn new(turn: &mut Turn<'_>, bytes: usize, device: &Device<CubeBackend>) -> Self {
+        let lease = turn.scratch(WORKSPACE + bytes);
+        let own = [bytes, WORKSPACE].map(|bytes| {
+            let bytes = if lease.is_some() { 1 } else { bytes };
+            cuda::empty([bytes], DType::U8, device)
+        });
+        Self { lease, own }
+    }
+
+    /// The memory of our own, for the closure that uses the place.
+    pub(super) fn own(&self) -> [&CubeTensor; 2] {
+        [&self.own[0], &self.own[1]]
+    }
+
+    /// Addresses of both inside that closure, where those of our own are given, and the bytes of what products work in.
+    pub(super) fn begin(&self, run: &Run<'_>, [logits, workspace]: [u64; 2]) -> Result<(u64, (u64, usize))> {
+        let Some(lease) = &self.lease else { return Ok((logits, (workspace, WORKSPACE))) };
+        lease.begin(run)?;
+        let at = lease.scratch_address();
+        Ok((at + WORKSPACE as u64, (at, WORKSPACE)))
+    }
+}
+
 impl LossKernel for CubeBackend {
     fn losses(
         hidden: CubeTensor,
@@ -111,23 +146,14 @@ impl LossKernel for CubeBackend {
         let gradient = with_gradient.then(|| cuda::empty(hidden.shape(), DType::BF16, device));
         let gpu = cuda::gpu_of(&hidden);
         let most = rows_at_once(rows, vocabulary, room.bytes);
-        // Between the layers of a model their scratch is free; elsewhere there is some of our own.
         let mut turn = room.within.turn();
-        let scratch = turn.scratch(WORKSPACE + 2 * most * vocabulary);
-        let own = if scratch.is_some() { [1, 1] } else { [most, vocabulary] };
-        let logits = cuda::empty(own, DType::BF16, device);
-        let workspace = cuda::empty([if scratch.is_some() { 1 } else { WORKSPACE }], DType::U8, device);
+        let logits = LogitsPlace::new(&mut turn, 2 * most * vocabulary, device);
         // Without a gradient its place is taken by something that nobody writes.
         let place = gradient.as_ref().unwrap_or(&values);
-        let all = cuda::handles([&hidden, &head, &targets, &values, place, &logits, &workspace]);
+        let [own, workspace] = logits.own();
+        let all = cuda::handles([&hidden, &head, &targets, &values, place, own, workspace]);
         gpu.enqueue(all, move |run, p| {
-            let (logits, workspace) = match &scratch {
-                Some(lease) => {
-                    lease.begin(run)?;
-                    (lease.scratch_address() + WORKSPACE as u64, lease.scratch_address())
-                }
-                None => (p[5], p[6]),
-            };
+            let (logits, workspace) = logits.begin(run, [p[5], p[6]])?;
             let at = Losses {
                 hidden: p[0],
                 head: p[1],
@@ -137,7 +163,7 @@ impl LossKernel for CubeBackend {
                 gradient: if with_gradient { p[4] } else { 0 },
                 logits,
                 rows_at_once: most,
-                workspace: (workspace, WORKSPACE),
+                workspace,
             };
             losses(run, &at, [rows, width, vocabulary])
         });

@@ -31,6 +31,23 @@ __device__ __forceinline__ void add(Running& r, uint4 v) {
     r.sum += sum;
 }
 
+__device__ __forceinline__ Running merge_warp(Running r) {
+#pragma unroll
+    for (int offset = 16; offset > 0; offset >>= 1) {
+        Running other = {__shfl_xor_sync(FULL_WARP, r.largest, offset), __shfl_xor_sync(FULL_WARP, r.sum, offset)};
+        r = merge(r, other);
+    }
+    return r;
+}
+
+// Of a whole block, for all of its threads.
+__device__ __forceinline__ Running merge_block(Running r, Running* parts) {
+    r = merge_warp(r);
+    if ((threadIdx.x & 31) == 0) parts[threadIdx.x >> 5] = r;
+    __syncthreads();
+    return merge_warp(parts[threadIdx.x & 31]);
+}
+
 // losses[r] = log(sum_v exp(logits[r, v])) - logits[r, targets[r]]; with_gradient: logits[r, v] <-
 // factor[r] * (softmax(logits[r])[v] - [v = targets[r]]), otherwise the logits stay. A logit that is not a number makes
 // the loss none. logits bf16 [rows, V], V a multiple of 8; targets i32 in 0..V; factor f32 [rows] or null for ones;
@@ -43,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     __shared__ Running parts[32];
     u64 row = blockIdx.x;
     bf16* x = logits + row * V;
-    int n = V / 8, lane = threadIdx.x & 31, target = targets[row];
+    int n = V / 8, target = targets[row];
     float wanted = to_float(x[target]);
     Running r = {LOWEST, 0.0f};
     for (int start = threadIdx.x; start < n; start += BATCH * THREADS) {
@@ -59,19 +76,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             add(r, v[i]);
         }
     }
-#pragma unroll
-    for (int offset = 16; offset > 0; offset >>= 1) {
-        Running other = {__shfl_xor_sync(FULL_WARP, r.largest, offset), __shfl_xor_sync(FULL_WARP, r.sum, offset)};
-        r = merge(r, other);
-    }
-    if (lane == 0) parts[threadIdx.x >> 5] = r;
-    __syncthreads();
-    r = parts[lane];
-#pragma unroll
-    for (int offset = 16; offset > 0; offset >>= 1) {
-        Running other = {__shfl_xor_sync(FULL_WARP, r.largest, offset), __shfl_xor_sync(FULL_WARP, r.sum, offset)};
-        r = merge(r, other);
-    }
+    r = merge_block(r, parts);
     if (threadIdx.x == 0) losses[row] = r.largest - wanted + logf(r.sum);
     if (!with_gradient) return;
     float scale = factor ? factor[row] : 1.0f, inverse = scale / r.sum;
@@ -126,4 +131,37 @@ extern "C" __global__ void __launch_bounds__(256)
     times_one(const float* __restrict__ weights, const float* __restrict__ factor, float* out, int n) {
     int i = blockIdx.x * 256 + threadIdx.x;
     if (i < n) out[i] = weights[i] * factor[0];
+}
+
+__device__ __forceinline__ void add_one(Running& r, float x) {
+    if (x > r.largest) {
+        r.sum *= __expf(r.largest - x);
+        r.largest = x;
+    }
+    r.sum += __expf(x - r.largest);
+}
+
+// divergences[r] = sum_v p[v] * (log p[v] - log q[v]), p and q the probabilities of one[r] and other[r]: 0 for equal
+// rows. A logit that is not a number makes it none. one, other f32 [rows, V]; divergences f32 [rows]. Grid: rows.
+// Block: 1024.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    divergence(const float* __restrict__ one, const float* __restrict__ other, float* divergences, int V) {
+    __shared__ Running parts[2][32];
+    __shared__ float scratch[32];
+    u64 row = blockIdx.x;
+    const float *x = one + row * V, *y = other + row * V;
+    Running p = {LOWEST, 0.0f}, q = p;
+    for (int i = threadIdx.x; i < V; i += THREADS) {
+        add_one(p, x[i]);
+        add_one(q, y[i]);
+    }
+    p = merge_block(p, parts[0]);
+    q = merge_block(q, parts[1]);
+    float of_p = logf(p.sum), of_q = logf(q.sum), sum = 0.0f;
+    for (int i = threadIdx.x; i < V; i += THREADS) {
+        float a = x[i] - p.largest - of_p, b = y[i] - q.largest - of_q;
+        sum += __expf(a) * (a - b);
+    }
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) divergences[row] = sum;
 }

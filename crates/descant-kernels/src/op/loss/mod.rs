@@ -6,6 +6,9 @@
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+#[cfg(feature = "cuda")]
+mod cuda_divergence;
+mod divergence;
 pub(crate) mod reference;
 #[cfg(any(feature = "cuda", test))]
 mod rows;
@@ -19,6 +22,7 @@ use crate::device::has_form_if;
 use crate::memory::budget::room_for_logits;
 use crate::memory::{LayerSizes, Workspace};
 use crate::op::graph::operator;
+pub use divergence::divergences;
 pub use total::weighted_sum;
 
 /// Bytes of logits that exist at once where nobody says how many may: enough that products are at their rate.

@@ -11,6 +11,17 @@ pub(crate) fn rows_at_once(n_rows: usize, vocabulary: usize, bytes: usize) -> us
     fit.clamp(ROWS, n_rows.next_multiple_of(ROWS).min(MOST_ROWS)).min(n_rows.max(1))
 }
 
+/// Least rows that are compared at once.
+const PAIRS: usize = 64;
+/// More than this make that no faster.
+const MOST_PAIRS: usize = 512;
+
+/// Rows that are compared with others at once, where the f32 logits of both may take so many bytes.
+pub(crate) fn pairs_at_once(n_rows: usize, vocabulary: usize, bytes: usize) -> usize {
+    let fit = bytes / (2 * size_of::<f32>() * vocabulary.max(1)) / PAIRS * PAIRS;
+    fit.clamp(PAIRS, MOST_PAIRS).min(n_rows.max(1))
+}
+
 /// So many rows in pieces of `most` at most, of nearly one length: the first row of each and how many. A short last piece
 /// would have a length of its own in every batch, for which an algorithm is looked for.
 pub(crate) fn pieces(n_rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -34,6 +45,16 @@ mod tests {
             assert!(most <= ROWS || most * vocabulary * 2 <= LOGITS, "{most} rows of {vocabulary}");
         }
         assert_eq!(rows_at_once(16_384, 201_088, LOGITS), 640);
+    }
+
+    #[test]
+    fn logits_of_two_stay_within_their_bytes() {
+        for (rows, vocabulary) in [(1, 201_088), (7, 96), (2048, 201_088), (5000, 64), (129, 10_000_000)] {
+            let most = pairs_at_once(rows, vocabulary, LOGITS);
+            assert!(most >= 1 && most <= rows);
+            assert!(most <= PAIRS || most * vocabulary * 8 <= LOGITS, "{most} rows of {vocabulary}");
+        }
+        assert_eq!(pairs_at_once(2048, 201_088, LOGITS), 128);
     }
 
     #[test]

@@ -119,6 +119,32 @@ fn losses_on_a_card_equal_their_definition() {
     }
 }
 
+/// Divergences of a card's own f32 logits, up to what exponentials in f32 lose.
+#[test]
+#[ignore = "needs a card"]
+fn divergences_on_a_card_equal_their_definition() {
+    let card = card();
+    let mut random = Random(33);
+    for (rows, features, words) in [(1, 64, 304), (129, 96, 1000), (600, 64, 201_088)] {
+        let one = rounded(random.floats([rows, features]));
+        let other = rounded(one.clone() + random.floats([rows, features]) * 0.02);
+        let head = rounded(random.floats([words, features]) * 0.5);
+        let [p, q] = [&one, &other].map(|hidden| floats(hidden.clone().matmul(head.clone().transpose())));
+        let [one, other, head] = [&one, &other, &head].map(|x| on(x, &card, BF16));
+        let found = k::divergences(&one, &other, &head, &k::LogitsRoom::default()).unwrap();
+        assert_eq!(found, k::divergences(&one, &other, &head, &k::LogitsRoom::default()).unwrap());
+        let all = p.chunks_exact(words).zip(q.chunks_exact(words));
+        let expected: Vec<f64> = all.map(|(p, q)| k::reference::divergence(p, q)).collect();
+        for (row, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let off = (f64::from(*found) - expected).abs();
+            assert!(off < 1e-2 * expected + 1e-6, "{rows} x {words}, row {row}: {found} {expected}");
+        }
+        assert!(expected.iter().all(|expected| *expected > 1e-5), "rows are apart");
+        let same = k::divergences(&one, &one, &head, &k::LogitsRoom::default()).unwrap();
+        assert!(same.iter().all(|found| *found == 0.0), "{same:?}");
+    }
+}
+
 #[test]
 #[ignore = "needs a card"]
 fn the_greedy_choice_on_a_card_equals_its_definition() {

@@ -52,7 +52,8 @@ fn step(
     let ranks = PerSite::from_fn(|kind| pairs[kind].as_ref().map_or(0, |pair| pair.a.dims()[1]));
     let tokens = case.segments.tokens();
     let places = layer.places(&[&case.segments], &ranks).expect("room");
-    let batch = PlacedBatch { batch: 0, angles: &angles, segments: &case.segments, again: false };
+    let batch =
+        PlacedBatch { batch: 0, angles: &angles, segments: &case.segments, again: false, in_bf16: false };
     layer.put(&places, 0, 0, on(&case.x, card, DType::BF16));
     let kept = layer.forward_placed(&places, &pairs, &batch, true);
     let output = read_floats(layer.take(&places, 1, 0, tokens)).expect("values");

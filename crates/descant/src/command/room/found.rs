@@ -5,7 +5,7 @@ use burn::tensor::Device;
 use descant_kernels::{Keep, gauge};
 use descant_model::Config;
 use descant_train::Experts;
-use descant_train::memory::{Arrangement, Memory, Place, arrange, check_experts};
+use descant_train::memory::{Arrangement, Memory, NoFp8, Place, arrange, check_fp8};
 
 use super::refusal::refusal;
 use crate::command::host_memory::{available, resident};
@@ -16,6 +16,8 @@ use crate::words::size;
 
 /// What a card's driver takes before anything is asked of it.
 const CONTEXT: u64 = 512 << 20;
+/// Why a card that is here does not take Hopper's kernels.
+const OTHER: &str = "this GPU has another compute capability, or portable kernels were asked for";
 /// Of what is free, the share that may be planned for: others want some, and an estimate is one.
 const SHARE: f64 = 0.95;
 
@@ -34,8 +36,8 @@ pub(crate) struct Found {
     pub(super) bus: Option<f64>,
     /// For an estimate.
     pub(crate) place: Place,
-    /// Whether it is a card that takes Hopper's kernels.
-    is_hopper: bool,
+    /// Why it is a card that does not take Hopper's kernels, where it does not.
+    other: Option<String>,
     /// Processes that share the run.
     pub(super) workers: usize,
 }
@@ -73,7 +75,21 @@ impl Found {
         experts: Experts,
         arrangement: Arrangement,
     ) -> Result<()> {
-        Ok(check_experts(config, experts, self.place.with(arrangement), self.is_hopper)?)
+        match experts {
+            Experts::Bf16 => Ok(()),
+            Experts::Fp8 => {
+                Ok(self.check_fp8(Some(config), arrangement).map_err(|refused| refused.of_settings())?)
+            }
+        }
+    }
+
+    /// The same of fp8 alone, for one who asks for it elsewhere than in settings; the model may be unknown.
+    pub(crate) fn check_fp8(
+        &self,
+        config: Option<&Config>,
+        arrangement: Arrangement,
+    ) -> std::result::Result<(), NoFp8> {
+        check_fp8(config, self.place.with(arrangement), self.other.as_deref())
     }
 
     /// What to do where only the host's memory lacks for what `needs` says.
@@ -103,10 +119,13 @@ impl Found {
     /// A card that is not here, of so many bytes, by its name where that was said.
     pub(crate) fn imagined(bytes: u64, limit: Option<u64>, keep: Keep, card: Option<&Card>) -> Self {
         let held = CONTEXT.min(bytes);
-        let is_hopper = card.is_none_or(|card| card.capability == HOPPER);
+        let other = card.filter(|card| card.capability != HOPPER).map(|card| {
+            let (major, minor) = card.capability;
+            format!("the {} has compute capability {major}.{minor}", card.name)
+        });
         // Which card it is nobody knows; the larger of both layouts fits either.
         let found = Self::of_card(held, Some(bytes - held), limit, keep, true);
-        Self { bus: card.map(Card::bus), is_hopper, ..found }
+        Self { bus: card.map(Card::bus), other, ..found }
     }
 
     /// A card, here or not, where so many bytes are in use and so many free.
@@ -117,7 +136,7 @@ impl Found {
         let free = [free, limit].into_iter().flatten().min();
         let arrangement = Arrangement::default();
         let place = Place::Card { free: free.unwrap_or(0), keep, in_order, arrangement };
-        Self { held, free, may, host: None, card: None, bus: None, place, is_hopper: in_order, workers: 1 }
+        Self { held, free, may, host: None, card: None, bus: None, place, other: None, workers: 1 }
     }
 
     /// Asks the device.
@@ -136,14 +155,15 @@ impl Found {
                 card: None,
                 bus: None,
                 place,
-                is_hopper: false,
+                other: None,
                 workers: 1,
             };
         }
         let held = gauge::memory_in_use(&device.device).unwrap_or(0);
         let in_order = descant_kernels::wants_rows_in_order(&device.device);
         let found = Self::of_card(held, device.free(), limit, keep, in_order);
-        Self { host: available().map(share), card: Some(device.device.clone()), ..found }
+        let other = (!in_order).then(|| OTHER.to_owned());
+        Self { host: available().map(share), card: Some(device.device.clone()), other, ..found }
     }
 }
 

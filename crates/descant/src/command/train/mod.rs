@@ -9,14 +9,14 @@ use std::time::Instant;
 
 use anyhow::Result;
 use descant_lora::LoraAdapters;
-use descant_train::Workers;
-use descant_train::memory::Load;
+use descant_train::memory::{Arrangement, Load};
+use descant_train::{Experts, Workers};
 use descant_workers::{Place, Wait};
 
 use super::examination::Examination;
 use super::identity::{identity, of_all, settings_of_all};
 use super::in_fp8::InFp8;
-use super::room::Room;
+use super::room::{Found, Room};
 use super::{load, rows};
 use crate::cards::{self, Role, Team};
 use crate::cli::Train;
@@ -39,8 +39,18 @@ pub(crate) use at_once::at_once_in_words;
 use others::Others;
 use writer::Writer;
 
-/// Prints the resolved settings.
+/// Prints the resolved settings. Refuses what the run would refuse of experts in fp8, as far as device and configuration say
+/// it: whether all of them have room is known once the data is read.
 pub(crate) fn dry_run(resolved: &Resolved, talk: Talk) -> Result<Exit> {
+    let settings = &resolved.settings;
+    if settings.train.experts == Experts::Fp8 {
+        let found = Found::by(settings, &load::device(&settings.model.device)?)?;
+        let dir = settings.model.path.as_path();
+        // A model that was not fetched yet has none.
+        let config = dir.join("config.json").is_file().then(|| load::config(dir)).transpose()?;
+        let refused = found.check_fp8(config.as_ref(), Arrangement::default());
+        refused.map_err(|refused| refused.of_settings())?;
+    }
     talk.data(resolved.text.trim_end())?;
     talk.say(format_args!("the settings of {} are valid; nothing was trained", resolved.origin));
     Ok(Exit::Success)
