@@ -1,8 +1,9 @@
 //! How the kernels with tiles are launched: threads and shared memory of a block, and the sizes of tiles and copies
 //! that the host computes with.
 //!
-//! These numbers are written here and nowhere else: the host launches with them, and each file of CUDA C++ is compiled
-//! with its list of them (`constants.rs`) and asserts that they are what its own layout needs. A wrong one does not compile.
+//! These numbers, and those of `plain.rs` and `structures.rs`, are written there and nowhere else: the host launches with
+//! them, and each file of CUDA C++ is compiled with its list of them (`constants.rs`) and asserts that they are what its
+//! own layout needs. A wrong one does not compile; `tests/it/launches.rs` looks for one that is written a second time.
 
 use crate::site::SiteKind;
 
@@ -120,8 +121,12 @@ pub const WIDE_SHARES: usize = 4;
 pub const fn wide_shared(bands: usize) -> usize {
     WIDE_STAGES * (bands * WIDE_BAND + WIDE_COLUMNS) * 128
 }
-/// Experts of a step; its dynamic shared memory is that of the rows, up to sixteen at a time.
+/// Experts of a step; its dynamic shared memory is that of [`STEP_GROUP`] rows.
 pub const STEP_EXPERTS: Block = Block { threads: 256, shared: 0 };
+/// Blocks a multiprocessor there.
+pub const STEP_EXPERTS_BLOCKS: u32 = 2;
+/// Rows of an expert that a tile has there, and in the first of Hopper's forms.
+pub const STEP_GROUP: usize = 8;
 /// The same on Hopper: warps that multiply, and one for each stage of the ring.
 pub const STEP_EXPERTS_SM90: Block = Block { threads: (STEP_WARPS + STEP_STAGES) * 32, shared: 0 };
 /// Warps that multiply there.
@@ -229,10 +234,6 @@ pub const PAIR_RANKS: usize = 32;
 pub const TAKE_ROWS_SM90: Block = Block { threads: 256, shared: 0 };
 /// Rows to E4M3, a warp a row, and the references of weights.
 pub const ROWS_FP8: Block = Block { threads: 256, shared: 0 };
-/// The backward of SwiGLU before a product in fp8, a block a row.
-pub const SWIGLU_FP8: Block = Block { threads: 128, shared: 0 };
-/// Times eight numbers of a row that a thread has there.
-pub const SWIGLU_FP8_VECTORS: usize = 3;
 /// The gradient of a factor; its shared memory depends on the rank.
 pub const LOW_RANK_GRADIENT: Block = Block { threads: 128, shared: 0 };
 /// Stages of the ring of both.
@@ -253,6 +254,21 @@ pub const fn low_rank_rows_shared(rank: usize) -> u32 {
 pub const LOW_RANK_SUM: Block = Block { threads: 256, shared: 0 };
 
 impl Block {
+    /// Of so many threads.
+    pub const fn of(threads: u32) -> Self {
+        Self { threads, shared: 0 }
+    }
+
+    /// Blocks in which each of so many items has a thread.
+    pub const fn over(self, items: usize) -> usize {
+        items.div_ceil(self.threads as usize)
+    }
+
+    /// Blocks in which each of so many items has a warp.
+    pub const fn warps_over(self, items: usize) -> usize {
+        items.div_ceil(self.threads as usize / 32)
+    }
+
     /// With shared memory for so many features of a head.
     #[must_use]
     pub const fn of_features(self, features: usize) -> Self {

@@ -22,10 +22,12 @@ pub mod family;
 pub mod geometry;
 pub mod library;
 pub mod nvrtc;
+pub mod plain;
 mod program;
 pub mod resources;
 pub mod spec;
 pub mod store;
+pub mod structures;
 pub mod table;
 pub mod wanted;
 

@@ -213,7 +213,9 @@ mod tests {
     const FOLLOWED: &[(&str, &str)] = &[
         ("decode/attend", "MOST_SPLITS"),
         ("decode/attend", "LEAST_TILES"),
+        ("decode/experts", "BLOCKS"),
         ("decode/experts", "MAX_EXPERTS"),
+        ("decode/experts_nf4", "BLOCKS"),
         ("decode/experts_nf4", "MAX_EXPERTS"),
         ("decode/experts_sm90", "MAX_EXPERTS"),
         ("decode/experts_wide_sm90", "CHAINS"),
@@ -229,13 +231,12 @@ mod tests {
         ("experts/few_nf4", "BLOCKS"),
         ("experts/low_rank", "MAX_EXPERTS"),
         ("experts/low_rank", "STAGES"),
-        ("layer/gradients", "JOBS"),
-        ("layer/gradients", "PARTS"),
-        ("layer/lora", "FACTORS"),
-        ("layer/lora", "PARTS"),
-        ("layer/thin", "PARTS"),
         ("low_rank/few", "RANK_WIDTH"),
+        ("pick/draw", "ONE"),
+        ("rotary", "HEADS"),
+        ("route/rows_sm90", "MAX_K"),
         ("route/sort", "MAX_EXPERTS"),
+        ("swiglu", "FORWARD_VECTORS"),
         ("swiglu/fp8_sm90", "VECTORS"),
     ];
 

@@ -128,19 +128,19 @@ macro_rules! unit {
 
 /// All files.
 pub const UNITS: &[Unit] = &[
-    unit!("norm", "op/norm/norm", PLAIN, &[]),
-    unit!("rotary", "op/rotary/rotary", PLAIN, &[]),
-    unit!("swiglu", "op/swiglu/swiglu", PLAIN, &[]),
+    unit!("norm", "op/norm/norm", PLAIN, with::NORM),
+    unit!("rotary", "op/rotary/rotary", PLAIN, with::ROTARY),
+    unit!("swiglu", "op/swiglu/swiglu", PLAIN, with::SWIGLU),
     unit!("swiglu/fp8_sm90", "op/swiglu/swiglu_fp8_sm90", PLAIN, with::SWIGLU_FP8),
     unit!("route", "op/route/route", PLAIN, with::ROUTE),
     unit!("route/sort", "op/route/sort", PLAIN, with::ROUTE_SORT),
-    unit!("route/rows", "op/route/rows", PLAIN, &[]),
-    unit!("loss", "op/loss/loss", PLAIN, &[]),
-    unit!("pick", "op/pick/pick", PLAIN, &[]),
-    unit!("pick/draw", "op/pick/draw", PLAIN, &[]),
-    unit!("cache", "op/cache/rows", PLAIN, &[]),
-    unit!("select", "op/select/select", PLAIN, &[]),
-    unit!("optimizer", "op/optimizer/optimizer", PLAIN, &[]),
+    unit!("route/rows", "op/route/rows", PLAIN, with::ROUTE_ROWS),
+    unit!("loss", "op/loss/loss", PLAIN, with::LOSS),
+    unit!("pick", "op/pick/pick", PLAIN, with::PICK),
+    unit!("pick/draw", "op/pick/draw", PLAIN, with::DRAW),
+    unit!("cache", "op/cache/rows", PLAIN, with::ROWS_BY_INDEX),
+    unit!("select", "op/select/select", PLAIN, with::ROWS_BY_INDEX),
+    unit!("optimizer", "op/optimizer/optimizer", PLAIN, with::OPTIMIZER),
     unit!("layer/lora", "layer/lora", PLAIN, with::LORA),
     unit!("layer/thin", "layer/thin", PLAIN, with::THIN_ROWS),
     unit!("layer/gradients", "layer/gradients", PLAIN, with::PAIR_GRADIENTS),
@@ -204,6 +204,7 @@ mod tests {
         for (i, unit) in UNITS.iter().enumerate() {
             assert!(UNITS[i + 1..].iter().all(|other| other.id != unit.id), "{} occurs twice", unit.id);
             assert!(!unit.variants.is_empty(), "{} would not be checked", unit.id);
+            assert!(!unit.constants.is_empty(), "{} has launch sizes that the host cannot know", unit.id);
             assert!(unit.only.is_none_or(|number| ARCHITECTURES.iter().any(|a| a.number == number)));
             assert_eq!(super::unit(unit.id).map(|u| u.text), Some(unit.text));
         }

@@ -3,9 +3,10 @@
 use super::split::{LEAST_TILES, MOST_SPLITS, PAGE_TOKENS, STEP_KEYS};
 use super::types::WIDE_ROWS;
 use crate::cuda::geometry::{WIDE_BAND, WIDE_COLUMNS, WIDE_SHARES};
+use crate::cuda::structures::DRAW_BYTES;
 use crate::cuda::{DeviceMemory, Gpu, Result};
 use crate::memory::table::WORKSPACE;
-use crate::op::pick::cuda::{DRAW_BYTES, mask_bytes};
+use crate::op::pick::cuda::mask_bytes;
 use crate::site::{ExpertPath, PathKind, Paths, PerPath};
 
 /// Where each thing begins.

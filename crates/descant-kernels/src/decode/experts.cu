@@ -9,7 +9,7 @@
 // out k, and their sums are added in order of the warps: a row's result depends on that row alone.
 //
 // Rows of u are by pair where `pairs` is given, else by place; u and v have RANK columns. Other arguments as in
-// grouped.cu. Launch: any grid; dynamic shared memory for eight rows.
+// grouped.cu. Launch: any grid; dynamic shared memory for ROWS rows.
 #include "grouped.cuh"
 #include "mma.cuh"
 #include "step.cuh"
@@ -18,9 +18,9 @@
 #define RANK RANK_WIDTH
 #endif
 #define WARPS 8
-#define ROWS 8
+#define ROWS TILE_ROWS
 #define COLUMNS 16
-static_assert(THREADS == 32 * WARPS, "eight warps");
+static_assert(THREADS == 32 * WARPS && ROWS == 8, "eight warps, and the rows of a right operand");
 #define AHEAD 3  // chunks of a warp that are loaded together: all of 2880
 
 // A tile: rows of one expert, and the first of its columns.
@@ -28,7 +28,7 @@ struct Tile {
     int expert, row, n_rows, column;
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     step_experts(const bf16* a, const int* pairs, const u8* blocks, const u8* scales, const float* tables,
                  const bf16* bias, const bf16* u, const bf16* v, const int* expert_offsets, bf16* out, bf16* h,
                  int a_ld, int top_k, int n_experts, int n_out, int n_in, float limit) {

@@ -9,9 +9,11 @@ use super::bound::{Bound, EXPERT_COLUMNS, PathFactors};
 use super::step::Program;
 use super::types::MANY_ROWS;
 use crate::cuda::geometry::{
-    EXPERT_RANKS, EXPERT_ROWS, STEP_ALONE, STEP_COLUMNS, STEP_EXPERTS, STEP_EXPERTS_SM90, STEP_STAGES,
-    STEP_WIDE, STEP_WIDE_COLUMNS, step_row, step_stage, step_wide_rings, step_wide_rows,
+    EXPERT_RANKS, EXPERT_ROWS, STEP_ALONE, STEP_COLUMNS, STEP_EXPERTS, STEP_EXPERTS_BLOCKS,
+    STEP_EXPERTS_SM90, STEP_GROUP, STEP_STAGES, STEP_WIDE, STEP_WIDE_COLUMNS, step_row, step_stage,
+    step_wide_rings, step_wide_rows,
 };
+use crate::cuda::plain::STEP_ROW;
 use crate::cuda::table::{step_experts_sm90, step_wide};
 use crate::cuda::{Arg, CudaError, Define, Result, Run};
 use crate::op::experts::cuda::{self as grouped, Output, Sorted, grouped_arguments};
@@ -19,15 +21,11 @@ use crate::op::experts::matrices::{ExpertData, Experts};
 use crate::op::route::cuda as route;
 use crate::site::PerPath;
 
-/// Rows of a group.
-const GROUP: usize = 8;
 /// Rows of a step, and of an expert on average, beyond which Hopper takes the form for many rows of an expert: on an
 /// H200 that took 164 us a layer of the 20b with 48 rows, where the other took 152, and 174 with 64 (189). Both have
 /// the same bits.
 const ROWS_OF_FEW: usize = 32;
 const PAIRS_OF_FEW: usize = 7;
-/// Blocks a multiprocessor of `experts.cu`.
-const BLOCKS: u32 = 2;
 
 impl Program {
     /// The experts of a layer, and the sum of what they say.
@@ -111,7 +109,7 @@ impl Program {
             let addresses = [at.expert_out, at.weights, at.places, at.middle, at.x];
             let arguments = Arg::list(addresses, [of.hidden, of.top_k]);
             let kernel = run.kernel("decode/rows", "add_experts", &[])?;
-            run.launch_early(kernel, ((of.hidden / 8).div_ceil(128), rows), 128u32, 0, &arguments)
+            run.launch_early(kernel, (STEP_ROW.over(of.hidden / 8), rows), STEP_ROW.threads, 0, &arguments)
         })
     }
 
@@ -151,7 +149,7 @@ fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, to: &Output, step: Step
         let arguments = [&arguments[..], &[Arg::I32(step.is_chosen.into())]].concat();
         let wide_rows = step_wide_rows(n_in, rank);
         let are_many = step.rows > ROWS_OF_FEW && a.places > PAIRS_OF_FEW * experts.count;
-        if are_many && n_out.is_multiple_of(STEP_WIDE_COLUMNS) && wide_rows >= GROUP {
+        if are_many && n_out.is_multiple_of(STEP_WIDE_COLUMNS) && wide_rows >= STEP_GROUP {
             let kernel = run.kernel("decode/experts_wide_sm90", "step_experts", &step_wide(rank, n_in))?;
             let shared = step_wide_rings(n_in, rank) + wide_rows * step_row(n_in);
             return run.launch_early(kernel, multiprocessors, STEP_WIDE.threads, shared as u32, &arguments);
@@ -159,7 +157,7 @@ fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, to: &Output, step: Step
         // Who finishes tiles is fewer of them behind than a group of rows has.
         if n_out >= STEP_COLUMNS * STEP_STAGES as usize {
             let kernel = run.kernel("decode/experts_sm90", "step_experts", &step_experts_sm90(rank, n_in))?;
-            let rows = step.rows.min(GROUP);
+            let rows = step.rows.min(STEP_GROUP);
             let shared = STEP_STAGES as usize * step_stage(n_in, rank) + rows * step_row(n_in);
             let (threads, shared) = (STEP_EXPERTS_SM90.threads, (shared as u32).max(STEP_ALONE));
             return run.launch_early(kernel, multiprocessors, threads, shared, &arguments);
@@ -177,6 +175,6 @@ fn product(run: &Run<'_>, a: &Sorted, experts: &Experts, to: &Output, step: Step
     let rank = step.columns.max(EXPERT_COLUMNS[1]);
     let defines: [Define; 1] = [("RANK", rank as i64)];
     let kernel = run.kernel(unit, "step_experts", &defines)?;
-    let shared = (GROUP * n_in * 2) as u32;
-    run.launch_early(kernel, BLOCKS * multiprocessors, STEP_EXPERTS.threads, shared, &arguments)
+    let shared = (STEP_GROUP * n_in * 2) as u32;
+    run.launch_early(kernel, STEP_EXPERTS_BLOCKS * multiprocessors, STEP_EXPERTS.threads, shared, &arguments)
 }

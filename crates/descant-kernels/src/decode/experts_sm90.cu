@@ -11,8 +11,8 @@
 // ROWS.
 #include "grouped.cuh"
 
-#define COLUMNS 16
-#define ROWS 8
+#define ROWS TILE_ROWS
+#define COLUMNS TILE_COLUMNS
 #define CHAINS WARPS
 #include "tiles_sm90.cuh"
 
@@ -24,6 +24,7 @@
 #define SUMS (WARPS * COLUMNS * ROWS)
 #define FIRST 8  // pairs that are brought with the offsets: all of one token
 static_assert(STAGE_BYTES == ((FACTOR_AT + COLUMNS * RANK * 2 + 127) & ~127), "a tile's weights, biases and factor");
+static_assert(ROWS == 8 && COLUMNS == 16, "operands of mma.sync");
 static_assert(THREADS == (WARPS + STAGES) * 32, "warps that multiply, and one for each stage");
 
 extern "C" __global__ void __launch_bounds__(THREADS, 2)

@@ -11,7 +11,7 @@
 #include "grouped.cuh"
 
 #define ROWS TILE_ROWS
-#define COLUMNS 32
+#define COLUMNS TILE_COLUMNS
 #define BANDS 2  // of 16 columns
 #include "tiles_sm90.cuh"
 
@@ -26,6 +26,7 @@
 #define FACTOR_BYTES (COLUMNS * RANK * 2)
 static_assert(STAGE_BYTES % 128 == 0 && STAGE_BYTES >= SCALES_AT + BANDS * BAND_SCALES, "a piece's weights");
 static_assert(STAGE_BYTES >= FACTOR_BYTES + COLUMNS * 2, "or a tile's factor and biases");
+static_assert(COLUMNS == BANDS * 16, "bands are left operands of mma.sync");
 static_assert(THREADS == WARPS * 32, "warps that multiply");
 static_assert(ROWS <= 32 && ROWS <= THREADS, "groups that there is a form for");
 

@@ -15,13 +15,13 @@ use super::types::{
     step_rows,
 };
 use crate::cuda::graph::Graph;
+use crate::cuda::structures::DRAWN_BYTES;
 use crate::cuda::{
     CudaError, DeviceMemory, Event, Gpu, HostMemory, InPlace, Result, Run, contiguous, empty, floats,
     index_of, primitive, tensor, watches_routing,
 };
 use crate::layer::{DecoderLayer, LayerPairs};
 use crate::op::pick::Drawn;
-use crate::op::pick::cuda::DRAWN_BYTES;
 use crate::site::{ExpertPath, Paths};
 
 /// See the head of the file.

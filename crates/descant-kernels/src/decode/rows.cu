@@ -4,15 +4,19 @@
 #include "order.cuh"
 #include "step.cuh"
 
-// x[b] = table[ids[b]]; the table may lie in mapped host memory. x bf16 [B, D]. Grid: B. Block: 128.
-extern "C" __global__ void __launch_bounds__(128) embed(const bf16* table, const int* ids, bf16* x, int D) {
+static_assert(ROW_THREADS % 32 == 0 && CHOICE_THREADS == 8 * 32, "whole warps, and eight that choose");
+static_assert(NORM_THREADS == PARTS * 32, "a warp a part of the sum");
+static_assert(MOST_PAIRS == 32 * 32, "a warp for each lane of one");
+
+// x[b] = table[ids[b]]; the table may lie in mapped host memory. x bf16 [B, D]. Grid: B. Block: ROW_THREADS.
+extern "C" __global__ void __launch_bounds__(ROW_THREADS) embed(const bf16* table, const int* ids, bf16* x, int D) {
     const uint4* from = (const uint4*)(table + (u64)ids[blockIdx.x] * D);
-    for (int i = threadIdx.x; i < D / 8; i += 128) ((uint4*)(x + (u64)blockIdx.x * D))[i] = from[i];
+    for (int i = threadIdx.x; i < D / 8; i += ROW_THREADS) ((uint4*)(x + (u64)blockIdx.x * D))[i] = from[i];
 }
 
 // The norm before a product, in the order in which `thin.cu` sums it. x, y bf16 [B, K]; weight f32 [K]. Grid: B. Block:
-// a warp a part.
-extern "C" __global__ void __launch_bounds__(PARTS * 32)
+// NORM_THREADS.
+extern "C" __global__ void __launch_bounds__(NORM_THREADS)
     norm_rows(const bf16* x, const float* weight, bf16* y, int K, float epsilon) {
     __shared__ float parts[PARTS];
     const int t = threadIdx.x;
@@ -22,19 +26,19 @@ extern "C" __global__ void __launch_bounds__(PARTS * 32)
     if ((t & 31) == 0) parts[t >> 5] = sum;
     __syncthreads();
     const float scale = norm_scale(parts, K, epsilon);
-    for (int i = t; i < K / 8; i += PARTS * 32)
+    for (int i = t; i < K / 8; i += NORM_THREADS)
         ((uint4*)(y + (u64)blockIdx.x * K))[i] = normed8(load16(row + i * 16), scale, (const float4*)weight + 2 * i);
 }
 
-// Pairs of at most 1024 sorted by expert, in the order of their numbers within an expert, as op/route/sort.cu has them.
-// experts i32 [P]; pairs, places i32 [P]; offsets i32 [E + 1]. Grid: 1. Block: 1024.
-extern "C" __global__ void __launch_bounds__(1024)
+// At most MOST_PAIRS pairs sorted by expert, in the order of their numbers within an expert, as op/route/sort.cu has
+// them. experts i32 [P]; pairs, places i32 [P]; offsets i32 [E + 1]. Grid: 1. Block: MOST_PAIRS.
+extern "C" __global__ void __launch_bounds__(MOST_PAIRS)
     sort_few(const int* experts, int* pairs, int* places, int* offsets, int P, int E) {
     __shared__ int counts[32][MAX_EXPERTS];  // of each warp's pairs, then how many earlier warps have
     __shared__ int starts[MAX_EXPERTS + 1];
     const int t = threadIdx.x, lane = t & 31, warp = t >> 5, warps = (P + 31) / 32;
     next_may_start();
-    for (int i = t; i < warps * E; i += 1024) counts[i / E][i % E] = 0;
+    for (int i = t; i < warps * E; i += MOST_PAIRS) counts[i / E][i % E] = 0;
     wait_for_earlier();
     const int mine = t < P ? experts[t] : -1;
     __syncthreads();
@@ -120,10 +124,11 @@ extern "C" __global__ void __launch_bounds__(LOW_THREADS)
 #define SLOTS 4
 
 // out[b] = middle[b] + sum over slots i of weights[b, i] y[places[b, i]], in order of the slots. y bf16 [P, D]; weights
-// f32 and places i32 [B, k]; middle, out bf16 [B, D]. Grid: (ceil(D / 8 / 128), B). Block: 128.
-extern "C" __global__ void __launch_bounds__(128)
+// f32 and places i32 [B, k]; middle, out bf16 [B, D]. Grid: (ceil(D / 8 / ROW_THREADS), B). Block:
+// ROW_THREADS.
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
     add_experts(const bf16* y, const float* weights, const int* places, const bf16* middle, bf16* out, int D, int k) {
-    const int i = blockIdx.x * 128 + threadIdx.x, b = blockIdx.y;
+    const int i = blockIdx.x * ROW_THREADS + threadIdx.x, b = blockIdx.y;
     next_may_start();
     wait_for_earlier();
     if (i >= D / 8) return;
@@ -157,8 +162,8 @@ extern "C" __global__ void __launch_bounds__(128)
 // The largest logit of each row, ties to the lower id, as op/pick/pick.cu has it, among several blocks: the largest of
 // (value, -id) as one number. A logit that is not a number is never the largest, but in the first place.
 // logits bf16 [B, V], V a multiple of 8; best u64 [B], zero, which `advance` reads and makes zero again.
-// Grid: (parts of a row, B). Block: 256.
-extern "C" __global__ void __launch_bounds__(256) likeliest(const bf16* logits, u64* best, int V) {
+// Grid: (parts of a row, B). Block: CHOICE_THREADS.
+extern "C" __global__ void __launch_bounds__(CHOICE_THREADS) likeliest(const bf16* logits, u64* best, int V) {
     __shared__ u64 found[8];
     const int t = threadIdx.x, lane = t & 31, per = (V / 8 + gridDim.x - 1) / gridDim.x;
     const int first = blockIdx.x * per, end = min(V / 8, first + per);
@@ -167,7 +172,7 @@ extern "C" __global__ void __launch_bounds__(256) likeliest(const bf16* logits, 
     wait_for_earlier();
     float largest = __uint_as_float(0xff800000u);
     int id = min(first, V / 8 - 1) * 8;
-    for (int i = first + t; i < end; i += 256) {
+    for (int i = first + t; i < end; i += CHOICE_THREADS) {
         float f[8];
         unpack8(load16(row + 8 * i), f);
 #pragma unroll
@@ -194,11 +199,11 @@ extern "C" __global__ void __launch_bounds__(256) likeliest(const bf16* logits, 
 
 // Continues with the next token: ids[b] = that of best[b], positions[b] + 1, and the id to where the host reads it.
 // best u64 [B], as `likeliest` wrote it; told i32 [B, stride], the first of each, in mapped host memory. Grid: 1.
-// Block: 256.
-extern "C" __global__ void __launch_bounds__(256)
+// Block: CHOICE_THREADS.
+extern "C" __global__ void __launch_bounds__(CHOICE_THREADS)
     advance(u64* best, int* ids, int* positions, int* told, int B, int stride) {
     wait_for_earlier();
-    for (int b = threadIdx.x; b < B; b += 256) {
+    for (int b = threadIdx.x; b < B; b += CHOICE_THREADS) {
         const int id = (int)~(u32)best[b];
         ids[b] = id, positions[b] += 1, told[b * stride] = id, best[b] = 0;
     }

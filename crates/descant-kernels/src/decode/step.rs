@@ -5,8 +5,10 @@ use super::buffers::{Buffers, Sizes};
 use super::dense::{Dense, To};
 use super::types::{StepChoice, THIN_ROWS};
 use crate::cuda::geometry::{ATTEND, ROUTE_EXPERTS, ROUTE_ROWS, ROUTE_TOGETHER};
+use crate::cuda::plain::{STEP_CHOICE, STEP_PAIRS, STEP_ROW};
+use crate::cuda::structures::DRAWN_BYTES;
 use crate::cuda::{Arg, Result, Run};
-use crate::op::pick::cuda::{self as pick, DRAWN_BYTES};
+use crate::op::pick::cuda as pick;
 use crate::site::{PerPath, SiteKind};
 
 /// What all steps have in common.
@@ -50,7 +52,7 @@ impl Program {
         let (at, of, rows) = (&self.at, &self.sizes, shape.rows);
         let arguments = Arg::list([self.embedding, at.ids, at.x], [of.hidden]);
         run.stage("embed", 0.0, 0.0, || {
-            run.launch(run.kernel("decode/rows", "embed", &[])?, rows, 128u32, 0, &arguments)
+            run.launch(run.kernel("decode/rows", "embed", &[])?, rows, STEP_ROW.threads, 0, &arguments)
         })?;
         for (layer, cache) in self.layers.iter().zip(&self.cache) {
             self.attention(run, layer, *cache, shape)?;
@@ -80,10 +82,16 @@ impl Program {
                 let arguments = Arg::list([at.logits, at.likeliest], [of.vocabulary]);
                 let parts = blocks(run, BLOCKS_OF_CHOICE, rows, MOST_BLOCKS_OF_CHOICE);
                 let kernel = run.kernel("decode/rows", "likeliest", &[])?;
-                run.launch_early(kernel, (parts, rows as u32), 256u32, 0, &arguments)?;
+                run.launch_early(kernel, (parts, rows as u32), STEP_CHOICE.threads, 0, &arguments)?;
                 let sizes = [rows, DRAWN_BYTES / size_of::<i32>()];
                 let arguments = Arg::list([at.likeliest, at.ids, at.positions, told], sizes);
-                run.launch_early(run.kernel("decode/rows", "advance", &[])?, 1usize, 256u32, 0, &arguments)
+                run.launch_early(
+                    run.kernel("decode/rows", "advance", &[])?,
+                    1usize,
+                    STEP_CHOICE.threads,
+                    0,
+                    &arguments,
+                )
             }
             StepChoice::Drawn => {
                 let at = pick::At {
@@ -225,7 +233,13 @@ impl Program {
                 return Ok(());
             }
             let arguments = Arg::list([at.experts, at.pairs, at.places, at.offsets], [pairs, of.experts]);
-            run.launch_early(run.kernel("decode/rows", "sort_few", &[])?, 1usize, 1024u32, 0, &arguments)
+            run.launch_early(
+                run.kernel("decode/rows", "sort_few", &[])?,
+                1usize,
+                STEP_PAIRS.threads,
+                0,
+                &arguments,
+            )
         })
     }
 }

@@ -26,6 +26,8 @@ struct Jobs {
     int count, tokens;
     Job all[JOBS];
 };
+static_assert(sizeof(Part) == PART_BYTES && sizeof(Job) == JOB_BYTES, "as the host writes them");
+static_assert(sizeof(Jobs) == JOBS_BYTES, "behind their number and that of the tokens");
 
 // Chunk of 16 bytes of a row in a tile without bank conflicts for ldmatrix.
 __device__ __forceinline__ u32 x_place(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }

@@ -1,12 +1,10 @@
 //! The launch of `gradients.cu`: the gradients of a layer's dense low-rank pairs.
 
 use super::lora::Fields;
-use crate::cuda::geometry::{PAIR_COLUMNS, PAIR_GRADIENTS, PAIR_JOBS, PAIR_RANKS, PATH_PAIRS};
+use crate::cuda::geometry::{PAIR_COLUMNS, PAIR_GRADIENTS, PAIR_RANKS};
+use crate::cuda::structures::{JOB_BYTES, JOBS_BYTES};
 use crate::cuda::{Arg, Result, Run};
 
-const PART_BYTES: usize = 24;
-const JOB_BYTES: usize = 40 + PATH_PAIRS * PART_BYTES;
-const BYTES: usize = 8 + PAIR_JOBS * JOB_BYTES;
 /// Numbers of bf16 that are copied at a time, so that rows of ranks begin at multiples of it.
 const VECTOR: usize = 8;
 
@@ -70,7 +68,7 @@ pub(super) fn pair_gradients(run: &Run<'_>, jobs: &[Job], tokens: usize) -> Resu
         fields.fill(bytes);
         blocks += job.width.div_ceil(PAIR_COLUMNS) * ranks.div_ceil(PAIR_RANKS);
     }
-    fields.fill(BYTES);
+    fields.fill(JOBS_BYTES);
     let kernel = run.kernel("layer/gradients", "pair_gradients", &[])?;
     run.launch_early(kernel, blocks, PAIR_GRADIENTS.threads, 0, &[Arg::Struct(&fields.0)])
 }

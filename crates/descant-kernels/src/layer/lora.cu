@@ -24,6 +24,8 @@ struct Packed {
 struct AllPacked {
     Packed all[FACTORS];
 };
+static_assert(sizeof(Part) == PART_BYTES && sizeof(Packed) == PACKED_BYTES, "as the host writes them");
+static_assert(sizeof(AllPacked) == ALL_BYTES, "nothing between them");
 // Grid: (elements of the largest / 256, matrices).
 extern "C" __global__ void pack(const __grid_constant__ AllPacked matrices) {
     wait_for_earlier();

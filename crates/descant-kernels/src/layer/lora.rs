@@ -1,18 +1,15 @@
 //! Launches of `lora.cu`.
 
 use super::factors::{ExpertFactor, Pair, Stored, Whole};
-use crate::cuda::geometry::{PACKED_FACTORS, PATH_PAIRS};
+use crate::cuda::geometry::PACKED_FACTORS;
+use crate::cuda::plain::EACH;
+use crate::cuda::structures::{ALL_PACKED_BYTES, PACKED_BYTES};
 use crate::cuda::{Arg, Result, Run};
 use crate::op::experts::RANK_WIDTH;
 
 const UNIT: &str = "layer/lora";
-const BLOCK: usize = 256;
 /// Columns of 16 bytes, which a thread makes of an expert's matrix.
 const PIECE: usize = 8;
-
-fn blocks(n: usize) -> usize {
-    n.div_ceil(BLOCK)
-}
 
 /// Bytes of a C struct whose fields are written one after the other.
 #[derive(Debug, Default)]
@@ -42,10 +39,6 @@ impl Fields {
     }
 }
 
-/// Bytes of a part, and of a packed matrix.
-const PART_BYTES: usize = 32;
-const PACKED_BYTES: usize = 24 + PATH_PAIRS * PART_BYTES;
-
 /// Writes each whole as bf16, zero where there is no part.
 pub(crate) fn pack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
     for wholes in wholes.chunks(PACKED_FACTORS) {
@@ -58,10 +51,10 @@ pub(crate) fn pack(run: &Run<'_>, wholes: &[Whole]) -> Result<()> {
             }
             fields.fill((n + 1) * PACKED_BYTES);
         }
-        fields.fill(PACKED_FACTORS * PACKED_BYTES);
+        fields.fill(ALL_PACKED_BYTES);
         let largest = wholes.iter().map(|whole| whole.shape[0] * whole.shape[1]).max().unwrap_or(0);
-        let grid = (blocks(largest), wholes.len());
-        run.launch_early(run.kernel(UNIT, "pack", &[])?, grid, BLOCK, 0, &[Arg::Struct(&fields.0)])?;
+        let grid = (EACH.over(largest), wholes.len());
+        run.launch_early(run.kernel(UNIT, "pack", &[])?, grid, EACH.threads, 0, &[Arg::Struct(&fields.0)])?;
     }
     Ok(())
 }
@@ -78,8 +71,8 @@ pub(crate) fn pack_experts(
     assert!(width.is_multiple_of(PIECE), "rows begin at 16 bytes");
     let mut arguments = Arg::list([of.address, to], [rows, columns, width]);
     arguments.extend([Arg::I32((of.stored == Stored::Transposed).into()), Arg::F32(of.factor)]);
-    let grid = (blocks(rows * width / PIECE), n_experts);
-    run.launch(run.kernel(UNIT, "pack_experts", &[])?, grid, BLOCK, 0, &arguments)
+    let grid = (EACH.over(rows * width / PIECE), n_experts);
+    run.launch(run.kernel(UNIT, "pack_experts", &[])?, grid, EACH.threads, 0, &arguments)
 }
 
 /// Multiplies each pair's padded row of both matrices by the router's weight of the pair.
@@ -91,8 +84,8 @@ pub(super) fn weigh_rows(
     [n_pairs, rank]: [usize; 2],
 ) -> Result<()> {
     let arguments = Arg::list([of[0], of[1], pairs, weights], [n_pairs, rank, RANK_WIDTH]);
-    let grid = (blocks(n_pairs * rank.div_ceil(PIECE)), of.len());
-    run.launch(run.kernel(UNIT, "weigh_rows", &[])?, grid, BLOCK, 0, &arguments)
+    let grid = (EACH.over(n_pairs * rank.div_ceil(PIECE)), of.len());
+    run.launch(run.kernel(UNIT, "weigh_rows", &[])?, grid, EACH.threads, 0, &arguments)
 }
 
 /// The router's weight with its pair merged, f32.
@@ -106,7 +99,13 @@ pub(crate) fn merge_router(
 ) -> Result<()> {
     let mut arguments = Arg::list([weight, pair.a, pair.b, to], [n_experts, hidden, pair.rank]);
     arguments.push(Arg::F32(pair.scaling));
-    run.launch(run.kernel(UNIT, "merge_router", &[])?, blocks(n_experts * hidden), BLOCK, 0, &arguments)
+    run.launch(
+        run.kernel(UNIT, "merge_router", &[])?,
+        EACH.over(n_experts * hidden),
+        EACH.threads,
+        0,
+        &arguments,
+    )
 }
 
 /// What the gradient of the router's weight is made of.
@@ -130,8 +129,8 @@ pub(super) fn router_gradient(
 ) -> Result<()> {
     let addresses = [of.d_logits, of.experts, of.x, to];
     let arguments = Arg::list(addresses, [usize::from(add), n_tokens, hidden, top_k]);
-    let grid = (blocks(hidden), n_experts);
-    run.launch(run.kernel(UNIT, "router_gradient", &[])?, grid, BLOCK, 0, &arguments)
+    let grid = (EACH.over(hidden), n_experts);
+    run.launch(run.kernel(UNIT, "router_gradient", &[])?, grid, EACH.threads, 0, &arguments)
 }
 
 /// The gradients of the router's pair from that of the whole weight: dB = s G A^T, dA = s B^T G.
@@ -149,8 +148,8 @@ pub(super) fn router_pair_gradient(
         arguments.push(Arg::F32(pair.scaling));
         arguments
     };
-    let grid = blocks(pair.rank * hidden);
-    run.launch(run.kernel(UNIT, "router_gradient_a", &[])?, grid, BLOCK, 0, &arguments(da))?;
-    let grid = blocks(n_experts * pair.rank);
-    run.launch(run.kernel(UNIT, "router_gradient_b", &[])?, grid, BLOCK, 0, &arguments(db))
+    let grid = EACH.over(pair.rank * hidden);
+    run.launch(run.kernel(UNIT, "router_gradient_a", &[])?, grid, EACH.threads, 0, &arguments(da))?;
+    let grid = EACH.over(n_experts * pair.rank);
+    run.launch(run.kernel(UNIT, "router_gradient_b", &[])?, grid, EACH.threads, 0, &arguments(db))
 }

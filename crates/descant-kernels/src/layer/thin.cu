@@ -1,7 +1,7 @@
 // Rows times the few rows of a factor: u = x w^T, which is what a low-rank path has in its middle.
 //
-// A block owns 16 M tokens and 32 columns of u; its warps take the columns of x in turns of 32, and their sums are
-// added in order. Both operands are read in the order of memory, which a dot product does not see.
+// A block owns TILE_TOKENS M tokens and TILE_COLUMNS columns of u; its warps take the columns of x in turns of 32, and
+// their sums are added in order. Both operands are read in the order of memory, which a dot product does not see.
 #include "mma.cuh"
 #include "step.cuh"
 
@@ -12,6 +12,7 @@ struct Part {
 struct Parts {
     Part all[PARTS];
 };
+static_assert(sizeof(Part) == PART_BYTES && sizeof(Parts) == PARTS_BYTES, "as the host writes them");
 
 constexpr int WARPS = THREADS / 32;
 static_assert(THREADS % 32 == 0, "whole warps");
@@ -21,9 +22,9 @@ template <int M>
 __device__ __forceinline__ void rows_of_block(const bf16* __restrict__ x, const bf16* __restrict__ w,
                                               bf16* __restrict__ u, int T, int K, int C, const Parts& parts) {
     constexpr int AHEAD = M == 1 ? 3 : 2;  // turns of a warp that are loaded together, without spills
-    __shared__ float partial[WARPS][16][32];
+    __shared__ float partial[WARPS][TILE_TOKENS][TILE_COLUMNS];
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
-    const int token0 = blockIdx.x * 16 * M, c0 = blockIdx.y * 32;
+    const int token0 = blockIdx.x * TILE_TOKENS * M, c0 = blockIdx.y * TILE_COLUMNS;
     int from[4], to[4];
 #pragma unroll
     for (int n = 0; n < 4; n++) {
@@ -70,19 +71,20 @@ __device__ __forceinline__ void rows_of_block(const bf16* __restrict__ x, const 
 #pragma unroll
             for (int i = 0; i < 4; i++) partial[warp][(i >> 1) * 8 + g][n * 8 + t * 2 + (i & 1)] = sums[m][n][i];
         __syncthreads();
-        for (int i = threadIdx.x; i < 16 * 32; i += THREADS) {
-            const int token = token0 + m * 16 + i / 32, c = c0 + i % 32;
+        for (int i = threadIdx.x; i < TILE_TOKENS * TILE_COLUMNS; i += THREADS) {
+            const int token = token0 + m * TILE_TOKENS + i / TILE_COLUMNS, c = c0 + i % TILE_COLUMNS;
             if (token >= T || c >= C) continue;
             float sum = 0.0f;
 #pragma unroll
-            for (int p = 0; p < WARPS; p++) sum += partial[p][i / 32][i % 32];
+            for (int p = 0; p < WARPS; p++) sum += partial[p][i / TILE_COLUMNS][i % TILE_COLUMNS];
             u[(u64)token * C + c] = to_bf16(sum);
         }
     }
 }
 
 // x bf16 [T, K]; w bf16 [C, K]; u bf16 [T, C]; K a multiple of 8. Rows of w that are in none of the parts are zero.
-// Grid (ceil(T / 16), ceil(C / 32)), or half as high for many tokens: the sums are the same. Block: THREADS.
+// Grid (ceil(T / TILE_TOKENS), ceil(C / TILE_COLUMNS)), or half as high for many tokens: the sums are the same. Block:
+// THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     thin_rows(const bf16* x, const bf16* w, bf16* u, int T, int K, int C, const __grid_constant__ Parts parts) {
     follow_closely();

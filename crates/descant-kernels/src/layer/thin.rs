@@ -1,10 +1,10 @@
 //! The launches of `thin.cu`: rows times the few rows of a factor.
 
 use super::lora::Fields;
-use crate::cuda::geometry::{PATH_PAIRS, THIN_ROWS, THIN_ROWS_COLUMNS, THIN_ROWS_TOKENS};
+use crate::cuda::geometry::{THIN_ROWS, THIN_ROWS_COLUMNS, THIN_ROWS_TOKENS};
+use crate::cuda::structures::BANDS_BYTES;
 use crate::cuda::{Arg, Result, Run};
 
-const PART_BYTES: usize = 16;
 /// With more tokens than this a block has two tiles of them: a multiprocessor has room for one block, and reads the
 /// factor for it.
 const MANY_TOKENS: usize = 2048;
@@ -36,7 +36,7 @@ pub(super) fn thin_rows(
     for Band { rows, columns } in bands {
         fields.sizes(&[rows[0], rows[0] + rows[1], columns[0], columns[0] + columns[1]]);
     }
-    fields.fill(PATH_PAIRS * PART_BYTES);
+    fields.fill(BANDS_BYTES);
     let mut arguments = Arg::list([x, w, u], [tokens, width, columns]);
     arguments.push(Arg::Struct(&fields.0));
     let (entry, tiles) = if tokens > MANY_TOKENS { ("thin_rows_many", 2) } else { ("thin_rows", 1) };

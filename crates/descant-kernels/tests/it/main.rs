@@ -7,6 +7,7 @@ mod card;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod experts;
+mod launches;
 #[cfg(feature = "cuda")]
 mod layer;
 mod optimizer;

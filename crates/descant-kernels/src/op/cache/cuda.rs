@@ -5,6 +5,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::CacheOp;
+use crate::cuda::plain::EACH;
 use crate::cuda::{self, Arg, Result, Run};
 
 /// `cache[rows[i]] = values[i]` for distinct rows; rows of `values` are `stride` apart.
@@ -19,7 +20,7 @@ pub(crate) fn write_rows(
     let vectors = count * width / 8;
     let mut arguments = [cache, rows, values].map(Arg::Ptr).to_vec();
     arguments.extend([Arg::I64(vectors as i64), Arg::size(width), Arg::size(stride)]);
-    run.launch(run.kernel("cache", "write_rows", &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
+    run.launch(run.kernel("cache", "write_rows", &[])?, EACH.over(vectors), EACH.threads, 0, &arguments)
 }
 
 impl CacheOp for CubeBackend {

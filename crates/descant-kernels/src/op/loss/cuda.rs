@@ -10,6 +10,7 @@ use burn_cubecl::tensor::CubeTensor;
 use super::rows::{pieces, rows_at_once};
 use super::total::TotalKernel;
 use super::{LogitsRoom, LossKernel};
+use crate::cuda::plain::{EACH, LOGITS};
 use crate::cuda::{self, Arg, MatmulSpec, Matrices, Result, Run};
 use crate::memory::arena::Lease;
 use crate::memory::workspace::Turn;
@@ -33,7 +34,7 @@ pub(crate) fn cross_entropy(
     let kept = if with_gradient { room.min((vocabulary / 8) as u32) } else { 0 };
     let mut arguments = [logits, targets, factor, losses].map(Arg::Ptr).to_vec();
     arguments.extend([Arg::size(vocabulary), Arg::U32(kept), Arg::I32(with_gradient.into())]);
-    run.launch(run.kernel("loss", "cross_entropy", &[])?, rows, 1024u32, 16 * kept, &arguments)
+    run.launch(run.kernel("loss", "cross_entropy", &[])?, rows, LOGITS.threads, 16 * kept, &arguments)
 }
 
 /// `out = x` with each row times its factor; `out` may be `x`.
@@ -47,7 +48,7 @@ pub(crate) fn scale_rows(
     let vectors = rows * width / 8;
     let mut arguments = [x, factors, out].map(Arg::Ptr).to_vec();
     arguments.extend([Arg::I64(vectors as i64), Arg::size(width)]);
-    run.launch(run.kernel("loss", "scale_rows", &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
+    run.launch(run.kernel("loss", "scale_rows", &[])?, EACH.over(vectors), EACH.threads, 0, &arguments)
 }
 
 /// Where the whole operator reads and writes; `gradient` 0 for none.
@@ -183,16 +184,13 @@ impl LossKernel for CubeBackend {
     }
 }
 
-/// Numbers that are multiplied by one: threads of a block.
-const TIMES_THREADS: u32 = 256;
-
 impl TotalKernel for CubeBackend {
     fn total(losses: CubeTensor, weights: CubeTensor) -> CubeTensor {
         let (losses, weights) = (cuda::contiguous(losses), cuda::contiguous(weights));
         let (n, sum) = (losses.shape().num_elements(), cuda::empty([1], DType::F32, &losses.device));
         cuda::gpu_of(&sum).enqueue(cuda::handles([&losses, &weights, &sum]), move |run, p| {
             let arguments = Arg::list([p[0], p[1], p[2]], [n]);
-            run.launch(run.kernel("loss", "weighted_sum", &[])?, 1usize, 1024u32, 0, &arguments)
+            run.launch(run.kernel("loss", "weighted_sum", &[])?, 1usize, LOGITS.threads, 0, &arguments)
         });
         sum
     }
@@ -203,8 +201,7 @@ impl TotalKernel for CubeBackend {
             (weights.shape().num_elements(), cuda::empty(weights.shape(), DType::F32, &weights.device));
         cuda::gpu_of(&out).enqueue(cuda::handles([&weights, &factor, &out]), move |run, p| {
             let arguments = Arg::list([p[0], p[1], p[2]], [n]);
-            let blocks = n.div_ceil(TIMES_THREADS as usize);
-            run.launch(run.kernel("loss", "times_one", &[])?, blocks, TIMES_THREADS, 0, &arguments)
+            run.launch(run.kernel("loss", "times_one", &[])?, EACH.over(n), EACH.threads, 0, &arguments)
         });
         out
     }

@@ -5,6 +5,7 @@ use burn::tensor::{DType, Tensor};
 use super::LogitsRoom;
 use super::cuda::LogitsPlace;
 use super::rows::pairs_at_once;
+use crate::cuda::plain::LOGITS;
 use crate::cuda::{self, Arg, Element, MatmulSpec, Matrices, Result};
 
 /// Whether there is a kernel for these rows and this head.
@@ -39,7 +40,7 @@ pub(super) fn divergences(of: [&Tensor<2>; 3], room: &LogitsRoom) -> Result<Vec<
             let to = p[3] + (start * size_of::<f32>()) as u64;
             let mut arguments = [both[0], both[1], to].map(Arg::Ptr).to_vec();
             arguments.push(Arg::size(vocabulary));
-            run.launch(run.kernel("loss", "divergence", &[])?, n, 1024u32, 0, &arguments)?;
+            run.launch(run.kernel("loss", "divergence", &[])?, n, LOGITS.threads, 0, &arguments)?;
         }
         Ok(())
     });

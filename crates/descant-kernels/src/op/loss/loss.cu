@@ -5,7 +5,8 @@
 // running maximum a thread (Milakov and Gimelshein 2018), merged in one order.
 #include "common.cuh"
 
-#define THREADS 1024
+static_assert(THREADS == 32 * 32, "a warp for each lane of one");
+static_assert(EACH_THREADS % 32 == 0, "whole warps");
 #define BATCH 4
 #define LOWEST -3.0e38f
 
@@ -52,7 +53,7 @@ __device__ __forceinline__ Running merge_block(Running r, Running* parts) {
 // factor[r] * (softmax(logits[r])[v] - [v = targets[r]]), otherwise the logits stay. A logit that is not a number makes
 // the loss none. logits bf16 [rows, V], V a multiple of 8; targets i32 in 0..V; factor f32 [rows] or null for ones;
 // losses f32 [rows]. `cached` vectors of 16 bytes of a row are kept in dynamic shared memory, of which the launch gives
-// 16 * cached bytes: min(V / 8, what a block may have less 1 KB). Grid: rows. Block: 1024.
+// 16 * cached bytes: min(V / 8, what a block may have less 1 KB). Grid: rows. Block: THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS)
     cross_entropy(bf16* logits, const int* __restrict__ targets, const float* __restrict__ factor, float* losses, int V,
                   int cached, int with_gradient) {
@@ -103,11 +104,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// out[r] = x[r] * factors[r]. x, out bf16 [rows, D] (may be the same), n = rows * D / 8. Grid: ceil(n / 256). Block:
-// 256.
-extern "C" __global__ void __launch_bounds__(256)
+// out[r] = x[r] * factors[r]. x, out bf16 [rows, D] (may be the same), n = rows * D / 8. Grid: ceil(n /
+// EACH_THREADS). Block: EACH_THREADS.
+extern "C" __global__ void __launch_bounds__(EACH_THREADS)
     scale_rows(const bf16* x, const float* __restrict__ factors, bf16* out, u64 n, int D) {
-    u64 item = (u64)blockIdx.x * 256 + threadIdx.x;
+    u64 item = (u64)blockIdx.x * EACH_THREADS + threadIdx.x;
     if (item >= n) return;
     float f[8], factor = factors[item / (D / 8)];
     unpack8(load16(x + item * 8), f);
@@ -116,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(256)
     store16(out + item * 8, pack8(f));
 }
 
-// sum[0] = sum_i losses[i] * weights[i], in one order. All f32 [n]. Grid: 1. Block: 1024.
+// sum[0] = sum_i losses[i] * weights[i], in one order. All f32 [n]. Grid: 1. Block: THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS)
     weighted_sum(const float* __restrict__ losses, const float* __restrict__ weights, float* sum, int n) {
     __shared__ float scratch[32];
@@ -126,10 +127,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (threadIdx.x == 0) sum[0] = x;
 }
 
-// out[i] = weights[i] * factor[0]. All f32 [n]. Grid: ceil(n / 256). Block: 256.
-extern "C" __global__ void __launch_bounds__(256)
+// out[i] = weights[i] * factor[0]. All f32 [n]. Grid: ceil(n / EACH_THREADS). Block: EACH_THREADS.
+extern "C" __global__ void __launch_bounds__(EACH_THREADS)
     times_one(const float* __restrict__ weights, const float* __restrict__ factor, float* out, int n) {
-    int i = blockIdx.x * 256 + threadIdx.x;
+    int i = blockIdx.x * EACH_THREADS + threadIdx.x;
     if (i < n) out[i] = weights[i] * factor[0];
 }
 
@@ -143,7 +144,7 @@ __device__ __forceinline__ void add_one(Running& r, float x) {
 
 // divergences[r] = sum_v p[v] * (log p[v] - log q[v]), p and q the probabilities of one[r] and other[r]: 0 for equal
 // rows. A logit that is not a number makes it none. one, other f32 [rows, V]; divergences f32 [rows]. Grid: rows.
-// Block: 1024.
+// Block: THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS)
     divergence(const float* __restrict__ one, const float* __restrict__ other, float* divergences, int V) {
     __shared__ Running parts[2][32];

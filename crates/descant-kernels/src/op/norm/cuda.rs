@@ -6,10 +6,8 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::NormKernel;
+use crate::cuda::plain::NORM;
 use crate::cuda::{self, Arg, CudaError, Result, Run};
-
-/// Threads of a block, as `norm.cu` has it.
-const THREADS: u32 = 128;
 
 /// Where the rows of a normalization lie.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +62,7 @@ pub(crate) fn forward(
     rows.check()?;
     let kernel = run.kernel("norm", "rms_norm", &[])?;
     let arguments = rows.arguments([x, weight, out, inv_rms.unwrap_or(0)]);
-    run.launch_early(kernel, rows.grid(run, 16), THREADS, 0, &arguments)
+    run.launch_early(kernel, rows.grid(run, 16), NORM.threads, 0, &arguments)
 }
 
 /// `dx = residual + J^T dy`; without `inv_rms` the factors are computed again. `dx` may be `residual`.
@@ -81,7 +79,7 @@ pub(crate) fn backward(
     rows.check()?;
     let kernel = run.kernel("norm", "rms_norm_backward", &[])?;
     let arguments = rows.arguments([x, weight, inv_rms.unwrap_or(0), dy, residual.unwrap_or(0), dx]);
-    run.launch_early(kernel, rows.grid(run, 8), THREADS, 0, &arguments)
+    run.launch_early(kernel, rows.grid(run, 8), NORM.threads, 0, &arguments)
 }
 
 impl NormKernel for CubeBackend {

@@ -1,12 +1,12 @@
 // RMSNorm of rows, and its backward with the residual's gradient added. Source: Zhang and Sennrich 2019.
 //
 // Both are bound by bytes: every row is read once and stays in registers between the sum and the scaling. A block of
-// 128 threads owns a row and continues with the row gridDim.x further, with its part of the weight kept in registers.
+// THREADS owns a row and continues with the row gridDim.x further, with its part of the weight kept in registers.
 // Rows longer than 4096 are read twice, the second time from cache. Sums have one order for each row, whatever the
 // grid.
 #include "step.cuh"
 
-#define THREADS 128
+static_assert(THREADS % 32 == 0, "whole warps");
 
 // What a thread keeps of a row: V vectors of eight, thread t the vectors t, t + 128, ...
 template <int V> struct Row {
@@ -81,7 +81,7 @@ __device__ __forceinline__ void norm_long_rows(const bf16* x, const float* w, bf
 
 // out[t, i] = x[t, i] * inv_rms[t] * w[i], with inv_rms[t] = 1 / sqrt(mean(x[t]^2) + eps).
 // x bf16 [T, D]; w f32 [D]; out bf16 [T, ld], columns D.. untouched; inv_rms f32 [T] or null. D a multiple of 8,
-// 16-byte rows. Grid: any, at most T (16 blocks a multiprocessor are enough). Block: 128.
+// 16-byte rows. Grid: any, at most T (16 blocks a multiprocessor are enough). Block: THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS, 6)
     rms_norm(const bf16* x, const float* w, bf16* out, float* inv_rms, int T, int D, int ld, float eps) {
     wait_for_earlier();
@@ -189,7 +189,7 @@ __device__ __forceinline__ void backward_long_rows(const bf16* x, const float* w
 
 // dx = residual + s (w dy) - x s^3 mean(w dy x), with s = inv_rms[t], or from x and eps where inv_rms is null.
 // x bf16 [T, D]; dy bf16 [T, ld]; residual bf16 [T, D] or null; dx bf16 [T, D], may be `residual` or, where ld = D,
-// `dy`. Grid: any, at most T (8 blocks a multiprocessor are enough). Block: 128.
+// `dy`. Grid: any, at most T (8 blocks a multiprocessor are enough). Block: THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS, 4)
     rms_norm_backward(const bf16* x, const float* w, const float* inv_rms, const bf16* dy, const bf16* residual,
                       bf16* dx, int T, int D, int ld, float eps) {

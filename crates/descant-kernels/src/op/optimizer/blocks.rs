@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::numbers::StepNumbers;
 
 /// Elements that share a scale.
-pub(super) const BLOCK: usize = 256;
+pub(crate) const BLOCK: usize = 256;
 
 /// Code of zero in the signed map; in the unsigned one it is 0.
 pub(super) const ZERO_FIRST: u8 = 127;

@@ -8,10 +8,10 @@ use cubecl::server::Handle;
 use super::moments::Moments;
 use super::numbers::{Clip, StepNumbers};
 use super::table::{Entry, Table, chunks, tables};
+use crate::cuda::plain::{NORM_SUM, OPTIMIZER};
+use crate::cuda::structures::UPDATE_BYTES;
 use crate::cuda::{self, Arg, Gpu, InPlace, Result, Run};
 
-/// Threads of a block, as `optimizer.cu` has it.
-pub(super) const THREADS: u32 = 256;
 const ON_A_CARD: &str = "the caller looked where the tensors lie";
 
 fn floats(tensor: Tensor<3>) -> CubeTensor {
@@ -84,11 +84,11 @@ pub(super) fn grad_norm(grads: &[Tensor<3>]) -> Tensor<1> {
             for table in Buffers::tables(&entries, p) {
                 let arguments = [Arg::Struct(&table.bytes), Arg::Ptr(*partials), Arg::U32(done)];
                 let kernel = run.kernel("optimizer", "square_sums", &[])?;
-                run.launch(kernel, grid(run, &table), THREADS, 0, &arguments)?;
+                run.launch(kernel, grid(run, &table), OPTIMIZER.threads, 0, &arguments)?;
                 done += table.chunks as u32;
             }
             let arguments = [Arg::Ptr(*partials), Arg::Ptr(*norm), Arg::U32(done)];
-            run.launch(run.kernel("optimizer", "norm_of_sums", &[])?, 1usize, 1024u32, 0, &arguments)
+            run.launch(run.kernel("optimizer", "norm_of_sums", &[])?, 1usize, NORM_SUM.threads, 0, &arguments)
         })
     });
     cuda::tensor(norm)
@@ -107,7 +107,13 @@ pub(super) fn reached(grads: &[Tensor<3>]) -> Tensor<1> {
         let mut to = *flags;
         for ((grad, matrices), n) in grads.iter().zip(matrices).zip(sizes) {
             let arguments = [Arg::Ptr(*grad), Arg::Ptr(to), Arg::I64(n as i64)];
-            run.launch(run.kernel("optimizer", "any_nonzero", &[])?, matrices, THREADS, 0, &arguments)?;
+            run.launch(
+                run.kernel("optimizer", "any_nonzero", &[])?,
+                matrices,
+                OPTIMIZER.threads,
+                0,
+                &arguments,
+            )?;
             to += (matrices * size_of::<f32>()) as u64;
         }
         Ok(())
@@ -216,7 +222,7 @@ fn launch(
     let kernel = run.kernel("optimizer", entry, &[])?;
     for table in tables {
         let arguments = [Arg::Struct(&table.bytes), Arg::maybe(norm), Arg::Struct(step)];
-        run.launch(kernel, grid(run, table), THREADS, 0, &arguments)?;
+        run.launch(kernel, grid(run, table), OPTIMIZER.threads, 0, &arguments)?;
     }
     Ok(())
 }
@@ -224,9 +230,11 @@ fn launch(
 /// The bytes of `struct Step`.
 fn step(numbers: StepNumbers, max_norm: f64) -> Vec<u8> {
     let StepNumbers { beta1, beta2, correction2, epsilon, keep, rate } = numbers;
-    let mut bytes = max_norm.to_le_bytes().to_vec();
+    let mut bytes = Vec::with_capacity(UPDATE_BYTES);
+    bytes.extend(max_norm.to_le_bytes());
     for number in [beta1, 1.0 - beta1, beta2, 1.0 - beta2, correction2, epsilon, keep, rate] {
         bytes.extend((number as f32).to_le_bytes());
     }
+    debug_assert_eq!(bytes.len(), UPDATE_BYTES);
     bytes
 }

@@ -97,8 +97,9 @@ mod on_card {
     use burn::tensor::{DType, Tensor};
     use burn_cubecl::tensor::CubeTensor;
 
-    use super::super::cuda::{THREADS, grid};
+    use super::super::cuda::grid;
     use super::super::table::{Entry, tables};
+    use crate::cuda::plain::OPTIMIZER;
     use crate::cuda::{self, Arg};
 
     const ON_A_CARD: &str = "the caller looked where the tensors lie";
@@ -154,7 +155,13 @@ mod on_card {
             run.stage(work.stage, 0.0, bytes as f64, || {
                 let kernel = run.kernel("optimizer", work.kernel, &[])?;
                 for table in tables(&entries) {
-                    run.launch(kernel, grid(run, &table), THREADS, 0, &[Arg::Struct(&table.bytes)])?;
+                    run.launch(
+                        kernel,
+                        grid(run, &table),
+                        OPTIMIZER.threads,
+                        0,
+                        &[Arg::Struct(&table.bytes)],
+                    )?;
                 }
                 Ok(())
             })

@@ -20,6 +20,8 @@ mod table;
 
 use burn::tensor::Tensor;
 
+#[cfg(feature = "nvrtc")]
+pub(crate) use blocks::BLOCK as MOMENT_BLOCK;
 pub use flat::{FlatSum, accumulate, flattened};
 pub use moments::{MomentFormat, Moments};
 use numbers::StepNumbers;

@@ -2,31 +2,32 @@
 // tensors into one piece and back.
 //
 // The tensors come as a table in the kernel's parameters, so that nothing is copied or kept on the device for it. Work
-// is cut into chunks of 4096 elements; sums have one order whatever the grid. Every product and sum is rounded by
+// is cut into chunks of CHUNK elements; sums have one order whatever the grid. Every product and sum is rounded by
 // itself, as in plain tensor operations, so that the results are those of reference.rs. The norm stays on the device:
 // an update reads it, and does nothing but copy when it is not a finite number.
 //
 // 8-bit moments, as bitsandbytes keeps them (Dettmers et al. 2022, "8-bit Optimizers via Block-wise Quantization"):
-// blocks of 256 elements, each with its largest magnitude; a code is the nearest of 256 numbers, a signed map for the
-// first moment and an unsigned one for the second. Other than there, a second moment that is not zero never becomes
-// zero: with a zero denominator one step without gradient could move a weight by any amount.
+// blocks of MOMENT_BLOCK elements, each with its largest magnitude; a code is the nearest of 256 numbers, a signed map
+// for the first moment and an unsigned one for the second. Other than there, a second moment that is not zero never
+// becomes zero: with a zero denominator one step without gradient could move a weight by any amount.
 #include "common.cuh"
 
-#define CHUNK 4096
-#define THREADS 256
-#define MAX_TENSORS 480
+static_assert(CHUNK == 16 * THREADS, "sixteen elements a thread");
+static_assert(MOMENT_BLOCK == 32 * 8 && THREADS == MOMENT_BLOCK, "a warp a block, a thread a number of the maps");
+static_assert((SUM_THREADS & (SUM_THREADS - 1)) == 0, "halves add up");
 
 struct Entry {
     u64 param, out;          // f32; `out` may be `param`
     u64 grad;                // f32
     u64 first, second;       // moments: f32, or codes u8
-    u64 scale1, scale2;      // f32, one a block of 256; 8-bit form only
+    u64 scale1, scale2;      // f32, one a block; 8-bit form only
     u32 n, first_chunk;      // elements, and the chunks of the tensors before
 };
 struct Table {
     u32 count, chunks;
     Entry entries[MAX_TENSORS];
 };
+static_assert(sizeof(Entry) == ENTRY_BYTES && sizeof(Table) == TABLE_BYTES, "as the host writes them");
 
 __device__ __forceinline__ const Entry& entry_of(const Table& table, u32 chunk) {
     int low = 0, high = table.count - 1;
@@ -63,7 +64,7 @@ __device__ __forceinline__ void store4(u64 p, u32 i, u32 n, const float* f) {
     }
 }
 
-// partials[first + c] = sum of squares of chunk c of the gradients. Grid: any, at most table.chunks. Block: 256.
+// partials[first + c] = sum of squares of chunk c of the gradients. Grid: any, at most table.chunks. Block: THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS)
     square_sums(const __grid_constant__ Table table, float* partials, u32 first) {
     __shared__ float scratch[32];
@@ -81,7 +82,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // flags[m] = 1 where matrix m has an element other than zero, else 0. n: elements of a matrix. Grid: matrices. Block:
-// 256.
+// THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS) any_nonzero(const float* grad, float* flags, u64 n) {
     const float* matrix = grad + blockIdx.x * n;
     bool any = false;
@@ -90,13 +91,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) any_nonzero(const float* g
     if (threadIdx.x == 0) flags[blockIdx.x] = any ? 1.0f : 0.0f;
 }
 
-// norm[0] = sqrt(sum of partials), in f64. Grid: 1. Block: 1024.
-extern "C" __global__ void __launch_bounds__(1024) norm_of_sums(const float* partials, float* norm, u32 n) {
-    __shared__ double sums[1024];
+// norm[0] = sqrt(sum of partials), in f64. Grid: 1. Block: SUM_THREADS.
+extern "C" __global__ void __launch_bounds__(SUM_THREADS) norm_of_sums(const float* partials, float* norm, u32 n) {
+    __shared__ double sums[SUM_THREADS];
     double sum = 0.0;
-    for (u32 i = threadIdx.x; i < n; i += 1024) sum += partials[i];
+    for (u32 i = threadIdx.x; i < n; i += SUM_THREADS) sum += partials[i];
     sums[threadIdx.x] = sum;
-    for (int half = 512; half > 0; half /= 2) {
+    for (int half = SUM_THREADS / 2; half > 0; half /= 2) {
         __syncthreads();
         if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
     }
@@ -109,6 +110,7 @@ struct Step {
     double max_norm;
     float beta1, rest1, beta2, rest2, correction2, epsilon, keep, rate;
 };
+static_assert(sizeof(Step) == UPDATE_BYTES, "as the host writes it");
 
 // What the gradients are multiplied by; false where nothing may be updated. `norm` null: no clipping.
 __device__ __forceinline__ bool clip(const float* norm, double max_norm, float& factor) {
@@ -130,7 +132,7 @@ __device__ __forceinline__ float updated(float p, float first, float second, con
     return __fsub_rn(__fmul_rn(p, s.keep), __fmul_rn(__fdiv_rn(first, denominator), s.rate));
 }
 
-// One AdamW step with f32 moments. norm f32 [1] or null. Grid: any, at most table.chunks. Block: 256.
+// One AdamW step with f32 moments. norm f32 [1] or null. Grid: any, at most table.chunks. Block: THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS)
     adamw(const __grid_constant__ Table table, const float* norm, const __grid_constant__ Step step) {
     float factor;
@@ -189,8 +191,8 @@ __device__ __forceinline__ int nearest(const float* middles, float x) {
     return code;
 }
 
-// One AdamW step with 8-bit moments: codes u8 [n], scales f32 [ceil(n / 256)]; a warp takes a block of 256 elements.
-// Grid: any, at most table.chunks. Block: 256.
+// One AdamW step with 8-bit moments: codes u8 [n], scales f32 [ceil(n / MOMENT_BLOCK)]; a warp takes a block.
+// Grid: any, at most table.chunks. Block: THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS)
     adamw8(const __grid_constant__ Table table, const float* norm, const __grid_constant__ Step step) {
     __shared__ float map1[256], map2[256], middles1[256], middles2[256];
@@ -209,14 +211,16 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const Entry& e = entry_of(table, chunk);
         if (!live && e.out == e.param) continue;
         for (int i = 0; i < 2; i++) {
-            u32 start = (chunk - e.first_chunk) * CHUNK + (i * 8 + warp) * 256, at = start + lane * 8;
+            u32 start = (chunk - e.first_chunk) * CHUNK + (i * (THREADS / 32) + warp) * MOMENT_BLOCK,
+                at = start + lane * 8;
             if (start >= e.n) break;
             float p[8], g[8], m[8], v[8];
             load4(e.param, at, e.n, p), load4(e.param, at + 4, e.n, p + 4);
             if (live) {
                 load4(e.grad, at, e.n, g), load4(e.grad, at + 4, e.n, g + 4);
                 u8 *codes1 = (u8*)e.first + at, *codes2 = (u8*)e.second + at;
-                float *scale1 = (float*)e.scale1 + start / 256, *scale2 = (float*)e.scale2 + start / 256;
+                float *scale1 = (float*)e.scale1 + start / MOMENT_BLOCK,
+                      *scale2 = (float*)e.scale2 + start / MOMENT_BLOCK;
                 float old1 = *scale1, old2 = *scale2, top1 = 0.0f, top2 = 0.0f;
                 bool whole = at + 8 <= e.n && ((e.first | e.second) & 7) == 0;
                 u8 c1[8], c2[8];
@@ -256,7 +260,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // out = param + grad for every tensor of the table: a micro-batch's gradients added to those before, in place where out
-// is param. Grid: any, at most table.chunks. Block: 256.
+// is param. Grid: any, at most table.chunks. Block: THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS) accumulate(const __grid_constant__ Table table) {
     for (u32 chunk = blockIdx.x; chunk < table.chunks; chunk += gridDim.x) {
         const Entry& e = entry_of(table, chunk);
@@ -275,7 +279,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) accumulate(const __grid_co
 }
 
 // out = grad for every tensor of the table: tensors into one piece and back. Grid: any, at most table.chunks.
-// Block: 256.
+// Block: THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS) copy(const __grid_constant__ Table table) {
     for (u32 chunk = blockIdx.x; chunk < table.chunks; chunk += gridDim.x) {
         const Entry& e = entry_of(table, chunk);

@@ -1,9 +1,7 @@
 //! The tables of tensors that the kernels of `optimizer.cu` take as a parameter.
 
-/// Tensors that a table holds, as the kernels have it: what fits the 32764 bytes of a launch's parameters.
-const MAX_TENSORS: usize = 480;
-/// Elements that a block takes at once.
-const CHUNK: usize = 4096;
+use crate::cuda::plain::OPTIMIZER_CHUNK as CHUNK;
+use crate::cuda::structures::{MAX_TENSORS, TABLE_BYTES};
 
 /// Addresses of one tensor; 0 where a kernel has no use for one.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,7 +35,7 @@ pub(super) fn chunks(sizes: impl IntoIterator<Item = usize>) -> usize {
 }
 
 fn table(entries: &[Entry]) -> Table {
-    let mut body = Vec::with_capacity(8 + 64 * MAX_TENSORS);
+    let mut body = Vec::with_capacity(TABLE_BYTES);
     let mut done = 0;
     for entry in entries {
         let [first, second] = entry.moments;
@@ -52,13 +50,14 @@ fn table(entries: &[Entry]) -> Table {
     let mut bytes = (entries.len() as u32).to_le_bytes().to_vec();
     bytes.extend((done as u32).to_le_bytes());
     bytes.extend(body);
-    bytes.resize(8 + 64 * MAX_TENSORS, 0);
+    bytes.resize(TABLE_BYTES, 0);
     Table { bytes, chunks: done }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cuda::structures::{ENTRY_BYTES, UPDATE_BYTES};
 
     #[test]
     fn chunks_follow_each_other_through_a_table() {
@@ -69,13 +68,16 @@ mod tests {
         assert_eq!((word(0), word(4)), (5, 7));
         assert_eq!(table.chunks, chunks(sizes));
         for (i, first) in [0, 1, 2, 4, 4].into_iter().enumerate() {
-            let at = 8 + 64 * i;
+            let at = 8 + ENTRY_BYTES * i;
             assert_eq!(
-                (word(at), word(at + 56), word(at + 60)),
+                (word(at), word(at + ENTRY_BYTES - 8), word(at + ENTRY_BYTES - 4)),
                 (sizes[i] as u32 + 1, sizes[i] as u32, first)
             );
         }
-        assert!(table.bytes.len() + 64 <= 32_764, "with the other parameters it fits a launch");
+        assert!(
+            table.bytes.len() + UPDATE_BYTES + 16 <= 32_764,
+            "with the other parameters it fits a launch"
+        );
     }
 
     #[test]

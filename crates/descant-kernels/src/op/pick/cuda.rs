@@ -3,9 +3,11 @@
 use burn::backend::TensorMetadata as _;
 use burn::tensor::{DType, Tensor};
 
-pub(crate) use super::draw::{DRAW_BYTES, DRAWN_BYTES, mask_bytes};
+pub(crate) use super::draw::mask_bytes;
 use super::draw::{Drawn, DrawnRow};
 use crate::DeviceError;
+use crate::cuda::plain::LOGITS;
+use crate::cuda::structures::DRAWN_BYTES;
 use crate::cuda::{self, Arg, DeviceMemory, Event, HostMemory, Result, Run};
 
 /// Ids below this are exact in f32.
@@ -24,7 +26,7 @@ pub(super) fn best_tokens(logits: Tensor<2>) -> std::result::Result<Vec<u32>, De
     let ids = cuda::empty([rows], DType::F32, &logits.device);
     cuda::gpu_of(&logits).enqueue(cuda::handles([&logits, &ids]), move |run, p| {
         let arguments = [Arg::Ptr(p[0]), Arg::Ptr(p[1]), Arg::size(width)];
-        run.launch(run.kernel("pick", "best_tokens", &[])?, rows, 1024u32, 0, &arguments)
+        run.launch(run.kernel("pick", "best_tokens", &[])?, rows, LOGITS.threads, 0, &arguments)
     });
     debug_assert_eq!(ids.shape().num_elements(), rows);
     Ok(cuda::read(ids)?.into_iter().map(|id| id as u32).collect())
@@ -46,7 +48,7 @@ pub(crate) struct At {
 pub(crate) fn draw(run: &Run<'_>, at: At, rows: usize, vocabulary: usize) -> Result<()> {
     let addresses = [at.logits, at.draws, at.seen, at.drawn, at.ids, at.positions];
     let arguments = Arg::list(addresses, [vocabulary]);
-    run.launch(run.kernel("pick/draw", "draw_tokens", &[])?, rows, 1024u32, 0, &arguments)
+    run.launch(run.kernel("pick/draw", "draw_tokens", &[])?, rows, LOGITS.threads, 0, &arguments)
 }
 
 /// See [`draw_tokens`](super::draw_tokens).

@@ -7,12 +7,11 @@
 // is halved by key until one is left. A key is the value's order, the largest first, above the id.
 #include "common.cuh"
 
-#define THREADS 1024
-#define BINS 1024
+#define BINS THREADS
 #define WINDOW 2048
-#define ONE 40
 #define LOG2E_F 1.44269504088896341f
 #define WANTS_TOTAL 1u
+static_assert(THREADS == 32 * 32, "a warp for each lane of one");
 
 // As Draw of draw.rs, and what a decoder knows of the row.
 struct Draw {
@@ -21,14 +20,16 @@ struct Draw {
     u32 top_k;
     u32 step, flags;
 };
+static_assert(sizeof(Draw) == DRAW_BYTES, "as the host writes it");
 // What the host reads: the id, -1 where a logit is not finite; its logit and the largest as the model gave them, and
-// the sum of 2^40 exp(logit - largest).
+// the sum of 2^ONE exp(logit - largest).
 struct Drawn {
     int id;
     float logit, largest;
     u32 unused;
     u64 total;
 };
+static_assert(sizeof(Drawn) == DRAWN_BYTES, "as the host reads it");
 
 __device__ __forceinline__ u64 mix(u64 z) {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -262,7 +263,7 @@ struct Order {
 
 // logits bf16 [B, V], V a multiple of 8 below 2^31; draws [B]; seen u32 [B, ceil(V / 32)], a bit a token, or null for
 // none; drawn [B]. In a step of generation ids, positions i32 [B] advance to the next token, seen and the draw's step
-// with them; else ids is null. Grid: B. Block: 1024.
+// with them; else ids is null. Grid: B. Block: THREADS.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     draw_tokens(const bf16* logits, Draw* draws, u32* seen, Drawn* drawn, int* ids, int* positions, int V) {
     __shared__ Shared s;

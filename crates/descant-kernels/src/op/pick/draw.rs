@@ -15,6 +15,8 @@ use std::f64::consts::LOG2_E;
 
 use super::order::Order;
 use super::weights::{GOLDEN, ONE, SHARES, mix, part, part_above, random, share, weight};
+#[cfg(feature = "cuda")]
+use crate::cuda::structures::DRAW_BYTES;
 
 /// How the tokens of a sequence are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -140,13 +142,6 @@ impl Drawn {
         }
     }
 }
-
-/// Bytes of [`Drawn`] on a card.
-#[cfg(feature = "cuda")]
-pub(crate) const DRAWN_BYTES: usize = 24;
-/// Bytes of a row's `struct Draw` on a card.
-#[cfg(feature = "cuda")]
-pub(crate) const DRAW_BYTES: usize = 40;
 
 impl DrawnRow<'_> {
     /// The token.

@@ -12,6 +12,8 @@ use burn::tensor::Tensor;
 use crate::{DeviceError, read_floats};
 
 pub use draw::{Draw, Drawn, DrawnRow};
+#[cfg(feature = "nvrtc")]
+pub(crate) use weights::ONE;
 
 /// The id of the largest logit of each row, ties to the lower id. On a card the rows stay there.
 ///

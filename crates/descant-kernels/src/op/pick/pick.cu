@@ -2,10 +2,10 @@
 //
 // One block a row. Maxima are compared by value, then by id, so that the order of threads does not show. A logit that
 // is not a number is never the largest, but in the first place, where nothing is larger than it: as a plain loop has
-// it. logits bf16 [rows, V], V a multiple of 8 below 2^24; ids f32 [rows], exact. Grid: rows. Block: 1024.
+// it. logits bf16 [rows, V], V a multiple of 8 below 2^24; ids f32 [rows], exact. Grid: rows. Block: THREADS.
 #include "common.cuh"
 
-#define THREADS 1024
+static_assert(THREADS == 32 * 32, "a warp for each lane of one");
 #define LOWEST __uint_as_float(0xff800000u)
 
 struct Best {

@@ -1,7 +1,7 @@
 //! Weights of tokens and random numbers, as integers: what host and card compute to the bit.
 
 /// The exponent of the largest weight.
-pub(super) const ONE: i32 = 40;
+pub(crate) const ONE: i32 = 40;
 /// The scale of top-p.
 pub(super) const SHARES: u32 = 63;
 /// Bits of a random number.

@@ -6,6 +6,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::{RotaryKernel, Turn};
+use crate::cuda::plain::{EACH, ROTARY_HEADS};
 use crate::cuda::{self, Arg, Result, Run};
 
 /// Heads to turn, in rows that may hold more than them.
@@ -21,9 +22,6 @@ pub(crate) struct Heads {
     pub(crate) strides: [usize; 2],
 }
 
-/// Heads a thread turns, as `rotary.cu` has it.
-const GROUP: usize = 4;
-
 /// Turns the heads of `x` by `sign` times the angles into `out`, which may be `x`.
 pub(crate) fn turn(
     run: &Run<'_>,
@@ -35,11 +33,11 @@ pub(crate) fn turn(
     sign: f32,
 ) -> Result<()> {
     let kernel = run.kernel("rotary", "rotary", &[])?;
-    let threads = heads.n_tokens * heads.count.div_ceil(GROUP) * (heads.dim / 16);
+    let threads = heads.n_tokens * heads.count.div_ceil(ROTARY_HEADS) * (heads.dim / 16);
     let [from, to] = heads.strides;
     let mut arguments = Arg::list([x, cos, sin, out], [heads.n_tokens, heads.count, heads.dim, from, to]);
     arguments.push(Arg::F32(sign));
-    run.launch_early(kernel, threads.div_ceil(256), 256u32, 0, &arguments)
+    run.launch_early(kernel, EACH.over(threads), EACH.threads, 0, &arguments)
 }
 
 impl RotaryKernel for CubeBackend {

@@ -1,15 +1,16 @@
 // Rotary embedding of heads inside wider rows, in place or from one buffer to another. Source: Su et al. 2021.
 //
-// A thread turns eight pairs (i, i + d/2) of up to four heads of one token, so that the angles are read once for the
-// four and eight 16-byte loads are under way at a time.
+// A thread turns eight pairs (i, i + d/2) of up to HEADS heads of one token, so that the angles are read once for
+// them and 2 HEADS loads of 16 bytes are under way at a time.
 #include "step.cuh"
 
-#define HEADS 4
+static_assert(THREADS % 32 == 0, "whole warps");
 
 // For every head h < n_heads: out[t, h*d + j] = x1 cos - sign x2 sin, out[t, h*d + d/2 + j] = x2 cos + sign x1 sin.
 // x bf16 rows of stride ld, out bf16 rows of stride out_ld (may be x); cos, sin f32 [T, d/2]; d a multiple of 16.
-// sign 1 turns forward, -1 back (the gradient). Grid: ceil(T * ceil(n_heads / 4) * (d / 16) / 256). Block: 256.
-extern "C" __global__ void __launch_bounds__(256)
+// sign 1 turns forward, -1 back (the gradient). Grid: ceil(T * ceil(n_heads / HEADS) * (d / 16) / THREADS). Block:
+// THREADS.
+extern "C" __global__ void __launch_bounds__(THREADS)
     rotary(const bf16* x, const float* __restrict__ cos, const float* __restrict__ sin, bf16* out, int T, int n_heads,
            int d, int ld, int out_ld, float sign) {
     follow_closely();

@@ -1,11 +1,12 @@
 //! Routing on a CUDA card: the launches. The operators made of them are in `cuda_ops.rs`.
 
 use super::sizes::CHUNK;
-use crate::cuda::geometry::{FEW_PAIRS, FEW_PAIRS_EXPERTS, MAX_EXPERTS, TAKE_ROWS_SM90};
+use crate::cuda::geometry::{Block, FEW_PAIRS, FEW_PAIRS_EXPERTS, MAX_EXPERTS, TAKE_ROWS_SM90};
+use crate::cuda::plain::{EACH, FEW_TOP_K, MAX_TOP_K, PAIR_ROW, ROUTER_TOKENS};
 use crate::cuda::{Arg, CudaError, Result, Run};
 
-/// Experts that a token may go to at most.
-const MAX_TOP_K: usize = 8;
+/// The sort, a pair a thread.
+const SORT: Block = Block::of(CHUNK as u32);
 
 /// Whether the kernels choose `top_k` of so many experts.
 pub(crate) const fn can_choose(top_k: usize, n_experts: usize) -> bool {
@@ -37,10 +38,7 @@ impl RouterWeight {
     }
 }
 
-/// Tokens of a block that looks for experts, and of one where there are few.
-const ROUTED: usize = 32;
-const FEW_ROUTED: usize = 16;
-/// Up to so many tokens, blocks have few: more would leave multiprocessors without work.
+/// Up to so many tokens, a block that looks for experts has one tile of them, else two: that would leave multiprocessors without work.
 const FEW_TOKENS: usize = 4096;
 
 /// `logits = x · weight^T + bias`, f32 `[tokens, experts]`, and of each token what [`choose`] chooses.
@@ -62,8 +60,9 @@ pub(crate) fn router_choice(
     };
     let addresses = [x, weight.address(), bias, logits, experts, weights];
     let arguments = Arg::list(addresses, [n_tokens, hidden, n_experts, top_k]);
-    let blocks = n_tokens.div_ceil(if is_few { FEW_ROUTED } else { ROUTED });
-    run.launch_early(run.kernel("route", entry, &[])?, blocks, 256u32, 0, &arguments)?;
+    let tiles = if is_few { 1 } else { 2 };
+    let blocks = n_tokens.div_ceil(tiles * ROUTER_TOKENS);
+    run.launch_early(run.kernel("route", entry, &[])?, blocks, EACH.threads, 0, &arguments)?;
     run.keep_routing(experts, n_tokens * top_k)
 }
 
@@ -77,7 +76,7 @@ pub(crate) fn choose(
 ) -> Result<()> {
     check(top_k, n_experts)?;
     let arguments = Arg::list([logits, experts, weights], [n_tokens, n_experts, top_k]);
-    run.launch(run.kernel("route", "choose", &[])?, n_tokens.div_ceil(8), 256u32, 0, &arguments)?;
+    run.launch(run.kernel("route", "choose", &[])?, EACH.warps_over(n_tokens), EACH.threads, 0, &arguments)?;
     run.keep_routing(experts, n_tokens * top_k)
 }
 
@@ -94,13 +93,13 @@ pub(crate) fn sort(
     if n_pairs <= FEW_PAIRS && n_experts <= FEW_PAIRS_EXPERTS {
         let arguments = Arg::list([experts, pairs, places, offsets], [n_pairs, n_experts]);
         let kernel = run.kernel("route/sort", "sort_few_pairs", &[])?;
-        return run.launch_early(kernel, 1usize, CHUNK, 0, &arguments);
+        return run.launch_early(kernel, 1usize, SORT.threads, 0, &arguments);
     }
     let blocks = n_pairs.div_ceil(CHUNK).max(1);
     let arguments = Arg::list([experts, scratch], [n_pairs, n_experts]);
-    run.launch_early(run.kernel("route/sort", "count_pairs", &[])?, blocks, CHUNK, 0, &arguments)?;
+    run.launch_early(run.kernel("route/sort", "count_pairs", &[])?, blocks, SORT.threads, 0, &arguments)?;
     let arguments = Arg::list([experts, scratch, pairs, places, offsets], [n_pairs, n_experts]);
-    run.launch_early(run.kernel("route/sort", "sort_pairs", &[])?, blocks, CHUNK, 0, &arguments)
+    run.launch_early(run.kernel("route/sort", "sort_pairs", &[])?, blocks, SORT.threads, 0, &arguments)
 }
 
 /// `out = residual + sum of a token's rows of y by their weights`; weights and residual may be none (0).
@@ -116,7 +115,13 @@ pub(crate) fn combine(
     let vectors = n_tokens * hidden / 8;
     let mut arguments = Arg::list([y, weights, places, residual, out], []);
     arguments.extend([Arg::I64(vectors as i64), Arg::size(hidden), Arg::size(top_k)]);
-    run.launch_early(run.kernel("route/rows", "combine", &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
+    run.launch_early(
+        run.kernel("route/rows", "combine", &[])?,
+        EACH.over(vectors),
+        EACH.threads,
+        0,
+        &arguments,
+    )
 }
 
 /// Addresses of [`combine_backward`].
@@ -157,8 +162,8 @@ pub(crate) fn combine_backward(
     let stream = [at.middle, at.inverse_rms, at.norm, at.grad, at.out, at.d_logits];
     let mut arguments = given.map(Arg::Ptr).to_vec();
     arguments.extend(Arg::list(stream, [hidden, top_k, is_f32.into()]));
-    let entry = if top_k <= 4 { "combine_backward" } else { "combine_backward_many" };
-    run.launch_early(run.kernel("route/rows", entry, &[])?, n_tokens, 128u32, 0, &arguments)
+    let entry = if top_k <= FEW_TOP_K { "combine_backward" } else { "combine_backward_many" };
+    run.launch_early(run.kernel("route/rows", entry, &[])?, n_tokens, PAIR_ROW.threads, 0, &arguments)
 }
 
 /// `weights = softmax of the chosen logits`, f32 `[tokens, k]`.
@@ -170,7 +175,7 @@ pub(crate) fn expert_weights(
     sizes: [usize; 3],
 ) -> Result<()> {
     let arguments = Arg::list([logits, experts, weights], sizes);
-    run.launch(run.kernel("route", "expert_weights", &[])?, sizes[0].div_ceil(256), 256u32, 0, &arguments)
+    run.launch(run.kernel("route", "expert_weights", &[])?, EACH.over(sizes[0]), EACH.threads, 0, &arguments)
 }
 
 /// Gradient of all logits, f32 `[tokens, experts]`, from that of the weights.
@@ -184,7 +189,7 @@ pub(crate) fn expert_weights_backward(
 ) -> Result<()> {
     let arguments = Arg::list([weights, experts, grad, d_logits], sizes);
     let kernel = run.kernel("route", "expert_weights_backward", &[])?;
-    run.launch(kernel, sizes[0].div_ceil(8), 256u32, 0, &arguments)
+    run.launch(kernel, EACH.warps_over(sizes[0]), EACH.threads, 0, &arguments)
 }
 
 /// A row for each sorted place.
@@ -204,7 +209,13 @@ pub(crate) fn take(
         let kernel = run.kernel("route/rows_sm90", "take_tokens", &[])?;
         return run.launch_early(kernel, grid, TAKE_ROWS_SM90.threads, shared as u32, &arguments);
     }
-    run.launch(run.kernel("route/rows", "take_tokens", &[])?, n_tokens.div_ceil(8), 256u32, 0, &arguments)
+    run.launch(
+        run.kernel("route/rows", "take_tokens", &[])?,
+        EACH.warps_over(n_tokens),
+        EACH.threads,
+        0,
+        &arguments,
+    )
 }
 
 /// Gradients of [`combine`]: of `y`, and of the weights.
@@ -215,5 +226,5 @@ pub(crate) fn combine_gradients(
     [n_pairs, hidden, top_k]: [usize; 3],
 ) -> Result<()> {
     let arguments = Arg::list([y, weights, pairs, grad, dy, d_weights], [hidden, top_k]);
-    run.launch(run.kernel("route/rows", "combine_gradients", &[])?, n_pairs, 128u32, 0, &arguments)
+    run.launch(run.kernel("route/rows", "combine_gradients", &[])?, n_pairs, PAIR_ROW.threads, 0, &arguments)
 }

@@ -3,6 +3,9 @@
 #include "step.cuh"
 
 #define EXPERT_TILE 32
+#define WARPS (THREADS / 32)
+static_assert(THREADS % 32 == 0, "whole warps");
+static_assert(TILE_TOKENS == 16, "a product of tensor cores high");
 static_assert(MAX_EXPERTS % 32 == 0, "as many keys a lane");
 
 // Takes the leading bf16 of eight floats, and leaves what is missing in them.
@@ -17,24 +20,24 @@ __device__ __forceinline__ uint4 split(float* f) {
 
 // logits[t, e] = dot(x[t], w[e]) + bias[e], on tensor cores with f32 accumulators: products of bf16 are exact in f32.
 //
-// A block owns 16 M tokens; its eight warps take the columns in turns of 32 and are summed in order. Within a turn a
+// A block owns TILE_TOKENS M tokens; its warps take the columns in turns of 32 and are summed in order. Within a turn a
 // lane loads 16 bytes of a row; both operands use the same order of columns, which a dot product does not see. With w
 // in f32 (a router with its low-rank part added) it is the sum of three bf16 products.
 template <bool F32, int M>
 __device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const void* __restrict__ w,
                                               const float* __restrict__ bias, float* logits, int T, int D, int E) {
-    __shared__ float partial[8][16 * M][EXPERT_TILE];
+    __shared__ float partial[WARPS][TILE_TOKENS * M][EXPERT_TILE];
     constexpr int AHEAD = F32 && M > 1 ? 1 : F32 || M > 1 ? 2 : 3;  // turns of a warp loaded together, without spills
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
-    int first = blockIdx.x * 16 * M;
+    int first = blockIdx.x * TILE_TOKENS * M;
     for (int e0 = 0; e0 < E; e0 += EXPERT_TILE) {
         float acc[M][4][4] = {};
         // What is not there is zero: loads without branches are under way together.
-        for (int start = warp; start < D / 32; start += 8 * AHEAD) {
+        for (int start = warp; start < D / 32; start += WARPS * AHEAD) {
             uint4 a[AHEAD][M][2], b[AHEAD][4][F32 ? 2 : 1];
 #pragma unroll
             for (int turn = 0; turn < AHEAD; turn++) {
-                const int column = (start + turn * 8) * 32 + t * 8;
+                const int column = (start + turn * WARPS) * 32 + t * 8;
 #pragma unroll
                 for (int i = 0; i < 2 * M; i++) {
                     const int token = first + i * 8 + g;
@@ -79,12 +82,12 @@ __device__ __forceinline__ void router_logits(const bf16* __restrict__ x, const 
                 for (int i = 0; i < 4; i++)
                     partial[warp][m * 16 + (i >> 1) * 8 + g][n * 8 + t * 2 + (i & 1)] = acc[m][n][i];
         __syncthreads();
-        for (int i = threadIdx.x; i < 16 * M * EXPERT_TILE; i += 256) {
+        for (int i = threadIdx.x; i < TILE_TOKENS * M * EXPERT_TILE; i += THREADS) {
             int token = first + i / EXPERT_TILE, expert = e0 + i % EXPERT_TILE;
             if (token >= T || expert >= E) continue;
             float sum = 0.0f;
 #pragma unroll
-            for (int part = 0; part < 8; part++) sum += partial[part][i / EXPERT_TILE][i % EXPERT_TILE];
+            for (int part = 0; part < WARPS; part++) sum += partial[part][i / EXPERT_TILE][i % EXPERT_TILE];
             logits[(u64)token * E + expert] = sum + (bias ? bias[expert] : 0.0f);
         }
         __syncthreads();
@@ -128,10 +131,10 @@ __device__ __forceinline__ void choose_token(const float* logits, int* experts, 
 
 // The k largest logits of each token, largest first, ties to the lower expert, and their softmax.
 // logits f32 [T, E]; experts i32 [T, k]; weights f32 [T, k] or null. k <= 32, k <= E <= 256.
-// Grid: ceil(T / 8). Block: 256, a warp a token.
-extern "C" __global__ void __launch_bounds__(256)
+// Grid: ceil(T / WARPS). Block: THREADS, a warp a token.
+extern "C" __global__ void __launch_bounds__(THREADS)
     choose(const float* __restrict__ logits, int* experts, float* weights, int T, int E, int k) {
-    int token = blockIdx.x * 8 + (threadIdx.x >> 5);
+    int token = blockIdx.x * WARPS + (threadIdx.x >> 5);
     if (token < T) choose_token(logits, experts, weights, token, E, k);
 }
 
@@ -141,15 +144,15 @@ __device__ __forceinline__ void logits_and_choice(const bf16* __restrict__ x, co
                                                   const float* __restrict__ bias, float* logits, int* experts,
                                                   float* weights, int T, int D, int E, int k) {
     router_logits<F32, M>(x, w, bias, logits, T, D, E);
-    int first = blockIdx.x * 16 * M, end = min(T, first + 16 * M);
-    for (int token = first + (threadIdx.x >> 5); token < end; token += 8)
+    int first = blockIdx.x * TILE_TOKENS * M, end = min(T, first + TILE_TOKENS * M);
+    for (int token = first + (threadIdx.x >> 5); token < end; token += WARPS)
         choose_token(logits, experts, weights, token, E, k);
 }
 
 // x bf16 [T, D]; w [E, D]; bias f32 [E] or null; logits f32 [T, E]; experts and weights as `choose` has them. D a
-// multiple of 32, any E. Grid: ceil(T / 32), or ceil(T / 16) of those for few tokens. Block: 256.
+// multiple of 32, any E. Grid: ceil(T / (TILE_TOKENS m)). Block: THREADS.
 #define ROUTER_CHOICE(name, number, f32, m)                                                                         \
-    extern "C" __global__ void __launch_bounds__(256, 2)                                                            \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                        \
         name(const bf16* x, const number* w, const float* bias, float* logits, int* experts, float* weights, int T, \
              int D, int E, int k) {                                                                                 \
         follow_closely();                                                                                           \
@@ -161,7 +164,8 @@ ROUTER_CHOICE(router_choice_f32, float, true, 2)
 ROUTER_CHOICE(router_choice_few_f32, float, true, 1)
 
 // weights[t] = softmax(logits[t, experts[t]]). logits f32 [T, E], experts i32 [T, k], weights f32 [T, k].
-// The first expert is taken as the one with the largest logit. Grid: ceil(T / 256). Block: 256, a thread a token.
+// The first expert is taken as the one with the largest logit. Grid: ceil(T / THREADS). Block: THREADS, a thread a
+// token.
 extern "C" __global__ void expert_weights(const float* __restrict__ logits, const int* __restrict__ experts,
                                           float* weights, int T, int E, int k) {
     u64 token = (u64)blockIdx.x * blockDim.x + threadIdx.x;
@@ -174,11 +178,12 @@ extern "C" __global__ void expert_weights(const float* __restrict__ logits, cons
 }
 
 // Gradient of all logits of a token, zero where it did not go: dlogits[t, e_i] = w_i (g_i - sum_j w_j g_j).
-// weights, grad f32 [T, k]; experts i32 [T, k]; dlogits f32 [T, E]. Grid: ceil(T / 8). Block: 256, a warp a token.
+// weights, grad f32 [T, k]; experts i32 [T, k]; dlogits f32 [T, E]. Grid: ceil(T / WARPS). Block: THREADS, a warp a
+// token.
 extern "C" __global__ void expert_weights_backward(const float* __restrict__ weights, const int* __restrict__ experts,
                                                    const float* __restrict__ grad, float* dlogits, int T, int E,
                                                    int k) {
-    u64 token = (u64)blockIdx.x * 8 + (threadIdx.x >> 5);
+    u64 token = (u64)blockIdx.x * WARPS + (threadIdx.x >> 5);
     if (token >= T) return;
     weights += token * k, experts += token * k, grad += token * k;
     float mean = 0.0f;

@@ -2,16 +2,16 @@
 // backward. All sums over a token's pairs run in slot order.
 #include "step.cuh"
 
-#define THREADS 128
-#define MAX_K 8
+static_assert(THREADS % 32 == 0 && ROW_THREADS % 32 == 0, "whole warps");
+static_assert(FEW_K % 4 == 0, "slots go by fours");
 
 // out[places[t, i]] = x[t] for each slot i: a row for each sorted place. A row is read once, because rows in the order
 // of places come from everywhere. x bf16 [T, D], places i32 [T, k], out bf16 [T k, D].
-// Grid: ceil(T / 8). Block: 256, a warp a token.
-extern "C" __global__ void __launch_bounds__(256)
+// Grid: ceil(T / (THREADS / 32)). Block: THREADS, a warp a token.
+extern "C" __global__ void __launch_bounds__(THREADS)
     take_tokens(const bf16* __restrict__ x, const int* __restrict__ places, bf16* __restrict__ out, int T, int D,
                 int k) {
-    const int token = blockIdx.x * 8 + (threadIdx.x >> 5);
+    const int token = blockIdx.x * (THREADS / 32) + (threadIdx.x >> 5);
     if (token >= T) return;
     const bf16* from = x + (u64)token * D;
     for (int column = (threadIdx.x & 31) * 8; column < D; column += 4 * 256) {
@@ -30,12 +30,12 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // out[t] = residual[t] + sum over slots i of weights[t, i] * y[places[t, i]].
 // y bf16 [P, D]; weights f32 [T, k], null for ones (the gradient of take_tokens); residual bf16 [T, D] or null;
-// out bf16 [T, D], may be residual. n = T * D / 8. Grid: ceil(n / 256). Block: 256, a vector a thread.
-extern "C" __global__ void __launch_bounds__(256)
+// out bf16 [T, D], may be residual. n = T * D / 8. Grid: ceil(n / THREADS). Block: THREADS, a vector a thread.
+extern "C" __global__ void __launch_bounds__(THREADS)
     combine(const bf16* __restrict__ y, const float* __restrict__ weights, const int* __restrict__ places,
             const bf16* residual, bf16* out, u64 n, int D, int k) {
     follow_closely();
-    u64 item = (u64)blockIdx.x * 256 + threadIdx.x;
+    u64 item = (u64)blockIdx.x * THREADS + threadIdx.x;
     if (item >= n) return;
     int width = D / 8, column = item % width * 8;
     u64 token = item / width;
@@ -62,8 +62,9 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // The gradients of `combine`: dy[p] = weights[q] * grad[q / k], d_weights[q] = dot(grad[q / k], y[p]) with q =
-// pairs[p]. y, dy bf16 [P, D] (dy may be y); grad bf16 [T, D]; weights, d_weights f32 [T, k]. Grid: P. Block: 128.
-extern "C" __global__ void __launch_bounds__(THREADS)
+// pairs[p]. y, dy bf16 [P, D] (dy may be y); grad bf16 [T, D]; weights, d_weights f32 [T, k]. Grid: P. Block:
+// ROW_THREADS.
+extern "C" __global__ void __launch_bounds__(ROW_THREADS)
     combine_gradients(const bf16* y, const float* __restrict__ weights, const int* __restrict__ pairs,
                       const bf16* __restrict__ grad, bf16* dy, float* d_weights, int D, int k) {
     __shared__ float scratch[32];
@@ -71,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     int pair = pairs[place];
     float weight = weights[pair], sum = 0.0f;
     grad += (u64)(pair / k) * D, y += place * D, dy += place * D;
-    for (int c = threadIdx.x; c < D / 8; c += THREADS) {
+    for (int c = threadIdx.x; c < D / 8; c += ROW_THREADS) {
         float a[8], b[8];
         unpack8(load16(grad + 8 * c), a);
         unpack8(load16(y + 8 * c), b);
@@ -135,12 +136,12 @@ __device__ __forceinline__ void finish_token(const Token<K>& token, const bf16* 
     // Under way beside the rest.
 #pragma unroll
     for (int i = 0; i < V; i++) {
-        int c = threadIdx.x + i * THREADS;
+        int c = threadIdx.x + i * ROW_THREADS;
         if (c < n) rows[i] = load16(x + 8 * c), rest[i] = load16(grad + 8 * c);
     }
 #pragma unroll
-    for (int i = 0; i < (V > 0 ? V : (n + THREADS - 1) / THREADS); i++) {
-        int c = threadIdx.x + i * THREADS;
+    for (int i = 0; i < (V > 0 ? V : (n + ROW_THREADS - 1) / ROW_THREADS); i++) {
+        int c = threadIdx.x + i * ROW_THREADS;
         if (c >= n) break;
         float g[8], f[8];
         uint4 row = V > 0 ? rows[V > 0 ? i : 0] : load16(x + 8 * c);
@@ -160,8 +161,8 @@ __device__ __forceinline__ void finish_token(const Token<K>& token, const bf16* 
     }
     float along = block_sum(sum, scratch) * scale * scale / D;
 #pragma unroll
-    for (int i = 0; i < (V > 0 ? V : (n + THREADS - 1) / THREADS); i++) {
-        int c = threadIdx.x + i * THREADS;
+    for (int i = 0; i < (V > 0 ? V : (n + ROW_THREADS - 1) / ROW_THREADS); i++) {
+        int c = threadIdx.x + i * ROW_THREADS;
         if (c >= n) break;
         float g[8], f[8], r[8];
         if (V > 0) {
@@ -182,7 +183,7 @@ __device__ __forceinline__ void finish_token(const Token<K>& token, const bf16* 
 
 // Sums over the block, each the same bits in every thread. `scratch` is free again on return.
 template <int K> __device__ __forceinline__ void block_sums(float (&x)[K], float* scratch) {
-    static_assert(THREADS / 32 * K <= 32, "room for a sum of each warp");
+    static_assert(ROW_THREADS / 32 * K <= 32, "room for a sum of each warp");
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
 #pragma unroll
     for (int i = 0; i < K; i++) {
@@ -193,7 +194,7 @@ template <int K> __device__ __forceinline__ void block_sums(float (&x)[K], float
 #pragma unroll
     for (int i = 0; i < K; i++) {
         x[i] = 0.0f;
-        for (int other = 0; other < THREADS / 32; other++) x[i] += scratch[other * K + i];
+        for (int other = 0; other < ROW_THREADS / 32; other++) x[i] += scratch[other * K + i];
     }
     __syncthreads();
 }
@@ -222,7 +223,7 @@ __device__ __forceinline__ void end_of_experts(const bf16* dxp, const int* place
         dw[i] = 0.0f;
         if (i < k) token.places[i] = places[t * k + i], token.experts[i] = experts[t * k + i];
     }
-    for (int c = threadIdx.x; c < D / 8; c += THREADS) {
+    for (int c = threadIdx.x; c < D / 8; c += ROW_THREADS) {
         float f[8];
         unpack8(load16(grad + 8 * c), f);
 #pragma unroll
@@ -245,7 +246,7 @@ __device__ __forceinline__ void end_of_experts(const bf16* dxp, const int* place
         if (threadIdx.x == 0) d_logits[t * k + i] = token.d_logits[i];
     }
     const bf16* x = x_mid + t * D;
-    int v = (D / 8 + THREADS - 1) / THREADS;
+    int v = (D / 8 + ROW_THREADS - 1) / ROW_THREADS;
     if (v == 1)
         finish_token<1>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
     else if (v <= 3)
@@ -254,18 +255,18 @@ __device__ __forceinline__ void end_of_experts(const bf16* dxp, const int* place
         finish_token<0>(token, x, norm_w, grad, out, inv_rms[t], D, k, scratch);
 }
 
-// The above with k <= 4. Grid: T. Block: 128.
-extern "C" __global__ void __launch_bounds__(THREADS, 5)
+// The above with k <= FEW_K. Grid: T. Block: ROW_THREADS.
+extern "C" __global__ void __launch_bounds__(ROW_THREADS, 5)
     combine_backward(const bf16* dxp, const int* places, const int* experts, const float* d_weights,
                      const float* weights, const void* router_w, const bf16* down_bias, const bf16* x_mid,
                      const float* inv_rms, const float* norm_w, const bf16* grad, bf16* out, float* d_logits, int D,
                      int k, int router_is_f32) {
     follow_closely();
-    end_of_experts<4>(dxp, places, experts, d_weights, weights, router_w, down_bias, x_mid, inv_rms, norm_w, grad, out,
-                      d_logits, D, k, router_is_f32);
+    end_of_experts<FEW_K>(dxp, places, experts, d_weights, weights, router_w, down_bias, x_mid, inv_rms, norm_w, grad,
+                          out, d_logits, D, k, router_is_f32);
 }
-// The same with k <= 8.
-extern "C" __global__ void __launch_bounds__(THREADS, 4)
+// The same with k <= MAX_K.
+extern "C" __global__ void __launch_bounds__(ROW_THREADS, 4)
     combine_backward_many(const bf16* dxp, const int* places, const int* experts, const float* d_weights,
                           const float* weights, const void* router_w, const bf16* down_bias, const bf16* x_mid,
                           const float* inv_rms, const float* norm_w, const bf16* grad, bf16* out, float* d_logits,

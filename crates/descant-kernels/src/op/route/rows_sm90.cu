@@ -3,7 +3,7 @@
 #include "sm90.cuh"
 #include "step.cuh"
 
-constexpr int WARPS = THREADS / 32, STAGES = 2, MAX_K = 8;
+constexpr int WARPS = THREADS / 32, STAGES = 2;
 static_assert(THREADS % 32 == 0, "whole warps");
 
 __device__ __forceinline__ void bulk_store(void* to, u32 from, u32 bytes) {
@@ -17,7 +17,7 @@ template <int N> __device__ __forceinline__ void bulk_wait_read() {
 }
 
 // out[places[t, i]] = x[t] for each slot i < k. x bf16 [T, D], places i32 [T, k], out bf16 [T k, D]; D a multiple of 8,
-// k <= 8. Dynamic shared memory: THREADS / 32 * 2 rows. Grid: any. Block: THREADS; the first lane of a warp works.
+// k <= MAX_K. Dynamic shared memory: THREADS / 32 * 2 rows. Grid: any. Block: THREADS; the first lane of a warp works.
 extern "C" __global__ void __launch_bounds__(THREADS)
     take_tokens(const bf16* __restrict__ x, const int* __restrict__ places, bf16* __restrict__ out, int T, int D,
                 int k) {

@@ -9,22 +9,22 @@ static_assert(CHUNK == 32 * WARPS, "a pair a thread");
 
 // How often each expert occurs in each chunk of pairs. experts i32 [P]; counts i32 [ceil(P / CHUNK), E]. E <=
 // MAX_EXPERTS. Grid: ceil(P / CHUNK). Block: CHUNK.
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(CHUNK)
     count_pairs(const int* __restrict__ experts, int* counts, int P, int E) {
     follow_closely();
     __shared__ int chosen[MAX_EXPERTS];
-    for (int e = threadIdx.x; e < E; e += 1024) chosen[e] = 0;
+    for (int e = threadIdx.x; e < E; e += CHUNK) chosen[e] = 0;
     __syncthreads();
     int pair = blockIdx.x * CHUNK + threadIdx.x;
     if (pair < P) atomicAdd(&chosen[experts[pair]], 1);  // A count of integers is the same in any order.
     __syncthreads();
-    for (int e = threadIdx.x; e < E; e += 1024) counts[blockIdx.x * E + e] = chosen[e];
+    for (int e = threadIdx.x; e < E; e += CHUNK) counts[blockIdx.x * E + e] = chosen[e];
 }
 
 // Stable sort of the pairs by expert: place of a pair = pairs of smaller experts + earlier pairs of its expert.
 // experts i32 [P]; counts as `count_pairs` wrote it; pairs, places i32 [P]; offsets i32 [E + 1]. E <= MAX_EXPERTS.
 // Grid: ceil(P / CHUNK), at least 1. Block: CHUNK.
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(CHUNK)
     sort_pairs(const int* __restrict__ experts, const int* __restrict__ counts, int* pairs, int* places, int* offsets,
                int P, int E) {
     follow_closely();
@@ -39,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(1024)
             by_warp[warp][e] = sum;
         }
         __syncthreads();
-        for (int e = threadIdx.x; e < E; e += 1024) {
+        for (int e = threadIdx.x; e < E; e += CHUNK) {
             int sum = 0;
             for (int w = 0; w < WARPS; w++) sum += by_warp[w][e];
             (part ? before : total)[e] = sum;
@@ -62,7 +62,7 @@ extern "C" __global__ void __launch_bounds__(1024)
     int rank = __popc(same & ((1u << lane) - 1));
     if (e >= 0 && rank == 0) by_warp[warp][e] = __popc(same);
     __syncthreads();
-    for (int i = threadIdx.x; i < E; i += 1024) {
+    for (int i = threadIdx.x; i < E; i += CHUNK) {
         int sum = before[i];
         for (int w = 0; w < WARPS; w++) {
             int n = by_warp[w][i];
@@ -81,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(1024)
 static_assert(FEW_PAIRS % CHUNK == 0, "whole chunks");
 
 // `count_pairs` and `sort_pairs` in one block. P <= FEW_PAIRS, E <= FEW_EXPERTS. Grid: 1. Block: CHUNK.
-extern "C" __global__ void __launch_bounds__(1024)
+extern "C" __global__ void __launch_bounds__(CHUNK)
     sort_few_pairs(const int* __restrict__ experts, int* pairs, int* places, int* offsets, int P, int E) {
     follow_closely();
     // Pairs of each expert in each run of 32, then those in the runs before.
@@ -89,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(1024)
     __shared__ int first[FEW_EXPERTS];
     static_assert(FEW_CHUNKS * WARPS == 4 * 32 && FEW_EXPERTS == 4 * 32, "four a lane");
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    for (int i = threadIdx.x; i < FEW_CHUNKS * WARPS * FEW_EXPERTS; i += 1024) (&counts[0][0])[i] = 0;
+    for (int i = threadIdx.x; i < FEW_CHUNKS * WARPS * FEW_EXPERTS; i += CHUNK) (&counts[0][0])[i] = 0;
     __syncthreads();
     int mine[FEW_CHUNKS], rank[FEW_CHUNKS];
 #pragma unroll

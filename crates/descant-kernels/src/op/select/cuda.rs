@@ -8,6 +8,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::choice::{Choice, indices};
 use super::node::SelectKernel;
+use crate::cuda::plain::EACH;
 use crate::cuda::{self, Arg, Result, Run};
 
 /// Numbers of two bytes that the kernels move at a time.
@@ -40,7 +41,7 @@ fn launch(run: &Run<'_>, entry: &'static str, at: [u64; 3], [count, width]: [usi
     arguments.extend([Arg::I64(vectors as i64), Arg::size(width)]);
     let bytes = 4.0 * (count * width) as f64;
     run.stage("rows by index", 0.0, bytes, || {
-        run.launch_early(run.kernel("select", entry, &[])?, vectors.div_ceil(256), 256u32, 0, &arguments)
+        run.launch_early(run.kernel("select", entry, &[])?, EACH.over(vectors), EACH.threads, 0, &arguments)
     })
 }
 

@@ -6,7 +6,7 @@ use burn_cubecl::CubeBackend;
 use burn_cubecl::tensor::CubeTensor;
 
 use super::SwigluKernel;
-use crate::cuda::geometry::{SWIGLU_FP8, SWIGLU_FP8_VECTORS};
+use crate::cuda::plain::{EACH, SWIGLU_BACKWARD, SWIGLU_FP8_VECTORS, SWIGLU_VECTORS};
 use crate::cuda::{self, Arg, Result, Run};
 
 /// `h = swiglu(pre)` for `rows` of `width` results.
@@ -14,7 +14,7 @@ pub(crate) fn forward(run: &Run<'_>, pre: u64, h: u64, rows: usize, width: usize
     let kernel = run.kernel("swiglu", "swiglu", &[])?;
     let vectors = rows * width / 8;
     let arguments = [Arg::Ptr(pre), Arg::Ptr(h), Arg::I64(vectors as i64), Arg::F32(limit)];
-    run.launch(kernel, vectors.div_ceil(512), 256u32, 0, &arguments)
+    run.launch(kernel, EACH.over(vectors.div_ceil(SWIGLU_VECTORS)), EACH.threads, 0, &arguments)
 }
 
 /// Addresses of the backward; 0 where there is none.
@@ -42,7 +42,7 @@ pub(crate) struct Backward {
 
 /// Whether a row of so many results fits a block that also writes it in E4M3.
 pub(crate) fn fits_fp8(width: usize) -> bool {
-    width <= 8 * SWIGLU_FP8_VECTORS * SWIGLU_FP8.threads as usize
+    width <= 8 * SWIGLU_FP8_VECTORS * SWIGLU_BACKWARD.threads as usize
 }
 
 /// The gradient of the activation's input, and where asked that of the router's weights.
@@ -57,7 +57,7 @@ pub(crate) fn backward(run: &Run<'_>, at: &Backward, [rows, width]: [usize; 2], 
     };
     arguments.extend(Arg::list([pairs, weights, d_weights], [width]));
     arguments.push(Arg::F32(limit));
-    run.launch_early(run.kernel(unit, entry, &[])?, rows, SWIGLU_FP8.threads, 0, &arguments)
+    run.launch_early(run.kernel(unit, entry, &[])?, rows, SWIGLU_BACKWARD.threads, 0, &arguments)
 }
 
 impl SwigluKernel for CubeBackend {
