@@ -1,4 +1,4 @@
-//! For which products a choice of an algorithm counts, and the name under which it is kept.
+//! For which products a choice of an algorithm counts, the name under which it is kept, and what is timed for it.
 
 use super::spec::{Element, MatmulSpec, Operand};
 
@@ -6,6 +6,9 @@ use super::spec::{Element, MatmulSpec, Operand};
 const TILE: usize = 64;
 /// Choices between two powers of two, where that is more than a tile each.
 const PARTS: usize = 8;
+/// Bytes of a result that is written only to be timed, at most: nobody has planned them. A longer product is timed with
+/// fewer of its rows.
+const TIMED_BYTES: usize = 64 << 20;
 
 /// What is chosen for a number of rows serves its neighbours, so that batches of many lengths do not each begin with a
 /// search: those up to the next eight, the next tile, or the next eighth of what lies between two powers of two. One
@@ -21,6 +24,15 @@ pub const fn bucket(rows: usize) -> usize {
 /// The product of the most rows that share a choice with this one. A matrix that lies across has no room for more.
 pub const fn largest(spec: &MatmulSpec) -> MatmulSpec {
     if spec.a.transposed { *spec } else { MatmulSpec { m: bucket(spec.m), ..*spec } }
+}
+
+/// The product with as many of its rows as are timed: all, unless its result would have to be written elsewhere and is
+/// large.
+pub fn fewer_rows(spec: &MatmulSpec) -> MatmulSpec {
+    let of_row = spec.d.stride * spec.d.element.bytes();
+    let is_whole = spec.beta == 0.0 || spec.count > 1;
+    let m = if is_whole { spec.m } else { spec.m.min((TIMED_BYTES / of_row).max(1)) };
+    MatmulSpec { m, ..*spec }
 }
 
 /// Largest power of two, at most 256, that divides all addresses: what an algorithm may assume of them.
@@ -121,5 +133,16 @@ mod tests {
         assert_eq!(alignment(&[0x1000, 0x200, 0]), 256);
         assert_eq!(alignment(&[0x1000, 0x1010]), 16);
         assert_eq!(alignment(&[0x1002]), 2);
+    }
+
+    #[test]
+    fn what_is_timed_takes_little_memory_of_its_own() {
+        let long = MatmulSpec { beta: 1.0, ..MatmulSpec::forward(131_072, 2880, 4096) };
+        let timed = fewer_rows(&long);
+        assert!(timed.d_bytes() <= TIMED_BYTES && timed.m > 8192, "{timed}");
+        let short = MatmulSpec { m: 8192, ..long };
+        assert_eq!(fewer_rows(&short), short);
+        let elsewhere = MatmulSpec { beta: 0.0, ..long };
+        assert_eq!(fewer_rows(&elsewhere), elsewhere, "its result is written where it belongs");
     }
 }

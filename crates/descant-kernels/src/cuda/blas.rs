@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::algorithm::{Sizes, alignment, key, largest};
+use super::algorithm::{Sizes, alignment, fewer_rows, key, largest};
 use super::driver::{self, Stream};
 use super::error::{CudaError, Result};
 use super::event::Event;
@@ -28,9 +28,6 @@ const SMALL: f64 = 1e8;
 /// Rows up to which a product waits for its matrix: before a guess is timed, its workspace is written, so that the matrix
 /// comes from memory, as it will, and not from the cache that the guess before has filled.
 const FEW_ROWS: usize = 256;
-/// Bytes of a result that is written only to be timed, at most: nobody has planned them. A longer product is timed with
-/// fewer of its rows.
-const TIMED_BYTES: usize = 64 << 20;
 /// A later guess must be faster by this factor, so that noise does not choose.
 const CLEARLY: f32 = 0.97;
 
@@ -222,15 +219,6 @@ impl Products<'_> {
     }
 }
 
-/// The product with as many of its rows as are timed: all, unless its result would have to be written elsewhere and is
-/// large.
-fn fewer_rows(spec: &MatmulSpec) -> MatmulSpec {
-    let of_row = spec.d.stride * spec.d.element.bytes();
-    let is_whole = spec.beta == 0.0 || spec.count > 1;
-    let m = if is_whole { spec.m } else { spec.m.min((TIMED_BYTES / of_row).max(1)) };
-    MatmulSpec { m, ..*spec }
-}
-
 /// Those of the guesses that add as the first does, as many as are timed.
 fn in_one_order(guesses: Vec<Algorithm>) -> Vec<Algorithm> {
     let first = guesses.first().map(order);
@@ -250,20 +238,4 @@ fn decode(bytes: &[u8]) -> Option<Algorithm> {
         *word = u64::from_le_bytes(bytes.try_into().ok()?);
     }
     Some(algorithm)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_timed_takes_little_memory_of_its_own() {
-        let long = MatmulSpec { beta: 1.0, ..MatmulSpec::forward(131_072, 2880, 4096) };
-        let timed = fewer_rows(&long);
-        assert!(timed.d_bytes() <= TIMED_BYTES && timed.m > 8192, "{timed}");
-        let short = MatmulSpec { m: 8192, ..long };
-        assert_eq!(fewer_rows(&short), short);
-        let elsewhere = MatmulSpec { beta: 0.0, ..long };
-        assert_eq!(fewer_rows(&elsewhere), elsewhere, "its result is written where it belongs");
-    }
 }

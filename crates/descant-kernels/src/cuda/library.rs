@@ -27,7 +27,7 @@ impl std::fmt::Display for Library {
 }
 
 /// Names of NCCL, the usual one first.
-#[cfg(feature = "cuda")]
+#[cfg(any(feature = "cuda", test))]
 pub(crate) const NCCL: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 
 /// Whether a library can be loaded: cudarc panics on first use of one that cannot.

@@ -61,7 +61,7 @@ mod launch;
 mod lt;
 #[cfg(feature = "cuda")]
 mod memory;
-#[cfg(feature = "cuda")]
+#[cfg(any(feature = "cuda", test))]
 pub mod nccl;
 #[cfg(feature = "cuda")]
 mod queue;

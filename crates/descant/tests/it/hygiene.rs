@@ -24,8 +24,8 @@ const UNSAFE: [&str; 17] = [
     "crates/descant-kernels/src/cuda/launch.rs",
     "crates/descant-kernels/src/cuda/library.rs",
     "crates/descant-kernels/src/cuda/lt.rs",
+    "crates/descant-kernels/src/cuda/nccl/group.rs",
     "crates/descant-kernels/src/cuda/nccl/library.rs",
-    "crates/descant-kernels/src/cuda/nccl/mod.rs",
     "crates/descant-kernels/src/cuda/program.rs",
     "crates/descant-testkit/src/heap.rs",
 ];

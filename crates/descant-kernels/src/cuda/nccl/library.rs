@@ -3,9 +3,9 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
 
+use cudarc::driver::sys::CUstream;
 use libloading::Library as Shared;
 
-use crate::cuda::driver::Stream;
 use crate::cuda::error::{CudaError, Result};
 use crate::cuda::library::{Library, NCCL};
 
@@ -15,7 +15,7 @@ pub(super) const FLOAT32: c_int = 7;
 pub(super) const SUCCESS: c_int = 0;
 const IN_PROGRESS: c_int = 7;
 /// What tells one group of cards from another; made by one of them and given to all.
-pub const ID_BYTES: usize = 128;
+pub(super) const ID_BYTES: usize = 128;
 
 /// A name of a group.
 #[repr(C)]
@@ -34,7 +34,7 @@ pub(super) struct Nccl {
     pub(super) async_error: unsafe extern "C" fn(Comm, *mut c_int) -> c_int,
     pub(super) error_string: unsafe extern "C" fn(c_int) -> *const c_char,
     pub(super) broadcast:
-        unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, Stream) -> c_int,
+        unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Comm, CUstream) -> c_int,
     pub(super) group_start: unsafe extern "C" fn() -> c_int,
     pub(super) group_end: unsafe extern "C" fn() -> c_int,
     /// Never unloaded: the functions are used until the process ends.

@@ -15,7 +15,7 @@ mod flat;
 mod moments;
 mod numbers;
 pub(crate) mod reference;
-#[cfg(feature = "cuda")]
+#[cfg(any(feature = "cuda", all(test, feature = "nvrtc")))]
 mod table;
 
 use burn::tensor::Tensor;
