@@ -93,11 +93,11 @@ pub const PACKED_NF4: Block = Block { threads: 256, shared: 86_136 };
 /// Those of bf16 on Hopper.
 pub const GROUPED_SM90: Block = Block { threads: 512, shared: 217_668 };
 /// Those of MXFP4 on Hopper.
-pub const PACKED_SM90: Block = Block { threads: 512, shared: 213_700 };
+pub const PACKED_SM90: Block = Block { threads: 512, shared: 221_380 };
 /// Those of NF4 on Hopper.
-pub const PACKED_NF4_SM90: Block = Block { threads: 512, shared: 222_916 };
+pub const PACKED_NF4_SM90: Block = Block { threads: 512, shared: 230_596 };
 /// Those of MXFP4 with rows in 8 bits.
-pub const PACKED_FP8_SM90: Block = Block { threads: 512, shared: 218_020 };
+pub const PACKED_FP8_SM90: Block = Block { threads: 512, shared: 222_628 };
 /// Those for few rows an expert; the rest of its shared memory is static.
 pub const FEW: Block = Block { threads: 256, shared: 0 };
 /// Few rows times both factors of an adapter.

@@ -119,6 +119,12 @@ __device__ __forceinline__ void store_matrices(u32 to, const u32 (&r)[4]) {
                  "r"(r[2]), "r"(r[3])
                  : "memory");
 }
+// The same of matrices that are turned: a thread has two rows of a column.
+__device__ __forceinline__ void store_matrices_transposed(u32 to, const u32 (&r)[4]) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(r[0]),
+                 "r"(r[1]), "r"(r[2]), "r"(r[3])
+                 : "memory");
+}
 
 // ---- numbers in device memory that blocks wait for
 __device__ __forceinline__ u32 load_relaxed(const u32* from) {

@@ -41,6 +41,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("nf4.cuh", include_str!("../op/experts/nf4.cuh")),
     ("balanced.cuh", include_str!("../op/experts/balanced.cuh")),
     ("packed_sm90.cuh", include_str!("../op/experts/packed_sm90.cuh")),
+    ("packed_out.cuh", include_str!("../op/experts/packed_out.cuh")),
     ("packed_bf16.cuh", include_str!("../op/experts/packed_bf16.cuh")),
     ("packed_tiles.cuh", include_str!("../op/experts/packed_tiles.cuh")),
     ("packed_mxfp4.cuh", include_str!("../op/experts/packed_mxfp4.cuh")),

@@ -17,8 +17,8 @@ template <int N> __device__ __forceinline__ void product_of_weights(float (&acc)
 }
 template <int N> __device__ __forceinline__ void scale_sums(float (&)[N / 2], u32, int) {}
 template <class W> __device__ __forceinline__ u32 pair_of_v(u32 pair, int, const W&) { return pair; }
-template <bool TRANSPOSED> struct ColumnFactors {
-    __device__ __forceinline__ ColumnFactors(const Places&, const Tile&, int) {}
+struct ColumnFactors {
+    template <class W> __device__ __forceinline__ explicit ColumnFactors(const W&) {}
     __device__ __forceinline__ void finish(float* y, u32 bias) const {
         y[0] += low_float(bias), y[1] += low_float(bias), y[2] += high_float(bias), y[3] += high_float(bias);
     }

@@ -45,6 +45,8 @@ __device__ __forceinline__ u32 upper_bytes(u32 x, u32 y) { return __byte_perm(x,
 // A reference as what is taken off the exponents of a pair of factors: scales are larger by 126 in the order of tiles,
 // and that of the reference becomes 2^15, which is 30 in an f16.
 __device__ __forceinline__ u32 taken_off(u32 reference) { return (reference + 126 - 30) * 0x04000400u; }
+// And back.
+__device__ __forceinline__ u32 taken_from(u32 off) { return (off >> 10 & 0xff) - (126 - 30); }
 // Two bytes of a word of scales as factors; selector as for factors().
 __device__ __forceinline__ u32 factors_f16(u32 word, u32 selector, u32 off, u32 keep) {
     return (__byte_perm(word, 0, selector) * 1024 - off) & keep;
@@ -133,16 +135,14 @@ template <int N> __device__ __forceinline__ void scale_sums(float (&acc)[N / 2],
 }
 // A pair of v of the low-rank step, which adds to sums that are still to be multiplied with 2^(reference - 128).
 __device__ __forceinline__ u32 pair_of_v(u32 pair, int half, const Words& w) {
-    const u32 reference = (w.off[half] >> 10 & 0xff) - (126 - 30);
-    return multiply_bf16x2(pair, (255 - reference) * 0x00800080u);
+    return multiply_bf16x2(pair, (255 - taken_from(w.off[half])) * 0x00800080u);
 }
-// Of the two columns that a thread stores.
-template <bool TRANSPOSED> struct ColumnFactors {
+// Of the two columns of a thread's fragments.
+struct ColumnFactors {
     float factors[2];
-    __device__ __forceinline__ ColumnFactors(const Places& g, const Tile& tile, int column) {
+    __device__ __forceinline__ explicit ColumnFactors(const Words& w) {
 #pragma unroll
-        for (int i = 0; i < 2; i++)
-            factors[i] = __uint_as_float((reference_of<TRANSPOSED>(g, tile, column + i) - 1) << 23);
+        for (int i = 0; i < 2; i++) factors[i] = __uint_as_float((taken_from(w.off[i]) - 1) << 23);
     }
     __device__ __forceinline__ void finish(float* y, u32 bias) const {
         y[0] = y[0] * factors[0] + low_float(bias), y[1] = y[1] * factors[0] + low_float(bias);

@@ -39,6 +39,15 @@ template <bool TRANSPOSED> __device__ __forceinline__ int column_of_fragment(int
     return column_of_thread<TRANSPOSED>() + half;
 }
 __device__ __forceinline__ void exchange(float*) {}
+// A warp: 16 rows of its columns, of which a thread has eight sums, from `to` on in shared memory, in bf16.
+template <bool TRANSPOSED> __device__ __forceinline__ void stage_rows(u32 to, int ld, int t, const float* y) {
+    to += (t & 3) * 2 * ld + column_of_thread<TRANSPOSED>() * 2;
+#pragma unroll
+    for (int i = 0; i < 2; i++, y += 4) {
+        shared_store(to + i * 8 * ld, to_bf16x2(y[0], y[2]));
+        shared_store(to + (i * 8 + 1) * ld, to_bf16x2(y[1], y[3]));
+    }
+}
 
 // A warp: the scales of a group's 64 lines, lines `lane` and `lane + 32` in a lane.
 template <bool TRANSPOSED>

@@ -1,6 +1,6 @@
 // Products of rows, sorted by expert, with frozen packed experts, for Hopper (sm_90a): MXFP4, with NF4 defined that,
 // and with FP8 defined MXFP4 times rows in 8 bits. What differs between them is in packed_mxfp4.cuh, packed_nf4.cuh and
-// packed_fp8.cuh, under the same names.
+// packed_fp8.cuh, under the same names; the way out of a tile is in packed_out.cuh.
 //
 //   forward:  out[place, n] = sum_k A[place, k] · W[e][n, k]      W packed along k
 //   backward: out[place, n] = sum_k A[place, k] · W[e][k, n]      the same bytes, packed along n
@@ -39,6 +39,7 @@ static_assert(FP8 == 1, "it is defined or not");
 #else
 #include "packed_mxfp4.cuh"
 #endif
+#include "packed_out.cuh"
 
 static_assert(SHARED == WALK + WALK_BYTES + 1024, "what lies there, 1024-aligned");
 
@@ -83,9 +84,8 @@ __device__ __forceinline__ void copy(const Places& g, const TensorMap& a, const 
 template <int N, bool TRANSPOSED>
 __device__ __forceinline__ void multiply(const Places& g, const Tile& tile, u32 shared, int group, Ring<STAGES>& ring) {
     const int lane = threadIdx.x & 31, steps = steps_of(g);
-    const int mine = column_of_thread<TRANSPOSED>(), column = tile.column + group * 64 + mine;
     const u64 matrix = (u64)tile.expert * g.n_out;
-    const u32 bias = g.bias && column < g.n_out ? *(const u32*)(g.bias + matrix + column) : 0;
+    const u32 bias = bias_of<TRANSPOSED>(g, tile, group);
     float acc[N / 2];
 #pragma unroll
     for (int i = 0; i < N / 2; i++) acc[i] = 0.0f;
@@ -133,17 +133,20 @@ __device__ __forceinline__ void multiply(const Places& g, const Tile& tile, u32 
     fill(1);
     products_wait<0>();
     multiply(1);
+    u32 v[16];  // on their way while the last products are at work
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const int from = tile.column + group * 64 + column_of_fragment<TRANSPOSED>(i % 2);
+        const bf16* at = g.v + (matrix + from) * 64 + i / 4 * 16 + i / 2 % 2 * 8 + (lane & 3) * 2;
+        v[i] = g.v && from < g.n_out ? *(const u32*)at : 0;
+    }
     products_wait<0>();
     leave(ring.stage);
     ring.next();
     scale_sums<N>(acc, shared, group);
     if (g.v) {
 #pragma unroll
-        for (int i = 0; i < 16; i++) {
-            const int from = tile.column + group * 64 + column_of_fragment<TRANSPOSED>(i % 2);
-            const bf16* at = g.v + (matrix + from) * 64 + i / 4 * 16 + i / 2 % 2 * 8 + (lane & 3) * 2;
-            x[i / 8][i / 4 % 2][i % 4] = pair_of_v(from < g.n_out ? *(const u32*)at : 0, i % 2, words);
-        }
+        for (int i = 0; i < 16; i++) x[i / 8][i / 4 % 2][i % 4] = pair_of_v(v[i], i % 2, words);
         enter();
         issue(0, Bool<true>());
         issue(1, Bool<true>());
@@ -152,59 +155,11 @@ __device__ __forceinline__ void multiply(const Places& g, const Tile& tile, u32 
         ring.next();
     }
 
-    // The way out: 32 rows at a time, turned back in shared memory and stored in whole lines.
-    const int t = threadIdx.x & 127, q = lane & 3;
-    const u32 staged = shared + STAGED + group * 32 * ROW_LD;
-    const ColumnFactors<TRANSPOSED> of_columns(g, tile, column);
-#pragma unroll
-    for (int part = 0; part < (N + 31) / 32; part++) {
-        threads_sync(1 + group, 128);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            if (part * 4 + i >= N / 8) break;
-            float* y = &acc[(part * 4 + i) * 4];
-            exchange(y);
-            of_columns.finish(y, bias);
-            const u32 to = staged + (i * 8 + q * 2) * ROW_LD + mine * 2;
-            if (g.out) {
-                shared_store(to, to_bf16x2(y[0], y[2]));
-                shared_store(to + ROW_LD, to_bf16x2(y[1], y[3]));
-            }
-            if (g.h) {
-                shared_store(to - mine + 128, to_bf16(swiglu(y[0], y[2], g.limit)));
-                shared_store(to - mine + 128 + ROW_LD, to_bf16(swiglu(y[1], y[3], g.limit)));
-            }
-            if (H8_BYTES && g.h8) {
-                const u32 at = to - mine * 2 + 192 + fp8_place(mine / 2);
-                const float upper = swiglu(y[0], y[2], g.limit), lower = swiglu(y[1], y[3], g.limit);
-                const u32 codes = to_e4m3x2(upper * g.h8_scale, lower * g.h8_scale);
-                shared_store_byte(at, codes);
-                shared_store_byte(at + ROW_LD, codes >> 8);
-            }
-        }
-        threads_sync(1 + group, 128);
-        const int left = tile.n_rows - part * 32, start = tile.column + group * 64;
-        const u64 place = tile.row + part * 32;
-        if (g.out)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const int row = t / 8 + i * 16, n = start + t % 8 * 8;
-                if (row < left && n < g.n_out)
-                    *(uint4*)(g.out + (place + row) * g.n_out + n) = shared_load16(staged + row * ROW_LD + t % 8 * 16);
-            }
-        if (g.h) {
-            const int row = t / 4, n = start / 2 + t % 4 * 8;
-            if (row < left && n < g.n_out / 2)
-                *(uint4*)(g.h + (place + row) * (g.n_out / 2) + n) =
-                    shared_load16(staged + row * ROW_LD + 128 + t % 4 * 16);
-        }
-        if (H8_BYTES && g.h8 && t < 64) {
-            const int row = t / 2, n = start / 2 + t % 2 * 16;
-            if (row < left && n < g.n_out / 2)
-                *(uint4*)(g.h8 + (place + row) * (g.n_out / 2) + n) =
-                    shared_load16(staged + row * ROW_LD + 192 + t % 2 * 16);
-        }
-    }
+    const ColumnFactors of_columns(words);
+    if (!TRANSPOSED && (g.h || g.h8))
+        way_out<N, TRANSPOSED, true>(g, tile, acc, bias, of_columns, shared, group);
+    else
+        way_out<N, TRANSPOSED, false>(g, tile, acc, bias, of_columns, shared, group);
 }
 
 template <bool TRANSPOSED> __device__ __forceinline__ void consume(const Places& g, u32 shared, int group) {

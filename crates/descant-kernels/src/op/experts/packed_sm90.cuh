@@ -16,9 +16,12 @@ static_assert(COLUMNS == GROUPS * 64, "what the host makes boxes of");
 // behind them PACKED_BYTES of packed weights and of what the packing makes of their scales, or has of them.
 #define A_BYTES (ROWS * 128)
 #define STAGE ((A_BYTES + PACKED_BYTES + 1023) / 1024 * 1024)
-#define ROW_LD (208 + H8_BYTES)  // a staged row: 64 columns, 32 of h and of h8, 16 bytes against bank conflicts
+// A staged row: 64 columns, 32 of h and of h8 where there are any, and 16 bytes against bank conflicts.
+#define OUT_LD 144
+#define ROW_LD (208 + H8_BYTES)
+#define STAGED_BYTES (64 * OUT_LD)  // of a group: 64 rows of the result, or 32 with h
 #define STAGED (STAGES * STAGE)
-#define RAW (STAGED + GROUPS * 32 * ROW_LD)  // factors on their way, RAW_BYTES a group
+#define RAW (STAGED + GROUPS * STAGED_BYTES)  // factors on their way, RAW_BYTES a group
 #define TABLES (RAW + GROUPS * RAW_BYTES)  // what the packing looks up
 #define FULL (TABLES + TABLE_BYTES)
 #define EMPTY (FULL + STAGES * 8)
@@ -40,6 +43,13 @@ struct Places {
     u8* h8;
     float fixed_factor, h8_scale;
 };
+
+// This thread's number, asked for again: what follows from it is not kept in registers from before.
+__device__ __forceinline__ int thread_again() {
+    int t;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(t));
+    return t;
+}
 
 using Tiles = BalancedWalk<ROWS, COLUMNS>;
 

@@ -38,6 +38,12 @@ template <bool TRANSPOSED> __device__ __forceinline__ int column_of_thread() {
     const int r = (threadIdx.x & 31) >> 2;
     return ((threadIdx.x >> 5) & 3) * TILE + (r & 1 ? r + 7 : r);
 }
+// A warp: 16 rows of its 16 columns, of which a thread has eight sums, from `to` on in shared memory, in bf16.
+template <bool TRANSPOSED> __device__ __forceinline__ void stage_rows(u32 to, int ld, int t, const float* y) {
+    const int lane = t & 31, warp = t >> 5;
+    const u32 both[4] = {to_bf16x2(y[0], y[1]), to_bf16x2(y[2], y[3]), to_bf16x2(y[4], y[5]), to_bf16x2(y[6], y[7])};
+    store_matrices_transposed(to + ((lane & 7) + (lane >> 4) * 8) * ld + warp * 32 + (lane >> 3 & 1) * 16, both);
+}
 __device__ __forceinline__ void exchange(float* y) {
     const bool odd = threadIdx.x & 4;
     const float first = __shfl_xor_sync(FULL_WARP, odd ? y[0] : y[2], 4);
