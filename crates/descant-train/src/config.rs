@@ -100,8 +100,8 @@ pub struct TrainConfig {
     pub max_grad_norm: f64,
     /// Seed of the adapter's initialization and of the data order.
     pub seed: u64,
-    /// In which numbers a step multiplies with the experts' frozen weights; in fp8 a run first measures how far that is from
-    /// bf16.
+    /// In which numbers a step multiplies with the experts' frozen weights; fp8 is first compared with bf16
+    /// (`guard.on_deviation`).
     // Left out where it is the usual, so that a run that was begun before this key was there goes on.
     #[serde(skip_serializing_if = "Experts::is_usual")]
     #[cfg_attr(feature = "schema", schemars(extend("default" = "bf16")))]

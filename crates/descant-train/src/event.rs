@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::LogLengths;
 use crate::config::Experts;
 use crate::error::Result;
-use crate::fp8::Deviation;
 use crate::validation::ValidationMetrics;
 use crate::workers::Shared;
 
@@ -42,9 +41,6 @@ pub struct StepMetrics {
     /// In which numbers the step multiplied with experts, where that is not bf16.
     #[serde(default, skip_serializing_if = "Experts::is_usual")]
     pub experts: Experts,
-    /// How far such a step is from one in bf16, measured before the first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deviation: Option<Deviation>,
     /// The loss on examples that are not trained on, after steps at which it is measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<ValidationMetrics>,
@@ -96,9 +92,6 @@ pub enum Event<'a> {
         /// Site, and the norm of the gradients of its A and B together.
         norms: &'a [(String, f32)],
     },
-    /// How far a step with experts in fp8 is from one in bf16. Comes before the first step of such a run; what is beyond a
-    /// gate is a warning, too.
-    Fp8(&'a Deviation),
     /// Something worth knowing, such as how the device's memory is used.
     Note {
         /// One word.

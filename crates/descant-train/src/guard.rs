@@ -20,6 +20,25 @@ pub enum OnSpike {
     Skip,
 }
 
+/// What is done about experts in fp8 that are further from bf16 than the gates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum OnDeviation {
+    /// Begin no run.
+    #[default]
+    Refuse,
+    /// Say so.
+    Warn,
+}
+
+impl OnDeviation {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+    fn is_usual(&self) -> bool {
+        *self == Self::Refuse
+    }
+}
+
 /// Settings of the guards.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -31,11 +50,17 @@ pub struct GuardConfig {
     pub on_spike: OnSpike,
     /// Standard deviations from the mean of the window that count as a spike.
     pub spike_z: f64,
+    /// What to do if a step with experts in fp8 is further from bf16 than the gates.
+    // Left out where it is the usual, so that a run that was begun before this key was there goes on.
+    #[serde(skip_serializing_if = "OnDeviation::is_usual")]
+    #[cfg_attr(feature = "schema", schemars(extend("default" = "refuse")))]
+    pub on_deviation: OnDeviation,
 }
 
 impl Default for GuardConfig {
     fn default() -> Self {
-        Self { skip_non_finite: 0, on_spike: OnSpike::Warn, spike_z: 6.0 }
+        let on_deviation = OnDeviation::default();
+        Self { skip_non_finite: 0, on_spike: OnSpike::Warn, spike_z: 6.0, on_deviation }
     }
 }
 

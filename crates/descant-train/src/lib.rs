@@ -61,7 +61,7 @@ pub use error::{Error, Result};
 pub use event::{Event, Observer, Silent, StepMetrics, StepTiming};
 pub use expert_load::{ExpertLoad, expert_load};
 pub use fit::{Ended, Keeping, fit, fit_kept};
-pub use guard::{GuardConfig, OnSpike, Window};
+pub use guard::{GuardConfig, OnDeviation, OnSpike, Window};
 pub use incident::{Incident, Place};
 pub use micro_batch::MicroBatch;
 pub use objective::{CrossEntropy, Objective};

@@ -11,11 +11,10 @@ use descant_lora::LoraAdapters;
 use descant_model::GptOss;
 
 use crate::checkpoint::{Progress, Store};
-use crate::config::{Experts, TrainConfig};
+use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::event::{Event, Observer, StepMetrics, StepTiming};
 use crate::feed::Feed;
-use crate::fp8::{self, Deviation};
 use crate::guard::{GuardConfig, OnSpike};
 use crate::incident;
 use crate::memory::{Arrangement, Load};
@@ -56,8 +55,6 @@ pub(crate) struct Run<'a> {
     pub(crate) validator: Option<Validator<'a>>,
     /// Tokens of the longest micro-batch.
     pub(crate) longest: usize,
-    /// What was measured of experts in fp8, until the next step reports it.
-    deviation: Option<Deviation>,
     /// The plan of the device's memory that was reported last.
     plan: Option<String>,
     /// For as long as the run: memory for its longest micro-batch from the first step on.
@@ -90,7 +87,6 @@ impl<'a> Run<'a> {
             saved: 0,
             validator: None,
             longest,
-            deviation: None,
             plan: None,
             _memory: memory,
         })
@@ -98,20 +94,16 @@ impl<'a> Run<'a> {
 
     /// One step, or one that is passed over.
     pub(crate) fn step(&mut self, store: Option<&Store>, observer: &mut dyn Observer) -> Result<()> {
-        let mut start = Instant::now();
+        let start = Instant::now();
         let Course { config, guard, .. } = self.course;
         let position = &mut self.progress.position;
         let read: Vec<Vec<Cow<'_, Sample>>> =
             (0..config.accumulation).map(|_| self.feed.take(position)).collect::<Result<_>>()?;
         let batches: Vec<Vec<&Sample>> =
             read.iter().map(|batch| batch.iter().map(|sample| &**sample).collect()).collect();
-        let step = self.trainer.steps() + 1;
-        if step == 1 && config.experts == Experts::Fp8 {
-            self.deviation = measured(self.course.model, self.trainer.adapters(), &batches, observer)?;
-            start = Instant::now();
-        }
         let window = &self.progress.window;
         let mut spike = None;
+        let step = self.trainer.steps() + 1;
         let every = config.max_steps.div_ceil(WATCHED).max(1);
         self.trainer.watch(step == 1 || step == config.max_steps || step.is_multiple_of(every));
         let result = self.trainer.step_if(&batches, |loss, norm| {
@@ -186,7 +178,7 @@ impl<'a> Run<'a> {
     }
 
     fn tell(
-        &mut self,
+        &self,
         result: &StepResult,
         samples: usize,
         seconds: f64,
@@ -212,7 +204,6 @@ impl<'a> Run<'a> {
             epoch: self.progress.position as f64 / self.feed.epoch() as f64,
             skipped: self.progress.skipped,
             experts: self.course.config.experts,
-            deviation: self.deviation.take(),
             validation,
         };
         let tokens_per_second = result.tokens as f64 / seconds;
@@ -293,24 +284,4 @@ impl<'a> Run<'a> {
             observer.on(&Event::Warning(&text));
         }
     }
-}
-
-/// How far steps with experts in fp8 are from those in bf16, on the first micro-batch of these that trains something. Each of
-/// several processes measures the same, so that nobody waits.
-fn measured(
-    model: &GptOss,
-    adapters: &LoraAdapters,
-    batches: &[Vec<&Sample>],
-    observer: &mut dyn Observer,
-) -> Result<Option<Deviation>> {
-    for batch in batches {
-        if let Some(deviation) = fp8::measure(model, adapters, batch)? {
-            observer.on(&Event::Fp8(&deviation));
-            if let Some(warning) = deviation.warning() {
-                observer.on(&Event::Warning(&warning));
-            }
-            return Ok(Some(deviation));
-        }
-    }
-    Ok(None)
 }

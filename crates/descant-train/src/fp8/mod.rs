@@ -5,6 +5,7 @@
 //! large they may be. No state of a training is touched: the same steps follow as without.
 
 mod deviation;
+mod first;
 pub(crate) mod limits;
 mod pass;
 
@@ -18,6 +19,7 @@ use crate::sample::Sample;
 use crate::trainer::experts_in_bf16;
 
 pub use deviation::{Deviation, Gates, Worst};
+pub use first::measure_first;
 pub use limits::{COMPARED_TOKENS, MEASURED_TOKENS};
 pub use pass::Pass;
 

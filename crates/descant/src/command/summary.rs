@@ -6,7 +6,6 @@ use std::time::Instant;
 use anyhow::Result;
 use descant_evaluate::Evaluations;
 use descant_lora::peft::Manifest;
-use descant_train::fp8::Deviation;
 use serde_json::{Value, json};
 
 use super::best;
@@ -295,11 +294,6 @@ impl Summary {
         });
         let measured = outcome.measured.iter().flat_map(|measured| &measured.evaluations.evaluations);
         let collapsed = measured.flat_map(collapse);
-        let deviation = outcome.records.steps().iter().find_map(|step| step.deviation.as_ref());
-        // A process that resumed the run has not said it.
-        let of_fp8 = deviation.and_then(Deviation::warning);
-        let told = outcome.records.warnings();
-        let of_fp8 = of_fp8.filter(|warning| !told.contains(warning));
         let mut json = json!({
             "schema_version": VERSION,
             "run": outcome.folder.path(),
@@ -320,7 +314,7 @@ impl Summary {
             "peak_memory_bytes": outcome.peak,
             "tokens_per_second": self.tokens_per_second,
             "headline": headline,
-            "warnings": of_fp8.into_iter().chain(told.iter().cloned()).chain(collapsed).collect::<Vec<_>>(),
+            "warnings": outcome.records.warnings().iter().cloned().chain(collapsed).collect::<Vec<_>>(),
         });
         if let Some(best) = best {
             json["best"] = best;
@@ -328,7 +322,7 @@ impl Summary {
         if let Some(in_fp8) = outcome.in_fp8 {
             json["experts"] = outcome.settings.train.experts.form().name().into();
             json["experts_in_bf16"] = in_fp8.names().into();
-            json["experts_deviation"] = json!(deviation);
+            json["experts_deviation"] = json!(in_fp8.deviation());
         }
         json
     }

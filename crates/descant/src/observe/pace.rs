@@ -116,7 +116,6 @@ pub(super) mod tests {
             epoch: 0.1,
             skipped: 0,
             experts: Experts::default(),
-            deviation: None,
             validation: None,
         };
         (metrics, StepTiming { step, seconds: 0.5, tokens_per_second: 2000.0, shared: None })

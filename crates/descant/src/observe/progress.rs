@@ -197,7 +197,6 @@ impl Observer for Progress {
                 self.finish_with(text);
             }
             Event::Note { label, text } => self.note(label, text),
-            Event::Fp8(deviation) => self.note("experts", &deviation.words()),
             Event::Warning(text) => match &self.bar {
                 Some(bar) => bar.suspend(|| self.talk.warn(text)),
                 None => self.talk.warn(text),

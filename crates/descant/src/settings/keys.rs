@@ -5,7 +5,7 @@
 
 use descant_harmony::read::Format;
 
-use descant_train::{Experts, TrainConfig};
+use descant_train::{Experts, GuardConfig, OnDeviation, TrainConfig};
 
 use super::{Card, Data, Evaluate, Memory, Model, Run, Settings, Source, Validate, ValidationData};
 
@@ -95,6 +95,7 @@ pub(super) fn known() -> Vec<String> {
         validate: Validate { patience: Some(1), ..Validate::default() },
         evaluate: Evaluate { prompts: Some(1), temperature: Some(0.0), ..Evaluate::default() },
         train: TrainConfig { experts: Experts::Fp8, ..TrainConfig::default() },
+        guard: GuardConfig { on_deviation: OnDeviation::Warn, ..GuardConfig::default() },
         card: Card { license: Some("x".into()) },
         memory: Memory { limit: Some("1".into()), ..Memory::default() },
         run: Run { folder: Some("x".into()), cache: Some("none".into()), ..Run::default() },

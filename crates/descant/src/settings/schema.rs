@@ -95,6 +95,7 @@ mod tests {
             |section: &str, key: &str| schema["$defs"][section]["properties"][key]["default"].clone();
         assert_eq!(default("Model", "preflight"), Settings::default().model.preflight);
         assert_eq!(default("TrainConfig", "experts"), "bf16");
+        assert_eq!(default("GuardConfig", "on_deviation"), "refuse");
         let cache = default("Run", "cache");
         assert_eq!(
             crate::settings::bytes(cache.as_str().unwrap()).ok(),
@@ -116,6 +117,7 @@ mod tests {
             ("train", "optimizer", "adamw_8bit"),
             ("train", "experts", "fp8"),
             ("guard", "on_spike", "skip"),
+            ("guard", "on_deviation", "warn"),
             ("data", "mask", "final_only"),
             ("data", "format", "sharegpt"),
             ("data", "views", "whole_row"),

@@ -15,6 +15,7 @@ mod conversation;
 mod decoded;
 mod drawn;
 mod fp8;
+mod fp8_refused;
 mod fp8_trained;
 mod full;
 mod golden;

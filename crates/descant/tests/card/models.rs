@@ -8,7 +8,8 @@ use descant_lora::{LoraAdapters, LoraConfig};
 use descant_model::{GptOss, Placement, SiteKind};
 use descant_testkit::Dice;
 use descant_testkit::micro::{Micro, Options, Sizes};
-use descant_testkit::{nf4, shard};
+use descant_testkit::nf4;
+use descant_testkit::shard::{self, tensors_of};
 
 /// A model directory and the adapter to compare with it.
 pub(crate) struct Case {
@@ -49,6 +50,9 @@ const MANY_EXPERTS: Sizes = Sizes { num_local_experts: 32, num_hidden_layers: 2,
 
 /// As that, where no choice can differ between bf16 and f32: every token goes to every expert.
 const ALL_EXPERTS: Sizes = Sizes { num_local_experts: 4, ..LIKE_20B };
+
+/// Powers of two that quiet experts' second matrices are smaller by.
+const QUIET: u8 = 6;
 
 const ATTENTION: [SiteKind; 4] = [SiteKind::Query, SiteKind::Key, SiteKind::Value, SiteKind::Output];
 
@@ -131,6 +135,22 @@ pub(crate) fn fp8_varied() -> Case {
     random("sizes for fp8, all sites", OF_64, &SiteKind::ALL, 8, &[300, 1, 129, 77])
 }
 
+/// The same with experts that add little to the stream, as in a network that has learned: their second matrices are smaller.
+pub(crate) fn fp8_quiet() -> Case {
+    let case = Case { name: "sizes for fp8, quiet experts", ..fp8_every_expert() };
+    let path = case.model.join("model.safetensors");
+    let mut tensors = tensors_of(&std::fs::read(&path).expect("the model's file"));
+    for (name, (_, _, bytes)) in &mut tensors {
+        if name.ends_with("down_proj_scales") {
+            for scale in bytes {
+                *scale -= QUIET;
+            }
+        }
+    }
+    descant_files::write_atomic(&path, &shard::file_of(&tensors)).expect("writes");
+    case
+}
+
 /// The same where every token goes to every expert.
 pub(crate) fn fp8_every_expert() -> Case {
     let sizes = Sizes { num_local_experts: 4, ..OF_64 };
@@ -173,6 +193,11 @@ fn random(
 }
 
 impl Case {
+    /// Conversations to train a random model on.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.model.with_file_name("data.jsonl")
+    }
+
     pub(crate) fn load(&self, device: &Device) -> GptOss {
         self.load_placed(device, Placement::default())
     }

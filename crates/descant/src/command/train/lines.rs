@@ -46,6 +46,9 @@ pub(super) fn first_lines(
     talk.item("device", &device.why);
     if let Some(in_fp8) = in_fp8 {
         talk.item("experts", in_fp8.words());
+        if let Some(deviation) = in_fp8.deviation() {
+            talk.item("measured", deviation.words());
+        }
     }
     talk.item(
         "trained",

@@ -36,6 +36,7 @@ mod others;
 mod writer;
 
 pub(crate) use at_once::at_once_in_words;
+use course::course;
 use others::Others;
 use writer::Writer;
 
@@ -114,11 +115,15 @@ fn work(
     team.map_or(Ok(()), |team| team.agree(&of_all(&identity)))?;
     drop(found);
     let model = base::base(settings, &device, &room, &renderer, talk)?;
-    let in_fp8 = InFp8::prepare(&model, settings.train.experts)?;
     let trained = device.device.clone().autodiff();
-    let adapters = LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained)?;
+    let fresh = || LoraAdapters::init(&model.config, &settings.lora, settings.train.seed, &trained);
     let link = team.map(|team| team.link(&device.device)).transpose()?;
     let workers = team.zip(link.as_deref()).map(|(team, link)| Workers { group: &team.group, link });
+    let mut in_fp8 = InFp8::prepare(&model, settings.train.experts)?;
+    if let Some(in_fp8) = &mut in_fp8 {
+        in_fp8.measure(course(&model, &samples, settings, &room, workers), fresh()?)?;
+    }
+    let adapters = fresh()?;
     if let Some(team) = team.filter(|_| !is_first) {
         let others = Others { team, settings, room: &room, signals, watched: &watched, talk };
         let examination = examination.as_ref();

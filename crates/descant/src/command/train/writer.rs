@@ -8,7 +8,8 @@ use descant_lora::LoraAdapters;
 use descant_lora::peft::Manifest;
 use descant_model::GptOss;
 use descant_train::checkpoint::{Checkpoint, Identity, Store};
-use descant_train::{Ended, Keeping, Watched, Workers, fit_kept};
+use descant_train::fp8::Deviation;
+use descant_train::{Ended, Event, Keeping, Observer as _, Watched, Workers, fit_kept};
 
 use super::course::{course, validation};
 use super::examining::Examining;
@@ -93,6 +94,9 @@ impl Writer<'_> {
         let mut kept = Both(&mut records, &mut pages);
         let mut kept = Both(&mut shares, &mut kept);
         let mut observer = Both(&mut progress, &mut kept);
+        if let Some(warning) = in_fp8.and_then(InFp8::deviation).and_then(Deviation::warning) {
+            observer.on(&Event::Warning(&warning));
+        }
         let group = team.map(|team| &team.group);
         let examining =
             examination.map(|examination| Examining { examination, resolved, folder: &folder, group });
