@@ -113,10 +113,16 @@ pub const fn step_wide(rank: usize, n_in: usize) -> [Define; 5] {
     ]
 }
 
-/// A row of the table: name, file, sets of constants, and what it is compiled with in each. A name that ends as those of
-/// Hopper's files do is of a file for Hopper alone.
+/// A row of the table: name, file where that is not the name or it with `op/` before, sets of constants, and what it is
+/// compiled with in each. A name that ends as those of Hopper's files do is of a file for Hopper alone.
 macro_rules! unit {
-    ($id:literal, $file:literal, $variants:expr, $constants:expr) => {
+    (op $id:literal, $variants:expr, $constants:expr) => {
+        unit!($id, concat!("op/", $id), $variants, $constants)
+    };
+    ($id:literal, $variants:expr, $constants:expr) => {
+        unit!($id, $id, $variants, $constants)
+    };
+    ($id:literal, $file:expr, $variants:expr, $constants:expr) => {
         Unit {
             id: $id,
             text: include_str!(concat!("../", $file, ".cu")),
@@ -134,60 +140,50 @@ pub const UNITS: &[Unit] = &[
     unit!("swiglu", "op/swiglu/swiglu", PLAIN, with::SWIGLU),
     unit!("swiglu/fp8_sm90", "op/swiglu/swiglu_fp8_sm90", PLAIN, with::SWIGLU_FP8),
     unit!("route", "op/route/route", PLAIN, with::ROUTE),
-    unit!("route/sort", "op/route/sort", PLAIN, with::ROUTE_SORT),
-    unit!("route/rows", "op/route/rows", PLAIN, with::ROUTE_ROWS),
+    unit!(op "route/sort", PLAIN, with::ROUTE_SORT),
+    unit!(op "route/rows", PLAIN, with::ROUTE_ROWS),
     unit!("loss", "op/loss/loss", PLAIN, with::LOSS),
     unit!("pick", "op/pick/pick", PLAIN, with::PICK),
-    unit!("pick/draw", "op/pick/draw", PLAIN, with::DRAW),
+    unit!(op "pick/draw", PLAIN, with::DRAW),
     unit!("cache", "op/cache/rows", PLAIN, with::ROWS_BY_INDEX),
     unit!("select", "op/select/select", PLAIN, with::ROWS_BY_INDEX),
     unit!("optimizer", "op/optimizer/optimizer", PLAIN, with::OPTIMIZER),
-    unit!("layer/lora", "layer/lora", PLAIN, with::LORA),
-    unit!("layer/thin", "layer/thin", PLAIN, with::THIN_ROWS),
-    unit!("layer/gradients", "layer/gradients", PLAIN, with::PAIR_GRADIENTS),
-    unit!("route/rows_sm90", "op/route/rows_sm90", PLAIN, with::TAKE_ROWS_SM90),
-    unit!("attention/forward", "op/attention/forward", HEADS, with::FORWARD),
-    unit!("attention/backward", "op/attention/backward", HEADS, with::BACKWARD),
-    unit!("attention/backward_window", "op/attention/backward_window", HEADS_WINDOW, with::BACKWARD_WINDOW),
-    unit!("attention/forward_sm90", "op/attention/forward_sm90", HEADS_SM90, with::FORWARD_SM90),
-    unit!("attention/backward_q_sm90", "op/attention/backward_q_sm90", HEADS_SM90, with::BACKWARD_Q_SM90),
-    unit!("attention/backward_kv_sm90", "op/attention/backward_kv_sm90", HEADS_SM90, with::BACKWARD_KV_SM90),
-    unit!(
-        "attention/backward_one_sm90",
-        "op/attention/backward_one_sm90",
-        HEADS_SM90,
-        with::BACKWARD_ONE_SM90
-    ),
-    unit!(
-        "attention/backward_ends_sm90",
-        "op/attention/backward_ends_sm90",
-        HEADS_SM90,
-        with::BACKWARD_ENDS_SM90
-    ),
-    unit!("linear/tiles", "op/linear/tiles", PLAIN, with::TILES),
-    unit!("linear/unpack", "op/linear/unpack", PLAIN, with::UNPACK),
-    unit!("experts/grouped", "op/experts/grouped", PLAIN, with::GROUPED),
-    unit!("experts/packed", "op/experts/packed", SIDES, with::PACKED),
+    unit!("layer/lora", PLAIN, with::LORA),
+    unit!("layer/thin", PLAIN, with::THIN_ROWS),
+    unit!("layer/gradients", PLAIN, with::PAIR_GRADIENTS),
+    unit!(op "route/rows_sm90", PLAIN, with::TAKE_ROWS_SM90),
+    unit!(op "attention/forward", HEADS, with::FORWARD),
+    unit!(op "attention/backward", HEADS, with::BACKWARD),
+    unit!(op "attention/backward_window", HEADS_WINDOW, with::BACKWARD_WINDOW),
+    unit!(op "attention/forward_sm90", HEADS_SM90, with::FORWARD_SM90),
+    unit!(op "attention/backward_q_sm90", HEADS_SM90, with::BACKWARD_Q_SM90),
+    unit!(op "attention/backward_kv_sm90", HEADS_SM90, with::BACKWARD_KV_SM90),
+    unit!(op "attention/backward_one_sm90", HEADS_SM90, with::BACKWARD_ONE_SM90),
+    unit!(op "attention/backward_ends_sm90", HEADS_SM90, with::BACKWARD_ENDS_SM90),
+    unit!(op "linear/tiles", PLAIN, with::TILES),
+    unit!(op "linear/unpack", PLAIN, with::UNPACK),
+    unit!(op "experts/grouped", PLAIN, with::GROUPED),
+    unit!(op "experts/packed", SIDES, with::PACKED),
     unit!("experts/packed_nf4", "op/experts/packed", SIDES, with::PACKED_NF4),
-    unit!("experts/grouped_sm90", "op/experts/grouped_sm90", PLAIN, with::GROUPED_SM90),
-    unit!("experts/packed_sm90", "op/experts/packed_sm90", SIDES, with::PACKED_SM90),
+    unit!(op "experts/grouped_sm90", PLAIN, with::GROUPED_SM90),
+    unit!(op "experts/packed_sm90", SIDES, with::PACKED_SM90),
     unit!("experts/packed_nf4_sm90", "op/experts/packed_sm90", SIDES, with::PACKED_NF4_SM90),
     unit!("experts/fp8_sm90", "op/experts/packed_sm90", SIDES, with::PACKED_FP8_SM90),
-    unit!("experts/fp8_rows_sm90", "op/experts/fp8_rows_sm90", PLAIN, with::ROWS_FP8),
-    unit!("experts/few", "op/experts/few", PLAIN, with::FEW),
-    unit!("low_rank/few", "op/low_rank/few", PLAIN, with::FEW_LOW_RANK),
+    unit!(op "experts/fp8_rows_sm90", PLAIN, with::ROWS_FP8),
+    unit!(op "experts/few", PLAIN, with::FEW),
+    unit!(op "low_rank/few", PLAIN, with::FEW_LOW_RANK),
     unit!("experts/few_nf4", "op/experts/few", PLAIN, with::FEW_NF4),
-    unit!("decode/experts", "decode/experts", STEP_EXPERTS, with::STEP_EXPERTS),
+    unit!("decode/experts", STEP_EXPERTS, with::STEP_EXPERTS),
     unit!("decode/experts_nf4", "decode/experts", STEP_EXPERTS, with::STEP_EXPERTS_NF4),
-    unit!("decode/experts_sm90", "decode/experts_sm90", STEP_EXPERTS_SM90, with::STEP_EXPERTS_SM90),
-    unit!("decode/experts_wide_sm90", "decode/experts_wide_sm90", STEP_WIDE, with::STEP_WIDE),
-    unit!("decode/thin", "decode/thin", PLAIN, with::THIN),
-    unit!("decode/wide", "decode/wide", PLAIN, with::WIDE),
-    unit!("decode/attend", "decode/attend", HEADS, with::ATTEND),
-    unit!("decode/route", "decode/route", PLAIN, with::STEP_ROUTE),
-    unit!("decode/route_sm90", "decode/route_sm90", PLAIN, with::STEP_ROUTE_SM90),
-    unit!("decode/rows", "decode/rows", PLAIN, with::STEP_ROWS),
-    unit!("experts/low_rank", "op/experts/low_rank", PLAIN, with::LOW_RANK),
+    unit!("decode/experts_sm90", STEP_EXPERTS_SM90, with::STEP_EXPERTS_SM90),
+    unit!("decode/experts_wide_sm90", STEP_WIDE, with::STEP_WIDE),
+    unit!("decode/thin", PLAIN, with::THIN),
+    unit!("decode/wide", PLAIN, with::WIDE),
+    unit!("decode/attend", HEADS, with::ATTEND),
+    unit!("decode/route", PLAIN, with::STEP_ROUTE),
+    unit!("decode/route_sm90", PLAIN, with::STEP_ROUTE_SM90),
+    unit!("decode/rows", PLAIN, with::STEP_ROWS),
+    unit!(op "experts/low_rank", PLAIN, with::LOW_RANK),
 ];
 
 /// The file of this name.

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Tensor};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::frame::{Chunk, Frame, PairSpec};
-use super::operands::{Factors, Gradients, Operands, SiteFactors, Source};
+use super::operands::{Gradients, Operands, SiteFactors, Source, map_factors};
 use super::prepared::Prepared;
 use super::types::{Angles, LayerPairs, LowRankPair};
 use crate::cuda::{CudaError, DeviceMemory, Run, contiguous, empty_within, primitive};
@@ -245,8 +245,7 @@ impl Call {
 
 /// The pairs' tensors as operands.
 pub(super) fn buffers(pairs: &SiteFactors<CubeTensor>) -> SiteFactors<Source> {
-    let mut buffer = |tensor: &CubeTensor| Source::Buffer(tensor.handle.clone());
-    pairs.map(|pair| pair.as_ref().map(|pair: &Factors<_>| pair.map(&mut buffer)))
+    map_factors(pairs, &mut |tensor| Source::Buffer(tensor.handle.clone()))
 }
 
 /// The forward's claim on what it kept.

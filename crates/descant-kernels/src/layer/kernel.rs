@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use super::call::{Call, Ticket, buffers};
 use super::node::{LayerGradients, LayerKernel, Saved};
-use super::operands::{Factors, Gradients, SiteFactors, Source};
+use super::operands::{Gradients, SiteFactors, Source, map_factors};
 use crate::cuda::{contiguous, empty};
 use crate::memory::arena::Lease;
 use crate::memory::table::Phase;
@@ -91,6 +91,5 @@ impl LayerKernel for CubeBackend {
 
 /// The pairs' tensors without gaps: those that the optimizer wrote are so, those that came from the host are copied.
 pub(super) fn compact(pairs: &SiteFactors<CubeTensor>) -> SiteFactors<CubeTensor> {
-    let mut plain = |tensor: &CubeTensor| contiguous(tensor.clone());
-    pairs.map(|pair| pair.as_ref().map(|pair: &Factors<_>| pair.map(&mut plain)))
+    map_factors(pairs, &mut |tensor| contiguous(tensor.clone()))
 }

@@ -34,6 +34,10 @@ pub(super) enum Source {
 /// Factors at the sites that have some.
 pub(super) type SiteFactors<T> = PerSite<Option<Factors<T>>>;
 
+pub(super) fn map_factors<T, U>(of: &SiteFactors<T>, f: &mut impl FnMut(&T) -> U) -> SiteFactors<U> {
+    of.map(|pair| pair.as_ref().map(|pair| pair.map(f)))
+}
+
 /// What a call works on.
 #[derive(Debug, Clone)]
 pub(super) struct Operands<T> {
@@ -64,22 +68,19 @@ pub(super) struct Gradients<T> {
 
 impl<T> Operands<T> {
     pub(super) fn map<U>(&self, f: &mut impl FnMut(&T) -> U) -> Operands<U> {
-        let pairs = |of: &SiteFactors<T>, f: &mut dyn FnMut(&T) -> U| {
-            of.map(|pair| pair.as_ref().map(|pair| pair.map(&mut |tensor| f(tensor))))
-        };
         Operands {
             frozen: self.frozen.map(f),
             cos: f(&self.cos),
             sin: f(&self.sin),
             sequences: f(&self.sequences),
-            pairs: pairs(&self.pairs, f),
+            pairs: map_factors(&self.pairs, f),
             x: f(&self.x),
             out: f(&self.out),
             chosen: self.chosen.as_ref().map(&mut *f),
             backward: self
                 .backward
                 .as_ref()
-                .map(|of| Gradients { grad: f(&of.grad), pairs: pairs(&of.pairs, f) }),
+                .map(|of| Gradients { grad: f(&of.grad), pairs: map_factors(&of.pairs, f) }),
         }
     }
 }

@@ -283,16 +283,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_grows_gets_room_and_one_that_was_announced_gets_that() {
-        let sizes = LayerSizes {
-            hidden: 64,
-            query: 64,
-            key_value: 32,
-            n_heads: 4,
-            n_experts: 4,
-            top_k: 2,
-            inner: 64,
-            packed_attention: false,
-        };
+        let sizes = LayerSizes::OF_20B;
         let (paths, windows, chunks) = (Paths::default(), Arc::from([]), Chunks::Long);
         let experts = ExpertForm::Bf16;
         let need = Need { sizes, paths, tokens: 0, longest: 9, in_order: false, windows, chunks, experts };

@@ -14,7 +14,7 @@ use crate::cuda::{self, Arg, Gpu, InPlace, Result, Run};
 
 const ON_A_CARD: &str = "the caller looked where the tensors lie";
 
-fn floats(tensor: Tensor<3>) -> CubeTensor {
+pub(super) fn floats(tensor: Tensor<3>) -> CubeTensor {
     cuda::contiguous(cuda::primitive(tensor).expect(ON_A_CARD))
 }
 
@@ -26,8 +26,8 @@ fn elements(tensor: &CubeTensor) -> usize {
 #[derive(Default)]
 struct Buffers {
     handles: Vec<Handle>,
-    /// Places in `handles`, in the order of `Entry`; `None` for no address.
-    entries: Vec<([Option<usize>; 7], usize)>,
+    /// Their places in `handles`.
+    entries: Vec<Entry<Option<usize>>>,
 }
 
 impl Buffers {
@@ -38,22 +38,15 @@ impl Buffers {
     }
 
     /// The tables, once the addresses are known.
-    fn tables(entries: &[([Option<usize>; 7], usize)], addresses: &[u64]) -> Vec<Table> {
-        let entries: Vec<Entry> = entries
-            .iter()
-            .map(|(places, n)| {
-                let [param, out, grad, first, second, scale1, scale2] =
-                    places.map(|place| place.map_or(0, |place| addresses[place]));
-                Entry { param, out, grad, moments: [first, second], scales: [scale1, scale2], n: *n }
-            })
-            .collect();
-        tables(&entries)
+    fn tables(entries: &[Entry<Option<usize>>], addresses: &[u64]) -> Vec<Table> {
+        let address = |place: Option<usize>| place.map_or(0, |place| addresses[place]);
+        tables(&entries.iter().map(|entry| entry.map(address)).collect::<Vec<_>>())
     }
 }
 
 /// Bytes that so many f32 numbers for each element are.
-fn bytes(entries: &[([Option<usize>; 7], usize)], numbers: usize) -> f64 {
-    let elements: usize = entries.iter().map(|(_, elements)| elements).sum();
+fn bytes(entries: &[Entry<Option<usize>>], numbers: usize) -> f64 {
+    let elements: usize = entries.iter().map(|entry| entry.n).sum();
     (numbers * elements * size_of::<f32>()) as f64
 }
 
@@ -72,7 +65,7 @@ pub(super) fn grad_norm(grads: &[Tensor<3>]) -> Tensor<1> {
     let mut buffers = Buffers::default();
     for grad in &grads {
         let place = buffers.add(grad);
-        buffers.entries.push(([None, None, place, None, None, None, None], elements(grad)));
+        buffers.entries.push(Entry { grad: place, n: elements(grad), ..Entry::default() });
     }
     buffers.handles.extend(cuda::handles([&norm, &partials]));
     let Buffers { handles, entries } = buffers;
@@ -155,24 +148,25 @@ pub(super) fn prepare(
         } else {
             cuda::empty(param.shape(), DType::F32, &param.device)
         };
-        let mut places = [buffers.add(&param), buffers.add(&out), buffers.add(&grad), None, None, None, None];
+        let places = (buffers.add(&param), buffers.add(&out), buffers.add(&grad));
+        let mut entry = Entry { param: places.0, out: places.1, grad: places.2, n, ..Entry::default() };
         kept.push(match moments {
             Moments::Float { first, second } => {
                 let (first, second) = (cuda::owned(floats(first)), cuda::owned(floats(second)));
-                (places[3], places[4]) = (buffers.add(&first), buffers.add(&second));
+                entry.moments = [buffers.add(&first), buffers.add(&second)];
                 Moments::Float { first: cuda::tensor(first), second: cuda::tensor(second) }
             }
             Moments::Blocks { codes, scales } => {
                 blocks = true;
                 let codes = codes.map(|c| cuda::owned(cuda::primitive(c).expect(ON_A_CARD)));
                 let scales = scales.map(|s| cuda::owned(cuda::primitive(s).expect(ON_A_CARD)));
-                (places[3], places[4]) = (buffers.add(&codes[0]), buffers.add(&codes[1]));
-                (places[5], places[6]) = (buffers.add(&scales[0]), buffers.add(&scales[1]));
+                entry.moments = codes.each_ref().map(|codes| buffers.add(codes));
+                entry.scales = scales.each_ref().map(|scales| buffers.add(scales));
                 let codes = codes.map(cuda::tensor);
                 Moments::Blocks { codes, scales: scales.map(cuda::tensor) }
             }
         });
-        buffers.entries.push((places, n));
+        buffers.entries.push(entry);
         results.push(out);
     }
     let Some(first) = results.first() else { return (Vec::new(), kept, None) };

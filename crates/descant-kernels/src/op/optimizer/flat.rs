@@ -97,16 +97,10 @@ mod on_card {
     use burn::tensor::{DType, Tensor};
     use burn_cubecl::tensor::CubeTensor;
 
-    use super::super::cuda::grid;
+    use super::super::cuda::{floats, grid};
     use super::super::table::{Entry, tables};
     use crate::cuda::plain::OPTIMIZER;
     use crate::cuda::{self, Arg};
-
-    const ON_A_CARD: &str = "the caller looked where the tensors lie";
-
-    fn floats(tensor: Tensor<3>) -> CubeTensor {
-        cuda::floats(cuda::primitive(tensor).expect(ON_A_CARD))
-    }
 
     /// What is done with a tensor and its place in the piece.
     struct Work {

@@ -3,17 +3,25 @@
 use crate::cuda::plain::OPTIMIZER_CHUNK as CHUNK;
 use crate::cuda::structures::{MAX_TENSORS, TABLE_BYTES};
 
-/// Addresses of one tensor; 0 where a kernel has no use for one.
+/// Addresses of one tensor, 0 where a kernel has no use for one; or, before they are known, what stands for them.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Entry {
-    pub(super) param: u64,
+pub(super) struct Entry<T = u64> {
+    pub(super) param: T,
     /// Where the result goes; may be `param`.
-    pub(super) out: u64,
-    pub(super) grad: u64,
-    pub(super) moments: [u64; 2],
-    pub(super) scales: [u64; 2],
+    pub(super) out: T,
+    pub(super) grad: T,
+    pub(super) moments: [T; 2],
+    pub(super) scales: [T; 2],
     /// Elements.
     pub(super) n: usize,
+}
+
+impl<T> Entry<T> {
+    pub(super) fn map<U>(self, mut f: impl FnMut(T) -> U) -> Entry<U> {
+        let Self { param, out, grad, moments, scales, n } = self;
+        let (param, out, grad) = (f(param), f(out), f(grad));
+        Entry { param, out, grad, moments: moments.map(&mut f), scales: scales.map(f), n }
+    }
 }
 
 /// One launch's tensors, as the bytes of `struct Table`.
