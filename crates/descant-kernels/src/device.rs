@@ -8,12 +8,12 @@ use descant_quant::Packing;
 /// cannot be.
 macro_rules! only_on_a_card {
     ($nothing:expr, ($($argument:ident),*), $answer:expr) => {{
-        #[cfg(feature = "cuda")]
-        return $answer;
-        #[cfg(not(feature = "cuda"))]
-        {
-            let _ = ($($argument,)*);
-            match $nothing {}
+        cfg_select! {
+            feature = "cuda" => $answer,
+            _ => {{
+                let _ = ($($argument,)*);
+                match $nothing {}
+            }}
         }
     }};
 }
@@ -26,26 +26,23 @@ pub fn is_cpu(device: &Device) -> bool {
 
 /// Whether `device` is a CUDA card, for which the operators have their own form on bf16 activations.
 pub fn is_cuda(device: &Device) -> bool {
-    #[cfg(feature = "cuda")]
-    return crate::cuda::index_of(device).is_some();
-    #[cfg(not(feature = "cuda"))]
-    {
-        let _ = device;
-        false
+    cfg_select! {
+        feature = "cuda" => crate::cuda::index_of(device).is_some(),
+        _ => {{
+            let _ = device;
+            false
+        }}
     }
 }
 
 /// Whether the kernels that multiply packed experts on this device want the rows of tokens copied in the order of their
 /// experts, as Hopper's do.
 pub fn wants_rows_in_order(device: &Device) -> bool {
-    #[cfg(feature = "cuda")]
-    return crate::cuda::index_of(device)
-        .and_then(|index| crate::cuda::Gpu::of(index).ok())
-        .is_some_and(|gpu| crate::op::experts::cuda::wants_order(&gpu));
-    #[cfg(not(feature = "cuda"))]
-    {
-        let _ = device;
-        false
+    cfg_select! {
+        feature = "cuda" => crate::cuda::index_of(device)
+            .and_then(|index| crate::cuda::Gpu::of(index).ok())
+            .is_some_and(|gpu| crate::op::experts::cuda::wants_order(&gpu)),
+        _ => is_cuda(device),
     }
 }
 

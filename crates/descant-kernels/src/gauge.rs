@@ -13,14 +13,13 @@ use crate::{DeviceError, FrozenWeight, Groups, linear};
 /// What a card answers; `None` on the CPU, and in a build without CUDA, where the question is not compiled.
 macro_rules! on_card {
     ($device:ident, $answer:expr) => {{
-        #[cfg(feature = "cuda")]
-        let answer = (!crate::is_cpu($device)).then(|| $answer);
-        #[cfg(not(feature = "cuda"))]
-        let answer = {
-            let _ = $device;
-            None
-        };
-        answer
+        cfg_select! {
+            feature = "cuda" => (!crate::is_cpu($device)).then(|| $answer),
+            _ => {{
+                let _ = $device;
+                None
+            }}
+        }
     }};
 }
 

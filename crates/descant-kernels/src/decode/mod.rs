@@ -19,20 +19,24 @@
 //! What it does not do: prompts go through the model's other path, and fill the cache; attention that is packed, and experts
 //! that are not, are left to that path too.
 
-#[cfg(feature = "cuda")]
-mod bound;
-#[cfg(feature = "cuda")]
-mod buffers;
-#[cfg(feature = "cuda")]
-mod dense;
-#[cfg(feature = "cuda")]
-mod experts;
-#[cfg(feature = "cuda")]
-mod machine;
 pub(crate) mod split;
-#[cfg(feature = "cuda")]
-mod step;
 mod types;
+
+cfg_select! {
+    feature = "cuda" => {
+        mod bound;
+        mod buffers;
+        mod dense;
+        mod experts;
+        mod machine;
+        mod step;
+
+        type Inner = machine::Machine;
+    }
+    _ => {
+        type Inner = std::convert::Infallible;
+    }
+}
 
 use burn::tensor::Tensor;
 
@@ -48,10 +52,7 @@ pub use types::{
 
 /// See the head of the module.
 #[derive(Debug)]
-pub struct Decoder(
-    #[cfg(feature = "cuda")] machine::Machine,
-    #[cfg(not(feature = "cuda"))] std::convert::Infallible,
-);
+pub struct Decoder(Inner);
 
 impl Decoder {
     /// One with room for so many sequences at once; where no kernel serves the model as it lies, why. Of any room up to
@@ -64,12 +65,12 @@ impl Decoder {
         cache: StepCache,
         rows: usize,
     ) -> Result<Result<Self, &'static str>, DeviceError> {
-        #[cfg(feature = "cuda")]
-        return Ok(machine::Machine::new(model, cache, rows)?.map(Self));
-        #[cfg(not(feature = "cuda"))]
-        {
-            let _ = (model, cache, rows);
-            Ok(Err("this build has no support for cards"))
+        cfg_select! {
+            feature = "cuda" => Ok(Inner::new(model, cache, rows)?.map(Self)),
+            _ => {{
+                let _ = (model, cache, rows);
+                Ok(Err("this build has no support for cards"))
+            }}
         }
     }
 

@@ -6,41 +6,39 @@
 //! How much of the forward is kept instead of computed again is the business of `memory`. There is no form for the CPU:
 //! there the separate operators are as fast.
 
-#[cfg(feature = "cuda")]
-mod backward;
-#[cfg(feature = "cuda")]
-mod call;
-#[cfg(feature = "cuda")]
-mod experts;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) mod factors;
-#[cfg(feature = "cuda")]
-mod forward;
-#[cfg(feature = "cuda")]
-mod fp8;
-#[cfg(feature = "cuda")]
-mod frame;
-#[cfg(feature = "cuda")]
-pub(crate) mod frozen;
-#[cfg(feature = "cuda")]
-mod gradients;
-#[cfg(feature = "cuda")]
-mod kernel;
-#[cfg(feature = "cuda")]
-pub(crate) mod lora;
-#[cfg(feature = "cuda")]
-mod node;
-#[cfg(feature = "cuda")]
-mod operands;
-#[cfg(feature = "cuda")]
-mod pairs;
-#[cfg(feature = "cuda")]
-mod placed;
-#[cfg(feature = "cuda")]
-pub(crate) mod prepared;
-#[cfg(feature = "cuda")]
-mod thin;
 mod types;
+
+cfg_select! {
+    feature = "cuda" => {
+        mod backward;
+        mod call;
+        mod experts;
+        mod forward;
+        mod fp8;
+        mod frame;
+        pub(crate) mod frozen;
+        mod gradients;
+        mod kernel;
+        pub(crate) mod lora;
+        mod node;
+        mod operands;
+        mod pairs;
+        mod placed;
+        pub(crate) mod prepared;
+        mod thin;
+
+        type Inner = std::sync::Arc<prepared::Prepared>;
+        type Places = crate::memory::arena::Places;
+        type Ticket = call::Ticket;
+    }
+    _ => {
+        type Inner = std::convert::Infallible;
+        type Places = Inner;
+        type Ticket = Inner;
+    }
+}
 
 use burn::tensor::{Int, Tensor};
 
@@ -58,10 +56,7 @@ pub use types::{
 /// A frozen layer, ready for one device's own form.
 #[derive(Debug, Clone)]
 pub struct DecoderLayer {
-    #[cfg(feature = "cuda")]
-    inner: std::sync::Arc<prepared::Prepared>,
-    #[cfg(not(feature = "cuda"))]
-    inner: std::convert::Infallible,
+    inner: Inner,
 }
 
 impl DecoderLayer {
@@ -73,13 +68,13 @@ impl DecoderLayer {
         place: LayerPlace,
         workspace: &Workspace,
     ) -> Option<Self> {
-        #[cfg(feature = "cuda")]
-        return prepared::Prepared::new(tensors, spec, place, workspace)
-            .map(|inner| Self { inner: std::sync::Arc::new(inner) });
-        #[cfg(not(feature = "cuda"))]
-        {
-            let _ = (tensors, spec, place, workspace);
-            None
+        cfg_select! {
+            feature = "cuda" => prepared::Prepared::new(tensors, spec, place, workspace)
+                .map(|inner| Self { inner: Inner::new(inner) }),
+            _ => {{
+                let _ = (tensors, spec, place, workspace);
+                None
+            }}
         }
     }
 
@@ -199,14 +194,8 @@ impl DecoderLayer {
 
 /// Where the inputs of layers lie during a step. A model's layers have one at a time.
 #[derive(Debug)]
-pub struct StepPlaces(
-    #[cfg(feature = "cuda")] crate::memory::arena::Places,
-    #[cfg(not(feature = "cuda"))] std::convert::Infallible,
-);
+pub struct StepPlaces(Places);
 
 /// What a forward kept for its backward.
 #[derive(Debug, Clone)]
-pub struct KeptForward(
-    #[cfg(feature = "cuda")] call::Ticket,
-    #[cfg(not(feature = "cuda"))] std::convert::Infallible,
-);
+pub struct KeptForward(Ticket);

@@ -173,10 +173,10 @@ impl Workspace {
 
     /// How the memory is laid out, in words for people; `None` before the first layer ran, and on the CPU.
     pub fn words(&self) -> Option<String> {
-        #[cfg(feature = "cuda")]
-        return self.state().arena.as_ref().map(|arena| arena.words().to_owned());
-        #[cfg(not(feature = "cuda"))]
-        None
+        cfg_select! {
+            feature = "cuda" => self.state().arena.as_ref().map(|arena| arena.words().to_owned()),
+            _ => None,
+        }
     }
 }
 

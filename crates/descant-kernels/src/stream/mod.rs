@@ -7,26 +7,28 @@
 //! Which weights go where is the model's business.
 
 mod host;
-#[cfg(feature = "cuda")]
-pub(crate) mod inputs;
 mod matrix;
-#[cfg(feature = "cuda")]
-pub(crate) mod ring;
-#[cfg(feature = "cuda")]
-mod rows;
 #[cfg(any(feature = "cuda", test))]
 pub(crate) mod slots;
 mod table;
 
-#[cfg(not(feature = "cuda"))]
-pub(crate) mod ring {
-    //! See above.
-    #[derive(Debug)]
-    pub(crate) enum Ring {}
+cfg_select! {
+    feature = "cuda" => {
+        pub(crate) mod inputs;
+        pub(crate) mod ring;
+        mod rows;
+
+        pub(crate) use host::Half;
+    }
+    _ => {
+        pub(crate) mod ring {
+            //! See above.
+            #[derive(Debug)]
+            pub(crate) enum Ring {}
+        }
+    }
 }
 
-#[cfg(feature = "cuda")]
-pub(crate) use host::Half;
 pub use host::{HostBytes, HostExperts};
 pub use matrix::{StreamedMatrix, stream_experts};
 pub use table::HostTable;

@@ -65,7 +65,11 @@ fn re_exports(code: &str) -> Vec<(Vec<&str>, Vec<&str>)> {
     for statement in code.split(';') {
         let Some(at) = statement.rfind("pub use ").map(|at| at + 8).or_else(|| {
             let at = statement.rfind(") use ")?;
-            statement[..at].rsplit('\n').next().is_some_and(|line| line.starts_with("pub(")).then_some(at + 6)
+            statement[..at]
+                .rsplit('\n')
+                .next()
+                .is_some_and(|line| line.trim_start().starts_with("pub("))
+                .then_some(at + 6)
         }) else {
             continue;
         };

@@ -4,18 +4,19 @@
 //! The operator that models call is [`crate::linear()`]; here are the kernels and their launches, which the recomputing
 //! layer uses as well. Definition and tolerance are those of `linear` and `low_rank`.
 
-#[cfg(feature = "cuda")]
-pub(crate) mod cuda;
 mod form;
-#[cfg(feature = "cuda")]
-pub(crate) mod fp8;
-#[cfg(feature = "cuda")]
-pub(crate) mod fp8_operator;
-#[cfg(feature = "cuda")]
-pub(crate) mod fp8_rows;
-#[cfg(feature = "cuda")]
-pub(crate) mod matrices;
 mod sizes;
+
+cfg_select! {
+    feature = "cuda" => {
+        pub(crate) mod cuda;
+        pub(crate) mod fp8;
+        pub(crate) mod fp8_operator;
+        pub(crate) mod fp8_rows;
+        pub(crate) mod matrices;
+    }
+    _ => {}
+}
 
 pub use form::ExpertForm;
 #[cfg(feature = "nvrtc")]

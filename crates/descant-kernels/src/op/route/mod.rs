@@ -76,9 +76,9 @@ pub fn combine_experts(y: Tensor<2>, weights: Tensor<2>, routing: &Routing) -> T
 
 /// Whether a device has a form that chooses `k` of so many experts.
 fn chooses(device: &Device, k: usize, n_experts: usize) -> bool {
-    #[cfg(feature = "cuda")]
-    let fits = cuda::can_choose(k, n_experts);
-    #[cfg(not(feature = "cuda"))]
-    let fits = k <= n_experts;
+    let fits = cfg_select! {
+        feature = "cuda" => cuda::can_choose(k, n_experts),
+        _ => k <= n_experts,
+    };
     crate::is_cpu(device) || (fits && crate::is_cuda(device))
 }
