@@ -43,6 +43,7 @@ pub use layer::{
 pub use load::{Loader, NotPinned};
 pub use memory::{
     Chunks, Claim, Keep, Kept, LayerLoad, LayerMemory, LayerSizes, MemorySettings, Reservation, Workspace,
+    pool_page,
 };
 pub use op::attention::{AttentionSpec, Segment, Segments, attention};
 pub use op::cache::write_rows;

@@ -12,9 +12,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::CudaError;
+use crate::memory::pool::pool_page;
 
-/// What a page of the pool is larger than the buffer that it was made for, at most.
-const PAGE_SLACK: u64 = 2 << 20;
 /// The pool's pages for small buffers, and the largest of those.
 const SMALL_PAGE: u64 = 8 << 20;
 const SMALL: u64 = 64 << 10;
@@ -93,7 +92,7 @@ impl Cap {
         if bytes <= SMALL {
             return SMALL_PAGE;
         }
-        self.largest.fetch_max(bytes, Ordering::Relaxed).max(bytes) + PAGE_SLACK
+        pool_page(self.largest.fetch_max(bytes, Ordering::Relaxed).max(bytes))
     }
 
     /// The error of a pool that holds so many bytes or would.
@@ -162,9 +161,9 @@ mod tests {
     #[test]
     fn a_page_is_as_large_as_the_largest_buffer_but_for_small_ones() {
         let cap = Cap::default();
-        assert_eq!(cap.page(1 << 20), (1 << 20) + PAGE_SLACK);
-        assert_eq!(cap.page(100 << 20), (100 << 20) + PAGE_SLACK);
+        assert_eq!(cap.page(1 << 20), 2 << 20);
+        assert_eq!(cap.page((100 << 20) + 1), 102 << 20);
         assert_eq!([cap.page(1), cap.page(SMALL)], [SMALL_PAGE; 2]);
-        assert_eq!(cap.page(1 << 20), (100 << 20) + PAGE_SLACK);
+        assert_eq!(cap.page(1 << 20), 102 << 20);
     }
 }

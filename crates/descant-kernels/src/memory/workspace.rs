@@ -1,5 +1,5 @@
 //! The memory of one model: what it may use, and on a card the arena that its layers work in. It owns both and ends with
-//! the model: two models on one card do not see each other's.
+//! the model: two models on one card do not see each other's, and of their limits the smaller holds for both.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

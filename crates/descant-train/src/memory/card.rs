@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use descant_kernels::{ExpertForm, Keep, LayerLoad, LayerMemory, MAX_EXPERT_RANK, PerSite};
+use descant_kernels::{ExpertForm, Keep, LayerLoad, LayerMemory, MAX_EXPERT_RANK, PerSite, pool_page};
 use descant_lora::LoraConfig;
 use descant_model::{Config, Packing, SiteKind};
 
@@ -23,8 +23,6 @@ const BETWEEN_CARDS: u64 = 560 << 20;
 const POOLED: f64 = 3.45;
 /// The same where there are many: so many bytes, and fewer copies.
 const POOLED_MANY: (f64, f64) = (0.95 * (1_u64 << 30) as f64, 0.45);
-/// What a page of burn's pool has beyond the tensor that it was made for, and the unit of its size.
-const PAGE_SLACK: u64 = 1 << 20;
 
 /// What no kernel of a card is written for, so that it is known before anything is loaded.
 ///
@@ -161,7 +159,7 @@ fn holes(config: &Config, kinds: &[SiteKind], rank: usize, tokens: u64) -> f64 {
     let of_layer: Vec<u64> = kinds.iter().flat_map(factors).collect();
     let stream = tokens * config.hidden_size as u64 * HALF;
     let largest = of_layer.iter().copied().max().unwrap_or(0).max(stream);
-    let page = (largest + PAGE_SLACK).next_multiple_of(PAGE_SLACK);
+    let page = pool_page(largest);
     let mut pages: Vec<u64> = Vec::new();
     for bytes in (0..config.num_hidden_layers).flat_map(|_| &of_layer) {
         match pages.iter_mut().find(|left| **left >= *bytes) {
