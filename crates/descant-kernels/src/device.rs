@@ -56,6 +56,15 @@ pub fn compile_ahead(device: &Device, head_dim: usize, group: usize, packing: Pa
     let _ = (device, head_dim, group, packing);
 }
 
+/// Whether threads of [`compile_ahead`] are at work. A process that ends now waits for the files that they have at hand, some
+/// seconds; who has nothing else to do at its end may leave without what libraries do there.
+pub fn is_compiling() -> bool {
+    #[cfg(feature = "cuda")]
+    return crate::cuda::would_wait();
+    #[cfg(not(feature = "cuda"))]
+    false
+}
+
 /// Whether an operator on activations of this type has a form of its own here; elsewhere its definition runs.
 pub(crate) fn has_form(device: &Device, dtype: DType) -> bool {
     has_form_if(device, dtype, true)

@@ -34,7 +34,7 @@ pub use decode::{
     Decoder, MANY_ROWS, PAGE_TOKENS, STEP_KEYS, STEP_ROWS, STEPS_AHEAD, StepCache, StepChoice, StepDraw,
     StepModel, StepRow, StepTable, THIN_ROWS, WIDE_ROWS, step_rows,
 };
-pub use device::{compile_ahead, is_cpu, is_cuda, wants_rows_in_order};
+pub use device::{compile_ahead, is_compiling, is_cpu, is_cuda, wants_rows_in_order};
 pub use laid::{from_host, joined, zeros};
 pub use layer::{
     Angles, DecoderLayer, DenseWeight, KeptForward, LayerPairs, LayerPlace, LayerSpec, LayerTensors,

@@ -45,6 +45,10 @@ fn main() -> ExitCode {
             failure::Exit::of(&error)
         }
     };
+    // Nothing is left to do, and nobody wants to wait for kernels that nobody wants.
+    if descant_kernels::is_compiling() {
+        exit.at_once();
+    }
     exit.into()
 }
 

@@ -11,6 +11,7 @@
 
 use std::ffi::c_int;
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
 
 struct State {
     /// Threads that are inside.
@@ -35,9 +36,13 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The compiler is asked whether to give up many times a second, but not while it assembles, which takes seconds. Longer
+/// than this nobody is waited for: a process that may crash is better than one that never ends.
+const LONGEST: Duration = Duration::from_mins(1);
+
 /// Waits while that is so.
 fn wait_while(condition: impl FnMut(&mut State) -> bool) {
-    drop(CHANGED.wait_while(state(), condition).unwrap_or_else(PoisonError::into_inner));
+    drop(CHANGED.wait_timeout_while(state(), LONGEST, condition));
 }
 
 /// A thread is inside as long as this lives.
@@ -59,6 +64,13 @@ impl Drop for Inside {
         state().inside -= 1;
         CHANGED.notify_all();
     }
+}
+
+/// Whether a process that ends now would wait.
+#[cfg(feature = "cuda")]
+pub(crate) fn would_wait() -> bool {
+    let state = state();
+    state.inside + state.beginning > 0
 }
 
 /// Whether the process ends.

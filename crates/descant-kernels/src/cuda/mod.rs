@@ -65,6 +65,7 @@ cfg_select! {
         pub(crate) use cap::Limited;
         pub use driver::cards;
         pub(crate) use driver::{OwnStream, Stream, copy_from_host, copy_to_host};
+        pub(crate) use ending::would_wait;
         pub(crate) use event::{Event, StreamOrder};
         pub use gpu::Gpu;
         pub(crate) use host::{HostMemory, HostRoom, HostStore};
