@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use burn::tensor::{DType, Device, Distribution, Tensor};
 
-pub use crate::rates::{OperatorTime, Rates, Shares};
+pub use crate::rates::{CONTEXT, FREE_SHARE, MOST_OF_CONTEXT, OperatorTime, Rates, Shares};
 use crate::{DeviceError, FrozenWeight, Groups, linear};
 
 /// What a card answers; `None` on the CPU, and in a build without CUDA, where the question is not compiled.

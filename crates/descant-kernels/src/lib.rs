@@ -59,7 +59,7 @@ pub use op::pick::{Draw, Drawn, DrawnRow, best_tokens, draw_tokens};
 pub use op::rotary::rotary;
 pub use op::route::{Routing, combine_experts, expert_weights, route, take_tokens};
 pub use op::select::{gather_rows, select_rows};
-pub use op::swiglu::swiglu;
+pub use op::swiglu::{SWIGLU_ALPHA, swiglu};
 pub use read::{DeviceError, read_all, read_bytes, read_floats, read_indices};
 pub use site::{PerSite, SiteKind};
 pub use source::{Source, first_in};

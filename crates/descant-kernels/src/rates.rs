@@ -1,5 +1,13 @@
 //! Figures that are measured on a device: its ceilings, times of operators beside them, and who has its memory.
 
+/// Of what is free on a device without a limit, the share that may be planned for and taken: others want some.
+pub const FREE_SHARE: f64 = 0.95;
+/// What a context takes of a card at least, before anything is asked of it.
+pub const CONTEXT: u64 = 512 << 20;
+/// What it takes at most. The driver reports what all programs have together; what was in use beyond this once our context
+/// was there is taken for others'.
+pub const MOST_OF_CONTEXT: u64 = 640 << 20;
+
 /// Ceilings of a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {

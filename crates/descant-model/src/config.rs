@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use descant_kernels::LayerSizes;
+use descant_kernels::{LayerSizes, SWIGLU_ALPHA};
 use descant_quant::Packing;
 use serde::Deserialize;
 
@@ -32,8 +32,6 @@ const CONTEXT: usize = 131_072;
 const MAX_CONTEXT: usize = 1 << 24;
 /// The clamp of the experts where the file names none, as in the published model.
 const SWIGLU_LIMIT: f32 = 7.0;
-/// The slope inside the experts' activation; a file may state it.
-const SWIGLU_ALPHA: f64 = 1.702;
 /// Keys of other configurations that change what is computed, and that are not computed here.
 const NOT_COMPUTED: [&str; 9] = [
     "attn_logit_softcapping",

@@ -1,6 +1,8 @@
 //! What each file of CUDA C++ is compiled with: the numbers of `geometry.rs`, `plain.rs` and `structures.rs` that it
 //! follows.
 
+use descant_quant::mxfp4::LEAST_REFERENCE;
+
 use super::geometry::{
     self, Define, FEW_BLOCKS, KEY_PARTS_SM90, KEY_ROWS, LOW_RANK_FEW, LOW_RANK_GRADIENT, LOW_RANK_ROWS,
     LOW_RANK_SUM, MAX_EXPERTS, PACKED_COLUMNS, PACKED_STEP, PACKED_STEP_FP8, QUERY_ROWS, QUERY_ROWS_SM90,
@@ -29,6 +31,8 @@ const COLUMNS: Define = ("TILE_COLUMNS", PACKED_COLUMNS as i64);
 const STEP: Define = ("SUM_STEP", PACKED_STEP as i64);
 /// Rows in 8 bits.
 const FP8: Define = ("FP8", 1);
+/// See [`LEAST_REFERENCE`].
+const REFERENCE: Define = ("LEAST_REFERENCE", LEAST_REFERENCE as i64);
 const STEP_FP8: Define = ("SUM_STEP", PACKED_STEP_FP8 as i64);
 const WIDTH: Define = ("RANK_WIDTH", RANK_WIDTH as i64);
 const PAGE: Define = ("PAGE", PAGE_TOKENS as i64);
@@ -131,6 +135,7 @@ pub(super) const PACKED_FP8_SM90: &[Define] = &[
     BOX,
     COLUMNS,
     STEP_FP8,
+    REFERENCE,
     geometry::PACKED_FP8_SM90.threads("THREADS"),
     geometry::PACKED_FP8_SM90.shared("SHARED"),
 ];
@@ -172,7 +177,7 @@ pub(super) const PAIR_GRADIENTS: &[Define] = &[
     ("JOBS_BYTES", structures::JOBS_BYTES as i64),
 ];
 pub(super) const TAKE_ROWS_SM90: &[Define] = &[geometry::TAKE_ROWS_SM90.threads("THREADS"), TOP_K];
-pub(super) const ROWS_FP8: &[Define] = &[geometry::ROWS_FP8.threads("THREADS")];
+pub(super) const ROWS_FP8: &[Define] = &[geometry::ROWS_FP8.threads("THREADS"), REFERENCE];
 pub(super) const SWIGLU_FP8: &[Define] =
     &[plain::SWIGLU_BACKWARD.threads("THREADS"), ("VECTORS", plain::SWIGLU_FP8_VECTORS as i64)];
 const TOP_K: Define = ("MAX_K", plain::MAX_TOP_K as i64);

@@ -4,7 +4,7 @@
 //! tiles until none is left, and how large tiles are decides the last bits of sums, so sizes alone say it: cards that
 //! share a run may differ. What has no row is not supported.
 
-use super::architecture::Capability;
+use super::architecture::{Architecture, Capability};
 
 /// Kernels that belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +32,20 @@ const fn sm(major: u8, minor: u8) -> Capability {
     Capability { major, minor }
 }
 
+/// The only cards with kernels of their own.
+const HOPPER: Capability = sm(9, 0);
+/// Cards whose blocks have the least shared memory.
+const SMALLEST: Capability = sm(8, 6);
+
+/// What a block of such a card may use.
+const fn shared_memory(of: Capability) -> u32 {
+    Architecture::of(of).shared_memory()
+}
+
 /// The first row that a card meets is its own.
 pub const FAMILIES: [Row; 2] = [
-    Row { family: Family::Hopper, from: sm(9, 0), to: Some(sm(9, 0)), shared_memory: 227 << 10 },
-    Row { family: Family::Portable, from: sm(8, 0), to: None, shared_memory: 99 << 10 },
+    Row { family: Family::Hopper, from: HOPPER, to: Some(HOPPER), shared_memory: shared_memory(HOPPER) },
+    Row { family: Family::Portable, from: sm(8, 0), to: None, shared_memory: shared_memory(SMALLEST) },
 ];
 
 impl Row {

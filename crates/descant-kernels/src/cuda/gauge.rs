@@ -20,7 +20,7 @@ use super::interop::refused;
 use super::run::Run;
 use super::spec::MatmulSpec;
 use super::tensor::{cube_device, index_of};
-use crate::rates::{OperatorTime, Rates, Shares};
+use crate::rates::{FREE_SHARE, OperatorTime, Rates, Shares};
 
 fn gpu(device: &Device) -> Result<Gpu> {
     Gpu::of(index_of(device).ok_or_else(|| CudaError::backend("no CUDA card"))?)
@@ -141,9 +141,6 @@ pub(crate) fn check_limit(gpu: &Gpu, limit: u64) -> Result<()> {
     if used <= limit || !is_ours { Ok(()) } else { Err(CudaError::Limit { wanted: used, allowed: limit }) }
 }
 
-/// Of what is free without a limit, the share that may be taken: others want some.
-const SHARE: f64 = 0.95;
-
 /// See [`crate::Workspace::room`].
 pub(crate) fn room(device: &Device, limit: Option<u64>) -> Result<u64> {
     let gpu = gpu(device)?;
@@ -151,7 +148,7 @@ pub(crate) fn room(device: &Device, limit: Option<u64>) -> Result<u64> {
     let (used, all) = gpu.used()?;
     // Another's limit on the card may be smaller.
     let limit = limit.into_iter().chain(gpu.cap().limit()).min();
-    Ok(limit.map_or((SHARE * all.saturating_sub(used) as f64) as u64, |limit| {
+    Ok(limit.map_or((FREE_SHARE * all.saturating_sub(used) as f64) as u64, |limit| {
         limit.min(all).saturating_sub(used)
     }))
 }
@@ -167,6 +164,7 @@ const PRODUCT: usize = 8192;
 const COPY: usize = 256 << 20;
 /// Repetitions, of which the best counts.
 const REPETITIONS: usize = 10;
+/// What the measured product works in: more than steps give theirs, because the ceiling is what the library can do.
 const WORKSPACE: usize = 64 << 20;
 /// Bytes of the measured copy from the host.
 const BUS_COPY: usize = 64 << 20;

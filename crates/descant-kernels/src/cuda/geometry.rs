@@ -5,6 +5,7 @@
 //! them, and each file of CUDA C++ is compiled with its list of them (`constants.rs`) and asserts that they are what its
 //! own layout needs. A wrong one does not compile; `tests/it/launches.rs` looks for one that is written a second time.
 
+use super::architecture::{Architecture, Capability};
 use crate::site::SiteKind;
 
 /// A constant given to the compiler: name and value.
@@ -163,7 +164,7 @@ pub const STEP_WIDE_COLUMNS: usize = 32;
 /// Rows of a tile there at most.
 const STEP_WIDE_ROWS: usize = 32;
 /// Shared memory of a block of Hopper.
-const SHARED_SM90: usize = 227 << 10;
+const SHARED_SM90: usize = Architecture::of(Capability { major: 9, minor: 0 }).shared_memory() as usize;
 
 /// Bytes of a stage there: a piece of the sum as `experts_sm90.cu` cuts it, of a tile's packed weights with their
 /// scales, or the tile's biases and factor.

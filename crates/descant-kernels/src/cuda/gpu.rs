@@ -20,6 +20,7 @@ use super::interop::Thread;
 use super::launch::Kernels;
 use super::recorder::Recorder;
 use super::testing::Testing;
+use crate::rates::MOST_OF_CONTEXT;
 
 /// A card; cheap to clone.
 #[derive(Clone)]
@@ -43,10 +44,6 @@ struct Inner {
     /// Held while a graph is recorded.
     recording: Mutex<()>,
 }
-
-/// What a context takes of a card at most. The driver reports what all programs have together; what was in use beyond
-/// this once our context was there is taken for others'.
-const CONTEXT: u64 = 640 << 20;
 
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -75,7 +72,7 @@ impl Gpu {
         let context = Context::of(card.device)?;
         context.enter()?;
         let (free, total) = driver::memory()?;
-        let others = ((total - free) as u64).saturating_sub(CONTEXT);
+        let others = ((total - free) as u64).saturating_sub(MOST_OF_CONTEXT);
         let cap = Arc::new(Cap::default());
         let gpu = Self(Arc::new(Inner {
             index,

@@ -226,6 +226,8 @@ mod tests {
         ("decode/rows", "MAX_WIDTH"),
         ("decode/wide", "STAGES"),
         ("experts/few", "MAX_EXPERTS"),
+        ("experts/fp8_rows_sm90", "LEAST_REFERENCE"),
+        ("experts/fp8_sm90", "LEAST_REFERENCE"),
         ("experts/few", "BLOCKS"),
         ("experts/few_nf4", "MAX_EXPERTS"),
         ("experts/few_nf4", "BLOCKS"),

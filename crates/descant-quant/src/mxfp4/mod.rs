@@ -20,7 +20,7 @@ pub use decode::{decode, validate_scales};
 pub use encode::{best_scale, encode};
 pub use feedback::{Basis, Rounding, round_rows};
 pub use ggml::{GGML_BYTES, from_ggml, to_ggml};
-pub use reference::{REACH, in_e5m2, reference};
+pub use reference::{LEAST_REFERENCE, REACH, reference};
 
 /// Elements that share a scale.
 pub const BLOCK: usize = 32;

@@ -5,48 +5,44 @@
 //! is its smallest number) to r. Which blocks share a reference is a question of the sum that they are terms of: a
 //! product's result is multiplied with the second factor once.
 
-use super::VALUES;
-
 /// How far below its reference a scale may be.
 pub const REACH: u8 = 16;
 /// The least reference, so that the second factor is a normal number whatever it is multiplied with before.
-const LEAST: u8 = 64;
-
-/// The smallest exponent with an implied one, and what is added to an exponent.
-const LEAST_EXPONENT: i32 = -14;
-const BIAS: i32 = 15;
-/// How many of the smallest number make one.
-const OF_SMALLEST: f32 = 65_536.0;
+pub const LEAST_REFERENCE: u8 = 64;
 
 /// The reference of scales that are terms of one sum; none where they lie too far apart.
 pub fn reference(scales: impl IntoIterator<Item = u8>) -> Option<u8> {
-    let ends =
-        scales.into_iter().fold((u8::MAX, LEAST), |(least, most), scale| (scale.min(least), scale.max(most)));
+    let ends = scales
+        .into_iter()
+        .fold((u8::MAX, LEAST_REFERENCE), |(least, most), scale| (scale.min(least), scale.max(most)));
     let (least, most) = ends;
     (most <= least.saturating_add(REACH)).then_some(most)
 }
 
-/// The code in E5M2 of a number of MXFP4 over its reference, which is [`reference()`]'s.
-///
-/// # Panics
-/// The scale is out of its reach.
-pub fn in_e5m2(nibble: u8, scale: u8, reference: u8) -> u8 {
-    let below = reference.checked_sub(scale).filter(|below| *below <= REACH);
-    let below = below.expect("a scale that shares this reference");
-    let number = VALUES[usize::from(nibble & 15)] * 2f32.powi(1 - i32::from(below));
-    let (bits, sign) = (number.abs().to_bits(), u8::from(number.is_sign_negative()) << 7);
-    let exponent = (bits >> 23) as i32 - 127;
-    sign | if exponent < LEAST_EXPONENT {
-        (number.abs() * OF_SMALLEST) as u8
-    } else {
-        ((exponent + BIAS) as u8) << 2 | (bits >> 21 & 3) as u8
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::scale;
+    use super::super::{VALUES, scale};
     use super::*;
+
+    /// The smallest exponent with an implied one, and what is added to an exponent.
+    const LEAST_EXPONENT: i32 = -14;
+    const BIAS: i32 = 15;
+    /// How many of the smallest number make one.
+    const OF_SMALLEST: f32 = 65_536.0;
+
+    /// The code in E5M2 of a number of MXFP4 over its reference, as kernels make it (`packed_fp8.cuh`).
+    fn in_e5m2(nibble: u8, scale: u8, reference: u8) -> u8 {
+        let below = reference.checked_sub(scale).filter(|below| *below <= REACH);
+        let below = below.expect("a scale that shares this reference");
+        let number = VALUES[usize::from(nibble & 15)] * 2f32.powi(1 - i32::from(below));
+        let (bits, sign) = (number.abs().to_bits(), u8::from(number.is_sign_negative()) << 7);
+        let exponent = (bits >> 23) as i32 - 127;
+        sign | if exponent < LEAST_EXPONENT {
+            (number.abs() * OF_SMALLEST) as u8
+        } else {
+            ((exponent + BIAS) as u8) << 2 | (bits >> 21 & 3) as u8
+        }
+    }
 
     /// A code's number, by its formula in f64.
     fn number(code: u8) -> f64 {
@@ -60,7 +56,7 @@ mod tests {
 
     #[test]
     fn every_number_within_reach_is_exact() {
-        for reference in [LEAST, 100, 128, 254] {
+        for reference in [LEAST_REFERENCE, 100, 128, 254] {
             for nibble in 0..16 {
                 for at in reference - REACH..=reference {
                     let exact = f64::from(VALUES[usize::from(nibble)]) * f64::from(scale(at));
@@ -84,6 +80,6 @@ mod tests {
         assert_eq!(reference([100, 117]), None);
         assert_eq!(reference([120]), Some(120));
         // Below the least reference scales count from that.
-        assert_eq!((reference([48, 50]), reference([47, 50])), (Some(LEAST), None));
+        assert_eq!((reference([48, 50]), reference([47, 50])), (Some(LEAST_REFERENCE), None));
     }
 }

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::fp8::limits;
 
 /// What a card's driver takes for kernels, libraries and their workspaces, and what lies unused in the pages of burn's
-/// pool.
+/// pool. This and what the pool holds (`POOLED`, `POOLED_MANY`) were fitted to 28 runs on an H100 on 25 November 2026, all
+/// then within 4 %; thirteen runs of 29 November to which nothing was fitted: -2.7 to +2.9 % (docs/benchmarks.md).
 pub(super) const RUNTIME: u64 = 340 << 20;
 /// What NCCL takes of a card that is one of several: 0.52 and 0.59 GiB with two H200s (NCCL 2.28.9, NVLink).
 const BETWEEN_CARDS: u64 = 560 << 20;

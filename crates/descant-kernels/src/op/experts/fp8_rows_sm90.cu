@@ -3,7 +3,7 @@
 #include "step.cuh"
 #include "fp8_rows.cuh"
 
-constexpr int WARPS = THREADS / 32, PIECE = 16, LEAST_REFERENCE = 64;
+constexpr int WARPS = THREADS / 32, PIECE = 16;
 static_assert(THREADS % 32 == 0, "whole warps");
 
 // 16 numbers of a row.

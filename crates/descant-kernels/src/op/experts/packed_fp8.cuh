@@ -19,7 +19,6 @@
 #define MORE_PARAMETERS , u8 *h8, float fixed_factor, float h8_scale
 #define MORE_ARGUMENTS h8, fixed_factor, h8_scale
 static_assert(SUM_STEP == 128, "128 bytes of a row");
-#define LEAST_REFERENCE 64
 
 // What a thread keeps of a tile.
 struct Words {

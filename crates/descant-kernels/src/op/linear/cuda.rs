@@ -12,6 +12,7 @@ use descant_quant::nf4;
 use super::{GROUPED_FEATURES, LinearKernel, Mxfp4Piece, RowGroups, WeightPrimitive};
 use crate::cuda::geometry::{TILES, UNPACK};
 use crate::cuda::{self, Arg, CudaError, Element, MatmulSpec, Result, Run};
+use crate::memory::table::WORKSPACE;
 use crate::op::experts::cuda::{Output, Sorted, is_few, product};
 use crate::op::experts::matrices::{ExpertData, Experts, PackedData, Side};
 use crate::stream::slots::Course;
@@ -19,8 +20,6 @@ use crate::stream::{Half, StreamedMatrix};
 
 /// Blocks a multiprocessor that unpack a matrix: as many as fit.
 const UNPACK_BLOCKS: u32 = 8;
-/// Scratch memory of cuBLASLt.
-const WORKSPACE: usize = 32 << 20;
 
 /// Matrices of a product, ready to be read: `[count, rows, columns]`.
 pub(crate) struct Matrices {

@@ -13,10 +13,9 @@ use super::{LogitsRoom, LossKernel};
 use crate::cuda::plain::{EACH, LOGITS};
 use crate::cuda::{self, Arg, MatmulSpec, Matrices, Result, Run};
 use crate::memory::arena::Lease;
+use crate::memory::table::WORKSPACE;
 use crate::memory::workspace::Turn;
 
-/// For the products.
-const WORKSPACE: usize = 32 << 20;
 /// Shared memory that the kernel has beside the kept logits, and the driver's own.
 const OTHER_SHARED: u32 = 2 * 1024;
 

@@ -15,6 +15,8 @@ use burn::tensor::Tensor;
 use crate::device::has_form_if;
 use crate::op::graph::operator;
 
+pub use reference::SWIGLU_ALPHA;
+
 /// The activation: `[rows, 2 * width]` to `[rows, width]`.
 pub fn swiglu(gate_up: Tensor<2>, limit: f32) -> Tensor<2> {
     if has_form_if(&gate_up.device(), gate_up.dtype(), gate_up.dims()[1].is_multiple_of(16)) {

@@ -2,8 +2,10 @@
 
 use burn::tensor::{Tensor, activation::sigmoid};
 
-/// Slope of the sigmoid.
-pub(crate) const ALPHA: f32 = 1.702;
+/// The slope of the sigmoid in the experts' activation.
+pub const SWIGLU_ALPHA: f64 = 1.702;
+/// As it is computed with.
+pub(crate) const ALPHA: f32 = SWIGLU_ALPHA as f32;
 
 /// See [`crate::swiglu()`].
 pub fn swiglu(gate_up: Tensor<2>, limit: f32) -> Tensor<2> {

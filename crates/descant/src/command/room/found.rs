@@ -14,12 +14,8 @@ use crate::gpus::{Card, HOPPER};
 use crate::settings::Settings;
 use crate::words::size;
 
-/// What a card's driver takes before anything is asked of it.
-const CONTEXT: u64 = 512 << 20;
 /// Why a card that is here does not take Hopper's kernels.
 const OTHER: &str = "this GPU has another compute capability, or portable kernels were asked for";
-/// Of what is free, the share that may be planned for: others want some, and an estimate is one.
-const SHARE: f64 = 0.95;
 
 /// What a device has, before a run.
 pub(crate) struct Found {
@@ -118,7 +114,7 @@ impl Found {
 
     /// A card that is not here, of so many bytes, by its name where that was said.
     pub(crate) fn imagined(bytes: u64, limit: Option<u64>, keep: Keep, card: Option<&Card>) -> Self {
-        let held = CONTEXT.min(bytes);
+        let held = gauge::CONTEXT.min(bytes);
         let other = card.filter(|card| card.capability != HOPPER).map(|card| {
             let (major, minor) = card.capability;
             format!("the {} has compute capability {major}.{minor}", card.name)
@@ -169,7 +165,7 @@ impl Found {
 
 /// What may be planned for of so many bytes that are free.
 fn share(bytes: u64) -> u64 {
-    (SHARE * bytes as f64) as u64
+    (gauge::FREE_SHARE * bytes as f64) as u64
 }
 
 /// Most memory that this process ever used; on a card, what is in use there now, which grows to its most within a few
