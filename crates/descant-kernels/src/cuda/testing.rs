@@ -1,7 +1,8 @@
-//! How tests want a thread's work to be done. What a thread queues takes it along, so that tests beside each other do not
-//! disturb it.
+//! How a thread wants its work to be done: with which kernels, and what tests ask for. What it queues takes that along, so
+//! that threads beside each other do not disturb it.
 
 use std::cell::Cell;
+use std::thread::{self, ThreadId};
 
 /// See the head of the file.
 #[derive(Debug, Clone, Copy, Default)]
@@ -10,13 +11,13 @@ pub(super) struct Testing {
     poison: bool,
     /// Bytes of a piece that may be pinned; `None` for as many as the system lets us.
     pinned: Option<usize>,
-    /// Whether what routing chooses is kept.
-    routing: bool,
+    /// For whom what routing chooses is kept.
+    routing: Option<ThreadId>,
 }
 
 thread_local! {
     static TESTING: Cell<Testing> =
-        const { Cell::new(Testing { portable: false, poison: false, pinned: None, routing: false }) };
+        const { Cell::new(Testing { portable: false, poison: false, pinned: None, routing: None }) };
 }
 
 impl Testing {
@@ -50,11 +51,16 @@ pub fn pin_at_most(bytes: Option<usize>) {
 /// For tests: keeps which experts this thread's rows go to, in training's forward and in steps of generation, until
 /// [`take_routing`](super::take_routing). The host then waits for the card in every layer, and steps are not recorded.
 pub fn watch_routing(on: bool) {
-    TESTING.set(Testing { routing: on, ..TESTING.get() });
+    TESTING.set(Testing { routing: on.then(|| thread::current().id()), ..TESTING.get() });
 }
 
 /// Whether this thread watches routing.
 pub(crate) fn watches_routing() -> bool {
+    watcher().is_some()
+}
+
+/// Who watches routing of what this thread does.
+pub(super) fn watcher() -> Option<ThreadId> {
     TESTING.get().routing
 }
 
