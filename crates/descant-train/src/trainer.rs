@@ -119,9 +119,8 @@ impl<'a> Trainer<'a> {
     /// the inputs of all layers of all of them are kept, and nothing else. Changes no bit of a result.
     #[must_use]
     pub fn arranged(mut self, arrangement: Arrangement) -> Self {
-        let Arrangement { together, inputs_on_host, chunks, placement: _ } = arrangement;
-        self.together = together.max(1);
-        let claim = Claim { together: self.together, inputs_on_host, chunks, ..Claim::default() };
+        self.together = arrangement.together.max(1);
+        let claim = Claim { together: self.together, ..arrangement.claim() };
         self.claims.push(self.model.workspace().reserve(claim));
         self
     }

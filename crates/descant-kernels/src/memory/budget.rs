@@ -8,6 +8,7 @@ use super::inputs::Inputs;
 use super::keep::{Keep, Kept};
 use super::layout::{Layout, kept_bytes};
 use super::plan::plan;
+use super::settings::Claim;
 use super::sizes::{Chunks, LayerSizes, Plan};
 use super::table::WORKSPACE;
 use crate::op::experts::ExpertForm;
@@ -165,37 +166,29 @@ pub struct LayerLoad {
     pub windows: Vec<Option<usize>>,
     /// Ranks of the adapters; 0 for none.
     pub ranks: PerSite<usize>,
-    /// Tokens at once.
-    pub tokens: usize,
-    /// Batches of so many tokens that go through a layer before the next layer, 0 for one in a graph; see
-    /// [`Claim`](super::Claim).
-    pub together: usize,
-    /// Whether inputs of layers wait for the backward on the host.
-    pub inputs_on_host: bool,
-    /// How many of the tokens go through experts at once, where the pairs allow it.
-    pub chunks: Chunks,
+    /// Batches of so many tokens, and how they go through.
+    pub claim: Claim,
     /// Tokens of a typical sequence.
     pub longest: usize,
     /// Whether experts are packed and the card's kernels want their rows in order, as Hopper's do.
     pub in_order: bool,
-    /// In which numbers steps multiply with experts.
-    pub experts: ExpertForm,
 }
 
 impl LayerLoad {
     /// What the layers will take where `free` bytes are left for them beside all that is there and will come.
     pub fn memory(&self, keep: Keep, free: u64) -> LayerMemory {
+        let Claim { tokens, together, inputs_on_host, chunks, experts, .. } = self.claim;
         let need = Need {
             sizes: self.sizes,
             paths: Paths::new(&self.ranks),
-            tokens: self.tokens,
+            tokens,
             in_order: self.in_order,
             longest: self.longest,
             windows: self.windows.as_slice().into(),
-            chunks: self.chunks,
-            experts: self.experts,
+            chunks,
+            experts,
         };
-        let budget = Budget::new(&need, keep, self.together, self.inputs_on_host, free);
+        let budget = Budget::new(&need, keep, together, inputs_on_host, free);
         let inputs = budget.inputs.bytes();
         LayerMemory {
             scratch: budget.scratch_bytes,
@@ -216,13 +209,9 @@ mod tests {
             sizes: LayerSizes::OF_20B,
             windows: vec![None; 24],
             ranks: PerSite::from_fn(|_| rank),
-            tokens,
-            together: 1,
-            inputs_on_host: false,
-            chunks: Chunks::Long,
+            claim: Claim { tokens, together: 1, ..Claim::default() },
             longest: tokens,
             in_order: true,
-            experts: ExpertForm::Bf16,
         }
     }
 
@@ -267,7 +256,8 @@ mod tests {
     #[test]
     fn short_chunks_take_less_and_change_neither_the_room_for_logits_nor_what_pairs_at_experts_get() {
         let of = |tokens, rank, chunks| {
-            let load = LayerLoad { chunks, ..of_20b(rank, tokens) };
+            let mut load = of_20b(rank, tokens);
+            load.claim.chunks = chunks;
             load.memory(Keep::Minimal, 0).scratch
         };
         // Two layers' experts of the 20b are 0.85e9 bytes.

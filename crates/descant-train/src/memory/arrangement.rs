@@ -1,6 +1,6 @@
 //! How a model and the work on it are laid out: which weights lie on the host, and how they cross the bus.
 
-use descant_kernels::Chunks;
+use descant_kernels::{Chunks, Claim};
 use descant_model::{Config, Placement};
 
 /// How a model and the work on it are laid out where a card has no room for all of it. Changes no bit of a result.
@@ -23,6 +23,12 @@ impl Default for Arrangement {
 }
 
 impl Arrangement {
+    /// What it wants of the memory that layers work in.
+    pub(crate) fn claim(&self) -> Claim {
+        let Self { together, inputs_on_host, chunks, placement: _ } = *self;
+        Claim { together, inputs_on_host, chunks, ..Claim::default() }
+    }
+
     /// For people: what is not the usual.
     pub fn words(&self) -> impl Iterator<Item = String> {
         let Self { placement, together, inputs_on_host, chunks } = *self;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use descant_kernels::{ExpertForm, Keep, LayerLoad, LayerMemory, MAX_EXPERT_RANK, PerSite, pool_page};
+use descant_kernels::{Claim, ExpertForm, Keep, LayerLoad, LayerMemory, MAX_EXPERT_RANK, PerSite, pool_page};
 use descant_lora::LoraConfig;
 use descant_model::{Config, Packing, SiteKind};
 
@@ -139,13 +139,9 @@ pub(super) fn layers(
         sizes: config.layer_sizes(),
         windows: (0..config.num_hidden_layers).map(|layer| config.window(layer)).collect(),
         ranks: PerSite::from_fn(|kind| if adapters.kinds.contains(&kind) { adapters.rank } else { 0 }),
-        tokens: load.tokens as usize,
-        together: arrangement.together,
-        inputs_on_host: arrangement.inputs_on_host,
-        chunks: arrangement.chunks,
+        claim: Claim { tokens: load.tokens as usize, experts, ..arrangement.claim() },
         longest: load.longest as usize,
         in_order: in_order && config.has_packed_experts(),
-        experts,
     };
     layers.memory(keep, free)
 }
