@@ -267,6 +267,7 @@ pub(super) const LOW_RANK: &[Define] = &[
     EXPERTS,
     WIDTH,
     ("GRADIENT_COLUMNS", GRADIENT_COLUMNS as i64),
+    ("TILE_ROWS", geometry::LOW_RANK_TILE as i64),
     LOW_RANK_ROWS.threads("ROWS_THREADS"),
     LOW_RANK_GRADIENT.threads("GRADIENT_THREADS"),
     ("STAGES", geometry::LOW_RANK_STAGES as i64),

@@ -237,13 +237,15 @@ pub const TAKE_ROWS_SM90: Block = Block { threads: 256, shared: 0 };
 pub const ROWS_FP8: Block = Block { threads: 256, shared: 0 };
 /// The gradient of a factor; its shared memory depends on the rank.
 pub const LOW_RANK_GRADIENT: Block = Block { threads: 128, shared: 0 };
+/// Rows of a tile of both, and columns of its wide operand.
+pub const LOW_RANK_TILE: usize = 64;
 /// Stages of the ring of both.
 pub const LOW_RANK_STAGES: u32 = 4;
 
-/// Bytes of all stages of them: a tile of 64 rows and 64 columns of the wide operand, and 64 rows of the rank, in an odd
-/// number of pieces of 16 bytes each.
+/// Bytes of all stages of them: a tile of the wide operand, and as many rows of the rank, in an odd number of pieces of 16
+/// bytes each.
 pub const fn low_rank_stages(rank: usize) -> u32 {
-    LOW_RANK_STAGES * (64 * 128 + 64 * 16 * (rank.div_ceil(8) | 1) as u32)
+    LOW_RANK_STAGES * (LOW_RANK_TILE * (LOW_RANK_TILE * 2 + 16 * (rank.div_ceil(8) | 1))) as u32
 }
 
 /// Bytes of a block of [`LOW_RANK_ROWS`]: stages, and where the rows of each expert begin.

@@ -209,21 +209,27 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_no_integers_are_the_definitions() {
+    fn numbers_that_files_spell_are_the_definitions() {
         use crate::op::swiglu::SWIGLU_ALPHA;
         use descant_quant::e4m3;
+        use descant_quant::mxfp4::tiles::{BYTES, COLUMNS, ROWS, SCALE_BYTES};
 
+        assert_eq!(ROWS, COLUMNS, "TILE is both");
         let spelled = [
+            ("mxfp4.cuh", format!("#define TILE {ROWS} ")),
+            ("mxfp4.cuh", format!("#define TILE_BYTES {BYTES}\n")),
+            ("mxfp4.cuh", format!("#define SCALE_PIECE {SCALE_BYTES} ")),
+            ("linear/tiles", format!("constexpr int ROWS = {ROWS}, COLUMNS = {COLUMNS},")),
             ("swiglu.cuh", format!("#define ALPHA {SWIGLU_ALPHA}f\n")),
             ("grouped.cuh", format!("-{SWIGLU_ALPHA}f * gate")),
             ("fp8.cuh", format!("#define E4M3_LARGEST {:?}f\n", e4m3::LARGEST)),
             ("fp8_rows.cuh", format!("#define E4M3_LEAST_ROW {:e}f\n", e4m3::LEAST_ROW)),
         ];
+        let texts = UNITS.iter().map(|unit| (unit.id, unit.text)).chain(HEADERS.iter().copied());
         for (name, number) in spelled {
-            let text = HEADERS.iter().find(|(known, _)| *known == name).map(|(_, text)| *text);
+            let text = texts.clone().find(|(known, _)| *known == name).map(|(_, text)| text);
             assert!(text.is_some_and(|text| text.contains(&number)), "{name}: {number}");
         }
-        let texts = UNITS.iter().map(|unit| (unit.id, unit.text)).chain(HEADERS.iter().copied());
         for (name, text) in texts.filter(|(name, _)| *name != "swiglu.cuh" && *name != "grouped.cuh") {
             let code = text.lines().filter_map(|line| line.split("//").next());
             assert!(!code.fold(String::new(), |all, line| all + line).contains("1.702"), "{name}");

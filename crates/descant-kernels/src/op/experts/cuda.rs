@@ -205,16 +205,13 @@ pub(super) fn tile_boxes(experts: &Experts, [blocks, scales]: [u64; 2], side: Si
     [boxes(blocks, mxfp4::BLOCK / tiles::COLUMNS * tiles::BYTES), boxes(scales, tiles::SCALE_BYTES)]
 }
 
-/// Places of a tile of [`low_rank_rows`].
-const LOW_RANK_TILE: usize = 64;
-
 /// `out[place] = a[row(place)] · m[expert]`, with `m` `[experts, features, 64]` and `out` `[places, 64]`.
 pub(crate) fn low_rank_rows(run: &Run<'_>, a: &Sorted, m: u64, out: u64, sizes: LowRank) -> Result<()> {
     check(sizes.features, RANK_WIDTH, a.stride, sizes.experts)?;
     let kernel = run.kernel("experts/low_rank", "low_rank_rows", &[])?;
     let addresses = [a.data, a.pairs.unwrap_or(0), m, a.offsets, out];
     let arguments = Arg::list(addresses, [a.stride, a.top_k, sizes.experts, sizes.features, sizes.rank]);
-    let tiles = a.places.div_ceil(LOW_RANK_TILE) + sizes.experts;
+    let tiles = a.places.div_ceil(geometry::LOW_RANK_TILE) + sizes.experts;
     let block = geometry::LOW_RANK_ROWS;
     run.launch(kernel, tiles, block.threads, geometry::low_rank_rows_shared(sizes.rank), &arguments)
 }

@@ -10,7 +10,6 @@
 #include "grouped.cuh"
 #include "mma.cuh"
 
-#define TILE_ROWS 64
 #define WIDE_BYTES (TILE_ROWS * 128)
 static_assert(ROWS_THREADS == 2 * TILE_ROWS && GRADIENT_THREADS == 2 * TILE_ROWS, "four warps with 16 rows each");
 static_assert(GRADIENT_COLUMNS == TILE_ROWS && RANK_WIDTH == TILE_ROWS, "tiles are square");
