@@ -3,7 +3,7 @@
 #include "step.cuh"
 
 #define EXPERT_TILE 32
-#define WARPS (THREADS / 32)
+constexpr int WARPS = THREADS / 32;
 static_assert(THREADS % 32 == 0, "whole warps");
 static_assert(TILE_TOKENS == 16, "a product of tensor cores high");
 static_assert(MAX_EXPERTS % 32 == 0, "as many keys a lane");
