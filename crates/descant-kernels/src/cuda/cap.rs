@@ -109,13 +109,6 @@ pub(crate) struct Limited {
     number: u64,
 }
 
-impl Limited {
-    /// Holds another from here on.
-    pub(crate) fn change(&self, limit: u64) {
-        self.cap.change(|limits, _| limits.insert(self.number, limit));
-    }
-}
-
 impl Drop for Limited {
     fn drop(&mut self) {
         self.cap.change(|limits, _| limits.remove(&self.number));
@@ -149,11 +142,11 @@ mod tests {
         let cap = Arc::new(Cap::default());
         let [small, large] = [100, 300].map(|limit| cap.hold(limit));
         assert_eq!(cap.limit(), Some(100), "whoever came last");
-        large.change(50);
+        let smaller = cap.hold(50);
         assert_eq!(cap.limit(), Some(50));
-        large.change(200);
         drop(small);
-        assert_eq!(cap.limit(), Some(200));
+        drop(smaller);
+        assert_eq!(cap.limit(), Some(300));
         drop(large);
         assert_eq!(cap.limit(), None);
     }

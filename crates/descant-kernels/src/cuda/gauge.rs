@@ -102,11 +102,19 @@ pub(crate) fn own(gpu: &Gpu) -> Result<u64> {
 /// Growth beside what is counted that is not taken for another program's: kernels that are loaded later.
 const LATER: i64 = 64 << 20;
 
-/// Has the process keep within this limit on the card for as long as the result lives.
+/// Has the process keep within this limit on the card for as long as the result lives. One that is broken already is
+/// refused and bounds nobody: it could only stop others.
 pub(crate) fn limited(gpu: &Gpu, limit: u64) -> Result<Limited> {
     if gpu.cap().limit().is_none() {
         // What was seen under an earlier limit may be long over.
         gpu.uncounted().store(0, Ordering::Relaxed);
+    }
+    if own(gpu)? > limit {
+        release_unused(gpu)?;
+    }
+    let wanted = own(gpu)?;
+    if wanted > limit {
+        return Err(CudaError::Limit { wanted, allowed: limit });
     }
     look_beside(gpu)?;
     Ok(gpu.cap().hold(limit))

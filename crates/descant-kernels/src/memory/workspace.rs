@@ -69,13 +69,11 @@ impl Workspace {
     /// Sets what the layers may use; what was reserved stays.
     pub fn set(&self, limit: Option<u64>, keep: Keep) {
         let mut state = self.state();
-        (state.limit, state.keep) = (limit, keep);
         #[cfg(feature = "cuda")]
-        match (limit, &state.held) {
-            (Some(limit), Some(held)) => held.change(limit),
-            (None, _) => state.held = None,
-            (Some(_), None) => {}
+        if limit != state.limit {
+            state.held = None;
         }
+        (state.limit, state.keep) = (limit, keep);
     }
 
     /// Has the device keep within the limit from here on, as long as this lives, and not only once a layer has run: for what
@@ -217,7 +215,11 @@ impl Turn<'_> {
     }
 
     fn arena(&mut self, gpu: &Gpu, need: &Need) -> crate::cuda::Result<&mut Arena> {
-        let (before, settings) = (self.state.arena.take(), self.state.settings());
+        let (mut before, settings) = (self.state.arena.take(), self.state.settings());
+        if self.state.held.is_none() && settings.limit.is_some() {
+            // Laid out under another limit or none, and in the way of this one.
+            before = None;
+        }
         self.state.hold(gpu)?;
         let arena = Arena::serving(before, gpu, need, settings, self.state.bus)?;
         Ok(self.state.arena.insert(arena))

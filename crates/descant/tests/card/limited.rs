@@ -83,6 +83,10 @@ fn weights_that_would_break_the_limit_are_refused_while_they_are_loaded() {
     let error = load(in_use(&card) + weights / 4).expect_err("there is no room for the weights");
     println!("{error} ({weights} bytes of weights)");
     assert!(matches!(&error, descant_model::Error::Device(error) if error.out_of_memory), "{error:?}");
+    // One that is broken already is refused, and bounds nobody.
+    let error = load(1).expect_err("more is in use");
+    assert!(matches!(&error, descant_model::Error::Device(error) if error.out_of_memory), "{error:?}");
+    is_unlimited(&card);
     let limit = in_use(&card) + GIB;
     let model = load(limit).expect("there is room");
     drop(filled_up_to(limit, &card));
