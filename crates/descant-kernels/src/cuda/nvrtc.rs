@@ -222,7 +222,6 @@ mod tests {
         ("decode/experts_wide_sm90", "MAX_EXPERTS"),
         ("decode/experts_wide_sm90", "STAGES"),
         ("decode/route_sm90", "BLOCKS"),
-        ("decode/rows", "MAX_EXPERTS"),
         ("decode/rows", "MAX_WIDTH"),
         ("decode/wide", "STAGES"),
         ("experts/few", "MAX_EXPERTS"),

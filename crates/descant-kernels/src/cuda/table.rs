@@ -32,6 +32,7 @@ pub const HEADERS: &[(&str, &str)] = &[
     ("order.cuh", include_str!("../decode/order.cuh")),
     ("cache.cuh", include_str!("../decode/cache.cuh")),
     ("route.cuh", include_str!("../decode/route.cuh")),
+    ("sort.cuh", include_str!("../op/route/sort.cuh")),
     ("tiles_sm90.cuh", include_str!("../decode/tiles_sm90.cuh")),
     ("attention.cuh", include_str!("../op/attention/attention.cuh")),
     ("attention_sm90.cuh", include_str!("../op/attention/attention_sm90.cuh")),

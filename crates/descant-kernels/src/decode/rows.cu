@@ -2,6 +2,7 @@
 // experts, an adapter's part at them, and the next token. A block a row where nothing else is said; every sum has one
 // order, and a row's result depends on that row alone.
 #include "order.cuh"
+#include "sort.cuh"
 #include "step.cuh"
 
 static_assert(ROW_THREADS % 32 == 0 && CHOICE_THREADS == 8 * 32, "whole warps, and eight that choose");
@@ -30,47 +31,12 @@ extern "C" __global__ void __launch_bounds__(NORM_THREADS)
         ((uint4*)(y + (u64)blockIdx.x * K))[i] = normed8(load16(row + i * 16), scale, (const float4*)weight + 2 * i);
 }
 
-// At most MOST_PAIRS pairs sorted by expert, in the order of their numbers within an expert, as op/route/sort.cu has
-// them. experts i32 [P]; pairs, places i32 [P]; offsets i32 [E + 1]. Grid: 1. Block: MOST_PAIRS.
+// At most MOST_PAIRS pairs sorted by expert, in the order of their numbers within an expert. Arguments as `sort_pairs`
+// of op/route/sort.cu has them. Grid: 1. Block: MOST_PAIRS.
 extern "C" __global__ void __launch_bounds__(MOST_PAIRS)
     sort_few(const int* experts, int* pairs, int* places, int* offsets, int P, int E) {
-    __shared__ int counts[32][MAX_EXPERTS];  // of each warp's pairs, then how many earlier warps have
-    __shared__ int starts[MAX_EXPERTS + 1];
-    const int t = threadIdx.x, lane = t & 31, warp = t >> 5, warps = (P + 31) / 32;
     next_may_start();
-    for (int i = t; i < warps * E; i += MOST_PAIRS) counts[i / E][i % E] = 0;
-    wait_for_earlier();
-    const int mine = t < P ? experts[t] : -1;
-    __syncthreads();
-    const u32 same = __match_any_sync(FULL_WARP, mine);
-    const int before = __popc(same & ((1u << lane) - 1));
-    if (mine >= 0 && before == 0) counts[warp][mine] = __popc(same);
-    __syncthreads();
-    if (t < E) {
-        int sum = 0;
-        for (int w = 0; w < warps; w++) {
-            const int here = counts[w][t];
-            counts[w][t] = sum, sum += here;
-        }
-        starts[t + 1] = sum;
-    }
-    __syncthreads();
-    // A warp sums the experts' counts.
-    if (warp == 0) {
-        int sum = 0;
-        for (int base = 0; base < E; base += 32) {
-            const int here = warp_running_sum(base + lane < E ? starts[base + lane + 1] : 0);
-            if (base + lane < E) starts[base + lane + 1] = here + sum;
-            sum += __shfl_sync(FULL_WARP, here, 31);
-        }
-        if (lane == 0) starts[0] = 0;
-    }
-    __syncthreads();
-    if (mine >= 0) {
-        const int place = starts[mine] + counts[warp][mine] + before;
-        pairs[place] = t, places[t] = place;
-    }
-    if (t <= E) offsets[t] = starts[t];
+    sort_in_block<1, MAX_EXPERTS, MOST_PAIRS>(experts, pairs, places, offsets, P, E, [] { wait_for_earlier(); });
 }
 
 #define LOW_PARTS (LOW_THREADS / 32 / LOW_RANKS)  // warps of a row of A

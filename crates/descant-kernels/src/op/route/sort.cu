@@ -2,6 +2,7 @@
 //
 // No atomics that decide an order: a pair's place is the number of pairs before it, counted by ballots within a chunk
 // of pairs and by sums over the chunks before. Index arrays are i32.
+#include "sort.cuh"
 #include "step.cuh"
 
 #define WARPS 32
@@ -77,63 +78,10 @@ extern "C" __global__ void __launch_bounds__(CHUNK)
     pairs[place] = pair;
 }
 
-#define FEW_CHUNKS (FEW_PAIRS / CHUNK)
-static_assert(FEW_PAIRS % CHUNK == 0, "whole chunks");
-
 // `count_pairs` and `sort_pairs` in one block. P <= FEW_PAIRS, E <= FEW_EXPERTS. Grid: 1. Block: CHUNK.
 extern "C" __global__ void __launch_bounds__(CHUNK)
     sort_few_pairs(const int* __restrict__ experts, int* pairs, int* places, int* offsets, int P, int E) {
+    static_assert(FEW_PAIRS % CHUNK == 0, "whole chunks");
     follow_closely();
-    // Pairs of each expert in each run of 32, then those in the runs before.
-    __shared__ unsigned short counts[FEW_CHUNKS * WARPS][FEW_EXPERTS];
-    __shared__ int first[FEW_EXPERTS];
-    static_assert(FEW_CHUNKS * WARPS == 4 * 32 && FEW_EXPERTS == 4 * 32, "four a lane");
-    int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    for (int i = threadIdx.x; i < FEW_CHUNKS * WARPS * FEW_EXPERTS; i += CHUNK) (&counts[0][0])[i] = 0;
-    __syncthreads();
-    int mine[FEW_CHUNKS], rank[FEW_CHUNKS];
-#pragma unroll
-    for (int c = 0; c < FEW_CHUNKS; c++) {
-        int pair = c * CHUNK + threadIdx.x;
-        mine[c] = pair < P ? experts[pair] : -1;
-        u32 same = __match_any_sync(FULL_WARP, mine[c]);
-        rank[c] = __popc(same & ((1u << lane) - 1));
-        if (mine[c] >= 0 && rank[c] == 0) counts[c * WARPS + warp][mine[c]] = __popc(same);
-    }
-    __syncthreads();
-    // A warp an expert, four runs a lane.
-    for (int e = warp; e < E; e += WARPS) {
-        int n[4], sum = 0;
-#pragma unroll
-        for (int i = 0; i < 4; i++) n[i] = counts[4 * lane + i][e], sum += n[i];
-        int before = warp_running_sum(sum);
-        if (lane == 31) first[e] = before;
-        before -= sum;
-#pragma unroll
-        for (int i = 0; i < 4; i++) counts[4 * lane + i][e] = before, before += n[i];
-    }
-    __syncthreads();
-    // One warp, four experts a lane.
-    if (warp == 0) {
-        int n[4], sum = 0;
-#pragma unroll
-        for (int i = 0; i < 4; i++) n[i] = 4 * lane + i < E ? first[4 * lane + i] : 0, sum += n[i];
-        int before = warp_running_sum(sum);
-        if (lane == 31) offsets[E] = before;
-        before -= sum;
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int e = 4 * lane + i;
-            if (e < E) first[e] = before, offsets[e] = before;
-            before += n[i];
-        }
-    }
-    __syncthreads();
-#pragma unroll
-    for (int c = 0; c < FEW_CHUNKS; c++) {
-        if (mine[c] < 0) continue;
-        int pair = c * CHUNK + threadIdx.x, place = first[mine[c]] + counts[c * WARPS + warp][mine[c]] + rank[c];
-        places[pair] = place;
-        pairs[place] = pair;
-    }
+    sort_in_block<FEW_PAIRS / CHUNK, FEW_EXPERTS, CHUNK>(experts, pairs, places, offsets, P, E, [] {});
 }
