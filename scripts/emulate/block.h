@@ -149,7 +149,21 @@ inline u32 __match_any_sync(u32, int v) {
     __syncwarp();
     return r;
 }
+inline bool __any_sync(u32, bool x) {
+    return reduce(x, [](u32 a, u32 b) { return a | b; });
+}
+inline u32 __ballot_sync(u32, bool x) {
+    return reduce((u32)x << LANE(), [](u32 a, u32 b) { return a | b; });
+}
 inline int __popc(u32 x) { return __builtin_popcount(x); }
+inline int __ffs(u32 x) { return __builtin_ffs((int)x); }
+template <class T> T warp_running_sum(T x) {
+    for (int offset = 1; offset < 32; offset <<= 1) {
+        const T other = __shfl_up_sync(0, x, offset);
+        if (LANE() >= offset) x += other;
+    }
+    return x;
+}
 inline u32 __float_as_uint(float x) {
     u32 y;
     memcpy(&y, &x, 4);
@@ -385,6 +399,7 @@ inline void barrier_wait(u32 barrier, u32 parity) {
 }
 inline void barrier_poll(u32 barrier, u32 parity) { barrier_wait(barrier, parity); }
 inline void barriers_made() {}
+inline void follow_closely() {}
 // Some threads of a block meet.
 inline std::map<int, Barrier> meetings;
 inline void threads_sync(int name, int threads) {

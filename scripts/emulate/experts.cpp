@@ -1,7 +1,7 @@
-// decode/experts_sm90.cu, or experts_wide_sm90.cu with TILE_ROWS, against sums in f64: experts with no, few and more
+// decode/experts_sm90.cu, or experts_wide_sm90.cu with WIDE_FORM, against sums in f64: experts with no, few and more
 // rows than a group has, an odd number of blocks a line, low-rank rows, SwiGLU. run.sh makes kernels.h.
 #include "block.h"
-#ifdef TILE_ROWS
+#ifdef WIDE_FORM
 #define CHAINS 4
 #define WARPS 2
 #define STAGES 2
@@ -23,21 +23,9 @@ inline void bulk_copy(u32 to, const void* from, u32 bytes, u32) {
     if (bytes % 16 || (uintptr_t)shared_pointer(to) % 16 || (uintptr_t)from % 16) puts("unaligned copy"), abort();
     memcpy(shared_pointer(to), from, bytes);
 }
-static std::unique_ptr<Barrier> named;
-inline void threads_sync(int, int threads) {
-    if (threads != WARPS * 32) puts("another number of threads"), abort();
-    named->arrive_and_wait();
-}
 inline void multiply16_free(float* d, const u32 (&a)[4], u32 b0, u32 b1) { multiply16(d, a, b0, b1); }
-inline bool __any_sync(u32, bool x) {
-    return reduce(x, [](u32 a, u32 b) { return a | b; });
-}
-inline u32 __ballot_sync(u32, bool x) {
-    return reduce((u32)x << LANE(), [](u32 a, u32 b) { return a | b; });
-}
-inline int __ffs(u32 x) { return __builtin_ffs((int)x); }
 #include "kernels.h"
-#ifdef TILE_ROWS
+#ifdef WIDE_FORM
 #define FORM "wide step"
 #else
 #define FORM "step"
@@ -75,7 +63,7 @@ int main() {
             // Blocks one after the other: what is static in them is made anew.
             for (int block = 0; block < 3; block++) {
                 memset(memory, 0xff, sizeof memory);
-                named = std::make_unique<Barrier>(WARPS * 32);
+                meetings.clear();
                 phases.clear();
                 run({1, 1, 1}, THREADS, [&] {
                     gridDim = {3, 1, 1}, blockIdx = {block, 0, 0};

@@ -4,17 +4,6 @@
 
 #include "block.h"
 #define __grid_constant__
-inline void follow_closely() {}
-inline int __popc(u32 x) { return __builtin_popcount(x); }
-inline u32 __match_any_sync(u32, int v) {
-    auto& w = W();
-    w.slot[LANE()] = (u32)v;
-    __syncwarp();
-    u32 same = 0;
-    for (int i = 0; i < 32; i++) same |= (u32)(w.slot[i] == (u32)v) << i;
-    __syncwarp();
-    return same;
-}
 template <> u64 __shfl_xor_sync(u32, u64 v, int x) {
     u32 low = exchange((u32)v, LANE() ^ x), high = exchange((u32)(v >> 32), LANE() ^ x);
     return (u64)high << 32 | low;

@@ -18,6 +18,7 @@ if [ "${1:-}" = --control ]; then
   sed -i 's/key < n ?/key <= n ?/' "$build/kernels.h"
 fi
 geometry=$here/../../crates/descant-kernels/src/cuda/geometry.rs split=$kernels/split.rs
+plain=$here/../../crates/descant-kernels/src/cuda/plain.rs
 number() { # the number that follows a pattern in a file of the host: sizes are written there alone
   found=$(sed -n "s/.*$2\([0-9][0-9_]*\).*/\1/p" "$1" | tr -d _); [ -n "$found" ] || { echo "$1 has no $2" >&2; exit 2; }
   echo "$found"
@@ -32,16 +33,21 @@ route="$route -DROUTE_EXPERTS=$(number "$geometry" 'const ROUTE_EXPERTS: usize =
 route="$route -DLOW_THREADS=$(number "$geometry" 'const EXPERT_ROWS: Block = Block { threads: ')"
 route="$route -DLOW_RANKS=$(number "$geometry" 'const EXPERT_RANKS: usize = ')"
 experts_most="-DMAX_EXPERTS=$(number "$geometry" 'const MAX_EXPERTS: usize = ')"
+route="$route -DROW_THREADS=$(number "$plain" 'const STEP_ROW: Block = Block::of(')"
+route="$route -DNORM_THREADS=$(number "$geometry" 'const THIN: Block = Block { threads: ')"
+route="$route -DMOST_PAIRS=$(number "$plain" 'const STEP_PAIRS: Block = Block::of(')"
+route="$route -DCHOICE_THREADS=$(number "$plain" 'const STEP_CHOICE: Block = Block::of(')"
 route="$route $experts_most -DMAX_WIDTH=$(number "$geometry" 'const STEP_WIDTH: usize = ')"
 for shape in "64 8" "32 4" "16 3"; do
   compile -DHEAD_DIM="${shape% *}" -DGROUP="${shape#* }" $attend "$here/attend.cpp" -o "$build/attend"
   "$build/attend"
 done
-{ echo 'alignas(128) static u8 routers[400000];'; text "$kernels/route.cuh"
-  text "$kernels/rows.cu"; } > "$build/kernels.h"
+sort=$kernels/../op/route/sort.cuh
+{ echo 'alignas(128) static u8 routers[400000];'; text "$kernels/route.cuh"; text "$kernels/order.cuh"
+  text "$sort"; text "$kernels/rows.cu"; } > "$build/kernels.h"
 compile $route "$here/rows.cpp" -o "$build/rows"
 "$build/rows"
-text "$kernels/thin.cu" | sed '/extern __shared__/d' > "$build/kernels.h"
+{ text "$kernels/order.cuh"; text "$kernels/thin.cu"; } | sed '/extern __shared__/d' > "$build/kernels.h"
 compile -DTHREADS="$(number "$geometry" 'const THIN: Block = Block { threads: ')" \
   -DCOLUMNS="$(number "$geometry" 'const THIN_COLUMNS: usize = ')" "$here/thin.cpp" -o "$build/thin"
 "$build/thin"
@@ -53,9 +59,9 @@ without() { # functions of these names
 body() { # a kernel's file: shared memory is the host's, its entries functions of C++, those of both sides
   sed -e '/extern __shared__/d' -e 's/extern "C"//' -e '/^#if BACKWARD$/,/^#endif$/{/^#/d}' "$1" | text /dev/stdin
 }
-products() { text "$experts/balanced.cuh"; text "$experts/grouped.cuh" | sed '/^\/\/ 16 rows and COLUMNS/,/^\/\/ Both kernels/d'; }
+products() { text "$experts/grouped.cuh" | sed '/^\/\/ 16 rows and COLUMNS/,/^\/\/ Both kernels/d'; }
 packed() { # the packing's names, and what else the compiler is given
-  { text "$experts/$1.cuh"; products; text "$experts/packed.cuh"; text "$experts/portable_$1.cuh"
+  { text "$experts/$1.cuh"; text "$experts/balanced.cuh"; products; text "$experts/packed.cuh"; text "$experts/portable_$1.cuh"
     body "$experts/packed.cu"; } |
     without multiply_bf16x2 load_chunk level_of copy_rows copy_weights copy_word load16_here > "$build/kernels.h"
   if [ "${3:-}" = --control ]; then sed -i 's/(t \& 7) \* 4 +/(t \& 7) * 4 + 1 -/' "$build/kernels.h"; fi
@@ -67,6 +73,7 @@ packed() { # the packing's names, and what else the compiler is given
 for file in layer/gradients layer/thin op/route/route op/route/sort; do
   text "$experts/../../$file.cu" | sed -e 's/extern "C"//' > "$build/$(basename "$file").h"
 done
+{ text "$sort"; cat "$build/sort.h"; } > "$build/sorts.h"; mv "$build/sorts.h" "$build/sort.h"
 if [ "${1:-}" = --control ]; then sed -i 's/rank \* job.width + c/rank * job.width + c + 1/' "$build/gradients.h"; fi
 sed -i "s/THREADS/$(number "$geometry" 'const THIN_ROWS: Block = Block { threads: ')/g" "$build/thin.h"
 thin="-DTHREADS=$(number "$geometry" 'const PAIR_GRADIENTS: Block = Block { threads: ')"
@@ -76,6 +83,8 @@ thin="$thin -DCOLUMNS=$(number "$geometry" 'const PAIR_COLUMNS: usize = ')"
 thin="$thin -DRANKS=$(number "$geometry" 'const PAIR_RANKS: usize = ')"
 thin="$thin -DTILE_TOKENS=$(number "$geometry" 'const THIN_ROWS_TOKENS: usize = ')"
 thin="$thin -DTILE_COLUMNS=$(number "$geometry" 'const THIN_ROWS_COLUMNS: usize = ')"
+# The host's bytes of these structures are not for this compiler.
+thin="$thin -DPART_BYTES=sizeof(Part) -DPARTS_BYTES=sizeof(Parts) -DJOB_BYTES=sizeof(Job) -DJOBS_BYTES=sizeof(Jobs)"
 thin="$thin -DCHUNK=$(number "$experts/../route/sizes.rs" 'const CHUNK: usize = ')"
 thin="$thin -DFEW_PAIRS=$(number "$geometry" 'const FEW_PAIRS: usize = ')"
 thin="$thin -DFEW_EXPERTS=$(number "$geometry" 'const FEW_PAIRS_EXPERTS: usize = ')"
@@ -126,6 +135,7 @@ one="$one -DDELTA_ROWS=$(number "$geometry" 'const DELTA_ROWS: usize = ')"
 one="$one -DDELTA_HEADS=$(number "$geometry" 'const DELTA_HEADS: usize = ')"
 one="$one -DSUM_THREADS=$(number "$geometry" 'const QUERIES_SM90: Block = Block { threads: ')"
 { text "$attention/attention.cuh" | without exp2_fast; text "$attention/attention_sm90.cuh"
+  text "$attention/backward_sm90.cuh"
   for part in one ends; do
     echo "namespace $part {"; text "$attention/backward_${part}_sm90.cu"; echo "} using namespace $part;"
   done; } | sed -e '/extern __shared__/d' -e 's/extern "C"//' -e 's/__restrict__//g' > "$build/kernels.h"
@@ -140,11 +150,15 @@ for form in experts_sm90 experts_wide_sm90; do
   { text "$experts/mxfp4.cuh"; products
     sed -e "/#include \"tiles_sm90.cuh\"/{r $kernels/tiles_sm90.cuh
       d}" "$kernels/$form.cu" | body /dev/stdin; } | without multiply_bf16x2 load_chunk > "$build/kernels.h"
-  rows=; [ $form = experts_sm90 ] || rows=-DTILE_ROWS=27
+  group="-DTILE_ROWS=$(number "$geometry" 'const STEP_GROUP: usize = ')"
+  group="$group -DTILE_COLUMNS=$(number "$geometry" 'const STEP_COLUMNS: usize = ')"
+  if [ $form = experts_wide_sm90 ]; then
+    group="-DWIDE_FORM -DTILE_ROWS=27 -DTILE_COLUMNS=$(number "$geometry" 'const STEP_WIDE_COLUMNS: usize = ')"
+  fi
   for shape in "160 0" "192 16"; do
     # shellcheck disable=SC2086
     set -- $shape
-    compile -w $experts_most -DRANK_WIDTH=64 -DN_IN="$1" -DRANK="$2" $rows "$here/experts.cpp" -o "$build/experts"
+    compile -w $experts_most -DRANK_WIDTH=64 -DN_IN="$1" -DRANK="$2" $group "$here/experts.cpp" -o "$build/experts"
     "$build/experts"
   done
 done

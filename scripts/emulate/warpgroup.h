@@ -8,7 +8,6 @@
 inline int warpgroup() { return threadIdx.x >> 7; }
 inline int warp_of_group() { return (threadIdx.x >> 5) & 3; }
 inline u32 tile_aligned(u32 address) { return (address + 1023) & ~1023u; }
-inline void follow_closely() {}
 template <int N> void registers_raise() {}
 template <int N> void registers_lower() {}
 // ---- barriers and rings
@@ -27,13 +26,17 @@ template <int N> struct Ring {
     void next() {
         if (++stage == N) stage = 0, parity ^= 1;
     }
+    int previous() const { return stage == 0 ? N - 1 : stage - 1; }
 };
+template <int N> void ring_init(u32 full, u32 empty, u32 fillers, u32 readers) {
+    for (int i = 0; i < N; i++) barrier_init(full + 8 * i, fillers), barrier_init(empty + 8 * i, readers);
+}
 inline void fence_async() {}
 // ---- products
 inline void products_begin() {}
 inline void products_commit() {}
 template <int N> void products_wait() {}
-template <int N> void pin(float (&)[N]) {}
+template <class... T> void pin(T&...) {}
 inline u64 operand(u32 address) { return (u64)address; }
 inline u32 operand_low(u32 address) { return (u32)((int)address >> 4); }
 inline u64 operand_at(u32 low, u32 bytes) { return operand((low << 4) + bytes); }
