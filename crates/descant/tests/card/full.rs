@@ -109,9 +109,8 @@ fn a_card_that_is_full_from_the_first_step_is_no_panic() {
     assert_eq!(bits(&again), expected);
 }
 
-/// Lets somebody fill the card after a step, while the layers have given their memory back.
+/// Lets somebody fill the card after a step.
 struct Filling<'a> {
-    model: &'a GptOss,
     after: u64,
     fill: &'a dyn Fn() -> Box<dyn Any>,
     other: Option<Box<dyn Any>>,
@@ -122,7 +121,6 @@ impl Observer for Filling<'_> {
     fn on(&mut self, event: &Event<'_>) {
         match event {
             Event::Step { metrics, .. } if metrics.step == self.after => {
-                self.model.workspace().make_way(self.model.device()).expect("memory is given back");
                 self.other = Some((self.fill)());
             }
             Event::Warning(text) => self.warnings.push((*text).to_owned()),
@@ -136,8 +134,12 @@ impl Observer for Filling<'_> {
 fn the_last_step_of_a_run_that_a_full_card_ends_is_saved() {
     let card = card_alone();
     let (case, gpu) = (varied(), Gpu::of(0).expect("the card"));
-    let other = || Occupied::all_but(&gpu, LEFT).expect("the rest of the card");
-    is_saved_when_filled(&case, &case.load(&card), &|| Box::new(other()));
+    let model = case.load(&card);
+    let fill = || {
+        model.workspace().make_way(model.device()).expect("the layers give their memory back");
+        Occupied::all_but(&gpu, LEFT).expect("the rest of the card")
+    };
+    is_saved_when_filled(&case, &model, &|| Box::new(fill()));
 }
 
 /// Asserts that a run that ends because somebody fills the card keeps its last step, and resumes to the same bits.
@@ -163,7 +165,7 @@ pub(crate) fn is_saved_when_filled(case: &Case, model: &GptOss, fill: &dyn Fn() 
             arrangement: Arrangement::default(),
             workers: None,
         };
-        let mut filling = Filling { model, after, fill, other: None, warnings: Vec::new() };
+        let mut filling = Filling { after, fill, other: None, warnings: Vec::new() };
         let keeping = Keeping { store: &store, every: 0, from, stop: &|| false, validation: None };
         let ended = fit_kept(course, adapters, keeping, &mut filling);
         (begun, ended, filling.warnings)

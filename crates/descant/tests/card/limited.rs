@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor};
 use descant_kernels::cuda::{CudaError, Gpu};
 use descant_kernels::{Keep, gauge, zeros};
-use descant_model::{GptOss, Placement};
+use descant_model::{Error, GptOss, Placement};
 
 use crate::card_alone;
 use crate::full::{bits, is_saved_when_filled, step, trainer, undisturbed};
@@ -74,21 +74,18 @@ fn a_pool_that_would_break_the_limit_is_refused_before_and_goes_on_with_room() {
 fn weights_that_would_break_the_limit_are_refused_while_they_are_loaded() {
     let card = card_alone();
     let case = varied();
-    let before = in_use(&card);
-    let weights = {
-        let _model = case.load(&card);
-        in_use(&card) - before
-    };
+    let weights = std::fs::metadata(case.model.join("model.safetensors")).expect("one file").len();
     let load = |limit| GptOss::load_within(&case.model, &card, Placement::default(), Some(limit));
-    let error = load(in_use(&card) + weights / 4).expect_err("there is no room for the weights");
+    let error = load(in_use(&card) + weights / 2).expect_err("there is no room for the weights");
     println!("{error} ({weights} bytes of weights)");
-    assert!(matches!(&error, descant_model::Error::Device(error) if error.out_of_memory), "{error:?}");
+    assert!(matches!(&error, Error::Upload { source, .. } if source.out_of_memory), "{error:?}");
     // One that is broken already is refused, and bounds nobody.
     let error = load(1).expect_err("more is in use");
-    assert!(matches!(&error, descant_model::Error::Device(error) if error.out_of_memory), "{error:?}");
+    assert!(matches!(&error, Error::Device(source) if source.out_of_memory), "{error:?}");
     is_unlimited(&card);
     let limit = in_use(&card) + GIB;
     let model = load(limit).expect("there is room");
+    model.workspace().check_limit(&card).expect("within the limit");
     drop(filled_up_to(limit, &card));
     drop(model);
     is_unlimited(&card);
@@ -108,6 +105,7 @@ fn of_two_models_on_a_card_the_smaller_limit_holds_and_ends_with_its_own() {
     let third = case.load(&card);
     for model in models.iter().rev().chain([&third]) {
         step(&mut trainer(&case, model), 0, 300).expect("a step");
+        models[0].workspace().check_limit(&card).expect("within the limit");
         drop(filled_up_to(small, &card));
     }
     let [first, second] = models;
