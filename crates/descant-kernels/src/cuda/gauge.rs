@@ -128,6 +128,10 @@ pub(crate) fn look_beside(gpu: &Gpu) -> Result<()> {
 
 /// See [`crate::Workspace::check_limit`].
 pub(crate) fn check_limit(gpu: &Gpu, limit: u64) -> Result<()> {
+    // A limit may have refused a part of what was queued before: what that left is not to be kept.
+    if let Some(error) = gpu.take_error() {
+        return Err(error);
+    }
     let look = || gpu.used().map(|(used, _)| (used, counted(gpu)));
     let uncounted = gpu.uncounted();
     let (used, own) = look()?;

@@ -143,7 +143,7 @@ impl Workspace {
     /// Whether no more is in use on the device than the limit says; gives back what burn's pool holds for later first.
     ///
     /// # Errors
-    /// More is in use: the limit was not kept.
+    /// More is in use: the limit was not kept. Or it refused what this thread queued before.
     pub fn check_limit(&self, device: &Device) -> Result<(), DeviceError> {
         #[cfg(feature = "cuda")]
         if let (Some(limit), Some(index)) = (self.settings().limit, crate::cuda::index_of(device)) {
