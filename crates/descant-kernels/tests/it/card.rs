@@ -2,8 +2,8 @@
 //! a missing card is a failure.
 
 use burn::tensor::{DType, Device, Int, Tensor};
-use descant_kernels::FrozenWeight;
 use descant_kernels::cuda::{Gpu, poison_buffers};
+use descant_kernels::{FrozenWeight, read_floats};
 
 /// The first card, with poisoned buffers.
 pub(crate) fn card() -> Device {
@@ -51,9 +51,9 @@ pub(crate) fn weight_on(weight: &FrozenWeight, device: &Device, dtype: DType) ->
     }
 }
 
-/// Its values in f32.
+/// Its values in f32, if nothing failed on the way to them.
 pub(crate) fn floats<const D: usize>(x: Tensor<D>) -> Vec<f32> {
-    x.cast(DType::F32).into_data().try_to_vec().expect("f32")
+    read_floats(x).expect("nothing failed before")
 }
 
 /// Norm of the difference by norm of `b`; NaN stays NaN.

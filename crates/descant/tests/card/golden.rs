@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use descant_kernels::cuda::portable_kernels;
-use descant_kernels::{FrozenWeight, Groups, linear};
+use descant_kernels::{FrozenWeight, Groups, linear, read_floats};
 use descant_testkit::nf4::{BLOCK, Packed, STATE, Stack};
 use descant_testkit::shard::{f32s, tensors_of};
 
@@ -49,7 +49,7 @@ fn golden(name: &str, card: &Device) -> (FrozenWeight, [usize; 2], Vec<f32>) {
 
 /// Values with zeros of one sign, as a sum of zeros may have either.
 fn values(x: Tensor<2>) -> Vec<u32> {
-    x.cast(DType::F32).into_data().iter::<f32>().map(|x| (x + 0.0).to_bits()).collect()
+    read_floats(x).expect("values").into_iter().map(|x| (x + 0.0).to_bits()).collect()
 }
 
 #[test]

@@ -5,7 +5,7 @@ use descant_kernels as k;
 use descant_kernels::{FrozenWeight, Groups};
 
 use super::{BF16, same};
-use crate::card::{card, ints_on, on, rounded, weight_on};
+use crate::card::{card, floats, ints_on, on, rounded, weight_on};
 use crate::support::{Random, mxfp4, nf4, sorted};
 
 /// Rows of eight experts: none, one, and many.
@@ -137,7 +137,7 @@ fn packed_numbers_on_a_card_have_the_bits_of_their_formats() {
 
 fn flat_values(x: &Tensor<2>) -> Vec<f32> {
     // Zeros of both signs are one number: a sum may have either.
-    x.clone().cast(DType::F32).into_data().iter::<f32>().map(|x| x + 0.0).collect()
+    floats(x.clone()).into_iter().map(|x| x + 0.0).collect()
 }
 
 fn bits(values: &[f32]) -> Vec<u32> {
