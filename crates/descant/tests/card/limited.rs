@@ -78,10 +78,12 @@ fn weights_that_would_break_the_limit_are_refused_while_they_are_loaded() {
     let load = |limit| GptOss::load_within(&case.model, &card, Placement::default(), Some(limit));
     let error = load(in_use(&card) + weights / 2).expect_err("there is no room for the weights");
     println!("{error} ({weights} bytes of weights)");
-    assert!(matches!(&error, Error::Upload { source, .. } if source.out_of_memory), "{error:?}");
+    // Libraries that come meanwhile may take what there was.
+    let is_full = |error: &Error| matches!(error, Error::Upload { source, .. } | Error::Device(source) if source.out_of_memory);
+    assert!(is_full(&error), "{error:?}");
     // One that is broken already is refused, and bounds nobody.
     let error = load(1).expect_err("more is in use");
-    assert!(matches!(&error, Error::Device(source) if source.out_of_memory), "{error:?}");
+    assert!(is_full(&error), "{error:?}");
     is_unlimited(&card);
     let limit = in_use(&card) + GIB;
     let model = load(limit).expect("there is room");
