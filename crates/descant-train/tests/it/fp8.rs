@@ -37,7 +37,7 @@ fn a_pass_is_a_step_up_to_its_update_and_leaves_the_next_step_alone() {
         let mut told = Vec::new();
         for _ in 0..3 {
             let pass = measured.then(|| pass(model, trainer.adapters(), &batch));
-            let result = trainer.step(&[batch.clone()]).expect("a step");
+            let result = trainer.step(std::slice::from_ref(&batch)).expect("a step");
             if let Some(pass) = pass {
                 let same = pass.deviation(model, &pass).expect("figures");
                 assert_eq!((same.loss as f32).to_bits(), result.loss.to_bits());

@@ -3,6 +3,7 @@
 //! With g = min(gate, limit) and u = clamp(up, -limit, limit): (u + 1) · g · sigmoid(1.702 · g). Feature 2k of the
 //! input is gate k, feature 2k + 1 is up k. Source: `GptOssExperts` of transformers; the reference code of OpenAI.
 
+mod alpha;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
@@ -15,7 +16,7 @@ use burn::tensor::Tensor;
 use crate::device::has_form_if;
 use crate::op::graph::operator;
 
-pub use reference::SWIGLU_ALPHA;
+pub use alpha::SWIGLU_ALPHA;
 
 /// The activation: `[rows, 2 * width]` to `[rows, width]`.
 pub fn swiglu(gate_up: Tensor<2>, limit: f32) -> Tensor<2> {

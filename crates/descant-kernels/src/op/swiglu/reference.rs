@@ -2,9 +2,9 @@
 
 use burn::tensor::{Tensor, activation::sigmoid};
 
-/// The slope of the sigmoid in the experts' activation.
-pub const SWIGLU_ALPHA: f64 = 1.702;
-/// As it is computed with.
+use super::alpha::SWIGLU_ALPHA;
+
+/// The slope as it is computed with.
 pub(crate) const ALPHA: f32 = SWIGLU_ALPHA as f32;
 
 /// See [`crate::swiglu()`].

@@ -1,5 +1,7 @@
 //! Of descant-kernels what settings and errors name, for the crates that use it: no device is asked here.
 
+#[path = "../../../../descant-kernels/src/op/swiglu/alpha.rs"]
+mod alpha;
 #[allow(dead_code, reason = "a part of it is used here")]
 #[path = "../../../../descant-kernels/src/op/experts/form.rs"]
 mod form;
@@ -20,6 +22,7 @@ mod op {
     }
 }
 
+pub use alpha::SWIGLU_ALPHA;
 pub use form::ExpertForm;
 pub use keep::Keep;
 pub use site::{PerSite, SiteKind};
