@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::time::Instant;
 
 use burn::tensor::DType;
-use descant_kernels::{Claim, Reservation};
+use descant_kernels::{Claim, Reservation, gauge};
 use descant_lora::LoraAdapters;
 use descant_model::GptOss;
 
@@ -258,6 +258,8 @@ impl<'a> Run<'a> {
             return;
         }
         self.progress.position = position;
+        // What the failed step queued is waited for, so that nothing of its failure is left where results are read.
+        let _ = gauge::synchronize(self.course.model.device());
         if let Err(error) = self.save(store, observer) {
             let text = format!("step {steps} could not be saved, the last checkpoint is older: {error}");
             observer.on(&Event::Warning(&text));

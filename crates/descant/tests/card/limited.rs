@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use descant_kernels::cuda::{CudaError, Gpu};
-use descant_kernels::{Keep, gauge, zeros};
+use descant_kernels::{Keep, Workspace, gauge, zeros};
 use descant_model::{Error, GptOss, Placement};
 
 use crate::card_alone;
@@ -34,10 +34,12 @@ fn filled_up_to(limit: u64, card: &Device) -> Vec<Tensor<1>> {
     held
 }
 
-/// Asserts that more may be taken than any limit here allows.
+/// Asserts that more may be taken than any limit here allows, and gives it back to the driver.
 fn is_unlimited(card: &Device) {
     let more: Vec<Tensor<1>> = (0..40).map(|_| zeros([NUMBERS], DType::F32, card)).collect();
     assert_eq!(Gpu::of(0).expect("the card").take_error(), None, "{} pieces", more.len());
+    drop(more);
+    Workspace::default().room(card).expect("the pool gives back what nobody holds");
 }
 
 #[test]

@@ -11,5 +11,5 @@ mod micro_batch;
 pub mod checkpoint;
 
 pub use config::{Experts, OptimizerKind, Schedule, TrainConfig};
-pub use guard::{GuardConfig, OnSpike, Window};
+pub use guard::{GuardConfig, OnDeviation, OnSpike, Window};
 pub use micro_batch::MicroBatch;
