@@ -48,7 +48,10 @@ pub(super) fn run(args: &BenchCompare, talk: Talk) -> Result<Exit> {
             talk.data(format_args!("only in {}: {name}", file.display()))?;
         }
     }
-    talk.data(format_args!("{slower} of {compared} measurements got slower by more than {} %", args.slower))?;
+    talk.data(format_args!(
+        "in {slower} of {compared} measurements something got slower by more than {} %",
+        args.slower
+    ))?;
     Ok(if slower == 0 { Exit::Success } else { Exit::No })
 }
 
