@@ -258,8 +258,12 @@ impl<'a> Run<'a> {
             return;
         }
         self.progress.position = position;
-        // What the failed step queued is waited for, so that nothing of its failure is left where results are read.
-        let _ = gauge::synchronize(self.course.model.device());
+        let model = self.course.model;
+        // The look at a limit takes what a step left, so that under one all that is kept now is of the step that failed, and no
+        // reason not to save. Without a limit it may be of the update before: then the save finds it, and nothing is saved.
+        if model.workspace().settings().limit.is_some() {
+            let _ = gauge::synchronize(model.device());
+        }
         if let Err(error) = self.save(store, observer) {
             let text = format!("step {steps} could not be saved, the last checkpoint is older: {error}");
             observer.on(&Event::Warning(&text));
